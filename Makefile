@@ -1,0 +1,70 @@
+# `make help` lists what there is. Everything is installed into .venv; nothing outside this folder changes, but for the
+# system packages that `make test` needs (tools/install-system-packages).
+
+# Set on make's command line. Not taken from the environment, where HOST may mean something else (conda's, csh's).
+HOST := 127.0.0.1
+PORT := 8000
+# .venv is made with the first of these that is new enough.
+PYTHON := python3.13 python3.12 python3.11 python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint types format clean system-packages
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+run: $(VENV)/.for-examples  ## start the Django example; HOST= and PORT= say where
+	@echo "Starting the Django example on http://$(HOST):$(PORT)/ (Ctrl-C stops it)"
+	@exec $(BIN)/ifserver run demo.asgi:application --app-dir examples/django_site -b $(HOST) -p $(PORT)
+
+test: lint types system-packages $(VENV)/.for-tests  ## check style and types, then run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.for-tests  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.for-tests  ## check types
+	$(BIN)/mypy
+
+format: $(VENV)/.for-tests  ## put right what can be put right by machine
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove .venv, caches and builds
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis test-artefacts
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system-packages:
+	@tools/install-system-packages
+
+# The stamps are older than setup.cfg once a dependency has changed.
+$(VENV)/.for-examples: setup.cfg pyproject.toml $(VENV)/.made
+	@echo "Installing ifserver and what its examples need into $(VENV) (a minute or so, the first time)"
+	@$(PIP) install --editable '.[examples]'
+	@touch $@
+
+$(VENV)/.for-tests: setup.cfg pyproject.toml $(VENV)/.made
+	@echo "Installing ifserver and what its tests need into $(VENV) (a minute or so, the first time)"
+	@$(PIP) install --editable '.[test,examples]'
+	@touch $(VENV)/.for-examples $@
+
+$(VENV)/.made:
+	@for python in $(PYTHON); do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then without="$$without $$version"; continue; fi; \
+	    echo "Making $(VENV) with Python $$version"; \
+	    "$$python" -m venv --clear $(VENV) && touch $@; exit; \
+	done; \
+	for version in $$without; do \
+	    echo "Python $$version is here, but without its venv module. On Debian and Ubuntu, install that with" >&2; \
+	    echo "  sudo apt-get install python$$version-venv" >&2; exit 1; \
+	done; \
+	echo "ifserver needs Python 3.11 or newer, and none of these is: $(PYTHON)" >&2; \
+	echo "Install one, or name one that you have: make PYTHON=/path/to/python3 ..." >&2; exit 1
