@@ -1,0 +1,1 @@
+"""The site's one app: its pages, a guestbook, uploads and two streams."""
