@@ -1,0 +1,130 @@
+"""The grammar of channel names, and the only place that knows where a channel's home is.
+
+================  ========================  =================================================
+kind              form                      example
+================  ========================  =================================================
+request channel   ``name``                  ``http.request``
+inbox             ``!node.process``         ``!east-1.k3v9x2aq7m``
+reply channel     ``!node.process.stream``  ``!east-1.k3v9x2aq7m.1f``
+================  ========================  =================================================
+
+Names consist of letters, digits, ``.``, ``-`` and ``_`` and have at most 200 characters. A leading ``!`` marks a
+channel to which exactly one process listens. A node's name has no ``.``, so the part up to the first dot says where a
+message for that channel goes: there is nothing to look up and nothing to agree on.
+
+``process.stream`` is the *identity* of a stream, the node only its present address.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Final
+
+from ifserver.errors import ChannelNameError
+
+__all__ = [
+    "HTTP_REQUEST",
+    "MAX_LENGTH",
+    "WEBSOCKET_CONNECT",
+    "base36",
+    "check",
+    "check_node_name",
+    "identity",
+    "inbox_of",
+    "is_inbox",
+    "make_inbox",
+    "new_process_name",
+    "node_of",
+    "process_of",
+]
+
+#: The request channel of HTTP requests.
+HTTP_REQUEST: Final = "http.request"
+#: The request channel of WebSocket handshakes.
+WEBSOCKET_CONNECT: Final = "websocket.connect"
+#: The longest name, in characters; channels_redis and Channels 1 drew the line in the same region.
+MAX_LENGTH: Final = 200
+
+_REQUEST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
+_SINGLE_READER = re.compile(r"!(?P<node>[A-Za-z0-9_-]+)\.(?P<process>[0-9a-z]{10})(?:\.(?P<stream>[0-9a-z]+))?\Z")
+_NODE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_BASE32: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no letter that looks like a digit
+_BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PROCESS_LENGTH: Final = 10
+
+
+def check(name: str) -> str:
+    """Return `name` if it is a channel name.
+
+    Raises:
+        ChannelNameError: it is empty, too long, has a character that is not allowed, or is no full ``!`` name.
+    """
+    pattern = _SINGLE_READER if name.startswith("!") else _REQUEST
+    if len(name) > MAX_LENGTH:
+        raise ChannelNameError(
+            f"channel name of {len(name)} characters, at most {MAX_LENGTH} are allowed: {name[:40]!r}..."
+        )
+    if not pattern.match(name):
+        raise ChannelNameError(
+            f"not a channel name: {name!r} (letters, digits, '.', '-', '_'; or !node.process or !node.process.stream)"
+        )
+    return name
+
+
+def check_node_name(name: str) -> str:
+    """Return `name` if a node or a cluster may be called so.
+
+    Raises:
+        ChannelNameError: it is empty, longer than 64 characters, or has other characters than letters, digits, ``-``
+            and ``_``.
+    """
+    if not _NODE.match(name):
+        raise ChannelNameError(f"not a node name: {name!r} (1 to 64 letters, digits, '-' and '_')")
+    return name
+
+
+def new_process_name() -> str:
+    """A new name for this process: 50 random bits, so that nobody receives what was meant for a predecessor."""
+    return "".join(secrets.choice(_BASE32) for _ in range(_PROCESS_LENGTH))
+
+
+def base36(number: int) -> str:
+    """`number` (not negative) in base 36, the form in which streams are counted."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _BASE36[digit] + digits
+        if not number:
+            return digits
+
+
+def make_inbox(node: str, process: str) -> str:
+    """The inbox of `process` on `node`."""
+    return f"!{node}.{process}"
+
+
+def is_inbox(name: str) -> bool:
+    """Whether exactly one process listens to the channel `name`."""
+    return name.startswith("!")
+
+
+def inbox_of(reply_channel: str) -> str:
+    """The inbox that receives what is sent to `reply_channel` (``!node.process.stream`` or an inbox itself)."""
+    node, _, rest = reply_channel.partition(".")
+    return f"{node}.{rest.partition('.')[0]}"
+
+
+def node_of(name: str) -> str:
+    """The node that an inbox or reply channel lives on."""
+    return name[1 : name.index(".")]
+
+
+def process_of(name: str) -> str:
+    """The process that listens to an inbox or reply channel."""
+    return name.split(".", 2)[1]
+
+
+def identity(reply_channel: str) -> str:
+    """``process.stream`` of a reply channel: what stays the same when the process moves to another node."""
+    return reply_channel[reply_channel.index(".") + 1 :]

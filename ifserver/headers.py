@@ -1,0 +1,129 @@
+"""Header rules, pure: what a name and a value may be, and what proxies say of the client.
+
+Names are lower-case bytes throughout; order and duplicates are kept.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from ifserver.messages import Headers
+from ifserver.settings import Network
+
+__all__ = ["find", "is_token", "is_value", "list_items", "seen_by_proxies", "values"]
+
+#: RFC 9110 5.6.2.
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+#: RFC 9110 5.5: what may stand in a value; obs-text is let through.
+_BAD_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+#: One ``key=value`` of a Forwarded element, the value bare or quoted (RFC 7239 4).
+_FORWARDED_PAIR: Final = re.compile(
+    r"""(?:\A|;)\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^\s;"]*)\s*(?=;|\Z)"""
+)
+
+
+def is_token(name: bytes) -> bool:
+    """Whether `name` may be a header's name or a method (RFC 9110 5.6.2)."""
+    return _TOKEN.match(name) is not None
+
+
+def is_value(value: bytes) -> bool:
+    """Whether `value` may be a header's value: no CR, LF, NUL or other control but the tab (RFC 9110 5.5)."""
+    return _BAD_IN_VALUE.search(value) is None
+
+
+def find(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of `name`."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def values(headers: Headers, name: bytes) -> list[bytes]:
+    """All values of `name`, in order."""
+    return [value for key, value in headers if key == name]
+
+
+def list_items(headers: Headers, name: bytes) -> list[bytes]:
+    """The items of all the comma-separated lists of `name`, in order, without empty ones (RFC 9110 5.6.1)."""
+    return [item for value in values(headers, name) for part in value.split(b",") if (item := part.strip(b" \t"))]
+
+
+def seen_by_proxies(
+    headers: Headers, peer: tuple[str, int] | None, scheme: str, trusted: Sequence[Network]
+) -> tuple[tuple[str, int] | None, str]:
+    """The client's address and scheme as trusted proxies saw them.
+
+    The address is the rightmost one of ``X-Forwarded-For`` or else ``Forwarded`` (RFC 7239) that is not itself in a
+    trusted network; what stands further left was written by somebody who is not trusted. The scheme is that of the
+    same hop. From an untrusted peer nothing changes. A peer without an address (a Unix socket) is trusted.
+
+    ``X-Forwarded-For`` goes first because most proxies add to it, and pass on a ``Forwarded`` as the client wrote it.
+    """
+    if peer is not None and not _within(peer[0], trusted):
+        return peer, scheme
+    protos = [item.decode("latin-1").lower() for item in list_items(headers, b"x-forwarded-proto")]
+    fors = [item.decode("latin-1") for item in list_items(headers, b"x-forwarded-for")]
+    # A comma between quotes is not minded: no address or scheme has one, and a quote that the client has left open
+    # must not swallow what a proxy has added behind it.
+    hops = [] if fors else [_forwarded_hop(item.decode("latin-1")) for item in list_items(headers, b"forwarded")]
+    if fors:
+        # With one scheme for many hops, it is that of the outermost proxy, which all others passed on.
+        hops = [
+            (node, protos[i] if len(protos) == len(fors) else protos[-1] if protos else "")
+            for i, node in enumerate(fors)
+        ]
+    elif not hops:
+        return peer, _known_scheme(protos[-1] if protos else "", scheme)
+    client = peer
+    for node, proto in reversed(hops):
+        address = _address(node)
+        if address is None:
+            break
+        client, scheme = address, _known_scheme(proto, scheme)
+        if not _within(address[0], trusted):
+            break
+    return client, scheme
+
+
+def _known_scheme(proto: str, otherwise: str) -> str:
+    return {"https": "https", "wss": "https", "http": "http", "ws": "http"}.get(proto, otherwise)
+
+
+def _within(host: str, networks: Sequence[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
+def _address(node: str) -> tuple[str, int] | None:
+    """Host and port (0: unknown) of a node name of RFC 7239 6, with or without brackets; None if it is no address."""
+    node = node.strip()
+    host, port = node, ""
+    if node.startswith("["):
+        host, _, rest = node[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif node.count(":") == 1:
+        host, _, port = node.partition(":")
+    try:
+        return str(ipaddress.ip_address(host)), int(port) if port.isascii() and port.isdigit() else 0
+    except ValueError:
+        return None
+
+
+def _forwarded_hop(element: str) -> tuple[str, str]:
+    """``for`` and ``proto`` of one element of Forwarded."""
+    pairs = {key.lower(): value for key, value in _FORWARDED_PAIR.findall(element)}
+    return _unquoted(pairs.get("for", "")), _unquoted(pairs.get("proto", "")).lower()
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value

@@ -1,0 +1,308 @@
+"""Every message that crosses a channel, and its codec.
+
+Messages are frozen and check themselves when they are decoded. On the wire a payload is one byte of format version
+and a MessagePack array ``[tag, field, ...]``; new fields go to the end and get a default, so that a release can read
+what its predecessor sent. Field names are those of the ASGI specification.
+
+Fields that many messages share:
+
+``stream``
+    Identity of the stream, ``process.stream`` (`ifserver.channels.identity`).
+``attempt``
+    Which offer of the request this is about, from 0.
+``worker``
+    Inbox of the worker process that speaks for the stream; its process part is the identity. A supervisor that speaks
+    for its child names the child.
+``seq``
+    Position of the message in its direction of this attempt, from 0. `Claim`, `Release`, `Window` and `Sync` have none.
+``deadline``
+    Seconds since the epoch in the node's clock, after which nobody need start the request. Only a backstop.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from ifserver.errors import UndecodableError
+
+__all__ = [
+    "FORMAT",
+    "Claim",
+    "Disconnect",
+    "Headers",
+    "HttpRequest",
+    "Message",
+    "Release",
+    "RequestBody",
+    "ResponseBody",
+    "ResponseStart",
+    "Sync",
+    "SyncEntry",
+    "ToServer",
+    "ToWorker",
+    "ToWorkers",
+    "WebSocketAccept",
+    "WebSocketClose",
+    "WebSocketConnect",
+    "WebSocketReceive",
+    "WebSocketSend",
+    "Window",
+    "decode_for_server",
+    "decode_for_worker",
+    "decode_request",
+    "encode",
+]
+
+_T = TypeVar("_T")
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+#: The first byte of every payload.
+FORMAT: Final = 1
+_FORMAT_BYTE: Final = bytes([FORMAT])
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+# To a request channel.
+
+
+class HttpRequest(Message, tag=1, frozen=True, array_like=True, gc=False):
+    """A client's request, with the first bytes of its body; `more_body`: whether `RequestBody` follows the claim."""
+
+    reply_channel: str
+    attempt: int
+    deadline: float
+    http_version: str
+    method: str
+    scheme: str
+    path: str
+    raw_path: bytes
+    query_string: bytes
+    root_path: str
+    headers: Headers
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    body: bytes
+    more_body: bool
+
+
+class WebSocketConnect(Message, tag=2, frozen=True, array_like=True, gc=False):
+    """A client's WebSocket handshake; it is answered when the application accepts or denies."""
+
+    reply_channel: str
+    attempt: int
+    deadline: float
+    http_version: str
+    scheme: str
+    path: str
+    raw_path: bytes
+    query_string: bytes
+    root_path: str
+    headers: Headers
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    subprotocols: list[str]
+
+
+# To an interface server's inbox.
+
+
+class Claim(Message, tag=10, frozen=True, array_like=True, gc=False):
+    """`worker` has the stream now and is its only speaker; `supervisor` is the process that watches over it."""
+
+    stream: str
+    attempt: int
+    worker: str
+    supervisor: str
+
+
+class ResponseStart(Message, tag=11, frozen=True, array_like=True, gc=False):
+    """Status, headers and the first body bytes of a response, or of the denial of a WebSocket handshake."""
+
+    stream: str
+    attempt: int
+    worker: str
+    seq: int
+    status: int
+    headers: Headers
+    body: bytes
+    more_body: bool
+
+
+class ResponseBody(Message, tag=12, frozen=True, array_like=True, gc=False):
+    """A further piece of the response's body, 64 KiB at most."""
+
+    stream: str
+    attempt: int
+    worker: str
+    seq: int
+    body: bytes
+    more_body: bool
+
+
+class WebSocketAccept(Message, tag=13, frozen=True, array_like=True, gc=False):
+    """Complete the handshake, and send the client's frames to `channel`."""
+
+    stream: str
+    attempt: int
+    worker: str
+    seq: int
+    channel: str
+    subprotocol: str | None
+    headers: Headers
+
+
+class WebSocketSend(Message, tag=14, frozen=True, array_like=True, gc=False):
+    """One message to the client: `text`, or where that is None, `data`."""
+
+    stream: str
+    attempt: int
+    worker: str
+    seq: int
+    text: str | None
+    data: bytes | None
+
+
+class WebSocketClose(Message, tag=15, frozen=True, array_like=True, gc=False):
+    """Close the WebSocket with `code` and `reason`."""
+
+    stream: str
+    attempt: int
+    worker: str
+    seq: int
+    code: int
+    reason: str
+
+
+# To a worker's inbox.
+
+
+class RequestBody(Message, tag=20, frozen=True, array_like=True, gc=False):
+    """A further piece of the request's body, 64 KiB at most."""
+
+    stream: str
+    attempt: int
+    seq: int
+    body: bytes
+    more_body: bool
+
+
+class WebSocketReceive(Message, tag=21, frozen=True, array_like=True, gc=False):
+    """One message from the client: `text`, or where that is None, `data`."""
+
+    stream: str
+    attempt: int
+    seq: int
+    text: str | None
+    data: bytes | None
+
+
+class Disconnect(Message, tag=22, frozen=True, array_like=True, gc=False):
+    """The client has left. `code` and `reason` are the WebSocket's (RFC 6455 7.1.5), 0 and empty for HTTP."""
+
+    stream: str
+    attempt: int
+    seq: int
+    code: int
+    reason: str
+
+
+# To both. `worker` is the worker of the stream, whichever side speaks.
+
+
+class Window(Message, tag=30, frozen=True, array_like=True, gc=False):
+    """The receiver has consumed `consumed` units of this attempt in all (`ifserver.streams.window`)."""
+
+    stream: str
+    attempt: int
+    worker: str
+    consumed: int
+
+
+class SyncEntry(Message, frozen=True, array_like=True, gc=False):
+    """Where one stream stands: how many messages were sent, and how much was consumed, by the sender of the `Sync`."""
+
+    stream: str
+    attempt: int
+    sent: int
+    consumed: int
+
+
+class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
+    """Where all streams stand that two processes share and that need to be told of."""
+
+    worker: str
+    supervisor: str
+    entries: list[SyncEntry]
+
+
+class Release(Message, tag=32, frozen=True, array_like=True, gc=False):
+    """The stream has ended here, or was never known: let go of it. Never answered. `reason` is for the logs."""
+
+    stream: str
+    attempt: int
+    worker: str
+    reason: str
+    consumed: int = 0
+
+
+ToWorkers: TypeAlias = HttpRequest | WebSocketConnect
+ToServer: TypeAlias = (
+    Claim | ResponseStart | ResponseBody | WebSocketAccept | WebSocketSend | WebSocketClose | Window | Sync | Release
+)
+ToWorker: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder: msgspec.msgpack.Decoder[ToWorkers] = msgspec.msgpack.Decoder(ToWorkers)
+_server_decoder: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer)
+_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+
+
+def encode(message: Message) -> bytes:
+    """The payload of `message`.
+
+    Raises:
+        UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot express.
+    """
+    return _FORMAT_BYTE + _encoder.encode(message)
+
+
+def decode_request(payload: bytes) -> ToWorkers:
+    """The message in a payload from a request channel.
+
+    Raises:
+        UndecodableError: it is none.
+    """
+    return _decode(_request_decoder, payload)
+
+
+def decode_for_server(payload: bytes) -> ToServer:
+    """The message in a payload from an interface server's inbox.
+
+    Raises:
+        UndecodableError: it is none.
+    """
+    return _decode(_server_decoder, payload)
+
+
+def decode_for_worker(payload: bytes) -> ToWorker:
+    """The message in a payload from a worker's inbox.
+
+    Raises:
+        UndecodableError: it is none.
+    """
+    return _decode(_worker_decoder, payload)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], payload: bytes) -> _T:
+    if payload[:1] != _FORMAT_BYTE:
+        raise UndecodableError(f"format version {payload[:1].hex() or 'missing'}, expected {FORMAT:02x}")
+    try:
+        return decoder.decode(memoryview(payload)[1:])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodableError(str(error)) from error

@@ -1,0 +1,235 @@
+"""What HTTP and WebSocket streams have in common: who may speak, in which order, and what a lost worker means."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, TypeAlias
+
+from ifserver import channels
+from ifserver import messages as m
+from ifserver.errors import TransitionError
+from ifserver.streams.effects import (
+    RESUME_READING,
+    STOP_READING,
+    Dropped,
+    Effects,
+    OfferRefused,
+    Tell,
+    Withdrawn,
+)
+from ifserver.streams.window import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
+
+__all__ = ["NOTHING", "Row", "Stream"]
+
+#: No effects.
+NOTHING: Final[Effects] = ()
+
+#: The rows of one state: what is done about an event of each type.
+Row: TypeAlias = Mapping[type, Callable[[Any, Any], Effects]]
+
+#: Messages with a `seq`; the others may overtake (design: Order and loss).
+_SEQUENCED: Final = frozenset({m.ResponseStart, m.ResponseBody, m.WebSocketAccept, m.WebSocketSend, m.WebSocketClose})
+
+#: Units (`ifserver.streams.window`) that may wait here for a worker, or for credit; beyond, the client is not read.
+_HELD_UNITS: Final = 64 * 1024
+
+
+class Stream(ABC):
+    """One stream, seen from the interface server. Subclasses have the table.
+
+    Each offer to a request channel is an attempt. The first process that speaks about the current attempt is its
+    claimant, and from then on its only speaker; whatever comes from an older attempt or from another process is
+    dropped and answered with a `Release`, so that a worker which was frozen and comes back can mix nothing in.
+    """
+
+    __slots__ = (
+        "_pending",
+        "_pending_units",
+        "_reading",
+        "_receive_window",
+        "_received",
+        "_row",
+        "_send_window",
+        "_sent",
+        "_state",
+        "attempt",
+        "channel",
+        "identity",
+        "request",
+        "supervisor",
+        "worker",
+    )
+
+    #: state -> (type of event -> what is done). A pair that is missing raises and changes nothing.
+    table: ClassVar[Mapping[Any, Row]]
+
+    def __init__(self, request: Any, state: Any) -> None:
+        #: The offer that is held until its response has begun, so that it can be made again.
+        self.request = request
+        self.channel: str = request.reply_channel
+        self.identity = channels.identity(self.channel)
+        #: Inbox of the claimant.
+        self.worker: str | None = None
+        #: The process that watches over the claimant, where it has said so.
+        self.supervisor: str | None = None
+        self._reading = True
+        self._enter(state)
+        self._begin_attempt(request.attempt)
+
+    @property
+    def state(self) -> Any:
+        """The state that the stream is in."""
+        return self._state
+
+    def handle(self, event: object) -> Effects:
+        """What is to be done about an event of the client, the node or the clock.
+
+        Raises:
+            TransitionError: it cannot happen in this state; nothing has changed.
+        """
+        handler = self._row.get(type(event))
+        if handler is None:
+            raise TransitionError(f"{self.channel}: {type(event).__name__} cannot happen in state {self._state.name}")
+        return handler(self, event)
+
+    def hear(self, message: Any) -> Effects:
+        """What is to be done about a message of a worker, or of a supervisor that speaks for it."""
+        if message.attempt != self.attempt:
+            return self._gone(message)
+        worker = message.worker
+        if self.worker is None:
+            self.worker = worker
+        elif worker != self.worker:
+            # The same process may have moved to another node of its cluster: then this is its new address.
+            if channels.process_of(worker) != channels.process_of(self.worker):
+                return self._gone(message)
+            self.worker = worker
+        kind = type(message)
+        if kind in _SEQUENCED:
+            if message.seq != self._received:
+                return self._out_of_order(message.seq)
+            self._received += 1
+        handler = self._row.get(kind)
+        if handler is None:
+            return self._broken(f"{kind.__name__} in state {self._state.name}")
+        return handler(self, message)
+
+    def hear_sync(self, entry: m.SyncEntry, worker: str) -> Effects:
+        """What is to be done about the worker's account of the stream: a `Sync` claims, and shows what was lost."""
+        effects = self.hear(m.Window(entry.stream, entry.attempt, worker, entry.consumed))
+        if entry.attempt == self.attempt and worker == self.worker and entry.sent > self._received:
+            return effects + self._out_of_order(entry.sent)
+        return effects
+
+    # For the rows of the tables.
+
+    def _enter(self, state: Any) -> None:
+        self._state = state
+        self._row = self.table[state]
+
+    def _begin_attempt(self, attempt: int) -> None:
+        self.attempt = attempt
+        self.worker = self.supervisor = None
+        self._received = 0
+        self._sent = 0
+        self._send_window = SendWindow()
+        self._receive_window = ReceiveWindow()
+        self._pending: deque[Any] = deque()
+        self._pending_units = 0
+
+    def _sequence(self) -> int:
+        """The `seq` of the next message to the worker."""
+        self._sent += 1
+        return self._sent - 1
+
+    def _gone(self, message: Any) -> Effects:
+        """Answer one who may not speak. A `Release` is never answered."""
+        if type(message) is m.Release:
+            return (Dropped("gone"),)
+        release = m.Release(self.identity, message.attempt, message.worker, "gone")
+        return Dropped("gone"), Tell(message.worker, release)
+
+    def _out_of_order(self, seq: int) -> Effects:
+        if seq < self._received:
+            return (Dropped("repeated"),)
+        return Dropped("gap"), *self._broken(f"expected message {self._received} of the worker, got {seq}")
+
+    def _release(self, reason: str) -> Effects:
+        """Let the claimant go."""
+        if self.worker is None:
+            return NOTHING
+        return (Tell(self.worker, m.Release(self.identity, self.attempt, self.worker, reason)),)
+
+    def _disconnect(self, code: int = 0, reason: str = "") -> Effects:
+        """Tell the claimant that its client has left."""
+        if self.worker is None:
+            return NOTHING
+        return (Tell(self.worker, m.Disconnect(self.identity, self.attempt, self._sequence(), code, reason)),)
+
+    @abstractmethod
+    def _broken(self, why: str) -> Effects:
+        """The claimant has said what it must not say, or something that it said was lost."""
+
+    # Rows that both kinds share.
+
+    def _ignore(self, event: object) -> Effects:
+        return NOTHING
+
+    def _claimed_by(self, message: Any) -> None:
+        if type(message) is m.Claim:
+            self.supervisor = message.supervisor
+
+    def _refused(self, event: OfferRefused) -> Effects:
+        if not event.in_doubt:
+            return self._answer(503, event.why)
+        # To a request channel a push in doubt is repeated only if running the request twice does no harm;
+        # otherwise somebody may have it, and its claim is awaited.
+        return self._offer_again() if self._retryable() else NOTHING
+
+    def _withdrawn(self, event: Withdrawn) -> Effects:
+        if event.was_there:
+            return self._answer(503, "no worker took it in time")
+        return self._answer(504, "taken by somebody who was never heard of")
+
+    def _lost(self, event: m.Release) -> Effects:
+        """The claimant let go before the response had begun: it died, or was told to stop."""
+        if self._retryable():
+            return self._offer_again()
+        return self._answer(502, f"worker {event.worker} has let go: {event.reason}")
+
+    @abstractmethod
+    def _retryable(self) -> bool:
+        """Whether the request may be offered once more."""
+
+    @abstractmethod
+    def _offer_again(self) -> Effects:
+        """Begin the next attempt."""
+
+    @abstractmethod
+    def _answer(self, status: int, why: str) -> Effects:
+        """End the stream with an answer in the server's own name."""
+
+    def _hold(self, item: Any, payload_bytes: int) -> None:
+        """Keep what the client sent until there is somebody, and credit, to send it."""
+        self._pending.append(item)
+        self._pending_units += payload_bytes + MESSAGE_OVERHEAD
+
+    def _pump(self) -> Effects:
+        """Send what is held as far as the window allows; read the client as long as little is held."""
+        if not self._pending and self._reading:
+            return NOTHING
+        effects = self._send_held()
+        if self._reading:
+            if self._pending_units >= _HELD_UNITS:
+                self._reading = False
+                effects += (STOP_READING,)
+        elif not self._pending and self._send_window.open:
+            self._reading = True
+            effects += (RESUME_READING,)
+        return effects
+
+    @abstractmethod
+    def _send_held(self) -> Effects:
+        """Send the claimant, where there is one, what is held, as far as the window allows."""

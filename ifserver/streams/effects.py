@@ -1,0 +1,169 @@
+"""What streams are told besides messages, and what they ask for.
+
+A stream is told *events*: the messages of its worker, and the classes under "Events" below. It answers with *effects*,
+in order: messages that are meant for its client as they are (a `ResponseStart` is "begin this response"), and the
+classes under "Effects". Nothing here does anything; ``front/driver.py`` carries effects out.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from ifserver import messages as m
+
+__all__ = [
+    "CONTINUE",
+    "ENDED",
+    "RESUME_READING",
+    "STOP_READING",
+    "WITHDRAW",
+    "Abort",
+    "Answer",
+    "BodyReceived",
+    "ClientGone",
+    "CloseClient",
+    "Dropped",
+    "Effect",
+    "Effects",
+    "Flushed",
+    "MessageReceived",
+    "Offer",
+    "OfferRefused",
+    "Signal",
+    "Tell",
+    "TimedOut",
+    "Wait",
+    "Waiting",
+    "Withdrawn",
+]
+
+# Events: what the client, the node and the clock do.
+
+
+class BodyReceived(Struct, frozen=True, gc=False):
+    """The client sent a further piece of its request's body; `more_body` says whether another will follow."""
+
+    body: bytes
+    more_body: bool
+
+
+class MessageReceived(Struct, frozen=True, gc=False):
+    """The client sent a WebSocket message: `text`, or where that is None, `data`."""
+
+    text: str | None
+    data: bytes | None
+
+
+class ClientGone(Struct, frozen=True, gc=False):
+    """The client has left, or its WebSocket has closed with `code` and `reason` (RFC 6455 7.1.5)."""
+
+    code: int = 1006
+    reason: str = ""
+
+
+class Flushed(Struct, frozen=True, gc=False):
+    """A message with `payload_bytes` has been handed to the kernel's socket."""
+
+    payload_bytes: int
+
+
+class OfferRefused(Struct, frozen=True, gc=False):
+    """The node did not take the offer; `in_doubt`: it may have."""
+
+    in_doubt: bool
+    why: str
+
+
+class TimedOut(Struct, frozen=True, gc=False):
+    """What the last `Wait` asked for did not come in time."""
+
+
+class Withdrawn(Struct, frozen=True, gc=False):
+    """The answer to `WITHDRAW`: whether the request was still there."""
+
+    was_there: bool
+
+
+# Effects: what is to be done about it.
+
+
+class Waiting(enum.Enum):
+    """What a stream waits for, which decides how long."""
+
+    WORKER = "to be taken by a worker"
+    RESPONSE = "the response to begin"
+    NOTHING = "nothing in particular"
+
+
+class Wait(Struct, frozen=True, gc=False):
+    """Forget the last `Wait`; say `TimedOut` when this one has lasted for too long."""
+
+    waiting: Waiting
+
+
+class Offer(Struct, frozen=True, gc=False):
+    """Offer this on a request channel once more: it is the next attempt."""
+
+    request: m.ToWorkers
+
+
+class Tell(Struct, frozen=True, gc=False):
+    """Send `message` to the inbox of a worker."""
+
+    inbox: str
+    message: m.Message
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """Answer the client in the server's own name; `why` is for the log."""
+
+    status: int
+    why: str
+
+
+class Abort(Struct, frozen=True, gc=False):
+    """Cut the client's connection so that a response that is not complete can not look whole; `why` is for the log."""
+
+    why: str
+
+
+class CloseClient(Struct, frozen=True, gc=False):
+    """Close the client's WebSocket in the server's own name."""
+
+    code: int
+    reason: str
+    why: str
+
+
+class Dropped(Struct, frozen=True, gc=False):
+    """A message that arrived was dropped; to be counted."""
+
+    reason: str
+
+
+class Signal(enum.Enum):
+    """Effects that need no details."""
+
+    #: Send ``100 Continue`` (RFC 9110 10.1.1).
+    CONTINUE = enum.auto()
+    #: Stop reading this client's socket.
+    STOP_READING = enum.auto()
+    #: Read it again.
+    RESUME_READING = enum.auto()
+    #: Take the request back from the node, and say `Withdrawn`.
+    WITHDRAW = enum.auto()
+    #: The stream is over: forget it.
+    ENDED = enum.auto()
+
+
+CONTINUE: Final = Signal.CONTINUE
+STOP_READING: Final = Signal.STOP_READING
+RESUME_READING: Final = Signal.RESUME_READING
+WITHDRAW: Final = Signal.WITHDRAW
+ENDED: Final = Signal.ENDED
+
+Effect: TypeAlias = m.Message | Wait | Offer | Tell | Answer | Abort | CloseClient | Dropped | Signal
+Effects: TypeAlias = tuple[Effect, ...]

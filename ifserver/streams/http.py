@@ -1,0 +1,279 @@
+"""One HTTP exchange, seen from the interface server, as a table.
+
+::
+
+    QUEUED ----claim----> CLAIMED ----response----> RESPONDING ----last byte----> DONE
+      |                      |
+      '--------response (the claim is left out when it is complete at once)------->'
+
+QUEUED
+    Offered on a request channel, claimed by nobody yet.
+WITHDRAWING
+    ``queue_timeout`` is over, and the node was asked whether the request is still there.
+CLAIMED
+    A worker has it, the response has not begun.
+RESPONDING
+    The status line has been sent: from here an error can only cut the connection (RFC 9112 8).
+DONE
+    Nothing more will happen to the client.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar, Final
+
+from msgspec.structs import replace
+
+from ifserver import messages as m
+from ifserver.streams.base import NOTHING, Row, Stream
+from ifserver.streams.effects import (
+    CONTINUE,
+    ENDED,
+    WITHDRAW,
+    Abort,
+    Answer,
+    BodyReceived,
+    ClientGone,
+    Effect,
+    Effects,
+    Flushed,
+    Offer,
+    OfferRefused,
+    Tell,
+    TimedOut,
+    Wait,
+    Waiting,
+    Withdrawn,
+)
+from ifserver.streams.window import MESSAGE_OVERHEAD, PIECE_BYTES
+
+__all__ = ["HttpStream", "State"]
+
+_WAIT_RESPONSE: Final = Wait(Waiting.RESPONSE)
+_WAIT_WORKER: Final = Wait(Waiting.WORKER)
+_WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
+
+
+class State(enum.Enum):
+    """Where an exchange is; see the module's docstring."""
+
+    QUEUED = enum.auto()
+    WITHDRAWING = enum.auto()
+    CLAIMED = enum.auto()
+    RESPONDING = enum.auto()
+    DONE = enum.auto()
+
+
+class HttpStream(Stream):
+    """One HTTP exchange.
+
+    Args:
+        request: what was offered.
+        retry_method: whether the method may be tried again when a worker dies (RFC 9110 9.2.2).
+        expects_continue: whether the client waits for ``100 Continue`` and was not told yet.
+    """
+
+    __slots__ = ("_body_complete", "_expects_continue", "_retry_method")
+
+    request: m.HttpRequest
+    _state: State
+    table: ClassVar[dict[State, Row]]
+
+    def __init__(self, request: m.HttpRequest, retry_method: bool, expects_continue: bool = False) -> None:
+        super().__init__(request, State.QUEUED)
+        self._retry_method = retry_method
+        self._expects_continue = expects_continue
+        self._body_complete = not request.more_body
+        self._send_window.spend(len(request.body))
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client still waits for ``100 Continue``."""
+        return self._expects_continue
+
+    # The client.
+
+    def _body_received(self, event: BodyReceived) -> Effects:
+        if not event.more_body:
+            self._body_complete = True
+        self._hold(event, len(event.body))
+        return self._pump()
+
+    def _body_received_claimed(self, event: BodyReceived) -> Effects:
+        # The time for an answer counts from the last of the body (design, section 6).
+        return *self._body_received(event), _WAIT_RESPONSE
+
+    def _left_unclaimed(self, event: ClientGone) -> Effects:
+        self._enter(State.DONE)
+        return WITHDRAW, ENDED
+
+    def _left(self, event: ClientGone) -> Effects:
+        self._enter(State.DONE)
+        return *self._disconnect(), ENDED
+
+    def _flushed(self, event: Flushed) -> Effects:
+        total = self._receive_window.consume(event.payload_bytes)
+        if total is None or self.worker is None:
+            return NOTHING
+        return (Tell(self.worker, m.Window(self.identity, self.attempt, self.worker, total)),)
+
+    # The clock.
+
+    def _not_taken(self, event: TimedOut) -> Effects:
+        self._enter(State.WITHDRAWING)
+        return _WAIT_NOTHING, WITHDRAW
+
+    def _no_response(self, event: TimedOut) -> Effects:
+        return self._disconnect() + self._answer(504, "the application did not begin to answer in time")
+
+    # The worker.
+
+    def _claimed(self, message: m.Claim | m.Window) -> Effects:
+        self._enter(State.CLAIMED)
+        self._claimed_by(message)
+        effects: Effects = (_WAIT_RESPONSE,)
+        if self._expects_continue:
+            self._expects_continue = False
+            effects += (CONTINUE,)
+        if type(message) is m.Window:
+            self._send_window.update(message.consumed)
+        return effects + self._pump()
+
+    def _claimed_again(self, message: m.Claim) -> Effects:
+        self._claimed_by(message)
+        return NOTHING
+
+    def _window(self, message: m.Window) -> Effects:
+        return self._pump() if self._send_window.update(message.consumed) else NOTHING
+
+    def _window_claimed(self, message: m.Window) -> Effects:
+        before = self._send_window.consumed
+        effects = self._window(message)
+        # Some of the body was taken. What only repeats the last total, as a Sync does, gives nobody more time.
+        return (*effects, _WAIT_RESPONSE) if self._send_window.consumed > before else effects
+
+    def _started(self, message: m.ResponseStart) -> Effects:
+        if not message.more_body:
+            self._enter(State.DONE)
+            return message, ENDED
+        claims = self._state is not State.CLAIMED
+        self._enter(State.RESPONDING)
+        if not claims:
+            return message, _WAIT_NOTHING
+        # A response that begins before the body has come needs the body all the same, as an echo does.
+        effects: Effects = (CONTINUE,) if self._expects_continue else NOTHING
+        self._expects_continue = False
+        return *effects, message, _WAIT_NOTHING, *self._pump()
+
+    def _continued(self, message: m.ResponseBody) -> Effects:
+        if message.more_body:
+            return (message,)
+        self._enter(State.DONE)
+        return message, ENDED
+
+    def _cut_off(self, event: m.Release) -> Effects:
+        self._enter(State.DONE)
+        return Abort(f"worker {event.worker} let go in the middle of the response: {event.reason}"), ENDED
+
+    def _broken(self, why: str) -> Effects:
+        release = self._release("broken")
+        if self._state is State.RESPONDING:
+            self._enter(State.DONE)
+            return Abort(f"bad reply: {why}"), *release, ENDED
+        if self._state is State.DONE:
+            return release
+        return release + self._answer(502, f"bad reply: {why}")
+
+    # Helpers.
+
+    def _answer(self, status: int, why: str) -> Effects:
+        self._enter(State.DONE)
+        return Answer(status, why), ENDED
+
+    def _retryable(self) -> bool:
+        return self._retry_method and self.attempt == 0 and not self.request.more_body
+
+    def _offer_again(self) -> Effects:
+        self.request = replace(self.request, attempt=self.attempt + 1)
+        self._begin_attempt(self.request.attempt)
+        self._send_window.spend(len(self.request.body))
+        self._enter(State.QUEUED)
+        return Offer(self.request), _WAIT_WORKER
+
+    def _send_held(self) -> Effects:
+        worker = self.worker
+        if worker is None:
+            return NOTHING
+        effects: list[Effect] = []
+        pending, window = self._pending, self._send_window
+        while pending and window.open:
+            event = pending.popleft()
+            piece, more = event.body, event.more_body
+            self._pending_units -= len(piece) + MESSAGE_OVERHEAD
+            if len(piece) > PIECE_BYTES:
+                piece, rest = piece[:PIECE_BYTES], piece[PIECE_BYTES:]
+                pending.appendleft(BodyReceived(rest, more))
+                self._pending_units += len(rest) + MESSAGE_OVERHEAD
+                more = True
+            window.spend(len(piece))
+            message = m.RequestBody(self.identity, self.attempt, self._sequence(), piece, more)
+            effects.append(Tell(worker, message))
+        return tuple(effects)
+
+
+HttpStream.table = {
+    State.QUEUED: {
+        BodyReceived: HttpStream._body_received,
+        ClientGone: HttpStream._left_unclaimed,
+        OfferRefused: HttpStream._refused,
+        TimedOut: HttpStream._not_taken,
+        # Of the attempt before: its worker was lost while the node was asked.
+        Withdrawn: HttpStream._ignore,
+        m.Claim: HttpStream._claimed,
+        m.Window: HttpStream._claimed,
+        m.ResponseStart: HttpStream._started,
+        m.Release: HttpStream._lost,
+    },
+    State.WITHDRAWING: {
+        BodyReceived: HttpStream._body_received,
+        ClientGone: HttpStream._left,
+        Withdrawn: HttpStream._withdrawn,
+        OfferRefused: HttpStream._refused,
+        m.Claim: HttpStream._claimed,
+        m.Window: HttpStream._claimed,
+        m.ResponseStart: HttpStream._started,
+        m.Release: HttpStream._lost,
+    },
+    State.CLAIMED: {
+        BodyReceived: HttpStream._body_received_claimed,
+        ClientGone: HttpStream._left,
+        Withdrawn: HttpStream._ignore,
+        OfferRefused: HttpStream._ignore,
+        TimedOut: HttpStream._no_response,
+        m.Claim: HttpStream._claimed_again,
+        m.Window: HttpStream._window_claimed,
+        m.ResponseStart: HttpStream._started,
+        m.Release: HttpStream._lost,
+    },
+    State.RESPONDING: {
+        BodyReceived: HttpStream._body_received,
+        ClientGone: HttpStream._left,
+        Flushed: HttpStream._flushed,
+        Withdrawn: HttpStream._ignore,
+        OfferRefused: HttpStream._ignore,
+        m.Claim: HttpStream._claimed_again,
+        m.Window: HttpStream._window,
+        m.ResponseBody: HttpStream._continued,
+        m.Release: HttpStream._cut_off,
+    },
+    State.DONE: {
+        BodyReceived: HttpStream._ignore,
+        ClientGone: HttpStream._ignore,
+        Flushed: HttpStream._ignore,
+        OfferRefused: HttpStream._ignore,
+        TimedOut: HttpStream._ignore,
+        Withdrawn: HttpStream._ignore,
+        m.Release: HttpStream._ignore,
+    },
+}

@@ -1,0 +1,294 @@
+"""One WebSocket, seen from the interface server, as a table.
+
+::
+
+    QUEUED ----claim----> CLAIMED ----accept----> OPEN ----close, from either side----> DONE
+      |                      |
+      |                      '-----response-----> DENYING ----last byte----> DONE
+      '----accept or response, which claim as well---->'
+
+QUEUED, WITHDRAWING, CLAIMED
+    As for HTTP; the client's handshake is not answered yet.
+DENYING
+    The application answers the handshake with an HTTP response of its own (ASGI ``websocket.http.response``).
+OPEN
+    ``101`` has been sent; frames go both ways.
+CLOSING
+    Our close frame has been sent, the client's answer is awaited (RFC 6455 7.1.2).
+DONE
+    Nothing more will happen to the client.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar, Final
+
+from msgspec.structs import replace
+
+from ifserver import messages as m
+from ifserver.streams.base import NOTHING, Row, Stream
+from ifserver.streams.effects import (
+    ENDED,
+    RESUME_READING,
+    WITHDRAW,
+    Abort,
+    Answer,
+    ClientGone,
+    CloseClient,
+    Effect,
+    Effects,
+    Flushed,
+    MessageReceived,
+    Offer,
+    OfferRefused,
+    Tell,
+    TimedOut,
+    Wait,
+    Waiting,
+    Withdrawn,
+)
+from ifserver.streams.window import MESSAGE_OVERHEAD, message_bytes
+
+__all__ = ["State", "WebSocketStream"]
+
+_WAIT_RESPONSE: Final = Wait(Waiting.RESPONSE)
+_WAIT_WORKER: Final = Wait(Waiting.WORKER)
+_WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
+
+#: RFC 6455 7.4.1 and the IANA registry: the application ended in error; the server restarts.
+INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
+
+
+class State(enum.Enum):
+    """Where a WebSocket is; see the module's docstring."""
+
+    QUEUED = enum.auto()
+    WITHDRAWING = enum.auto()
+    CLAIMED = enum.auto()
+    DENYING = enum.auto()
+    OPEN = enum.auto()
+    CLOSING = enum.auto()
+    DONE = enum.auto()
+
+
+class WebSocketStream(Stream):
+    """One WebSocket. A handshake that its worker's death left unanswered is offered once more, as a GET is."""
+
+    __slots__ = ()
+
+    request: m.WebSocketConnect
+    _state: State
+    table: ClassVar[dict[State, Row]]
+
+    def __init__(self, request: m.WebSocketConnect) -> None:
+        super().__init__(request, State.QUEUED)
+
+    # The client.
+
+    def _left_unclaimed(self, event: ClientGone) -> Effects:
+        self._enter(State.DONE)
+        return WITHDRAW, ENDED
+
+    def _left(self, event: ClientGone) -> Effects:
+        self._enter(State.DONE)
+        # What it sent before it left is handed over, beyond the credit: it is no more than was held here.
+        return *self._send_held(beyond_credit=True), *self._disconnect(event.code, event.reason), ENDED
+
+    def _received_message(self, event: MessageReceived) -> Effects:
+        self._hold(event, message_bytes(event.text, event.data))
+        return self._pump()
+
+    def _flushed(self, event: Flushed) -> Effects:
+        total = self._receive_window.consume(event.payload_bytes)
+        if total is None or self.worker is None:
+            return NOTHING
+        return (Tell(self.worker, m.Window(self.identity, self.attempt, self.worker, total)),)
+
+    # The clock.
+
+    def _not_taken(self, event: TimedOut) -> Effects:
+        self._enter(State.WITHDRAWING)
+        return _WAIT_NOTHING, WITHDRAW
+
+    def _no_response(self, event: TimedOut) -> Effects:
+        return self._disconnect(1006) + self._answer(504, "the application did not answer the handshake in time")
+
+    # The worker.
+
+    def _claimed(self, message: m.Claim | m.Window) -> Effects:
+        self._enter(State.CLAIMED)
+        self._claimed_by(message)
+        return (_WAIT_RESPONSE,)
+
+    def _claimed_again(self, message: m.Claim) -> Effects:
+        self._claimed_by(message)
+        return NOTHING
+
+    def _accepted(self, message: m.WebSocketAccept) -> Effects:
+        self._enter(State.OPEN)
+        return _WAIT_NOTHING, message
+
+    def _denied(self, message: m.ResponseStart) -> Effects:
+        if not message.more_body:
+            self._enter(State.DONE)
+            return message, ENDED
+        self._enter(State.DENYING)
+        return _WAIT_NOTHING, message
+
+    def _denial_continued(self, message: m.ResponseBody) -> Effects:
+        if message.more_body:
+            return (message,)
+        self._enter(State.DONE)
+        return message, ENDED
+
+    def _forward(self, message: m.WebSocketSend) -> Effects:
+        return (message,)
+
+    def _close(self, message: m.WebSocketClose) -> Effects:
+        return message, *self._begin_to_close()
+
+    def _window(self, message: m.Window) -> Effects:
+        return self._pump() if self._send_window.update(message.consumed) else NOTHING
+
+    def _cut_off(self, event: m.Release) -> Effects:
+        self._enter(State.DONE)
+        return Abort(f"worker {event.worker} let go in the middle of the denial: {event.reason}"), ENDED
+
+    def _lost_open(self, event: m.Release) -> Effects:
+        code = SERVICE_RESTART if event.reason in ("died", "stopped") else INTERNAL_ERROR
+        self.worker = None
+        close = CloseClient(code, "", f"worker {event.worker} has let go: {event.reason}")
+        return close, *self._begin_to_close()
+
+    def _broken(self, why: str) -> Effects:
+        release = self._release("broken")
+        if self._state is State.OPEN:
+            self.worker = None
+            return CloseClient(INTERNAL_ERROR, "", f"bad reply: {why}"), *self._begin_to_close(), *release
+        if self._state is State.CLOSING:
+            return NOTHING
+        if self._state is State.DONE:
+            return release
+        if self._state is State.DENYING:
+            self._enter(State.DONE)
+            return Abort(f"bad reply: {why}"), *release, ENDED
+        return release + self._answer(502, f"bad reply: {why}")
+
+    # Helpers.
+
+    def _begin_to_close(self) -> Effects:
+        """Our close frame is sent. Nobody wants what is held; the client's answer must be read."""
+        self._enter(State.CLOSING)
+        self._pending.clear()
+        self._pending_units = 0
+        if self._reading:
+            return NOTHING
+        self._reading = True
+        return (RESUME_READING,)
+
+    def _answer(self, status: int, why: str) -> Effects:
+        self._enter(State.DONE)
+        return Answer(status, why), ENDED
+
+    def _retryable(self) -> bool:
+        return self.attempt == 0
+
+    def _offer_again(self) -> Effects:
+        self.request = replace(self.request, attempt=self.attempt + 1)
+        self._begin_attempt(self.request.attempt)
+        self._enter(State.QUEUED)
+        return Offer(self.request), _WAIT_WORKER
+
+    def _send_held(self, beyond_credit: bool = False) -> Effects:
+        worker = self.worker
+        if worker is None:
+            return NOTHING
+        effects: list[Effect] = []
+        pending, window = self._pending, self._send_window
+        while pending and (beyond_credit or window.open):
+            event = pending.popleft()
+            size = message_bytes(event.text, event.data)
+            self._pending_units -= size + MESSAGE_OVERHEAD
+            window.spend(size)
+            message = m.WebSocketReceive(self.identity, self.attempt, self._sequence(), event.text, event.data)
+            effects.append(Tell(worker, message))
+        return tuple(effects)
+
+
+_WAITING_FOR_WORKER: Final[Row] = {
+    OfferRefused: WebSocketStream._refused,
+    m.Claim: WebSocketStream._claimed,
+    m.Window: WebSocketStream._claimed,
+    m.WebSocketAccept: WebSocketStream._accepted,
+    m.ResponseStart: WebSocketStream._denied,
+    m.Release: WebSocketStream._lost,
+}
+
+WebSocketStream.table = {
+    State.QUEUED: {
+        **_WAITING_FOR_WORKER,
+        ClientGone: WebSocketStream._left_unclaimed,
+        TimedOut: WebSocketStream._not_taken,
+        # Of the attempt before: its worker was lost while the node was asked.
+        Withdrawn: WebSocketStream._ignore,
+    },
+    State.WITHDRAWING: {
+        **_WAITING_FOR_WORKER,
+        ClientGone: WebSocketStream._left,
+        Withdrawn: WebSocketStream._withdrawn,
+    },
+    State.CLAIMED: {
+        ClientGone: WebSocketStream._left,
+        Withdrawn: WebSocketStream._ignore,
+        OfferRefused: WebSocketStream._ignore,
+        TimedOut: WebSocketStream._no_response,
+        m.Claim: WebSocketStream._claimed_again,
+        m.Window: WebSocketStream._window,
+        m.WebSocketAccept: WebSocketStream._accepted,
+        m.ResponseStart: WebSocketStream._denied,
+        m.Release: WebSocketStream._lost,
+    },
+    State.DENYING: {
+        ClientGone: WebSocketStream._left,
+        Withdrawn: WebSocketStream._ignore,
+        OfferRefused: WebSocketStream._ignore,
+        Flushed: WebSocketStream._flushed,
+        m.Claim: WebSocketStream._claimed_again,
+        m.Window: WebSocketStream._window,
+        m.ResponseBody: WebSocketStream._denial_continued,
+        m.Release: WebSocketStream._cut_off,
+    },
+    State.OPEN: {
+        MessageReceived: WebSocketStream._received_message,
+        ClientGone: WebSocketStream._left,
+        Flushed: WebSocketStream._flushed,
+        Withdrawn: WebSocketStream._ignore,
+        OfferRefused: WebSocketStream._ignore,
+        m.Claim: WebSocketStream._claimed_again,
+        m.Window: WebSocketStream._window,
+        m.WebSocketSend: WebSocketStream._forward,
+        m.WebSocketClose: WebSocketStream._close,
+        m.Release: WebSocketStream._lost_open,
+    },
+    State.CLOSING: {
+        MessageReceived: WebSocketStream._ignore,
+        ClientGone: WebSocketStream._left,
+        Flushed: WebSocketStream._ignore,
+        Withdrawn: WebSocketStream._ignore,
+        OfferRefused: WebSocketStream._ignore,
+        m.Claim: WebSocketStream._ignore,
+        m.Window: WebSocketStream._ignore,
+        m.Release: WebSocketStream._ignore,
+    },
+    State.DONE: {
+        MessageReceived: WebSocketStream._ignore,
+        ClientGone: WebSocketStream._ignore,
+        Flushed: WebSocketStream._ignore,
+        OfferRefused: WebSocketStream._ignore,
+        TimedOut: WebSocketStream._ignore,
+        Withdrawn: WebSocketStream._ignore,
+        m.Release: WebSocketStream._ignore,
+    },
+}
