@@ -1,0 +1,323 @@
+"""Twisted endpoints whose connections are the event loop's own transports.
+
+A Twisted protocol costs a third of the CPU when uvloop's transport is under it instead of Twisted's, on the same
+reactor. So plain TCP, Unix and inherited sockets are listened to and connected by the endpoints below. Protocols use
+nothing but Twisted's interfaces, so that they work on every other endpoint (TLS, ``haproxy:``, ``systemd:``) as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: How long a connection to a Unix socket waits before it tries a full backlog again.
+_BACKLOG_PAUSE_S: Final = 0.02
+
+Address: TypeAlias = IPv4Address | IPv6Address | UNIXAddress
+
+#: For SO_LINGER: close at once. What was not sent is thrown away, and the peer gets a reset.
+_RESET: Final = struct.pack("ii", 1, 0)
+
+__all__ = ["Address", "LoopTransport", "Port", "SocketEndpoint", "StreamClientEndpoint", "address_of", "unix_address"]
+
+
+def unix_address(path: str) -> str:
+    """The address of the Unix socket `path`; a leading ``@`` stands for Linux's abstract namespace."""
+    return "\0" + path[1:] if path.startswith("@") else path
+
+
+def address_of(name: Any, family: int) -> Address:
+    """Twisted's address for what the socket module calls one."""
+    if family == socket.AF_INET6:
+        return IPv6Address("TCP", name[0], name[1])
+    if family == socket.AF_INET:
+        return IPv4Address("TCP", name[0], name[1])
+    return UNIXAddress(name or None)
+
+
+class _Socket:
+    """What a transport tells of the socket under it (ITransport, ITCPTransport)."""
+
+    _loop_transport: asyncio.Transport
+
+    def getPeer(self) -> Address:
+        return self._address("peername")
+
+    def getHost(self) -> Address:
+        return self._address("sockname")
+
+    def getTcpNoDelay(self) -> bool:
+        return bool(self.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, bool(enabled))
+
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(enabled))
+
+    def getHandle(self) -> Any:
+        """The socket; only for its options and names."""
+        return self._loop_transport.get_extra_info("socket")
+
+    def _address(self, which: str) -> Address:
+        return address_of(self._loop_transport.get_extra_info(which), self.getHandle().family)
+
+
+@implementer(ITransport, IPushProducer)
+class LoopTransport(_Socket, asyncio.Protocol):
+    """The transport that a Twisted protocol sees, and the protocol that the loop's transport sees.
+
+    Assigning `protocol` hands all further bytes to another Twisted protocol, as with Twisted's own transports.
+    """
+
+    disconnecting = False
+    #: Whom a loss is told until there is a protocol.
+    _protocol = Protocol()
+    _producer: Any = None
+    _full = False
+    _aborted = _lost = False
+
+    def __init__(self, factory: IProtocolFactory, connected: Deferred[IProtocol] | None = None) -> None:
+        self._factory: Any = factory
+        self._connected = connected
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._loop_transport = transport  # type: ignore[assignment]  # uvloop's is no subclass of asyncio's
+        factory, connected = self._factory, self._connected
+        del self._factory, self._connected
+        if connected is not None and connected.called:
+            self.abortConnection()  # cancelled meanwhile
+            return
+        try:
+            protocol = factory.buildProtocol(self.getPeer())
+        except Exception:
+            self.abortConnection()
+            if connected is None:
+                raise
+            connected.errback(Failure())
+            return
+        if protocol is None:
+            self.abortConnection()
+            if connected is not None:
+                connected.errback(Failure(error.NoProtocol()))
+            return
+        self.protocol = protocol
+        protocol.makeConnection(self)
+        if connected is not None:
+            connected.callback(protocol)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None:
+            reason = Failure(error.ConnectionAborted()) if self._aborted else connectionDone
+        else:
+            reason = Failure(error.ConnectionLost(str(exc)))
+        self.disconnecting = self._lost = True
+        self._producer = None
+        self._protocol.connectionLost(reason)
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if self._producer is not None:
+            self._producer.pauseProducing()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    # What the Twisted protocol calls (ITransport, ITCPTransport, IPushProducer, IConsumer).
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol that receives the bytes."""
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+        # The loop's transport looks `data_received` up once, when it is given its protocol: no frame in between.
+        self.data_received = protocol.dataReceived  # type: ignore[method-assign]
+        self._loop_transport.set_protocol(self)
+
+    def write(self, data: bytes) -> None:
+        if not self.disconnecting:
+            self._loop_transport.write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        if not self.disconnecting:
+            self._loop_transport.writelines(data)
+
+    def loseConnection(self) -> None:
+        if not self.disconnecting:
+            self.disconnecting = True
+            self._loop_transport.close()
+
+    def abortConnection(self) -> None:
+        self.disconnecting = self._aborted = True
+        if not self._lost:
+            # A reset and not an end in good order, which to an HTTP/1.0 client would make half a response look whole.
+            self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._loop_transport.abort()
+
+    def loseWriteConnection(self) -> None:
+        if self._loop_transport.can_write_eof():
+            self._loop_transport.write_eof()
+
+    def pauseProducing(self) -> None:
+        if not self.disconnecting:
+            self._loop_transport.pause_reading()
+
+    def resumeProducing(self) -> None:
+        if not self.disconnecting:
+            self._loop_transport.resume_reading()
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self._producer is not None:
+            raise RuntimeError(f"a producer is registered already: {self._producer!r}")
+        if not streaming:
+            raise ValueError("only push producers are served")
+        self._producer = producer
+        if self.disconnecting:
+            producer.stopProducing()
+        elif self._full:
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+
+@implementer(IListeningPort)
+class Port:
+    """A socket that listens."""
+
+    def __init__(self, server: asyncio.Server, sock: socket.socket) -> None:
+        self._server = server
+        self._address = address_of(sock.getsockname(), sock.family)
+
+    def startListening(self) -> None:
+        """It does so from the first."""
+
+    def stopListening(self) -> Deferred[None]:
+        self._server.close()
+        # Not `wait_closed`: from Python 3.12 that waits for the connections as well.
+        return succeed(None)
+
+    def getHost(self) -> Address:
+        return self._address
+
+
+@implementer(IStreamServerEndpoint)
+class SocketEndpoint:
+    """Listens on a TCP or Unix socket that is already bound: made here, or inherited."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, backlog: int = 2048) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._backlog = backlog
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return Deferred.fromFuture(asyncio.ensure_future(self._listen(protocolFactory), loop=self._loop))
+
+    async def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        sock = self._socket
+        sock.setblocking(False)
+        create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
+        server = await create(lambda: LoopTransport(factory), sock=sock, backlog=self._backlog)
+        factory.doStart()
+        return Port(server, sock)
+
+
+async def _connect_unix(sock: socket.socket, address: str) -> None:
+    """Connect, which is done at once or not at all. (``loop.sock_connect`` takes a full backlog for "under way".)"""
+    while True:
+        try:
+            sock.connect(address)
+            return
+        except BlockingIOError:
+            # The backlog is full, and nothing tells when there is room.
+            await asyncio.sleep(_BACKLOG_PAUSE_S)
+
+
+def _connect_error(cause: BaseException | None) -> Failure:
+    """Twisted's error for the loop's."""
+    if isinstance(cause, TimeoutError) and cause.errno is None:
+        translated: Exception = error.TimeoutError()
+    elif isinstance(cause, OSError) and len(cause.args) == 2:
+        translated = error.getConnectError(cause)
+    else:
+        # Several addresses that all fail give one error without a number.
+        translated = error.ConnectError(string=str(cause) or repr(cause))
+    translated.__cause__ = cause
+    return Failure(translated)
+
+
+@implementer(IStreamClientEndpoint)
+class StreamClientEndpoint:
+    """Connects to a TCP address or to a Unix socket; fails when that takes longer than `timeout_s`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: tuple[str, int] | None = None,
+        path: str | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._loop = loop
+        self._address = address
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        connected: Deferred[IProtocol] = Deferred(lambda _: attempt.cancel())
+        connecting = self._connect(lambda: LoopTransport(protocolFactory, connected))
+        attempt: Deferred[None] = Deferred.fromFuture(asyncio.ensure_future(connecting, loop=self._loop))
+
+        def failed(failure: Failure) -> None:
+            if not connected.called:
+                connected.errback(_connect_error(failure.value))
+
+        # The protocol is delivered by `connection_made`; only a failure comes this way.
+        attempt.addErrback(failed)
+        return connected
+
+    async def _connect(self, build: Any) -> None:
+        async with asyncio.timeout(self._timeout_s):
+            if self._path is None:
+                assert self._address is not None
+                await self._loop.create_connection(build, *self._address)
+                return
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.setblocking(False)
+                await _connect_unix(sock, unix_address(self._path))
+                await self._loop.create_unix_connection(build, sock=sock)
+            except BaseException:
+                sock.close()
+                raise

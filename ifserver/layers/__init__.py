@@ -1,0 +1,1 @@
+"""The channel layer: nodes that hold channels, and the clusters that they form."""

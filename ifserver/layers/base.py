@@ -1,0 +1,146 @@
+"""What a node is: one place that holds channels. `MemoryNode`, `LocalNode` and `RedisNode` are nodes.
+
+Every kind of node passes ``tests/layers/conformance``; that suite is the specification of what is said here in words.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from ifserver import channels
+from ifserver.settings import LayerSettings
+
+__all__ = ["MAX_BATCH_BYTES", "MAX_PAYLOAD_BYTES", "Limits", "Node", "Pulled", "Pulling", "Pushed", "check"]
+
+#: The largest payload a node must carry: a WebSocket message of the largest size anybody configures, and its envelope.
+MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
+#: The largest batch, payloads only; half of the 1 GiB of one command at which Redis closes the connection.
+MAX_BATCH_BYTES: Final = 512 * 1024 * 1024
+
+#: `ifserver.channels.check` with a memory: the same names come again and again. (What raises is not remembered.)
+check: Callable[[str], str] = lru_cache(maxsize=4096)(channels.check)
+
+
+class Pushed(NamedTuple):
+    """How a push ended: the first `taken` payloads were appended, the channel was full for the rest."""
+
+    taken: int
+    #: Messages on the channel right after the push, before anybody who waits has taken any.
+    length: int
+
+
+class Pulled(NamedTuple):
+    """What a pull brought: `payloads` of `channel`, oldest first, at least one."""
+
+    channel: str
+    payloads: list[bytes]
+
+
+class Pulling(Deferred["Pulled | None"]):
+    """A pull that is under way somewhere else. Cancelling it does nothing: what it has taken would be lost."""
+
+    def cancel(self) -> None:
+        """Ignored."""
+
+
+class Limits(NamedTuple):
+    """What one channel may hold, and how long it is kept when nobody reads it."""
+
+    capacity: int
+    expiry_s: float
+
+    @classmethod
+    def of(cls, settings: LayerSettings) -> tuple[Limits, Limits]:
+        """The limits of request channels and of inboxes."""
+        return (
+            cls(settings.request_capacity, settings.request_expiry_s),
+            cls(settings.inbox_capacity, settings.inbox_expiry_s),
+        )
+
+
+class Node(ABC):
+    """One place that holds channels.
+
+    All methods must be called on the reactor's thread; none of them blocks. A node connects by itself, also again,
+    from `start` to `stop`, and says so in the log; whoever needs it waits for `ready`.
+
+    Every asking method returns a Deferred that fails with
+
+    * `NodeUnreachable`: there is no connection; nothing was asked,
+    * `PushInDoubt` (pushes and withdrawals) or `NodeUnreachable` (pulls and questions): the connection broke meanwhile,
+    * `NodeRefused`: the node answered with an error,
+
+    and that raises `ChannelNameError` at once for a name that `ifserver.channels.check` refuses.
+    """
+
+    def __init__(self, name: str, requests: Limits, inboxes: Limits) -> None:
+        self.name = name
+        self._requests = requests
+        self._inboxes = inboxes
+
+    def limits(self, channel: str) -> Limits:
+        """The limits of `channel`."""
+        return self._inboxes if channels.is_inbox(channel) else self._requests
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether the node can be asked right now, as far as is known."""
+
+    @property
+    @abstractmethod
+    def epoch(self) -> str | None:
+        """Changes whenever the node has lost its memory; None before the first connection (design: clusters, Epoch)."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to connect. Never fails: what cannot be reached is logged and tried again."""
+
+    @abstractmethod
+    def stop(self) -> Deferred[None]:
+        """Disconnect for good; what is under way fails. Fires when all sockets are closed."""
+
+    @abstractmethod
+    def ready(self) -> Deferred[None]:
+        """Fires when the node is connected, at once if it is. May be cancelled. Never fires after `stop`."""
+
+    @abstractmethod
+    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+        """Append `payloads`, in order, as far as the channel's capacity allows.
+
+        Pushes to one channel from one process are carried out in the order in which they were asked. A batch of more
+        than `MAX_BATCH_BYTES` may be refused.
+        """
+
+    @abstractmethod
+    def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
+        """Take up to `count` of the oldest messages of the first of `names` that has any.
+
+        Waits up to `wait_s` seconds for one to come, then fires with None. A message is handed to one pull only.
+        Cancelling a pull loses no message: it is ignored, unless the node hands a message over in one step.
+        """
+
+    @abstractmethod
+    def end_pulls(self) -> None:
+        """Let the pulls that now wait end early with None, if the node can do so without losing a message."""
+
+    @abstractmethod
+    def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
+        """Take back one message that is equal to `payload`; True says that it was still there and nobody gets it."""
+
+    @abstractmethod
+    def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
+        """Whether a message equal to `payload` still waits on `channel`."""
+
+    @abstractmethod
+    def clock(self) -> float:
+        """Seconds since the epoch by the node's own clock, as well as it is known here."""
+
+    @abstractmethod
+    def statistics(self) -> dict[str, int]:
+        """Counts, for logs and metrics."""

@@ -1,0 +1,242 @@
+"""The wire format of the embedded broker.
+
+A frame is four bytes, big-endian, that tell the length of the MessagePack behind them: one of the structs below. The
+broker greets with `Hello`; whatever it is asked with an `id` it answers once, in whatever order the answers become
+known. What is too long for one frame comes in several, of which all but the last say that there is `more`. A frame that
+is too long, or that does not decode, closes that connection and no other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+from twisted.internet.protocol import Protocol
+
+from ifserver.layers.base import MAX_PAYLOAD_BYTES
+
+__all__ = [
+    "HEADER_BYTES",
+    "MAX_FRAME_BYTES",
+    "VERSION",
+    "Answer",
+    "Ask",
+    "Brought",
+    "Cutter",
+    "EndPulls",
+    "Hello",
+    "Holds",
+    "Malformed",
+    "Nothing",
+    "Peer",
+    "Pull",
+    "Push",
+    "Refused",
+    "Taken",
+    "Truth",
+    "Withdraw",
+    "decode_answer",
+    "decode_ask",
+    "frame",
+    "pieces_of",
+]
+
+#: Broker and clients are of the same release in practice; a reload that mixes two must fail with a clear word.
+VERSION: Final = 1
+#: Payloads are put into one frame until it holds this much, so that a frame is at most one payload longer.
+PIECE_BYTES: Final = 1024 * 1024
+#: What a payload costs in a frame beside its bytes, at most.
+_PAYLOAD_OVERHEAD: Final = 8
+#: The longest frame: a piece, one payload of the largest size, and names.
+MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES + 2 * PIECE_BYTES
+HEADER_BYTES: Final = 4
+
+_Count: TypeAlias = Annotated[int, Meta(ge=1)]
+# Bounded, since no event loop has a timer for "infinity".
+_Wait: TypeAlias = Annotated[float, Meta(ge=0, le=1e6)]
+
+
+# What a node asks.
+
+
+class Push(Struct, frozen=True, array_like=True, tag=1, gc=False):
+    id: int
+    channel: str
+    payloads: list[bytes]
+    more: bool
+
+
+class Pull(Struct, frozen=True, array_like=True, tag=2, gc=False):
+    id: int
+    names: list[str]
+    count: _Count
+    wait_s: _Wait
+
+
+class EndPulls(Struct, frozen=True, array_like=True, tag=3, gc=False):
+    pass
+
+
+class Withdraw(Struct, frozen=True, array_like=True, tag=4, gc=False):
+    id: int
+    channel: str
+    payload: bytes
+
+
+class Holds(Struct, frozen=True, array_like=True, tag=5, gc=False):
+    id: int
+    channel: str
+    payload: bytes
+
+
+# What the broker answers.
+
+
+class Hello(Struct, frozen=True, array_like=True, tag=16, gc=False):
+    version: int
+    epoch: str
+    clock: float
+
+
+class Taken(Struct, frozen=True, array_like=True, tag=17, gc=False):
+    id: int
+    taken: int
+    length: int
+
+
+class Brought(Struct, frozen=True, array_like=True, tag=18, gc=False):
+    id: int
+    channel: str
+    payloads: list[bytes]
+    more: bool
+
+
+class Nothing(Struct, frozen=True, array_like=True, tag=19, gc=False):
+    id: int
+
+
+class Truth(Struct, frozen=True, array_like=True, tag=20, gc=False):
+    id: int
+    value: bool
+
+
+class Refused(Struct, frozen=True, array_like=True, tag=21, gc=False):
+    id: int
+    why: str
+
+
+Ask: TypeAlias = Push | Pull | EndPulls | Withdraw | Holds
+Answer: TypeAlias = Hello | Taken | Brought | Nothing | Truth | Refused
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_ask = msgspec.msgpack.Decoder(Ask).decode
+decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+class Malformed(Exception):
+    """The other side does not keep to the protocol."""
+
+
+def frame(message: Ask | Answer) -> bytes:
+    """The frame of `message`."""
+    body = _encode(message)
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+def pieces_of(payloads: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """`payloads` in as many parts as it takes to keep the frames below their limit; usually one."""
+    if len(payloads) <= 1 or sum(map(len, payloads)) + _PAYLOAD_OVERHEAD * len(payloads) <= PIECE_BYTES:
+        return [payloads]
+    pieces: list[Sequence[bytes]] = []
+    piece: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        piece.append(payload)
+        size += len(payload) + _PAYLOAD_OVERHEAD
+        if size >= PIECE_BYTES:
+            pieces.append(piece)
+            piece, size = [], 0
+    if piece:
+        pieces.append(piece)
+    return pieces
+
+
+class Cutter:
+    """Cuts a stream of bytes into the bodies of its frames. Every byte is copied a constant number of times."""
+
+    __slots__ = ("_have", "_kept", "_need")
+
+    def __init__(self) -> None:
+        self._kept: list[bytes] = []
+        self._have = 0
+        self._need = HEADER_BYTES
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """The bodies that are complete with `data`.
+
+        Raises:
+            Malformed: a frame is too long.
+        """
+        if self._kept:
+            self._kept.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._kept)
+            self._kept = []
+        bodies: list[bytes] = []
+        position, end, need = 0, len(data), HEADER_BYTES
+        while end - position >= HEADER_BYTES:
+            start = position + HEADER_BYTES
+            size = int.from_bytes(data[position:start], "big")
+            if size > MAX_FRAME_BYTES:
+                raise Malformed(f"a frame of {size} bytes, at most {MAX_FRAME_BYTES} are allowed")
+            if start + size > end:
+                need = HEADER_BYTES + size
+                break
+            position = start + size
+            bodies.append(data[start:position])
+        if position < end:
+            self._kept = [data[position:]]
+            self._have, self._need = end - position, need
+        return bodies
+
+
+class Peer(Protocol, ABC):
+    """What both ends of a connection have in common."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self._cutter = Cutter()
+        self._parts: dict[int, list[bytes]] = {}
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            for body in self._cutter.cut(data):
+                self.message_received(body)
+        except (Malformed, msgspec.DecodeError) as error:
+            self.malformed(str(error))
+
+    def whole(self, message: Push | Brought) -> list[bytes] | None:
+        """The payloads of what has come in one frame or in several; None while more are to come."""
+        if not message.more and not self._parts:
+            return message.payloads
+        payloads = self._parts.setdefault(message.id, [])
+        payloads += message.payloads
+        return None if message.more else self._parts.pop(message.id)
+
+    @abstractmethod
+    def message_received(self, body: bytes) -> None:
+        """One frame has arrived.
+
+        Raises:
+            Malformed, msgspec.DecodeError: it is not what the protocol knows.
+        """
+
+    @abstractmethod
+    def malformed(self, why: str) -> None:
+        """The other side does not keep to the protocol: close the connection."""

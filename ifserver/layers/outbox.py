@@ -1,0 +1,155 @@
+"""What one process sends to inboxes on one node: in order per inbox, in batches, not dropped while it is bounded."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from twisted.python.failure import Failure
+
+from ifserver import channels
+from ifserver.clock import Clock, Soon
+from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
+from ifserver.layers.base import Node, Pushed, check
+from ifserver.metrics import Counters
+
+__all__ = ["Outbox"]
+
+#: A batch stays below what a node answers within a millisecond or two, and below Lua's limit on arguments.
+_BATCH_MESSAGES: Final = 500
+_BATCH_BYTES: Final = 1024 * 1024
+#: First pause after a full inbox or a refusal, and the longest.
+_RETRY_S: Final = 0.05
+_RETRY_MAX_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+_Entry: TypeAlias = "tuple[bytes, Callable[[], None] | None]"
+
+
+class _Lane:
+    """The way to one inbox. At most one push is under way, so that nothing overtakes what has to be repeated."""
+
+    __slots__ = ("dropped", "flying", "inbox", "retries", "scheduled", "waiting")
+
+    def __init__(self, inbox: str) -> None:
+        self.inbox = inbox
+        self.waiting: deque[_Entry] = deque()
+        self.flying: list[_Entry] = []
+        self.scheduled = False
+        #: Attempts in a row that the node has refused, in whole or in part.
+        self.retries = 0
+        self.dropped = 0
+
+
+class Outbox:
+    """Sends to the inboxes of one node.
+
+    A full inbox and an unreachable node make messages wait here, in order; a push in doubt is repeated before anything
+    later (the receiver drops the double by its ``seq``). What waits is bounded by the windows of the streams, and by
+    the capacity of an inbox; beyond that it is dropped, counted and logged.
+    """
+
+    def __init__(self, node: Node, clock: Clock, soon: Soon, counters: Counters) -> None:
+        self.node = node
+        self._clock = clock
+        self._soon = soon
+        self._counters = counters
+        self._lanes: dict[str, _Lane] = {}
+        self._dirty: list[_Lane] = []
+        self._flush_scheduled = False
+
+    def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None) -> None:
+        """Send `payload` to `inbox` at the end of this turn; `taken` is called when the node has it.
+
+        Raises:
+            ChannelNameError: `inbox` is no name of one.
+        """
+        lane = self._lanes.get(inbox)
+        if lane is None:
+            if not channels.is_inbox(check(inbox)):
+                raise ChannelNameError(f"not an inbox: {inbox!r}")
+            lane = self._lanes[inbox] = _Lane(inbox)
+        if len(lane.waiting) >= self.node.limits(inbox).capacity:
+            self._counters.add("messages_dropped", label="full")
+            lane.dropped += 1
+            if lane.dropped == 1:
+                _log.error("dropping messages for %s: %d already wait for it", inbox, len(lane.waiting))
+            return
+        lane.waiting.append((payload, taken))
+        self._schedule(lane)
+
+    def waiting(self) -> int:
+        """Messages that the node has not taken yet."""
+        return sum(len(lane.waiting) + len(lane.flying) for lane in self._lanes.values())
+
+    def _schedule(self, lane: _Lane) -> None:
+        if lane.scheduled or lane.flying:
+            return
+        lane.scheduled = True
+        self._dirty.append(lane)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        dirty, self._dirty = self._dirty, []
+        for lane in dirty:
+            lane.scheduled = False
+            self._push(lane)
+
+    def _push(self, lane: _Lane) -> None:
+        waiting, flying, size = lane.waiting, lane.flying, 0
+        while waiting and len(flying) < _BATCH_MESSAGES and size < _BATCH_BYTES:
+            entry = waiting.popleft()
+            size += len(entry[0])
+            flying.append(entry)
+        pushing = self.node.push(lane.inbox, [payload for payload, _ in flying])
+        pushing.addCallbacks(self._pushed, self._failed, callbackArgs=(lane,), errbackArgs=(lane,))
+
+    def _pushed(self, result: Pushed, lane: _Lane) -> None:
+        flying, lane.flying = lane.flying, []
+        self._counters.add("messages_sent", result.taken)
+        for _, taken in flying[: result.taken]:
+            if taken is not None:
+                taken()
+        if result.taken < len(flying):
+            lane.waiting.extendleft(reversed(flying[result.taken :]))
+            self._again_later(lane)
+        else:
+            lane.retries = 0
+            self._next(lane)
+
+    def _failed(self, failure: Failure, lane: _Lane) -> None:
+        failure.trap(NodeUnreachable, PushInDoubt, NodeRefused)
+        lane.waiting.extendleft(reversed(lane.flying))
+        lane.flying = []
+        if failure.check(NodeRefused):
+            if not lane.retries:
+                _log.warning("messages for %s wait: %s", lane.inbox, failure.getErrorMessage())
+            self._again_later(lane)
+        else:
+            lane.scheduled = True
+            self.node.ready().addCallback(lambda _: self._resume(lane))
+
+    def _again_later(self, lane: _Lane) -> None:
+        lane.scheduled = True
+        pause = min(_RETRY_S * 2**lane.retries, _RETRY_MAX_S)
+        lane.retries = min(lane.retries + 1, 10)
+        self._clock.callLater(pause * random.uniform(0.7, 1.3), self._resume, lane)
+
+    def _resume(self, lane: _Lane) -> None:
+        lane.scheduled = False
+        self._next(lane)
+
+    def _next(self, lane: _Lane) -> None:
+        if lane.waiting:
+            self._schedule(lane)
+        elif not lane.flying and not lane.scheduled:
+            self._lanes.pop(lane.inbox, None)
+            if lane.dropped:
+                _log.error("dropped %d messages for %s", lane.dropped, lane.inbox)

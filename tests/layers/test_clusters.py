@@ -1,0 +1,170 @@
+"""Where a request is offered, where a reply goes, and what is told when a node does not take it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from ifserver import channels
+from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
+from ifserver.layers.base import Pushed
+from ifserver.layers.clusters import Clusters, Refusal
+from ifserver.metrics import Counters
+from tests.layers.fakes import FakeTurn, ToldNode
+
+PROCESS = "0123456789"
+
+
+class Place:
+    """A process whose nodes answer as the test says."""
+
+    def __init__(self, home: int = 3, away: int = 1) -> None:
+        self.east = [ToldNode(f"east-{i}") for i in range(1, home + 1)]
+        self.west = [ToldNode(f"west-{i}") for i in range(1, away + 1)]
+        self.turn = FakeTurn()
+        self.counters = Counters()
+        nodes: Any = {"east": self.east, "west": self.west}
+        self.clusters = Clusters(PROCESS, nodes, "east", Clock(), self.turn, self.counters)
+        self.refused: list[tuple[bytes, Refusal]] = []
+
+    def offer(self, payload: bytes, channel: str = "http.request") -> ToldNode:
+        node = self.clusters.offer(channel, payload, lambda why: self.refused.append((payload, why)))
+        assert isinstance(node, ToldNode)
+        return node
+
+    def pushed_to(self, length: dict[str, int]) -> str:
+        """Offer one request, answer with the node's length, and return its name."""
+        node = self.offer(b"x")
+        self.turn.end()
+        node.answer(Pushed(1, length[node.name]))
+        return node.name
+
+
+def test_a_process_lives_on_one_node_of_its_home_cluster() -> None:
+    homes = Counter(Place().clusters.home.name for _ in range(200))
+    assert set(homes) == {"east-1", "east-2", "east-3"}
+    clusters = Place().clusters
+    assert clusters.inbox == channels.make_inbox(clusters.home.name, PROCESS)
+    assert [node.name for node in clusters.home_nodes] == ["east-1", "east-2", "east-3"]
+    assert sorted(clusters.nodes) == ["east-1", "east-2", "east-3", "west-1"]
+
+
+def test_a_reply_goes_to_the_node_in_its_name() -> None:
+    place = Place()
+    taken: list[str] = []
+    place.clusters.send(f"!west-1.{PROCESS}", b"w", lambda: taken.append("w"))
+    place.clusters.send(f"!east-2.{PROCESS}", b"e")
+    assert place.clusters.waiting() == 2
+    place.turn.end()
+    assert place.west[0].asked() == [(f"!west-1.{PROCESS}", [b"w"])]
+    assert place.east[1].asked() == [(f"!east-2.{PROCESS}", [b"e"])]
+    place.west[0].answer(Pushed(1, 1))
+    assert taken == ["w"]
+    assert place.clusters.waiting() == 1
+
+
+@pytest.mark.parametrize("name", ["!north-1.0123456789", "!", "", "r", "!east-1"])
+def test_an_unknown_node_is_an_error_that_names_those_there_are(name: str) -> None:
+    place = Place()
+    with pytest.raises(ChannelNameError) as raised:
+        place.clusters.send(name, b"x")
+    assert repr(name) in str(raised.value)
+    assert "east-1, east-2, east-3, west-1" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["?east-1.0123456789", "!east-1.a b", "!east-1."])
+def test_what_is_no_inbox_of_a_node_is_an_error_too(name: str) -> None:
+    with pytest.raises(ChannelNameError):
+        Place().clusters.send(name, b"x")
+
+
+def test_requests_of_one_turn_leave_as_one_push_for_each_channel() -> None:
+    place = Place(home=1)
+    for payload, channel in [(b"1", "http.request"), (b"w", "websocket.connect"), (b"2", "http.request")]:
+        assert place.offer(payload, channel) is place.east[0]
+    assert place.east[0].asked() == []
+    place.turn.end()
+    assert place.east[0].asked() == [("http.request", [b"1", b"2"]), ("websocket.connect", [b"w"])]
+    place.east[0].answer(Pushed(2, 2))
+    place.east[0].answer(Pushed(1, 1))
+    assert place.refused == []
+    assert place.counters.value("messages_sent") == 3
+    place.offer(b"3")
+    place.turn.end()
+    assert place.east[0].asked() == [("http.request", [b"3"])]
+
+
+def test_a_full_channel_refuses_the_rest() -> None:
+    place = Place(home=1)
+    for payload in (b"1", b"2", b"3"):
+        place.offer(payload)
+    place.turn.end()
+    place.east[0].answer(Pushed(1, 10))
+    assert place.refused == [(b"2", Refusal.FULL), (b"3", Refusal.FULL)]
+    assert place.counters.value("messages_sent") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (NodeUnreachable("gone"), Refusal.UNREACHABLE),
+        (NodeRefused("out of memory"), Refusal.UNREACHABLE),
+        (PushInDoubt("broken"), Refusal.IN_DOUBT),
+    ],
+)
+def test_what_a_node_did_not_take_is_told(error: Exception, why: Refusal) -> None:
+    place = Place(home=1)
+    for payload in (b"1", b"2"):
+        place.offer(payload)
+    place.turn.end()
+    place.east[0].answer(error)
+    assert place.refused == [(b"1", why), (b"2", why)]
+    assert place.counters.value("messages_sent") == 0
+
+
+def test_of_two_nodes_the_shorter_queue_is_chosen() -> None:
+    place = Place(home=2)
+    lengths = {"east-1": 50, "east-2": 3}
+    # One that is not known yet counts as empty.
+    assert {place.pushed_to(lengths), place.pushed_to(lengths)} == set(lengths)
+    assert Counter(place.pushed_to(lengths) for _ in range(50)) == {"east-2": 50}
+    # A length is that of its channel.
+    others = {place.offer(b"w", "websocket.connect").name for _ in range(100)}
+    assert others == {"east-1", "east-2"}
+
+
+def test_two_of_many_nodes_are_compared() -> None:
+    place = Place(home=4)
+    lengths = {f"east-{i}": i for i in range(1, 5)}
+    known = {place.pushed_to(lengths) for _ in range(100)}
+    assert known == set(lengths)
+    chosen = Counter(place.pushed_to(lengths) for _ in range(3000))
+    # The longest loses to whichever it meets; of six pairs the shortest is in three, the next wins two, the third one.
+    assert "east-4" not in chosen
+    for name, share in [("east-1", 1500), ("east-2", 1000), ("east-3", 500)]:
+        assert abs(chosen[name] - share) < 200
+
+
+def test_a_node_that_is_not_connected_is_not_chosen() -> None:
+    place = Place(home=3)
+    place.east[0].reachable = place.east[2].reachable = False
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
+    place.east[1].reachable = False
+    assert len({place.offer(b"x").name for _ in range(50)}) > 1
+
+
+def test_start_and_stop_are_for_every_node() -> None:
+    place = Place()
+    for node in place.clusters.nodes.values():
+        node.stop()
+    place.clusters.start()
+    for node in place.east + place.west:
+        assert node.running
+    stopped: list[Any] = []
+    place.clusters.stop().addCallback(stopped.append)
+    assert stopped == [[None] * 4]
+    for node in place.east + place.west:
+        assert not node.running

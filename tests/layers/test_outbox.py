@@ -1,0 +1,208 @@
+"""What waits for an inbox: in order, in batches, repeated when in doubt, and bounded."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from twisted.internet.task import Clock
+
+from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
+from ifserver.layers.base import Limits, Pulled, Pushed
+from ifserver.layers.memory import MemoryNode
+from ifserver.layers.outbox import Outbox
+from ifserver.metrics import Counters
+from tests.layers.fakes import FakeTurn, ToldNode
+from tests.layers.helpers import INBOX, OTHER_INBOX, ROOMY
+
+
+class Place:
+    """An outbox whose node answers as the test says."""
+
+    def __init__(self) -> None:
+        self.node = ToldNode()
+        self.clock = Clock()
+        self.turn = FakeTurn()
+        self.counters = Counters()
+        self.outbox = Outbox(self.node, self.clock, self.turn, self.counters)
+        self.taken: list[bytes] = []
+
+    def send(self, *payloads: bytes, inbox: str = INBOX) -> None:
+        for payload in payloads:
+            self.outbox.send(inbox, payload, lambda payload=payload: self.taken.append(payload))
+
+
+def test_what_is_sent_in_one_turn_leaves_as_one_push() -> None:
+    place = Place()
+    place.send(b"1")
+    place.send(b"x", inbox=OTHER_INBOX)
+    place.send(b"2", b"3")
+    assert place.node.asked() == []
+    assert place.outbox.waiting() == 4
+    assert place.turn.end() == 1
+    assert place.node.asked() == [(INBOX, [b"1", b"2", b"3"]), (OTHER_INBOX, [b"x"])]
+    place.node.answer(Pushed(3, 3))
+    assert place.taken == [b"1", b"2", b"3"]
+    assert place.outbox.waiting() == 1
+    place.node.answer(Pushed(1, 1))
+    assert place.outbox.waiting() == 0
+    assert place.counters.value("messages_sent") == 4
+    assert place.turn.end() == 0
+
+
+def test_one_push_to_an_inbox_is_under_way_at_a_time() -> None:
+    place = Place()
+    place.send(b"1")
+    place.turn.end()
+    place.send(b"2")
+    place.send(b"3")
+    place.turn.end()
+    assert place.node.asked() == [(INBOX, [b"1"])]
+    place.node.answer(Pushed(1, 1))
+    place.turn.end()
+    assert place.node.asked() == [(INBOX, [b"2", b"3"])]
+
+
+def test_batches_are_bounded_in_number_and_in_bytes() -> None:
+    place = Place()
+    place.send(*[b"%d" % i for i in range(1200)])
+    place.turn.end()
+    sizes = []
+    while place.node.pushes:
+        sizes.append(len(place.node.asked()[0][1]))
+        place.node.answer(Pushed(sizes[-1], 0))
+        place.turn.end()
+    assert sizes == [500, 500, 200]
+    assert place.taken == [b"%d" % i for i in range(1200)]
+    place.send(*[bytes(600 * 1024)] * 5)
+    place.turn.end()
+    assert len(place.node.asked()[0][1]) == 2
+
+
+def test_what_a_full_inbox_did_not_take_is_tried_again_in_order() -> None:
+    place = Place()
+    place.send(b"1", b"2", b"3")
+    place.turn.end()
+    place.node.answer(Pushed(1, 100))
+    place.send(b"4")
+    assert place.taken == [b"1"]
+    assert place.turn.end() == 0
+    pauses = []
+    for _ in range(8):
+        [call] = place.clock.getDelayedCalls()
+        pauses.append(call.getTime() - place.clock.seconds())
+        place.clock.advance(pauses[-1])
+        place.turn.end()
+        assert place.node.asked() == [(INBOX, [b"2", b"3", b"4"])]
+        place.node.answer(Pushed(0, 100))
+    for n, pause in enumerate(pauses):
+        middle = min(0.05 * 2**n, 1.0)
+        assert middle * 0.7 <= pause <= middle * 1.3
+    place.clock.advance(1.3)
+    place.turn.end()
+    place.node.answer(Pushed(3, 100))
+    assert place.taken == [b"1", b"2", b"3", b"4"]
+    assert place.clock.getDelayedCalls() == []
+
+
+def test_the_pauses_start_anew_when_a_batch_was_taken() -> None:
+    place = Place()
+    place.send(*[b"x"] * 501)
+    place.turn.end()
+    for _ in range(5):
+        place.node.answer(Pushed(0, 100))
+        place.clock.advance(1.3)
+        place.turn.end()
+    place.node.answer(Pushed(500, 500))
+    place.turn.end()
+    place.node.answer(Pushed(0, 500))
+    [call] = place.clock.getDelayedCalls()
+    assert call.getTime() - place.clock.seconds() <= 0.065
+
+
+@pytest.mark.parametrize("error", [NodeUnreachable("gone"), PushInDoubt("broken")])
+def test_what_an_unreachable_node_did_not_confirm_is_repeated_first(error: Exception) -> None:
+    place = Place()
+    place.send(b"1", b"2")
+    place.turn.end()
+    place.send(b"3")
+    place.node.answer(error)
+    place.send(b"4")
+    assert place.turn.end() == 0
+    assert place.outbox.waiting() == 4
+    assert place.clock.getDelayedCalls() == []
+    place.node.become_ready()
+    place.turn.end()
+    assert place.node.asked() == [(INBOX, [b"1", b"2", b"3", b"4"])]
+    assert place.taken == []
+
+
+def test_a_refusal_is_logged_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place()
+    with caplog.at_level(logging.WARNING):
+        place.send(b"1")
+        place.turn.end()
+        for _ in range(5):
+            place.node.answer(NodeRefused("out of memory"))
+            place.clock.advance(1.3)
+            place.turn.end()
+            assert place.node.asked() == [(INBOX, [b"1"])]
+    assert caplog.text.count("out of memory") == 1
+    assert INBOX in caplog.text
+    place.node.answer(Pushed(1, 1))
+    assert place.taken == [b"1"]
+
+
+def test_one_inbox_does_not_hold_up_another() -> None:
+    place = Place()
+    place.send(b"1")
+    place.turn.end()
+    place.node.answer(Pushed(0, 100))
+    place.send(b"x", inbox=OTHER_INBOX)
+    place.turn.end()
+    assert place.node.asked() == [(OTHER_INBOX, [b"x"])]
+
+
+def test_beyond_the_capacity_is_dropped_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place()
+    place.node._inboxes = Limits(3, 60.0)
+    place.send(b"0")
+    place.turn.end()
+    with caplog.at_level(logging.ERROR):
+        place.send(b"1", b"2", b"3", b"4", b"5")
+        assert place.outbox.waiting() == 4
+        assert len(caplog.records) == 1
+        assert INBOX in caplog.text
+        place.node.answer(Pushed(1, 1))
+        place.turn.end()
+        assert place.node.asked() == [(INBOX, [b"1", b"2", b"3"])]
+        place.node.answer(Pushed(3, 3))
+    assert place.counters.value("messages_dropped", "full") == 2
+    assert "dropped 2 messages" in caplog.text
+    assert place.taken == [b"0", b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("name", ["r", "!east-1", "", "xeast-1.0123456789"])
+def test_what_is_no_inbox_is_refused_and_harms_no_other(name: str) -> None:
+    place = Place()
+    place.send(b"before")
+    with pytest.raises(ChannelNameError):
+        place.send(b"x", inbox=name)
+    place.send(b"after")
+    place.turn.end()
+    assert place.node.asked() == [(INBOX, [b"before", b"after"])]
+
+
+def test_with_a_node_that_answers_at_once() -> None:
+    node = MemoryNode("east-1", ROOMY, ROOMY, Clock(), "epoch")
+    node.start()
+    turn, counters = FakeTurn(), Counters()
+    outbox = Outbox(node, Clock(), turn, counters)
+    for i in range(3):
+        outbox.send(INBOX, b"%d" % i)
+    while turn.end():
+        pass
+    pulled: list[Pulled | None] = []
+    node.pull((INBOX,), 9, 0).addCallback(pulled.append)
+    assert pulled == [Pulled(INBOX, [b"0", b"1", b"2"])]
+    assert outbox.waiting() == 0
