@@ -1,0 +1,1 @@
+"""The interface server's side: the clients' bytes on one end, messages on the other."""

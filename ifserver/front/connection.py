@@ -1,0 +1,358 @@
+"""One HTTP/1 connection on a Twisted protocol: requests in the order in which they came, and what lies between them.
+
+`http1` parses what the client sends, `http1_response` writes what it is sent. A request that comes while another is
+being answered waits here, and reading pauses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from ifserver import messages as m
+from ifserver.endpoints import LoopTransport
+from ifserver.front.http1 import RequestParser
+from ifserver.front.http1_response import CONTINUE, STREAM, Http1Response
+from ifserver.front.requests import BadRequest, Incoming, websocket_problem
+from ifserver.front.responses import Framing
+from ifserver.streams.effects import BodyReceived, ClientGone
+
+if TYPE_CHECKING:
+    from ifserver.front.driver import Exchange
+    from ifserver.front.server import InterfaceServer
+
+__all__ = ["Http1Connection"]
+
+#: What is read and thrown away of a body whose response has ended; beyond, the connection ends (design, section 5).
+DISCARD_BYTES: Final = 64 * 1024
+#: What is kept of what a client sends before its WebSocket is accepted; beyond, it is not read.
+EARLY_BYTES: Final = 64 * 1024
+#: Bytes that are parsed in one go. So many can hold so many small requests, before it is seen that they are too many.
+_SLICE: Final = 16 * 1024
+
+# Why a connection is not being read, beside `STREAM`; plain bits, since they are turned for every request.
+#: A pipelined request waits.
+_PIPELINE: Final = 2
+#: What came before a WebSocket was accepted is enough.
+_HANDSHAKE: Final = 4
+
+_log = logging.getLogger(__name__)
+
+
+class Http1Connection(Protocol):
+    """One client's connection."""
+
+    #: Any transport that is an ITransport, an IPushProducer and an IConsumer: Twisted's own, or the loop's.
+    transport: Any
+
+    def __init__(self, server: InterfaceServer) -> None:
+        self._server = server
+        self._settings = server.settings
+        self._parser = RequestParser(server.settings, self._complete)
+        self._response = Http1Response(self, server)
+        # Requests that wait for the one before them, and bytes that wait to be parsed since there are many of those.
+        self._waiting: deque[Incoming] = deque()
+        self._unparsed = b""
+        self._paused = 0
+        # The connection ends when what was written has been sent; nothing is answered any more.
+        self._closing = False
+        # It ends when the rest of a body has been read and thrown away.
+        self._ending = False
+        self._discarded = 0
+
+    # What the transport calls.
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        scheme = "https" if ISSLTransport.providedBy(transport) else "http"
+        self._response.transport = transport
+        self._response.addresses = scheme, _tcp_address(transport.getPeer()), _host_address(transport.getHost())
+        self._server.connected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._closing = True
+        response = self._response
+        exchange, response.exchange = response.exchange, None
+        if exchange is not None:
+            response.log_access()
+            exchange.handle(ClientGone())
+        # Last, since the server may have waited for this.
+        self._server.disconnected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
+        parser = self._parser
+        if parser.refusal is not None:
+            if self._ending:
+                self._throw_away(len(data))
+        elif parser.early is not None:
+            parser.early += data
+            if len(parser.early) > EARLY_BYTES:
+                self.pause(_HANDSHAKE)
+        elif self._unparsed:
+            self._unparsed += data
+        else:
+            self._parse(data)
+
+    # Requests.
+
+    def _parse(self, data: bytes) -> None:
+        parser = self._parser
+        if len(data) <= _SLICE:
+            parser.feed(data)
+        else:
+            view = memoryview(data)
+            for start in range(0, len(data), _SLICE):
+                if len(self._waiting) >= self._settings.max_pipelined:
+                    self._unparsed = data[start:]
+                    break
+                parser.feed(view[start : start + _SLICE])
+                if parser.refusal is not None or parser.early is not None or self._closing:
+                    if parser.early is not None:
+                        parser.early += data[start + _SLICE :]
+                    break
+        if self._closing:
+            return
+        incoming = parser.incoming
+        if parser.refusal is not None:
+            self._refuse()
+        elif incoming is not None:
+            self._body_incomplete(incoming)
+        elif parser.in_head and self not in self._server.heads_due:
+            # It goes on in the next bytes, which must not take for ever.
+            self._server.heads_due.add(self)
+
+    def _body_incomplete(self, incoming: Incoming) -> None:
+        """A body goes on in the next bytes: send on what has come, unless the request is pushed whole."""
+        response = self._response
+        if incoming is response.incoming:
+            if response.exchange is None:
+                self._throw_away(len(incoming.take_body()))
+            elif incoming.body:
+                response.exchange.handle(BodyReceived(incoming.take_body(), True))
+        elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
+            # Nobody else waits for it, so the deadline of its head goes on, anew with every piece.
+            self._server.heads_due.add(self)
+            if response.incoming is None:
+                self._continue(incoming)
+        elif incoming not in self._waiting:
+            self._arrived(incoming)
+
+    def _complete(self, incoming: Incoming) -> None:
+        """A request has arrived with all of its body."""
+        response = self._response
+        if incoming is not response.incoming:
+            if incoming not in self._waiting:
+                self._arrived(incoming)
+        elif response.exchange is not None:
+            response.exchange.handle(BodyReceived(incoming.take_body(), False))
+        elif self._ending:
+            self.lose()
+        else:
+            self._next()
+
+    def _continue(self, incoming: Incoming) -> None:
+        """A request that is pushed whole cannot be claimed before its body is there: the client is told to go on."""
+        if incoming.expects_continue:
+            incoming.expects_continue = False
+            self.transport.write(CONTINUE)
+
+    def _arrived(self, incoming: Incoming) -> None:
+        """A request can be offered; if another is being answered, it waits."""
+        self._server.heads_due.discard(self)
+        if self._response.incoming is None:
+            self._start(incoming)
+        else:
+            self._waiting.append(incoming)
+            self.pause(_PIPELINE)
+
+    def _start(self, incoming: Incoming) -> None:
+        response = self._response
+        response.start(incoming)
+        if incoming.upgrade:
+            problem = websocket_problem(incoming)
+            if problem is not None:
+                self._parser.refusal = BadRequest(*problem)
+                self._refuse()
+                return
+            exchange = self._server.websocket_exchange(response, incoming, response.addresses)
+        else:
+            exchange = self._server.http_exchange(response, incoming, response.addresses)
+        response.exchange = exchange
+        exchange.start()
+
+    def _refuse(self) -> None:
+        """Answer a request that is wrong, behind those before it, and end the connection."""
+        why, response = self._parser.refusal, self._response
+        assert why is not None
+        exchange, incoming = response.exchange, response.incoming
+        if exchange is not None and incoming is not None and incoming.complete:
+            # Said when the requests before it have been answered.
+            if self._waiting and not self._waiting[-1].complete:
+                self._waiting.pop()
+            return
+        _log.debug("refusing a request of %s with %d: %s", response.addresses[1], why.status, why)
+        self._server.counters.add("requests_refused", label=str(why.status))
+        if exchange is not None:
+            # Its own body is what is wrong.
+            response.exchange = None
+            exchange.handle(ClientGone())
+            if response.framing is not None:
+                # What has been sent of its response must not look whole.
+                response.abort()
+                return
+        elif incoming is not None and not incoming.complete:
+            self.lose()  # it has been answered, and this is what was to be thrown away
+            return
+        extra = [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")] if why.status == 426 else None
+        response.write_answer(why.status, extra, keep_alive=False)
+        response.log_access()
+        if why.status == 413:
+            # Its body is on the way: a connection that is closed before it is read would be reset, and the client
+            # might never see the answer (RFC 9112 9.6).
+            self._discard()
+            self._ending = True
+        else:
+            self.lose()
+
+    # Between two requests.
+
+    def response_finished(self, framing: Framing) -> None:
+        """The response has been written completely."""
+        incoming = self._response.incoming
+        assert incoming is not None
+        close = framing.close or self._server.draining
+        if incoming.complete:
+            if close:
+                self.lose()
+            else:
+                self._next()
+        elif close and (incoming.expects_continue or framing.ends_with_connection):
+            self.lose()  # no body will come; or the client is told by this that the response is complete
+        else:
+            # What is left of the body is thrown away, for a while (design: Request bodies).
+            incoming.body.clear()
+            self._ending = close
+            self._discard()
+
+    def _discard(self) -> None:
+        self._discarded = 0
+        self._server.heads_due.discard(self)
+        self._server.discarding.add(self)
+        self.resume(STREAM)
+
+    def _throw_away(self, length: int) -> None:
+        self._discarded += length
+        if self._discarded > DISCARD_BYTES:
+            self.lose()
+
+    def _next(self) -> None:
+        """Begin with the next request, or wait for one."""
+        server, parser, waiting = self._server, self._parser, self._waiting
+        self._response.incoming = None
+        server.discarding.discard(self)
+        if waiting:
+            self._start(waiting.popleft())
+        elif parser.refusal is not None:
+            self._refuse()
+        else:
+            self.resume(STREAM)
+            if parser.incoming is not None:
+                self._continue(parser.incoming)
+            elif not parser.in_head:
+                server.idle.add(self)
+        if self._unparsed and len(waiting) < self._settings.max_pipelined and not self._closing:
+            unparsed, self._unparsed = self._unparsed, b""
+            self._parse(unparsed)
+        if not waiting and not self._unparsed:
+            self.resume(_PIPELINE)  # what comes now may be the rest of the present request
+
+    def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept) -> None:
+        """The handshake is complete: hand the connection on."""
+        incoming, server, transport = self._response.incoming, self._server, self.transport
+        assert incoming is not None
+        self._closing = True
+        websocket = server.open_websocket(exchange, incoming, message)
+        exchange.opened(websocket)
+        self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
+        self.connectionLost = websocket.connectionLost  # type: ignore[method-assign]
+        if isinstance(transport, LoopTransport):
+            transport.protocol = websocket
+        websocket.makeConnection(transport)  # type: ignore[no-untyped-call]
+        server.disconnected(self)
+        self.resume(_HANDSHAKE)
+        if self._parser.early:
+            websocket.dataReceived(self._parser.early)
+        if server.draining:
+            websocket.shut_down()
+
+    def shut_down(self) -> None:
+        """The server ends: begin nothing new."""
+        if self._response.incoming is None and self._parser.incoming is None and not self._parser.in_head:
+            self.lose()
+
+    def lose(self) -> None:
+        """Close the connection behind what was written."""
+        if not self._closing:
+            self._closing = True
+            self._server.closing(self)
+            self._response.forget_flow()
+            self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Cut the connection at once; what is under way is told."""
+        self._closing = True
+        self.transport.abortConnection()
+
+    # Deadlines.
+
+    def idle_too_long(self) -> None:
+        """For as long as an idle connection is kept no request has been answered."""
+        parser = self._parser
+        if self._response.incoming is None and parser.incoming is None and not parser.in_head:
+            self.lose()
+
+    def head_too_slow(self) -> None:
+        """A request was begun and not ended."""
+        if self._paused:
+            self._server.heads_due.add(self)  # it may be there, and wait for being read
+            return
+        self._parser.refusal = BadRequest(408, "the request took too long")
+        if self._response.incoming is None:
+            self._refuse()
+
+    # Reading.
+
+    def pause(self, why: int) -> None:
+        """Leave what the client sends in the kernel's buffers."""
+        if not self._paused:
+            self.transport.pauseProducing()
+        self._paused |= why
+
+    def resume(self, why: int) -> None:
+        """Read it again, unless there is another reason not to."""
+        if self._paused:
+            self._paused &= ~why
+            if not self._paused:
+                self.transport.resumeProducing()
+
+
+def _tcp_address(address: Any) -> tuple[str, int] | None:
+    host = getattr(address, "host", None)
+    return None if host is None else (host, address.port)
+
+
+def _host_address(address: Any) -> tuple[str, int | None] | None:
+    host = getattr(address, "host", None)
+    if host is not None:
+        return host, address.port
+    name = getattr(address, "name", None)
+    if name is None:
+        return None
+    return (name.decode(errors="surrogateescape") if isinstance(name, bytes) else name), None

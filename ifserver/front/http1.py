@@ -1,0 +1,255 @@
+"""The bytes of HTTP/1.0 and 1.1 to requests.
+
+The client's bytes are parsed once, by llhttp, through httptools, whose only importer this is.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Final
+
+import httptools
+
+from ifserver.front.requests import BadRequest, Incoming, is_websocket_upgrade
+from ifserver.messages import Headers
+from ifserver.settings import FrontSettings
+
+__all__ = ["RequestParser"]
+
+#: What may stand in a Host: a name or an address, and a port (RFC 9110 7.2, RFC 3986 3.2.2).
+_HOST: Final = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*\Z")
+#: Where the authority of an absolute-form ends (RFC 3986 3.2).
+_END_OF_AUTHORITY: Final = re.compile(rb"[/?#]")
+#: Method, version and what separates them, which are not counted where the fields are.
+_AROUND_TARGET_BYTES: Final = 64
+#: Bytes around a chunk that nobody minds, for each byte of the body: a body may come in chunks of one byte.
+_OVERHEAD_PER_BYTE: Final = 16
+#: What llhttp says of versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
+_OTHER_VERSION: Final = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
+
+_log = logging.getLogger(__name__)
+
+
+class RequestParser:
+    """Parses what one client sends.
+
+    Args:
+        arrived: is called with every request that has arrived completely, its body included.
+    """
+
+    def __init__(self, settings: FrontSettings, arrived: Callable[[Incoming], None]) -> None:
+        self._settings = settings
+        self._arrived = arrived
+        self._parser = httptools.HttpRequestParser(self)
+        #: Whether a head has begun and not ended.
+        self.in_head = False
+        #: The request whose body is being read.
+        self.incoming: Incoming | None = None
+        #: What is wrong with what has come; nothing is parsed any more.
+        self.refusal: BadRequest | None = None
+        #: What came behind a WebSocket's handshake; from there on nothing is parsed.
+        self.early: bytes | None = None
+        self._target = b""
+        self._headers: Headers = []
+        # Of the head: the bytes of its fields, and of the pieces that were nothing but head.
+        self._head_bytes = self._raw_bytes = 0
+        # Of the body: what came beside it (sizes and extensions of chunks, trailers).
+        self._overhead = 0
+        # A request that offers another protocol than WebSocket, which is declined.
+        self._declined: Incoming | None = None
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Parse the next bytes. `refusal` and `early` tell whether that was the last."""
+        in_head, incoming = self.in_head, self.incoming
+        before = incoming.body_bytes if incoming is not None else 0
+        length = len(data)
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if self.early is not None:
+                    self.early = bytes(data)
+                    return
+                self._decline()
+                if data:
+                    continue
+            except httptools.HttpParserError as error:
+                self.refusal = self.refusal or _refusal(error)
+            break
+        if self.in_head:
+            if in_head:
+                self._head_goes_on(length)
+        elif incoming is not None and incoming is self.incoming and incoming.content_length is None:
+            self._overhead += length - (incoming.body_bytes - before)
+            if self._overhead > self._settings.max_header_bytes + _OVERHEAD_PER_BYTE * incoming.body_bytes:
+                self.refusal = self.refusal or BadRequest(431, "too much around the chunks of the body")
+
+    def _head_goes_on(self, length: int) -> None:
+        # llhttp tells of a field when it is complete: until then only the bytes that came can be counted.
+        self._raw_bytes += length
+        if self._raw_bytes > self._settings.max_header_bytes + _AROUND_TARGET_BYTES:
+            self.refusal = self.refusal or BadRequest(431, "too large header fields")
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        self.in_head = True
+        self._target = b""
+        self._headers = []
+        self._head_bytes = self._raw_bytes = self._overhead = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        self._head_bytes += len(url)
+        if self._head_bytes > self._settings.max_header_bytes:
+            self.refusal = self.refusal or BadRequest(414, "the request target is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_head:
+            return  # a trailer: it must not pass for a header (RFC 9110 6.5.1), and ASGI has no place for it
+        # RFC 9110 5.5: white space behind a value is no part of it; llhttp leaves it there.
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
+        self._head_bytes += len(name) + len(value) + 4
+        if len(self._headers) > self._settings.max_headers or self._head_bytes > self._settings.max_header_bytes:
+            self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        if self._declined is not None:
+            self.incoming, self._declined = self._declined, None
+            return
+        if self.refusal is not None:
+            return
+        parser = self._parser
+        try:
+            incoming = Incoming(
+                parser.get_method().decode("latin-1"),
+                self._target,
+                parser.get_http_version(),
+                self._headers,
+                parser.should_keep_alive(),
+            )
+            has_body = self._examine(incoming)
+            if parser.should_upgrade():
+                incoming.upgrade = True
+                incoming.upgrade = is_websocket_upgrade(incoming)
+                if not incoming.upgrade:
+                    self._declined = incoming
+                elif has_body:
+                    raise BadRequest(400, "a WebSocket handshake with a body")
+        except BadRequest as error:
+            self.refusal = error
+            return
+        self.incoming = incoming
+
+    def on_body(self, body: bytes) -> None:
+        incoming = self.incoming
+        if incoming is None:
+            return
+        incoming.body_bytes += len(body)
+        limit = self._settings.max_body_bytes
+        if limit is not None and incoming.body_bytes > limit:
+            self.refusal = self.refusal or BadRequest(413, "the body is too large")
+        else:
+            incoming.body.append(body)
+
+    def on_message_complete(self) -> None:
+        incoming = self.incoming
+        if incoming is None or self.refusal is not None:
+            return
+        if self._declined is not None:
+            if incoming.chunked or incoming.content_length:
+                return  # llhttp takes its body for bytes of the other protocol
+            self._declined = None
+        self.incoming = None
+        incoming.complete = True
+        # RFC 9110 10.1.1: a server may omit 100 Continue when it has got the body.
+        incoming.expects_continue = False
+        if incoming.upgrade:
+            self.early = b""
+        self._arrived(incoming)
+
+    def _decline(self) -> None:
+        """Go on as if no other protocol had been offered (RFC 9110 7.8).
+
+        llhttp has left the body unread, and cannot be told to read it: so it is shown a head that is like the one
+        before in what tells where the body ends, and in nothing else.
+        """
+        incoming = self._declined
+        if incoming is None:
+            return
+        if incoming.chunked:
+            framing = b"transfer-encoding: chunked"
+        else:
+            framing = b"content-length: %d" % (incoming.content_length or 0)
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+
+    # What can be said of a request by its head alone.
+
+    def _examine(self, incoming: Incoming) -> bool:
+        """Note how the body is framed, and what the client expects; whether there is a body.
+
+        Raises:
+            BadRequest: the request is refused.
+        """
+        version = incoming.http_version
+        if version != "1.1" and version != "1.0":
+            raise BadRequest(505, f"HTTP version {version}")
+        if incoming.method == "CONNECT":
+            # RFC 9110 9.3.6: a server that is no proxy does not know how to tunnel.
+            raise BadRequest(501, "CONNECT is not supported")
+        hosts = 0
+        for name, value in incoming.headers:
+            if name == b"host":
+                hosts += 1
+                if not _HOST.match(value):
+                    raise BadRequest(400, "not a Host")
+            elif name == b"content-length":
+                incoming.content_length = int(value)
+            elif name == b"transfer-encoding":
+                _check_coding(value, version, incoming)
+            elif name == b"expect" and version == "1.1":
+                if value.lower() != b"100-continue":
+                    raise BadRequest(417, "an expectation that cannot be met")
+                incoming.expects_continue = True
+        if hosts > 1 or (not hosts and version == "1.1"):
+            # RFC 9112 3.2: a server MUST respond with 400 to either.
+            raise BadRequest(400, f"{hosts} Host header fields")
+        if incoming.target[:1] not in b"/*":
+            _take_host_of_target(incoming)
+        length, limit = incoming.content_length, self._settings.max_body_bytes
+        if length is not None and limit is not None and length > limit:
+            raise BadRequest(413, "the body is too large")
+        return incoming.chunked or bool(length)
+
+
+def _check_coding(value: bytes, version: str, incoming: Incoming) -> None:
+    if version == "1.0":
+        raise BadRequest(400, "Transfer-Encoding in HTTP/1.0")  # RFC 9112 6.1: its framing is faulty
+    if value.lower() != b"chunked":
+        # RFC 9112 6.1: a server that does not understand a transfer coding SHOULD respond with 501.
+        raise BadRequest(501, "a transfer coding other than chunked")
+    incoming.chunked = True
+
+
+def _take_host_of_target(incoming: Incoming) -> None:
+    """RFC 9112 3.2.2: of a request in absolute-form a server MUST ignore Host, and use the host of the target."""
+    authority = _END_OF_AUTHORITY.split(incoming.target.partition(b"://")[2], 1)[0]
+    if not _HOST.match(authority):
+        raise BadRequest(400, "not a host in the request target")
+    headers = [each for each in incoming.headers if each[0] != b"host"]
+    incoming.headers = [(b"host", authority), *headers]
+
+
+def _refusal(error: httptools.HttpParserError) -> BadRequest:
+    """What is answered to what llhttp does not take."""
+    if isinstance(error, httptools.HttpParserCallbackError):
+        _log.error("this is a defect of ifserver", exc_info=error.__context__)
+        return BadRequest(500, "internal error")
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return BadRequest(501, "a method that is not known")  # RFC 9110 9.1
+    why = str(error)
+    return BadRequest(505 if why in _OTHER_VERSION else 400, why)

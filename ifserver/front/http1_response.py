@@ -1,0 +1,274 @@
+"""Responses to bytes: what HTTP/1.0 and 1.1 clients are sent, one response at a time."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from ifserver import headers as h
+from ifserver import messages as m
+from ifserver.front.requests import Incoming
+from ifserver.front.responses import BadResponse, Framing, plain_answer
+from ifserver.messages import Headers
+from ifserver.streams.effects import ClientGone, Flushed
+
+if TYPE_CHECKING:
+    from ifserver.front.connection import Http1Connection
+    from ifserver.front.driver import Exchange
+    from ifserver.front.server import Addresses, InterfaceServer
+
+__all__ = ["CONTINUE", "STREAM", "Http1Response"]
+
+#: RFC 9110 15.2.1.
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: A reason why a connection is not read: the stream has more than it can send on.
+STREAM: Final = 1
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+#: What of a handshake's answer is ours to say (RFC 6455 4.2.2), or would change its framing.
+_OURS_IN_HANDSHAKE: Final = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+_log = logging.getLogger(__name__)
+
+
+@implementer(IPushProducer)
+class Http1Response:
+    """The response that a connection is busy with: the client of its exchange (`ifserver.front.driver.HttpClient`).
+
+    One for each connection, not for each response. What it is told by its stream may only come while `exchange` is
+    there.
+    """
+
+    def __init__(self, connection: Http1Connection, server: InterfaceServer) -> None:
+        self._connection = connection
+        self._server = server
+        self._settings = server.settings
+        self._keep_alive = server.settings.keep_alive_timeout_s > 0
+        #: The connection's, from its beginning on.
+        self.transport: Any = None
+        self.addresses: Addresses = ("", None, None)
+        #: The request that is being answered, and its stream; both None between two requests, and without a stream
+        #: a body is read for nothing.
+        self.incoming: Incoming | None = None
+        self.exchange: Exchange | None = None
+        #: None until the head has been sent.
+        self.framing: Framing | None = None
+        self._status = 0
+        self._sent_bytes = 0
+        # Payloads of the messages that wait for the client to take them; None while no producer is registered.
+        self._unflushed: list[int] | None = None
+        self._write_paused = False
+
+    def start(self, incoming: Incoming) -> None:
+        """The response to `incoming` is due."""
+        self.incoming = incoming
+        self._status = self._sent_bytes = 0
+
+    # What the stream asks for.
+
+    def begin(self, message: m.ResponseStart) -> None:
+        incoming = self.incoming
+        assert incoming is not None
+        body, more = message.body, message.more_body
+        try:
+            head, framing = self._server.head_writer.write(
+                message.status,
+                message.headers,
+                None if more else len(body),
+                incoming.method,
+                incoming.http_version,
+                # A client that has not been told to continue may send its body, or not.
+                self._keeps_alive(incoming) and not incoming.expects_continue,
+            )
+            piece = b"" if framing.no_body or not body else self._framed(framing, body)
+        except BadResponse as error:
+            self._bad_response(str(error))
+            return
+        self.framing = framing
+        self._status = message.status
+        self.transport.write(head + piece if piece else head)
+        self._written(framing, len(body), more)
+
+    def body(self, message: m.ResponseBody) -> None:
+        framing, body = self.framing, message.body
+        assert framing is not None
+        if body and not framing.no_body:
+            try:
+                self.transport.write(self._framed(framing, body))
+            except BadResponse as error:
+                self._bad_response(str(error))
+                return
+        self._written(framing, len(body), message.more_body)
+
+    def answer(self, status: int) -> None:
+        incoming = self.incoming
+        assert incoming is not None
+        retry = [(b"retry-after", str(self._settings.retry_after_s).encode())] if status == 503 else None
+        self.write_answer(status, retry, self._keeps_alive(incoming) and incoming.complete)
+        self._finish()
+
+    def abort(self) -> None:
+        self.exchange = None
+        self.log_access()
+        self._connection.abort()
+
+    def send_continue(self) -> None:
+        """Tell the client to send the body."""
+        assert self.incoming is not None
+        if self.incoming.expects_continue:
+            self.incoming.expects_continue = False
+            self.transport.write(CONTINUE)
+
+    def stop_reading(self) -> None:
+        self._connection.pause(STREAM)
+
+    def resume_reading(self) -> None:
+        self._connection.resume(STREAM)
+
+    def accept(self, message: m.WebSocketAccept) -> None:
+        problem = _problem_of_accept(message)
+        if problem is not None:
+            self._bad_response(problem)
+            return
+        exchange = self.exchange
+        assert exchange is not None
+        self.exchange = None
+        self._status = 101
+        self.log_access()
+        self._connection.become_websocket(exchange, message)
+
+    # Writing.
+
+    def _keeps_alive(self, incoming: Incoming) -> bool:
+        return self._keep_alive and incoming.keep_alive and not incoming.upgrade and not self._server.draining
+
+    def _framed(self, framing: Framing, body: bytes) -> bytes:
+        """A piece of the body as it is sent.
+
+        Raises:
+            BadResponse: it is more than Content-Length promised.
+        """
+        if framing.chunked:
+            self._sent_bytes += len(body)
+            return b"%x\r\n%b\r\n" % (len(body), body)
+        if framing.remaining is not None:
+            if len(body) > framing.remaining:
+                raise BadResponse("the body is longer than its Content-Length")
+            framing.remaining -= len(body)
+        self._sent_bytes += len(body)
+        return body
+
+    def _written(self, framing: Framing, length: int, more: bool) -> None:
+        """A piece has been written: wait for the kernel to take it, or end the response."""
+        if more:
+            self._wait_for_client(length)
+        elif framing.remaining:
+            self._bad_response("the body is shorter than its Content-Length")
+        else:
+            if framing.chunked:
+                self.transport.write(_LAST_CHUNK)
+            self._finish()
+
+    def _wait_for_client(self, length: int) -> None:
+        if self._unflushed is None:
+            self._unflushed = []
+            self._write_paused = False
+            self.transport.registerProducer(self, True)
+        if self._write_paused:
+            self._unflushed.append(length)
+        elif self.exchange is not None:
+            self.exchange.handle(Flushed(length))
+
+    def _bad_response(self, why: str) -> None:
+        """The worker should have refused it; what the client gets cannot be mended once its head is out."""
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None
+        _log.error("%s: bad reply: %s", exchange.stream.channel, why)
+        exchange.handle(ClientGone())
+        if self.framing is None:
+            self._server.counters.add("requests_refused", label="502")
+            self.write_answer(502, None, keep_alive=False)
+            self._finish()
+        else:
+            self.abort()
+
+    def write_answer(self, status: int, extra: Headers | None, keep_alive: bool) -> None:
+        """Write a whole response in the server's own name."""
+        incoming = self.incoming
+        method, version = (incoming.method, incoming.http_version) if incoming is not None else ("GET", "1.1")
+        headers, body = plain_answer(status, extra)
+        head, framing = self._server.head_writer.write(status, headers, len(body), method, version, keep_alive)
+        self._status = status
+        self.framing = framing
+        self.transport.write(head if framing.no_body else head + self._framed(framing, body))
+
+    def _finish(self) -> None:
+        """The response is complete."""
+        framing = self.framing
+        assert framing is not None
+        self.exchange = None
+        self.framing = None
+        self.log_access()
+        self.forget_flow()
+        self._connection.response_finished(framing)
+
+    def forget_flow(self) -> None:
+        """What the client takes is not waited for any more. (With a producer, some transports would never close.)"""
+        if self._unflushed is not None:
+            self._unflushed = None
+            self.transport.unregisterProducer()
+
+    def log_access(self) -> None:
+        """Write the present request into the access log."""
+        log, incoming = self._server.access_log, self.incoming
+        if log.enabled and incoming is not None:
+            line = f"{incoming.method} {incoming.target.decode('latin-1')} HTTP/{incoming.http_version}"
+            scheme, peer, _ = self.addresses
+            client = self._server.client_of(incoming, peer, scheme)[0]
+            log.write(client[0] if client else "", line, self._status, self._sent_bytes, incoming.headers)
+
+    # IPushProducer: the transport calls when its buffer is full, and when it is not any more.
+
+    def pauseProducing(self) -> None:
+        self._write_paused = True
+
+    def resumeProducing(self) -> None:
+        self._write_paused = False
+        if self._unflushed is None:
+            return
+        unflushed, self._unflushed = self._unflushed, []
+        for length in unflushed:
+            if self.exchange is not None:
+                self.exchange.handle(Flushed(length))
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `Http1Connection.connectionLost` tells."""
+
+
+def _problem_of_accept(message: m.WebSocketAccept) -> str | None:
+    """What is wrong with the answer to a handshake; None: nothing, so that it can be written as it is."""
+    subprotocol = message.subprotocol or ""
+    try:
+        subprotocol_fits = h.is_value(subprotocol.encode("latin-1"))
+    except UnicodeEncodeError:
+        subprotocol_fits = False
+    if not subprotocol_fits:
+        return f"not a subprotocol: {subprotocol[:80]!r}"
+    for name, value in message.headers:
+        if not h.is_token(name) or not h.is_value(value):
+            return f"not a header field: {name[:80]!r}: {value[:80]!r}"
+        if name.lower() in _OURS_IN_HANDSHAKE:
+            return f"{name!r} is not for the application to say"
+    return None

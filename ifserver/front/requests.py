@@ -1,0 +1,133 @@
+"""A request as http1 parsed it, and what it means: its target, its framing, its wishes. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Final
+from urllib.parse import unquote
+
+from ifserver import headers as h
+from ifserver.messages import Headers
+
+__all__ = ["BadRequest", "Incoming", "is_websocket_upgrade", "parse_target", "websocket_problem"]
+
+
+class BadRequest(Exception):
+    """The request is refused with `status`, and the connection closed; the text says why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Incoming:
+    """One request, while it arrives."""
+
+    __slots__ = (
+        "body",
+        "body_bytes",
+        "chunked",
+        "complete",
+        "content_length",
+        "expects_continue",
+        "headers",
+        "http_version",
+        "keep_alive",
+        "method",
+        "path",
+        "query_string",
+        "raw_path",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(self, method: str, target: bytes, http_version: str, headers: Headers, keep_alive: bool) -> None:
+        self.method = method
+        self.target = target
+        self.http_version = http_version
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.upgrade = False
+        #: Pieces of the body that nobody has taken yet, and the bytes that have arrived in all.
+        self.body: list[bytes] = []
+        self.body_bytes = 0
+        self.complete = False
+        #: How the end of the body is told; neither: there is no body (RFC 9112 6.3).
+        self.chunked = False
+        self.content_length: int | None = None
+        self.expects_continue = False
+        self.path, self.raw_path, self.query_string = parse_target(method, target)
+
+    def take_body(self) -> bytes:
+        """What has arrived of the body since the last call."""
+        body = self.body
+        if not body:
+            return b""
+        taken = body[0] if len(body) == 1 else b"".join(body)
+        self.body = []
+        return taken
+
+
+#: What stands before the path of an absolute-form (RFC 3986 3.2).
+_AUTHORITY: Final = re.compile(rb"[^/?#]+")
+
+
+def parse_target(method: str, target: bytes) -> tuple[str, bytes, bytes]:
+    """Decoded path, raw path and query string of a request target (RFC 9112 3.2).
+
+    Raises:
+        BadRequest: it is no origin-form, absolute-form or asterisk-form.
+    """
+    if not target.startswith(b"/"):
+        target = _without_authority(method, target)
+    raw_path, _, query_string = target.partition(b"?")
+    if b"#" in target:
+        raise BadRequest(400, "a fragment in the request target")
+    try:
+        text = raw_path.decode("ascii")
+    except UnicodeDecodeError:
+        raise BadRequest(400, "bytes outside ASCII in the request target") from None
+    return (unquote(text) if "%" in text else text), raw_path, query_string
+
+
+def _without_authority(method: str, target: bytes) -> bytes:
+    if target == b"*" and method == "OPTIONS":
+        return target
+    if method == "CONNECT":
+        # RFC 9110 9.3.6: a server that is no proxy does not know how to tunnel.
+        raise BadRequest(501, "CONNECT is not supported")
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        raise BadRequest(400, "not a request target")
+    authority = _AUTHORITY.match(rest)
+    if authority is None:
+        raise BadRequest(400, "a request target without a host")  # RFC 9110 4.2.1
+    path = rest[authority.end() :]
+    return path if path.startswith(b"/") else b"/" + path
+
+
+#: RFC 6455 4.2.1: a key is 16 bytes in base64.
+_KEY_BYTES: Final = 16
+
+
+def is_websocket_upgrade(incoming: Incoming) -> bool:
+    """Whether the client asks for a WebSocket, rightly or not (RFC 6455 4.1)."""
+    if not incoming.upgrade or incoming.method != "GET":
+        return False
+    return b"websocket" in (item.lower() for item in h.list_items(incoming.headers, b"upgrade"))
+
+
+def websocket_problem(incoming: Incoming) -> tuple[int, str] | None:
+    """What is wrong with a WebSocket handshake: the status to answer and why; None if it is right (RFC 6455 4.2.1)."""
+    if incoming.http_version != "1.1":
+        return 400, "a WebSocket needs HTTP/1.1"
+    if h.find(incoming.headers, b"sec-websocket-version") != b"13":
+        return 426, "only version 13 of the WebSocket protocol is spoken here"
+    keys = h.values(incoming.headers, b"sec-websocket-key")
+    try:
+        valid = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES
+    except binascii.Error:
+        valid = False
+    return None if valid else (400, "not a Sec-WebSocket-Key")

@@ -1,0 +1,173 @@
+"""Deadlines, on a clock that the tests turn."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from ifserver.front.deadlines import Deadlines
+
+
+class Fixture:
+    """Deadlines of ten seconds, and who expired when."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self.clock = Clock()
+        self.expired: list[tuple[float, str]] = []
+        self.deadlines: Deadlines[str] = Deadlines(self.clock, seconds, self._expire)
+        self.then: dict[str, object] = {}
+
+    def _expire(self, item: str) -> None:
+        self.expired.append((self.clock.seconds(), item))
+        then = self.then.pop(item, None)
+        if callable(then):
+            then()
+
+    def run(self, seconds: int) -> None:
+        """Turn the clock second by second."""
+        for _ in range(seconds):
+            self.clock.advance(1)
+
+
+@pytest.fixture
+def fix() -> Fixture:
+    return Fixture()
+
+
+def test_each_item_expires_after_its_own_time(fix: Fixture) -> None:
+    fix.deadlines.add("a")
+    fix.run(4)
+    fix.deadlines.add("b")
+    fix.run(30)
+    assert fix.expired == [(10, "a"), (14, "b")]
+    assert len(fix.deadlines) == 0
+
+
+def test_what_is_discarded_does_not_expire(fix: Fixture) -> None:
+    for item in ("a", "b"):
+        fix.deadlines.add(item)
+    fix.deadlines.discard("a")
+    fix.deadlines.discard("never added")
+    assert "a" not in fix.deadlines
+    assert "b" in fix.deadlines
+    fix.run(30)
+    assert fix.expired == [(10, "b")]
+
+
+def test_to_add_again_is_to_begin_anew(fix: Fixture) -> None:
+    fix.deadlines.add("a")
+    fix.run(3)
+    fix.deadlines.add("b")
+    fix.run(3)
+    fix.deadlines.add("a")
+    assert len(fix.deadlines) == 2
+    fix.run(30)
+    assert fix.expired == [(13, "b"), (16, "a")]
+
+
+def test_any_number_of_items_needs_one_timer_and_none_leaves_none(fix: Fixture) -> None:
+    for number in range(100):
+        fix.deadlines.add(str(number))
+        fix.deadlines.discard(str(number - 1))
+    assert len(fix.clock.getDelayedCalls()) == 1
+    fix.run(30)
+    assert fix.expired == [(10, "99")]
+    assert fix.clock.getDelayedCalls() == []
+
+
+def test_to_stop_forgets_all_and_more_may_come(fix: Fixture) -> None:
+    fix.deadlines.stop()
+    fix.deadlines.add("a")
+    fix.deadlines.stop()
+    assert len(fix.deadlines) == 0
+    assert fix.clock.getDelayedCalls() == []
+    fix.deadlines.add("b")
+    fix.run(30)
+    assert fix.expired == [(10, "b")]
+
+
+def test_what_an_expired_item_discards_does_not_expire_beside_it(fix: Fixture) -> None:
+    fix.deadlines.add("a")
+    fix.deadlines.add("b")
+    fix.then["a"] = lambda: fix.deadlines.discard("b")
+    fix.run(30)
+    assert fix.expired == [(10, "a")]
+
+
+def test_what_an_expired_item_begins_anew_has_its_whole_time(fix: Fixture) -> None:
+    fix.deadlines.add("a")
+    fix.deadlines.add("b")
+    fix.then["a"] = lambda: (fix.deadlines.add("b"), fix.deadlines.add("a"))
+    fix.run(25)
+    assert fix.expired == [(10, "a"), (20, "b"), (20, "a")]
+
+
+def test_what_an_expired_item_adds_delays_none_of_the_others(fix: Fixture) -> None:
+    fix.deadlines.add("a")
+    fix.run(2)
+    fix.deadlines.add("b")
+    fix.then["a"] = lambda: fix.deadlines.add("c")
+    fix.run(30)
+    assert fix.expired == [(10, "a"), (12, "b"), (20, "c")]
+
+
+def test_an_expired_item_may_stop_all(fix: Fixture) -> None:
+    fix.deadlines.add("a")
+    fix.deadlines.add("b")
+    fix.then["a"] = fix.deadlines.stop
+    fix.run(30)
+    assert fix.expired == [(10, "a")]
+    assert fix.clock.getDelayedCalls() == []
+
+
+def test_an_expired_item_that_fails_costs_the_others_nothing(fix: Fixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("boom")
+
+    for item in ("a", "b"):
+        fix.deadlines.add(item)
+    fix.run(1)
+    fix.deadlines.add("c")
+    fix.then["a"] = fail
+    fix.run(8)
+    with pytest.raises(RuntimeError, match="boom"):
+        fix.clock.advance(1)
+    fix.run(1)
+    assert [item for _, item in fix.expired] == ["a", "b", "c"]
+
+
+def test_no_time_at_all_expires_in_the_next_turn() -> None:
+    fix = Fixture(seconds=0.0)
+    for item in ("a", "b"):
+        fix.deadlines.add(item)
+    fix.then["a"] = lambda: fix.deadlines.discard("b")
+    assert fix.expired == []
+    fix.clock.advance(0)
+    assert fix.expired == [(0, "a")]
+
+
+@given(
+    st.floats(0.001, 1000),
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["add", "discard"]), st.floats(0, 50)), max_size=30),
+)
+def test_nothing_expires_early_or_twice_and_nothing_is_forgotten(
+    seconds: float, steps: list[tuple[str, str, float]]
+) -> None:
+    fix = Fixture(seconds)
+    since: dict[str, float] = {}
+    for item, what, wait in steps:
+        if what == "add":
+            fix.deadlines.add(item)
+            since[item] = fix.clock.seconds()
+        else:
+            fix.deadlines.discard(item)
+            since.pop(item, None)
+        fix.clock.advance(wait)
+        for when, expired in fix.expired:
+            assert since.pop(expired) + seconds <= when
+        fix.expired.clear()
+        # Whoever is left still has time.
+        assert all(item in fix.deadlines and began + seconds > fix.clock.seconds() for item, began in since.items())
+        assert len(fix.deadlines) == len(since)

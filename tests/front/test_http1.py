@@ -1,0 +1,363 @@
+"""What clients send: any split of the same bytes gives the same requests, and what is wrong is refused."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifserver import channels
+from ifserver import messages as m
+from ifserver.front.http1 import RequestParser
+from ifserver.front.requests import Incoming
+from ifserver.settings import FrontSettings
+from tests.front.fakes import GET, FakeTransport, Job, World, of, split_response
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Seen(NamedTuple):
+    """A request as the application would see it."""
+
+    method: str
+    path: str
+    raw_path: bytes
+    query_string: bytes
+    http_version: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def serve(world: World, client: FakeTransport, jobs: dict[str, Job], seen: dict[str, Any]) -> None:
+    """Take what waits, and echo every body that is complete."""
+    while True:
+        for job in world.worker.jobs():
+            jobs[job.stream] = job
+            request = job.request
+            seen[job.stream] = [request, request.body, request.more_body]
+            job.claim()
+        moved = False
+        for stream, job in list(jobs.items()):
+            state = seen[stream]
+            for piece in of(m.RequestBody, job.heard()):
+                state[1] += piece.body
+                state[2] = piece.more_body
+                moved = True
+            if not state[2]:
+                del jobs[stream]
+                # In two pieces, so that it is chunked.
+                job.respond(200, [(b"x-path", state[0].raw_path)], state[1], more_body=True)
+                job.body(b"!", more_body=False)
+                moved = True
+        world.settle()
+        if not moved and not world.waiting():
+            return
+
+
+def exchange(pieces: list[bytes]) -> tuple[list[Seen], bytes, bool]:
+    """Requests, all that the client got, and whether the connection was closed."""
+    world = World()
+    client = world.client()
+    jobs: dict[str, Job] = {}
+    seen: dict[str, Any] = {}
+    got = b""
+    for piece in pieces:
+        client.send(piece)
+        serve(world, client, jobs, seen)
+        got += client.received()
+    requests = [
+        Seen(r.method, r.path, r.raw_path, r.query_string, r.http_version, r.headers, body)
+        for r, body, _ in seen.values()
+    ]
+    lost = client.lost
+    client.leave()
+    world.assert_empty()
+    return requests, got.replace(CONTINUE, b""), lost
+
+
+targets = st.sampled_from(
+    [b"/", b"/a/b?c=d", b"/%C3%A4%2F?%41=%20", b"http://b.example:81/x?y", b"/long" + b"x" * 300, b"//a//b?"]
+)
+fields = st.lists(
+    st.sampled_from(
+        [b"X-One: 1", b"Cookie: a=b", b"Cookie: c=d", b"X-Empty:", b"X-Obs: \xe4 \t ", b"accept:*/*", b"X-One: 2"]
+    ),
+    max_size=5,
+)
+
+
+@st.composite
+def one_request(draw: st.DrawFn) -> bytes:
+    method = draw(st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS"]))
+    lines = [method + b" " + draw(targets) + b" HTTP/1.1", b"Host: a.example", *draw(fields)]
+    body = draw(st.binary(max_size=60))
+    framing = draw(st.sampled_from(["none", "length", "chunked", "upgrade"])) if method in (b"POST", b"PUT") else "none"
+    if framing == "none":
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+    if draw(st.booleans()):
+        lines.append(b"Expect: 100-continue")
+    if framing == "chunked":
+        lines.append(b"Transfer-Encoding: chunked")
+        at = draw(st.integers(0, len(body)))
+        chunks = [b"%x;ext=1\r\n%b\r\n" % (len(each), each) for each in (body[:at], body[at:]) if each]
+        trailer = draw(st.sampled_from([b"", b"X-Trailer: 1\r\nHost: evil\r\n"]))
+        body = b"".join(chunks) + b"0\r\n" + trailer + b"\r\n"
+    else:
+        lines.append(b"Content-Length: %d" % len(body))
+    if framing == "upgrade":
+        lines += [b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+@st.composite
+def split(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
+    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if a < b]
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data(), st.lists(one_request(), min_size=1, max_size=4), st.sampled_from([b"", b"nonsense\r\n\r\n"]))
+def test_any_split_gives_the_same(data: st.DataObject, requests: list[bytes], end: bytes) -> None:
+    stream = b"".join(requests) + end
+    whole = exchange([stream])
+    assert len(whole[0]) == len(requests)
+    assert whole[2] is bool(end)
+    assert exchange(data.draw(split(stream))) == whole
+    # and one by one: pipelining changes nothing
+    assert exchange([*requests, end] if end else requests) == whole
+
+
+def test_byte_by_byte() -> None:
+    stream = (
+        b"POST /%41?q HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    )
+    requests, got, lost = exchange([stream[i : i + 1] for i in range(len(stream))])
+    assert [(each.method, each.path, each.raw_path, each.body) for each in requests] == [
+        ("POST", "/A", b"/%41", b"abc"),
+        ("HEAD", "/", b"/", b""),
+    ]
+    assert lost
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert b"3\r\nabc\r\n1\r\n!\r\n0\r\n\r\n" in got
+    assert got.endswith(b"connection: close\r\n\r\n")
+
+
+def head_of(request: bytes, **options: Any) -> Any:
+    world = World(**options)
+    client = world.client(request)
+    request_ = world.worker.job().request
+    client.leave()
+    return request_
+
+
+def test_headers_keep_their_order_and_doubles_and_lose_white_space() -> None:
+    request = head_of(b"GET / HTTP/1.1\r\nHOST: a\r\nX-B: 1 \t\r\nX-A: \t2\r\nX-b: 3\r\n\r\n")
+    assert request.headers == [(b"host", b"a"), (b"x-b", b"1"), (b"x-a", b"2"), (b"x-b", b"3")]
+
+
+def test_the_host_of_an_absolute_target_wins() -> None:
+    request = head_of(b"GET http://b.example:81/x HTTP/1.1\r\nX: 1\r\nHost: a\r\n\r\n")
+    assert request.headers == [(b"host", b"b.example:81"), (b"x", b"1")]
+    assert (request.path, request.raw_path) == ("/x", b"/x")
+
+
+def test_options_of_the_server_as_a_whole() -> None:
+    assert head_of(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path == "*"
+
+
+def test_trailers_do_not_pass_for_headers() -> None:
+    request = head_of(
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nHost: evil\r\nX: 1\r\n\r\n"
+    )
+    assert request.body == b"x"
+    assert request.headers == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
+
+
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [
+        (b"Content-Length: %d" % len(SMUGGLED), SMUGGLED),
+        (b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_the_body_of_a_request_that_offers_another_protocol_is_no_request(field: bytes, body: bytes, size: int) -> None:
+    """As Java's client does with every request; llhttp takes the body for the other protocol's bytes."""
+    complete: list[Incoming] = []
+    parser = RequestParser(FrontSettings(), complete.append)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + field
+    data = head + b"\r\n\r\n" + body + GET
+    for start in range(0, len(data), size):
+        parser.feed(data[start : start + size])
+    assert parser.refusal is None
+    assert [(each.method, each.path, each.take_body()) for each in complete] == [
+        ("POST", "/", SMUGGLED),
+        ("GET", "/", b""),
+    ]
+    assert [each.keep_alive for each in complete] == [True, True]
+
+
+REFUSED = [
+    (b"GET / HTTP/1.1\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+    (b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+    (b"GET http://user@b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc", 400),
+    (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 3\r\n\r\n", 417),
+    (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+    (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+    (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+    (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
+    (b"GET /\r\n\r\n", 505),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    (b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2000 + b"\r\n\r\n", 431),
+    (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: 1\r\n" * 11 + b"\r\n", 431),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5001\r\n\r\n", 413),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1389\r\n" + b"x" * 5001 + b"\r\n0\r\n\r\n", 413),
+    (b"\x16\x03\x01\x02\x00", 501),
+]
+
+
+@pytest.mark.parametrize(("request_", "status"), REFUSED, ids=lambda value: str(value)[:60])
+def test_a_bad_request_is_refused_behind_those_before_it(request_: bytes, status: int) -> None:
+    world = World(max_header_bytes=1000, max_headers=10, max_body_bytes=5000)
+    client = world.client(GET, GET, request_, GET)
+    job = world.worker.job()
+    assert client.received() == b""
+    job.respond(body=b"one")
+    world.worker.job().respond(body=b"two")
+    world.settle()
+    status_line, _, rest = split_response(client.received())
+    assert status_line == b"HTTP/1.1 200 OK"
+    status_line, _, rest = split_response(rest.removeprefix(b"one"))
+    assert status_line == b"HTTP/1.1 200 OK"
+    status_line, headers, rest = split_response(rest.removeprefix(b"two"))
+    assert status_line.startswith(b"HTTP/1.1 %d " % status)
+    assert headers[b"connection"] == b"close"
+    assert len(rest) == int(headers[b"content-length"])
+    world.advance(2.0)
+    assert client.lost
+    assert world.counters.value("requests_refused", str(status)) == 1
+    assert not world.worker.jobs()
+    world.assert_empty()
+
+
+@pytest.mark.parametrize(("request_", "status"), REFUSED, ids=lambda value: str(value)[:60])
+def test_it_is_refused_alone_and_byte_by_byte_as_well(request_: bytes, status: int) -> None:
+    world = World(max_header_bytes=1000, max_headers=10, max_body_bytes=5000)
+    client = world.client()
+    jobs: list[Job] = []
+    for i in range(len(request_)):
+        client.send(request_[i : i + 1])
+        for job in world.worker.jobs():
+            jobs.append(job)
+            job.claim()
+        if i % 100 == 0:
+            world.settle()
+            for job in jobs:
+                job.window(1_000_000)
+    assert client.received().startswith(b"HTTP/1.1 %d " % status)
+    assert all(job.request.more_body for job in jobs)
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_head_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+    world = World(max_header_bytes=1000)
+    client = world.client(b"GET / HTTP/1.1\r\nX: ")
+    sent = 0
+    while not client.lost and sent < 10_000:
+        client.send(b"x" * 100)
+        world.settle()
+        sent += 100
+    assert client.received().startswith(b"HTTP/1.1 431 ")
+    assert sent <= 1100
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nX-Trailer: ", b"1;ext="])
+def test_what_stands_around_chunks_is_bounded(endless: bytes) -> None:
+    world = World(max_header_bytes=1000)
+    client = world.client(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", endless)
+    sent = 0
+    while not client.lost and sent < 10_000:
+        client.send(b"x" * 100)
+        world.settle()
+        sent += 100
+    assert client.received().startswith(b"HTTP/1.1 431 ")
+    assert sent <= 1100
+
+
+def test_a_body_in_chunks_of_one_byte_is_no_reason_to_complain() -> None:
+    world = World(max_header_bytes=300)
+    client = world.client(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(1000):
+        client.send(b"1\r\nx\r\n")
+    client.send(b"0\r\n\r\n")
+    job = world.worker.job()
+    job.claim()
+    assert len(job.request.body) + sum(len(each.body) for each in of(m.RequestBody, job.heard())) <= 1000
+    assert not client.lost
+
+
+def test_a_large_body_does_not_count_for_the_head_behind_it() -> None:
+    world = World(max_header_bytes=1000)
+    body = b"x" * 200_000
+    client = world.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body + b"GET / HT")
+    client.send(b"TP/1.1\r\nHost: a\r\n\r\n")
+    assert len(world.worker.job().request.body) == len(body)
+    assert client.received() == b""
+
+
+def test_a_defect_of_ours_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(incoming: Incoming) -> None:
+        raise ZeroDivisionError
+
+    parser = RequestParser(FrontSettings(), broken)
+    parser.feed(GET)
+    assert parser.refusal is not None
+    assert parser.refusal.status == 500
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("size", [1, 10, 100])
+def test_a_websocket_handshake_ends_parsing(size: int) -> None:
+    complete: list[Incoming] = []
+    parser = RequestParser(FrontSettings(), complete.append)
+    data = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nFRAMES"
+    while data and parser.early is None:
+        parser.feed(memoryview(data[:size]))
+        data = data[size:]
+    assert parser.early is not None
+    assert parser.early + data == b"FRAMES"
+    assert [each.upgrade for each in complete] == [True]
+
+
+def test_requests_go_to_the_channel_of_requests() -> None:
+    world = World()
+    world.client(GET)
+    assert world.waiting(channels.HTTP_REQUEST) == 1
+    assert world.waiting(channels.WEBSOCKET_CONNECT) == 0

@@ -1,0 +1,408 @@
+"""What HTTP/1 clients are sent: framing, flow control, errors in the server's own name, and the access log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ifserver import messages as m
+from ifserver.streams.window import WINDOW
+from tests.front.fakes import GET, WORKER, World, of, split_response, units
+
+HEAD = GET.replace(b"GET", b"HEAD", 1)
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+KIB = 1024
+
+
+def test_a_whole_response_gets_its_length() -> None:
+    world = World(server_header="us")
+    client = world.client(GET)
+    world.worker.job().respond(200, [(b"x-a", b"1"), (b"x-a", b"2")], b"hello")
+    assert client.received() == (
+        b"HTTP/1.1 200 OK\r\nx-a: 1\r\nx-a: 2\r\ndate: Sun, 09 Sep 2001 01:46:40 GMT\r\nserver: us\r\n"
+        b"content-length: 5\r\n\r\nhello"
+    )
+
+
+def test_a_response_in_pieces_is_chunked() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(body=b"one", more_body=True)
+    _, headers, body = split_response(client.received())
+    assert headers[b"transfer-encoding"] == b"chunked"
+    assert body == b"3\r\none\r\n"
+    job.body(b"")
+    assert client.received() == b""  # an empty chunk would be the end
+    job.body(b"x" * 20)
+    assert client.received() == b"14\r\n" + b"x" * 20 + b"\r\n"
+    job.body(b"two", more_body=False)
+    assert client.received() == b"3\r\ntwo\r\n0\r\n\r\n"
+    world.settle()
+    assert not client.lost
+
+
+def test_a_response_without_any_body_is_ended_all_the_same() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(more_body=True)
+    job.body(b"", more_body=False)
+    assert split_response(client.received())[2] == b"0\r\n\r\n"
+
+
+def test_content_length_is_kept_where_it_was_given() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(200, [(b"content-length", b"6")], b"one", more_body=True)
+    job.body(b"two", more_body=True)
+    job.body(b"", more_body=False)
+    _, headers, body = split_response(client.received())
+    assert (headers[b"content-length"], body) == (b"6", b"onetwo")
+    assert b"transfer-encoding" not in headers
+
+
+def test_http_1_0_gets_no_chunks_but_the_end_of_the_connection() -> None:
+    world = World()
+    client = world.client(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    job = world.worker.job()
+    job.respond(body=b"one", more_body=True)
+    job.body(b"two", more_body=False)
+    _, headers, body = split_response(client.received())
+    assert body == b"onetwo"
+    assert headers[b"connection"] == b"close"
+    world.settle()
+    assert client.lost
+
+
+@pytest.mark.parametrize(("request_", "status"), [(HEAD, 200), (GET, 204), (GET, 304), (HEAD, 404)])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_what_has_no_body_gets_none(request_: bytes, status: int, pieces: int) -> None:
+    world = World()
+    client = world.client(request_)
+    job = world.worker.job()
+    job.respond(status, [(b"content-length", b"10")] if status != 204 else [], b"x" * (10 // pieces), pieces == 2)
+    if pieces == 2:
+        job.body(b"y" * 5, more_body=False)
+    _, headers, body = split_response(client.received())
+    assert body == b""
+    assert b"transfer-encoding" not in headers
+    assert headers.get(b"content-length") == (None if status == 204 else b"10")
+    client.send(GET)
+    world.worker.job().respond(body=b"next")
+    assert client.received().endswith(b"next")
+
+
+def test_an_application_may_end_the_connection() -> None:
+    world = World()
+    client = world.client(GET + GET)
+    world.worker.job().respond(200, [(b"connection", b"close")])
+    world.settle()
+    assert split_response(client.received())[1][b"connection"] == b"close"
+    assert client.lost
+    assert not world.worker.jobs()
+    world.assert_empty()
+
+
+# Flow control.
+
+
+def test_windows_tell_what_the_client_has_taken() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.claim()
+    job.respond(body=b"x" * 60_000, more_body=True)
+    assert of(m.Window, job.heard()) == []
+    job.body(b"x" * 10_000)
+    assert of(m.Window, job.heard()) == [m.Window(job.stream, 0, WORKER, units(60_000) + units(10_000))]
+    assert len(client.received()) > 70_000
+
+
+def test_a_client_that_does_not_read_gives_no_window() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.claim()
+    job.respond(more_body=True)
+    client.stop_taking()
+    for _ in range(4):
+        job.body(b"x" * 64 * KIB)
+    assert of(m.Window, job.heard()) == []
+    client.take_again()
+    windows = of(m.Window, job.heard())
+    assert windows[-1].consumed == units(0) + 4 * units(64 * KIB)
+    assert windows[-1].consumed > WINDOW
+    job.body(b"x" * 64 * KIB)
+    assert len(of(m.Window, job.heard())) == 1
+
+
+def test_a_client_that_did_not_read_before_is_known_at_once() -> None:
+    world = World()
+    client = world.client(GET)
+    client.stop_taking()
+    job = world.worker.job()
+    job.respond(body=b"x" * 64 * KIB, more_body=True)
+    assert of(m.Window, job.heard()) == []
+    client.take_again()
+    assert len(of(m.Window, job.heard())) == 1
+
+
+def test_the_next_response_begins_anew() -> None:
+    """What the last client of the connection did not take is nobody's window."""
+    world = World()
+    client = world.client(GET + GET)
+    first = world.worker.job()
+    first.respond(body=b"a", more_body=True)
+    client.stop_taking()
+    first.body(b"x" * 64 * KIB)
+    first.body(b"", more_body=False)
+    assert client.producer is None
+    second = world.worker.job()
+    second.respond(body=b"x" * 64 * KIB, more_body=True)
+    client.take_again()
+    assert of(m.Window, second.heard()) == [m.Window(second.stream, 0, WORKER, units(64 * KIB))]
+    assert of(m.Window, first.heard()) == []
+    second.body(b"", more_body=False)
+    client.leave()
+    world.assert_empty()
+
+
+# What goes wrong.
+
+
+BAD = [
+    (99, [], b"", False),
+    (600, [], b"", True),
+    (200, [(b"x y", b"1")], b"", False),
+    (200, [(b"x", b"1\r\nset-cookie: a=b")], b"", True),
+    (200, [(b"x", b"1\r\nset-cookie: a=b")], b"", False),
+    (200, [(b"x", b"1\x00")], b"", False),
+    (200, [(b"content-length", b"x")], b"", True),
+    (200, [(b"content-length", b"5")], b"four", False),
+    (200, [(b"content-length", b"3")], b"four", False),
+    (200, [(b"content-length", b"3")], b"four", True),
+]
+
+
+@pytest.mark.parametrize(("status", "headers", "body", "more"), BAD)
+def test_a_bad_reply_is_502_and_not_what_it_says(status: int, headers: Any, body: bytes, more: bool) -> None:
+    world = World()
+    client = world.client(POST + GET)
+    job = world.worker.job()
+    job.claim()
+    job.respond(status, headers, body, more)
+    got = client.received()
+    status_line, fields, rest = split_response(got)
+    assert status_line == b"HTTP/1.1 502 Bad Gateway"
+    assert rest == b"502 Bad Gateway\n"
+    assert fields[b"connection"] == b"close"
+    assert b"set-cookie" not in got
+    world.settle()
+    assert client.lost
+    assert len(of(m.Disconnect, job.heard())) == (1 if more else 0)
+    assert world.counters.value("requests_refused", "502") == 1
+    world.assert_empty()
+
+
+@pytest.mark.parametrize(
+    ("headers", "pieces"),
+    [
+        ([(b"content-length", b"5")], [b"abc", b"def"]),
+        ([(b"content-length", b"5")], [b"abc"]),
+    ],
+)
+def test_once_begun_a_bad_reply_cuts_the_connection(headers: Any, pieces: list[bytes]) -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(200, headers, b"", more_body=True)
+    for i, piece in enumerate(pieces, 1):
+        job.body(piece, more_body=i < len(pieces))
+    world.settle()
+    assert client.aborted
+    assert split_response(client.received())[2] in (b"abc", b"")
+    world.assert_empty()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_second_start_or_a_body_before_it(begun: bool) -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.claim()
+    if begun:
+        job.respond(more_body=True)
+        job.respond(more_body=True)
+    else:
+        job.body(b"abc")
+    world.settle()
+    assert client.aborted is begun
+    assert client.received().startswith(b"HTTP/1.1 200 OK" if begun else b"HTTP/1.1 502 Bad Gateway")
+    assert [each.reason for each in of(m.Release, job.heard())] == ["broken"]
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_gap_cuts_the_connection() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(more_body=True)
+    job.seq += 1
+    job.body(b"x")
+    world.settle()
+    assert client.aborted
+    assert world.counters.value("messages_dropped", "gap") == 1
+    world.assert_empty()
+
+
+def test_a_lost_worker_is_replaced_once() -> None:
+    world = World()
+    client = world.client(GET)
+    first = world.worker.job()
+    first.claim()
+    first.release("died")
+    second = world.worker.job()
+    assert second.request.attempt == 1
+    assert world.counters.value("retries") == 1
+    first.respond(body=b"ghost")
+    assert of(m.Release, first.heard()) == [m.Release(first.stream, 0, WORKER, "gone")]
+    assert client.received() == b""
+    second.claim()
+    second.release("died")
+    assert not world.worker.jobs()
+    assert client.received().startswith(b"HTTP/1.1 502 ")
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_lost_post_is_not_repeated() -> None:
+    world = World()
+    client = world.client(POST)
+    job = world.worker.job()
+    job.claim()
+    job.release("died")
+    assert not world.worker.jobs()
+    assert client.received().startswith(b"HTTP/1.1 502 ")
+    client.send(GET)
+    world.worker.job().respond(body=b"next")
+    assert client.received().endswith(b"next")
+
+
+def test_a_worker_lost_in_the_middle_cuts_the_connection() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(body=b"half", more_body=True)
+    job.release("died")
+    world.settle()
+    assert client.aborted
+    assert client.received().endswith(b"4\r\nhalf\r\n")
+    world.assert_empty()
+
+
+def test_a_full_channel_is_503_with_retry_after() -> None:
+    world = World(request_capacity=1, retry_after_s=7)
+    first, second = world.client(GET), world.client(GET)
+    status, headers, body = split_response(second.received())
+    assert (status, headers[b"retry-after"], body) == (
+        b"HTTP/1.1 503 Service Unavailable",
+        b"7",
+        b"503 Service Unavailable\n",
+    )
+    assert not second.lost
+    assert first.received() == b""
+    assert world.waiting() == 1
+
+
+def test_503_before_the_body_has_come_ends_the_connection_behind_it() -> None:
+    world = World(request_capacity=1)
+    world.client(GET)
+    client = world.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx")
+    assert split_response(client.received())[1][b"connection"] == b"close"
+    assert not client.lost
+    client.send(b"x" * 50_000)
+    client.send(b"x" * 49_999)
+    world.settle()
+    assert client.lost
+
+
+def test_no_node_is_503() -> None:
+    world = World()
+    world.node.stop()
+    client = world.client(GET)
+    status, headers, _ = split_response(client.received())
+    assert (status, headers[b"retry-after"]) == (b"HTTP/1.1 503 Service Unavailable", b"1")
+    client.leave()
+    world.assert_empty()
+
+
+def test_nobody_takes_it() -> None:
+    world = World(queue_timeout_s=30)
+    client = world.client(GET)
+    world.advance(29.9)
+    assert client.received() == b""
+    world.advance(0.2)
+    assert client.received().startswith(b"HTTP/1.1 503 ")
+    assert world.waiting() == 0
+    client.leave()
+    world.assert_empty()
+
+
+def test_somebody_took_it_and_was_never_heard_of() -> None:
+    world = World(queue_timeout_s=30)
+    client = world.client(GET)
+    job = world.worker.job()
+    world.advance(30.1)
+    assert client.received().startswith(b"HTTP/1.1 504 ")
+    job.claim()
+    assert of(m.Release, job.heard()) == [m.Release(job.stream, 0, WORKER, "gone")]
+    client.leave()
+    world.assert_empty()
+
+
+def test_taken_but_not_answered() -> None:
+    world = World(queue_timeout_s=30, response_timeout_s=120)
+    client = world.client(GET)
+    world.advance(29.0)
+    job = world.worker.job()
+    job.claim()
+    world.advance(119.0)
+    assert client.received() == b""
+    world.advance(1.1)
+    assert client.received().startswith(b"HTTP/1.1 504 ")
+    assert len(of(m.Disconnect, job.heard())) == 1
+    client.leave()
+    world.assert_empty()
+
+
+# The access log.
+
+
+def test_every_answer_gets_its_line() -> None:
+    world = World(queue_timeout_s=30)
+    client = world.client(b"GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n", HEAD)
+    world.worker.job().respond(body=b"hello")
+    world.worker.job().respond(404, [(b"content-length", b"99")])
+    client.send(GET)
+    job = world.worker.job()
+    job.respond(body=b"abc", more_body=True)
+    job.body(b"de")
+    client.leave()
+    client = world.client(GET)
+    world.advance(30.1)
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    job = world.worker.job()
+    job.respond(200, [(b"content-length", b"9")], b"half", more_body=True)
+    job.release()
+    world.settle()
+    assert world.access.lines == [
+        ("192.0.2.1", "GET /a?b HTTP/1.1", 200, 5),
+        ("192.0.2.1", "HEAD / HTTP/1.1", 404, 0),
+        ("192.0.2.1", "GET / HTTP/1.1", 200, 5),
+        ("192.0.2.1", "GET / HTTP/1.1", 503, 24),
+        ("192.0.2.1", "GET / HTTP/1.0", 200, 4),
+    ]

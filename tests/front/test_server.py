@@ -1,0 +1,192 @@
+"""The beginning and the end of an interface server, and what it tells of itself."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.interfaces import IProtocolNegotiationFactory
+
+from ifserver import channels
+from ifserver import messages as m
+from tests.front.fakes import GET, HANDSHAKE, FakeWorker, World, of, split_response
+
+
+def test_statistics() -> None:
+    world = World()
+    assert world.server.statistics() == {"connections": 0, "streams": 0}
+    clients = [world.client(GET), world.client(HANDSHAKE), world.client()]
+    world.worker.job(channels.WEBSOCKET_CONNECT).accept()
+    world.settle()
+    statistics = world.server.statistics()
+    assert (statistics["connections"], statistics["streams"]) == (3, 2)
+    assert statistics["streams_opened{http}"] == statistics["streams_opened{websocket}"] == 1
+    world.worker.job().respond()
+    for client in clients:
+        client.leave()
+    statistics = world.server.statistics()
+    assert (statistics["connections"], statistics["streams"]) == (0, 0)
+    assert statistics["streams_closed{http}"] == statistics["streams_closed{websocket}"] == 1
+    world.assert_empty()
+
+
+def test_what_was_sent_was_delivered_or_dropped() -> None:
+    world = World()
+    for leaves in (False, True):
+        client = world.client(GET)
+        job = world.worker.job()
+        job.claim()
+        if leaves:
+            client.leave()
+        job.respond()
+        job.heard()
+    counted = world.counters
+    # What the worker sent was counted by nobody: it is a fake. Four messages came.
+    assert counted.value("messages_delivered") + counted.value("messages_dropped", "gone") == 4
+    assert counted.value("messages_dropped", "gone") == 1
+    # Two requests, a Disconnect and a Release went.
+    assert counted.value("messages_sent") == 4
+
+
+def test_tls_clients_may_choose_http_1() -> None:
+    server = World().server
+    assert IProtocolNegotiationFactory.providedBy(server)
+    assert server.acceptableProtocols() == [b"http/1.1", b"http/1.0"]
+
+
+# The end.
+
+
+def test_a_server_without_connections_ends_at_once() -> None:
+    world = World()
+    assert world.drain() == [None]
+    assert world.access.closed
+    assert world.clock.getDelayedCalls() == []
+
+
+def test_idle_connections_are_closed_at_once() -> None:
+    world = World()
+    fresh, used = world.client(), world.client(GET)
+    world.worker.job().respond()
+    done = world.drain()
+    assert fresh.lost
+    assert used.lost
+    assert done == [None]
+    world.assert_empty()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        (GET, b""),
+        (GET[:10], GET[10:]),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab", b"cd"),
+    ],
+)
+def test_what_is_under_way_is_answered(begun: tuple[bytes, bytes]) -> None:
+    world = World()
+    client = world.client(begun[0])
+    done = world.drain()
+    assert not client.lost
+    assert done == []
+    if begun[1]:
+        client.send(begun[1])
+    world.worker.job().respond(body=b"last")
+    _, headers, body = split_response(client.received())
+    assert (headers[b"connection"], body) == (b"close", b"last")
+    world.settle()
+    assert client.lost
+    assert done == [None]
+    assert world.access.lines[-1][2] == 200
+    world.assert_empty()
+
+
+def test_a_response_that_had_begun_is_completed() -> None:
+    world = World()
+    client = world.client(GET + GET)
+    job = world.worker.job()
+    job.respond(body=b"a", more_body=True)
+    done = world.drain()
+    job.body(b"b", more_body=False)
+    world.settle()
+    assert client.received().endswith(b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+    assert client.lost
+    assert not world.worker.jobs()
+    assert done == [None]
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_what_takes_too_long_is_cut_and_told(claimed: bool) -> None:
+    world = World(drain_timeout_s=5)
+    client = world.client(GET)
+    if claimed:
+        job = world.worker.job()
+        job.claim()
+    done = world.drain()
+    world.advance(4.9)
+    assert done == []
+    world.advance(0.2)
+    assert client.aborted
+    assert done == [None]
+    if claimed:
+        assert len(of(m.Disconnect, job.heard())) == 1
+    else:
+        assert world.waiting() == 0
+    assert world.access.lines == [("192.0.2.1", "GET / HTTP/1.1", 0, 0)]
+    world.assert_empty()
+    assert world.node.statistics()["pulls"] == 0
+
+
+def test_a_second_signal_waits_for_nothing() -> None:
+    world = World(drain_timeout_s=5)
+    world.client(GET)
+    job = world.worker.job()
+    job.claim()
+    done = world.drain()
+    world.server.drain_now()
+    world.settle()
+    assert done == [None]
+    assert len(of(m.Disconnect, job.heard())) == 1
+    world.assert_empty()
+    world.advance(60.0)
+
+
+def test_no_time_to_drain_is_no_error() -> None:
+    world = World(drain_timeout_s=0)
+    client = world.client(GET)
+    done = world.drain()
+    world.advance(0.0)
+    assert client.aborted
+    assert done == [None]
+
+
+def test_the_end_waits_for_clients_that_are_slow_to_take_their_answer() -> None:
+    world = World(drain_timeout_s=5)
+    client = world.client(GET)
+    client.stop_taking()
+    world.worker.job().respond(body=b"answer")
+    done = world.drain()
+    assert done == []
+    client.take_again()
+    world.settle()
+    assert client.received().endswith(b"answer")
+    assert done == [None]
+
+
+def test_when_all_workers_are_lost_at_once() -> None:
+    world = World()
+    other = FakeWorker(world, "!east.other00000")
+    claimed, begun, waiting = world.client(GET), world.client(GET), world.client()
+    first, second = world.worker.jobs()
+    first.claim()
+    second.respond(body=b"half", more_body=True)
+    waiting.send(GET)
+    websocket = world.client(HANDSHAKE)
+    other.job(channels.WEBSOCKET_CONNECT).accept()
+    websocket.received()
+    world.server.lose_workers()
+    world.settle()
+    assert begun.aborted
+    assert websocket.received() == b"\x88\x02" + (1012).to_bytes(2, "big")
+    assert claimed.received() == b""
+    attempts = sorted((job.request.attempt, job.stream) for job in world.worker.jobs())
+    assert [attempt for attempt, _ in attempts] == [0, 1]
+    assert attempts[1][1] == first.stream
