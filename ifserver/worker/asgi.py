@@ -1,0 +1,222 @@
+"""What HTTP exchanges and WebSockets have in common: one object per stream, between its messages and the application.
+
+A stream is in one `Phase` at a time. The application moves it forward with what it sends; the peer can end it at any
+moment. The application's coroutine outlives the stream's end: ``receive()`` and ``send()`` tell it, and only a worker
+that has to stop cancels it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Final
+
+from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.messages import Disconnect, HttpRequest, RequestBody, ToWorkers, WebSocketReceive
+from ifserver.worker.application import Event, Scope
+from ifserver.worker.line import Host, Line
+
+__all__ = ["Phase", "Stream"]
+
+_log = logging.getLogger(__name__)
+
+
+class Phase(enum.Enum):
+    """How far a stream has come; the value completes "the event is not expected now: ..."."""
+
+    #: The application has sent nothing.
+    SILENT = "no response has been started"
+    #: It has sent the start of a response, which is held until the first of its body.
+    HELD = "the response's body is due"
+    #: Part of the response is on its way.
+    ANSWERING = "the response's body is not complete"
+    #: The WebSocket is accepted.
+    OPEN = "the WebSocket is open"
+    #: The last message is on its way.
+    DONE = "the response is complete, or the WebSocket closed"
+    #: The client has left, the server has let go or is gone, or it was told to let go.
+    LOST = "the client has left"
+
+
+# A member of an Enum costs several times as much to look up as a global, and these are looked up for every event.
+SILENT: Final = Phase.SILENT
+HELD: Final = Phase.HELD
+ANSWERING: Final = Phase.ANSWERING
+OPEN: Final = Phase.OPEN
+DONE: Final = Phase.DONE
+LOST: Final = Phase.LOST
+
+
+class Stream(Line, ABC):
+    """One stream. The worker calls `run` once, in a task, and hands on the server's messages."""
+
+    __slots__ = ("_cancelled", "_request", "answering", "phase", "task")
+
+    KIND: ClassVar[str]
+    #: The events that the application may send, each at its time.
+    EVENTS: ClassVar[tuple[str, ...]]
+
+    def __init__(self, host: Host, request: ToWorkers, slot: int) -> None:
+        super().__init__(host, request, slot)
+        self.phase: Phase = SILENT
+        #: Whether it has begun to answer; until then it counts against ``concurrency``.
+        self.answering = False
+        self.task: asyncio.Task[None] | None = None
+        self._request = request
+        self._cancelled = False
+
+    def __str__(self) -> str:
+        """The stream for the log: what was asked for, and the full reply channel."""
+        request = self._request
+        what = request.method if isinstance(request, HttpRequest) else "WebSocket"
+        return f"{what} {request.path[:200]!r} ({self.reply_channel})"
+
+    # The application.
+
+    async def run(self) -> None:
+        """Run the application to its end. Raises nothing."""
+        try:
+            await self._host.application(self._scope(), self.receive, self.send)
+        except GeneratorExit:
+            raise  # the interpreter ends
+        except BaseException as error:
+            self._ended(error)
+        else:
+            if self.phase is not DONE and self.phase is not LOST:
+                self._ended(None)
+        self._host.ended(self)
+
+    @abstractmethod
+    async def receive(self) -> Event:
+        """ASGI's ``receive``."""
+
+    @abstractmethod
+    async def send(self, event: Event) -> None:
+        """ASGI's ``send``.
+
+        Raises:
+            ApplicationError: `event` breaks the ASGI specification; nothing has been sent of it.
+            ClientDisconnected: the client has left.
+        """
+
+    def cancel(self) -> None:
+        """Cancel the application: this worker has to stop."""
+        self._cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def drain(self) -> None:
+        """This worker is about to stop. HTTP exchanges may run to their end."""
+
+    @abstractmethod
+    def _scope(self) -> Scope:
+        """A new scope for the application."""
+
+    def _ended(self, error: BaseException | None) -> None:
+        """The application has raised `error`, or returned before its answer was whole."""
+        cancelled, phase = self._cancelled, self.phase
+        if error is None:
+            if not cancelled:
+                _log.error("%s: the application has returned, but %s", self, phase.value)
+        elif not (cancelled and isinstance(error, asyncio.CancelledError)) and not (
+            phase is LOST and _is_disconnection(error)
+        ):
+            _log.error("%s: the application has raised", self, exc_info=error)
+        if cancelled:
+            # Not its fault, whatever it has made of the cancellation: where nothing was answered, another worker can.
+            self.release("stopped")
+        elif phase is not DONE and phase is not LOST:
+            self._break_off()
+
+    @abstractmethod
+    def _break_off(self) -> None:
+        """The application has failed before its answer was whole: tell the server."""
+
+    # The server.
+
+    def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
+        """Take a message of the server. Returns why it was dropped, or None."""
+        if message.seq < self._received:
+            return "repeated"
+        if message.seq > self._received:
+            self.release("gap")
+            return "gap"
+        self._received += 1
+        if self.phase is LOST or self.phase is DONE:
+            return None
+        if isinstance(message, Disconnect):
+            self._lose(message.code, message.reason)
+        elif not self._arrived(message):
+            _log.error("%s: a message of the wrong kind: %s", self, type(message).__name__)
+            self.release("wrong kind")
+        return None
+
+    @abstractmethod
+    def _arrived(self, message: RequestBody | WebSocketReceive) -> bool:
+        """Take a message if it is of the right kind."""
+
+    def compare(self, sent: int) -> bool:
+        """The server says how many messages it has sent: what has not come by now never will. Whether all have."""
+        whole = sent <= self._received
+        if not whole:
+            self.release("gap")
+        return whole
+
+    def let_go(self) -> None:
+        """The server has let go of the stream, or is gone."""
+        if self.phase is not DONE and self.phase is not LOST:
+            self._lose(0, "")
+
+    def release(self, reason: str) -> None:
+        """Tell the server to let go, if it holds the stream; the application finds the client gone."""
+        if self.phase is not DONE and self.phase is not LOST:
+            self._tell_release("stopped" if self._cancelled else reason)
+            self._end(0, "")
+
+    def _lose(self, code: int, reason: str) -> None:
+        """The server knows that the stream is over."""
+        self._end(code, reason)
+        self._taken()
+
+    def _end(self, code: int, reason: str) -> None:
+        self.phase = LOST
+        self._wake()
+
+    def _move(self, phase: Phase) -> None:
+        """The answer has begun, goes on, or is complete."""
+        if not self.answering:
+            self.answering = True
+            self._host.began()
+        self.phase = phase
+        if phase is DONE:
+            self._wake()
+
+    def _refusal(self, event: Event) -> Exception:
+        """What ``send()`` raises for an event that is of no use in this phase."""
+        kind = event["type"]
+        if kind not in self.EVENTS:
+            return ApplicationError(f"{kind}: not an event of this scope; there are: {', '.join(self.EVENTS)}")
+        if self.phase is LOST:
+            return ClientDisconnected(f"{kind}: the client has left ({self.reply_channel})")
+        return ApplicationError(f"{kind}: not expected now: {self.phase.value}")
+
+
+def _is_disconnection(error: BaseException) -> bool:
+    """Whether `error` is, or has come of, the `ClientDisconnected` that ``send()`` has raised.
+
+    Frameworks raise one of their own instead (Starlette's ``ClientDisconnect``), or wrap it in an `ExceptionGroup`.
+    """
+    seen: set[int] = set()
+    rest: list[Any] = [error]
+    while rest:
+        error = rest.pop()
+        if isinstance(error, ClientDisconnected):
+            return True
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            rest += (error.__cause__, error.__context__)
+            if isinstance(error, BaseExceptionGroup):
+                rest += error.exceptions
+    return False

@@ -1,0 +1,90 @@
+"""One HTTP exchange as the application sees it (ASGI ``www.rst`` 2.5, "HTTP")."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ifserver.messages import HttpRequest, RequestBody, WebSocketReceive
+from ifserver.worker.application import Event, Scope
+from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, SILENT
+from ifserver.worker.line import Host
+from ifserver.worker.response import Responder
+
+__all__ = ["HttpStream"]
+
+
+class HttpStream(Responder):
+    """One request and its response."""
+
+    __slots__ = ("_arrivals", "_more_body")
+
+    KIND: ClassVar[str] = "http"
+    EVENTS: ClassVar[tuple[str, ...]] = ("http.response.start", "http.response.body")
+    _request: HttpRequest
+
+    def __init__(self, host: Host, request: HttpRequest, slot: int) -> None:
+        super().__init__(host, request, slot, request.method == "HEAD")
+        #: Pieces of the request's body that the application has not taken. Bounded by the window.
+        self._arrivals = [request.body]
+        #: Whether more will come.
+        self._more_body = request.more_body
+
+    async def receive(self) -> Event:
+        while True:
+            phase = self.phase
+            # Spec 2.4, "Disconnect": "if receive is called after a response has been sent or after the HTTP connection
+            # has been closed". The same every time.
+            if phase is DONE or phase is LOST:
+                return {"type": "http.disconnect"}
+            if self._arrivals:
+                return self._take()
+            await self._wait()
+
+    async def send(self, event: Event) -> None:
+        kind = event["type"]
+        phase = self.phase
+        if kind == "http.response.start" and phase is SILENT:
+            self._start(event)
+        elif kind == "http.response.body" and (phase is HELD or phase is ANSWERING):
+            await self._continue(event)
+        else:
+            raise self._refusal(event)
+
+    def _scope(self) -> Scope:
+        request = self._request
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": request.http_version,
+            "method": request.method,
+            "scheme": request.scheme,
+            "path": request.path,
+            "raw_path": request.raw_path,
+            "query_string": request.query_string,
+            "root_path": request.root_path,
+            "headers": request.headers,
+            "client": request.client,
+            "server": request.server,
+            "state": self._host.state.copy(),
+            "extensions": {},
+        }
+
+    def _take(self) -> Event:
+        """All of the request's body that has come since the last time."""
+        arrivals, self._arrivals = self._arrivals, []
+        due = None
+        for piece in arrivals:
+            due = self._window_in.consume(len(piece)) or due
+        # The server wants to know when all has been taken, but not of a body that it has sent with the request.
+        if due is not None and self._request.more_body:
+            self._tell_window(due)
+        body = arrivals[0] if len(arrivals) == 1 else b"".join(arrivals)
+        return {"type": "http.request", "body": body, "more_body": self._more_body}
+
+    def _arrived(self, message: RequestBody | WebSocketReceive) -> bool:
+        if not isinstance(message, RequestBody) or not self._more_body:
+            return False
+        self._more_body = message.more_body
+        self._arrivals.append(message.body)
+        self._wake()
+        return True

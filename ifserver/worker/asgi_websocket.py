@@ -1,0 +1,191 @@
+"""One WebSocket as the application sees it (ASGI ``www.rst`` 2.5, "WebSocket")."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, ClassVar, Final
+
+from ifserver.errors import ApplicationError
+from ifserver.messages import (
+    Headers,
+    RequestBody,
+    ResponseStart,
+    WebSocketAccept,
+    WebSocketClose,
+    WebSocketConnect,
+    WebSocketReceive,
+    WebSocketSend,
+)
+from ifserver.streams.window import WINDOW, message_bytes
+from ifserver.worker.application import Event, Scope
+from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OPEN, SILENT
+from ifserver.worker.line import Host
+from ifserver.worker.response import Responder
+from ifserver.worker.rules import checked_close, checked_headers, checked_message, checked_text
+
+__all__ = ["WebSocketStream"]
+
+# RFC 6455 7.4.1 and the IANA registry.
+_ABNORMAL: Final = 1006
+_INTERNAL_ERROR: Final = 1011
+_SERVICE_RESTART: Final = 1012
+
+
+class WebSocketStream(Responder):
+    """One WebSocket, from its handshake to its end."""
+
+    __slots__ = ("_arrivals", "_code", "_connect_received", "_reason")
+
+    KIND: ClassVar[str] = "websocket"
+    EVENTS: ClassVar[tuple[str, ...]] = (
+        "websocket.accept",
+        "websocket.send",
+        "websocket.close",
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    )
+    _request: WebSocketConnect
+
+    def __init__(self, host: Host, request: WebSocketConnect, slot: int) -> None:
+        super().__init__(host, request, slot, head=False)
+        #: Messages that the application has not taken. Bounded by the window.
+        self._arrivals: deque[WebSocketReceive] = deque()
+        self._connect_received = False
+        #: How it ended.
+        self._code = _ABNORMAL
+        self._reason = ""
+
+    async def receive(self) -> Event:
+        if not self._connect_received:
+            self._connect_received = True
+            return {"type": "websocket.connect"}
+        while True:
+            # What the client said before it left is handed over first, as its order demands.
+            if self._arrivals:
+                return self._take()
+            if self.phase is DONE or self.phase is LOST:
+                # The same every time.
+                return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
+            await self._wait()
+
+    async def send(self, event: Event) -> None:
+        kind = event["type"]
+        phase = self.phase
+        if kind == "websocket.send" and phase is OPEN:
+            await self._send(event)
+        elif kind == "websocket.accept" and phase is SILENT:
+            self._accept(event)
+        elif kind == "websocket.close" and phase is OPEN:
+            self._close(*checked_close(event.get("code"), event.get("reason")))
+            # It has said that it listens no longer.
+            self._arrivals.clear()
+        elif kind == "websocket.close" and phase is SILENT:
+            checked_close(event.get("code"), event.get("reason"))
+            self._deny()
+        elif kind == "websocket.http.response.start" and phase is SILENT:
+            self._start(event)
+        elif kind == "websocket.http.response.body" and (phase is HELD or phase is ANSWERING):
+            await self._continue(event)
+        else:
+            raise self._refusal(event)
+
+    def drain(self) -> None:
+        if self.phase is OPEN:
+            self._close(_SERVICE_RESTART, "")
+            self._end(_SERVICE_RESTART, "")
+        elif self.phase is SILENT:
+            # Its handshake has not been answered, so another worker can have it.
+            self.release("stopped")
+            self._code = _SERVICE_RESTART
+
+    def _scope(self) -> Scope:
+        request = self._request
+        return {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": request.http_version,
+            "scheme": request.scheme,
+            "path": request.path,
+            "raw_path": request.raw_path,
+            "query_string": request.query_string,
+            "root_path": request.root_path,
+            "headers": request.headers,
+            "client": request.client,
+            "server": request.server,
+            "subprotocols": request.subprotocols,
+            "state": self._host.state.copy(),
+            "extensions": {"websocket.http.response": {}},
+        }
+
+    def _take(self) -> Event:
+        message = self._arrivals.popleft()
+        text, data = message.text, message.data
+        # Only the key that has a value, as uvicorn does it: applications ask `"text" in event` as well as `.get`.
+        due = self._window_in.consume(message_bytes(text, data))
+        if due is not None and self.phase is OPEN:
+            self._tell_window(due)
+        if text is not None:
+            return {"type": "websocket.receive", "text": text}
+        return {"type": "websocket.receive", "bytes": data or b""}
+
+    def _arrived(self, message: RequestBody | WebSocketReceive) -> bool:
+        if not isinstance(message, WebSocketReceive):
+            return False
+        self._arrivals.append(message)
+        self._wake()
+        return True
+
+    def _accept(self, event: Event) -> None:
+        kind = event["type"]
+        headers, _ = checked_headers(kind, event.get("headers") or ())
+        for name, _ in headers:
+            if name == b"sec-websocket-protocol":
+                raise ApplicationError(f"{kind}: headers must not hold sec-websocket-protocol; give 'subprotocol'")
+        subprotocol = event.get("subprotocol")
+        if subprotocol is not None:
+            subprotocol, _ = checked_text(kind, "subprotocol", subprotocol)
+            if subprotocol not in self._request.subprotocols:
+                # RFC 6455 4.1: the client MUST then fail the connection, and nobody would learn why.
+                raise ApplicationError(f"{kind}: subprotocol {subprotocol!r} was not offered by the client")
+        message = WebSocketAccept(
+            self.identity, self.attempt, self._worker, self._sent, self._worker, subprotocol, headers
+        )
+        self._tell(message, last=False)
+        self._move(OPEN)
+
+    async def _send(self, event: Event) -> None:
+        text, data = checked_message(event, self._host.max_websocket_message_bytes)
+        window = self._window_out
+        while window.sent - window.consumed >= WINDOW:
+            await self._wait()
+            if self.phase is not OPEN:
+                raise self._refusal(event)
+        self._tell(WebSocketSend(self.identity, self.attempt, self._worker, self._sent, text, data), last=False)
+        window.spend(message_bytes(text, data))
+
+    def _deny(self) -> None:
+        # www.rst, "Close": "the server must close the connection with a HTTP 403 error code (Forbidden)"
+        headers: Headers = []
+        self._tell(ResponseStart(self.identity, self.attempt, self._worker, self._sent, 403, headers, b"", False), True)
+        self._move(DONE)
+
+    def _close(self, code: int, reason: str) -> None:
+        self._tell(WebSocketClose(self.identity, self.attempt, self._worker, self._sent, code, reason), last=True)
+        self._code, self._reason = code, reason
+        self._move(DONE)
+
+    def _break_off(self) -> None:
+        if self.phase is OPEN:
+            self._close(_INTERNAL_ERROR, "")
+        else:
+            super()._break_off()
+
+    def _end(self, code: int, reason: str) -> None:
+        self._code, self._reason = code or _ABNORMAL, reason
+        super()._end(code, reason)
+
+    def _refusal(self, event: dict[str, Any]) -> Exception:
+        error = super()._refusal(event)
+        if self.phase is LOST and self._code == _SERVICE_RESTART:
+            return type(error)(f"{event['type']}: this worker is about to stop ({self.reply_channel})")
+        return error

@@ -1,0 +1,229 @@
+"""Taking requests: one outstanding read on each node of the home cluster, for no more than there are free slots.
+
+The next read of a node leaves when everything that the last one brought has had its first turn. So a worker whose
+application keeps the loop busy takes nothing meanwhile, and what waits is taken by an idle one.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+
+from ifserver.clock import Clock, Soon, Timer
+from ifserver.errors import NodeRefused, NodeUnreachable, UndecodableError
+from ifserver.layers.base import Node, Pulled
+from ifserver.messages import ToWorkers, decode_request
+from ifserver.metrics import Counters
+
+__all__ = ["Puller"]
+
+#: How long a read waits for a message, and with it how long the end of a worker may be held up by one.
+WAIT_S: Final = 1.0
+#: The same while there are fewer free slots than nodes, so that the reads go round the nodes.
+ROUND_WAIT_S: Final = 0.05
+#: First pause after a node has refused, or has failed twice in a row, and the longest.
+RETRY_S: Final = 0.05
+RETRY_MAX_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class _Source:
+    """A node, and how to ask it next. At any time it is being read, or rests, or waits until it can be read again."""
+
+    __slots__ = ("failures", "node", "ready", "timer", "turn")
+
+    def __init__(self, node: Node, turn: int) -> None:
+        self.node = node
+        self.turn = turn
+        self.failures = 0
+        self.ready: Deferred[None] | None = None
+        self.timer: Timer | None = None
+
+
+class Puller:
+    """Reads the request channels.
+
+    Args:
+        nodes: the nodes of the home cluster.
+        names: the request channels; which of them comes first changes with every read.
+        batch: messages to ask for at once.
+        free: how many requests could be taken right now.
+        opened: is given the requests that one read has brought, oldest first.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        names: Sequence[str],
+        batch: int,
+        free: Callable[[], int],
+        opened: Callable[[list[ToWorkers]], None],
+        clock: Clock,
+        soon: Soon,
+        counters: Counters,
+    ) -> None:
+        self._rotations = [tuple(names[i:]) + tuple(names[:i]) for i in range(len(names))]
+        self._sources = [_Source(node, i % len(names)) for i, node in enumerate(nodes)]
+        self._batch = batch
+        self._free = free
+        self._opened = opened
+        self._clock = clock
+        self._soon = soon
+        self._counters = counters
+        #: Nodes that wait for a free slot. Whoever frees one looks here, and calls `resume` if there are any.
+        self.resting: deque[_Source] = deque()
+        #: Nodes whose read has ended in this turn.
+        self._returned: list[_Source] = []
+        #: Outstanding reads, and the sum of what they ask for.
+        self.reads = 0
+        self.asked = 0
+        self._running = False
+        self._held = False
+        self._stopped: Deferred[None] | None = None
+        self._undecodable: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._running = True
+        self.resting.extend(self._sources)
+        self.resume()
+
+    def hold(self) -> None:
+        """Begin no further read until `release`."""
+        self._held = True
+
+    def release(self) -> None:
+        """Read again."""
+        self._held = False
+        self.resume()
+
+    def stop(self) -> Deferred[None]:
+        """Begin no further read. Fires when the outstanding ones have ended; what they bring is handed on."""
+        self._running = False
+        for source in self._sources:
+            if source.ready is not None:
+                source.ready.cancel()
+            if source.timer is not None:
+                source.timer.cancel()
+                source.timer = None
+        if not self.reads:
+            return succeed(None)
+        stopped: Deferred[None] = Deferred()
+        self._stopped = stopped
+        for source in self._sources:
+            source.node.end_pulls()
+        return stopped
+
+    def resume(self) -> None:
+        """Read as many of the nodes that rest as there are slots for."""
+        resting = self.resting
+        while resting and self._running and not self._held:
+            free = self._free()
+            left = free - self.asked
+            if left <= 0:
+                return
+            scarce = free < self.reads + len(resting)
+            source = resting.popleft()
+            # One is kept for each of the nodes that follow.
+            count = 1 if scarce else max(1, min(self._batch, left - len(resting)))
+            self._read(source, count, ROUND_WAIT_S if scarce else WAIT_S)
+
+    def _read(self, source: _Source, count: int, wait_s: float) -> None:
+        names = self._rotations[source.turn]
+        source.turn = (source.turn + 1) % len(self._rotations)
+        self.reads += 1
+        self.asked += count
+        source.node.pull(names, count, wait_s).addBoth(self._ended, source, count)
+
+    def _ended(self, result: Pulled | Failure | None, source: _Source, count: int) -> None:
+        self.reads -= 1
+        self.asked -= count
+        if isinstance(result, Failure):
+            self._failed(result, source)
+        else:
+            source.failures = 0
+            if result is not None:
+                self._take(source.node, result)
+            self._again(source)
+        if self._stopped is not None and not self.reads:
+            stopped, self._stopped = self._stopped, None
+            stopped.callback(None)
+
+    def _take(self, node: Node, pulled: Pulled) -> None:
+        now = node.clock()
+        expired = undecodable = 0
+        requests: list[ToWorkers] = []
+        for payload in pulled.payloads:
+            try:
+                request = decode_request(payload)
+            except UndecodableError as error:
+                undecodable += 1
+                if pulled.channel not in self._undecodable:
+                    self._undecodable.add(pulled.channel)
+                    _log.error("dropped a message from %s of node %s: %s", pulled.channel, node.name, error)
+                continue
+            if now > request.deadline:
+                expired += 1
+            else:
+                requests.append(request)
+        if undecodable:
+            self._counters.add("messages_dropped", undecodable, "undecodable")
+        if expired:
+            self._counters.add("messages_dropped", expired, "expired")
+        if requests:
+            try:
+                self._opened(requests)
+            except Exception:
+                # A bug of ours must not end the reading of this node.
+                _log.exception("requests from %s of node %s could not be handled", pulled.channel, node.name)
+
+    def _again(self, source: _Source) -> None:
+        """Read the node again once the tasks that are ready now have had their turn."""
+        if not self._returned:
+            self._soon(self._turn)
+        self._returned.append(source)
+
+    def _turn(self) -> None:
+        self.resting.extend(self._returned)
+        self._returned.clear()
+        self.resume()
+
+    def _failed(self, failure: Failure, source: _Source) -> None:
+        source.failures += 1
+        if failure.check(NodeUnreachable):
+            # The node itself says in the log that it is.
+            if self._running:
+                source.ready = source.node.ready()
+                source.ready.addCallbacks(self._ready, self._not_ready, (source,), errbackArgs=(source,))
+            return
+        if failure.check(NodeRefused):
+            _log.warning("node %s refuses to be read: %s", source.node.name, failure.getErrorMessage())
+        else:
+            _log.error("reading node %s failed:\n%s", source.node.name, failure.getTraceback())
+        self._later(source)
+
+    def _ready(self, _: None, source: _Source) -> None:
+        source.ready = None
+        if source.failures > 1:
+            self._later(source)
+        else:
+            self._again(source)
+
+    def _not_ready(self, failure: Failure, source: _Source) -> None:
+        source.ready = None  # cancelled by `stop`
+
+    def _later(self, source: _Source) -> None:
+        if self._running:
+            seconds: float = min(RETRY_S * 2 ** (source.failures - 1), RETRY_MAX_S)
+            source.timer = self._clock.callLater(seconds * random.uniform(0.7, 1.3), self._retry, source)
+
+    def _retry(self, source: _Source) -> None:
+        source.timer = None
+        self._again(source)

@@ -1,0 +1,284 @@
+"""One worker process: the streams that it holds, how many more it may take, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from ifserver import channels
+from ifserver.clock import Clock
+from ifserver.layers.clusters import Clusters
+from ifserver.messages import HttpRequest, ToWorkers
+from ifserver.settings import WorkerSettings
+from ifserver.worker.application import ASGIApplication
+from ifserver.worker.asgi import DONE, LOST, Stream
+from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.asgi_websocket import WebSocketStream
+from ifserver.worker.inbox import Inbox
+from ifserver.worker.lifespan import Lifespan
+from ifserver.worker.pull import Puller
+from ifserver.worker.waiting import pause, within
+
+__all__ = ["LedgerLike", "NoLedger", "Worker"]
+
+#: How long a cancelled application may take to clean up before it is abandoned.
+CANCEL_S: Final = 1.0
+#: How long nodes may take, at the end, to take what is still to be sent; and to end the last reads.
+FLUSH_S: Final = 2.0
+FLUSH_EVERY_S: Final = 0.005
+
+_log = logging.getLogger(__name__)
+
+
+class LedgerLike(Protocol):
+    """What this process holds, where its supervisor can see it (`ifserver.streams.ledger`)."""
+
+    def enter(self, reply_channel: str, attempt: int) -> int:
+        """Write a stream down; the slot. Raises IndexError when full."""
+
+    def clear(self, slot: int) -> None:
+        """Strike it out."""
+
+
+class NoLedger:
+    """Nobody watches over this process."""
+
+    def enter(self, reply_channel: str, attempt: int) -> int:
+        return 0
+
+    def clear(self, slot: int) -> None:
+        pass
+
+
+class Worker:
+    """Runs `application` for what it pulls. Everything happens on `loop`, which the nodes' reactor runs on.
+
+    Args:
+        supervisor: the process that watches over this one, named in every `Claim`.
+        loop: the running event loop.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        clusters: Clusters,
+        application: ASGIApplication,
+        ledger: LedgerLike,
+        supervisor: str,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.application = application
+        self.supervisor = supervisor
+        self.loop = loop
+        self.inbox = clusters.inbox
+        self.send: Callable[[str, bytes, Callable[[], None] | None], None] = clusters.send
+        self.max_websocket_message_bytes = settings.max_websocket_message_bytes
+        self._settings = settings
+        self._clusters = clusters
+        self._counters = clusters.counters
+        self._ledger = ledger
+        self._clock = clock
+        self._lifespan = Lifespan(application, clock, loop)
+        self.state = self._lifespan.state
+        self._streams: dict[str, Stream] = {}
+        #: Streams whose place a later attempt has taken, until their applications return.
+        self._superseded: set[Stream] = set()
+        #: Applications that run, those of them that have not begun to answer, and entries in the ledger.
+        self._running = 0
+        self._unanswered = 0
+        self._entries = 0
+        self._draining = False
+        self._idle: asyncio.Future[None] | None = None
+        self._inbox = Inbox(clusters.home, clusters.inbox, self._streams, clock, clusters.counters)
+        names, soon = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT), loop.call_soon
+        self._puller = Puller(
+            clusters.home_nodes, names, settings.pull_batch, self.free, self._open, clock, soon, clusters.counters
+        )
+
+    async def start(self) -> None:
+        """Start the application, then begin to receive. Does not if it is told to stop meanwhile.
+
+        Raises:
+            StartupFailed: the application says that it cannot.
+        """
+        await self._lifespan.startup()
+        if self._draining:
+            return
+        self._inbox.start()
+        self._puller.start()
+
+    async def stop(self, drain_timeout_s: float | None = None) -> None:
+        """Take nothing more, wait for the streams, cancel what is left, end the application, send the last messages."""
+        drain_s = self._settings.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+        end = self._clock.seconds() + drain_s
+        self._draining = True
+        pulls = self._puller.stop().asFuture(self.loop)
+        for stream in list(self._streams.values()):
+            stream.drain()
+        if not await self._within(max(drain_s, FLUSH_S), pulls):
+            _log.error("a node has not ended its last read")
+        await self._wait_until_idle(end - self._clock.seconds())
+        await self._cancel_all()
+        # No stream is left that could be told anything.
+        unread = self._inbox.stop().asFuture(self.loop)
+        await self._lifespan.shutdown(self._settings.shutdown_timeout_s)
+        await self._within(FLUSH_S, unread)
+        await self._flush()
+
+    def hold(self) -> None:
+        """Take nothing more until `resume`: whoever watches over this process stands still."""
+        self._puller.hold()
+
+    def resume(self) -> None:
+        """Take requests again."""
+        self._puller.release()
+
+    def free(self) -> int:
+        """How many more requests may be taken.
+
+        Entries of the ledger count as well as running applications: while a node takes nothing from us, what it has
+        not taken must not pile up.
+        """
+        settings = self._settings
+        held = self._running if self._running > self._entries else self._entries
+        return min(settings.concurrency - self._unanswered, settings.max_streams - held)
+
+    def lose(self, process: str) -> None:
+        """The interface server `process` is dead."""
+        for stream in list(self._streams.values()):
+            if channels.process_of(stream.reply_channel) == process:
+                stream.let_go()
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, for logs and metrics."""
+        return {
+            "streams": self._running,
+            "unanswered": self._unanswered,
+            "ledger": self._entries,
+            "free": self.free(),
+            "reads": self._puller.reads,
+        }
+
+    # What streams tell.
+
+    def began(self) -> None:
+        """A stream has begun to answer."""
+        self._unanswered -= 1
+        if self._puller.resting:
+            self._puller.resume()
+
+    def ended(self, stream: Stream) -> None:
+        """The application's coroutine has returned or raised."""
+        self._running -= 1
+        if not stream.answering:
+            self._unanswered -= 1
+        if self._streams.get(stream.identity) is stream:
+            del self._streams[stream.identity]
+        else:
+            self._superseded.discard(stream)
+        self._counters.add("streams_closed", 1, stream.KIND)
+        if self._puller.resting:
+            self._puller.resume()
+        if self._idle is not None and not self._running and not self._idle.done():
+            self._idle.set_result(None)
+
+    def told(self, slot: int) -> None:
+        """The server knows of the end of the stream that has this slot of the ledger."""
+        self._ledger.clear(slot)
+        self._entries -= 1
+        if self._puller.resting:
+            self._puller.resume()
+
+    # What is pulled.
+
+    def _open(self, requests: list[ToWorkers]) -> None:
+        fresh = [stream for stream in map(self._admit, requests) if stream is not None]
+        if fresh:
+            self._counters.add("messages_delivered", len(fresh))
+            # Behind the first step of each new task, and ahead of the flush that those steps have asked for.
+            self.loop.call_soon(self._claim, fresh)
+
+    def _admit(self, request: ToWorkers) -> Stream | None:
+        channel = request.reply_channel
+        try:
+            known = channels.node_of(channels.check(channel)) in self._clusters.nodes
+        except ValueError:
+            known = False
+        if not known:
+            self._counters.add("messages_dropped", label="undecodable")
+            _log.error("dropped a request: it is to be answered to %r, on a node that is not configured", channel[:200])
+            return None
+        identity = channels.identity(channel)
+        earlier = self._streams.get(identity)
+        if earlier is not None:
+            if earlier.attempt >= request.attempt:
+                self._counters.add("messages_dropped", label="gone")
+                return None
+            # The server has offered it again, to us: it listens to the earlier attempt no longer.
+            earlier.let_go()
+            self._superseded.add(self._streams.pop(identity))
+        stream = self._new(request)
+        if self._draining:
+            stream.drain()
+        if stream.phase is not LOST:
+            self._streams[identity] = stream
+            self._running += 1
+            self._unanswered += 1
+            self._counters.add("streams_opened", 1, stream.KIND)
+            stream.task = self.loop.create_task(stream.run())
+        return stream
+
+    def _new(self, request: ToWorkers) -> Stream:
+        try:
+            slot = self._ledger.enter(request.reply_channel, request.attempt)
+            self._entries += 1
+        except IndexError:
+            # Cannot be, since `free` counts the entries. It is served all the same: it has been taken.
+            _log.error("the ledger has no room for %s", request.reply_channel)
+            slot = -1
+        if isinstance(request, HttpRequest):
+            return HttpStream(self, request, slot)
+        return WebSocketStream(self, request, slot)
+
+    def _claim(self, fresh: list[Stream]) -> None:
+        """Claim those of the new streams that were not answered in whole by their first step."""
+        claims = 0
+        for stream in fresh:
+            if stream.phase is not DONE and stream.phase is not LOST:
+                stream.claim()
+                claims += 1
+        if claims:
+            self._counters.add("claims", claims)
+
+    # The end.
+
+    async def _within(self, seconds: float, what: asyncio.Future[None]) -> bool:
+        return await within(self._clock, self.loop, seconds, what)
+
+    async def _wait_until_idle(self, seconds: float) -> bool:
+        if not self._running:
+            return True
+        self._idle = self.loop.create_future()
+        return await self._within(seconds, self._idle)
+
+    async def _cancel_all(self) -> None:
+        left = [*self._streams.values(), *self._superseded]
+        if not left:
+            return
+        _log.warning("%d streams have not ended in time and are cancelled", len(left))
+        for stream in left:
+            stream.cancel()
+        await self._wait_until_idle(CANCEL_S)
+        for stream in [*self._streams.values(), *self._superseded]:
+            _log.error("%s: the application cannot be cancelled; it is abandoned", stream)
+            stream.release("stopped")
+
+    async def _flush(self) -> None:
+        end = self._clock.seconds() + FLUSH_S
+        while (waiting := self._clusters.waiting()) and self._clock.seconds() < end:
+            await pause(self._clock, self.loop, FLUSH_EVERY_S)
+        if waiting:
+            _log.error("%d messages could not be sent before the end", waiting)

@@ -1,0 +1,197 @@
+"""What the tests of the worker share: requests, a worker that the test plays, and an application that it plays too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ifserver.messages import (
+    Disconnect,
+    HttpRequest,
+    RequestBody,
+    ToWorkers,
+    WebSocketConnect,
+    WebSocketReceive,
+    decode_for_server,
+    decode_for_worker,
+    decode_request,
+    encode,
+)
+from ifserver.streams.window import MESSAGE_OVERHEAD
+from ifserver.worker.application import ASGIApplication
+from ifserver.worker.asgi import Stream
+from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.asgi_websocket import WebSocketStream
+
+SERVER = "!east.0123456789"
+CHANNEL = f"{SERVER}.1f"
+STREAM = "0123456789.1f"
+WORKER = "!east.k3v9x2aq7m"
+SUPERVISOR = "sssssssss0"
+SLOT = 736
+MAX_MESSAGE_BYTES = 1024 * 1024
+
+
+def http_request(**fields: Any) -> HttpRequest:
+    """A GET, but for `fields`."""
+    return HttpRequest(
+        **{
+            "reply_channel": CHANNEL,
+            "attempt": 0,
+            "deadline": 1e9,
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": "/ä b",
+            "raw_path": b"/%C3%A4%20b",
+            "query_string": b"x=%20",
+            "root_path": "",
+            "headers": [(b"host", b"here"), (b"accept", b"a"), (b"accept", b"b")],
+            "client": ("127.0.0.1", 4000),
+            "server": ("127.0.0.1", 8000),
+            "body": b"",
+            "more_body": False,
+            **fields,
+        }
+    )
+
+
+def websocket_connect(**fields: Any) -> WebSocketConnect:
+    """A handshake, but for `fields`."""
+    return WebSocketConnect(
+        **{
+            "reply_channel": CHANNEL,
+            "attempt": 0,
+            "deadline": 1e9,
+            "http_version": "1.1",
+            "scheme": "ws",
+            "path": "/chat",
+            "raw_path": b"/chat",
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"here")],
+            "client": ("127.0.0.1", 4000),
+            "server": ("/run/x.sock", None),
+            "subprotocols": ["chat.v2", "chat.v1"],
+            **fields,
+        }
+    )
+
+
+async def turns(count: int = 10) -> None:
+    """Let everything run that can, for as many turns of the loop as the longest chain in these tests needs."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class FakeHost:
+    """A worker with one stream. Keeps what the stream sends, decoded as the server would."""
+
+    inbox = WORKER
+    supervisor = SUPERVISOR
+    max_websocket_message_bytes = MAX_MESSAGE_BYTES
+
+    def __init__(self, application: ASGIApplication) -> None:
+        self.application = application
+        self.state: dict[str, Any] = {}
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.sent: list[Any] = []
+        #: For each last message that the node has not taken yet: what to call when it has.
+        self.untaken: list[Callable[[], None]] = []
+        self.begun = 0
+        self.has_ended = 0
+        self.slots_told: list[int] = []
+
+    def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None) -> None:
+        assert inbox == SERVER
+        self.sent.append(decode_for_server(payload))
+        if taken is not None:
+            self.untaken.append(taken)
+
+    def began(self) -> None:
+        self.begun += 1
+
+    def ended(self, stream: Stream) -> None:
+        self.has_ended += 1
+
+    def told(self, slot: int) -> None:
+        self.slots_told.append(slot)
+
+
+class Play:
+    """One stream of a `FakeHost` and its application. By default the test is the application: it calls `receive` and
+    `send`, and says when the application ends, and how."""
+
+    scope: dict[str, Any]
+    receive: Callable[[], Any]
+    send: Callable[[dict[str, Any]], Any]
+
+    def __init__(self, request: ToWorkers, application: ASGIApplication | None = None) -> None:
+        self.host = FakeHost(application or self._application)
+        request = decode_request(encode(request))
+        kind = HttpStream if isinstance(request, HttpRequest) else WebSocketStream
+        self.stream: Stream = kind(self.host, request, SLOT)  # type: ignore[arg-type]
+        self._end: asyncio.Future[None] = self.host.loop.create_future()
+        self._seq = 0
+
+    @classmethod
+    async def begin(cls, request: ToWorkers, application: ASGIApplication | None = None) -> Play:
+        """A play whose application has had its first turn."""
+        play = cls(request, application)
+        play.stream.task = play.host.loop.create_task(play.stream.run())
+        await turns(1)
+        return play
+
+    async def _application(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scope, self.receive, self.send = scope, receive, send
+        await self._end
+
+    @property
+    def sent(self) -> list[Any]:
+        return self.host.sent
+
+    def take_sent(self) -> list[Any]:
+        """What has been sent since the last time."""
+        sent, self.host.sent = self.host.sent, []
+        return sent
+
+    async def returns(self) -> None:
+        self._end.set_result(None)
+        await self.ended()
+
+    async def raises(self, error: BaseException) -> None:
+        self._end.set_exception(error)
+        await self.ended()
+
+    async def ended(self) -> None:
+        assert self.stream.task is not None
+        await self.stream.task
+        assert self.host.has_ended == 1
+
+    # The server.
+
+    def hear(self, message: Any) -> str | None:
+        return self.stream.arrived(decode_for_worker(encode(message)))  # type: ignore[arg-type]
+
+    def _next(self) -> int:
+        self._seq += 1
+        return self._seq - 1
+
+    def body(self, body: bytes, more: bool) -> str | None:
+        return self.hear(RequestBody(STREAM, 0, self._next(), body, more))
+
+    def message(self, text: str | None = None, data: bytes | None = None) -> str | None:
+        return self.hear(WebSocketReceive(STREAM, 0, self._next(), text, data))
+
+    def leave(self, code: int = 0, reason: str = "") -> str | None:
+        return self.hear(Disconnect(STREAM, 0, self._next(), code, reason))
+
+    def let_everything_through(self) -> None:
+        """As a server that has written all to its client."""
+        self.stream.consumed(2**40)
+
+
+def units(*sizes: int) -> int:
+    """What messages with payloads of `sizes` cost a window."""
+    return sum(sizes) + MESSAGE_OVERHEAD * len(sizes)

@@ -1,0 +1,215 @@
+"""Finding the application. `check` is called in a process of its own: it forks, and here there are threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ifserver.errors import ConfigurationError
+from ifserver.worker.application import load
+from tests.test_processes import ROOT
+
+#: Module -> its text.
+MODULES = {
+    "good_site/__init__.py": "",
+    "good_site/asgi.py": (
+        "async def application(scope, receive, send): pass\nclass box:\n    app = application\nvalue = 5\n"
+    ),
+    "raises_site.py": "x = 1\n\nraise ValueError('first line\\nsecond line')\n",
+    "raises_deep_site.py": "import raises_site\n",
+    "silent_site.py": "raise ValueError\n",
+    "long_site.py": "raise ValueError('x' * 5000)\n",
+    "syntax_site.py": "x = 1\ndef broken(:\n",
+    "misses_site.py": "import time\nimport a_module_that_is_not_installed\n",
+    "exits_site.py": "import sys\nsys.exit('bye')\n",
+    "interrupts_site.py": "raise KeyboardInterrupt\n",
+    "vanishes_site.py": "import os\nos._exit(3)\n",
+    "killed_site.py": "import os\nos.kill(os.getpid(), 9)\n",
+    "prints_site.py": "print('importing', end='')\nasync def application(scope, receive, send): pass\n",
+    "leaves_site.py": (
+        "import os\nif not os.fork():\n    os.read(int(os.environ['UNTIL']), 1)\n    os._exit(0)\n"
+        "async def application(scope, receive, send): pass\n"
+    ),
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with `MODULES`, of which none is imported before or behind the test."""
+    for name, text in MODULES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if "_site" in name:
+            del sys.modules[name]
+
+
+def problem(application: str, folder: Path) -> str:
+    with pytest.raises(ConfigurationError) as error:
+        load(application, str(folder))
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_an_application_that_is_there(site: Path) -> None:
+    application = load("good_site.asgi:application", str(site))
+    assert application.__module__ == "good_site.asgi"
+    assert load("good_site.asgi:box.app", str(site)) is application
+
+
+def test_its_folder_is_first_once(site: Path) -> None:
+    load("good_site.asgi:application", str(site))
+    load("good_site.asgi:application", str(site))
+    assert sys.path[0] == str(site)
+    assert sys.path.count(str(site)) == 1
+
+
+def test_a_relative_folder_is_told_and_entered_as_an_absolute_one(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(site)
+    load("good_site.asgi:application", ".")
+    assert sys.path[0] == str(site)
+
+
+@pytest.mark.parametrize("application", ["good_site.asgi", "good_site.asgi:", ":application", "good site:a", "a:b:c"])
+def test_what_is_of_another_form(application: str, site: Path) -> None:
+    assert "expected MODULE:ATTRIBUTE" in problem(application, site)
+
+
+def test_a_folder_that_is_none(site: Path) -> None:
+    missing = site / "missing"
+    assert problem("good_site.asgi:application", missing) == f"worker.app_dir: no such folder: {missing}"
+    assert str(missing) not in sys.path
+
+
+@pytest.mark.parametrize("module", ["missing_site", "good_site.missing", "missing_site.asgi"])
+def test_a_module_that_is_not_there(module: str, site: Path) -> None:
+    missing = "missing_site" if module.startswith("missing") else module
+    assert problem(f"{module}:application", site) == (
+        f"application '{module}:application': No module named '{missing}' (looked in {site} first)"
+    )
+
+
+def test_a_module_that_imports_what_is_not_there_is_told_by_its_line(site: Path) -> None:
+    assert problem("misses_site:application", site) == (
+        "application 'misses_site:application': ModuleNotFoundError: No module named "
+        f"'a_module_that_is_not_installed' ({site}/misses_site.py:2)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("application", "owner", "attribute"),
+    [
+        ("good_site.asgi:app", "good_site.asgi", "app"),
+        ("good_site.asgi:box.no.app", "good_site.asgi.box", "no"),
+        ("good_site.asgi:application.app", "good_site.asgi.application", "app"),
+    ],
+)
+def test_an_attribute_that_is_not_there(application: str, owner: str, attribute: str, site: Path) -> None:
+    assert problem(application, site) == f"application '{application}': {owner} has no attribute '{attribute}'"
+
+
+def test_an_attribute_that_cannot_be_called(site: Path) -> None:
+    assert problem("good_site.asgi:value", site).endswith("not callable, but of type int")
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("raises_site", "ValueError: first line second line ({}/raises_site.py:3)"),
+        ("raises_deep_site", "ValueError: first line second line ({}/raises_site.py:3)"),
+        ("silent_site", "ValueError ({}/silent_site.py:1)"),
+        ("exits_site", "SystemExit: bye ({}/exits_site.py:2)"),
+    ],
+)
+def test_an_import_that_fails_is_told_by_file_and_line(module: str, expected: str, site: Path) -> None:
+    assert problem(f"{module}:a", site) == f"application '{module}:a': {expected.format(site)}"
+
+
+def test_a_syntax_error_is_told_by_its_own_line(site: Path) -> None:
+    text = problem("syntax_site:a", site)
+    assert "SyntaxError: " in text
+    assert text.endswith(f"({site}/syntax_site.py:2)")
+
+
+def test_a_very_long_text_is_cut(site: Path) -> None:
+    text = problem("long_site:a", site)
+    assert "x" * 300 in text
+    assert len(text) < 700
+
+
+def test_what_the_import_raised_is_kept_for_the_traceback(site: Path) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load("raises_site:a", str(site))
+    assert isinstance(error.value.__cause__, ValueError)
+
+
+CHECK = """
+import json, sys
+from ifserver.worker.application import check
+print(json.dumps([check(each, sys.argv[1]) for each in sys.argv[2:]]))
+assert not [name for name in sys.modules if name.endswith("_site")], "application code was run in the caller's process"
+"""
+
+
+def checked(folder: Path, *applications: str) -> tuple[list[str | None], str]:
+    """What `check` says of each application, and what was printed before."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(folder), *applications],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={"PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.stderr == ""
+    printed, _, answer = done.stdout.rpartition("[")
+    answers: list[str | None] = json.loads(f"[{answer}")
+    return answers, printed
+
+
+def test_check_says_in_one_line_what_is_wrong_and_runs_nothing_in_this_process(site: Path) -> None:
+    expected = {
+        "good_site.asgi:application": None,
+        "prints_site:application": None,
+        "nothing": "application 'nothing': expected MODULE:ATTRIBUTE, for example mysite.asgi:application",
+        "raises_site:a": f"application 'raises_site:a': ValueError: first line second line ({site}/raises_site.py:3)",
+        "exits_site:a": f"application 'exits_site:a': SystemExit: bye ({site}/exits_site.py:2)",
+        "interrupts_site:a": "application 'interrupts_site:a': KeyboardInterrupt while importing it",
+        "vanishes_site:a": "application 'vanishes_site:a': the process that imported it exited with status 3",
+        "killed_site:a": "application 'killed_site:a': the process that imported it was ended by signal 9",
+    }
+    answers, printed = checked(site, *expected)
+    assert dict(zip(expected, answers, strict=True)) == expected
+    assert printed == "importing"
+
+
+def test_check_does_not_wait_for_a_process_that_the_application_has_left_behind(site: Path) -> None:
+    # Its standard output must not be ours, or whoever reads that would wait.
+    text = (
+        f"import ifserver.worker.application as a; raise SystemExit(a.check('leaves_site:application', {str(site)!r}))"
+    )
+    until, over = os.pipe()
+    try:
+        subprocess.run(
+            [sys.executable, "-c", text],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=30,
+            pass_fds=[until],
+            env={"PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1", "UNTIL": str(until)},
+        )
+    finally:
+        os.close(over)
+        os.close(until)

@@ -1,0 +1,391 @@
+"""Taking requests, from nodes in memory, with a clock and turns of a loop that the test makes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+
+from ifserver.errors import NodeRefused, NodeUnreachable
+from ifserver.layers.base import Limits, Pulled
+from ifserver.layers.memory import MemoryNode
+from ifserver.messages import ToWorkers, encode
+from ifserver.metrics import Counters
+from ifserver.worker.pull import RETRY_MAX_S, RETRY_S, ROUND_WAIT_S, WAIT_S, Puller
+from tests.worker.stage import http_request
+
+LIMITS = Limits(1000, 600.0)
+A, B = "http.request", "websocket.connect"
+
+
+class Node(MemoryNode):
+    """Notes what it was asked, and fails as often as it was told to."""
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        super().__init__(name, LIMITS, LIMITS, clock, "epoch")
+        self.asked: list[tuple[tuple[str, ...], int, float]] = []
+        self.failures: list[Exception] = []
+
+    def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
+        self.asked.append((tuple(names), count, wait_s))
+        if self.failures:
+            return fail(self.failures.pop(0))
+        return super().pull(names, count, wait_s)
+
+
+class Stage:
+    """A puller with `slots` slots: each request that it brings takes one until `finish`."""
+
+    def __init__(self, nodes: int = 1, slots: int = 10, batch: int = 4, names: Sequence[str] = (A, B)) -> None:
+        self.clock = Clock()
+        self.nodes = [Node(f"n{number}", self.clock) for number in range(nodes)]
+        for node in self.nodes:
+            node.start()
+        self.slots = slots
+        self.taken: list[str] = []
+        self.finished = 0
+        self.counters = Counters()
+        self._due: list[Callable[[], None]] = []
+        self.puller = Puller(
+            self.nodes, names, batch, self.free, self._opened, self.clock, self._due.append, self.counters
+        )
+
+    def free(self) -> int:
+        return self.slots - (len(self.taken) - self.finished)
+
+    def _opened(self, requests: list[ToWorkers]) -> None:
+        self.taken += [request.path for request in requests]
+        assert self.free() >= 0, "more were taken than there are slots"
+
+    def check(self) -> None:
+        waiting = sum(node.statistics()["pulls"] for node in self.nodes)
+        assert self.puller.reads == waiting
+        assert self.puller.asked <= self.free()
+
+    def turn(self) -> None:
+        """Until nothing is left to be done at once."""
+        while self._due:
+            due, self._due[:] = list(self._due), []
+            for call in due:
+                call()
+        self.check()
+
+    def push(self, node: int, *paths: str, name: str = A, deadline: float = 1e9) -> None:
+        payloads = [encode(http_request(path=path, deadline=deadline)) for path in paths]
+        self.nodes[node].push(name, payloads)
+
+    def finish(self, count: int = 1) -> None:
+        self.finished += count
+        if self.puller.resting:
+            self.puller.resume()
+        self.check()
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.turn()
+
+
+def fired(deferred: Deferred[None]) -> bool:
+    return bool(deferred.called)
+
+
+def test_what_waits_is_taken_in_order_and_no_more_at_once_than_a_batch() -> None:
+    stage = Stage()
+    stage.push(0, *"abcdef")
+    stage.puller.start()
+    assert stage.taken == list("abcd")
+    stage.turn()
+    assert stage.taken == list("abcdef")
+    assert [count for _, count, _ in stage.nodes[0].asked] == [4, 4, 4]
+
+
+def test_what_comes_is_taken_at_once() -> None:
+    stage = Stage()
+    stage.puller.start()
+    stage.push(0, "a")
+    assert stage.taken == ["a"]
+
+
+def test_the_next_read_leaves_a_turn_later() -> None:
+    stage = Stage()
+    stage.puller.start()
+    stage.push(0, "a")
+    assert stage.puller.reads == 0
+    stage.turn()
+    assert stage.puller.reads == 1
+
+
+def test_the_channel_that_comes_first_changes_with_every_read() -> None:
+    stage = Stage(batch=1)
+    stage.push(0, "a1", "a2", "a3", name=A)
+    stage.push(0, "b1", "b2", "b3", name=B)
+    stage.puller.start()
+    for _ in range(6):
+        stage.turn()
+    assert stage.taken == ["a1", "b1", "a2", "b2", "a3", "b3"]
+    assert [names for names, _, _ in stage.nodes[0].asked[:3]] == [(A, B), (B, A), (A, B)]
+
+
+def test_nodes_begin_with_different_channels() -> None:
+    stage = Stage(nodes=3)
+    stage.puller.start()
+    assert [node.asked[0][0] for node in stage.nodes] == [(A, B), (B, A), (A, B)]
+
+
+def test_a_read_asks_for_no_more_than_there_are_slots() -> None:
+    stage = Stage(slots=3)
+    stage.push(0, *"abcdef")
+    stage.puller.start()
+    stage.turn()
+    assert stage.taken == list("abc")
+    assert stage.puller.reads == 0
+    assert len(stage.puller.resting) == 1
+    stage.finish()
+    assert stage.taken == list("abcd")
+    stage.turn()
+    stage.finish(2)
+    stage.turn()
+    assert stage.taken == list("abcdef")
+
+
+def test_each_node_is_read_when_there_are_slots_for_all() -> None:
+    stage = Stage(nodes=3, slots=6)
+    stage.puller.start()
+    assert [node.asked for node in stage.nodes] == [[((A, B), 4, WAIT_S)], [((B, A), 1, WAIT_S)], [((A, B), 1, WAIT_S)]]
+
+
+def test_with_fewer_slots_than_nodes_the_reads_go_round() -> None:
+    stage = Stage(nodes=3, slots=1)
+    stage.puller.start()
+    order: list[int] = []
+    for _ in range(6):
+        (reading,) = [i for i, node in enumerate(stage.nodes) if node.statistics()["pulls"]]
+        assert stage.nodes[reading].asked[-1][1:] == (1, ROUND_WAIT_S)
+        order.append(reading)
+        stage.advance(ROUND_WAIT_S)
+    assert order == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_full_worker_that_gets_a_slot_reads_the_node_that_has_rested_longest() -> None:
+    stage = Stage(nodes=2, slots=1)
+    stage.push(0, "a0", "a1")
+    stage.push(1, "b0", "b1")
+    stage.puller.start()
+    for _ in range(4):
+        stage.turn()
+        stage.finish()
+    assert stage.taken == ["a0", "b0", "a1", "b1"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 12),
+    st.integers(1, 5),
+    st.lists(st.tuples(st.sampled_from(["push", "finish", "time", "turn"]), st.integers(0, 9)), max_size=60),
+)
+def test_slots_are_never_exceeded_and_nothing_is_left_lying(
+    nodes: int, slots: int, batch: int, steps: list[tuple[str, int]]
+) -> None:
+    stage = Stage(nodes, slots, batch)
+    stage.puller.start()
+    pushed: list[str] = []
+    for step, number in steps:
+        if step == "push":
+            paths = [str(len(pushed) + i) for i in range(number)]
+            pushed += paths
+            stage.push(number % nodes, *paths, name=random.choice((A, B)))
+        elif step == "finish":
+            stage.finish(min(number, len(stage.taken) - stage.finished))
+        elif step == "time":
+            stage.advance(number * 0.02)
+        else:
+            stage.turn()
+        stage.check()
+    for _ in range(10 * (len(pushed) + 1) * nodes):
+        stage.finish(len(stage.taken) - stage.finished)
+        stage.advance(ROUND_WAIT_S)
+    assert sorted(stage.taken) == sorted(pushed)
+
+
+def test_a_request_that_is_too_old_is_dropped_and_counted() -> None:
+    stage = Stage()
+    stage.clock.advance(100.0)
+    stage.push(0, "old", deadline=99.9)
+    stage.push(0, "just", deadline=100.0)
+    stage.puller.start()
+    assert stage.taken == ["just"]
+    assert stage.counters.value("messages_dropped", "expired") == 1
+
+
+def test_what_does_not_decode_is_dropped_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.nodes[0].push(A, [b"", b"\x02", b"\x01\x90"])
+    stage.push(0, "good")
+    stage.puller.start()
+    stage.turn()
+    stage.nodes[0].push(A, [b"nothing"])
+    stage.turn()
+    assert stage.taken == ["good"]
+    assert stage.counters.value("messages_dropped", "undecodable") == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "dropped a message from http.request of node n0: format version missing, expected 01"
+    ]
+
+
+def test_a_defect_of_ours_does_not_end_the_reading(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+
+    def broken(requests: list[ToWorkers]) -> None:
+        raise ValueError("a defect")
+
+    stage.puller._opened = broken
+    stage.push(0, "a")
+    stage.puller.start()
+    stage.puller._opened = stage._opened
+    stage.turn()
+    stage.push(0, "b")
+    assert stage.taken == ["b"]
+    assert "ValueError: a defect" in caplog.text
+
+
+# Nodes that fail.
+
+
+def test_a_node_that_is_not_there_is_read_when_it_is() -> None:
+    stage = Stage(nodes=2)
+    stage.nodes[1].stop()
+    stage.puller.start()
+    stage.turn()
+    stage.push(0, "a")
+    assert stage.taken == ["a"]
+    stage.nodes[1].start()
+    stage.turn()
+    stage.push(1, "b")
+    assert stage.taken == ["a", "b"]
+
+
+def test_a_node_that_fails_again_and_again_is_asked_more_and_more_seldom() -> None:
+    stage = Stage()
+    stage.nodes[0].failures = [NodeUnreachable("gone")] * 20
+    stage.puller.start()
+    times = []
+    while stage.nodes[0].failures:
+        before = len(stage.nodes[0].asked)
+        stage.turn()
+        if len(stage.nodes[0].asked) == before:
+            (call,) = stage.clock.getDelayedCalls()
+            times.append(call.getTime() - stage.clock.seconds())
+            stage.advance(times[-1])
+    assert len(stage.nodes[0].asked) <= 22
+    assert RETRY_S * 0.7 <= times[0] <= RETRY_S * 2 * 1.3
+    assert RETRY_MAX_S * 0.7 <= times[-1] <= RETRY_MAX_S * 1.3
+    stage.advance(RETRY_MAX_S * 1.3)
+    stage.push(0, "a")
+    assert stage.taken == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(NodeRefused("OOM"), "node n0 refuses to be read: OOM"), (ValueError("a defect"), "reading node n0 failed")],
+)
+def test_a_node_that_refuses_is_logged_and_asked_again_later(
+    error: Exception, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage()
+    stage.nodes[0].failures = [error]
+    stage.push(0, "a")
+    stage.puller.start()
+    stage.turn()
+    assert stage.taken == []
+    assert expected in caplog.text
+    stage.advance(RETRY_S * 1.3)
+    assert stage.taken == ["a"]
+
+
+# Holding and stopping.
+
+
+def test_nothing_is_taken_while_it_is_held() -> None:
+    stage = Stage(batch=1)
+    stage.puller.start()
+    stage.puller.hold()
+    stage.push(0, "a", "b")
+    assert stage.taken == ["a"], "the read was under way"
+    stage.turn()
+    stage.finish()
+    assert stage.taken == ["a"]
+    stage.puller.release()
+    assert stage.taken == ["a", "b"]
+
+
+def test_stop_ends_the_reads_that_wait_and_begins_no_other() -> None:
+    stage = Stage(nodes=2)
+    stage.puller.start()
+    stopped = stage.puller.stop()
+    assert fired(stopped)
+    stage.turn()
+    stage.push(0, "a")
+    stage.puller.resume()
+    stage.advance(10.0)
+    assert stage.taken == []
+    assert stage.clock.getDelayedCalls()[0].getTime() >= 600, "nothing but the node's own sweep"
+
+
+def test_what_the_last_read_brings_is_handed_on() -> None:
+    stage = Stage()
+    node = stage.nodes[0]
+    node.end_pulls = lambda: None  # type: ignore[method-assign]
+    stage.puller.start()
+    stopped = stage.puller.stop()
+    assert not fired(stopped)
+    stage.push(0, "a", "b")
+    assert stage.taken == ["a", "b"]
+    assert fired(stopped)
+    stage.turn()
+    assert stage.puller.reads == 0
+
+
+def test_the_last_read_ends_by_its_own_time() -> None:
+    stage = Stage()
+    stage.nodes[0].end_pulls = lambda: None  # type: ignore[method-assign]
+    stage.puller.start()
+    stopped = stage.puller.stop()
+    stage.advance(WAIT_S)
+    assert fired(stopped)
+
+
+@pytest.mark.parametrize("error", [NodeUnreachable("gone"), NodeRefused("OOM")])
+def test_stop_forgets_a_node_that_it_waits_for(error: Exception) -> None:
+    stage = Stage()
+    stage.nodes[0].failures = [error, error]
+    if isinstance(error, NodeUnreachable):
+        stage.nodes[0].stop()
+    stage.puller.start()
+    stage.turn()
+    assert fired(stage.puller.stop())
+    assert stage.clock.getDelayedCalls() == []
+    stage.nodes[0].start()
+    asked = len(stage.nodes[0].asked)
+    stage.advance(10.0)
+    assert len(stage.nodes[0].asked) == asked
+
+
+def test_stop_before_start_fires_at_once() -> None:
+    assert fired(Stage().puller.stop())
+
+
+def test_a_read_that_fails_while_it_stops_ends_it() -> None:
+    stage = Stage()
+    stage.nodes[0].end_pulls = lambda: None  # type: ignore[method-assign]
+    stage.puller.start()
+    stopped = stage.puller.stop()
+    stage.nodes[0].stop()
+    assert fired(stopped)
+    stage.advance(10.0)
+    assert len(stage.nodes[0].asked) == 1

@@ -1,0 +1,865 @@
+"""One worker on a real loop: what it takes, claims, holds and lets go. Node and clock are the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from ifserver import channels
+from ifserver.errors import ConfigurationError
+from ifserver.layers.base import Limits, Pulled
+from ifserver.layers.clusters import Clusters
+from ifserver.layers.memory import MemoryNode
+from ifserver.messages import (
+    Claim,
+    Disconnect,
+    Release,
+    RequestBody,
+    ResponseStart,
+    ToWorkers,
+    WebSocketAccept,
+    WebSocketClose,
+    WebSocketReceive,
+    Window,
+    decode_for_server,
+    encode,
+)
+from ifserver.metrics import Counters
+from ifserver.settings import WorkerSettings
+from ifserver.streams.ledger import Ledger
+from ifserver.worker.application import ASGIApplication
+from ifserver.worker.lifespan import StartupFailed
+from ifserver.worker.worker import NoLedger, Worker
+from tests.test_processes import run
+from tests.worker.stage import SERVER, SUPERVISOR, WORKER, http_request, turns, websocket_connect
+
+LIMITS = Limits(1000, 600.0)
+START = {"type": "http.response.start", "status": 200}
+BODY = {"type": "http.response.body", "body": b"hello"}
+
+
+class Application:
+    """What it does depends on the path. ``/wait`` waits until `go` is called."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.events: list[str] = []
+        self.waiting: list[asyncio.Future[None]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        self.paths.append(scope["path"])
+        try:
+            await getattr(self, scope["path"].strip("/"))(scope, receive, send)
+        except asyncio.CancelledError:
+            self.events.append("cancelled")
+            raise
+
+    async def _live(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["state"]["started"] = True
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.events.append("shutdown")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _until_told(self) -> None:
+        self.waiting.append(asyncio.get_running_loop().create_future())
+        await self.waiting[-1]
+
+    def go(self) -> None:
+        self.waiting.pop(0).set_result(None)
+
+    async def fast(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(START)
+        await send(BODY)
+
+    async def begun(self, scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send({**BODY, "more_body": True})
+        await self._until_told()
+        await send(BODY)
+
+    async def background(self, scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(BODY)
+        await self._until_told()
+        self.events.append("background done")
+
+    async def wait(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._until_told()
+        await send(START)
+        await send(BODY)
+
+    async def late(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._until_told()
+        await self.begun(scope, receive, send)
+
+    async def upload(self, scope: Any, receive: Any, send: Any) -> None:
+        event = await receive()
+        while event.get("more_body"):
+            event = await receive()
+        self.events.append(event["type"])
+        await send(START)
+        await send(BODY)
+
+    async def stubborn(self, scope: Any, receive: Any, send: Any) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        while not future.done():
+            try:
+                await asyncio.shield(future)
+            except asyncio.CancelledError:
+                self.events.append("minds no cancellation")
+
+    async def chat(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] != "websocket.disconnect":
+            await send({"type": "websocket.send", "text": event["text"]})
+        self.events.append(f"disconnect {event['code']}")
+
+
+class Stage:
+    """A worker on one node. Only inside `played`."""
+
+    def __init__(self, application: ASGIApplication | None = None, nodes: int = 1, **fields: Any) -> None:
+        self.clock = Clock()
+        self.loop = asyncio.get_running_loop()
+        self.nodes = [MemoryNode(name, LIMITS, LIMITS, self.clock, "e") for name in ("east", "west")[:nodes]]
+        self.node = self.nodes[0]
+        self.clusters = Clusters(
+            "k3v9x2aq7m", {"c": list(self.nodes)}, "c", self.clock, self.loop.call_soon, Counters()
+        )
+        self.clusters.start()
+        self.settings = WorkerSettings(application="a:b", **fields)
+        self.memory = bytearray(Ledger.size(self.settings.max_streams))
+        self.application = Application()
+        self.worker = Worker(
+            self.settings,
+            self.clusters,
+            application or self.application,
+            Ledger(self.memory, self.settings.max_streams),
+            SUPERVISOR,
+            self.clock,
+            self.loop,
+        )
+        self._heard: list[Any] = []
+
+    # The server.
+
+    def ask(self, *requests: ToWorkers) -> None:
+        self.node.push(channels.HTTP_REQUEST, [encode(request) for request in requests])
+
+    def connect(self, stream: str = "1f") -> None:
+        request = websocket_connect(reply_channel=f"{SERVER}.{stream}")
+        self.node.push(channels.WEBSOCKET_CONNECT, [encode(request)])
+
+    def tell(self, *messages: Any) -> None:
+        self.node.push(self.clusters.inbox, [encode(message) for message in messages])
+
+    def heard(self) -> list[Any]:
+        """What the server has been sent since the last time."""
+        answers: list[Pulled | None] = []
+        self.node.pull([SERVER], 1000, 0.0).addCallback(answers.append)
+        self.clock.advance(0.0)
+        (pulled,) = answers
+        return [decode_for_server(payload) for payload in pulled.payloads] if pulled is not None else []
+
+    @property
+    def ledger(self) -> list[tuple[str, int]]:
+        """As the supervisor reads it."""
+        return Ledger(self.memory, self.settings.max_streams).entries()
+
+    def count(self, name: str, label: str = "") -> int:
+        return self.clusters.counters.value(name, label)
+
+    async def advance(self, seconds: float, step: float = 0.05) -> None:
+        for _ in range(round(seconds / step)):
+            await turns()
+            self.clock.advance(step)
+        await turns()
+
+    async def stop(self, drain_timeout_s: float | None = None) -> None:
+        """Stop it, at whatever pace that needs."""
+        stopping = asyncio.ensure_future(self.worker.stop(drain_timeout_s))
+        for _ in range(1000):
+            if stopping.done():
+                break
+            await self.advance(0.05)
+        await stopping
+
+
+def get(path: str, stream: str = "1f", **fields: Any) -> ToWorkers:
+    return http_request(path=path, reply_channel=f"{SERVER}.{stream}", **fields)
+
+
+def played(act: Callable[[Stage], Awaitable[None]], **fields: Any) -> None:
+    """Run `act` with a worker that has started; it is stopped behind it, and then nothing may be left of it."""
+
+    async def main() -> None:
+        stage = Stage(**fields)
+        await stage.worker.start()
+        await turns()
+        await act(stage)
+        await stage.stop()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert stage.clusters.waiting() == 0
+        counts = stage.clusters.counters.statistics()
+        for kind in ("http", "websocket"):
+            assert counts.get(f"streams_opened{{{kind}}}") == counts.get(f"streams_closed{{{kind}}}")
+        assert stage.ledger == []
+        await stage.clusters.stop().asFuture(stage.loop)
+        assert stage.clock.getDelayedCalls() == []
+
+    run(main)
+
+
+def kinds(messages: list[Any]) -> list[type]:
+    return [type(message) for message in messages]
+
+
+def problems(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# Claims.
+
+
+def test_a_fast_whole_response_is_one_message_without_a_claim() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/fast", "1"), get("/fast", "2"))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart, ResponseStart]
+        assert stage.count("claims") == 0
+        assert stage.count("messages_delivered") == 2
+
+    played(act)
+
+
+def test_what_is_not_answered_at_once_is_claimed() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/wait", attempt=1))
+        await turns()
+        assert stage.heard() == [Claim("0123456789.1f", 1, WORKER, SUPERVISOR)]
+        stage.application.go()
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart]
+        assert stage.count("claims") == 1
+
+    played(act)
+
+
+def test_a_response_that_has_begun_is_claimed_so_that_its_server_knows_who_watches() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/begun"))
+        await turns()
+        assert sorted(kinds(stage.heard()), key=str) == [Claim, ResponseStart]
+        stage.application.go()
+
+    played(act)
+
+
+def test_a_websocket_is_claimed() -> None:
+    async def act(stage: Stage) -> None:
+        stage.connect()
+        await turns()
+        assert kinds(stage.heard()) == [WebSocketAccept, Claim]
+
+    played(act)
+
+
+def test_requests_of_two_nodes_in_one_turn_are_claimed_only_where_they_must() -> None:
+    async def act(stage: Stage) -> None:
+        for node, stream in zip(stage.nodes, "12", strict=True):
+            node.push(channels.HTTP_REQUEST, [encode(get("/fast", stream))])
+        await turns()
+        assert stage.count("claims") == 0
+
+    played(act, nodes=2)
+
+
+def test_answers_and_claims_of_one_turn_leave_as_one_push() -> None:
+    async def act(stage: Stage) -> None:
+        pushes = []
+        push = stage.node.push
+
+        def noting(channel: str, payloads: Any) -> Any:
+            pushes.append((channel, len(payloads)))
+            return push(channel, payloads)
+
+        stage.ask(get("/fast", "1"), get("/wait", "2"), get("/fast", "3"))
+        stage.node.push = noting  # type: ignore[method-assign]
+        await turns()
+        assert pushes == [(SERVER, 3)]
+        stage.application.go()
+
+    played(act)
+
+
+# The application.
+
+
+def test_every_stream_has_its_copy_of_the_state_of_the_lifespan() -> None:
+    scopes: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await Application()._live(scope, receive, send)
+            return
+        scopes.append(scope)
+        scope["state"]["mine"] = len(scopes)
+        await send(START)
+        await send(BODY)
+
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/", "1"), get("/", "2"))
+        await turns()
+        assert [scope["state"] for scope in scopes] == [
+            {"started": True, "mine": 1},
+            {"started": True, "mine": 2},
+        ]
+        assert stage.worker.state == {"started": True}
+
+    played(act, application=application)
+
+
+def test_nothing_is_taken_before_the_application_has_started() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await loaded
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def main() -> None:
+        nonlocal loaded
+        stage = Stage(application)
+        loaded = stage.loop.create_future()
+        starting = asyncio.ensure_future(stage.worker.start())
+        await stage.advance(1.0)
+        assert not starting.done()
+        assert stage.node.statistics()["pulls"] == 0
+        loaded.set_result(None)
+        await turns()
+        await starting
+        assert stage.node.statistics()["pulls"] == 2
+        await stage.stop()
+
+    loaded: asyncio.Future[None]
+    run(main)
+
+
+def test_an_application_that_cannot_start() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    async def main() -> None:
+        stage = Stage(application)
+        with pytest.raises(StartupFailed, match="no database"):
+            await stage.worker.start()
+        assert stage.node.statistics()["pulls"] == 0
+        await stage.stop()
+
+    run(main)
+
+
+def test_a_worker_that_is_told_to_stop_while_it_starts_takes_nothing() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        stage = Stage(application)
+        starting = asyncio.ensure_future(stage.worker.start())
+        await turns()
+        await stage.stop()
+        await starting
+        await turns()
+        assert stage.node.statistics()["pulls"] == 0
+        assert stage.worker.statistics()["reads"] == 0
+
+    run(main)
+
+
+# How much it takes.
+
+
+def test_no_more_is_taken_than_concurrency_allows() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(*(get("/wait", str(number)) for number in range(5)))
+        await turns()
+        assert stage.application.paths == ["/wait"] * 3
+        assert stage.worker.free() == 0
+        assert stage.worker.statistics() == {"streams": 3, "unanswered": 3, "ledger": 3, "free": 0, "reads": 0}
+        stage.application.go()
+        await turns()
+        assert len(stage.application.paths) == 4
+        for _ in range(4):
+            stage.application.go()
+            await turns()
+        assert len(stage.application.paths) == 5
+        assert stage.worker.free() == 3
+
+    played(act, concurrency=3)
+
+
+def test_those_that_have_begun_to_answer_keep_nobody_waiting_up_to_max_streams() -> None:
+    async def act(stage: Stage) -> None:
+        for number in range(5):
+            stage.connect(str(number))
+        await turns()
+        assert stage.worker.statistics()["streams"] == 4
+        assert stage.worker.free() == 0
+        stage.tell(Disconnect("0123456789.0", 0, 0, 1000, ""))
+        await turns()
+        assert stage.application.events == ["disconnect 1000"]
+        assert stage.worker.statistics()["streams"] == 4
+        assert kinds(stage.heard()).count(WebSocketAccept) == 5
+
+    played(act, concurrency=1, max_streams=4)
+
+
+def test_a_slot_is_free_as_soon_as_the_answer_has_begun() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/late", "1"), get("/fast", "2"))
+        await turns()
+        assert stage.application.paths == ["/late"]
+        stage.application.go()
+        await turns()
+        assert stage.application.paths == ["/late", "/fast"]
+        stage.application.go()
+
+    played(act, concurrency=1)
+
+
+def test_the_limit_on_messages_is_that_of_the_settings() -> None:
+    async def act(stage: Stage) -> None:
+        stage.connect()
+        await turns()
+        stage.heard()
+        stage.tell(WebSocketReceive("0123456789.1f", 0, 0, "four", None))
+        stage.tell(WebSocketReceive("0123456789.1f", 0, 1, "fives", None))
+        await turns()
+        sent, close = stage.heard()
+        assert (sent.text, close.code) == ("four", 1011)
+
+    played(act, max_websocket_message_bytes=4)
+
+
+def test_background_work_counts_against_max_streams_only() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(*(get("/background", str(number)) for number in range(3)))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart] * 2
+        assert stage.worker.statistics() == {"streams": 2, "unanswered": 0, "ledger": 0, "free": 0, "reads": 0}
+        stage.application.go()
+        await turns()
+        assert len(stage.application.paths) == 3
+        stage.application.go()
+        stage.application.go()
+
+    played(act, concurrency=1, max_streams=2)
+
+
+def test_what_no_node_has_taken_yet_counts_as_held() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/fast", "1"), get("/fast", "2"), get("/fast", "3"))
+        stage.worker.hold()
+        push = stage.node.push
+
+        def refusing(channel: str, payloads: Any) -> Any:
+            return push(channel, [])
+
+        stage.node.push = refusing  # type: ignore[method-assign]
+        stage.worker.resume()
+        await turns()
+        assert stage.application.paths == ["/fast"] * 2
+        assert stage.worker.statistics() == {"streams": 0, "unanswered": 0, "ledger": 2, "free": 0, "reads": 0}
+        assert len(stage.ledger) == 2
+        stage.node.push = push  # type: ignore[method-assign]
+        await stage.advance(0.1)
+        assert stage.application.paths == ["/fast"] * 3
+        assert stage.ledger == []
+
+    played(act, max_streams=2, pull_batch=1)
+
+
+def test_nothing_is_taken_while_it_is_held() -> None:
+    async def act(stage: Stage) -> None:
+        stage.worker.hold()
+        await stage.advance(1.5)
+        stage.ask(get("/fast"))
+        await turns()
+        assert stage.application.paths == []
+        stage.worker.resume()
+        await turns()
+        assert stage.application.paths == ["/fast"]
+
+    played(act)
+
+
+# The ledger.
+
+
+def test_the_ledger_names_what_is_held_until_the_node_has_the_end() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/wait", "1", attempt=1), get("/fast", "2"))
+        await turns(1)
+        assert stage.ledger == [(f"{SERVER}.1", 1), (f"{SERVER}.2", 0)], "it was written before anything was run"
+        await turns()
+        assert stage.ledger == [(f"{SERVER}.1", 1)]
+        stage.application.go()
+        await turns()
+        assert stage.ledger == []
+
+    played(act)
+
+
+def test_without_anybody_who_watches_there_is_no_ledger() -> None:
+    async def main() -> None:
+        stage = Stage()
+        stage.worker = Worker(
+            stage.settings, stage.clusters, stage.application, NoLedger(), "", stage.clock, stage.loop
+        )
+        await stage.worker.start()
+        stage.ask(get("/fast"))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart]
+        assert stage.worker.statistics()["ledger"] == 0
+        await stage.stop()
+
+    run(main)
+
+
+# Messages.
+
+
+def test_the_body_of_a_request_and_its_windows() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/upload", more_body=True))
+        await turns()
+        assert kinds(stage.heard()) == [Claim]
+        stage.tell(RequestBody("0123456789.1f", 0, 0, b"x" * 65536, True))
+        await turns()
+        assert kinds(stage.heard()) == [Window]
+        stage.tell(RequestBody("0123456789.1f", 0, 1, b"x", False))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart]
+        assert stage.application.events == ["http.request"]
+
+    played(act)
+
+
+def test_a_server_that_is_lost_takes_its_streams_with_it() -> None:
+    async def act(stage: Stage) -> None:
+        other = "!east.9876543210.1"
+        stage.connect("1")
+        stage.node.push(channels.WEBSOCKET_CONNECT, [encode(websocket_connect(reply_channel=other))])
+        await turns()
+        stage.worker.lose("0123456789")
+        await turns()
+        assert stage.application.events == ["disconnect 1006"]
+        assert stage.ledger == [(other, 0)]
+
+    played(act)
+
+
+def test_a_later_attempt_takes_the_place_of_an_earlier_one() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/wait"))
+        await turns()
+        stage.ask(get("/wait", attempt=1))
+        await turns()
+        assert [message.attempt for message in stage.heard()] == [0, 1]
+        assert stage.ledger == [(f"{SERVER}.1f", 1)]
+        stage.application.go()
+        await turns()
+        assert stage.heard() == [], "nobody listens to the first"
+        assert stage.worker.statistics()["streams"] == 1
+        stage.application.go()
+        await turns()
+        (start,) = stage.heard()
+        assert (type(start), start.attempt) == (ResponseStart, 1)
+
+    played(act)
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_an_attempt_that_comes_twice_or_too_late_is_dropped(attempt: int) -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/wait", attempt=1))
+        await turns()
+        stage.ask(get("/wait", attempt=attempt))
+        await turns()
+        assert len(stage.application.paths) == 1
+        assert stage.count("messages_dropped", "gone") == 1
+        stage.application.go()
+
+    played(act)
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [
+        "!north.0123456789.1",
+        "north",
+        "",
+        "!east.short.1",
+        "!east.0123456789.1\n",
+        "!east.0123456789." + "1" * 300,
+        "ä.b",
+    ],
+)
+def test_a_request_that_nobody_could_be_answered_is_dropped_and_the_reading_goes_on(
+    channel: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(http_request(path="/fast", reply_channel=channel), get("/fast"))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart]
+        assert stage.count("messages_dropped", "undecodable") == 1
+
+    played(act)
+    assert len(problems(caplog)) == 1
+
+
+def test_a_ledger_that_is_full_does_not_stop_a_request_that_was_taken(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        stage = Stage()
+        ledger = Ledger(bytearray(Ledger.size(0)), 0)
+        stage.worker = Worker(
+            stage.settings, stage.clusters, stage.application, ledger, SUPERVISOR, stage.clock, stage.loop
+        )
+        await stage.worker.start()
+        stage.ask(get("/fast"))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart]
+        await stage.stop()
+
+    run(main)
+    assert problems(caplog) == [f"the ledger has no room for {SERVER}.1f"]
+
+
+# The end.
+
+
+def test_a_drain_waits_for_exchanges_and_background_work(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/wait", "1"), get("/background", "2"))
+        await turns()
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await stage.advance(4.0)
+        stage.ask(get("/fast", "3"))
+        await stage.advance(0.5)
+        assert "/fast" not in stage.application.paths, "it takes nothing more"
+        assert not stopping.done()
+        stage.application.go()
+        stage.application.go()
+        await turns()
+        await stage.advance(0.1)
+        await stopping
+        assert stage.application.events == ["background done", "shutdown"]
+        assert kinds(stage.heard()) == [ResponseStart, Claim, ResponseStart]
+        assert stage.node.withdraw(channels.HTTP_REQUEST, encode(get("/fast", "3"))).result
+
+    played(act)
+    assert problems(caplog) == []
+
+
+def test_a_drain_closes_websockets_with_1012_at_once() -> None:
+    async def act(stage: Stage) -> None:
+        stage.connect()
+        await turns()
+        stage.heard()
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await turns()
+        (close,) = stage.heard()
+        assert (type(close), close.code) == (WebSocketClose, 1012)
+        await turns()
+        assert stage.application.events == ["disconnect 1012", "shutdown"]
+        await stopping
+
+    played(act)
+
+
+def test_what_has_not_ended_in_time_is_cancelled_and_told_as_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/wait", "1"), get("/begun", "2"))
+        await turns()
+        stage.heard()
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await stage.advance(4.9)
+        assert stage.application.events == []
+        await stage.advance(0.2)
+        await stopping
+        assert stage.application.events == ["cancelled", "cancelled", "shutdown"]
+        assert stage.heard() == [
+            Release("0123456789.1", 0, WORKER, "stopped", 0),
+            Release("0123456789.2", 0, WORKER, "stopped", 0),
+        ]
+
+    played(act)
+    assert problems(caplog) == ["2 streams have not ended in time and are cancelled"]
+
+
+def test_one_that_minds_no_cancellation_is_abandoned_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/stubborn"))
+        await turns()
+        stage.heard()
+        stopping = asyncio.ensure_future(stage.worker.stop(1.0))
+        await stage.advance(2.1)
+        await stopping
+        assert stage.application.events == ["minds no cancellation", "shutdown"]
+        assert stage.heard() == [Release("0123456789.1f", 0, WORKER, "stopped", 0)]
+        assert stage.ledger == []
+        stage.application.go()
+        await turns()
+
+    played(act)
+    assert "cannot be cancelled; it is abandoned" in problems(caplog)[-1]
+
+
+def test_a_superseded_one_is_cancelled_too() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/wait"))
+        await turns()
+        stage.ask(get("/wait", attempt=1))
+        await turns()
+        stage.heard()
+        await stage.stop(0.0)
+        assert stage.application.events == ["cancelled", "cancelled", "shutdown"]
+        assert stage.heard() == [Release("0123456789.1f", 1, WORKER, "stopped", 0)]
+
+    played(act)
+
+
+def test_what_the_last_read_brings_is_served_or_handed_back() -> None:
+    async def act(stage: Stage) -> None:
+        stage.node.end_pulls = lambda: None  # type: ignore[method-assign]
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await turns()
+        stage.ask(get("/wait", "1"))
+        await turns()
+        await stage.advance(0.5)
+        assert stage.application.paths == ["/wait"]
+        assert not stopping.done()
+        stage.application.go()
+        await stage.advance(1.1)
+        await stopping
+        assert kinds(stage.heard()) == [Claim, ResponseStart]
+
+    played(act)
+
+
+def test_a_handshake_that_the_last_read_brings_is_handed_back_before_the_application_sees_it() -> None:
+    async def act(stage: Stage) -> None:
+        stage.node.end_pulls = lambda: None  # type: ignore[method-assign]
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await turns()
+        stage.connect()
+        await turns()
+        assert stage.heard() == [Release("0123456789.1f", 0, WORKER, "stopped", 0)]
+        assert stage.application.paths == []
+        assert stage.worker.statistics()["streams"] == 0
+        assert stage.count("messages_delivered") == 1
+        await stage.advance(1.1)
+        await stopping
+
+    played(act)
+
+
+def test_so_is_a_later_attempt_and_the_earlier_one_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(stage: Stage) -> None:
+        stage.node.end_pulls = lambda: None  # type: ignore[method-assign]
+        stage.connect()
+        await turns()
+        stage.heard()
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await turns(1)
+        assert stage.application.events == [], "it has not heard of its end yet"
+        stage.node.push(channels.WEBSOCKET_CONNECT, [encode(websocket_connect(attempt=1))])
+        await turns()
+        assert stage.heard()[-1] == Release("0123456789.1f", 1, WORKER, "stopped", 0)
+        await stage.advance(1.1)
+        await stopping
+        assert stage.application.paths == ["/chat"]
+
+    played(act)
+    assert problems(caplog) == []
+
+
+def test_streams_still_hear_their_server_while_they_drain() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/upload", more_body=True))
+        await turns()
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await stage.advance(1.0)
+        stage.tell(RequestBody("0123456789.1f", 0, 0, b"x", False))
+        await stage.advance(0.1)
+        await stopping
+        assert kinds(stage.heard()) == [Claim, ResponseStart]
+
+    played(act)
+
+
+def test_the_end_waits_until_the_node_has_all() -> None:
+    async def act(stage: Stage) -> None:
+        push, full = stage.node.push, True
+
+        def refusing(channel: str, payloads: Any) -> Any:
+            return push(channel, [] if full else payloads)
+
+        stage.node.push = refusing  # type: ignore[method-assign]
+        push(channels.HTTP_REQUEST, [encode(get("/fast"))])
+        await turns()
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await stage.advance(1.0)
+        assert not stopping.done()
+        full = False
+        await stage.advance(1.5)
+        await stopping
+        assert kinds(stage.heard()) == [ResponseStart]
+
+    played(act)
+
+
+def test_the_end_does_not_wait_for_ever_for_a_node(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        stage = Stage()
+        await stage.worker.start()
+        push = stage.node.push
+        stage.node.push = lambda channel, payloads: push(channel, [])  # type: ignore[method-assign]
+        push(channels.HTTP_REQUEST, [encode(get("/fast"))])
+        await turns()
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await stage.advance(2.2)
+        await stopping
+        assert len(stage.ledger) == 1, "its supervisor will tell"
+
+    run(main)
+    assert problems(caplog) == ["1 messages could not be sent before the end"]
+
+
+def test_an_idle_worker_stops_at_once() -> None:
+    async def act(stage: Stage) -> None:
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await turns(30)
+        assert stopping.done()
+
+    played(act)
+
+
+def test_settings_that_would_hold_nothing_are_refused() -> None:
+    with pytest.raises(ConfigurationError):
+        WorkerSettings(application="a:b", max_streams=0)
