@@ -1,0 +1,368 @@
+"""The worker processes: as many as were asked for, replaced when they end, and spoken for when they have died.
+
+The supervisor runs no application code. Each child keeps a ledger of the streams that it holds, in memory that it
+shares with its supervisor. When a child has ended, for whatever reason, a `Release` goes out for every stream that is
+still in its ledger, before anything else is done. So a ``kill -9`` is told in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import os
+import random
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from twisted.internet.defer import Deferred
+
+from ifserver import channels, processes
+from ifserver.clock import Clock, Timer
+from ifserver.messages import Release, encode
+from ifserver.processes import Child, Launch
+from ifserver.settings import LayerSettings, WorkerSettings
+from ifserver.streams.ledger import Ledger
+
+__all__ = ["Sender", "Spawn", "Supervisor"]
+
+#: What a worker is given beyond the time that its settings allow, before it is killed: for Python's own shutdown.
+_GRACE_S: Final = 2.0
+#: How long a child that must be replaced before it was ready may take to end: it holds no stream.
+_STARTING_GRACE_S: Final = 1.0
+#: How long the end of the supervisor waits for the nodes to take the last Releases.
+_FLUSH_S: Final = 2.0
+_FLUSH_POLL_S: Final = 0.01
+#: How long it waits for killed children. One that the kernel cannot end hangs in a device, and we do not hang with it.
+_KILL_S: Final = 5.0
+#: Delays are spread by this much, so that many workers that crash together do not all start together.
+_JITTER: Final = (0.7, 1.3)
+
+_log = logging.getLogger(__name__)
+
+
+class Sender(Protocol):
+    """What is needed of `ifserver.layers.clusters.Clusters`."""
+
+    process: str
+
+    def send(self, inbox: str, payload: bytes) -> None:
+        """Send to an inbox, wherever its home is; raises `ChannelNameError` for a node that is not configured."""
+
+    def waiting(self) -> int:
+        """Messages that no node has taken yet."""
+
+
+class Spawn(Protocol):
+    """`ifserver.processes.spawn`, or what tests put in its place."""
+
+    def __call__(
+        self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], ended: Callable[[], None], /
+    ) -> Child: ...
+
+
+class _State(enum.Enum):
+    RUNNING = "running"
+    #: The workers have been told to end.
+    ENDING = "ending"
+    #: They are gone, and the nodes are being told.
+    FLUSHING = "flushing"
+    STOPPED = "stopped"
+
+
+class _Worker:
+    """One child, from its start until it has been waited for."""
+
+    __slots__ = ("child", "ledger", "place", "ready_at", "stale", "started_at", "timer")
+
+    child: Child
+
+    def __init__(self, place: _Place, ledger: Ledger, now: float) -> None:
+        #: The place that it fills; None once it is told to end and another fills that place.
+        self.place: _Place | None = place
+        self.ledger = ledger
+        self.started_at = now
+        #: When it said that it is ready; None before that.
+        self.ready_at: float | None = None
+        #: Whether it was told to end before it was ready, and its place waits for it.
+        self.stale = False
+        #: When it will be killed; None until it is told to end.
+        self.timer: Timer | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.ready_at is not None
+
+
+class _Place:
+    """Where one worker is wanted: it has one, or a timer that will start one."""
+
+    __slots__ = ("crashes", "timer", "worker")
+
+    def __init__(self) -> None:
+        self.worker: _Worker | None = None
+        self.timer: Timer | None = None
+        self.crashes = 0
+
+
+class Supervisor:
+    """Keeps worker processes running, from `start` to `stop`.
+
+    Args:
+        loop: the loop of the reactor; children are heard on it.
+        ready: is called once, when the first workers are all ready.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        layer: LayerSettings,
+        clusters: Sender,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        log_level: str,
+        ready: Callable[[], None],
+        spawn: Spawn = processes.spawn,
+    ) -> None:
+        self._settings = settings
+        self._layer = layer
+        self._clusters = clusters
+        self._clock = clock
+        self._loop = loop
+        self._log_level = log_level
+        self._announce: Callable[[], None] | None = ready
+        self._spawn = spawn
+        self._state = _State.RUNNING
+        self._places = [_Place() for _ in range(settings.processes or len(os.sched_getaffinity(0)))]
+        self._workers: set[_Worker] = set()
+        #: When the end of the supervisor stops waiting for what it waits for.
+        self._timer: Timer | None = None
+        self._waiters: list[Deferred[None]] = []
+        self._started = self._ended = self._released = 0
+
+    def start(self) -> None:
+        """Start the workers."""
+        for place in self._places:
+            self._fill(place)
+
+    def restart(self) -> None:
+        """Replace every worker: the new ones start at once, and the old ones end when their streams have.
+
+        May be called again at any time: at most one worker of each place is starting.
+        """
+        if self._state is not _State.RUNNING:
+            return
+        for place in self._places:
+            place.crashes = 0
+            worker = place.worker
+            if worker is None:
+                self._fill(place)
+            elif worker.ready:
+                self._end(worker, self._patience_s())
+                self._retire(worker, place)
+            elif not worker.stale:
+                worker.stale = True
+                self._end(worker, _STARTING_GRACE_S)
+
+    def stop(self) -> Deferred[None]:
+        """Tell all workers to end, and kill those that have not in `drain_timeout_s` + `shutdown_timeout_s` + 2 s.
+
+        Fires when all are gone and the nodes have taken what there was to tell, or have not within 2 s.
+        """
+        if self._state is _State.RUNNING:
+            self._state = _State.ENDING
+            self._close_places()
+            for worker in self._workers:
+                if worker.timer is None:
+                    self._end(worker, self._patience_s())
+            self._timer = self._clock.callLater(self._patience_s() + _KILL_S, self._give_up)
+            self._look_whether_gone()
+        stopped: Deferred[None] = Deferred()
+        if self._state is _State.STOPPED:
+            stopped.callback(None)
+        else:
+            self._waiters.append(stopped)
+        return stopped
+
+    def stop_now(self) -> Deferred[None]:
+        """As `stop`, but kill the workers at once. Also while `stop` waits for them."""
+        for worker in self._workers:
+            worker.child.kill()
+        stopped = self.stop()
+        if self._state is _State.ENDING:
+            self._set_timer(_KILL_S, self._give_up)
+        return stopped
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, for logs and metrics."""
+        current = [worker for worker in self._workers if worker.place is not None]
+        return {
+            "workers_ready": sum(worker.ready for worker in current),
+            "workers_starting": sum(not worker.ready for worker in current),
+            "workers_draining": len(self._workers) - len(current),
+            "workers_started": self._started,
+            "workers_ended": self._ended,
+            "streams_released": self._released,
+        }
+
+    # Starting.
+
+    def _fill(self, place: _Place) -> None:
+        """Start a worker in `place`, or try again later."""
+        _cancel(place.timer)
+        place.timer = None
+        try:
+            place.worker = self._start(place)
+        except OSError as error:
+            delay = self._delay(place)
+            _log.error("cannot start a worker: %s; trying again in %.1f s", str(error), delay)
+            place.timer = self._clock.callLater(delay, self._fill, place)
+
+    def _start(self, place: _Place) -> _Worker:
+        ledger, fd = processes.create_ledger(self._settings.max_streams)
+        worker = _Worker(place, ledger, self._clock.seconds())
+        launch = Launch(
+            role="worker",
+            parent=os.getpid(),
+            layer=self._layer,
+            worker=self._settings,
+            supervisor=self._clusters.process,
+            ledger_fd=fd,
+            log_level=self._log_level,
+        )
+        try:
+            worker.child = self._spawn(
+                launch, self._loop, lambda: self._worker_ready(worker), lambda: self._worker_ended(worker)
+            )
+        finally:
+            os.close(fd)
+        self._workers.add(worker)
+        self._started += 1
+        return worker
+
+    def _worker_ready(self, worker: _Worker) -> None:
+        worker.ready_at = self._clock.seconds()
+        _log.info("worker %d is ready after %.1f s", worker.child.pid, worker.ready_at - worker.started_at)
+        if self._state is not _State.RUNNING or worker.place is None:
+            return
+        if worker.stale:
+            # It was ready before it heard that it must end, so it may hold streams and is drained as others are.
+            self._set_deadline(worker, self._patience_s())
+            self._retire(worker, worker.place)
+        elif self._announce is not None and all(p.worker is not None and p.worker.ready for p in self._places):
+            announce, self._announce = self._announce, None
+            announce()
+
+    # Ending.
+
+    def _retire(self, worker: _Worker, place: _Place) -> None:
+        """Fill the place of `worker`, which has been told to end."""
+        worker.place = None
+        self._fill(place)
+
+    def _end(self, worker: _Worker, patience_s: float) -> None:
+        worker.child.terminate()
+        self._set_deadline(worker, patience_s)
+
+    def _set_deadline(self, worker: _Worker, patience_s: float) -> None:
+        _cancel(worker.timer)
+        worker.timer = self._clock.callLater(patience_s, self._kill, worker, patience_s)
+
+    def _kill(self, worker: _Worker, patience_s: float) -> None:
+        _log.warning("worker %d has not ended within %.1f s and is killed", worker.child.pid, patience_s)
+        worker.child.kill()
+
+    def _patience_s(self) -> float:
+        return self._settings.drain_timeout_s + self._settings.shutdown_timeout_s + _GRACE_S
+
+    def _worker_ended(self, worker: _Worker) -> None:
+        released = self._release(worker)
+        self._workers.discard(worker)
+        self._ended += 1
+        _cancel(worker.timer)
+        what = f"worker {worker.child.pid} has ended: {worker.child.ending}"
+        if released:
+            what += f"; {released} streams released"
+        place = worker.place
+        if place is not None and self._state is _State.RUNNING:
+            place.worker = None
+            self._replace(place, worker, what)
+        else:
+            _log.info("%s", what)
+            self._look_whether_gone()
+
+    def _replace(self, place: _Place, worker: _Worker, what: str) -> None:
+        lived_s = 0.0 if worker.ready_at is None else self._clock.seconds() - worker.ready_at
+        delay = 0.0 if worker.stale else self._delay(place, lived_s)
+        if delay:
+            _log.warning("%s; the next one starts in %.1f s", what, delay)
+            place.timer = self._clock.callLater(delay, self._fill, place)
+        else:
+            _log.log(logging.INFO if worker.stale else logging.WARNING, "%s; the next one starts now", what)
+            self._fill(place)
+
+    def _delay(self, place: _Place, lived_s: float = 0.0) -> float:
+        """How long `place` stays empty after a worker that was ready for `lived_s`."""
+        settings = self._settings
+        if lived_s >= settings.max_restart_delay_s:
+            place.crashes = 0
+            return 0.0
+        delay = min(settings.restart_delay_s * 2.0 ** min(place.crashes, 60), settings.max_restart_delay_s)
+        place.crashes += 1
+        return delay * random.uniform(*_JITTER)
+
+    def _release(self, worker: _Worker) -> int:
+        """Tell the servers of all streams that `worker` still held; how many those were."""
+        inbox, entries = worker.ledger.inbox, worker.ledger.entries()
+        # Unmaps its memory and closes its descriptor.
+        del worker.ledger
+        for reply_channel, attempt in entries:
+            try:
+                stream = channels.identity(channels.check(reply_channel))
+                release = Release(stream=stream, attempt=attempt, worker=channels.check(inbox), reason="died")
+                self._clusters.send(channels.inbox_of(reply_channel), encode(release))
+            except (ValueError, OverflowError) as error:
+                _log.error("%s: cannot be told that worker %d has died: %s", reply_channel, worker.child.pid, error)
+        self._released += len(entries)
+        return len(entries)
+
+    # Stopping.
+
+    def _close_places(self) -> None:
+        for place in self._places:
+            _cancel(place.timer)
+
+    def _look_whether_gone(self) -> None:
+        if self._state is _State.ENDING and not self._workers:
+            self._flush()
+
+    def _give_up(self) -> None:
+        left = ", ".join(str(worker.child.pid) for worker in self._workers)
+        _log.error("these workers were killed and have not ended: %s", left)
+        self._flush()
+
+    def _flush(self) -> None:
+        self._state = _State.FLUSHING
+        self._look_whether_flushed(self._clock.seconds() + _FLUSH_S)
+
+    def _look_whether_flushed(self, until: float) -> None:
+        waiting = self._clusters.waiting()
+        if waiting and self._clock.seconds() < until:
+            self._set_timer(_FLUSH_POLL_S, self._look_whether_flushed, until)
+            return
+        if waiting:
+            _log.error("%d messages are lost: no node has taken them within %.1f s", waiting, _FLUSH_S)
+        self._state = _State.STOPPED
+        _cancel(self._timer)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
+
+    def _set_timer(self, delay: float, call: Callable[..., None], *args: object) -> None:
+        _cancel(self._timer)
+        self._timer = self._clock.callLater(delay, call, *args)
+
+
+def _cancel(timer: Timer | None) -> None:
+    if timer is not None and timer.active():
+        timer.cancel()

@@ -1,0 +1,637 @@
+"""The supervisor: with children that are played by the test and a clock, and with real ones on a real loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from ifserver import processes
+from ifserver.errors import ChannelNameError
+from ifserver.messages import Release, decode_for_server
+from ifserver.processes import Launch
+from ifserver.settings import LayerSettings, WorkerSettings, parse_cluster
+from ifserver.supervisor import Supervisor
+from tests.test_processes import children, code, open_fds, run
+
+LAYER = LayerSettings(clusters=(parse_cluster("east=local:x"),))
+INBOX = "!east.k3v9x2aq7m"
+SERVER = "!east.0123456789"
+#: drain_timeout_s + shutdown_timeout_s + the 2 s that the supervisor adds.
+PATIENCE_S = 12.0
+
+
+class FakeClusters:
+    """Records what is sent, and says that as many messages still wait as it was told to."""
+
+    process = "sssssssss0"
+
+    def __init__(self, events: list[Any]) -> None:
+        self.events = events
+        self.unsent = 0
+
+    def send(self, inbox: str, payload: bytes) -> None:
+        if not inbox.startswith("!east."):
+            raise ChannelNameError(f"channel {inbox!r} has its home on no configured node")
+        self.events.append((inbox, decode_for_server(payload)))
+
+    def waiting(self) -> int:
+        return self.unsent
+
+
+class FakeChild:
+    """A child that does what the test says."""
+
+    def __init__(
+        self, pid: int, launch: Launch, ready: Callable[[], None], ended: Callable[[], None], events: list[Any]
+    ) -> None:
+        self.pid = pid
+        self.launch = launch
+        self.status: int | None = None
+        self.ending = "exit code 9"
+        self.signals: list[str] = []
+        self.say_ready = ready
+        self._ended = ended
+        self._events = events
+        assert launch.ledger_fd is not None
+        self.ledger = processes.open_ledger(os.dup(launch.ledger_fd), launch.worker.max_streams)
+        self.ledger.inbox = INBOX
+
+    def terminate(self) -> None:
+        self.signals.append("TERM")
+
+    def kill(self) -> None:
+        self.signals.append("KILL")
+
+    def end(self) -> None:
+        self.status = 9
+        self._events.append(f"{self.pid} ended")
+        self._ended()
+
+    @property
+    def alive(self) -> bool:
+        return self.status is None
+
+
+class Stage:
+    """A supervisor, its clock, and all that happened, in order."""
+
+    def __init__(self, processes: int | None = 1, **settings: Any) -> None:
+        self.clock = Clock()
+        self.events: list[Any] = []
+        self.children: list[FakeChild] = []
+        self.failing = False
+        self.clusters = FakeClusters(self.events)
+        self.ready_calls = 0
+        self.settings = WorkerSettings(application="a:b", processes=processes, max_streams=8, **settings)
+        self.supervisor = Supervisor(
+            self.settings, LAYER, self.clusters, self.clock, NO_LOOP, "warning", self._ready, self._spawn
+        )
+
+    def _ready(self) -> None:
+        self.ready_calls += 1
+
+    def _spawn(self, launch: Launch, loop: object, ready: Callable[[], None], ended: Callable[[], None]) -> Any:
+        if self.failing:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        child = FakeChild(101 + len(self.children), launch, ready, ended, self.events)
+        self.children.append(child)
+        self.events.append(f"{child.pid} started")
+        return child
+
+    @property
+    def alive(self) -> list[int]:
+        return [child.pid for child in self.children if child.alive]
+
+    def start(self, ready: bool = True) -> list[FakeChild]:
+        self.supervisor.start()
+        if ready:
+            for child in self.children:
+                child.say_ready()
+        self.events.clear()
+        return self.children
+
+    def next_delay(self) -> float:
+        """Seconds until the next call of the clock."""
+        return self.clock.getDelayedCalls()[0].getTime() - self.clock.seconds()
+
+
+NO_LOOP: Any = None
+
+
+def release(stream: str, attempt: int = 0) -> tuple[str, Release]:
+    return SERVER, Release(stream=f"0123456789.{stream}", attempt=attempt, worker=INBOX, reason="died")
+
+
+# Starting.
+
+
+def test_as_many_workers_as_were_asked_for_and_each_is_told_who_watches_it() -> None:
+    stage = Stage(processes=3)
+    stage.start()
+    assert stage.alive == [101, 102, 103]
+    launch = stage.children[2].launch
+    assert (launch.role, launch.parent, launch.supervisor) == ("worker", os.getpid(), "sssssssss0")
+    assert (launch.layer, launch.worker, launch.log_level) == (LAYER, stage.settings, "warning")
+
+
+def test_as_many_workers_as_there_are_cpus_that_we_may_use() -> None:
+    stage = Stage(processes=None)
+    stage.start()
+    assert len(stage.alive) == len(os.sched_getaffinity(0))
+
+
+def test_ready_is_called_once_when_all_are_ready() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start(ready=False)
+    first.say_ready()
+    assert stage.ready_calls == 0
+    second.say_ready()
+    assert stage.ready_calls == 1
+    second.end()
+    stage.clock.advance(1)
+    stage.children[2].say_ready()
+    assert stage.ready_calls == 1
+
+
+def test_ready_waits_for_the_replacement_of_one_that_failed_its_start() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start(ready=False)
+    first.end()
+    second.say_ready()
+    stage.clock.advance(1)
+    assert stage.ready_calls == 0
+    stage.children[2].say_ready()
+    assert stage.ready_calls == 1
+
+
+def test_a_start_that_the_system_refuses_is_tried_again_later(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.failing = True
+    before = open_fds()
+    stage.supervisor.start()
+    assert "cannot start a worker: [Errno 11]" in caplog.text
+    assert open_fds() == before
+    stage.failing = False
+    stage.clock.advance(1)
+    assert stage.alive == [101]
+
+
+# Dying.
+
+
+def test_the_streams_of_a_dead_worker_are_released_before_it_is_replaced() -> None:
+    stage = Stage()
+    (child,) = stage.start()
+    child.ledger.enter(f"{SERVER}.1", 0)
+    child.ledger.clear(child.ledger.enter(f"{SERVER}.2", 0))
+    child.ledger.enter(f"{SERVER}.3", 1)
+    stage.clock.advance(1000)
+    child.end()
+    assert stage.events == ["101 ended", release("1"), release("3", 1), "102 started"]
+    assert stage.supervisor.statistics()["streams_released"] == 2
+
+
+def test_a_release_that_cannot_be_sent_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    (child,) = stage.start()
+    for channel in ("!west.0123456789.1", "nonsense!", "http.request", "!east", f"{SERVER}.7"):
+        child.ledger.enter(channel, 0)
+    child.ledger.enter(f"{SERVER}.8", 2**70)
+    child.end()
+    assert [event for event in stage.events if isinstance(event, tuple) and event[0] == SERVER] == [release("7")]
+    assert "!west.0123456789.1: cannot be told that worker 101 has died: channel" in caplog.text
+
+
+def test_a_ledger_whose_worker_has_no_inbox_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    (child,) = stage.start()
+    child.ledger._buffer[9] = 0
+    child.ledger.enter(f"{SERVER}.1", 0)
+    child.end()
+    assert stage.events == ["101 ended"]
+    assert f"{SERVER}.1: cannot be told" in caplog.text
+
+
+def test_workers_that_crash_in_a_row_are_started_after_growing_delays() -> None:
+    stage = Stage(restart_delay_s=0.1, max_restart_delay_s=3.0)
+    stage.start()
+    for expected in (0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0):
+        stage.children[-1].say_ready()
+        stage.children[-1].end()
+        assert stage.alive == []
+        delay = stage.next_delay()
+        assert expected * 0.7 <= delay <= expected * 1.3
+        stage.clock.advance(delay)
+        assert len(stage.alive) == 1
+    stage.children[-1].say_ready()
+    stage.clock.advance(3.0)
+    stage.children[-1].end()
+    assert len(stage.alive) == 1, "it had lived, so its replacement starts at once"
+    stage.children[-1].end()
+    assert 0.07 <= stage.next_delay() <= 0.13
+
+
+def test_a_start_that_takes_long_and_fails_is_a_crash_too() -> None:
+    stage = Stage()
+    stage.start(ready=False)
+    stage.clock.advance(60)
+    stage.children[0].end()
+    assert stage.alive == []
+    assert stage.next_delay() <= 0.13
+
+
+def test_delays_are_not_the_same_for_all() -> None:
+    stage = Stage(processes=8)
+    for child in stage.start():
+        child.end()
+    assert len({call.getTime() for call in stage.clock.getDelayedCalls()}) > 1
+
+
+def test_the_log_says_who_ended_how_what_was_released_and_what_comes_next(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    stage = Stage()
+    (child,) = stage.start()
+    child.ledger.enter(f"{SERVER}.1", 0)
+    child.end()
+    stage.clock.advance(1)
+    stage.children[1].say_ready()
+    stage.clock.advance(20)
+    stage.children[1].end()
+    assert "worker 101 has ended: exit code 9; 1 streams released; the next one starts in 0.1 s" in caplog.messages
+    assert "worker 102 has ended: exit code 9; the next one starts now" in caplog.messages
+
+
+# Reloading.
+
+
+def test_a_restart_ends_the_old_workers_and_starts_new_ones_at_once() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    stage.supervisor.restart()
+    assert [child.signals for child in stage.children] == [["TERM"], ["TERM"], [], []]
+    assert stage.alive == [101, 102, 103, 104]
+    assert stage.supervisor.statistics() == {
+        "workers_ready": 0,
+        "workers_starting": 2,
+        "workers_draining": 2,
+        "workers_started": 4,
+        "workers_ended": 0,
+        "streams_released": 0,
+    }
+    first.end()
+    second.end()
+    assert stage.alive == [103, 104], "those that were drained are not replaced"
+
+
+def test_an_old_worker_that_is_not_drained_in_time_is_killed_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    (child,) = stage.start()
+    child.ledger.enter(f"{SERVER}.1", 0)
+    stage.supervisor.restart()
+    stage.clock.advance(PATIENCE_S - 0.1)
+    assert child.signals == ["TERM"]
+    stage.clock.advance(0.2)
+    assert child.signals == ["TERM", "KILL"]
+    assert "worker 101 has not ended within 12.0 s and is killed" in caplog.text
+    child.end()
+    assert release("1") in stage.events
+
+
+def test_restarts_while_workers_are_starting_are_one_restart() -> None:
+    stage = Stage()
+    stage.start()
+    for _ in range(5):
+        stage.supervisor.restart()
+    assert stage.alive == [101, 102]
+    assert stage.children[1].signals == ["TERM"], "it may have read the files before they were changed"
+    stage.children[1].end()
+    assert stage.alive == [101, 103]
+    stage.children[2].say_ready()
+    stage.clock.advance(5)
+    assert stage.alive == [101, 103]
+    assert stage.children[2].signals == []
+
+
+def test_a_starting_worker_that_does_not_end_is_killed_soon() -> None:
+    stage = Stage()
+    (child,) = stage.start(ready=False)
+    stage.supervisor.restart()
+    stage.clock.advance(1.1)
+    assert child.signals == ["TERM", "KILL"]
+    child.end()
+    assert stage.alive == [102]
+
+
+def test_a_starting_worker_that_is_ready_before_it_hears_that_it_must_end_is_drained() -> None:
+    stage = Stage()
+    (child,) = stage.start(ready=False)
+    stage.supervisor.restart()
+    child.say_ready()
+    assert stage.alive == [101, 102]
+    assert stage.ready_calls == 0
+    stage.clock.advance(PATIENCE_S - 0.1)
+    assert child.signals == ["TERM"]
+    stage.clock.advance(0.2)
+    assert child.signals == ["TERM", "KILL"]
+    stage.children[1].say_ready()
+    assert stage.ready_calls == 1
+
+
+def test_a_restart_does_not_wait_for_the_delay_after_a_crash_and_forgets_the_crashes() -> None:
+    stage = Stage()
+    stage.start()
+    for _ in range(4):
+        stage.children[-1].end()
+        stage.clock.advance(stage.next_delay())
+    stage.children[-1].end()
+    assert stage.alive == []
+    stage.supervisor.restart()
+    assert len(stage.alive) == 1
+    assert stage.clock.getDelayedCalls() == []
+    stage.children[-1].end()
+    assert stage.next_delay() <= 0.13
+
+
+# Stopping.
+
+
+def fired(deferred: Deferred[None]) -> bool:
+    return deferred.called
+
+
+def test_stop_ends_all_at_once_and_fires_when_they_are_gone() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    stopped = stage.supervisor.stop()
+    assert [first.signals, second.signals] == [["TERM"], ["TERM"]]
+    first.end()
+    assert not fired(stopped)
+    second.end()
+    assert fired(stopped)
+    assert stage.clock.getDelayedCalls() == []
+    assert stage.events == ["101 ended", "102 ended"], "nobody is replaced"
+    assert fired(stage.supervisor.stop())
+
+
+def test_stop_does_not_tell_twice_those_that_have_been_told() -> None:
+    stage = Stage()
+    stage.start()
+    stage.supervisor.restart()
+    stage.supervisor.restart()
+    stopped = [stage.supervisor.stop(), stage.supervisor.stop()]
+    assert [each.signals for each in stage.children] == [["TERM"], ["TERM"]]
+    for each in stage.children:
+        each.end()
+    assert all(map(fired, stopped))
+
+
+def test_stop_kills_those_that_take_too_long_and_tells_of_their_streams() -> None:
+    stage = Stage()
+    (child,) = stage.start()
+    child.ledger.enter(f"{SERVER}.1", 0)
+    stopped = stage.supervisor.stop()
+    stage.clock.advance(PATIENCE_S + 0.1)
+    assert child.signals == ["TERM", "KILL"]
+    stage.clusters.unsent = 1
+    child.end()
+    assert stage.events == ["101 ended", release("1")]
+    stage.clock.advance(0.5)
+    assert not fired(stopped), "the node has not taken the Release"
+    stage.clusters.unsent = 0
+    stage.clock.advance(0.1)
+    assert fired(stopped)
+    assert stage.clock.getDelayedCalls() == []
+
+
+def test_stop_does_not_wait_for_ever_for_a_node(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    (child,) = stage.start()
+    stage.clusters.unsent = 3
+    stopped = stage.supervisor.stop()
+    child.end()
+    stage.clock.pump([0.1] * 25)
+    assert fired(stopped)
+    assert "3 messages are lost" in caplog.text
+
+
+def test_stop_does_not_wait_for_ever_for_a_worker_that_the_kernel_cannot_end(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.start()
+    stopped = stage.supervisor.stop()
+    stage.clock.pump([PATIENCE_S, 5.1])
+    assert fired(stopped)
+    assert "were killed and have not ended: 101" in caplog.text
+
+
+def test_stop_forgets_the_workers_that_would_have_been_started() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    first.end()
+    stopped = stage.supervisor.stop()
+    stage.supervisor.restart()
+    second.end()
+    stage.clock.advance(20)
+    assert stage.alive == []
+    assert fired(stopped)
+
+
+def test_stop_before_start_fires_at_once() -> None:
+    assert fired(Stage().supervisor.stop())
+
+
+def test_stop_now_kills_at_once() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    first.ledger.enter(f"{SERVER}.1", 0)
+    stopped = stage.supervisor.stop_now()
+    assert first.signals[0] == second.signals[0] == "KILL"
+    first.end()
+    second.end()
+    assert fired(stopped)
+    assert release("1") in stage.events
+
+
+def test_stop_now_while_stop_is_waiting() -> None:
+    stage = Stage()
+    (child,) = stage.start()
+    stopped = stage.supervisor.stop()
+    stage.clock.advance(1)
+    now = stage.supervisor.stop_now()
+    assert child.signals == ["TERM", "KILL"]
+    stage.clock.advance(5.1)
+    assert fired(stopped), "the kernel cannot end it"
+    assert fired(now)
+    child.end()
+
+
+def test_a_worker_that_is_ready_only_when_all_are_stopped_is_not_announced() -> None:
+    stage = Stage()
+    (child,) = stage.start(ready=False)
+    stage.supervisor.stop()
+    child.say_ready()
+    assert stage.ready_calls == 0
+
+
+def test_nothing_is_held_of_workers_that_are_gone() -> None:
+    stage = Stage()
+    stage.start()
+    del stage.children[0].ledger
+    before = open_fds()
+    for _ in range(5):
+        stage.children[-1].end()
+        stage.clock.advance(stage.next_delay())
+        del stage.children[-1].ledger
+    assert len(open_fds()) == len(before)
+
+
+# With real processes.
+
+WORK = """
+ledger = processes.open_ledger(launch.ledger_fd, launch.worker.max_streams)
+ledger.inbox = "!east.k3v9x2aq7m"
+ledger.enter("!east.0123456789.1", 0)
+ledger.clear(ledger.enter("!east.0123456789.2", 0))
+ledger.enter("!east.0123456789.3", 1)
+processes.report_ready(launch.ready_fd)
+signal.pause()
+"""
+
+
+class LoopTimer:
+    def __init__(self, handle: asyncio.TimerHandle, loop: asyncio.AbstractEventLoop) -> None:
+        self._handle = handle
+        self._loop = loop
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+    def active(self) -> bool:
+        return not self._handle.cancelled() and self._handle.when() > self._loop.time()
+
+
+class LoopClock:
+    """A clock that is the loop's."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def seconds(self) -> float:
+        return self._loop.time()
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> LoopTimer:
+        call = functools.partial(callable, *args, **kwargs)
+        return LoopTimer(self._loop.call_later(delay, call), self._loop)
+
+
+class Live:
+    """A supervisor of real processes. Only inside `run`."""
+
+    def __init__(self, text: str, count: int = 1, **settings: Any) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.events: list[Any] = []
+        self.changed = asyncio.Event()
+        self.supervisor = Supervisor(
+            WorkerSettings(application="a:b", processes=count, max_streams=8, **settings),
+            LAYER,
+            FakeClusters(self.events),
+            LoopClock(),
+            self.loop,
+            "info",
+            lambda: self.events.append("ready"),
+            self._spawn,
+        )
+        self._command = code(text)
+
+    def _spawn(self, launch: Launch, loop: Any, ready: Callable[[], None], ended: Callable[[], None]) -> Any:
+        def is_ready() -> None:
+            ready()
+            self.changed.set()
+
+        def has_ended() -> None:
+            self.events.append(child.ending)
+            ended()
+            self.changed.set()
+
+        child = processes.spawn(launch, loop, is_ready, has_ended, self._command)
+        return child
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def until_ready(self, count: int) -> None:
+        await self.until(lambda: self.supervisor.statistics()["workers_ready"] == count)
+
+    async def stop(self, now: bool = False) -> None:
+        stopping = self.supervisor.stop_now() if now else self.supervisor.stop()
+        await stopping.asFuture(self.loop)
+
+
+def test_a_worker_that_is_killed_is_told_at_once_and_replaced_and_nothing_is_left_of_it() -> None:
+    async def main() -> None:
+        before = open_fds()
+        live = Live(WORK, restart_delay_s=0)
+        live.supervisor.start()
+        await live.until_ready(1)
+        steady = len(open_fds())
+        for _ in range(3):
+            (pid,) = children()
+            live.events.clear()
+            os.kill(int(pid), signal.SIGKILL)
+            await live.until(lambda: "SIGKILL" in live.events)
+            assert live.events == ["SIGKILL", release("1"), release("3", 1)]
+            assert not Path(f"/proc/{pid}").exists(), "a zombie"
+            await live.until_ready(1)
+            assert len(open_fds()) == steady
+        await live.stop()
+        assert live.events[-3:] == ["SIGTERM", release("1"), release("3", 1)]
+        assert children() == []
+        assert open_fds() == before
+
+    run(main)
+
+
+def test_real_workers_are_replaced_by_a_restart() -> None:
+    async def main() -> None:
+        live = Live(WORK, count=2)
+        live.supervisor.start()
+        await live.until_ready(2)
+        assert live.events == ["ready"]
+        old = set(children())
+        live.supervisor.restart()
+        live.supervisor.restart()
+        assert old < set(children())
+        await live.until(lambda: live.supervisor.statistics()["workers_draining"] == 0)
+        await live.until_ready(2)
+        new = set(children())
+        assert len(new) == 2
+        assert not new & old
+        await live.stop()
+        assert children() == []
+
+    run(main)
+
+
+def test_a_real_worker_that_minds_no_request_to_end_is_killed() -> None:
+    async def main() -> None:
+        live = Live("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WORK, count=2)
+        live.supervisor.start()
+        await live.until_ready(2)
+        waiting = live.supervisor.stop()
+        await live.stop(now=True)
+        assert waiting.called
+        assert live.events.count("SIGKILL") == 2
+        assert children() == []
+
+    run(main)
