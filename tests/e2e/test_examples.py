@@ -1,0 +1,222 @@
+"""The examples, each as its own documentation starts it, with its data in a temporary folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from tests.e2e.running import EXAMPLES, Running
+from tests.e2e.wire import close_of
+
+
+def run(application: str, app_dir: Path, **environment: str) -> Running:
+    arguments = ("run", application, "-p", "0", "--workers", "2")
+    return Running(*arguments, app_dir=app_dir, environment=environment)
+
+
+@pytest.fixture(scope="module")
+def hello() -> Iterator[str]:
+    with run("hello:app", EXAMPLES) as server:
+        yield server.ready().url
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with run("chat.app:app", EXAMPLES, CHAT_DB=str(tmp_path_factory.mktemp("chat") / "log.sqlite3")) as server:
+        yield server.ready().url
+
+
+@pytest.fixture(scope="module")
+def fastapi() -> Iterator[str]:
+    with run("fastapi_app:app", EXAMPLES) as server:
+        yield server.ready().url
+
+
+@pytest.fixture(scope="module")
+def django(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    data = str(tmp_path_factory.mktemp("django"))
+    with run("demo.asgi:application", EXAMPLES / "django_site", DJANGO_SITE_DATA=data) as server:
+        yield server.ready().url
+
+
+def socket_url(url: str) -> str:
+    return url.replace("http", "ws", 1)
+
+
+# hello
+
+
+def test_hello(hello: str) -> None:
+    assert httpx.get(hello).text == "Hello, world!\n"
+    assert httpx.get(f"{hello}/nothing").status_code == 404
+    body = os.urandom(300_000)
+    assert httpx.post(f"{hello}/echo", content=iter([body[:1000], body[1000:]])).content == body
+    with connect(f"{socket_url(hello)}/ws", subprotocols=["echo"]) as client:  # type: ignore[list-item]
+        assert client.subprotocol == "echo"
+        client.send(body)
+        assert client.recv(20) == body
+
+
+# chat
+
+
+def say(client: ClientConnection, name: str, text: str) -> None:
+    client.send(json.dumps({"name": name, "text": text}))
+
+
+def heard(client: ClientConnection) -> tuple[str, str]:
+    message = json.loads(client.recv(20))
+    return message["name"], message["text"]
+
+
+def test_the_chat_joins_its_members_whichever_worker_holds_them(chat: str) -> None:
+    assert "<title>Chat</title>" in httpx.get(chat).text
+    with ExitStack() as stack:
+        members = [stack.enter_context(connect(f"{socket_url(chat)}/ws")) for _ in range(6)]
+        say(members[0], "Ada", "Hello")
+        assert {heard(member) for member in members} == {("Ada", "Hello")}
+        say(members[5], "Grace", "Hello Ada")
+        assert {heard(member) for member in members} == {("Grace", "Hello Ada")}
+        late = stack.enter_context(connect(f"{socket_url(chat)}/ws"))
+        assert [heard(late), heard(late)] == [("Ada", "Hello"), ("Grace", "Hello Ada")]
+
+
+def test_the_chat_sends_nonsense_away(chat: str) -> None:
+    with connect(f"{socket_url(chat)}/ws") as client:
+        client.send("{")
+        assert close_of(client)[0] == 1008
+
+
+# FastAPI
+
+
+def test_fastapi_json(fastapi: str) -> None:
+    assert httpx.get(fastapi).json()["uptime_seconds"] >= 0
+    order = {"lines": [{"name": "tea", "price": "2.50", "quantity": 2}]}
+    made = httpx.post(f"{fastapi}/receipts", json=order)
+    assert (made.status_code, made.json()) == (201, {"items": 2, "total": "5.00"})
+    assert httpx.post(f"{fastapi}/receipts", json={"lines": []}).status_code == 422
+    assert httpx.get(f"{fastapi}/docs").status_code == 200
+
+
+def test_fastapi_server_sent_events_come_one_by_one(fastapi: str) -> None:
+    at: list[float] = []
+    with httpx.stream("GET", f"{fastapi}/events?count=3", timeout=20) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for line in response.iter_lines():
+            if line.startswith("id:"):
+                at.append(time.monotonic())
+                assert line == f"id: {len(at) - 1}"
+    assert len(at) == 3
+    # Half a second lies between two of them, where they are made.
+    assert at[2] - at[0] > 0.5
+
+
+def test_fastapi_upload(fastapi: str) -> None:
+    content = os.urandom(3_000_000)
+    sent = httpx.post(f"{fastapi}/upload", files={"file": ("a.bin", content)}, timeout=20)
+    assert sent.json() == {"name": "a.bin", "size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_fastapi_websocket(fastapi: str) -> None:
+    with connect(f"{socket_url(fastapi)}/ws") as client:
+        for number, total in (("2", 2), ("40", 42)):
+            client.send(number)
+            assert json.loads(client.recv(20)) == {"total": total}
+        client.send("x")
+        assert close_of(client) == (1008, "not a whole number")
+
+
+# Django
+
+
+class Browser(httpx.Client):
+    """A client that fills in forms."""
+
+    def submit(self, path: str, files: dict[str, tuple[str, bytes]] | None = None, **fields: str) -> httpx.Response:
+        """Get a page and post the form on it, with its CSRF token."""
+        page = self.get(path)
+        token = re.search('name="csrfmiddlewaretoken" value="(.+?)"', page.text)
+        assert token is not None, page.text
+        data = {"csrfmiddlewaretoken": token[1], **fields}
+        return self.post(path, data=data, files=files, headers={"referer": f"{self.base_url}"})
+
+
+@pytest.fixture
+def browser(django: str) -> Iterator[Browser]:
+    with Browser(base_url=django, follow_redirects=True, timeout=20) as browser:
+        yield browser
+
+
+def test_django_login_and_admin(browser: Browser) -> None:
+    assert "Log in" in browser.get("/").text
+    assert browser.post("/accounts/login/", data={"username": "admin", "password": "admin"}).status_code == 403
+    wrong = browser.submit("/accounts/login/", username="admin", password="wrong")
+    assert "sessionid" not in browser.cookies
+    assert wrong.status_code == 200
+    home = browser.submit("/accounts/login/", username="admin", password="admin", next="/")
+    assert '<span id="user">admin</span>' in home.text
+    admin = browser.get("/admin/")
+    assert "Site administration" in admin.text
+    sheets = re.findall('<link rel="stylesheet" href="(.+?)"', admin.text)
+    assert sheets
+    for sheet in sheets:
+        style = browser.get(sheet)
+        assert (style.status_code, style.headers["content-type"]) == (200, "text/css")
+    assert browser.get("/static/nothing.css").status_code == 404
+    made = browser.submit("/admin/pages/entry/add/", author="Ada", text="From the admin")
+    assert "was added successfully" in made.text
+
+
+def test_django_static_files_are_not_sent_twice(browser: Browser) -> None:
+    first = browser.get("/static/pages/style.css")
+    again = browser.get("/static/pages/style.css", headers={"if-modified-since": first.headers["last-modified"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+
+
+def test_django_guestbook(browser: Browser) -> None:
+    page = browser.submit("/guestbook/", text="Fine weather <here>")
+    assert page.url.path == "/guestbook/"
+    assert "Fine weather &lt;here&gt;" in page.text
+
+
+@pytest.mark.parametrize("size", [0, 10, 4_000_000])
+def test_django_upload(browser: Browser, size: int) -> None:
+    content = os.urandom(size)
+    page = browser.submit("/upload/", files={"file": ("a.bin", content)})
+    assert page.url.path.startswith("/upload/")
+    assert f'<span id="result-size">{size}</span>' in page.text
+    assert hashlib.sha256(content).hexdigest() in page.text
+
+
+def test_django_stream_comes_line_by_line(browser: Browser) -> None:
+    at = []
+    with browser.stream("GET", "/stream/") as response:
+        for line in response.iter_lines():
+            at.append(time.monotonic())
+            assert line.startswith(f"Line {len(at)} of 10, at ")
+    assert len(at) == 10
+    # A tenth of a second lies between two of them, where they are made.
+    assert at[-1] - at[0] > 0.5
+
+
+def test_django_clock_is_left_in_its_middle(browser: Browser) -> None:
+    with browser.stream("GET", "/clock/events/") as response:
+        assert next(response.iter_lines()) == "id: 0"
+
+
+def test_django_chat(browser: Browser, django: str) -> None:
+    assert "<title>Chat</title>" in browser.get("/chat/").text
+    with connect(f"{socket_url(django)}/chat/ws") as one, connect(f"{socket_url(django)}/chat/ws") as two:
+        say(one, "Ada", "Hello")
+        assert heard(one) == heard(two) == ("Ada", "Hello")

@@ -1,0 +1,163 @@
+"""Workers that are killed or frozen: what their clients see, and that nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from tests.e2e.running import APPS, Gate, Running, eventually
+from tests.e2e.wire import Cut, Wire, close_of
+
+#: An answer that tells of a worker's death is there within 0.1 s; this much is granted on a busy machine.
+SOON_S = 3.0
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Iterator[Running]:
+    """Two workers; each test kills one, which is replaced."""
+    with Running("run", "zoo:app", "-p", "0", "--workers", "2", app_dir=APPS) as server:
+        yield server.ready()
+
+
+@pytest.fixture(autouse=True)
+def both_workers_are_there(zoo: Running) -> None:
+    """Wait until a worker that a test has killed is replaced."""
+    eventually(lambda: len(zoo.workers()) == 2, "two workers")
+    eventually(lambda: _answering(zoo) == set(zoo.workers()), "two workers that answer")
+
+
+def _answering(zoo: Running) -> set[int]:
+    with httpx.Client(timeout=20) as client:
+        return {int(client.get(zoo.url).text) for _ in range(20)}
+
+
+@pytest.fixture
+def wire(zoo: Running) -> Iterator[Wire]:
+    with Wire(("127.0.0.1", zoo.port)) as wire:
+        yield wire
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate that opens at the end, also of a test that fails."""
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.open()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def test_a_get_is_answered_by_another_worker(zoo: Running, wire: Wire, gate: Gate) -> None:
+    wire.send(f"GET /wait?gate={gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+    [first] = gate.reached()
+    os.kill(first, signal.SIGKILL)
+    [_, second] = gate.reached(2)
+    assert second != first
+    gate.open()
+    reply = wire.receive()
+    assert (reply.status, reply.body) == (200, str(second).encode())
+    zoo.said(rf"worker {first} has ended: SIGKILL; 1 streams? released")
+    assert wire.get("/").status == 200
+
+
+def test_a_get_is_offered_once_more_and_not_for_ever(wire: Wire, gate: Gate) -> None:
+    wire.send(f"GET /wait?gate={gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+    for times in (1, 2):
+        os.kill(gate.reached(times)[-1], signal.SIGKILL)
+    assert wire.receive().status == 502
+    assert len(gate.arrivals()) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 200_000])
+def test_a_post_is_answered_with_502_at_once(wire: Wire, gate: Gate, body: bytes) -> None:
+    head = f"POST /wait?gate={gate} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n"
+    wire.send(head.encode() + body)
+    [worker] = gate.reached()
+    os.kill(worker, signal.SIGKILL)
+    killed = time.monotonic()
+    assert wire.receive().status == 502
+    assert time.monotonic() - killed < SOON_S
+    assert gate.arrivals() == [worker]
+
+
+@pytest.mark.parametrize(
+    ("version", "length"), [("1.1", ""), ("1.1", "100"), ("1.0", "")], ids=["chunked", "content-length", "until closed"]
+)
+def test_half_a_response_is_cut_and_does_not_look_whole(wire: Wire, gate: Gate, version: str, length: str) -> None:
+    wire.send(f"GET /half?gate={gate}&length={length} HTTP/{version}\r\nhost: a\r\n\r\n".encode())
+    assert wire.head()[0] == 200
+    [worker] = gate.reached()
+    assert wire.read(1) != b""
+    os.kill(worker, signal.SIGKILL)
+    killed = time.monotonic()
+    with pytest.raises(Cut):
+        wire.rest()
+    assert time.monotonic() - killed < SOON_S
+
+
+def test_its_websockets_are_closed_with_1012_and_others_stay_open(zoo: Running) -> None:
+    url = zoo.url.replace("http", "ws", 1) + "/ws"
+    with ExitStack() as stack:
+        clients: dict[int, list[ClientConnection]] = {}
+        while len(clients) < 2 or any(len(held) < 2 for held in clients.values()):
+            client = stack.enter_context(connect(url))
+            assert client.response is not None
+            clients.setdefault(int(client.response.headers["x-pid"]), []).append(client)
+            assert sum(map(len, clients.values())) < 200
+        killed, other = clients
+        os.kill(killed, signal.SIGKILL)
+        at = time.monotonic()
+        assert {close_of(client)[0] for client in clients[killed]} == {1012}
+        assert time.monotonic() - at < SOON_S
+        for client in clients[other]:
+            client.send("still here?")
+            assert client.recv(20) == "still here?"
+
+
+def test_an_idle_worker_is_missed_by_nobody(zoo: Running, wire: Wire) -> None:
+    wire.get("/")
+    workers = zoo.workers()
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    eventually(lambda: not set(workers) & set(zoo.left()), "they have ended")
+    # The same connection. It waits until there is a worker again.
+    assert int(wire.get("/").body) not in workers
+
+
+def test_requests_under_load_are_all_answered(zoo: Running, pool: ThreadPoolExecutor) -> None:
+    def client(_: int) -> list[int]:
+        with httpx.Client(timeout=20) as http:
+            return [http.get(f"{zoo.url}/status?body={i}").status_code for i in range(100)]
+
+    running = [pool.submit(client, number) for number in range(8)]
+    os.kill(zoo.workers()[0], signal.SIGKILL)
+    assert [code for each in running for code in each.result()] == [200] * 800
+
+
+def test_a_frozen_worker_keeps_only_its_own_clients_waiting(zoo: Running, pool: ThreadPoolExecutor, gate: Gate) -> None:
+    with Wire(("127.0.0.1", zoo.port)) as held:
+        held.send(f"POST /wait?gate={gate} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n".encode())
+        [frozen] = gate.reached()
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            # It has one read outstanding, which takes one request at most (or eight that come at once).
+            answers = [pool.submit(httpx.get, f"{zoo.url}/status?body={i}", timeout=20) for i in range(8)]
+            eventually(lambda: any(answer.done() for answer in answers), "the other worker answers")
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        assert {answer.result().status_code for answer in answers} == {200}
+        gate.open()
+        assert held.receive().body == str(frozen).encode()

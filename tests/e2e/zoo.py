@@ -1,0 +1,253 @@
+"""An ASGI application with one of everything, for tests that look at it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+Event = dict[str, Any]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+held = 0
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The application."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    global held
+    held += 1
+    try:
+        pages = PAGES if scope["type"] == "http" else SOCKETS
+        await pages.get(scope["path"], not_found)(scope, receive, send)
+    finally:
+        held -= 1
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    await receive()
+    refused = os.environ.get("ZOO_STARTUP_FAILED")
+    if refused:
+        await send({"type": "lifespan.startup.failed", "message": refused})
+        return
+    crash = os.environ.get("ZOO_CRASH")
+    if crash and Path(crash).exists():
+        os._exit(7)
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def asked(scope: Scope, name: str, default: str = "") -> str:
+    """A parameter of the query."""
+    return parse_qs(scope["query_string"].decode()).get(name, [default])[0]
+
+
+async def respond(
+    send: Send, body: bytes, status: int = 200, headers: Any = ((b"content-type", b"text/plain"),)
+) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def read(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        event = await receive()
+        body += event.get("body", b"")
+        if not event.get("more_body"):
+            return body
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await respond(send, b"nothing here", 404)
+    else:
+        await receive()
+        await send({"type": "websocket.close"})
+
+
+async def pid(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, str(os.getpid()).encode())
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """The body as it comes, with Content-Length if the request had one."""
+    given = dict(scope["headers"])
+    names = (b"content-type", b"content-length")
+    headers = [(name, given[name]) for name in names if name in given]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    more = True
+    while more:
+        event = await receive()
+        more = event.get("more_body", False)
+        await send({"type": "http.response.body", "body": event.get("body", b""), "more_body": more})
+
+
+async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+    """The body, once all of it is there."""
+    await respond(send, await read(receive))
+
+
+async def show(scope: Scope, receive: Receive, send: Send) -> None:
+    """The scope, as JSON; ports of clients differ, so only whether there is one is told."""
+    body = await read(receive)
+    names = ("type", "http_version", "method", "scheme", "path", "root_path", "server", "subprotocols")
+    shown: dict[str, Any] = {name: scope.get(name) for name in names}
+    shown["raw_path"] = scope["raw_path"].decode("latin-1")
+    shown["query_string"] = scope["query_string"].decode("latin-1")
+    shown["headers"] = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]]
+    shown["client"] = scope["client"] and scope["client"][0]
+    shown["body"] = body.decode("latin-1")
+    await respond(send, json.dumps(shown, indent=1).encode(), headers=[(b"content-type", b"application/json")])
+
+
+async def duplicates(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = [(b"set-cookie", b"a=1"), (b"x-between", b"  "), (b"set-cookie", b"b=2"), (b"x-latin", b"\xe9")]
+    await respond(send, b"cookies", headers=headers)
+
+
+async def status(scope: Scope, receive: Receive, send: Send) -> None:
+    """Any status, with or without a body and its length."""
+    body = asked(scope, "body").encode()
+    headers = [(b"etag", b'"x"')]
+    if asked(scope, "length"):
+        headers.append((b"content-length", asked(scope, "length").encode()))
+    await respond(send, body, int(asked(scope, "status", "200")), headers)
+
+
+async def large_headers(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(send, b"", headers=[(b"x-%d" % i, b"v" * 1000) for i in range(40)])
+
+
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """Some pieces without a length, one of them empty."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    for piece in (b"one,", b"", b"two,", b"three"):
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def large(scope: Scope, receive: Receive, send: Send) -> None:
+    """As many bytes as asked for, in pieces."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(int(asked(scope, "pieces", "1"))):
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("before the start")
+
+
+async def fails_late(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+    raise RuntimeError("after the start")
+
+
+async def returns(scope: Scope, receive: Receive, send: Send) -> None:
+    """Nothing is said at all."""
+
+
+def come(gate: str) -> None:
+    """Leave a file that says who waits at `gate`, and when it came."""
+    Path(f"{gate}.{os.getpid()}.{time.monotonic_ns()}").touch()
+
+
+async def at(gate: str) -> None:
+    come(gate)
+    while not await asyncio.to_thread(os.path.exists, gate):
+        await asyncio.sleep(0.01)
+
+
+async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+    await at(asked(scope, "gate"))
+    await respond(send, str(os.getpid()).encode())
+
+
+async def block(scope: Scope, receive: Receive, send: Send) -> None:
+    """As `wait`, but nothing else of this process runs meanwhile."""
+    gate = asked(scope, "gate")
+    come(gate)
+    while not os.path.exists(gate):
+        time.sleep(0.01)
+    await respond(send, str(os.getpid()).encode())
+
+
+async def half(scope: Scope, receive: Receive, send: Send) -> None:
+    """A response that waits in its middle."""
+    length = asked(scope, "length")
+    headers = [(b"content-length", length.encode())] if length else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode(), "more_body": True})
+    await at(asked(scope, "gate"))
+    await send({"type": "http.response.body", "body": b"end"})
+
+
+async def ws_echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Accepts at once, says who it is in a header, and sends back what it gets."""
+    await receive()
+    headers = [(b"x-pid", str(os.getpid()).encode()), (b"x-held", str(held).encode())]
+    offered = scope["subprotocols"]
+    await send({"type": "websocket.accept", "subprotocol": offered[-1] if offered else None, "headers": headers})
+    while (event := await receive())["type"] == "websocket.receive":
+        if event.get("text") is not None:
+            await send({"type": "websocket.send", "text": event["text"]})
+        else:
+            await send({"type": "websocket.send", "bytes": event["bytes"]})
+
+
+async def ws_close(scope: Scope, receive: Receive, send: Send) -> None:
+    """Closes as the first message says: ``{"code": ..., "reason": ...}``."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    wish = json.loads((await receive())["text"])
+    await send({"type": "websocket.close", **wish})
+
+
+async def ws_report(scope: Scope, receive: Receive, send: Send) -> None:
+    """Writes the close code that it was told into the file in the query."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        pass
+    report = Path(asked(scope, "report"))
+    report.with_suffix(".draft").write_text(json.dumps([event["code"], event.get("reason") or ""]))
+    report.with_suffix(".draft").rename(report)
+
+
+async def ws_deny(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"x-why", b"no")]})
+    await send({"type": "websocket.http.response.body", "body": b"who are you?"})
+
+
+async def ws_fails(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("before the accept")
+
+
+async def ws_fails_late(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    raise RuntimeError("after the accept")
+
+
+PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+    "/": pid, "/echo": echo, "/whole": whole, "/show": show, "/show/a b": show, "/duplicates": duplicates,
+    "/status": status, "/large-headers": large_headers, "/stream": stream, "/large": large, "/fails": fails,
+    "/fails-late": fails_late, "/returns": returns, "/wait": wait, "/block": block, "/half": half,
+}  # fmt: skip
+SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+    "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,
+    "/fails-late": ws_fails_late,
+}  # fmt: skip

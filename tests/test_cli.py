@@ -1,0 +1,275 @@
+"""The command as a whole: what it says, and that everything wrong is one line before anything is started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ifserver import __version__, cli
+from ifserver.errors import ConfigurationError
+
+APPLICATIONS = {
+    "good": "async def app(scope, receive, send): pass\nnumber = 1\nclass spaces: pass\n",
+    "broken": "def app(:\n",
+    "raises": "raise RuntimeError('first line\\nsecond line')\n",
+    "imports": "import missing_dependency\n",
+    "ends": "import sys; sys.exit(5)\n",
+    "dies": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n",
+    "prints": "print('said while imported')\nraise ValueError('no')\n",
+}
+SERVE = ("serve", "-p", "0", "--cluster", "a=redis://localhost")
+WORKER = ("worker", "good:app", "--cluster", "a=redis://localhost")
+RUN = ("run", "good:app", "-p", "0")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with some applications."""
+    folder = tmp_path_factory.mktemp("apps")
+    for name, source in APPLICATIONS.items():
+        (folder / f"{name}.py").write_text(source)
+    (folder / "file").touch()
+    return folder
+
+
+def ifserver(
+    folder: Path, *arguments: str, entry: tuple[str, ...] = ("-m", "ifserver")
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in `folder`, to its end."""
+    command = [sys.executable, *entry, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=folder, stdin=subprocess.DEVNULL)
+
+
+def refused(folder: Path, *arguments: str) -> str:
+    """What is said of arguments that are wrong: one line."""
+    done = ifserver(folder, *arguments)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+# The application.
+
+
+@pytest.mark.parametrize(
+    ("application", "said"),
+    [
+        ("nothing:app", "No module named 'nothing'"),
+        ("good.nothing:app", "No module named 'good.nothing'"),
+        ("good:nothing", "good has no attribute 'nothing'"),
+        ("good:spaces.nothing", "good.spaces has no attribute 'nothing'"),
+        ("good:number", "not callable, but of type int"),
+        ("good", "expected MODULE:ATTRIBUTE"),
+        ("good:", "expected MODULE:ATTRIBUTE"),
+        (":app", "expected MODULE:ATTRIBUTE"),
+        ("good.py:app", "No module named 'good.py'"),
+        ("../good:app", "expected MODULE:ATTRIBUTE"),
+        ("broken:app", "broken.py:1"),
+        ("raises:app", "RuntimeError: first line second line"),
+        ("imports:app", "No module named 'missing_dependency'"),
+        ("ends:app", "SystemExit: 5"),
+        ("dies:app", "was ended by signal 9"),
+    ],
+)
+def test_an_application_that_cannot_be(folder: Path, application: str, said: str) -> None:
+    assert said in refused(folder, "run", application, "-p", "0")
+
+
+def test_a_worker_looks_at_its_application_too(folder: Path) -> None:
+    said = refused(folder, "worker", "good:nothing", "--cluster", "a=redis://localhost")
+    assert said.startswith("ifserver: error: application 'good:nothing': good has no attribute 'nothing'")
+
+
+def test_what_the_application_prints_goes_where_it_always_goes(folder: Path) -> None:
+    done = ifserver(folder, "run", "prints:app", "-p", "0")
+    assert (done.returncode, done.stdout) == (2, "said while imported\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_current_folder_is_importable_and_app_dir_changes_that(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("")
+    assert "good has no attribute 'app'" in refused(folder, *RUN, "--app-dir", str(tmp_path))
+    assert "worker.app_dir: no such folder: 'nowhere'" in refused(folder, *RUN, "--app-dir", "nowhere")
+    assert "no such folder" in refused(folder, *RUN, "--app-dir", "file")
+
+
+# Numbers, names and addresses.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*RUN, "--workers", "0"), "worker.processes: must be at least 1, got 0"),
+        ((*RUN, "--workers", "-1"), "worker.processes: must be at least 1, got -1"),
+        ((*RUN, "--workers", "two"), "--workers/--processes: invalid int value: 'two'"),
+        ((*WORKER, "--processes", "0"), "worker.processes: must be at least 1, got 0"),
+        ((*RUN, "--concurrency", "0"), "worker.concurrency: must be at least 1, got 0"),
+        ((*RUN, "--max-streams", "0"), "worker.max_streams: must be at least 1, got 0"),
+        ((*RUN, "--http-timeout", "-1"), "front.response_timeout_s: must be at least"),
+        ((*RUN, "--http-timeout", "nan"), "front.response_timeout_s: must be at least"),
+        ((*RUN, "-t", "soon"), "invalid float value: 'soon'"),
+        ((*SERVE, "--websocket_connect_timeout", "-5"), "front.websocket_connect_timeout_s: must be at least"),
+        ((*SERVE, "--ping-interval", "-1"), "front.ping_interval_s: must be at least 0"),
+        ((*SERVE, "--ping-timeout", "0"), "front.ping_timeout_s: must be at least"),
+        ((*SERVE, "--root-path", "app"), "front.root_path: must begin with '/'"),
+        ((*SERVE, "-s", "a\nb"), "front.server_header: not a header value"),
+        ((*SERVE, "--trusted-proxies", "10.0.0.1/8"), "front.trusted_proxies: 10.0.0.1/8 has host bits set"),
+        ((*SERVE, "--access-log", "/nowhere/log"), "front.access_log: '/nowhere/log': No such file or directory"),
+        ((*RUN, "-v", "7"), "invalid choice: 7"),
+        (("run", "good:app", "-p", "65536"), "must be a number from 0 to 65535, got '65536'"),
+        (("run", "good:app", "-p", "-1"), "must be a number from 0 to 65535, got '-1'"),
+        (("run", "good:app", "-p", "http"), "must be a number from 0 to 65535, got 'http'"),
+        (("run", "good:app", "-p", "0", "-b", "no.such.host.invalid"), "cannot listen on no.such.host.invalid:0: "),
+        (("run", "good:app", "-p", "0", "-b", "a" * 70), "cannot listen on "),
+        (("run", "good:app", "-p", "0", "-b", "192.0.2.1"), "cannot listen on 192.0.2.1:0: "),
+        (("run", "good:app", "-u", "/nowhere/sock"), "cannot listen on the Unix socket /nowhere/sock: No such file"),
+        (("run", "good:app", "-u", "file"), "cannot listen on the Unix socket file: there is something else"),
+        (("run", "good:app", "-u", "x" * 200), "cannot listen on the Unix socket "),
+        (("run", "good:app", "--fd", "99"), "--fd 99: Bad file descriptor"),
+        (("run", "good:app", "--fd", "-1"), "--fd -1: "),
+        (("run", "good:app", "--fd", "0"), "--fd 0: Socket operation on non-socket"),
+        (("run", "good:app", "-e", "nonsense:1"), "--endpoint 'nonsense:1': Unknown endpoint type: 'nonsense'"),
+        (("run", "good:app", "-e", ""), "--endpoint ''"),
+        (("run", "good:app", "-e", "tcp"), "--endpoint 'tcp'"),
+        (("run", "good:app", "-e", "tcp:many"), "--endpoint 'tcp:many'"),
+        (("run", "good:app", "-e", "ssl:0:privateKey=nowhere.pem"), "--endpoint 'ssl:0:privateKey=nowhere.pem'"),
+        (("run", "good:app", "-e", "unix:/nowhere/sock"), "cannot listen on unix:/nowhere/sock: "),
+        (("run",), "the following arguments are required: APP"),
+        (("serve",), "the following arguments are required: --cluster"),
+        (("worker", "good:app"), "the following arguments are required: --cluster"),
+        ((), "the following arguments are required: COMMAND"),
+        (("restart",), "invalid choice: 'restart'"),
+        ((*RUN, "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("child",), "'child' is what ifserver itself starts"),
+        (("child", "x"), "'child' is what ifserver itself starts"),
+    ],
+)
+def test_a_value_that_cannot_be(folder: Path, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(folder, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--cluster", "redis://localhost"), "expected NAME=URL"),
+        (("--cluster", "a"), "expected NAME=URL"),
+        (("--cluster", "=redis://localhost"), "--cluster: "),
+        (("--cluster", "a.b=redis://localhost"), "--cluster: "),
+        (("--cluster", "a b=redis://localhost"), "--cluster: "),
+        (("--cluster", "a="), "unknown scheme ''"),
+        (("--cluster", "a=redis://localhost,"), "--cluster a-2: '': unknown scheme ''"),
+        (("--cluster", "a=localhost:6379"), "unknown scheme"),
+        (("--cluster", "a=http://localhost"), "unknown scheme 'http', there are: redis, redis+unix, local"),
+        (("--cluster", "a=redis://"), "a host is missing"),
+        (("--cluster", "a=redis://localhost:port"), "not a URL"),
+        (("--cluster", "a=redis://localhost:99999"), "not a URL"),
+        (("--cluster", "a=redis://localhost/one"), "a database is a number"),
+        (("--cluster", "a=redis+unix://"), "expected redis+unix:///PATH"),
+        (("--cluster", "a=redis://a", "--cluster", "a=redis://b"), "layer.clusters: cluster 'a' is given twice"),
+        (("--cluster", "a=redis://a,redis://b", "--cluster", "a-1=redis://c"), "two nodes are named 'a-1'"),
+        (("--cluster", "a=redis://a", "--home", "b"), "layer.home: no cluster is named 'b', there are: a"),
+    ],
+)
+@pytest.mark.parametrize("command", [("serve", "-p", "0"), ("worker", "good:app")], ids=["serve", "worker"])
+def test_a_cluster_that_cannot_be(
+    folder: Path, command: tuple[str, ...], arguments: tuple[str, ...], said: str
+) -> None:
+    # In this process, since they are many; what is caught here is what `main` prints.
+    assert said in _said_by_main(folder, *command, *arguments)
+
+
+def test_a_cluster_that_cannot_be_is_one_line_too(folder: Path) -> None:
+    assert "unknown scheme 'http'" in refused(folder, "serve", "--cluster", "a=http://localhost")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:geheim@localhost:port",
+        "redis://:geheim@localhost/one",
+        "http://:geheim@localhost",
+        "redis://user:geheim/x@localhost",
+        "redis://user:geheim#x@localhost",
+    ],
+)
+def test_a_password_is_never_told(folder: Path, url: str) -> None:
+    assert "geheim" not in _said_by_main(folder, "serve", "-p", "0", "--cluster", f"a={url}")
+    assert "geheim" not in _said_by_main(folder, "serve", "-p", "0", "--cluster", url)
+
+
+def test_a_descriptor_that_is_connected(folder: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fd = ours.fileno()
+        command = [sys.executable, "-m", "ifserver", "run", "good:app", "--fd", str(fd)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=folder, pass_fds=[fd])
+    assert done.returncode == 2
+    assert done.stderr == f"ifserver: error: --fd {fd}: connected already, so that it cannot be listened on\n"
+
+
+# What is not an error.
+
+
+@pytest.mark.parametrize(
+    "entry", [("-m", "ifserver"), ("-c", "import sys; from ifserver.cli import main; sys.exit(main())")]
+)
+def test_version(folder: Path, entry: tuple[str, ...]) -> None:
+    done = ifserver(folder, "--version", entry=entry)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"ifserver {__version__}\n", "")
+
+
+def test_it_is_installed_as_a_command(folder: Path) -> None:
+    command = [str(Path(sys.executable).parent / "ifserver"), "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=folder)
+    assert (done.returncode, done.stdout) == (0, f"ifserver {__version__}\n")
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("serve",), ("worker",)])
+def test_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("usage: ifserver")
+    assert said.err == ""
+
+
+def test_help_fits_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_ctrl_c_while_the_application_is_imported(folder: Path) -> None:
+    (folder / "slow.py").write_text("print('importing', flush=True)\nimport time\nwhile True: time.sleep(1)\n")
+    command = [sys.executable, "-m", "ifserver", "run", "slow:app", "-p", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def _said_by_main(folder: Path, *arguments: str) -> str:
+    """The text of the error that `main` prints."""
+    from ifserver import arguments as a
+
+    given = a.parse(list(arguments))
+    with pytest.raises(ConfigurationError) as caught:
+        a.layer_settings(given)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text

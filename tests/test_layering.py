@@ -1,0 +1,266 @@
+"""The storeys of the house: who may import whom, as data, and that the check of it can fail."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "ifserver"
+
+#: Group -> (storey, its modules; ``x.*`` is everything in a package). A module may import from its own group and from
+#: lower storeys; groups on one storey know nothing of each other.
+STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "pure": (
+        0,
+        ("__init__", "errors", "settings", "channels", "messages", "headers", "metrics", "clock", "streams.*"),
+    ),
+    "nodes": (1, ("endpoints", "sockets", "layers.*")),
+    "front": (2, ("front.*",)),
+    "worker": (2, ("worker.*",)),
+    "processes": (3, ("processes", "reload", "supervisor", "admin")),
+    "service": (4, ("service",)),
+    "command": (5, ("arguments", "cli", "__main__")),
+}
+
+#: All that storey 0 may import: what does no I/O, reads no clock and runs no loop.
+PURE = {
+    "__future__", "abc", "collections", "dataclasses", "enum", "functools", "ipaddress", "itertools", "math", "msgspec",
+    "re", "secrets", "typing", "urllib.parse",
+}  # fmt: skip
+
+#: Libraries with one importer each.
+ONLY_IMPORTERS = {
+    "autobahn": "front.websocket",
+    "httptools": "front.http1",
+    "txredisapi": "layers.redis_connection",
+    "watchfiles": "reload",
+}
+
+#: Importing the first installs a reactor; the others are there to install one.
+REACTORS = ("twisted.internet.reactor", "twisted.internet.default")
+
+
+class Import(NamedTuple):
+    """One import: by whom, of what (``ifserver`` left out of our own names), and whether only for types."""
+
+    importer: str
+    target: str
+    line: int
+    ours: bool
+    for_types: bool
+
+
+def imports_of(sources: Mapping[str, str]) -> Iterator[Import]:
+    """Every import in every module, wherever it stands."""
+    for importer, source in sources.items():
+        tree = ast.parse(source)
+        guarded = {
+            id(child)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+            for statement in node.body
+            for child in ast.walk(statement)
+        }
+        for node in ast.walk(tree):
+            for name in _names(importer, node):
+                ours = name.split(".")[0] == "ifserver"
+                target = _module(name, sources) if ours else name
+                yield Import(importer, target, getattr(node, "lineno", 0), ours, id(node) in guarded)
+
+
+def _names(importer: str, node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parents = ["ifserver", *importer.split(".")][: -node.level]
+        base = ".".join([*parents, base]) if base else ".".join(parents)
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def _module(name: str, sources: Mapping[str, str]) -> str:
+    """The module in which `name` is, or which it is."""
+    parts = name.split(".")[1:]
+    while parts:
+        for module in (".".join(parts), ".".join([*parts, "__init__"])):
+            if module in sources:
+                return module
+        parts.pop()
+    return "__init__"
+
+
+def group_of(module: str) -> str | None:
+    for group, (_, members) in STOREYS.items():
+        if module in members or f"{module.split('.')[0]}.*" in members:
+            return group
+    return None
+
+
+def complaints(sources: Mapping[str, str]) -> list[str]:
+    """Everything that is wrong with the imports of `sources` (module -> text), one line each."""
+    found = [
+        f"{module}: in no storey; put it into STOREYS of tests/test_layering.py, as low as its imports allow"
+        for module in sources
+        if group_of(module) is None
+    ]
+    if found:
+        return found
+    imports = list(imports_of(sources))
+    for each in imports:
+        found += [f"{each.importer}:{each.line}: {why}" for why in _wrong(each)]
+    return found + _cycles(imports)
+
+
+def _wrong(each: Import) -> Iterator[str]:
+    importer = group_of(each.importer)
+    assert importer is not None
+    if each.ours:
+        target = group_of(each.target)
+        assert target is not None
+        if importer != target and STOREYS[importer][0] <= STOREYS[target][0]:
+            yield f"{importer} imports {each.target}, which is of {target}"
+        return
+    library = each.target.split(".")[0]
+    if importer == "pure" and library not in PURE and ".".join(each.target.split(".")[:2]) not in PURE:
+        yield f"the pure storey imports {each.target}"
+    if ONLY_IMPORTERS.get(library, each.importer) != each.importer:
+        yield f"{library} is imported by {ONLY_IMPORTERS[library]} only"
+    parts = each.target.split(".")
+    is_reactor = each.target.startswith(REACTORS) or (
+        parts[:2] == ["twisted", "internet"] and any(part != "reactor" and part.endswith("reactor") for part in parts)
+    )
+    if is_reactor and each.importer != "cli":
+        yield f"{each.target} is a reactor, which only cli.py may ask for or install"
+
+
+def _cycles(imports: list[Import]) -> list[str]:
+    """The cycles among our modules at run time."""
+    graph: dict[str, set[str]] = {}
+    for each in imports:
+        if each.ours and not each.for_types:
+            graph.setdefault(each.importer, set()).add(each.target)
+    done: set[str] = set()
+    found: list[str] = []
+
+    def visit(module: str, path: list[str]) -> None:
+        if module in path:
+            found.append("a cycle: " + " -> ".join([*path[path.index(module) :], module]))
+        elif module not in done:
+            for target in sorted(graph.get(module, ())):
+                visit(target, [*path, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
+    return found
+
+
+@functools.cache
+def package() -> dict[str, str]:
+    """The modules of ifserver with their texts; a package goes by the name of its ``__init__``."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text(encoding="utf-8")
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def test_every_module_imports_only_what_its_storey_may() -> None:
+    assert complaints(package()) == []
+
+
+def test_the_whole_package_is_read() -> None:
+    modules = package()
+    assert {"errors", "streams.http", "layers.redis", "front.http1", "worker.asgi", "supervisor"} <= set(modules)
+    targets = {(each.importer, each.target) for each in imports_of(modules)}
+    assert ("streams.http", "streams.base") in targets
+    assert ("front.websocket", "headers") in targets
+    assert ("front.http1", "httptools") in targets
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IMPORTERS))
+def test_each_library_still_has_its_importer(library: str) -> None:
+    """So that a library which is imported nowhere any more leaves the table too."""
+    importers = {each.importer for each in imports_of(package()) if each.target.split(".")[0] == library}
+    assert importers == {ONLY_IMPORTERS[library]}
+
+
+#: What the modules below need to exist.
+HOUSE = {
+    "__init__": "",
+    "errors": "",
+    "channels": "",
+    "layers.__init__": "",
+    "layers.base": "",
+    "front.driver": "",
+    "worker.asgi": "",
+    "service": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("channels", "from ifserver.layers.base import Node", "pure imports layers.base, which is of nodes"),
+        ("channels", "from ifserver.layers import base", "pure imports layers.base"),
+        ("channels", "from .layers import base", "pure imports layers.base"),
+        ("channels", "import ifserver.layers.base as b", "pure imports layers.base"),
+        ("channels", "from ifserver import layers", "pure imports layers.__init__"),
+        ("channels", "def f():\n    from ifserver import service", "channels:2: pure imports service"),
+        ("channels", "if TYPE_CHECKING:\n    from ifserver import service", "pure imports service"),
+        ("layers.base", "from ifserver.front.driver import x", "nodes imports front.driver"),
+        ("layers.base", "from ..front import driver", "nodes imports front.driver"),
+        ("front.driver", "from ifserver.worker import asgi", "front imports worker.asgi, which is of worker"),
+        ("worker.asgi", "if t.TYPE_CHECKING:\n    from ifserver.front import driver", "worker imports front.driver"),
+        ("supervisor", "from ifserver.service import x", "processes imports service"),
+        ("streams.http", "import asyncio", "the pure storey imports asyncio"),
+        ("streams.http", "import time", "the pure storey imports time"),
+        ("streams.http", "from socket import socket", "the pure storey imports socket.socket"),
+        ("streams.http", "from urllib.request import urlopen", "the pure storey imports urllib.request"),
+        ("streams.http", "from twisted.internet.defer import Deferred", "the pure storey imports twisted"),
+        ("front.driver", "import autobahn.twisted.websocket", "autobahn is imported by front.websocket only"),
+        ("front.driver", "from httptools import parser", "httptools is imported by front.http1 only"),
+        ("layers.base", "import txredisapi as t", "txredisapi is imported by layers.redis_connection only"),
+        ("service", "def f():\n    import watchfiles", "watchfiles is imported by reload only"),
+        ("front.driver", "from twisted.internet import reactor", "twisted.internet.reactor is a reactor"),
+        ("service", "def f():\n    import twisted.internet.reactor as r", "twisted.internet.reactor is a reactor"),
+        ("service", "from twisted.internet import asyncioreactor", "asyncioreactor is a reactor"),
+        ("service", "from twisted.internet.epollreactor import install", "epollreactor.install is a reactor"),
+        ("front.driver", "from ifserver.front import driver", "a cycle: front.driver -> front.driver"),
+        ("errors", "from ifserver import channels", "a cycle: channels -> errors -> channels"),
+        ("surprise", "", "surprise: in no storey; put it into STOREYS"),
+        ("cellar.wine", "", "cellar.wine: in no storey"),
+    ],
+)
+def test_the_check_sees_what_breaks_the_rules(module: str, source: str, complaint: str) -> None:
+    house = {**HOUSE, module: source}
+    if module == "errors":
+        house["channels"] = "from ifserver.errors import E"
+    found = complaints(house)
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("cli", "def f():\n    from twisted.internet import asyncioreactor, reactor"),
+        ("front.driver", "from ifserver import __version__, channels\nimport ifserver.layers.base\nimport asyncio"),
+        ("front.driver", "from twisted.internet.interfaces import IReactorTime"),
+        ("front.server", "from ifserver.front.driver import x"),
+        ("errors", "if TYPE_CHECKING:\n    from ifserver.channels import x"),
+        ("streams.http", "from collections.abc import Callable\nfrom urllib.parse import unquote\nimport msgspec"),
+        ("layers.redis_connection", "import txredisapi"),
+    ],
+)
+def test_the_check_lets_pass_what_keeps_them(module: str, source: str) -> None:
+    house = {**HOUSE, module: source}
+    if module == "errors":
+        house["channels"] = "from ifserver.errors import E"
+    assert complaints(house) == []
