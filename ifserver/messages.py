@@ -234,9 +234,10 @@ class SyncEntry(Message, frozen=True, array_like=True, gc=False):
 
 
 class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
-    """Where all streams stand that two processes share and that need to be told of."""
+    """Where streams stand that two processes share. `sender` is the inbox of the one that speaks, to be answered there;
+    `supervisor` is that of a worker, and empty for a server."""
 
-    worker: str
+    sender: str
     supervisor: str
     entries: list[SyncEntry]
 

@@ -33,9 +33,12 @@ from ifserver.front.server import InterfaceServer
 from ifserver.layers.base import Limits, Node
 from ifserver.layers.broker import LocalBroker
 from ifserver.layers.clusters import Clusters
+from ifserver.layers.heart import Heart
 from ifserver.layers.local import LocalNode
 from ifserver.layers.memory import MemoryNode
+from ifserver.layers.placement import Policy
 from ifserver.layers.redis import RedisNode
+from ifserver.liveness import SUPERVISOR_LIFE_S
 from ifserver.metrics import Counters
 from ifserver.processes import Child, Launch
 from ifserver.reload import Reloader
@@ -43,6 +46,7 @@ from ifserver.settings import ClusterSettings, FrontSettings, LayerSettings, Nod
 from ifserver.sockets import UnixFile
 from ifserver.supervisor import Supervisor
 from ifserver.worker.application import ASGIApplication
+from ifserver.worker.guard import Guard
 from ifserver.worker.worker import Worker
 
 __all__ = ["Listening", "RunService", "Runtime", "ServeService", "Service", "SupervisorService", "WorkerService"]
@@ -111,7 +115,7 @@ class ServeService(Service):
         self._front = front
         self._listening = listening
         self._endpoints = [_described(runtime, text) for text in listening.descriptions]
-        self._endpoints += [SocketEndpoint(runtime.loop, sock) for sock in listening.sockets]
+        self._endpoints += [(SocketEndpoint(runtime.loop, sock), front.proxy_protocol) for sock in listening.sockets]
         self._ports: list[IListeningPort] = []
         self.process = channels.new_process_name()
         self._layer = layer
@@ -145,9 +149,10 @@ class ServeService(Service):
             ConfigurationError: an address cannot be had.
         """
         where = [*self._listening.descriptions, *map(sockets.url_of, self._listening.sockets)]
-        for endpoint, text in zip(self._endpoints, where, strict=True):
+        for (endpoint, announced), text in zip(self._endpoints, where, strict=True):
+            factory = self.server.announced if announced else self.server
             try:
-                self._ports.append(await self.runtime.future(endpoint.listen(self.server)))
+                self._ports.append(await self.runtime.future(endpoint.listen(factory)))
             except Exception as error:  # endpoints of plugins raise what they like
                 await self._stop_listening()
                 raise ConfigurationError(f"cannot listen on {text}: {_reason(error)}") from error
@@ -239,7 +244,7 @@ class RunService(ServeService):
             return
         how = supervisor.ending if supervisor is not None else "?"
         _log.error("the supervisor has ended (%s), and with it the workers; starting another", how)
-        self.server.lose_workers()
+        self.server.peers.all_lost()
         self._again = self.runtime.reactor.callLater(_RESTART_S * random.uniform(0.7, 1.3), self._start_supervisor)
 
     async def _stop_supervisor(self) -> None:
@@ -273,12 +278,17 @@ class SupervisorService(Service):
         self.supervisor = Supervisor(
             worker, layer, self._clusters, runtime.reactor, runtime.loop, log_level, self._ready
         )
+        nodes = self._clusters.home_nodes
+        self._heart = Heart(
+            self._clusters, nodes, runtime.reactor, SUPERVISOR_LIFE_S, self.supervisor.living, dict, _nobody
+        )
         self._reloader: Reloader | None = None
         if worker.reload:
             self._reloader = Reloader(worker.app_dir, self.supervisor.restart, runtime.loop)
 
     async def start(self) -> None:
         self._clusters.start()
+        self._heart.start()
         self.supervisor.start()
         if self._reloader is not None:
             self._reloader.start()
@@ -290,6 +300,7 @@ class SupervisorService(Service):
         if self._reloader is not None:
             await self.runtime.future(self._reloader.stop())
         await self.runtime.future(self.supervisor.stop())
+        self._heart.stop()
         await self.runtime.future(self._clusters.stop())
 
     def stop_now(self) -> None:
@@ -319,10 +330,12 @@ class WorkerService(Service):
         self.worker = Worker(
             settings, self._clusters, application, ledger, launch.supervisor, runtime.reactor, runtime.loop
         )
+        self._guard = Guard(ledger, self.worker, runtime.reactor)
 
     async def start(self) -> None:
         self._clusters.start()
         await self.worker.start()
+        self._guard.start()
         processes.report_ready(self._ready_fd)
 
     async def stop(self) -> None:
@@ -334,10 +347,15 @@ class WorkerService(Service):
         os._exit(0)
 
 
+def _nobody(process: str) -> None:
+    """A supervisor asks for nobody, so nobody can be lost to it."""
+
+
 def _clusters(runtime: Runtime, layer: LayerSettings, process: str) -> Clusters:
     nodes = {cluster.name: [_node(runtime, layer, node) for node in cluster.nodes] for cluster in layer.clusters}
     home = layer.home_cluster.name
-    return Clusters(process, nodes, home, runtime.reactor, runtime.loop.call_soon, Counters())
+    policy = Policy(layer.placement)
+    return Clusters(process, nodes, home, runtime.reactor, runtime.loop.call_soon, Counters(), policy)
 
 
 def _node(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:
@@ -362,12 +380,14 @@ def _node(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:
     raise ConfigurationError(f"node {node.name}: {node.kind} is no kind of node that another process can reach")
 
 
-def _described(runtime: Runtime, description: str) -> IStreamServerEndpoint:
+def _described(runtime: Runtime, description: str) -> tuple[IStreamServerEndpoint, bool]:
+    """The endpoint, and whether its connections are announced with the PROXY protocol."""
+    plain = description.removeprefix("haproxy:")
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(runtime.reactor, description)
+        endpoint: IStreamServerEndpoint = serverFromString(runtime.reactor, plain)
     except Exception as error:  # ValueError, TypeError, KeyError, OSError, and what the parsers of plugins raise
         raise ConfigurationError(f"--endpoint {description!r}: {_reason(error)}") from error
-    return endpoint
+    return endpoint, plain != description
 
 
 def _reason(error: Exception) -> str:

@@ -19,9 +19,12 @@ from twisted.internet.defer import Deferred
 
 from ifserver import channels, processes
 from ifserver.clock import Clock, Timer
+from ifserver.errors import ChannelNameError
+from ifserver.layers.heart import value_of
 from ifserver.messages import Release, encode
 from ifserver.processes import Child, Launch
 from ifserver.settings import LayerSettings, WorkerSettings
+from ifserver.stalls import Stalls
 from ifserver.streams.ledger import Ledger
 
 __all__ = ["Sender", "Spawn", "Supervisor"]
@@ -73,7 +76,18 @@ class _State(enum.Enum):
 class _Worker:
     """One child, from its start until it has been waited for."""
 
-    __slots__ = ("child", "ledger", "place", "ready_at", "stale", "started_at", "timer")
+    __slots__ = (
+        "child",
+        "claimed",
+        "ledger",
+        "place",
+        "ready_at",
+        "stale",
+        "started_at",
+        "timer",
+        "turned_at",
+        "turns",
+    )
 
     child: Child
 
@@ -86,6 +100,10 @@ class _Worker:
         self.ready_at: float | None = None
         #: Whether it was told to end before it was ready, and its place waits for it.
         self.stale = False
+        #: How often its loop had turned, when that was seen to change, and the streams that were claimed for it.
+        self.turns = 0
+        self.turned_at = now
+        self.claimed: set[tuple[str, int]] = set()
         #: When it will be killed; None until it is told to end.
         self.timer: Timer | None = None
 
@@ -138,12 +156,14 @@ class Supervisor:
         #: When the end of the supervisor stops waiting for what it waits for.
         self._timer: Timer | None = None
         self._waiters: list[Deferred[None]] = []
+        self._stalls = Stalls(lambda: self._workers, clusters, clock, settings.stall_timeout_s)
         self._started = self._ended = self._released = 0
 
     def start(self) -> None:
         """Start the workers."""
         for place in self._places:
             self._fill(place)
+        self._stalls.start()
 
     def restart(self) -> None:
         """Replace every worker: the new ones start at once, and the old ones end when their streams have.
@@ -192,6 +212,19 @@ class Supervisor:
         if self._state is _State.ENDING:
             self._set_timer(_KILL_S, self._give_up)
         return stopped
+
+    def living(self) -> bytes:
+        """What the beat of this supervisor says: the children that live."""
+        processes = []
+        for worker in self._workers:
+            inbox = worker.ledger.inbox
+            try:
+                # A child that has not got so far has none; and what a child has written there is not to be trusted.
+                if channels.is_inbox(channels.check(inbox)):
+                    processes.append(channels.process_of(inbox))
+            except ChannelNameError:
+                pass
+        return value_of(processes)
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
@@ -353,6 +386,7 @@ class Supervisor:
         if waiting:
             _log.error("%d messages are lost: no node has taken them within %.1f s", waiting, _FLUSH_S)
         self._state = _State.STOPPED
+        self._stalls.stop()
         _cancel(self._timer)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:

@@ -42,6 +42,12 @@ class Deadlines(Generic[_T]):
         """Forget the deadline of `item`, if it has one."""
         self._times.pop(item, None)
 
+    def take_all(self) -> list[_T]:
+        """Forget all; what there was, oldest first."""
+        items = list(self._times)
+        self._times.clear()
+        return items
+
     def stop(self) -> None:
         """Forget all."""
         self._times.clear()

@@ -112,10 +112,13 @@ class Replies:
         self._clusters.counters.add("messages_delivered")
         for entry in sync.entries:
             exchange = self._registry.get(entry.stream)
-            if exchange is not None:
-                exchange.hear_sync(entry, sync.worker)
-            else:
-                self._tell_gone(entry.stream, entry.attempt, sync.worker)
+            if exchange is None:
+                self._tell_gone(entry.stream, entry.attempt, sync.sender)
+                continue
+            try:
+                exchange.hear_sync(entry, sync.sender, sync.supervisor)
+            except Exception:
+                _log.exception("%s: what a worker says of it could not be handled", entry.stream)
 
     def _nobody(self, message: m.ToServer) -> None:
         """The stream has ended here: whoever still speaks about it should let go."""

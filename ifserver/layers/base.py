@@ -138,6 +138,14 @@ class Node(ABC):
         """Whether a message equal to `payload` still waits on `channel`."""
 
     @abstractmethod
+    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+        """Let it be known for `life_s` seconds that `process` is alive, and `value`, in place of what was before."""
+
+    @abstractmethod
+    def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
+        """The last `beat` of each of `processes`; None: there was none, or it is over."""
+
+    @abstractmethod
     def clock(self) -> float:
         """Seconds since the epoch by the node's own clock, as well as it is known here."""
 

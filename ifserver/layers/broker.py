@@ -22,9 +22,12 @@ from ifserver.errors import ChannelNameError, NodeError
 from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed
 from ifserver.layers.frames import (
     VERSION,
+    Beat,
+    Beats,
     Brought,
     EndPulls,
     Hello,
+    Holds,
     Malformed,
     Nothing,
     Peer,
@@ -152,8 +155,12 @@ class _Client(Peer):
                 self._pull(ask)
             elif isinstance(ask, Withdraw):
                 self._when(self._node.withdraw(ask.channel, ask.payload), ask.id, self._tell)
-            else:
+            elif isinstance(ask, Holds):
                 self._when(self._node.holds(ask.channel, ask.payload), ask.id, self._tell)
+            elif isinstance(ask, Beat):
+                self._when(self._node.beat(ask.process, ask.value, ask.life_s), ask.id, self._beaten)
+            else:
+                self._when(self._node.beats(ask.processes), ask.id, self._tell_beats)
         except ChannelNameError as error:
             self._write(frame(Refused(ask.id, str(error))))
 
@@ -203,6 +210,12 @@ class _Client(Peer):
 
     def _tell(self, result: bool, id: int) -> None:
         self._write(frame(Truth(id, result)))
+
+    def _beaten(self, result: None, id: int) -> None:
+        self._write(frame(Nothing(id)))
+
+    def _tell_beats(self, values: list[bytes | None], id: int) -> None:
+        self._write(frame(Beats(id, values)))
 
     def _refuse(self, failure: Failure, id: int) -> None:
         failure.trap(NodeError)

@@ -24,6 +24,9 @@ __all__ = [
     "VERSION",
     "Answer",
     "Ask",
+    "AskBeats",
+    "Beat",
+    "Beats",
     "Brought",
     "Cutter",
     "EndPulls",
@@ -92,6 +95,18 @@ class Holds(Struct, frozen=True, array_like=True, tag=5, gc=False):
     payload: bytes
 
 
+class Beat(Struct, frozen=True, array_like=True, tag=6, gc=False):
+    id: int
+    process: str
+    value: bytes
+    life_s: _Wait
+
+
+class AskBeats(Struct, frozen=True, array_like=True, tag=7, gc=False):
+    id: int
+    processes: list[str]
+
+
 # What the broker answers.
 
 
@@ -128,8 +143,13 @@ class Refused(Struct, frozen=True, array_like=True, tag=21, gc=False):
     why: str
 
 
-Ask: TypeAlias = Push | Pull | EndPulls | Withdraw | Holds
-Answer: TypeAlias = Hello | Taken | Brought | Nothing | Truth | Refused
+class Beats(Struct, frozen=True, array_like=True, tag=22, gc=False):
+    id: int
+    values: list[bytes | None]
+
+
+Ask: TypeAlias = Push | Pull | EndPulls | Withdraw | Holds | Beat | AskBeats
+Answer: TypeAlias = Hello | Taken | Brought | Nothing | Truth | Refused | Beats
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_ask = msgspec.msgpack.Decoder(Ask).decode

@@ -19,6 +19,9 @@ from ifserver.layers.frames import (
     HEADER_BYTES,
     MAX_FRAME_BYTES,
     VERSION,
+    AskBeats,
+    Beat,
+    Beats,
     Brought,
     EndPulls,
     Hello,
@@ -116,6 +119,14 @@ class LocalNode(Node):
         id = next(self._ids)
         return self._ask(id, [frame(Holds(id, channel, payload))], NodeUnreachable, Deferred())
 
+    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+        id = next(self._ids)
+        return self._ask(id, [frame(Beat(id, process, value, life_s))], PushInDoubt, Deferred())
+
+    def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
+        id = next(self._ids)
+        return self._ask(id, [frame(AskBeats(id, list(processes)))], NodeUnreachable, Deferred())
+
     def clock(self) -> float:
         return self._clock.seconds() + self._clock_offset_s
 
@@ -209,6 +220,8 @@ class _Broker(Peer):
             self._waiting(answer.id).callback(None)
         elif isinstance(answer, Truth):
             self._waiting(answer.id).callback(answer.value)
+        elif isinstance(answer, Beats):
+            self._waiting(answer.id).callback(answer.values)
         elif isinstance(answer, Refused):
             self._waiting(answer.id).errback(NodeRefused(f"node {self._node.name}: {answer.why}"))
         else:

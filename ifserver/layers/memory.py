@@ -43,6 +43,8 @@ class MemoryNode(Node):
         self._clock = clock
         self._epoch = epoch
         self._channels: dict[str, _Channel] = {}
+        #: Process -> value, and until when it is kept.
+        self._beats: dict[str, tuple[bytes, float]] = {}
         self._pushed = self._pulled = self._expired = self._withdrawn = 0
         self._running = False
         self._waiting: dict[Deferred[None], None] = {}
@@ -72,6 +74,7 @@ class MemoryNode(Node):
             self._forget(pull)
             pull.result.errback(_unreachable(self.name))
         self._channels.clear()
+        self._beats.clear()
         return succeed(None)
 
     def ready(self) -> Deferred[None]:
@@ -138,6 +141,21 @@ class MemoryNode(Node):
             return fail(_unreachable(self.name))
         return succeed(entry is not None and payload in entry.messages)
 
+    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+        if not self._running:
+            return fail(_unreachable(self.name))
+        self._beats[process] = value, self._clock.seconds() + life_s
+        if self._sweep is None:
+            self._sweep_later()
+        return succeed(None)
+
+    def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
+        if not self._running:
+            return fail(_unreachable(self.name))
+        now = self._clock.seconds()
+        found = [self._beats.get(process, (None, now)) for process in processes]
+        return succeed([value if until > now else None for value, until in found])
+
     def clock(self) -> float:
         return self._clock.seconds()
 
@@ -181,7 +199,10 @@ class MemoryNode(Node):
         for name, entry in list(self._channels.items()):
             if entry.messages and now >= entry.expires:
                 self._expire(name, entry)
-        if self._channels:
+        for process, (_, until) in list(self._beats.items()):
+            if now >= until:
+                del self._beats[process]
+        if self._channels or self._beats:
             self._sweep_later()
 
     def _serve(self, name: str, entry: _Channel) -> None:

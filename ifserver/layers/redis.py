@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ifserver.clock import Clock, Timer
-from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
+from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import MAX_BATCH_BYTES, Limits, Node, Pulled, Pushed, check
 from ifserver.layers.link import Link, Troubles
 from ifserver.layers.redis_connection import Connection, ErrorReply, Server, pack
@@ -199,6 +199,15 @@ class RedisNode(Node):
     def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
         return self._ask_about(channel, payload, withdrawing=False)
 
+    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+        command = (b"SET", self._alive(process), value, b"PX", max(1, round(life_s * 1000)))
+        return self._simple(command, PushInDoubt).addCallback(lambda _: None)
+
+    def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
+        if not processes:
+            return succeed([])
+        return self._simple((b"MGET", *map(self._alive, processes)), NodeUnreachable)
+
     def clock(self) -> float:
         return self._clock.seconds() + self._lead_s
 
@@ -226,7 +235,25 @@ class RedisNode(Node):
         connection.ask(pack(command), self._told, result, withdrawing, when_lost)
         return result
 
+    def _alive(self, process: str) -> bytes:
+        # Without the epoch, which says what was lost of messages: whoever is alive says so again soon enough.
+        return f"{self._server.prefix}alive:{process}".encode()
+
+    def _simple(self, command: tuple[Any, ...], when_lost: type[NodeError]) -> Deferred[Any]:
+        connection = self._sending
+        if connection is None:
+            return fail(self._server.unreachable())
+        result: Deferred[Any] = Deferred()
+        connection.ask(pack(command), self._answered, result, None, when_lost)
+        return result
+
     # Answers on the sending connection.
+
+    def _answered(self, reply: Any, result: Deferred[Any], about: None) -> None:
+        if isinstance(reply, ErrorReply):
+            self._refuse(reply, result)
+        else:
+            result.callback(reply)
 
     def _appended(self, reply: Any, result: Deferred[Pushed], about: tuple[_Key, int]) -> None:
         key, count = about

@@ -17,6 +17,7 @@ from ifserver.streams.effects import (
     Effects,
     OfferRefused,
     Tell,
+    Vanished,
     Withdrawn,
 )
 from ifserver.streams.window import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
@@ -83,6 +84,16 @@ class Stream(ABC):
         """The state that the stream is in."""
         return self._state
 
+    @property
+    def account(self) -> tuple[int, int]:
+        """Messages sent to the claimant of this attempt, and units of its messages consumed."""
+        return self._sent, self._receive_window.consumed
+
+    @property
+    @abstractmethod
+    def waits(self) -> bool:
+        """Whether something must come from the claimant before anything else can happen."""
+
     def handle(self, event: object) -> Effects:
         """What is to be done about an event of the client, the node or the clock.
 
@@ -116,9 +127,11 @@ class Stream(ABC):
             return self._broken(f"{kind.__name__} in state {self._state.name}")
         return handler(self, message)
 
-    def hear_sync(self, entry: m.SyncEntry, worker: str) -> Effects:
+    def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str = "") -> Effects:
         """What is to be done about the worker's account of the stream: a `Sync` claims, and shows what was lost."""
         effects = self.hear(m.Window(entry.stream, entry.attempt, worker, entry.consumed))
+        if supervisor and worker == self.worker:
+            self.supervisor = supervisor
         if entry.attempt == self.attempt and worker == self.worker and entry.sent > self._received:
             return effects + self._out_of_order(entry.sent)
         return effects
@@ -192,6 +205,10 @@ class Stream(ABC):
         if event.was_there:
             return self._answer(503, "no worker took it in time")
         return self._answer(504, "taken by somebody who was never heard of")
+
+    def _vanished(self, event: Vanished) -> Effects:
+        """A process that is dead or blocked has it; what must not run twice waits until it is known which."""
+        return self._offer_again() if self._retryable() else NOTHING
 
     def _lost(self, event: m.Release) -> Effects:
         """The claimant let go before the response had begun: it died, or was told to stop."""

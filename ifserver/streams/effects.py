@@ -35,6 +35,7 @@ __all__ = [
     "Signal",
     "Tell",
     "TimedOut",
+    "Vanished",
     "Wait",
     "Waiting",
     "Withdrawn",
@@ -79,6 +80,10 @@ class OfferRefused(Struct, frozen=True, gc=False):
 
 class TimedOut(Struct, frozen=True, gc=False):
     """What the last `Wait` asked for did not come in time."""
+
+
+class Vanished(Struct, frozen=True, gc=False):
+    """The request was taken by somebody who has not been heard of for too long."""
 
 
 class Withdrawn(Struct, frozen=True, gc=False):

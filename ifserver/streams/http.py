@@ -42,6 +42,7 @@ from ifserver.streams.effects import (
     OfferRefused,
     Tell,
     TimedOut,
+    Vanished,
     Wait,
     Waiting,
     Withdrawn,
@@ -91,6 +92,10 @@ class HttpStream(Stream):
     def expects_continue(self) -> bool:
         """Whether the client still waits for ``100 Continue``."""
         return self._expects_continue
+
+    @property
+    def waits(self) -> bool:
+        return self._state is State.CLAIMED or bool(self._pending)
 
     # The client.
 
@@ -228,6 +233,7 @@ HttpStream.table = {
         ClientGone: HttpStream._left_unclaimed,
         OfferRefused: HttpStream._refused,
         TimedOut: HttpStream._not_taken,
+        Vanished: HttpStream._vanished,
         # Of the attempt before: its worker was lost while the node was asked.
         Withdrawn: HttpStream._ignore,
         m.Claim: HttpStream._claimed,
@@ -239,6 +245,8 @@ HttpStream.table = {
         BodyReceived: HttpStream._body_received,
         ClientGone: HttpStream._left,
         Withdrawn: HttpStream._withdrawn,
+        # The answer of the node, which was asked already, decides.
+        Vanished: HttpStream._ignore,
         OfferRefused: HttpStream._refused,
         m.Claim: HttpStream._claimed,
         m.Window: HttpStream._claimed,

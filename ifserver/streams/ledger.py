@@ -8,8 +8,8 @@ Layout, in bytes; texts are ASCII::
     8    1    format version, 1
     9    1    which of the two inboxes counts: 0 (none was written), 1 or 2
     10   6    zero
-    16   8    room for the supervisor's beats
-    24   8    room for the child's turns
+    16   8    the supervisor's beats, little-endian
+    24   8    the child's turns, little-endian
     32   224  inbox 1: "CHANNEL", newline
     256  224  inbox 2
     480  32   zero
@@ -32,6 +32,8 @@ __all__ = ["Buffer", "Ledger", "LedgerFull"]
 _MAGIC: Final = b"ifledger\x01"
 _WHICH: Final = 9
 _INBOXES: Final = (32, 256)
+_BEATS: Final = 16
+_TURNS: Final = 24
 _HEADER: Final = 512
 #: A valid byte, an attempt of 20 characters (any 64-bit integer), a space, a channel name and a newline.
 _SLOT: Final = 224
@@ -141,6 +143,24 @@ class Ledger:
         text = channels.check(inbox).encode("ascii") + b"\n"
         self._buffer[start : start + len(text)] = text
         self._buffer[_WHICH] = which
+
+    @property
+    def beats(self) -> int:
+        """How often the supervisor has beaten."""
+        return int.from_bytes(self._buffer[_BEATS : _BEATS + 8], "little")
+
+    def beat(self) -> None:
+        """The supervisor is there."""
+        self._buffer[_BEATS : _BEATS + 8] = (self.beats + 1).to_bytes(8, "little")
+
+    @property
+    def turns(self) -> int:
+        """How often the loop of the process has turned since it said so first."""
+        return int.from_bytes(self._buffer[_TURNS : _TURNS + 8], "little")
+
+    def turn(self) -> None:
+        """The loop of the process turns."""
+        self._buffer[_TURNS : _TURNS + 8] = (self.turns + 1).to_bytes(8, "little")
 
     def _text(self, start: int, size: int) -> str:
         """The text at `start`; empty when it does not end within `size` bytes."""

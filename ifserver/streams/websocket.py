@@ -44,6 +44,7 @@ from ifserver.streams.effects import (
     OfferRefused,
     Tell,
     TimedOut,
+    Vanished,
     Wait,
     Waiting,
     Withdrawn,
@@ -84,6 +85,10 @@ class WebSocketStream(Stream):
 
     def __init__(self, request: m.WebSocketConnect) -> None:
         super().__init__(request, State.QUEUED)
+
+    @property
+    def waits(self) -> bool:
+        return self._state is State.CLAIMED or bool(self._pending)
 
     # The client.
 
@@ -158,14 +163,14 @@ class WebSocketStream(Stream):
 
     def _lost_open(self, event: m.Release) -> Effects:
         code = SERVICE_RESTART if event.reason in ("died", "stopped") else INTERNAL_ERROR
-        self.worker = None
+        self._forsake()
         close = CloseClient(code, "", f"worker {event.worker} has let go: {event.reason}")
         return close, *self._begin_to_close()
 
     def _broken(self, why: str) -> Effects:
         release = self._release("broken")
         if self._state is State.OPEN:
-            self.worker = None
+            self._forsake()
             return CloseClient(INTERNAL_ERROR, "", f"bad reply: {why}"), *self._begin_to_close(), *release
         if self._state is State.CLOSING:
             return NOTHING
@@ -177,6 +182,11 @@ class WebSocketStream(Stream):
         return release + self._answer(502, f"bad reply: {why}")
 
     # Helpers.
+
+    def _forsake(self) -> None:
+        """From here on nobody may speak for the stream: whoever still does is told to let go."""
+        self.worker = self.supervisor = None
+        self.attempt += 1
 
     def _begin_to_close(self) -> Effects:
         """Our close frame is sent. Nobody wants what is held; the client's answer must be read."""
@@ -231,6 +241,7 @@ WebSocketStream.table = {
         **_WAITING_FOR_WORKER,
         ClientGone: WebSocketStream._left_unclaimed,
         TimedOut: WebSocketStream._not_taken,
+        Vanished: WebSocketStream._vanished,
         # Of the attempt before: its worker was lost while the node was asked.
         Withdrawn: WebSocketStream._ignore,
     },
@@ -238,6 +249,8 @@ WebSocketStream.table = {
         **_WAITING_FOR_WORKER,
         ClientGone: WebSocketStream._left,
         Withdrawn: WebSocketStream._withdrawn,
+        # The answer of the node, which was asked already, decides.
+        Vanished: WebSocketStream._ignore,
     },
     State.CLAIMED: {
         ClientGone: WebSocketStream._left,

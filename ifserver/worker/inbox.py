@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -29,12 +29,25 @@ _log = logging.getLogger(__name__)
 
 
 class Inbox:
-    """Reads the channel `name` of `node` and hands its messages to `streams`, which has them by their identity."""
+    """Reads the channel `name` of `node` and hands its messages to `streams`, which has them by their identity.
 
-    def __init__(self, node: Node, name: str, streams: Mapping[str, Stream], clock: Clock, counters: Counters) -> None:
+    Args:
+        synced: is given what servers say of all the streams that they share with this process.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        streams: Mapping[str, Stream],
+        synced: Callable[[Sync], None],
+        clock: Clock,
+        counters: Counters,
+    ) -> None:
         self._node = node
         self._name = name
         self._streams = streams
+        self._synced = synced
         self._clock = clock
         self._counters = counters
         self._running = False
@@ -121,12 +134,12 @@ class Inbox:
     def _deliver(self, message: ToWorker) -> str | None:
         """Hand a message to its stream. Returns why it was dropped, or None."""
         if isinstance(message, Sync):
-            self._compare(message)
+            self._synced(message)
             return None
         stream = self._streams.get(message.stream)
         if stream is None or stream.attempt != message.attempt:
-            # Usual for a stream that has just ended here, and for an attempt that another worker has by now. The
-            # server's `Sync` carries no address either, so there is nobody to tell.
+            # Usual for a stream that has just ended here, and for an attempt that another worker has by now. It does
+            # not say where its server is; the server's next `Sync` does, and is answered.
             return "gone"
         if isinstance(message, Window):
             stream.consumed(message.consumed)
@@ -135,9 +148,3 @@ class Inbox:
         else:
             return stream.arrived(message)
         return None
-
-    def _compare(self, message: Sync) -> None:
-        for entry in message.entries:
-            stream = self._streams.get(entry.stream)
-            if stream is not None and stream.attempt == entry.attempt and stream.compare(entry.sent):
-                stream.consumed(entry.consumed)

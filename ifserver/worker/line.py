@@ -49,7 +49,6 @@ class Line:
         "_host",
         "_received",
         "_sent",
-        "_server",
         "_slot",
         "_waiters",
         "_window_in",
@@ -58,6 +57,7 @@ class Line:
         "attempt",
         "identity",
         "reply_channel",
+        "server",
     )
 
     def __init__(self, host: Host, request: ToWorkers, slot: int) -> None:
@@ -66,7 +66,8 @@ class Line:
         self.identity = channels.identity(channel)
         self.attempt = request.attempt
         self._host = host
-        self._server = channels.inbox_of(channel)
+        #: The inbox of the interface server.
+        self.server = channels.inbox_of(channel)
         self._worker = host.inbox
         self._slot = slot
         self._sent = 0
@@ -74,6 +75,16 @@ class Line:
         self._window_out = SendWindow()
         self._window_in = ReceiveWindow()
         self._waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def account(self) -> tuple[int, int]:
+        """Messages sent to the server, and units of its messages consumed."""
+        return self._sent, self._window_in.consumed
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be sent until the server has consumed more."""
+        return not self._window_out.open
 
     def claim(self) -> None:
         """Tell the server who has the stream."""
@@ -88,17 +99,17 @@ class Line:
         """Send a message that takes part in the sequence."""
         payload = encode(message)
         self._sent += 1
-        self._host.send(self._server, payload, self._taken if last else None)
+        self._host.send(self.server, payload, self._taken if last else None)
 
     def _tell_window(self, total: int) -> None:
         self._say(Window(self.identity, self.attempt, self._worker, total))
 
     def _tell_release(self, reason: str) -> None:
         message = Release(self.identity, self.attempt, self._worker, reason, self._window_in.consumed)
-        self._host.send(self._server, encode(message), self._taken)
+        self._host.send(self.server, encode(message), self._taken)
 
     def _say(self, message: Message) -> None:
-        self._host.send(self._server, encode(message), None)
+        self._host.send(self.server, encode(message), None)
 
     def _taken(self) -> None:
         """The node has the stream's last message, or the server needs none."""

@@ -10,6 +10,8 @@ from typing import Final, Protocol
 from ifserver import channels
 from ifserver.clock import Clock
 from ifserver.layers.clusters import Clusters
+from ifserver.layers.heart import Heart
+from ifserver.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import HttpRequest, ToWorkers
 from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication
@@ -19,6 +21,7 @@ from ifserver.worker.asgi_websocket import WebSocketStream
 from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan
 from ifserver.worker.pull import Puller
+from ifserver.worker.servers import Servers
 from ifserver.worker.waiting import pause, within
 
 __all__ = ["LedgerLike", "NoLedger", "Worker"]
@@ -92,7 +95,10 @@ class Worker:
         self._entries = 0
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
-        self._inbox = Inbox(clusters.home, clusters.inbox, self._streams, clock, clusters.counters)
+        self._servers = Servers(clusters, self._streams, supervisor, clock)
+        # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
+        self._heart = Heart(clusters, [], clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
+        self._inbox = Inbox(clusters.home, clusters.inbox, self._streams, self._servers.hear, clock, clusters.counters)
         names, soon = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT), loop.call_soon
         self._puller = Puller(
             clusters.home_nodes, names, settings.pull_batch, self.free, self._open, clock, soon, clusters.counters
@@ -108,6 +114,8 @@ class Worker:
         if self._draining:
             return
         self._inbox.start()
+        self._servers.start()
+        self._heart.start()
         self._puller.start()
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
@@ -123,6 +131,8 @@ class Worker:
         await self._wait_until_idle(end - self._clock.seconds())
         await self._cancel_all()
         # No stream is left that could be told anything.
+        self._servers.stop()
+        self._heart.stop()
         unread = self._inbox.stop().asFuture(self.loop)
         await self._lifespan.shutdown(self._settings.shutdown_timeout_s)
         await self._within(FLUSH_S, unread)
@@ -147,10 +157,10 @@ class Worker:
         return min(settings.concurrency - self._unanswered, settings.max_streams - held)
 
     def lose(self, process: str) -> None:
-        """The interface server `process` is dead."""
+        """The interface server `process` is dead. One that was only frozen lets go of its streams when it wakes."""
         for stream in list(self._streams.values()):
             if channels.process_of(stream.reply_channel) == process:
-                stream.let_go()
+                stream.release("dead")
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""

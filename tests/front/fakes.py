@@ -5,6 +5,7 @@ Everything happens when the test says so: `World.settle` runs what is due in thi
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -24,6 +25,7 @@ from ifserver.front.server import InterfaceServer
 from ifserver.front.websocket import WebSocketConnection
 from ifserver.layers.base import Limits
 from ifserver.layers.clusters import Clusters
+from ifserver.layers.heart import value_of
 from ifserver.layers.memory import MemoryNode
 from ifserver.metrics import Counters
 from ifserver.settings import FrontSettings
@@ -77,6 +79,7 @@ class FakeTransport:
         self.full = False
         self.lost = False
         self.aborted = False
+        self.write_closed = False
 
     # The client.
 
@@ -129,6 +132,9 @@ class FakeTransport:
         # As under TLS: with a producer registered, a connection is not closed.
         if not self.full and self.producer is None:
             self._world.soon(lambda: self._lose(error.ConnectionDone()))
+
+    def loseWriteConnection(self) -> None:
+        self.write_closed = True
 
     def abortConnection(self) -> None:
         self.disconnecting = self.aborted = True
@@ -228,6 +234,8 @@ class FakeWorker:
         self.inbox = inbox
         self._world = world
         self._heard: list[Any] = []
+        #: What was sent in `Sync` messages, which `heard` leaves out.
+        self.syncs: list[m.Sync] = []
 
     def push(self, message: m.Message) -> None:
         """Send to the server's inbox; it is read at once."""
@@ -246,7 +254,9 @@ class FakeWorker:
     def heard(self, job: Job | None = None) -> list[Any]:
         """What was sent to this worker since the last call, or of that what is for `job`."""
         self._world.settle()
-        self._heard += [m.decode_for_worker(payload) for payload in self._world.pull(self.inbox)]
+        for payload in self._world.pull(self.inbox):
+            message = m.decode_for_worker(payload)
+            (self.syncs if isinstance(message, m.Sync) else self._heard).append(message)
         if job is None:
             heard, self._heard = self._heard, []
             return heard
@@ -278,6 +288,7 @@ class World:
         self.worker = FakeWorker(self)
         if start:
             self.node.start()
+            self.node.beat(SUPERVISOR, value_of([channels.process_of(WORKER)]), math.inf)
             self.server.start()
 
     def soon(self, call: Callable[[], object]) -> None:
@@ -338,7 +349,7 @@ class World:
         assert len(server.registry) == 0
         assert server.statistics()["connections"] == 0
         tables: list[Any] = [*server._http_deadlines.values(), *server._websocket_deadlines.values()]
-        tables += [server.idle, server.heads_due, server.discarding, server._closing]
+        tables += [server.idle, server.heads_due, server.bodies_due, server.discarding, server.unsent]
         tables += [server._lifetimes] if server._lifetimes is not None else []
         assert [len(table) for table in tables] == [0] * len(tables)
         timers: Any = self.clock.getDelayedCalls()

@@ -59,6 +59,7 @@ def test_a_server_without_connections_ends_at_once() -> None:
     world = World()
     assert world.drain() == [None]
     assert world.access.closed
+    world.node.stop()
     assert world.clock.getDelayedCalls() == []
 
 
@@ -182,7 +183,7 @@ def test_when_all_workers_are_lost_at_once() -> None:
     websocket = world.client(HANDSHAKE)
     other.job(channels.WEBSOCKET_CONNECT).accept()
     websocket.received()
-    world.server.lose_workers()
+    world.server.peers.all_lost()
     world.settle()
     assert begun.aborted
     assert websocket.received() == b"\x88\x02" + (1012).to_bytes(2, "big")

@@ -348,6 +348,22 @@ class NodeSuite:
 
     # What a node says of itself.
 
+    # Beats.
+
+    @async_test
+    async def test_beats_are_seen_by_others_until_they_are_over(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        assert await other.beats(["1111111111"]) == [None]
+        assert await other.beats([]) == []
+        await node.beat("1111111111", b"", LONG_S)
+        await node.beat("2222222222", bytes(range(256)), LONG_S)
+        await node.beat("3333333333", b"short", SHORT_S)
+        assert await other.beats(["2222222222", "4444444444", "1111111111"]) == [bytes(range(256)), None, b""]
+        while await other.beats(["3333333333"]) != [None]:
+            await turn(0.01)
+        await node.beat("1111111111", b"new", LONG_S)
+        assert await other.beats(["1111111111"]) == [b"new"]
+
     @async_test
     async def test_it_tells_the_time_and_counts(self, harness: Harness) -> None:
         node = await harness.node()

@@ -10,30 +10,51 @@ from twisted.internet.task import Clock
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Pushed
+from ifserver.layers.base import Node, Pushed
 from ifserver.layers.clusters import Clusters, Refusal
+from ifserver.layers.placement import Policy
 from ifserver.metrics import Counters
 from tests.layers.fakes import FakeTurn, ToldNode
 
 PROCESS = "0123456789"
 
 
+class Offered:
+    """Whoever offers one request."""
+
+    def __init__(self, place: Place, payload: bytes) -> None:
+        self.place = place
+        self.payload = payload
+        self.nodes: list[ToldNode] = []
+
+    def placed(self, node: Node) -> None:
+        assert isinstance(node, ToldNode)
+        self.nodes.append(node)
+
+    def refused(self, why: Refusal) -> None:
+        self.place.refused.append((self.payload, why))
+
+
 class Place:
     """A process whose nodes answer as the test says."""
 
-    def __init__(self, home: int = 3, away: int = 1) -> None:
+    def __init__(self, home: int = 3, away: int = 1, policy: Policy = Policy.HOME_FIRST) -> None:
         self.east = [ToldNode(f"east-{i}") for i in range(1, home + 1)]
         self.west = [ToldNode(f"west-{i}") for i in range(1, away + 1)]
         self.turn = FakeTurn()
         self.counters = Counters()
         nodes: Any = {"east": self.east, "west": self.west}
-        self.clusters = Clusters(PROCESS, nodes, "east", Clock(), self.turn, self.counters)
+        self.clock = Clock()
+        self.clusters = Clusters(PROCESS, nodes, "east", self.clock, self.turn, self.counters, policy)
         self.refused: list[tuple[bytes, Refusal]] = []
+        self.offered: list[Offered] = []
 
-    def offer(self, payload: bytes, channel: str = "http.request") -> ToldNode:
-        node = self.clusters.offer(channel, payload, lambda why: self.refused.append((payload, why)))
-        assert isinstance(node, ToldNode)
-        return node
+    def offer(self, payload: bytes, channel: str = "http.request", but: tuple[str, ...] = ()) -> ToldNode:
+        """Offer one request; the node that it is placed on."""
+        offered = Offered(self, payload)
+        self.offered.append(offered)
+        self.clusters.offer(channel, payload, offered, but)
+        return offered.nodes[-1]
 
     def pushed_to(self, length: dict[str, int]) -> str:
         """Offer one request, answer with the node's length, and return its name."""
@@ -98,7 +119,7 @@ def test_requests_of_one_turn_leave_as_one_push_for_each_channel() -> None:
 
 
 def test_a_full_channel_refuses_the_rest() -> None:
-    place = Place(home=1)
+    place = Place(home=1, away=0)
     for payload in (b"1", b"2", b"3"):
         place.offer(payload)
     place.turn.end()
@@ -116,7 +137,7 @@ def test_a_full_channel_refuses_the_rest() -> None:
     ],
 )
 def test_what_a_node_did_not_take_is_told(error: Exception, why: Refusal) -> None:
-    place = Place(home=1)
+    place = Place(home=1, away=0)
     for payload in (b"1", b"2"):
         place.offer(payload)
     place.turn.end()
@@ -152,8 +173,103 @@ def test_a_node_that_is_not_connected_is_not_chosen() -> None:
     place = Place(home=3)
     place.east[0].reachable = place.east[2].reachable = False
     assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
-    place.east[1].reachable = False
-    assert len({place.offer(b"x").name for _ in range(50)}) > 1
+    # Nor is one that is back, before it has been tried.
+    place.east[0].reachable = True
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
+
+
+def test_with_no_node_connected_the_one_that_is_asked_says_so() -> None:
+    place = Place(home=2, away=1)
+    for node in place.east + place.west:
+        node.reachable = False
+    node = place.offer(b"x")
+    place.turn.end()
+    assert node.asked() == [("http.request", [b"x"])]
+
+
+# Where else.
+
+
+def test_what_home_does_not_take_goes_elsewhere() -> None:
+    place = Place(home=2, away=1)
+    first = place.offer(b"1")
+    place.turn.end()
+    first.answer(Pushed(0, 10_000))
+    (offered,) = place.offered
+    second = offered.nodes[1]
+    assert {first.name, second.name} == {"east-1", "east-2"}
+    place.turn.end()
+    second.answer(NodeUnreachable("gone"))
+    assert offered.nodes[2] is place.west[0]
+    place.turn.end()
+    assert place.west[0].asked() == [("http.request", [b"1"])]
+    assert place.refused == []
+    place.west[0].answer(Pushed(0, 10_000))
+    assert place.refused == [(b"1", Refusal.FULL)]
+
+
+def test_what_is_in_doubt_goes_nowhere_else() -> None:
+    place = Place(home=2, away=1)
+    node = place.offer(b"1")
+    place.turn.end()
+    node.answer(PushInDoubt("broken"))
+    assert place.refused == [(b"1", Refusal.IN_DOUBT)]
+    place.turn.end()
+    assert [each.asked() for each in place.east + place.west] == [[], [], []]
+
+
+def test_an_unwell_node_gets_one_request_now_and_then() -> None:
+    place = Place(home=2, away=0)
+    place.east[0].reachable = False
+    assert {place.offer(b"x").name for _ in range(20)} == {"east-2"}
+    place.east[0].reachable = True
+    probes = 0
+    for _ in range(400):
+        place.clock.advance(0.01)
+        probes += place.offer(b"x") is place.east[0]
+    # After a growing pause of 0.7 to 1.3 s at most.
+    assert 3 <= probes <= 7
+    place.clusters.claimed(place.east[0])
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
+
+
+def test_a_silent_node_is_unwell(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(home=2, away=0)
+    silent = place.offer(b"x")
+    place.turn.end()
+    place.clock.advance(0.9)
+    for _ in range(3):
+        place.clock.advance(0.25)
+    assert "silent" in caplog.text
+    assert place.offer(b"y") is not silent
+    silent.answer(Pushed(1, 1))
+    place.clock.advance(0.25)
+
+
+def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:
+    place = Place(home=2, away=2)
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
+    assert place.clusters.behind(place.east[0])
+    assert {place.offer(b"x").name for _ in range(20)} == {"east-2"}
+    assert place.clusters.behind(place.east[1])
+    assert {place.offer(b"x").name for _ in range(50)} == {"west-1", "west-2"}
+    # With nobody well, home is as good as any.
+    assert place.clusters.behind(place.west[0])
+    assert not place.clusters.behind(place.west[1])
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
+
+
+def test_spread_takes_the_shorter_queue_wherever_it_is() -> None:
+    place = Place(home=1, away=1, policy=Policy.SPREAD)
+    lengths = {"east-1": 50, "west-1": 3}
+    assert {place.pushed_to(lengths), place.pushed_to(lengths)} == set(lengths)
+    assert Counter(place.pushed_to(lengths) for _ in range(50)) == {"west-1": 50}
+
+
+def test_what_was_withdrawn_from_a_node_is_not_offered_there_again() -> None:
+    place = Place(home=2, away=1)
+    assert {place.offer(b"x", but=("east-1",)).name for _ in range(20)} == {"east-2"}
+    assert {place.offer(b"x", but=("east-1", "east-2")).name for _ in range(20)} == {"west-1"}
 
 
 def test_start_and_stop_are_for_every_node() -> None:

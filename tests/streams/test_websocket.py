@@ -145,10 +145,15 @@ def test_a_gap_closes_the_websocket_with_1011() -> None:
     assert do(stream, e.ClientGone(1011)) == [e.ENDED]
 
 
-def test_a_broken_worker_that_goes_on_is_not_listened_to() -> None:
+@pytest.mark.parametrize("last", [replace(SEND, seq=2), DIED], ids=["gap", "died"])
+def test_a_lost_worker_that_goes_on_is_not_listened_to(last: Any) -> None:
+    """As one that was frozen and wakes while the client has not yet answered our close frame."""
     stream = make(State.OPEN)
-    do(stream, replace(SEND, seq=2))
-    assert do(stream, replace(SEND, seq=3), SEND) == [e.Dropped("gap")]
+    do(stream, last)
+    gone = [e.Dropped("gone"), release("gone")]
+    assert do(stream, replace(SEND, seq=3), SEND, CLOSE) == 3 * gone
+    assert list(stream.hear_sync(m.SyncEntry(ID, 0, 9, 9), WORKER, "s")) == gone
+    assert (stream.worker, stream.supervisor, stream.state) == (None, None, State.CLOSING)
 
 
 def test_a_sync_shows_what_was_lost() -> None:

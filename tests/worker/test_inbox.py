@@ -70,7 +70,8 @@ class Stage:
         self.stream = FakeStream()
         self.streams: dict[str, Any] = {STREAM: self.stream}
         self.counters = Counters()
-        self.inbox = Inbox(self.node, WORKER, self.streams, self.clock, self.counters)
+        self.syncs: list[Sync] = []
+        self.inbox = Inbox(self.node, WORKER, self.streams, self.syncs.append, self.clock, self.counters)
         if start:
             self.inbox.start()
 
@@ -121,23 +122,12 @@ def test_why_a_stream_drops_a_message_is_counted() -> None:
     assert stage.counted() == {"messages_dropped{gap}": 2}
 
 
-def test_a_sync_is_compared_with_each_of_its_streams(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_servers_say_of_all_streams_is_handed_on() -> None:
     stage = Stage()
-    broken, later = FakeStream(), FakeStream(attempt=1)
-    broken.whole = False
-    stage.streams |= {"0123456789.2": broken, "0123456789.3": later}
-    entries = [
-        SyncEntry(STREAM, 0, 4, 900),
-        SyncEntry("0123456789.2", 0, 5, 900),
-        SyncEntry("0123456789.3", 0, 6, 900),
-        SyncEntry("0123456789.4", 0, 7, 900),
-    ]
-    stage.push(Sync(WORKER, "", entries))
-    assert stage.stream.heard == [("compare", 4), ("consumed", 900)]
-    assert broken.heard == [("compare", 5)]
-    assert later.heard == []
+    sync = Sync("!east.0123456789", "", [SyncEntry(STREAM, 0, 4, 900)])
+    stage.push(sync)
+    assert stage.syncs == [sync]
     assert stage.counted() == {"messages_delivered": 1}
-    assert caplog.records == []
 
 
 def test_what_does_not_decode_is_dropped_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from ifserver.messages import (
     Release,
     RequestBody,
     ResponseStart,
+    Sync,
     ToWorkers,
     WebSocketAccept,
     WebSocketClose,
@@ -140,6 +141,8 @@ class Stage:
             "k3v9x2aq7m", {"c": list(self.nodes)}, "c", self.clock, self.loop.call_soon, Counters()
         )
         self.clusters.start()
+        # The server is there for as long as nothing else is said.
+        self.node.beat(channels.process_of(SERVER), b"", 1e6)
         self.settings = WorkerSettings(application="a:b", **fields)
         self.memory = bytearray(Ledger.size(self.settings.max_streams))
         self.application = Application()
@@ -167,12 +170,13 @@ class Stage:
         self.node.push(self.clusters.inbox, [encode(message) for message in messages])
 
     def heard(self) -> list[Any]:
-        """What the server has been sent since the last time."""
+        """What the server has been sent since the last time, but for how far the streams are."""
         answers: list[Pulled | None] = []
         self.node.pull([SERVER], 1000, 0.0).addCallback(answers.append)
         self.clock.advance(0.0)
         (pulled,) = answers
-        return [decode_for_server(payload) for payload in pulled.payloads] if pulled is not None else []
+        messages = [decode_for_server(payload) for payload in pulled.payloads] if pulled is not None else []
+        return [message for message in messages if not isinstance(message, Sync)]
 
     @property
     def ledger(self) -> list[tuple[str, int]]:

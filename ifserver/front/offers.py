@@ -1,0 +1,231 @@
+"""Offers that nobody has claimed: were they taken, and is there still somebody who will answer?
+
+Lists are taken in order. So a request has been popped when a later one of the same list has been claimed; and where
+none was for a second, the node is asked whether the oldest is still there. One that is popped and not claimed for
+another second is in the hands of a process that died before its ledger knew, or that is blocked (design, section 5).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ifserver.clock import Clock, Timer
+from ifserver.errors import NodeError
+from ifserver.layers.base import Node
+from ifserver.streams.effects import Vanished
+
+if TYPE_CHECKING:
+    from ifserver.front.driver import Exchange
+
+__all__ = ["Offers", "StandingOffer"]
+
+#: How often this server looks, in seconds: a part of the second that it waits each time.
+_LOOK_S: Final = 0.25
+#: How old an offer is when it is asked for, and how long a popped one may be without a claim.
+_PATIENCE_S: Final = 1.0
+#: A server that looks so much later than it meant to has stood still, and has not read the claims of that time.
+_LATE_S: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class StandingOffer:
+    """One attempt of one exchange, on one list."""
+
+    __slots__ = ("channel", "exchange", "node", "payload", "popped_at", "since")
+
+    def __init__(self, exchange: Exchange, node: Node, channel: str, payload: bytes, now: float) -> None:
+        self.exchange = exchange
+        self.node = node
+        self.channel = channel
+        self.payload = payload
+        self.since = now
+        #: When it was known to have been taken; without meaning before that.
+        self.popped_at = now
+
+
+class _List:
+    """The offers on one list that were not claimed.
+
+    Each moves once at most, so what a claim costs does not depend on how many there are. (A plain dict would: to find
+    its first item it looks at all that were deleted from its front.)
+    """
+
+    __slots__ = ("asking", "popped", "quiet_since", "standing")
+
+    def __init__(self, now: float) -> None:
+        #: Those that may still be there, oldest first.
+        self.standing: OrderedDict[StandingOffer, None] = OrderedDict()
+        #: Those that were taken, in the order in which that became known.
+        self.popped: OrderedDict[StandingOffer, None] = OrderedDict()
+        #: Since when none was claimed.
+        self.quiet_since = now
+        self.asking = False
+
+    def __len__(self) -> int:
+        return len(self.standing) + len(self.popped)
+
+    def oldest(self, now: float) -> StandingOffer | None:
+        """The first of those that may still be there, if it has stood for too long."""
+        offer = next(iter(self.standing), None)
+        return offer if offer is not None and now - offer.since >= _PATIENCE_S else None
+
+    def pop(self, offer: StandingOffer, now: float) -> None:
+        """`offer` was taken, and so were those before it."""
+        standing = self.standing
+        while offer in standing:
+            first, _ = standing.popitem(last=False)
+            first.popped_at = now
+            self.popped[first] = None
+
+    def forget(self, offer: StandingOffer) -> bool:
+        """Whether `offer` was here; it no longer is."""
+        if offer in self.standing:
+            del self.standing[offer]
+        elif offer in self.popped:
+            del self.popped[offer]
+        else:
+            return False
+        return True
+
+
+class Offers:
+    """All offers of this server.
+
+    Args:
+        behind: is told of a node on which a request has stood for too long; True says that there is a better one.
+    """
+
+    def __init__(self, clock: Clock, behind: Callable[[Node], bool]) -> None:
+        self._clock = clock
+        self._behind = behind
+        self._lists: dict[tuple[str, str], _List] = {}
+        self._timer: Timer | None = None
+        #: When it is time to look.
+        self._due = 0.0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lists.values()))
+
+    def made(self, exchange: Exchange, node: Node, channel: str, payload: bytes) -> StandingOffer:
+        """`payload` was offered."""
+        now = self._clock.seconds()
+        offer = StandingOffer(exchange, node, channel, payload, now)
+        key = node.name, channel
+        each = self._lists.get(key)
+        if each is None:
+            each = self._lists[key] = _List(now)
+        elif not each.standing:
+            each.quiet_since = now
+        each.standing[offer] = None
+        if self._timer is None:
+            self._look_later(now)
+        return offer
+
+    def claimed(self, exchange: Exchange) -> bool:
+        """Somebody has spoken about the offer: it was popped, and so were those before it. True: soon enough."""
+        offer, exchange.offer = exchange.offer, None
+        each = self._list(offer)
+        if offer is None or each is None:
+            return False
+        now = self._clock.seconds()
+        each.pop(offer, now)
+        if not each.forget(offer):
+            return False
+        each.quiet_since = now
+        return now - offer.since < _PATIENCE_S
+
+    def popped(self, offer: StandingOffer) -> None:
+        """The node has it no more."""
+        each = self._list(offer)
+        if each is not None:
+            each.pop(offer, self._clock.seconds())
+
+    def left(self, exchange: Exchange) -> None:
+        """The exchange has ended; nothing is known of its offer but that it is of no use."""
+        offer, exchange.offer = exchange.offer, None
+        each = self._list(offer)
+        if offer is not None and each is not None:
+            each.forget(offer)
+
+    def _list(self, offer: StandingOffer | None) -> _List | None:
+        return None if offer is None else self._lists.get((offer.node.name, offer.channel))
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._cancel()
+        self._lists.clear()
+
+    def _look_later(self, now: float) -> None:
+        self._due = now + _LOOK_S
+        self._timer = self._clock.callLater(_LOOK_S, self._look)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        now = self._clock.seconds()
+        stood_still = now - self._due > _LATE_S
+        # First, so that whatever goes wrong with one of them, the others are looked at again.
+        self._look_later(now)
+        # What is offered anew may go to a node that has had none before.
+        for each in list(self._lists.values()):
+            if stood_still:
+                for offer in each.popped:
+                    offer.popped_at = now
+            self._look_at(each, now)
+        if not len(self):
+            self._cancel()
+
+    def _look_at(self, each: _List, now: float) -> None:
+        vanished = []
+        for offer in each.popped:
+            if now - offer.popped_at < _PATIENCE_S:
+                break
+            vanished.append(offer)
+        oldest = each.oldest(now)
+        if oldest is not None:
+            if not each.asking:
+                Deferred.fromCoroutine(self._ask(each)).addErrback(self._failed)
+            if self._behind(oldest.node):
+                self._spill(each, now)
+        for offer in vanished:
+            if each.forget(offer):
+                offer.exchange.offer = None
+                offer.exchange.handle(Vanished())
+
+    def _spill(self, each: _List, now: float) -> None:
+        """Let each that has itself stood here for too long be offered elsewhere."""
+        for offer in list(each.standing):
+            if now - offer.since < _PATIENCE_S:
+                break
+            offer.exchange.spill()
+
+    async def _ask(self, each: _List) -> None:
+        """Where nobody has claimed anything for a second: is the oldest still there? And while it is not, the next?"""
+        each.asking = True
+        try:
+            while True:
+                now = self._clock.seconds()
+                offer = each.oldest(now)
+                if offer is None or now - each.quiet_since < _PATIENCE_S:
+                    return
+                if await offer.node.holds(offer.channel, offer.payload):
+                    each.quiet_since = self._clock.seconds()
+                else:
+                    each.pop(offer, self._clock.seconds())
+        except NodeError:
+            each.quiet_since = self._clock.seconds()
+        finally:
+            each.asking = False
+
+    def _failed(self, failure: Failure) -> None:
+        _log.error("offers that nobody claims cannot be asked for: %s", failure.getTraceback())

@@ -1,0 +1,125 @@
+"""Which node a request is offered on: of those that are well, the shorter queue of two random ones. Pure.
+
+A node is *unwell* when it was full, has failed or kept silent, or is *behind*: a request of this server has stood there
+unclaimed for too long (design: Clusters and nodes). While another is well, an unwell one is offered nothing but one
+request now and then, as a *probe*.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+__all__ = ["Placement", "Policy"]
+
+#: The first pause before a node that is unwell gets a probe, and the longest, in seconds; spread by the factors below.
+_PAUSE_S: Final = 0.25
+_LONGEST_PAUSE_S: Final = 1.0
+_JITTER: Final = (0.7, 1.3)
+
+
+class Policy(enum.Enum):
+    """Which clusters are preferred."""
+
+    #: The home cluster, as long as any of its nodes is well.
+    HOME_FIRST = "home-first"
+    #: All alike, by their queues.
+    SPREAD = "spread"
+
+
+class _Health:
+    """What is known of one node."""
+
+    __slots__ = ("failures", "next_probe", "why")
+
+    def __init__(self) -> None:
+        #: Why it is unwell; None: it is well.
+        self.why: str | None = None
+        self.failures = 0
+        self.next_probe = 0.0
+
+
+class Placement:
+    """The nodes of all clusters as one server knows them.
+
+    Args:
+        clusters: names of the nodes of each cluster.
+        home: the cluster that `Policy.HOME_FIRST` prefers.
+    """
+
+    def __init__(self, clusters: Mapping[str, Sequence[str]], home: str, policy: Policy) -> None:
+        self._home = tuple(clusters[home])
+        self._all = tuple(name for names in clusters.values() for name in names)
+        self._policy = policy
+        self._health = {name: _Health() for name in self._all}
+        self._lengths: dict[tuple[str, str], int] = {}
+        self._ill = 0
+
+    def choose(self, channel: str, now: float, but: Collection[str] = ()) -> str | None:
+        """The node for the next request on `channel`; None: there is none besides those in `but`."""
+        if not self._ill and not but:
+            return self._shorter(self._home if self._policy is Policy.HOME_FIRST else self._all, channel)
+        left = [name for name in self._all if name not in but]
+        well = [name for name in left if self._health[name].why is None]
+        preferred = well if self._policy is Policy.SPREAD else [name for name in well if name in self._home]
+        for name in left:
+            if self._is_due(name, now) and (preferred or well):
+                self._defer(self._health[name], now)
+                return name
+        at_home = [name for name in left if name in self._home]
+        candidates = preferred or well or at_home or left
+        return self._shorter(candidates, channel) if candidates else None
+
+    def has_well(self, but: Collection[str] = ()) -> bool:
+        """Whether any node besides those in `but` is well."""
+        return any(health.why is None for name, health in self._health.items() if name not in but)
+
+    def is_well(self, name: str) -> bool:
+        """Whether the node is."""
+        return self._health[name].why is None
+
+    def told(self, name: str, channel: str, length: int) -> None:
+        """The node has told how long its queue is."""
+        self._lengths[name, channel] = length
+
+    def unwell(self, name: str, why: str, now: float) -> bool:
+        """The node is full, has failed, is silent or is behind. True says that this is new."""
+        health = self._health[name]
+        new = health.why is None
+        self._ill += new
+        if new or now >= health.next_probe:
+            self._defer(health, now)
+        health.why = why
+        return new
+
+    def well(self, name: str) -> bool:
+        """Something that was offered on the node has been claimed. True says that this is new."""
+        health = self._health[name]
+        if health.why is None:
+            return False
+        self._ill -= 1
+        health.why = None
+        health.failures = 0
+        return True
+
+    def statistics(self) -> dict[str, str]:
+        """Nodes that are unwell, and why."""
+        return {name: health.why for name, health in self._health.items() if health.why is not None}
+
+    def _shorter(self, names: Sequence[str], channel: str) -> str:
+        """Of two random ones the one with the shorter queue: nearly as good as the shortest, and nobody herds."""
+        if len(names) == 1:
+            return names[0]
+        pair = random.sample(names, 2)
+        return min(pair, key=lambda name: self._lengths.get((name, channel), 0))
+
+    def _is_due(self, name: str, now: float) -> bool:
+        health = self._health[name]
+        return health.why is not None and now >= health.next_probe
+
+    def _defer(self, health: _Health, now: float) -> None:
+        pause: float = min(_PAUSE_S * 2.0 ** min(health.failures, 10), _LONGEST_PAUSE_S)
+        health.failures += 1
+        health.next_probe = now + pause * random.uniform(*_JITTER)

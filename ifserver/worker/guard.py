@@ -1,0 +1,74 @@
+"""Showing the supervisor that this process's loop turns, and taking nothing more while the supervisor stands still."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Protocol
+
+from ifserver.clock import Clock, Timer
+
+__all__ = ["Guard", "SharedMemory"]
+
+#: How often this process says that its loop turns.
+TURN_S: Final = 0.25
+#: How long the supervisor's beat may stand still.
+_STILL_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class SharedMemory(Protocol):
+    """What is shared with the supervisor (`ifserver.streams.ledger`)."""
+
+    @property
+    def beats(self) -> int:
+        """How often the supervisor has beaten."""
+
+    def turn(self) -> None:
+        """The loop turns."""
+
+
+class _Holdable(Protocol):
+    def hold(self) -> None:
+        """Take nothing more."""
+
+    def resume(self) -> None:
+        """Take requests again."""
+
+
+class Guard:
+    """Between one worker and its supervisor, from `start` to `stop`."""
+
+    def __init__(self, shared: SharedMemory, worker: _Holdable, clock: Clock) -> None:
+        self._shared = shared
+        self._worker = worker
+        self._clock = clock
+        self._beats = -1
+        self._beaten_at = clock.seconds()
+        self._holding = False
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._tick()
+
+    def stop(self) -> None:
+        """Say nothing more."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = self._clock.callLater(TURN_S, self._tick)
+        self._shared.turn()
+        now, beats = self._clock.seconds(), self._shared.beats
+        # It counts: where it is we who stood still, it has beaten meanwhile.
+        if beats != self._beats:
+            self._beats, self._beaten_at = beats, now
+            if self._holding:
+                self._holding = False
+                _log.info("the supervisor is back: taking requests again")
+                self._worker.resume()
+        elif not self._holding and now - self._beaten_at >= _STILL_S:
+            self._holding = True
+            _log.warning("the supervisor stands still: taking no more requests")
+            self._worker.hold()
