@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types format clean system-packages
+.PHONY: help run test autobahn lint types format clean system-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -24,6 +24,9 @@ run: $(VENV)/.for-examples  ## start the Django example; HOST= and PORT= say whe
 
 test: lint types system-packages $(VENV)/.for-tests  ## check style and types, then run all tests
 	$(BIN)/python -m pytest
+
+autobahn: system-packages $(VENV)/.for-tests  ## run the Autobahn test suite of WebSockets, for a quarter of an hour
+	$(BIN)/python -m tests.autobahn.run
 
 lint: $(VENV)/.for-tests  ## check style
 	$(BIN)/ruff check .
@@ -37,7 +40,7 @@ format: $(VENV)/.for-tests  ## put right what can be put right by machine
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, caches and builds
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis test-artefacts
+	rm -rf $(VENV) .venv-autobahn build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis test-artefacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system-packages:

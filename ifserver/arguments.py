@@ -69,6 +69,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "serve", help="an interface server", description="Run an interface server; workers are started elsewhere."
     )
     _add_layer(serve)
+    serve.add_argument(
+        "--placement",
+        choices=("home-first", "spread"),
+        default="home-first",
+        help="which clusters get requests: the home cluster while it is well (default), or all by their queues",
+    )
     _add_front(serve)
     worker = commands.add_parser(
         "worker", help="worker processes", description="Run worker processes for interface servers that run elsewhere."
@@ -151,10 +157,55 @@ def _add_front(parser: _Parser) -> None:
     group.add_argument(
         "--trusted-proxies", metavar="NETWORK[,...]", help="believe those of these networks; implies --proxy-headers"
     )
+    group.add_argument(
+        "--proxy-protocol",
+        action="store_true",
+        help="clients are announced with the PROXY protocol, by the --trusted-proxies (default: by this machine)",
+    )
+    group.add_argument(
+        "--underscores-in-headers",
+        choices=("drop", "refuse", "allow"),
+        default=_FRONT.underscores_in_headers,
+        help="what becomes of header fields with '_' in their names (default: %(default)s)",
+    )
+    group.add_argument(
+        "--no-websocket-compression", action="store_true", help="do without permessage-deflate, which costs CPU"
+    )
+    group.add_argument(
+        "--allowed-origins",
+        metavar="ORIGIN[,...]",
+        help="whose pages may open WebSockets, for example https://www.example.com (default: all)",
+    )
     group.add_argument("-s", "--server-name", default=_FRONT.server_header, help="what the Server header says")
     group.add_argument("--no-server-name", action="store_true", help="send no Server header")
     group.add_argument("--access-log", metavar="PATH", help="access log in combined format; -: standard output")
+    _add_limits(parser)
     _add_waits(parser)
+
+
+def _add_limits(parser: _Parser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--max-connections",
+        type=int,
+        default=_FRONT.max_connections,
+        metavar="N",
+        help="connections; others are answered 503 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-connections-per-client",
+        type=int,
+        metavar="N",
+        help="connections of one address; never of Unix sockets and --trusted-proxies, and of this machine only if "
+        f"given here (default: {_FRONT.max_connections_per_client})",
+    )
+    group.add_argument(
+        "--max-body-bytes",
+        type=int,
+        default=_FRONT.max_body_bytes,
+        metavar="N",
+        help="body of a request; 413 beyond; -1: unlimited (default: %(default)s)",
+    )
 
 
 def _add_waits(parser: _Parser) -> None:
@@ -167,6 +218,10 @@ def _add_waits(parser: _Parser) -> None:
             _FRONT.websocket_connect_timeout_s,
             "for a WebSocket to be accepted",
         ),
+        (("--header-timeout",), _FRONT.header_timeout_s, "for the head of a request to be complete"),
+        (("--body-timeout",), _FRONT.body_timeout_s, "for the next bytes of a request's body"),
+        (("--write-timeout",), _FRONT.write_timeout_s, "for a client to take any of what is due to it"),
+        (("--keep-alive-timeout",), _FRONT.keep_alive_timeout_s, "for the next request on a connection; 0: never"),
         (("--ping-interval",), _FRONT.ping_interval_s, "silence after which a WebSocket client is pinged; 0: never"),
         (("--ping-timeout",), _FRONT.ping_timeout_s, "for its pong"),
     ):
@@ -197,7 +252,21 @@ def front_settings(arguments: argparse.Namespace) -> FrontSettings:
     elif arguments.proxy_headers:
         trusted = _LOCAL_PROXIES
     lifetime = arguments.websocket_timeout
+    per_client, origins = arguments.max_connections_per_client, arguments.allowed_origins
     return FrontSettings(
+        header_timeout_s=arguments.header_timeout,
+        body_timeout_s=arguments.body_timeout,
+        write_timeout_s=arguments.write_timeout,
+        keep_alive_timeout_s=arguments.keep_alive_timeout,
+        max_connections=arguments.max_connections,
+        max_connections_per_client=_FRONT.max_connections_per_client if per_client is None else per_client,
+        uncounted_networks=_FRONT.uncounted_networks if per_client is None else (),
+        max_body_bytes=None if arguments.max_body_bytes == -1 else arguments.max_body_bytes,
+        underscores_in_headers=arguments.underscores_in_headers,
+        websocket_compression=not arguments.no_websocket_compression,
+        allowed_origins=() if origins is None else tuple(origin.strip().lower() for origin in origins.split(",")),
+        proxy_protocol=arguments.proxy_protocol,
+        proxy_protocol_networks=trusted or _LOCAL_PROXIES,
         response_timeout_s=arguments.http_timeout,
         websocket_timeout_s=None if lifetime is not None and lifetime < 0 else lifetime,
         websocket_connect_timeout_s=arguments.websocket_connect_timeout,
@@ -216,7 +285,9 @@ def layer_settings(arguments: argparse.Namespace) -> LayerSettings:
     Raises:
         ConfigurationError: a URL or a name cannot be.
     """
-    return LayerSettings(clusters=tuple(map(parse_cluster, arguments.cluster)), home=arguments.home)
+    clusters = tuple(map(parse_cluster, arguments.cluster))
+    placement: Any = getattr(arguments, "placement", "home-first")  # workers place nothing
+    return LayerSettings(clusters=clusters, home=arguments.home, placement=placement)
 
 
 def worker_settings(arguments: argparse.Namespace) -> WorkerSettings:

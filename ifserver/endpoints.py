@@ -59,11 +59,8 @@ class _Socket:
 
     _loop_transport: asyncio.Transport
 
-    def getPeer(self) -> Address:
-        return self._address("peername")
-
     def getHost(self) -> Address:
-        return self._address("sockname")
+        return address_of(self._loop_transport.get_extra_info("sockname"), self.getHandle().family)
 
     def getTcpNoDelay(self) -> bool:
         return bool(self.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
@@ -81,9 +78,6 @@ class _Socket:
         """The socket; only for its options and names."""
         return self._loop_transport.get_extra_info("socket")
 
-    def _address(self, which: str) -> Address:
-        return address_of(self._loop_transport.get_extra_info(which), self.getHandle().family)
-
 
 @implementer(ITransport, IPushProducer)
 class LoopTransport(_Socket, asyncio.Protocol):
@@ -95,6 +89,7 @@ class LoopTransport(_Socket, asyncio.Protocol):
     disconnecting = False
     #: Whom a loss is told until there is a protocol.
     _protocol = Protocol()
+    _peer: Address
     _producer: Any = None
     _full = False
     _aborted = _lost = False
@@ -112,8 +107,17 @@ class LoopTransport(_Socket, asyncio.Protocol):
         if connected is not None and connected.called:
             self.abortConnection()  # cancelled meanwhile
             return
+        # Asked for once: of a connection that the peer has reset the kernel does not know.
+        name = transport.get_extra_info("peername")
+        if name is None:
+            # It was reset before we came to it, as health checks and port scans do.
+            self.abortConnection()
+            if connected is not None:
+                connected.errback(Failure(error.ConnectionLost()))
+            return
+        self._peer = address_of(name, self.getHandle().family)
         try:
-            protocol = factory.buildProtocol(self.getPeer())
+            protocol = factory.buildProtocol(self._peer)
         except Exception:
             self.abortConnection()
             if connected is None:
@@ -150,6 +154,9 @@ class LoopTransport(_Socket, asyncio.Protocol):
             self._producer.resumeProducing()
 
     # What the Twisted protocol calls (ITransport, ITCPTransport, IPushProducer, IConsumer).
+
+    def getPeer(self) -> Address:
+        return self._peer
 
     @property
     def protocol(self) -> Protocol:
@@ -211,6 +218,10 @@ class LoopTransport(_Socket, asyncio.Protocol):
 
     def unregisterProducer(self) -> None:
         self._producer = None
+
+    def buffered(self) -> int:
+        """Bytes that were written and that the kernel has not taken yet."""
+        return self._loop_transport.get_write_buffer_size()
 
 
 @implementer(IListeningPort)

@@ -13,7 +13,7 @@ from typing import Final
 from ifserver.messages import Headers
 from ifserver.settings import Network
 
-__all__ = ["find", "is_token", "is_value", "list_items", "seen_by_proxies", "values"]
+__all__ = ["find", "is_token", "is_value", "list_items", "seen_by_proxies", "values", "within"]
 
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -64,7 +64,7 @@ def seen_by_proxies(
 
     ``X-Forwarded-For`` goes first because most proxies add to it, and pass on a ``Forwarded`` as the client wrote it.
     """
-    if peer is not None and not _within(peer[0], trusted):
+    if peer is not None and not within(peer[0], trusted):
         return peer, scheme
     protos = [item.decode("latin-1").lower() for item in list_items(headers, b"x-forwarded-proto")]
     fors = [item.decode("latin-1") for item in list_items(headers, b"x-forwarded-for")]
@@ -85,7 +85,7 @@ def seen_by_proxies(
         if address is None:
             break
         client, scheme = address, _known_scheme(proto, scheme)
-        if not _within(address[0], trusted):
+        if not within(address[0], trusted):
             break
     return client, scheme
 
@@ -94,7 +94,8 @@ def _known_scheme(proto: str, otherwise: str) -> str:
     return {"https": "https", "wss": "https", "http": "http", "ws": "http"}.get(proto, otherwise)
 
 
-def _within(host: str, networks: Sequence[Network]) -> bool:
+def within(host: str, networks: Sequence[Network]) -> bool:
+    """Whether the address `host` is in one of `networks`; an IPv4 address may be written as an IPv6 one."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -18,6 +18,8 @@ COUNTERS: Final[dict[str, tuple[str, str]]] = {
     "streams_opened": ("Streams that this process has begun.", "kind"),
     "streams_closed": ("Streams that this process has ended.", "kind"),
     "requests_refused": ("Requests that were answered by the server itself.", "status"),
+    "connections_refused": ("Connections that were one too many.", "of"),
+    "connections_cut": ("Connections whose clients took nothing of what they were sent.", ""),
     "claims": ("Claims that were sent on their own.", ""),
     "retries": ("Requests that were offered once more.", ""),
 }

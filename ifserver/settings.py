@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
@@ -31,6 +31,8 @@ __all__ = [
 Seconds: TypeAlias = float
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+#: RFC 6454 6.2; in lower case, as browsers write it.
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 
@@ -84,6 +86,8 @@ class LayerSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     clusters: tuple[ClusterSettings, ...]
     #: The cluster where this process receives; None: the first.
     home: str | None = None
+    #: ``home-first``: other clusters get requests while no node of the home cluster is well. ``spread``: all are alike.
+    placement: Literal["home-first", "spread"] = "home-first"
     #: Prefix of every Redis key, so that a Redis can be shared with other things.
     prefix: str = "ifserver:"
     #: Messages on a request channel. More than that would wait longer than `queue_timeout_s` anyway.
@@ -122,6 +126,9 @@ class LayerSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
 class FrontSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an interface server allows its clients, and how long it waits for whom."""
 
+    #: How long a request waits for a node when none can be reached; then 503. 0: a client that may try again is told so
+    #: at once.
+    broker_wait_s: Seconds = 0.0
     #: How long a request may wait to be taken by a worker; then 503. What a person waits before reloading.
     queue_timeout_s: Seconds = 30.0
     #: From being taken to the start of the response; then 504. Daphne's ``--http-timeout``.
@@ -138,12 +145,31 @@ class FrontSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     close_timeout_s: Seconds = 5.0
     #: Largest WebSocket message, in bytes after decompression, in both directions; more is 1009.
     max_websocket_message_bytes: int = 1 * _MIB
+    #: Frames of one WebSocket message; more is 1009. A frame of no bytes costs as much as one of many, and this is a
+    #: message of 4 MiB in frames of 64 bytes, the most that the Autobahn test suite tries.
+    max_websocket_fragments: int = 65_536
+    #: The origins whose pages may open WebSockets (RFC 6455 10.2), as ``https://www.example.com``; others get 403.
+    #: Empty: all. Clients that name no origin are no browsers, and not meant.
+    allowed_origins: tuple[str, ...] = ()
     #: Whether permessage-deflate (RFC 7692) is accepted when a client offers it.
     websocket_compression: bool = True
     #: From the first byte of a request to the end of its headers; then 408. Ends a slowloris.
     header_timeout_s: Seconds = 20.0
     #: Idle time of a keep-alive connection between two requests. Above the 60 s of common load balancers.
     keep_alive_timeout_s: Seconds = 75.0
+    #: Silence in the middle of a request's body, while it is being read; then 408, or an abort once the response has
+    #: begun. As nginx's ``client_body_timeout``.
+    body_timeout_s: Seconds = 60.0
+    #: How long a client may take nothing of what is due to it; then its connection is cut. Some kernels tell us that it
+    #: takes something in steps of 400 KiB only, which are 40 s for one that reads 10 KB/s.
+    write_timeout_s: Seconds = 120.0
+    #: Connections in all; others are answered 503. An idle one costs 8 KiB, and a file descriptor.
+    max_connections: int = 20_000
+    #: Connections of one client address (of IPv6: of its /64); others are answered 503. Enough for an office behind one
+    #: address, too few to use up `max_connections`. Unix sockets and trusted proxies are not counted ...
+    max_connections_per_client: int = 2_000
+    #: ... nor these networks: what runs on this machine may be a proxy that nobody has told us of.
+    uncounted_networks: tuple[str, ...] = ("127.0.0.0/8", "::1")
     #: Request line and headers of one request, in bytes; 431 beyond (414 where the target alone is longer). The 64 KiB
     #: of h11's and uvicorn's users.
     max_header_bytes: int = 64 * _KIB
@@ -155,6 +181,9 @@ class FrontSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     whole_body_bytes: int = 64 * _KIB
     #: Requests that may wait on one connection behind the one being answered; reading pauses beyond.
     max_pipelined: int = 16
+    #: What becomes of header fields with ``_`` in their names: ``drop`` (as nginx does), ``refuse`` (400) or ``allow``.
+    #: CGI-like environments give ``X_User`` and ``X-User`` the same name.
+    underscores_in_headers: str = "drop"
     #: What an unanswered client is told to wait, in the Retry-After of a 503.
     retry_after_s: int = 1
     #: Methods that may be offered once more when their worker died before the response began (RFC 9110 9.2.2).
@@ -167,12 +196,29 @@ class FrontSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     server_header: str | None = "ifserver"
     #: Networks whose ``X-Forwarded-*`` and ``Forwarded`` are believed; empty: nobody's.
     trusted_proxies: tuple[str, ...] = ()
+    #: Whether clients are announced with the PROXY protocol on TCP and Unix sockets, ...
+    proxy_protocol: bool = False
+    #: ... and by whom: others are refused. Also for ``haproxy:`` endpoints. Whoever connects to a Unix socket may.
+    proxy_protocol_networks: tuple[str, ...] = ("127.0.0.0/8", "::1")
+    #: How long it may take until the header of the PROXY protocol is complete. Its specification asks for 3 s at least,
+    #: so that a packet may be lost.
+    proxy_protocol_timeout_s: Seconds = 5.0
     #: Where the access log goes: a path, ``-`` for standard output, None for nowhere.
     access_log: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_networks(self.trusted_proxies, "front.trusted_proxies")
+        for name in ("trusted_proxies", "uncounted_networks", "proxy_protocol_networks"):
+            parse_networks(getattr(self, name), f"front.{name}")
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigurationError(
+                    f"front.allowed_origins: {origin!r}: expected SCHEME://HOST[:PORT], for example https://example.com"
+                )
+        if self.underscores_in_headers not in ("drop", "refuse", "allow"):
+            raise ConfigurationError(
+                f"front.underscores_in_headers: must be drop, refuse or allow, got {self.underscores_in_headers!r}"
+            )
         if self.root_path and not self.root_path.startswith("/"):
             raise ConfigurationError(f"front.root_path: must begin with '/', got {self.root_path!r}")
         if self.server_header is not None and not re.fullmatch(
@@ -183,6 +229,7 @@ class FrontSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     def _least(self) -> dict[str, float]:
         positive = 0.001
         return {
+            "broker_wait_s": 0,
             "queue_timeout_s": positive,
             "response_timeout_s": positive,
             "websocket_connect_timeout_s": positive,
@@ -193,6 +240,12 @@ class FrontSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
             "max_websocket_message_bytes": 1,
             "header_timeout_s": positive,
             "keep_alive_timeout_s": 0,
+            "body_timeout_s": positive,
+            "write_timeout_s": positive,
+            "max_connections": 1,
+            "max_connections_per_client": 1,
+            "proxy_protocol_timeout_s": positive,
+            "max_websocket_fragments": 1,
             "max_header_bytes": 256,
             "max_headers": 1,
             "max_body_bytes": 0,
@@ -224,6 +277,8 @@ class WorkerSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields
     drain_timeout_s: Seconds = 5.0
     #: How long the application may take over its lifespan's shutdown.
     shutdown_timeout_s: Seconds = 5.0
+    #: Without a turn of its loop for so long, a worker process is stuck: it is killed, told and replaced.
+    stall_timeout_s: Seconds = 150.0
     #: Delay before a worker that has crashed is started again; doubles with each crash in a row ...
     restart_delay_s: Seconds = 0.1
     #: ... up to this, and starts anew when one has lived for this long.
@@ -244,6 +299,7 @@ class WorkerSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields
             "max_websocket_message_bytes": 1,
             "drain_timeout_s": 0,
             "shutdown_timeout_s": 0,
+            "stall_timeout_s": 1,
             "restart_delay_s": 0,
             "max_restart_delay_s": 0.1,
         }

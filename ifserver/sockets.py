@@ -5,14 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
+import termios
+from typing import Any, Final
 
 from ifserver.endpoints import unix_address
 from ifserver.errors import ConfigurationError
 
-__all__ = ["UnixFile", "bind_private", "bind_tcp", "bind_unix", "inherit", "url_of"]
+__all__ = ["UnixFile", "bind_private", "bind_tcp", "bind_unix", "inherit", "taken_by_peer", "url_of"]
+
+#: Linux's ``struct tcp_info`` up to `tcpi_bytes_acked` (RFC 4898: tcpEStatsAppHCThruOctetsAcked), and where that is.
+_TCP_INFO_BYTES: Final = 128
+_BYTES_ACKED: Final = slice(120, 128)
 
 
 def bind_tcp(host: str, port: int) -> list[socket.socket]:
@@ -161,3 +168,22 @@ def url_of(sock: socket.socket) -> str:
         return "unix:" + ("@" + path[1:] if path.startswith("\0") else path)
     host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
     return f"http://{host}:{name[1]}"
+
+
+def taken_by_peer(transport: Any) -> object:
+    """Something that differs from the last time once the peer has taken more of what was written to `transport`, be it
+    a byte. None where that cannot be told."""
+    while (below := getattr(transport, "transport", None)) is not None:
+        transport = below  # TLS is on top of another one
+    handle = getattr(transport, "getHandle", lambda: None)()
+    if handle is None:
+        return None
+    try:
+        if handle.family != socket.AF_UNIX:
+            info: bytes = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            return info[_BYTES_ACKED]
+        # What the peer has not read; and what has found no room there, which may fill up as fast as the peer reads.
+        unread = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+        return unread, getattr(transport, "buffered", int)()
+    except (OSError, AttributeError):
+        return None  # another system

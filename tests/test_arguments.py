@@ -62,8 +62,21 @@ def test_without_flags_a_worker_has_its_defaults() -> None:
         (("--no-server-name",), "server_header", None),
         (("--access-log", "-"), "access_log", "-"),
         (("--proxy-headers",), "trusted_proxies", ("127.0.0.0/8", "::1")),
-        (("--trusted-proxies", "10.0.0.0/8, ::1"), "trusted_proxies", ("10.0.0.0/8", "::1")),
-        (("--proxy-headers", "--trusted-proxies", "10.0.0.1"), "trusted_proxies", ("10.0.0.1",)),
+        (("--proxy-protocol",), "proxy_protocol", True),
+        (("--header-timeout", "3"), "header_timeout_s", 3.0),
+        (("--body-timeout", "3"), "body_timeout_s", 3.0),
+        (("--write-timeout", "3"), "write_timeout_s", 3.0),
+        (("--keep-alive-timeout", "0"), "keep_alive_timeout_s", 0.0),
+        (("--max-connections", "3"), "max_connections", 3),
+        (("--max-body-bytes", "3"), "max_body_bytes", 3),
+        (("--max-body-bytes", "-1"), "max_body_bytes", None),
+        (("--underscores-in-headers", "allow"), "underscores_in_headers", "allow"),
+        (("--no-websocket-compression",), "websocket_compression", False),
+        (
+            ("--allowed-origins", "https://a.example, http://B.example:81"),
+            "allowed_origins",
+            ("https://a.example", "http://b.example:81"),
+        ),
     ],
 )
 def test_a_flag_of_the_front(command: tuple[str, ...], flags: tuple[str, ...], name: str, value: object) -> None:
@@ -72,6 +85,20 @@ def test_a_flag_of_the_front(command: tuple[str, ...], flags: tuple[str, ...], n
     assert {each for each in found.__struct_fields__ if getattr(found, each) != getattr(FrontSettings(), each)} <= {
         name
     }
+
+
+@pytest.mark.parametrize("flags", [("--trusted-proxies", "10.0.0.1, ::1"), ("--proxy-headers",)])
+def test_who_is_trusted_may_speak_both_ways(flags: tuple[str, ...]) -> None:
+    """With headers, and with the PROXY protocol."""
+    found = front("--proxy-headers", "--proxy-protocol", *flags)
+    assert found.trusted_proxies == found.proxy_protocol_networks
+    assert found.trusted_proxies == (("10.0.0.1", "::1") if flags[1:] else ("127.0.0.0/8", "::1"))
+    assert front("--proxy-protocol").trusted_proxies == ()
+
+
+def test_who_says_how_many_connections_a_client_may_have_means_this_machine_too() -> None:
+    found = front("--max-connections-per-client", "3")
+    assert (found.max_connections_per_client, found.uncounted_networks) == (3, ())
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ifserver import __version__, cli
-from ifserver.errors import ConfigurationError
 
 APPLICATIONS = {
     "good": "async def app(scope, receive, send): pass\nnumber = 1\nclass spaces: pass\n",
@@ -28,33 +29,90 @@ WORKER = ("worker", "good:app", "--cluster", "a=redis://localhost")
 RUN = ("run", "good:app", "-p", "0")
 
 
+#: Runs the command again and again, each time in a process of its own, without paying for its imports again.
+SERVER = """
+import json, os, sys, traceback
+import ifserver.worker.application
+from ifserver import cli
+for line in sys.stdin:
+    arguments, files = json.loads(line)
+    pid = os.fork()
+    if not pid:
+        for fd, path in enumerate([os.devnull, *files]):
+            opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            os.dup2(opened, fd)
+            os.close(opened)
+        status = 1
+        try:
+            status = cli.main(arguments)
+        except SystemExit as ended:
+            status = ended.code
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Command:
+    """The command ``ifserver``, in a folder with some applications."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name, source in APPLICATIONS.items():
+            (folder / f"{name}.py").write_text(source)
+        (folder / "file").touch()
+        self._files = [str(folder / name) for name in ("out", "err")]
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Run it to its end: exit code, standard output and standard error."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps([arguments, self._files]) + "\n")
+        self._server.stdin.flush()
+        status = int(self._server.stdout.readline())
+        out, err = (Path(file).read_text() for file in self._files)
+        return status, out, err
+
+    def refused(self, *arguments: str) -> str:
+        """What is said of arguments that are wrong: one line."""
+        status, out, err = self.run(*arguments)
+        assert status == 2, err
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert "error: " in err
+        return err
+
+    def close(self) -> None:
+        """End what runs it."""
+        with self._server:
+            assert self._server.stdin is not None
+            self._server.stdin.close()
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with some applications."""
-    folder = tmp_path_factory.mktemp("apps")
-    for name, source in APPLICATIONS.items():
-        (folder / f"{name}.py").write_text(source)
-    (folder / "file").touch()
-    return folder
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    command = Command(tmp_path_factory.mktemp("apps"))
+    yield command
+    command.close()
+
+
+@pytest.fixture
+def folder(command: Command) -> Path:
+    return command.folder
 
 
 def ifserver(
     folder: Path, *arguments: str, entry: tuple[str, ...] = ("-m", "ifserver")
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in `folder`, to its end."""
-    command = [sys.executable, *entry, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=folder, stdin=subprocess.DEVNULL)
-
-
-def refused(folder: Path, *arguments: str) -> str:
-    """What is said of arguments that are wrong: one line."""
-    done = ifserver(folder, *arguments)
-    assert done.returncode == 2, done
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "error: " in done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    """Run the command in `folder` as people do, to its end."""
+    line = [sys.executable, *entry, *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=30, cwd=folder, stdin=subprocess.DEVNULL)
 
 
 # The application.
@@ -80,26 +138,26 @@ def refused(folder: Path, *arguments: str) -> str:
         ("dies:app", "was ended by signal 9"),
     ],
 )
-def test_an_application_that_cannot_be(folder: Path, application: str, said: str) -> None:
-    assert said in refused(folder, "run", application, "-p", "0")
+def test_an_application_that_cannot_be(command: Command, application: str, said: str) -> None:
+    assert said in command.refused("run", application, "-p", "0")
 
 
-def test_a_worker_looks_at_its_application_too(folder: Path) -> None:
-    said = refused(folder, "worker", "good:nothing", "--cluster", "a=redis://localhost")
+def test_a_worker_looks_at_its_application_too(command: Command) -> None:
+    said = command.refused("worker", "good:nothing", "--cluster", "a=redis://localhost")
     assert said.startswith("ifserver: error: application 'good:nothing': good has no attribute 'nothing'")
 
 
-def test_what_the_application_prints_goes_where_it_always_goes(folder: Path) -> None:
-    done = ifserver(folder, "run", "prints:app", "-p", "0")
-    assert (done.returncode, done.stdout) == (2, "said while imported\n")
-    assert done.stderr.count("\n") == 1
+def test_what_the_application_prints_goes_where_it_always_goes(command: Command) -> None:
+    status, out, err = command.run("run", "prints:app", "-p", "0")
+    assert (status, out) == (2, "said while imported\n")
+    assert err.count("\n") == 1
 
 
-def test_the_current_folder_is_importable_and_app_dir_changes_that(folder: Path, tmp_path: Path) -> None:
+def test_the_current_folder_is_importable_and_app_dir_changes_that(command: Command, tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text("")
-    assert "good has no attribute 'app'" in refused(folder, *RUN, "--app-dir", str(tmp_path))
-    assert "worker.app_dir: no such folder: 'nowhere'" in refused(folder, *RUN, "--app-dir", "nowhere")
-    assert "no such folder" in refused(folder, *RUN, "--app-dir", "file")
+    assert "good has no attribute 'app'" in command.refused(*RUN, "--app-dir", str(tmp_path))
+    assert "worker.app_dir: no such folder: 'nowhere'" in command.refused(*RUN, "--app-dir", "nowhere")
+    assert "no such folder" in command.refused(*RUN, "--app-dir", "file")
 
 
 # Numbers, names and addresses.
@@ -153,8 +211,8 @@ def test_the_current_folder_is_importable_and_app_dir_changes_that(folder: Path,
         (("child", "x"), "'child' is what ifserver itself starts"),
     ],
 )
-def test_a_value_that_cannot_be(folder: Path, arguments: tuple[str, ...], said: str) -> None:
-    assert said in refused(folder, *arguments)
+def test_a_value_that_cannot_be(command: Command, arguments: tuple[str, ...], said: str) -> None:
+    assert said in command.refused(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -179,16 +237,17 @@ def test_a_value_that_cannot_be(folder: Path, arguments: tuple[str, ...], said: 
         (("--cluster", "a=redis://a", "--home", "b"), "layer.home: no cluster is named 'b', there are: a"),
     ],
 )
-@pytest.mark.parametrize("command", [("serve", "-p", "0"), ("worker", "good:app")], ids=["serve", "worker"])
+@pytest.mark.parametrize("start", [("serve", "-p", "0"), ("worker", "good:app")], ids=["serve", "worker"])
 def test_a_cluster_that_cannot_be(
-    folder: Path, command: tuple[str, ...], arguments: tuple[str, ...], said: str
+    command: Command, start: tuple[str, ...], arguments: tuple[str, ...], said: str
 ) -> None:
-    # In this process, since they are many; what is caught here is what `main` prints.
-    assert said in _said_by_main(folder, *command, *arguments)
+    assert said in command.refused(*start, *arguments)
 
 
-def test_a_cluster_that_cannot_be_is_one_line_too(folder: Path) -> None:
-    assert "unknown scheme 'http'" in refused(folder, "serve", "--cluster", "a=http://localhost")
+def test_python_m_and_everything_that_is_imported_keep_to_one_line(folder: Path) -> None:
+    done = ifserver(folder, "serve", "--cluster", "a=http://localhost")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("ifserver: error: --cluster a: 'http://localhost': unknown scheme 'http'")
 
 
 @pytest.mark.parametrize(
@@ -201,17 +260,17 @@ def test_a_cluster_that_cannot_be_is_one_line_too(folder: Path) -> None:
         "redis://user:geheim#x@localhost",
     ],
 )
-def test_a_password_is_never_told(folder: Path, url: str) -> None:
-    assert "geheim" not in _said_by_main(folder, "serve", "-p", "0", "--cluster", f"a={url}")
-    assert "geheim" not in _said_by_main(folder, "serve", "-p", "0", "--cluster", url)
+def test_a_password_is_never_told(command: Command, url: str) -> None:
+    assert "geheim" not in command.refused("serve", "-p", "0", "--cluster", f"a={url}")
+    assert "geheim" not in command.refused("serve", "-p", "0", "--cluster", url)
 
 
 def test_a_descriptor_that_is_connected(folder: Path) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         fd = ours.fileno()
-        command = [sys.executable, "-m", "ifserver", "run", "good:app", "--fd", str(fd)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=folder, pass_fds=[fd])
+        line = [sys.executable, "-m", "ifserver", "run", "good:app", "--fd", str(fd)]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=30, cwd=folder, pass_fds=[fd])
     assert done.returncode == 2
     assert done.stderr == f"ifserver: error: --fd {fd}: connected already, so that it cannot be listened on\n"
 
@@ -228,15 +287,15 @@ def test_version(folder: Path, entry: tuple[str, ...]) -> None:
 
 
 def test_it_is_installed_as_a_command(folder: Path) -> None:
-    command = [str(Path(sys.executable).parent / "ifserver"), "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=folder)
+    line = [str(Path(sys.executable).parent / "ifserver"), "--version"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=30, cwd=folder)
     assert (done.returncode, done.stdout) == (0, f"ifserver {__version__}\n")
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("serve",), ("worker",)])
-def test_help(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("of", [(), ("run",), ("serve",), ("worker",)])
+def test_help(capsys: pytest.CaptureFixture[str], of: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([*command, "--help"])
+        cli.main([*of, "--help"])
     assert ended.value.code == 0
     said = capsys.readouterr()
     assert said.out.startswith("usage: ifserver")
@@ -252,24 +311,12 @@ def test_help_fits_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 def test_ctrl_c_while_the_application_is_imported(folder: Path) -> None:
     (folder / "slow.py").write_text("print('importing', flush=True)\nimport time\nwhile True: time.sleep(1)\n")
-    command = [sys.executable, "-m", "ifserver", "run", "slow:app", "-p", "0"]
+    line = [sys.executable, "-m", "ifserver", "run", "slow:app", "-p", "0"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "")
-
-
-def _said_by_main(folder: Path, *arguments: str) -> str:
-    """The text of the error that `main` prints."""
-    from ifserver import arguments as a
-
-    given = a.parse(list(arguments))
-    with pytest.raises(ConfigurationError) as caught:
-        a.layer_settings(given)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text

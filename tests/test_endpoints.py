@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,28 @@ async def test_addresses_are_twisteds(place: Place, kind: str, tmp_path: Path) -
     expected = client.transport.getHost() if kind.startswith("tcp") else UNIXAddress(None)
     assert server.transport.getPeer() == expected
     assert place.served.peers == [expected]
+
+
+@pytest.mark.parametrize("kind", ["tcp4", "tcp6"])
+@async_test
+async def test_a_connection_that_was_reset_before_it_was_accepted_is_nobodys(place: Place, kind: str) -> None:
+    """As health checks and port scans do; the kernel does not know any more from where it came."""
+    sock, endpoint = place.bind(kind)
+    sock.listen()
+    with socket.create_connection(sock.getsockname()[:2]) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    place.ports.append(await within(SocketEndpoint(LOOP, sock).listen(place.served)))
+    await place.connect(endpoint)
+    assert len(place.served.built) == 1
+
+
+@async_test
+async def test_the_address_of_a_peer_that_has_gone_is_still_told(place: Place) -> None:
+    client, server = await place.pair()
+    peer = client.transport.getHost()
+    client.transport.abortConnection()
+    await eventually(lambda: server.reason is not None, "the loss")
+    assert server.transport.getPeer() == peer
 
 
 def test_addresses_of_names() -> None:

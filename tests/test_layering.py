@@ -17,12 +17,23 @@ PACKAGE = Path(__file__).parent.parent / "ifserver"
 STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "pure": (
         0,
-        ("__init__", "errors", "settings", "channels", "messages", "headers", "metrics", "clock", "streams.*"),
+        (
+            "__init__",
+            "errors",
+            "settings",
+            "channels",
+            "messages",
+            "headers",
+            "metrics",
+            "clock",
+            "liveness",
+            "streams.*",
+        ),
     ),
     "nodes": (1, ("endpoints", "sockets", "layers.*")),
     "front": (2, ("front.*",)),
     "worker": (2, ("worker.*",)),
-    "processes": (3, ("processes", "reload", "supervisor", "admin")),
+    "processes": (3, ("processes", "reload", "stalls", "supervisor", "admin")),
     "service": (4, ("service",)),
     "command": (5, ("arguments", "cli", "__main__")),
 }

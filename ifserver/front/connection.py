@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ifserver import messages as m
 from ifserver.endpoints import LoopTransport
+from ifserver.front.admission import Key
 from ifserver.front.http1 import RequestParser
 from ifserver.front.http1_response import CONTINUE, STREAM, Http1Response
 from ifserver.front.requests import BadRequest, Incoming, websocket_problem
@@ -24,6 +25,7 @@ from ifserver.streams.effects import BodyReceived, ClientGone
 
 if TYPE_CHECKING:
     from ifserver.front.driver import Exchange
+    from ifserver.front.proxy_protocol import Header
     from ifserver.front.server import InterfaceServer
 
 __all__ = ["Http1Connection"]
@@ -50,7 +52,10 @@ class Http1Connection(Protocol):
     #: Any transport that is an ITransport, an IPushProducer and an IConsumer: Twisted's own, or the loop's.
     transport: Any
 
-    def __init__(self, server: InterfaceServer) -> None:
+    def __init__(self, server: InterfaceServer, key: Key = None, announced: Header | None = None) -> None:
+        #: As whose it is counted.
+        self.key = key
+        self._announced = announced
         self._server = server
         self._settings = server.settings
         self._parser = RequestParser(server.settings, self._complete)
@@ -69,9 +74,14 @@ class Http1Connection(Protocol):
 
     def connectionMade(self) -> None:
         transport = self.transport
-        scheme = "https" if ISSLTransport.providedBy(transport) else "http"
-        self._response.transport = transport
-        self._response.addresses = scheme, _tcp_address(transport.getPeer()), _host_address(transport.getHost())
+        announced, self._announced = self._announced, None
+        peer, host, tls = transport.getPeer(), transport.getHost(), ISSLTransport.providedBy(transport)
+        if announced is not None:
+            peer, host, tls = announced.client or peer, announced.server or host, announced.tls or tls
+        response = self._response
+        response.transport = transport
+        response.addresses = "https" if tls else "http", _tcp_address(peer), _host_address(host)
+        transport.registerProducer(response, True)
         self._server.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -107,12 +117,11 @@ class Http1Connection(Protocol):
         if len(data) <= _SLICE:
             parser.feed(data)
         else:
-            view = memoryview(data)
             for start in range(0, len(data), _SLICE):
                 if len(self._waiting) >= self._settings.max_pipelined:
                     self._unparsed = data[start:]
                     break
-                parser.feed(view[start : start + _SLICE])
+                parser.feed(data[start : start + _SLICE])
                 if parser.refusal is not None or parser.early is not None or self._closing:
                     if parser.early is not None:
                         parser.early += data[start + _SLICE :]
@@ -135,10 +144,11 @@ class Http1Connection(Protocol):
             if response.exchange is None:
                 self._throw_away(len(incoming.take_body()))
             elif incoming.body:
+                self._server.bodies_due.add(self)
                 response.exchange.handle(BodyReceived(incoming.take_body(), True))
         elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
-            # Nobody else waits for it, so the deadline of its head goes on, anew with every piece.
-            self._server.heads_due.add(self)
+            self._server.heads_due.discard(self)
+            self._server.bodies_due.add(self)
             if response.incoming is None:
                 self._continue(incoming)
         elif incoming not in self._waiting:
@@ -147,11 +157,15 @@ class Http1Connection(Protocol):
     def _complete(self, incoming: Incoming) -> None:
         """A request has arrived with all of its body."""
         response = self._response
+        if incoming.chunked or incoming.body_bytes:
+            self._server.bodies_due.discard(self)
         if incoming is not response.incoming:
             if incoming not in self._waiting:
                 self._arrived(incoming)
         elif response.exchange is not None:
             response.exchange.handle(BodyReceived(incoming.take_body(), False))
+        elif response.postponed is not None:
+            return  # it ends when the client has taken it
         elif self._ending:
             self.lose()
         else:
@@ -175,8 +189,10 @@ class Http1Connection(Protocol):
     def _start(self, incoming: Incoming) -> None:
         response = self._response
         response.start(incoming)
+        if not incoming.complete:
+            self._server.bodies_due.add(self)
         if incoming.upgrade:
-            problem = websocket_problem(incoming)
+            problem = websocket_problem(incoming, self._settings.allowed_origins)
             if problem is not None:
                 self._parser.refusal = BadRequest(*problem)
                 self._refuse()
@@ -192,7 +208,8 @@ class Http1Connection(Protocol):
         why, response = self._parser.refusal, self._response
         assert why is not None
         exchange, incoming = response.exchange, response.incoming
-        if exchange is not None and incoming is not None and incoming.complete:
+        busy = exchange is not None or response.postponed is not None
+        if busy and incoming is not None and incoming.complete:
             # Said when the requests before it have been answered.
             if self._waiting and not self._waiting[-1].complete:
                 self._waiting.pop()
@@ -244,6 +261,7 @@ class Http1Connection(Protocol):
     def _discard(self) -> None:
         self._discarded = 0
         self._server.heads_due.discard(self)
+        self._server.bodies_due.discard(self)
         self._server.discarding.add(self)
         self.resume(STREAM)
 
@@ -278,7 +296,9 @@ class Http1Connection(Protocol):
         incoming, server, transport = self._response.incoming, self._server, self.transport
         assert incoming is not None
         self._closing = True
+        self._response.forget_flow()
         websocket = server.open_websocket(exchange, incoming, message)
+        websocket.key = self.key
         exchange.opened(websocket)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
         self.connectionLost = websocket.connectionLost  # type: ignore[method-assign]
@@ -293,7 +313,7 @@ class Http1Connection(Protocol):
             websocket.shut_down()
 
     def shut_down(self) -> None:
-        """The server ends: begin nothing new."""
+        """The server ends, or the connection was idle for as long as one is kept: begin nothing new."""
         if self._response.incoming is None and self._parser.incoming is None and not self._parser.in_head:
             self.lose()
 
@@ -301,8 +321,8 @@ class Http1Connection(Protocol):
         """Close the connection behind what was written."""
         if not self._closing:
             self._closing = True
-            self._server.closing(self)
             self._response.forget_flow()
+            self._server.closing(self)
             self.transport.loseConnection()
 
     def abort(self) -> None:
@@ -312,12 +332,6 @@ class Http1Connection(Protocol):
 
     # Deadlines.
 
-    def idle_too_long(self) -> None:
-        """For as long as an idle connection is kept no request has been answered."""
-        parser = self._parser
-        if self._response.incoming is None and parser.incoming is None and not parser.in_head:
-            self.lose()
-
     def head_too_slow(self) -> None:
         """A request was begun and not ended."""
         if self._paused:
@@ -326,6 +340,19 @@ class Http1Connection(Protocol):
         self._parser.refusal = BadRequest(408, "the request took too long")
         if self._response.incoming is None:
             self._refuse()
+
+    def body_too_slow(self) -> None:
+        """Nothing has come of a body for too long."""
+        response, incoming = self._response, self._parser.incoming
+        if incoming is None:
+            return
+        if self._paused or incoming.expects_continue:
+            # It is we who do not read, or have not asked for it.
+            self._server.bodies_due.add(self)
+        else:
+            self._parser.refusal = BadRequest(408, "the body took too long")
+            if response.incoming is None or response.incoming is incoming:
+                self._refuse()
 
     # Reading.
 
@@ -341,6 +368,8 @@ class Http1Connection(Protocol):
             self._paused &= ~why
             if not self._paused:
                 self.transport.resumeProducing()
+                if self in self._server.bodies_due:
+                    self._server.bodies_due.add(self)  # until now the client had no chance
 
 
 def _tcp_address(address: Any) -> tuple[str, int] | None:

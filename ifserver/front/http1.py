@@ -12,16 +12,33 @@ from typing import Final
 
 import httptools
 
+from ifserver import headers as h
 from ifserver.front.requests import BadRequest, Incoming, is_websocket_upgrade
 from ifserver.messages import Headers
 from ifserver.settings import FrontSettings
 
 __all__ = ["RequestParser"]
 
-#: What may stand in a Host: a name or an address, and a port (RFC 9110 7.2, RFC 3986 3.2.2).
-_HOST: Final = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*\Z")
+#: What may stand in a Host: a name or an address, and a port; nothing at all too (RFC 9110 7.2, RFC 3986 3.2.2).
+_HOST: Final = re.compile(
+    rb"""(?: (?!:) [A-Za-z0-9\-._~!$&'()*+,;=]*+ (?:%[0-9A-Fa-f]{2} [A-Za-z0-9\-._~!$&'()*+,;=]*+)*+
+           | \[ (?: [0-9A-Fa-f:.]+ | [vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~:]+ ) \] )
+         (?: :[0-9]{0,5} )? \Z""",
+    re.VERBOSE,
+)
 #: Where the authority of an absolute-form ends (RFC 3986 3.2).
 _END_OF_AUTHORITY: Final = re.compile(rb"[/?#]")
+#: The ports that need not be said (RFC 9110 4.2.1, 4.2.2).
+_DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
+# Numbers, since bytes are searched for them much faster than for bytes.
+_SPACE: Final = ord(" ")
+_UNDERSCORE: Final = ord("_")
+#: A method, or the begin of one (RFC 9110 9.1).
+_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: |\Z)")
+#: Ends every head, and every body in chunks (RFC 9112 2.1, 7.1).
+_EMPTY_LINE: Final = b"\r\n\r\n"
+#: Places in one piece of a body in chunks where its end is looked for; it may be full of empty lines.
+_MAX_LOOKS: Final = 64
 #: Method, version and what separates them, which are not counted where the fields are.
 _AROUND_TARGET_BYTES: Final = 64
 #: Bytes around a chunk that nobody minds, for each byte of the body: a body may come in chunks of one byte.
@@ -59,9 +76,89 @@ class RequestParser:
         self._overhead = 0
         # A request that offers another protocol than WebSocket, which is declined.
         self._declined: Incoming | None = None
+        # Whether a request line is awaited, and what has come of it; the last bytes of what was not complete.
+        self._in_line = True
+        self._line = self._tail = b""
 
-    def feed(self, data: bytes | memoryview) -> None:
-        """Parse the next bytes. `refusal` and `early` tell whether that was the last."""
+    def feed(self, data: bytes) -> None:
+        """Parse the next bytes. `refusal` and `early` tell whether that was the last.
+
+        llhttp is fed so that a message only ever begins where a piece does: how it begins is looked at here.
+        """
+        if self._in_line:
+            if not self._line and data.find(_EMPTY_LINE) == len(data) - 4:
+                # Nothing but one head: what most clients send. The same as below, in short.
+                end = data.find(b"\r\n")
+                if data[0] > _SPACE and data.count(_SPACE, 0, end) == 2 and data[end - 9 : end - 3] == b" HTTP/":
+                    self._in_line = False
+                    self._feed(data)
+                    return
+            elif self._line:
+                data = self._line + data
+        self._feed_pieces(data)
+
+    def _feed_pieces(self, data: bytes) -> None:
+        view = memoryview(data)
+        start = looks = 0
+        tail = self._tail
+        while start < len(data):
+            if self._in_line:
+                start = self._begin(data, start)
+                if start < 0:
+                    return
+            end = self._end_of_piece(data, start, looks)
+            self._feed(view[start:end])
+            if self.refusal is not None:
+                return
+            if self.early is not None:
+                self.early += data[end:]
+                return
+            self._tail = b""
+            start = end
+            looks += 1
+        if self.in_head or (self.incoming is not None and self.incoming.chunked):
+            self._tail = data[-3:] if len(data) > 2 else (tail + data)[-3:]
+
+    def _end_of_piece(self, data: bytes, start: int, looks: int) -> int:
+        """Up to where the present message may reach; none ends before that."""
+        incoming = self.incoming
+        if incoming is not None:
+            if incoming.content_length is not None:
+                return min(len(data), start + incoming.content_length - incoming.body_bytes)
+            if looks > _MAX_LOOKS:
+                return len(data)
+        if self._tail:
+            found = (self._tail + data[:3]).find(_EMPTY_LINE)
+            if found >= 0:
+                return found + 4 - len(self._tail)
+        found = data.find(_EMPTY_LINE, start)
+        return len(data) if found < 0 else found + 4
+
+    def _begin(self, data: bytes, start: int) -> int:
+        """Where the request line begins once all of it is there; -1 until then, and where it is refused.
+
+        llhttp takes more than one space between its parts, the lines of RTSP and ICE (RFC 9112 3), and half an empty
+        line before it (RFC 9112 2.2).
+        """
+        while data.startswith(b"\r\n", start):
+            start += 2  # RFC 9112 2.2: a server SHOULD ignore an empty line there
+        end = data.find(b"\r\n", start)
+        self._line = line = data[start : end if end >= 0 else None]
+        if end >= 0:
+            if data[start] > _SPACE and line.count(_SPACE) == 2 and line[-9:-3] == b" HTTP/":
+                self._in_line = False
+                return start
+        elif not line or line == b"\r":
+            return -1
+        elif _METHOD.match(line) and b"\n" not in line and b"\r" not in line[:-1]:
+            self.in_head = True
+            if len(line) > self._settings.max_header_bytes + _AROUND_TARGET_BYTES:
+                self.refusal = BadRequest(414, "the request target is too long")
+            return -1
+        self.refusal = BadRequest(400, "not a request line")
+        return -1
+
+    def _feed(self, data: bytes | memoryview) -> None:
         in_head, incoming = self.in_head, self.incoming
         before = incoming.body_bytes if incoming is not None else 0
         length = len(data)
@@ -77,7 +174,7 @@ class RequestParser:
                 if data:
                     continue
             except httptools.HttpParserError as error:
-                self.refusal = self.refusal or _refusal(error)
+                self.refusal = self.refusal or _refusal(error, self._line or bytes(data))
             break
         if self.in_head:
             if in_head:
@@ -165,6 +262,8 @@ class RequestParser:
                 return  # llhttp takes its body for bytes of the other protocol
             self._declined = None
         self.incoming = None
+        self._in_line = True
+        self._line = b""
         incoming.complete = True
         # RFC 9110 10.1.1: a server may omit 100 Continue when it has got the body.
         incoming.expects_continue = False
@@ -202,6 +301,7 @@ class RequestParser:
             # RFC 9110 9.3.6: a server that is no proxy does not know how to tunnel.
             raise BadRequest(501, "CONNECT is not supported")
         hosts = 0
+        underscores = False
         for name, value in incoming.headers:
             if name == b"host":
                 hosts += 1
@@ -215,6 +315,10 @@ class RequestParser:
                 if value.lower() != b"100-continue":
                     raise BadRequest(417, "an expectation that cannot be met")
                 incoming.expects_continue = True
+            elif _UNDERSCORE in name:
+                underscores = True
+        if underscores:
+            self._treat_underscores(incoming)
         if hosts > 1 or (not hosts and version == "1.1"):
             # RFC 9112 3.2: a server MUST respond with 400 to either.
             raise BadRequest(400, f"{hosts} Host header fields")
@@ -224,6 +328,15 @@ class RequestParser:
         if length is not None and limit is not None and length > limit:
             raise BadRequest(413, "the body is too large")
         return incoming.chunked or bool(length)
+
+    def _treat_underscores(self, incoming: Incoming) -> None:
+        # RFC 3875 4.1.18: in a CGI-like environment (WSGI's too) `X_User` and `X-User` have the same name, so that a
+        # client could say what a proxy removes from its requests, or sets.
+        how = self._settings.underscores_in_headers
+        if how == "refuse":
+            raise BadRequest(400, "a header name with '_'")
+        if how == "drop":
+            incoming.headers = [each for each in incoming.headers if _UNDERSCORE not in each[0]]
 
 
 def _check_coding(value: bytes, version: str, incoming: Incoming) -> None:
@@ -236,20 +349,38 @@ def _check_coding(value: bytes, version: str, incoming: Incoming) -> None:
 
 
 def _take_host_of_target(incoming: Incoming) -> None:
-    """RFC 9112 3.2.2: of a request in absolute-form a server MUST ignore Host, and use the host of the target."""
-    authority = _END_OF_AUTHORITY.split(incoming.target.partition(b"://")[2], 1)[0]
+    """RFC 9112 3.2.2: of a request in absolute-form a server MUST ignore Host, and use the host of the target.
+
+    Where the two disagree, somebody else may have gone by the other one.
+    """
+    scheme, _, rest = incoming.target.partition(b"://")
+    authority = _END_OF_AUTHORITY.split(rest, 1)[0]
     if not _HOST.match(authority):
         raise BadRequest(400, "not a host in the request target")
-    headers = [each for each in incoming.headers if each[0] != b"host"]
-    incoming.headers = [(b"host", authority), *headers]
+    host = h.find(incoming.headers, b"host")
+    if host is None:
+        incoming.headers = [(b"host", authority), *incoming.headers]
+    elif _normal(host, scheme) != _normal(authority, scheme):
+        raise BadRequest(400, "Host is not that of the request target")
 
 
-def _refusal(error: httptools.HttpParserError) -> BadRequest:
-    """What is answered to what llhttp does not take."""
+def _normal(authority: bytes, scheme: bytes) -> bytes:
+    """`authority` in lower case and without a port that need not be said (RFC 9110 4.2.3)."""
+    authority = authority.lower()
+    host, colon, port = authority.rpartition(b":")
+    if colon and port in (b"", _DEFAULT_PORTS[scheme.lower()]):
+        return host
+    return authority
+
+
+def _refusal(error: httptools.HttpParserError, line: bytes) -> BadRequest:
+    """What is answered to what llhttp does not take; `line` has come of the request line."""
     if isinstance(error, httptools.HttpParserCallbackError):
         _log.error("this is a defect of ifserver", exc_info=error.__context__)
         return BadRequest(500, "internal error")
     if isinstance(error, httptools.HttpParserInvalidMethodError):
+        if not _METHOD.match(line):
+            return BadRequest(400, "not a request line")
         return BadRequest(501, "a method that is not known")  # RFC 9110 9.1
     why = str(error)
     return BadRequest(505 if why in _OTHER_VERSION else 400, why)

@@ -67,8 +67,11 @@ class Http1Response:
         self.framing: Framing | None = None
         self._status = 0
         self._sent_bytes = 0
-        # Payloads of the messages that wait for the client to take them; None while no producer is registered.
-        self._unflushed: list[int] | None = None
+        #: The response is complete, but its end waits for the client to take what was written: or requests that are
+        #: sent and answers that are not read would pile up here.
+        self.postponed: Framing | None = None
+        # Payloads of the messages that wait for the client to take them.
+        self._unflushed: list[int] = []
         self._write_paused = False
 
     def start(self, incoming: Incoming) -> None:
@@ -130,6 +133,7 @@ class Http1Response:
         if self.incoming.expects_continue:
             self.incoming.expects_continue = False
             self.transport.write(CONTINUE)
+            self._server.bodies_due.add(self._connection)
 
     def stop_reading(self) -> None:
         self._connection.pause(STREAM)
@@ -182,10 +186,6 @@ class Http1Response:
             self._finish()
 
     def _wait_for_client(self, length: int) -> None:
-        if self._unflushed is None:
-            self._unflushed = []
-            self._write_paused = False
-            self.transport.registerProducer(self, True)
         if self._write_paused:
             self._unflushed.append(length)
         elif self.exchange is not None:
@@ -221,14 +221,18 @@ class Http1Response:
         self.exchange = None
         self.framing = None
         self.log_access()
-        self.forget_flow()
+        if self._write_paused:
+            self._unflushed.clear()
+            if not framing.close:
+                self.postponed = framing
+                return
         self._connection.response_finished(framing)
 
     def forget_flow(self) -> None:
-        """What the client takes is not waited for any more. (With a producer, some transports would never close.)"""
-        if self._unflushed is not None:
-            self._unflushed = None
-            self.transport.unregisterProducer()
+        """The connection ends, or becomes another's. (With a producer, some transports would never close.)"""
+        self._write_paused = False
+        self._server.unsent.end(self._connection)
+        self.transport.unregisterProducer()
 
     def log_access(self) -> None:
         """Write the present request into the access log."""
@@ -243,15 +247,18 @@ class Http1Response:
 
     def pauseProducing(self) -> None:
         self._write_paused = True
+        self._server.unsent.begin(self._connection)
 
     def resumeProducing(self) -> None:
         self._write_paused = False
-        if self._unflushed is None:
-            return
+        self._server.unsent.end(self._connection)
         unflushed, self._unflushed = self._unflushed, []
         for length in unflushed:
             if self.exchange is not None:
                 self.exchange.handle(Flushed(length))
+        framing, self.postponed = self.postponed, None
+        if framing is not None:
+            self._connection.response_finished(framing)
 
     def stopProducing(self) -> None:
         """The connection is lost; `Http1Connection.connectionLost` tells."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -119,7 +120,7 @@ def is_websocket_upgrade(incoming: Incoming) -> bool:
     return b"websocket" in (item.lower() for item in h.list_items(incoming.headers, b"upgrade"))
 
 
-def websocket_problem(incoming: Incoming) -> tuple[int, str] | None:
+def websocket_problem(incoming: Incoming, allowed_origins: Sequence[str] = ()) -> tuple[int, str] | None:
     """What is wrong with a WebSocket handshake: the status to answer and why; None if it is right (RFC 6455 4.2.1)."""
     if incoming.http_version != "1.1":
         return 400, "a WebSocket needs HTTP/1.1"
@@ -130,4 +131,9 @@ def websocket_problem(incoming: Incoming) -> tuple[int, str] | None:
         valid = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES
     except binascii.Error:
         valid = False
-    return None if valid else (400, "not a Sec-WebSocket-Key")
+    if not valid:
+        return 400, "not a Sec-WebSocket-Key"
+    origins = h.values(incoming.headers, b"origin")
+    if allowed_origins and origins and (len(origins) > 1 or origins[0].decode("latin-1") not in allowed_origins):
+        return 403, "pages of this origin may not open WebSockets"  # RFC 6455 4.2.2
+    return None

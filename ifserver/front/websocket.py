@@ -23,6 +23,7 @@ from zope.interface import implementer
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.clock import Clock, Timer
+from ifserver.front.admission import Key
 from ifserver.front.requests import Incoming
 from ifserver.settings import FrontSettings
 from ifserver.streams.effects import ClientGone, Flushed, MessageReceived
@@ -47,6 +48,8 @@ _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
 _MAX_REASON_BYTES: Final = 123
 _TEXT: Final = 1
 _BINARY: Final = 2
+#: Pieces of a message that are kept beside each other; more are put together.
+_MAX_PIECES: Final = 1024
 #: The RSV bit that says that a message is compressed (RFC 7692 6).
 _COMPRESSED: Final = 4
 
@@ -94,12 +97,53 @@ def make_factory(settings: FrontSettings, reactor: Any) -> WebSocketServerFactor
     return factory
 
 
+class _Bounded(WebSocketServerProtocol):
+    """autobahn, where it would let what a client sends grow."""
+
+    transport: Any
+    _max_fragments: int
+    _fragments = 0
+    _write_paused = False
+    # The answer to the last ping that has come while the client takes nothing.
+    _pong: bytes | None = None
+
+    def _onMessageFrameBegin(self, length: int) -> None:
+        self._fragments += 1
+        if self._fragments > self._max_fragments and not self.failedByMe:
+            # RFC 6455 10.4 has frames that are too many under the same limit as bytes that are too many: 1009.
+            self._max_message_size_exceeded(self._fragments, self._max_fragments, "too many frames")
+        self.onMessageFrameBegin(length)
+
+    def _onMessageFrameData(self, payload: bytes) -> None:
+        if not self.failedByMe:
+            pieces = self.message_data
+            pieces.append(payload)
+            if len(pieces) > _MAX_PIECES:
+                # They may be of one byte each, around which Python needs forty.
+                self.message_data = [b"".join(pieces)]
+
+    def _onMessageFrameEnd(self) -> None:
+        """The message has all of it already."""
+
+    def _onPing(self, payload: bytes) -> None:
+        if self._write_paused:
+            self._pong = payload  # RFC 6455 5.5.3: one may answer only the most recent ping
+        else:
+            self.onPing(payload)
+
+    def _send_late_pong(self) -> None:
+        if self._pong is not None:
+            payload, self._pong = self._pong, None
+            self.onPing(payload)
+
+
 @implementer(IPushProducer)
-class WebSocketConnection(WebSocketServerProtocol):
+class WebSocketConnection(_Bounded):
     """One client's WebSocket, from the accepted handshake on."""
 
     log = _QuietLog()
-    transport: Any
+    #: As whose connection it is counted.
+    key: Key = None
     # autobahn's, whose types are not told or too narrow.
     autoPingTimeout: float
     autoPingTimeoutCall: Any
@@ -115,8 +159,8 @@ class WebSocketConnection(WebSocketServerProtocol):
         self._exchange: Exchange | None = exchange
         self._extensions = b""
         self._handshake = (incoming, accept)
+        self._max_fragments = server.settings.max_websocket_fragments
         self._unflushed: list[int] = []
-        self._write_paused = False
         self._reading = True
 
     # Opening.
@@ -170,6 +214,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     def _onMessageEnd(self) -> None:
         # In place of autobahn's, which looks for listeners besides. What comes behind our close frame is of no use.
         if self._exchange is not None and self.state == self.STATE_OPEN:
+            self._fragments = 0
             pieces, self.message_data = self.message_data, []
             payload = b"".join(pieces)
             if self.message_is_binary:
@@ -290,9 +335,12 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def pauseProducing(self) -> None:
         self._write_paused = True
+        self._server.unsent.begin(self)
 
     def resumeProducing(self) -> None:
         self._write_paused = False
+        self._server.unsent.end(self)
+        self._send_late_pong()
         unflushed, self._unflushed = self._unflushed, []
         for length in unflushed:
             if self._exchange is not None:

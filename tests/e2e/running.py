@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,8 +88,11 @@ class Running:
         self._over = False
         self._lines: list[str] = []
         self._more = threading.Condition()
+        self._command = command
+        # However the tests end, it ends with them.
+        bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") is not None else []
         self.process = subprocess.Popen(
-            command,
+            [*bound, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,7 +118,7 @@ class Running:
                 if not self._over:
                     self.end()
             else:
-                error.add_note(f"The output of {self.process.args}:\n{self.output}")
+                error.add_note(f"The output of {self._command}:\n{self.output}")
         finally:
             self._sweep()
 
@@ -177,7 +181,7 @@ class Running:
 
     def supervisors(self) -> list[int]:
         """The process ids of the supervisors that live: one, of which ``run`` is the parent and ``worker`` is it."""
-        return _children(self.pid) if self.process.args[3:4] == ["run"] else [self.pid]  # type: ignore[index]
+        return _children(self.pid) if self._command[3:4] == ["run"] else [self.pid]
 
     def left(self) -> list[int]:
         """The process ids of all that live and come from here."""

@@ -44,15 +44,6 @@ def is_refused(port: int) -> bool:
     return False
 
 
-def test_sigterm() -> None:
-    with run() as server:
-        server.ready()
-        httpx.get(server.url)
-        assert len(server.workers()) == 2
-        server.end(signal.SIGTERM)
-        server.said("SIGTERM: ending")
-
-
 def test_ctrl_c_reaches_every_process_of_the_terminal() -> None:
     with run() as server:
         server.ready()

@@ -7,7 +7,10 @@ import os
 import socket
 import ssl
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -16,9 +19,8 @@ from websockets.sync.client import connect
 from tests.e2e.running import APPS, Running, command_line
 from tests.e2e.wire import Wire
 
-
-def run(*arguments: str, pass_fds: tuple[int, ...] = ()) -> Running:
-    return Running("run", "zoo:app", "--workers", "1", *arguments, app_dir=APPS, pass_fds=pass_fds)
+#: A server alone. It answers 503, which is enough where only the way to it matters.
+SERVE = ("serve", "--cluster", "none=redis+unix:///nowhere")
 
 
 def free_port() -> int:
@@ -38,90 +40,133 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return key, cert
 
 
-def test_ipv6() -> None:
-    with run("-b", "::1", "-p", "0") as server:
-        server.ready()
-        assert server.url.startswith("http://[::1]:")
-        shown = httpx.get(f"{server.url}/show").json()
-        assert (shown["client"], shown["server"]) == ("::1", ["::1", server.port])
+class Everywhere(NamedTuple):
+    """A server that listens in every way at once."""
+
+    server: Running
+    path: Path
+    other_path: Path
+    inherited: dict[str, tuple[str, int] | str]
+    tcp: int
+    tls: int
+    trusted: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everywhere]:
+    folder = tmp_path_factory.mktemp("sockets")
+    key, cert = certificate(folder)
+    tcp, tls, path, other_path = free_port(), free_port(), folder / "web.sock", folder / "other.sock"
+    given = folder / "given.sock"
+    with ExitStack() as stack:
+        inherited = [stack.enter_context(socket.socket(family)) for family in (socket.AF_INET, socket.AF_UNIX)]
+        inherited[0].bind(("127.0.0.1", 0))
+        inherited[1].bind(str(given))
+        words = ["-b", "::1", "-p", "0", "-u", str(path)]
+        for sock in inherited:
+            words += ["--fd", str(sock.fileno())]
+        for endpoint in (
+            f"tcp:{tcp}:interface=127.0.0.1",
+            f"unix:{other_path}",
+            f"ssl:{tls}:interface=127.0.0.1:privateKey={key}:certKey={cert}",
+        ):
+            words += ["-e", endpoint]
+        fds = [sock.fileno() for sock in inherited]
+        server = Running("run", "zoo:app", "--workers", "1", *words, app_dir=APPS, pass_fds=fds)
+        with server:
+            where: dict[str, tuple[str, int] | str] = {"tcp": inherited[0].getsockname(), "unix": str(given)}
+            trusted = ssl.create_default_context(cafile=str(cert))
+            yield Everywhere(server.ready(), path, other_path, where, tcp, tls, trusted)
+        # What it has made is gone; what it was given is its owner's to remove.
+        assert (path.exists(), other_path.exists(), given.exists()) == (False, False, True)
+
+
+def test_ipv6(everywhere: Everywhere) -> None:
+    url = everywhere.server.said(r"listening on .*(http://\[::1\]:\d+)")[1]
+    shown = httpx.get(f"{url}/show").json()
+    assert (shown["client"], shown["server"]) == ("::1", ["::1", int(url.rpartition(":")[2])])
+
+
+def test_a_unix_socket(everywhere: Everywhere) -> None:
+    path = everywhere.path
+    everywhere.server.said(rf"listening on .*unix:{path}")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as http:
+        shown = http.get("http://a.test/show").json()
+    assert (shown["client"], shown["server"]) == (None, [str(path), None])
+    with connect("ws://a.test/ws", sock=_unix(path)) as client:
+        client.send("a")
+        assert client.recv(20) == "a"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_an_inherited_socket(everywhere: Everywhere, kind: str) -> None:
+    with Wire(everywhere.inherited[kind]) as wire:
+        assert wire.get("/").status == 200
+
+
+def test_a_tcp_endpoint(everywhere: Everywhere) -> None:
+    with Wire(("127.0.0.1", everywhere.tcp)) as wire:
+        shown = json.loads(wire.get("/show").body)
+    assert (shown["scheme"], shown["client"], shown["server"]) == ("http", "127.0.0.1", ["127.0.0.1", everywhere.tcp])
+    everywhere.server.said(rf"listening on tcp:{everywhere.tcp}:interface=127\.0\.0\.1, ")
+
+
+def test_a_unix_endpoint(everywhere: Everywhere) -> None:
+    with Wire(str(everywhere.other_path)) as wire:
+        assert wire.get("/").status == 200
+
+
+def test_a_tls_endpoint(everywhere: Everywhere) -> None:
+    body = os.urandom(1_000_000)
+    with httpx.Client(verify=everywhere.trusted, base_url=f"https://127.0.0.1:{everywhere.tls}") as client:
+        assert client.get("/show").json()["scheme"] == "https"
+        assert client.post("/echo", content=body).content == body
+    with connect(f"wss://127.0.0.1:{everywhere.tls}/ws", ssl=everywhere.trusted) as client:
+        client.send(body[:100_000])
+        assert client.recv(20) == body[:100_000]
+
+
+@pytest.mark.parametrize("offered", [None, ["http/1.1"], ["h2", "http/1.1"]])
+def test_tls_clients_may_choose_their_protocol(everywhere: Everywhere, offered: list[str] | None) -> None:
+    context = everywhere.trusted
+    context.set_alpn_protocols(offered or [])
+    with (
+        socket.create_connection(("127.0.0.1", everywhere.tls), 20) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as client,
+    ):
+        assert client.selected_alpn_protocol() == (offered and "http/1.1")
+
+
+def test_half_a_response_is_reset_over_tls_too(everywhere: Everywhere) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", everywhere.tls), 20) as plain,
+        everywhere.trusted.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as client,
+    ):
+        client.sendall(b"GET /fails-late HTTP/1.0\r\n\r\n")
+        everywhere.server.tracebacks += 1
+        with pytest.raises((ConnectionResetError, ssl.SSLError)):
+            b"".join(iter(lambda: client.recv(65536), b""))
 
 
 def test_a_name_with_several_addresses() -> None:
     port = free_port()
-    with run("-b", "localhost", "-p", str(port)) as server:
-        server.ready()
+    with Running(*SERVE, "-b", "localhost", "-p", str(port)) as server:
+        server.said("listening on")
         for family, *_, address in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
             with socket.socket(family) as client:
                 client.connect(address)
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
-    path = tmp_path / "web.sock"
-    with run("-u", str(path)) as server:
-        server.ready()
-        server.said(rf"listening on unix:{path}$")
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as http:
-            shown = http.get("http://a.test/show").json()
-        assert (shown["client"], shown["server"]) == (None, [str(path), None])
-        with connect("ws://a.test/ws", sock=_unix(path)) as client:
-            client.send("a")
-            assert client.recv(20) == "a"
-    assert not path.exists()
-
-
 def test_what_a_killed_server_has_left_behind_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
-    with run("-u", str(path)) as server:
-        server.ready()
+    with Running(*SERVE, "-u", str(path)) as server:
+        server.said("listening on")
         server.killed()
     assert path.exists()
-    with run("-u", str(path)) as server:
-        server.ready()
+    with Running(*SERVE, "-u", str(path)) as server:
+        server.said("listening on")
         with Wire(str(path)) as wire:
-            assert wire.get("/").status == 200
-
-
-@pytest.mark.parametrize("unix", [False, True])
-def test_an_inherited_socket(tmp_path: Path, unix: bool) -> None:
-    with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as listening:
-        path = str(tmp_path / "web.sock")
-        listening.bind(path if unix else ("127.0.0.1", 0))
-        listening.listen()
-        fd = listening.fileno()
-        with run("--fd", str(fd), pass_fds=(fd,)) as server:
-            server.ready()
-            with Wire(path if unix else listening.getsockname()) as wire:
-                assert wire.get("/").status == 200
-        # It is its owner's to remove.
-        assert os.path.exists(path) is unix
-
-
-def test_twisted_endpoints_beside_each_other(tmp_path: Path) -> None:
-    tcp, tls, path = free_port(), free_port(), tmp_path / "web.sock"
-    key, cert = certificate(tmp_path)
-    endpoints = [
-        f"tcp:{tcp}:interface=127.0.0.1",
-        f"unix:{path}",
-        f"ssl:{tls}:interface=127.0.0.1:privateKey={key}:certKey={cert}",
-    ]
-    with run(*(word for endpoint in endpoints for word in ("-e", endpoint))) as server:
-        server.ready()
-        for endpoint in endpoints:
-            assert endpoint in server.said("listening on .*").string
-        with Wire(("127.0.0.1", tcp)) as wire:
-            shown = json.loads(wire.get("/show").body)
-            assert (shown["scheme"], shown["client"], shown["server"]) == ("http", "127.0.0.1", ["127.0.0.1", tcp])
-        with Wire(str(path)) as wire:
-            assert wire.get("/").status == 200
-        context = ssl.create_default_context(cafile=str(cert))
-        body = os.urandom(1_000_000)
-        with httpx.Client(verify=context, base_url=f"https://127.0.0.1:{tls}") as client:
-            assert client.get("/show").json()["scheme"] == "https"
-            assert client.post("/echo", content=body).content == body
-        with connect(f"wss://127.0.0.1:{tls}/ws", ssl=context) as socket_client:
-            socket_client.send(body[:100_000])
-            assert socket_client.recv(20) == body[:100_000]
-    assert not path.exists()
+            assert wire.get("/").status == 503
 
 
 @pytest.mark.parametrize("how", ["-p", "tcp:{}:interface=127.0.0.1"])
@@ -129,7 +174,7 @@ def test_a_port_that_is_in_use_is_one_line(how: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         where = ("-p", str(port)) if how == "-p" else ("-e", how.format(port))
-        done = _refused("run", "zoo:app", "--app-dir", str(APPS), *where)
+        done = _refused(*SERVE, *where)
     assert done.stderr.startswith("ifserver: error: cannot listen on ")
     assert "in use" in done.stderr
 
@@ -139,7 +184,7 @@ def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as taken:
         taken.bind(path)
         taken.listen()
-        assert "somebody listens there" in _refused("run", "zoo:app", "--app-dir", str(APPS), "-u", path).stderr
+        assert "somebody listens there" in _refused(*SERVE, "-u", path).stderr
         assert os.path.exists(path)
 
 
@@ -153,10 +198,10 @@ def test_what_is_never_started_leaves_no_socket_behind(tmp_path: Path) -> None:
 def test_a_port_can_be_had_again_at_once() -> None:
     port = free_port()
     for _ in range(2):
-        with run("-p", str(port)) as server:
-            server.ready()
+        with Running(*SERVE, "-p", str(port)) as server, Wire(("127.0.0.1", server.port)) as wire:
             # The server closes first, so that its side of the connection lingers.
-            assert httpx.get(server.url, headers={"connection": "close"}).status_code == 200
+            assert wire.get("/", "connection: close").status == 503
+            assert wire.closed()
 
 
 def _unix(path: Path) -> socket.socket:

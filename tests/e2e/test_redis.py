@@ -230,20 +230,11 @@ def test_a_wrong_password_is_told_and_not_shown() -> None:
             assert "geheim" not in server.output
 
 
-def test_a_killed_supervisor_leaves_nothing_behind(gate: Gate) -> None:
-    with RedisServer() as redis:
-        cluster = f"main=redis://127.0.0.1:{redis.port}"
-        with Running("worker", "zoo:app", "--cluster", cluster, "--processes", "2", app_dir=APPS) as supervisor:
-            supervisor.ready()
-            assert len(supervisor.workers()) == 2
-            supervisor.killed()
-
-
-def test_workers_that_end_finish_what_they_have(gate: Gate, pool: ThreadPoolExecutor) -> None:
-    with RedisServer() as redis, ExitStack() as stack:
-        cluster = f"main=redis://127.0.0.1:{redis.port}"
-        server = stack.enter_context(Running("serve", "-p", "0", "--cluster", cluster))
-        command = ("worker", "zoo:app", "--cluster", cluster, "--processes", "1")
+def test_workers_that_end_finish_what_they_have(site: Site, gate: Gate, pool: ThreadPoolExecutor) -> None:
+    # Another database of the same Redis is another world.
+    cluster = f"other=redis://:{PASSWORD}@127.0.0.1:{site.redis.port}/1"
+    command = ("worker", "zoo:app", "--cluster", cluster, "--processes", "1")
+    with Running("serve", "-p", "0", "--cluster", cluster) as server:
         with Running(*command, app_dir=APPS) as supervisor:
             supervisor.ready()
             waiting = pool.submit(httpx.post, f"{server.url}/wait?gate={gate}", timeout=20)
@@ -255,17 +246,14 @@ def test_workers_that_end_finish_what_they_have(gate: Gate, pool: ThreadPoolExec
             supervisor.ended()
         # Nobody is there; the next one to come answers.
         late = pool.submit(httpx.get, server.url, timeout=20)
-        stack.enter_context(Running(*command, app_dir=APPS))
-        assert late.result().status_code == 200
+        with Running(*command, app_dir=APPS) as supervisor:
+            assert late.result().status_code == 200
+            assert len(supervisor.workers()) == 1
+            supervisor.killed()
 
 
-def test_a_websocket_of_a_killed_worker(pool: ThreadPoolExecutor) -> None:
-    with RedisServer() as redis, ExitStack() as stack:
-        cluster = f"main=redis://127.0.0.1:{redis.port}"
-        server = stack.enter_context(Running("serve", "-p", "0", "--cluster", cluster))
-        command = ("worker", "zoo:app", "--cluster", cluster, "--processes", "1")
-        supervisor = stack.enter_context(Running(*command, app_dir=APPS))
-        supervisor.ready()
-        with connect(server.url.replace("http", "ws", 1) + "/ws") as client:
-            os.kill(supervisor.workers()[0], signal.SIGKILL)
-            assert close_of(client)[0] == 1012
+def test_a_websocket_of_a_killed_worker(site: Site) -> None:
+    with connect(site.servers[0].url.replace("http", "ws", 1) + "/ws") as client:
+        assert client.response is not None
+        os.kill(int(client.response.headers["x-pid"]), signal.SIGKILL)
+        assert close_of(client)[0] == 1012

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +54,7 @@ def test_a_request_made_meanwhile_waits_for_the_new_version(site: tuple[Running,
     with Wire(("127.0.0.1", server.port)) as kept, Wire(("127.0.0.1", server.port)) as waiting:
         assert kept.get("/").body == waiting.get("/").body == b"1"
         old = server.workers()
+        (folder / "site/notes.txt").write_text("no Python")
         with connect(server.url.replace("http", "ws", 1)) as client:
             (folder / "site/part.py").write_text("VERSION = 2\n")
             server.said(r"part\.py changed: restarting the workers")
@@ -66,6 +66,7 @@ def test_a_request_made_meanwhile_waits_for_the_new_version(site: tuple[Running,
         assert waiting.receive().body == b"2"
         assert kept.get("/").body == b"2"
         assert not set(old) & set(server.workers())
+    assert server.output.count("restarting the workers") == 1
 
 
 def test_a_syntax_error_and_its_repair(site: tuple[Running, Path]) -> None:
@@ -80,13 +81,3 @@ def test_a_syntax_error_and_its_repair(site: tuple[Running, Path]) -> None:
         assert kept.receive().body == b"3"
     # Once for each attempt to start.
     server.tracebacks = server.output.count("Traceback (most recent call last)")
-
-
-def test_what_is_no_python_file_restarts_nothing(site: tuple[Running, Path]) -> None:
-    server, folder = site
-    old = server.workers()
-    (folder / "site/notes.txt").write_text(json.dumps({}))
-    (folder / "started/go").touch()
-    (folder / "site/part.py").write_text("VERSION = 2\n")
-    eventually(lambda: old != server.workers() and len(server.workers()) == 1, "the workers are restarted")
-    assert server.output.count("restarting the workers") == 1

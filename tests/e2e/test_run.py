@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -23,6 +24,28 @@ BYTES = bytes(range(256)) * 4096  # 1 MiB, every value
 def zoo() -> Iterator[Running]:
     with Running("run", "zoo:app", "-p", "0", "--workers", "2", app_dir=APPS) as server:
         yield server.ready()
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[Running]:
+    """Each of two workers works on one request at a time."""
+    with Running("run", "zoo:app", "-p", "0", "--workers", "2", "--concurrency", "1", app_dir=APPS) as server:
+        yield server.ready()
+
+
+class Odd(NamedTuple):
+    """A server that is told to do everything in another way."""
+
+    server: Running
+    access_log: Path
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Odd]:
+    log = tmp_path_factory.mktemp("odd") / "access.log"
+    where = ("-p", "0", "--root-path", "/sub", "--no-server-name", "--access-log", str(log), "--proxy-headers")
+    with Running("run", "zoo:app", *where, "--workers", "1", "--max-streams", "3", app_dir=APPS) as server:
+        yield Odd(server.ready(), log)
 
 
 @pytest.fixture
@@ -188,39 +211,31 @@ def test_the_application_says_nothing(zoo: Running, wire: Wire) -> None:
 
 @pytest.mark.parametrize("kind", ["wait", "block"])
 def test_a_slow_request_does_not_stand_before_a_fast_one(
-    tmp_path: Path, pool: ThreadPoolExecutor, kind: str, gate: Gate
+    narrow: Running, pool: ThreadPoolExecutor, kind: str, gate: Gate
 ) -> None:
-    with Running("run", "zoo:app", "-p", "0", "--workers", "2", "--concurrency", "1", app_dir=APPS) as server:
-        server.ready()
-        slow = pool.submit(httpx.get, f"{server.url}/{kind}?gate={gate}", timeout=20)
-        [busy] = gate.reached()
-        answers = list(pool.map(lambda _: httpx.get(server.url, timeout=20).text, range(20)))
-        assert len(set(answers)) == 1
-        assert int(answers[0]) != busy
-        assert not slow.done()
-        gate.open()
-        assert int(slow.result().text) == busy
+    slow = pool.submit(httpx.get, f"{narrow.url}/{kind}?gate={gate}", timeout=20)
+    [busy] = gate.reached()
+    answers = list(pool.map(lambda _: httpx.get(narrow.url, timeout=20).text, range(20)))
+    assert len(set(answers)) == 1
+    assert int(answers[0]) != busy
+    assert not slow.done()
+    gate.open()
+    assert int(slow.result().text) == busy
 
 
-def test_open_websockets_leave_pages_answered() -> None:
-    with (
-        Running("run", "zoo:app", "-p", "0", "--workers", "2", "--concurrency", "5", app_dir=APPS) as server,
-        ExitStack() as open_sockets,
-    ):
-        server.ready()
-        wires = [open_sockets.enter_context(Wire(("127.0.0.1", server.port))) for _ in range(200)]
+def test_open_websockets_leave_pages_answered(narrow: Running) -> None:
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(("127.0.0.1", narrow.port))) for _ in range(200)]
         for wire in wires:
             wire.send(handshake("/ws"))
         assert {wire.head()[0] for wire in wires} == {101}
         with httpx.Client() as client:
-            assert {client.get(server.url, timeout=5).status_code for _ in range(20)} == {200}
+            assert {client.get(narrow.url, timeout=5).status_code for _ in range(20)} == {200}
 
 
-def test_max_streams_bounds_all_that_a_worker_holds() -> None:
-    arguments = ("-p", "0", "--workers", "1", "--max-streams", "3")
-    with Running("run", "zoo:app", *arguments, app_dir=APPS) as server, ExitStack() as open_sockets:
-        server.ready()
-        wires = [open_sockets.enter_context(Wire(("127.0.0.1", server.port))) for _ in range(4)]
+def test_max_streams_bounds_all_that_a_worker_holds(odd: Odd) -> None:
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(("127.0.0.1", odd.server.port))) for _ in range(4)]
         held = []
         for wire in wires[:3]:
             held.append(dict(wire.send(handshake("/ws")).head()[2])["x-held"])
@@ -229,6 +244,24 @@ def test_max_streams_bounds_all_that_a_worker_holds() -> None:
         wires[0].send(b"\x88\x82\0\0\0\0\x03\xe8")
         held.append(dict(wires[3].head()[2])["x-held"])
         assert held == ["1", "2", "3", "3"]
+
+
+def test_the_access_log(odd: Odd) -> None:
+    httpx.get(f"{odd.server.url}/status?body=abc", headers={"user-agent": 'a"b', "referer": "r"})
+    end = r'] "GET /status?body=abc HTTP/1.1" 200 3 "r" "a\"b"'
+    [line] = eventually(lambda: [line for line in odd.access_log.read_text().splitlines() if end in line], "its line")
+    assert line.startswith("127.0.0.1 - - [")
+    assert line.endswith(end)
+
+
+def test_the_root_path_proxies_and_no_server_header(odd: Odd) -> None:
+    headers = {"x-forwarded-for": "192.0.2.7", "x-forwarded-proto": "https"}
+    response = httpx.get(f"{odd.server.url}/show", headers=headers)
+    assert "server" not in response.headers
+    shown = response.json()
+    # ASGI www.rst: `path` and `raw_path` begin with `root_path`.
+    assert (shown["root_path"], shown["path"], shown["raw_path"]) == ("/sub", "/sub/show", "/sub/show")
+    assert (shown["client"], shown["scheme"]) == ("192.0.2.7", "https")
 
 
 def test_the_close_code_reaches_the_application(zoo: Running, tmp_path: Path) -> None:
@@ -245,26 +278,6 @@ def test_a_client_that_is_gone_is_told_as_1006(zoo: Running, tmp_path: Path) -> 
         assert wire.send(handshake(f"/report?report={report}")).head()[0] == 101
     eventually(report.exists, "the application was told")
     assert report.read_text() == '[1006, ""]'
-
-
-def test_the_access_log(tmp_path: Path) -> None:
-    log = tmp_path / "access.log"
-    with Running("run", "zoo:app", "-p", "0", "--workers", "1", "--access-log", str(log), app_dir=APPS) as server:
-        server.ready()
-        httpx.get(f"{server.url}/status?body=abc", headers={"user-agent": 'a"b', "referer": "r"})
-        line = eventually(log.read_text, "a line in the access log")
-    assert line.startswith("127.0.0.1 - - [")
-    assert line.endswith(r'] "GET /status?body=abc HTTP/1.1" 200 3 "r" "a\"b"' + "\n")
-
-
-def test_the_server_header_can_be_switched_off_and_the_root_path_set() -> None:
-    arguments = ("-p", "0", "--workers", "1", "--no-server-name", "--root-path", "/sub")
-    with Running("run", "zoo:app", *arguments, app_dir=APPS) as server:
-        server.ready()
-        response = httpx.get(f"{server.url}/show")
-        assert "server" not in response.headers
-        # The application sees the whole path (ASGI www.rst: path includes root_path), which zoo does not know.
-        assert response.status_code == 404
 
 
 def test_many_connections_at_once(zoo: Running) -> None:

@@ -28,7 +28,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     held += 1
     try:
         pages = PAGES if scope["type"] == "http" else SOCKETS
-        await pages.get(scope["path"], not_found)(scope, receive, send)
+        await pages.get(scope["path"].removeprefix(scope["root_path"]), not_found)(scope, receive, send)
     finally:
         held -= 1
 

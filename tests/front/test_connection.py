@@ -419,6 +419,18 @@ def test_a_body_that_goes_wrong(bad: bytes, begun: bool) -> None:
     world.assert_empty()
 
 
+def test_a_body_that_goes_wrong_behind_a_response_that_was_sent_is_refused_like_the_first() -> None:
+    world = World()
+    client = world.client(GET)
+    world.worker.job().respond(body=b"first")
+    client.received()
+    client.send(CHUNKED + chunk(b"abc"))
+    client.send(b"nonsense\r\n")
+    world.settle()
+    assert client.received().startswith(b"HTTP/1.1 400 ")
+    assert not client.aborted
+
+
 # Deadlines of what the client sends.
 
 
@@ -462,7 +474,7 @@ def test_time_in_which_we_do_not_read_does_not_count() -> None:
 
 
 def test_a_small_body_that_stops_ends_with_408() -> None:
-    world = World(header_timeout_s=20)
+    world = World(body_timeout_s=20)
     client = world.client(post(5, b"a"))
     for _ in range(3):
         world.advance(19.0)
@@ -474,8 +486,100 @@ def test_a_small_body_that_stops_ends_with_408() -> None:
     world.assert_empty()
 
 
+def test_a_large_body_that_stops_ends_with_408() -> None:
+    world = World(body_timeout_s=20)
+    client = world.client(post(100_000, b"a"))
+    job = world.worker.job()
+    job.claim()
+    for _ in range(3):
+        world.advance(19.0)
+        client.send(b"b")
+    assert client.received() == b""
+    world.advance(20.0)
+    assert client.received().startswith(b"HTTP/1.1 408 ")
+    assert len(of(m.Disconnect, job.heard())) == 1
+    assert client.lost
+    world.assert_empty()
+
+
+def test_a_body_that_stops_behind_the_begin_of_its_response_is_cut() -> None:
+    """What has been sent must not look whole."""
+    world = World(body_timeout_s=20)
+    client = world.client(CHUNKED + chunk(b"abc"))
+    job = world.worker.job()
+    job.respond(body=b"partly", more_body=True)
+    client.received()
+    world.advance(20.0)
+    assert client.aborted
+    assert client.received() == b""
+    assert len(of(m.Disconnect, job.heard())) == 1
+    world.assert_empty()
+
+
+def test_a_body_that_stops_while_it_waits_for_its_turn() -> None:
+    world = World(body_timeout_s=20)
+    client = world.client(GET, post(5, b"a"))
+    first = world.worker.job()
+    world.advance(21.0)
+    assert client.received() == b""
+    first.respond(body=b"first")
+    assert b"firstHTTP/1.1 408 " in client.received()
+    assert not world.worker.jobs()
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_body_that_we_do_not_read_is_not_late() -> None:
+    world = World(body_timeout_s=5)
+    client = world.client(post(2_000_000))
+    while client.reading:
+        client.send(b"x" * 10_000)
+    client.send(b"y" * 500_000)
+    world.advance(20.0)
+    assert client.unread() == 500_000
+    job = world.worker.job()
+    job.claim()
+    for consumed in (1, 2):
+        job.heard()
+        job.window(consumed * WINDOW)
+    job.heard()
+    assert (client.reading, client.unread()) == (True, 0)
+    # From here on it is the client's turn, for the whole time.
+    world.advance(4.9)
+    assert client.received() == b""
+    world.advance(0.2)
+    assert client.received().startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_has_not_been_asked_for_is_not_late() -> None:
+    world = World(body_timeout_s=5)
+    client = world.client(post(100_000, b"", b"Expect: 100-continue"))
+    job = world.worker.job()
+    world.advance(20.0)
+    assert client.received() == b""
+    job.claim()
+    assert client.received() == CONTINUE
+    world.advance(4.9)
+    assert client.received() == b""
+    world.advance(0.2)
+    assert client.received().startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_was_complete_is_never_late() -> None:
+    world = World(body_timeout_s=5)
+    for request in (post(3, b"abc"), CHUNKED + chunk(b"abc") + b"0\r\n\r\n", CHUNKED + b"0\r\n\r\n"):
+        for size in (1, 1000):
+            client = world.client(*[request[i : i + size] for i in range(0, len(request), size)])
+            job = world.worker.job()
+            job.claim()
+            world.advance(20.0)
+            job.respond(body=b"ok")
+            assert client.received().endswith(b"ok")
+            assert len(world.server.bodies_due) == 0
+
+
 def test_a_client_that_does_not_take_the_last_of_its_answer_is_cut() -> None:
-    world = World()
+    world = World(write_timeout_s=60)
     client = world.client(b"GET / HTTP/1.0\r\n\r\n")
     client.stop_taking()
     world.worker.job().respond(body=b"x" * 1000)

@@ -169,7 +169,7 @@ def test_an_event_that_cannot_happen_is_told_and_changes_nothing(caplog: pytest.
 
 
 def test_the_time_for_an_answer_counts_from_the_last_of_the_body() -> None:
-    world = World(queue_timeout_s=30, response_timeout_s=100)
+    world = World(queue_timeout_s=30, response_timeout_s=100, body_timeout_s=1000)
     client = world.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n")
     client.send(b"x")
     job = world.worker.job()

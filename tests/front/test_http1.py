@@ -78,7 +78,7 @@ def exchange(pieces: list[bytes]) -> tuple[list[Seen], bytes, bool]:
 
 
 targets = st.sampled_from(
-    [b"/", b"/a/b?c=d", b"/%C3%A4%2F?%41=%20", b"http://b.example:81/x?y", b"/long" + b"x" * 300, b"//a//b?"]
+    [b"/", b"/a/b?c=d", b"/%C3%A4%2F?%41=%20", b"http://A.example:80/x?y", b"/long" + b"x" * 300, b"//a//b?"]
 )
 fields = st.lists(
     st.sampled_from(
@@ -158,10 +158,28 @@ def test_headers_keep_their_order_and_doubles_and_lose_white_space() -> None:
     assert request.headers == [(b"host", b"a"), (b"x-b", b"1"), (b"x-a", b"2"), (b"x-b", b"3")]
 
 
-def test_the_host_of_an_absolute_target_wins() -> None:
-    request = head_of(b"GET http://b.example:81/x HTTP/1.1\r\nX: 1\r\nHost: a\r\n\r\n")
-    assert request.headers == [(b"host", b"b.example:81"), (b"x", b"1")]
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        (b"http://b.example/x", b"b.example"),
+        (b"HTTP://B.example/x", b"b.EXAMPLE"),
+        (b"http://b.example:80/x", b"b.example"),
+        (b"http://b.example/x", b"b.example:80"),
+        (b"http://b.example:/x", b"b.example"),
+        (b"https://b.example/x", b"b.example:443"),
+        (b"http://b.example:81/x", b"b.example:81"),
+        (b"http://[::1]:80/x", b"[::1]"),
+    ],
+)
+def test_an_absolute_target_that_agrees_with_host_changes_nothing(target: bytes, host: bytes) -> None:
+    request = head_of(b"GET " + target + b" HTTP/1.1\r\nX: 1\r\nHost: " + host + b"\r\n\r\n")
+    assert request.headers == [(b"x", b"1"), (b"host", host)]
     assert (request.path, request.raw_path) == ("/x", b"/x")
+
+
+def test_an_absolute_target_gives_a_host_where_there_is_none() -> None:
+    request = head_of(b"GET http://b.example:81/x HTTP/1.0\r\nX: 1\r\n\r\n")
+    assert request.headers == [(b"host", b"b.example:81"), (b"x", b"1")]
 
 
 def test_options_of_the_server_as_a_whole() -> None:
@@ -231,14 +249,14 @@ REFUSED = [
     (b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
     (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
-    (b"GET /\r\n\r\n", 505),
+    (b"GET /\r\n\r\n", 400),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     (b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
     (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2000 + b"\r\n\r\n", 431),
     (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: 1\r\n" * 11 + b"\r\n", 431),
     (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5001\r\n\r\n", 413),
     (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1389\r\n" + b"x" * 5001 + b"\r\n0\r\n\r\n", 413),
-    (b"\x16\x03\x01\x02\x00", 501),
+    (b"\x16\x03\x01\x02\x00", 400),
 ]
 
 
@@ -349,7 +367,7 @@ def test_a_websocket_handshake_ends_parsing(size: int) -> None:
     parser = RequestParser(FrontSettings(), complete.append)
     data = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nFRAMES"
     while data and parser.early is None:
-        parser.feed(memoryview(data[:size]))
+        parser.feed(data[:size])
         data = data[size:]
     assert parser.early is not None
     assert parser.early + data == b"FRAMES"

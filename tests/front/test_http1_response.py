@@ -150,24 +150,96 @@ def test_a_client_that_did_not_read_before_is_known_at_once() -> None:
     assert len(of(m.Window, job.heard())) == 1
 
 
-def test_the_next_response_begins_anew() -> None:
-    """What the last client of the connection did not take is nobody's window."""
+def test_the_next_response_waits_until_the_last_was_taken() -> None:
+    """Or a client that sends requests and reads nothing would fill the memory, with a page for each line."""
     world = World()
-    client = world.client(GET + GET)
+    client = world.client()
+    for _ in range(100):
+        client.send(GET)
     first = world.worker.job()
     first.respond(body=b"a", more_body=True)
     client.stop_taking()
-    first.body(b"x" * 64 * KIB)
-    first.body(b"", more_body=False)
-    assert client.producer is None
-    second = world.worker.job()
-    second.respond(body=b"x" * 64 * KIB, more_body=True)
+    first.body(b"x" * 64 * KIB, more_body=False)
+    assert world.worker.jobs() == []
+    assert not client.reading
+    assert client.unread() > 50 * len(GET)
     client.take_again()
-    assert of(m.Window, second.heard()) == [m.Window(second.stream, 0, WORKER, units(64 * KIB))]
+    second = world.worker.job()
+    # What was not taken of the first is nobody's window.
     assert of(m.Window, first.heard()) == []
-    second.body(b"", more_body=False)
+    second.respond(body=b"second")
+    assert client.received().endswith(b"second")
     client.leave()
+    world.worker.job()
     world.assert_empty()
+
+
+def test_a_body_that_goes_on_behind_its_answer_is_thrown_away_meanwhile() -> None:
+    world = World()
+    client = world.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\nx")
+    client.stop_taking()
+    world.worker.job().respond(413, body=b"no")
+    client.send(b"x" * 69_999 + GET)
+    assert world.worker.jobs() == []
+    client.take_again()
+    world.worker.job().respond(body=b"next")
+    assert client.received().endswith(b"next")
+
+
+def test_what_is_wrong_behind_it_is_said_when_it_was_taken() -> None:
+    world = World()
+    client = world.client(GET)
+    client.stop_taking()
+    world.worker.job().respond(body=b"first")
+    client.send(b"nonsense\r\n")
+    assert client.received().endswith(b"first")
+    client.take_again()
+    world.settle()
+    assert client.received().startswith(b"HTTP/1.1 400 ")
+    assert client.lost
+    world.assert_empty()
+
+
+def test_a_connection_that_ends_is_closed_though_its_client_takes_nothing() -> None:
+    world = World(write_timeout_s=10)
+    client = world.client(b"GET / HTTP/1.0\r\n\r\n")
+    client.stop_taking()
+    world.worker.job().respond(body=b"last")
+    assert client.disconnecting
+    world.advance(10.0)
+    assert client.aborted
+    world.assert_empty()
+
+
+def test_a_client_that_has_stopped_reading_is_cut() -> None:
+    world = World(write_timeout_s=10)
+    client = world.client(GET)
+    job = world.worker.job()
+    job.claim()
+    job.respond(body=b"a", more_body=True)
+    client.stop_taking()
+    job.body(b"x" * 64 * KIB)
+    world.advance(9.9)
+    assert not client.lost
+    world.advance(0.1)
+    assert client.aborted
+    assert len(of(m.Disconnect, job.heard())) == 1
+    assert world.counters.value("connections_cut") == 1
+    world.assert_empty()
+
+
+def test_a_client_that_reads_now_and_then_is_not() -> None:
+    world = World(write_timeout_s=10)
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(body=b"a", more_body=True)
+    for _ in range(5):
+        client.stop_taking()
+        job.body(b"x" * KIB)
+        world.advance(9.0)
+        client.take_again()
+    world.advance(100.0)
+    assert not client.lost
 
 
 # What goes wrong.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 import zlib
 from types import SimpleNamespace
 from typing import Any
@@ -416,6 +417,126 @@ def test_what_compression_makes_longer_is_sent_all_the_same() -> None:
     (sent,) = frames(client.received())
     assert len(sent.payload) > 1000
     assert inflate(sent.payload) == noise
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 1_000_000])
+def test_a_bomb_is_stopped_at_the_limit(size: int) -> None:
+    """A hundred MiB in a hundred KiB: what is refused must not have been inflated first."""
+    world = World(max_websocket_message_bytes=1024 * KIB)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    deflate = zlib.compressobj(9, wbits=-15)
+    bomb = b"".join(deflate.compress(bytes(1024 * KIB)) for _ in range(100))
+    bomb += deflate.flush(zlib.Z_SYNC_FLUSH).removesuffix(b"\0\0\xff\xff")
+    assert len(bomb) < 110 * KIB
+    sent = frame(BINARY, bomb, rsv=4)
+    tracemalloc.start()
+    try:
+        for start in range(0, len(sent), size):
+            client.send(sent[start : start + size])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 1024 * KIB
+    assert closes(client.received())[0][0] == 1009
+    assert of(m.WebSocketReceive, job.heard()) == []
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_frames_of_one_message_are_bounded(compressed: bool) -> None:
+    world = World(max_websocket_fragments=10)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate") if compressed else HANDSHAKE)
+    for _ in range(3):
+        client.send(frame(TEXT, b"", fin=False))
+        for i in range(9):
+            client.send(frame(PING, b"") + frame(CONTINUATION, b"a", fin=i == 8))
+    assert [each.text for each in of(m.WebSocketReceive, job.heard())] == ["a" * 9] * 3
+    assert closes(client.received()) == []
+    client.send(frame(TEXT, b"", fin=False) + frame(CONTINUATION, b"", fin=False) * 9)
+    assert client.received() == b""
+    client.send(frame(CONTINUATION, b"", fin=True))
+    # RFC 6455 10.4, 7.4.1
+    assert closes(client.received()) == [(1009, b"too many frames")]
+    world.advance(6.0)
+    assert [each.code for each in of(m.Disconnect, job.heard())] == [1009]
+
+
+def test_a_message_in_tiny_pieces_does_not_grow() -> None:
+    """Around each piece Python needs forty bytes, or more."""
+    world = World()
+    client, job = opened(world)
+    whole = frame(BINARY, bytes(300 * KIB))
+    client.send(whole[:20])
+    tracemalloc.start()
+    try:
+        for start in range(20, len(whole), 2):
+            client.send(whole[start : start + 2])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 1024 * KIB
+    assert [len(each.data) for each in of(m.WebSocketReceive, job.heard())] == [300 * KIB]
+
+
+def test_pings_of_a_client_that_takes_nothing_do_not_pile_up() -> None:
+    """RFC 6455 5.5.3: one may answer only the most recent one."""
+    world = World()
+    client, _ = opened(world)
+    client.stop_taking()
+    for i in range(1000):
+        client.send(frame(PING, b"%d" % i))
+    assert client.received() == b""
+    client.take_again()
+    assert frames(client.received()) == [Frame(PONG, b"999")]
+    client.send(frame(PING, b"again"))
+    assert frames(client.received()) == [Frame(PONG, b"again")]
+
+
+def test_a_client_that_has_stopped_reading_is_cut() -> None:
+    world = World(write_timeout_s=10, ping_interval_s=0)
+    client, job = opened(world)
+    client.stop_taking()
+    job.send("x" * 64 * KIB)
+    world.advance(9.9)
+    assert not client.lost
+    world.advance(0.2)
+    assert client.aborted
+    assert disconnects(job) == [(1006, "")]
+    world.assert_empty()
+
+
+ORIGINS = ("https://www.example.com", "http://localhost:8080")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ((), 101),
+        ((b"Origin: https://www.example.com",), 101),
+        ((b"Origin: http://localhost:8080",), 101),
+        ((b"Origin: https://evil.example",), 403),
+        ((b"Origin: https://www.example.com.evil.example",), 403),
+        ((b"Origin: http://www.example.com",), 403),
+        ((b"Origin: https://www.example.com:444",), 403),
+        ((b"Origin: null",), 403),
+        ((b"Origin:",), 403),
+        ((b"Origin: https://www.example.com", b"Origin: https://evil.example"), 403),
+        ((b"Origin: \xff",), 403),
+    ],
+)
+def test_whose_pages_may_open_websockets(fields: tuple[bytes, ...], status: int) -> None:
+    """RFC 6455 4.2.2, 10.2"""
+    world = World(allowed_origins=ORIGINS)
+    client = world.client(handshake(*fields))
+    if status == 101:
+        world.worker.job(channels.WEBSOCKET_CONNECT).accept()
+    assert client.received().startswith(b"HTTP/1.1 %d " % status)
+    assert world.waiting(channels.WEBSOCKET_CONNECT) == 0
+    client.leave()
+    world.assert_empty()
+
+
+def test_by_default_all_pages_may() -> None:
+    opened(World(), handshake(b"Origin: https://evil.example"))
 
 
 def test_what_compression_hides_counts() -> None:

@@ -1,0 +1,68 @@
+"""Clients that leave what they were sent unread."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+from typing import Any, Generic, Protocol, TypeVar
+
+from ifserver import sockets
+from ifserver.clock import Clock
+from ifserver.front.deadlines import Deadlines
+from ifserver.metrics import Counters
+
+__all__ = ["Unsent"]
+
+_log = logging.getLogger(__name__)
+
+
+class _Connection(Hashable, Protocol):
+    transport: Any
+
+    def abort(self) -> None:
+        """Cut it."""
+
+
+_T = TypeVar("_T", bound=_Connection)
+
+
+class Unsent(Generic[_T]):
+    """Cuts connections whose clients take nothing for `seconds` of what is due to them; at the latest after twice that.
+
+    A slow client is no such client: each look compares what the client's kernel has acknowledged with what it had
+    at the look before. Buffers cannot tell that: megabytes are taken from them in one go.
+    """
+
+    def __init__(self, clock: Clock, seconds: float, counters: Counters) -> None:
+        self._counters = counters
+        self._deadlines: Deadlines[_T] = Deadlines(clock, seconds, self._look)
+        self._taken: dict[_T, object] = {}
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def begin(self, connection: _T) -> None:
+        """Bytes are due to the client of `connection`, and wait for it to take them."""
+        self._taken[connection] = sockets.taken_by_peer(connection.transport)
+        self._deadlines.add(connection)
+
+    def end(self, connection: _T) -> None:
+        """It has taken enough of them, or is gone."""
+        if self._taken.pop(connection, self) is not self:
+            self._deadlines.discard(connection)
+
+    def stop(self) -> None:
+        """Forget all."""
+        self._taken.clear()
+        self._deadlines.stop()
+
+    def _look(self, connection: _T) -> None:
+        before = self._taken.pop(connection)
+        now = sockets.taken_by_peer(connection.transport)
+        if now != before:
+            self._taken[connection] = now
+            self._deadlines.add(connection)
+            return
+        self._counters.add("connections_cut")
+        _log.info("cutting a connection whose client takes nothing of what it is sent")
+        connection.abort()

@@ -1,0 +1,342 @@
+"""Limits towards clients, and guards towards applications, across real processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.e2e.running import APPS, Running, eventually
+from tests.e2e.wire import Cut, Wire, handshake
+from tests.front.fakes import BINARY, CONTINUATION, TEXT, frame
+
+EDGES = ("run", "edges:app", "--workers", "1", "-b", "127.0.0.1", "-p", "0")
+MIB = 1024 * 1024
+SHORT = ("--header-timeout", "1", "--body-timeout", "1", "--write-timeout", "1", "--keep-alive-timeout", "1")
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[Running]:
+    """A server with little patience."""
+    words = (*SHORT, "--max-body-bytes", str(2 * MIB), "--no-websocket-compression")
+    words += ("--allowed-origins", "https://www.example.com,https://two.example:8443")
+    with Running(*EDGES, *words, app_dir=APPS) as server:
+        yield server.ready()
+
+
+@pytest.fixture(scope="module")
+def few() -> Iterator[Running]:
+    """A server with room for few."""
+    words = ("--max-connections", "4", "--max-connections-per-client", "2")
+    with Running(*EDGES, *words, app_dir=APPS) as server:
+        yield server.ready()
+
+
+def wire(server: Running, source: str = "127.0.0.1") -> Wire:
+    """A connection from that address."""
+    opened = Wire.__new__(Wire)
+    opened.socket = socket.create_connection(("127.0.0.1", server.port), 25, (source, 0))
+    opened._file = opened.socket.makefile("rb")
+    return opened
+
+
+def resident_bytes(server: Running) -> int:
+    """Memory of the interface server."""
+    return int(Path("/proc", str(server.pid), "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def post(target: str, length: int, body: bytes = b"") -> bytes:
+    return b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (target.encode(), length, body)
+
+
+# Time.
+
+
+def test_a_head_that_does_not_end(strict: Running) -> None:
+    with wire(strict) as client:
+        reply = client.send(b"GET / HTTP/1.1\r\nhost:").receive()
+        assert reply.status == 408
+        assert client.closed()
+
+
+@pytest.mark.parametrize("length", [1000, 100_000])
+def test_a_body_that_stops(strict: Running, length: int, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    with wire(strict) as client:
+        reply = client.send(post(f"/read?report={report}", length, b"x" * 500)).receive()
+        assert reply.status == 408
+        assert client.closed()
+    if length > 64 * 1024:
+        assert eventually(lambda: report.exists() and report.read_text(), "the application is told") == (
+            "http.disconnect 500"
+        )
+
+
+def test_a_body_that_stops_behind_the_begin_of_its_response(strict: Running, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    with wire(strict) as client:
+        client.send(post(f"/read?early&report={report}".replace("early", "early=1"), 100_000, b"x"))
+        status, _, _ = client.head()
+        assert (status, client.chunk()) == (200, b"early")
+        with pytest.raises(Cut):
+            client.chunk()
+    assert eventually(lambda: report.exists() and report.read_text(), "the application is told") == "http.disconnect 1"
+
+
+def test_a_body_that_we_do_not_read_is_not_late(strict: Running, tmp_path: Path) -> None:
+    """Its application reads nothing yet, so that the windows are full."""
+    report, gate = tmp_path / "report", tmp_path / "gate"
+    with wire(strict) as client:
+        head = post(f"/gate?report={report}&gate={gate}", 2 * MIB)
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        client.send(head)
+        eventually(report.exists, "the application has it")
+        sent = _fill(client.socket, 2 * MIB)
+        assert sent < 2 * MIB
+        test_a_head_that_does_not_end(strict)  # which takes a second
+        gate.touch()
+        client.send(bytes(2 * MIB - sent))
+        assert client.receive().body == b"%d" % (2 * MIB)
+
+
+def _fill(sock: socket.socket, limit: int) -> int:
+    """Send until nothing goes out any more; how much did."""
+    sent = 0
+    sock.settimeout(0.5)
+    try:
+        while sent < limit:
+            sent += sock.send(bytes(min(65536, limit - sent)))
+    except TimeoutError:
+        pass
+    sock.settimeout(25)
+    return sent
+
+
+def test_a_client_that_stops_reading_is_cut_and_a_slow_one_is_not(strict: Running, tmp_path: Path) -> None:
+    stuck, slow = tmp_path / "stuck", tmp_path / "slow"
+    with wire(strict) as one, wire(strict) as other:
+        for client, report in ((one, stuck), (other, slow)):
+            client.send(f"GET /flood?report={report} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+            client.head()
+
+        def gone() -> bool:
+            assert other.read(65536)
+            return stuck.exists()
+
+        eventually(gone, "the one that does not read is cut")
+        assert not slow.exists()
+        kind, sent = stuck.read_text().split()
+        assert kind == "ClientDisconnected"
+        assert int(sent) < 20 * MIB
+        assert other.read(MIB)
+    assert eventually(lambda: slow.exists() and slow.read_text(), "the other has left").split()[0] == (
+        "ClientDisconnected"
+    )
+
+
+def test_requests_without_reading_the_answers_fill_no_memory(strict: Running) -> None:
+    with wire(strict) as client:
+        before = resident_bytes(strict)
+        requests = b"GET /page HTTP/1.1\r\nhost: a\r\n\r\n" * 4000
+        _send_some(client.socket, requests)
+        assert resident_bytes(strict) - before < 30 * MIB
+
+
+def _send_some(sock: socket.socket, data: bytes) -> None:
+    """Send what goes out, until the connection is cut or nothing goes out for a while."""
+    sock.settimeout(1.5)
+    try:
+        while data:
+            data = data[sock.send(data[:65536]) :]
+        sock.recv(1, socket.MSG_PEEK)
+        # What it got is there; now wait for the end.
+        while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1:
+            sock.send(b"\r\n")
+    except OSError:
+        pass
+
+
+def test_an_idle_connection(strict: Running) -> None:
+    with wire(strict) as client:
+        assert client.get("/").status == 200
+        assert client.closed()
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (post("/", 2 * MIB + 1), 413),
+        (
+            b"POST /read HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % (3 * MIB) + bytes(3 * MIB),
+            413,
+        ),
+        (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 100 + b"\r\n", 431),
+    ],
+)
+def test_what_is_too_large(strict: Running, request_: bytes, status: int) -> None:
+    with wire(strict) as client:
+        try:
+            client.send(request_)
+        except ConnectionError:
+            pass  # refused before all of it was sent
+        assert client.head()[0] == status
+
+
+# Connections.
+
+
+def turned_away(server: Running, source: str) -> bool:
+    """Whether a further connection from there is answered 503, with all that belongs to it."""
+    with wire(server, source) as client:
+        try:
+            reply = client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").receive()
+        except BrokenPipeError:
+            reply = client.receive()
+        if reply.status == 200:
+            return False
+        assert (reply.status, reply.header("retry-after"), reply.header("connection")) == (503, "1", "close")
+        assert client.closed()
+        return True
+
+
+def test_connections_of_one_client_and_in_all(few: Running) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(wire(few))
+        assert first.get("/").status == 200
+        socket_ = stack.enter_context(wire(few))
+        assert socket_.send(handshake("/")).head()[0] == 101
+        assert turned_away(few, "127.0.0.1")
+        assert not turned_away(few, "127.0.0.2")
+        for _ in range(2):
+            assert stack.enter_context(wire(few, "127.0.0.2")).get("/").status == 200
+        assert turned_away(few, "127.0.0.3")
+        few.said(r"turning clients away with 503: a client has 2 connections")
+        few.said(r"turning clients away with 503: there are 4 connections")
+    eventually(lambda: not turned_away(few, "127.0.0.1"), "there is room again")
+
+
+# WebSockets.
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        (None, True),
+        ("https://www.example.com", True),
+        ("https://two.example:8443", True),
+        ("https://two.example", False),
+        ("http://www.example.com", False),
+        ("null", False),
+    ],
+)
+def test_the_origin_of_a_websocket(strict: Running, origin: str | None, allowed: bool) -> None:
+    with ExitStack() as stack:
+        if not allowed:
+            refused = stack.enter_context(pytest.raises(InvalidStatus))
+        stack.enter_context(connect(f"ws://127.0.0.1:{strict.port}/", origin=origin))  # type: ignore[arg-type]
+    if not allowed:
+        assert refused.value.response.status_code == 403
+
+
+def test_compression_can_be_switched_off(strict: Running, few: Running) -> None:
+    for server, negotiated in ((strict, False), (few, True)):
+        with connect(f"ws://127.0.0.1:{server.port}/", compression="deflate") as client:
+            assert client.response is not None
+            assert ("sec-websocket-extensions" in client.response.headers) is negotiated
+
+
+def test_subprotocols_keep_their_order(strict: Running) -> None:
+    offered = ["zebra", "ant", "mole"]
+    with connect(f"ws://127.0.0.1:{strict.port}/", subprotocols=offered) as client:  # type: ignore[arg-type]
+        assert client.subprotocol == "zebra"
+        assert '"subprotocols": ["zebra", "ant", "mole"]' in str(client.recv(20))
+
+
+def test_a_bomb_is_stopped_at_the_limit(few: Running) -> None:
+    """A GiB in one MiB."""
+    deflate = zlib.compressobj(9, wbits=-15)
+    # What is flushed fully can be repeated.
+    bomb = (deflate.compress(bytes(MIB)) + deflate.flush(zlib.Z_FULL_FLUSH)) * 1024
+    # In several frames, each of which is allowed.
+    size = 200_000
+    starts = range(0, len(bomb), size)
+    with connect(f"ws://127.0.0.1:{few.port}/", compression="deflate") as client:
+        client.recv(20)
+        before = resident_bytes(few)
+        for start in starts:
+            piece = bomb[start : start + size]
+            opcode, rsv = (BINARY, 4) if start == 0 else (CONTINUATION, 0)
+            try:
+                client.socket.sendall(frame(opcode, piece, fin=start == starts[-1], rsv=rsv))
+            except OSError:
+                break
+        with pytest.raises(ConnectionClosed):
+            client.recv(20)
+        assert client.close_code == 1009
+        assert resident_bytes(few) - before < 20 * MIB
+
+
+def test_frames_of_one_message_are_bounded(few: Running) -> None:
+    with connect(f"ws://127.0.0.1:{few.port}/") as client:
+        client.recv(20)
+        empty = frame(CONTINUATION, b"", fin=False)
+        client.socket.sendall(frame(TEXT, b"a", fin=False) + empty * 65_534 + frame(CONTINUATION, b"b"))
+        assert client.recv(20) == "ab"
+        client.socket.sendall(frame(TEXT, b"a", fin=False) + empty * 65_536)
+        with pytest.raises(ConnectionClosed):
+            client.recv(20)
+        assert client.close_code == 1009
+
+
+# Responses.
+
+#: How each ends: a status; ``cut``; ``full``, where the client has got all that Content-Length promised, and is cut.
+GUARDED = {
+    "cr": 500, "lf": 500, "crlf": 500, "nul": 500, "name": 500, "name-colon": 500, "name-empty": 500, "name-crlf": 500,
+    "text": 500, "status-0": 500, "status-99": 500, "status-100": 500, "status-101": 500, "status-600": 500,
+    "status-text": 500, "length-none": 500, "length-signed": 500, "length-two": 500, "longer": 500, "shorter": 500,
+    "longer-late": "full", "shorter-late": "cut", "twice": 200, "twice-begun": "cut", "body-first": 500,
+    "body-text": 500, "unknown": 500,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "expected"), GUARDED.items())
+def test_what_no_application_may_send(strict: Running, how: str, expected: int | str, tmp_path: Path) -> None:
+    """An exception in the application, and an honest answer; the connection is never left in confusion."""
+    report = tmp_path / "report"
+    strict.tracebacks += 1
+    with wire(strict) as client:
+        target = f"/bad?how={how}&report={report}"
+        if expected == "cut":
+            with pytest.raises(Cut):
+                client.get(target)
+        else:
+            reply = client.get(target)
+            assert not {name for name, _ in reply.headers} & {"x", "y", "set-cookie"}
+            if expected == "full":
+                assert (reply.status, reply.body) == (200, b"abc")
+                with pytest.raises((Cut, ConnectionError)):
+                    client.get("/")
+            else:
+                assert reply.status == expected
+                assert client.get("/").status == 200
+    # It must have been raised by `send`.
+    assert eventually(lambda: report.exists() and report.read_text(), "the application was told") == "ApplicationError"
+
+
+def test_the_cases_are_those_of_the_application() -> None:
+    from tests.e2e import edges
+
+    assert set(edges.BAD) == set(GUARDED)
