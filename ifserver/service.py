@@ -58,6 +58,11 @@ _RESTART_S: Final = 1.0
 #: What the supervisor needs to end beside what its workers are given, in seconds.
 _SUPERVISOR_GRACE_S: Final = 5.0
 
+#: How long clients are not listened to while the home node is not connected, in seconds.
+_CONNECT_S: Final = 1.0
+#: Files of an interface server beside its clients' connections: nodes, the broker's workers, logs, modules.
+_OTHER_FILES: Final = 1024
+
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -114,8 +119,7 @@ class ServeService(Service):
         super().__init__(runtime)
         self._front = front
         self._listening = listening
-        self._endpoints = [_described(runtime, text) for text in listening.descriptions]
-        self._endpoints += [(SocketEndpoint(runtime.loop, sock), front.proxy_protocol) for sock in listening.sockets]
+        self._described = [_described(runtime, text) for text in listening.descriptions]
         self._ports: list[IListeningPort] = []
         self.process = channels.new_process_name()
         self._layer = layer
@@ -126,9 +130,25 @@ class ServeService(Service):
         return _clusters(self.runtime, self._layer, self.process)
 
     async def start(self) -> None:
-        await self._listen()
+        files = sockets.allow_open_files(self._front.max_connections + _OTHER_FILES)
+        if files < self._front.max_connections:
+            _log.warning(
+                "max_connections is %d, but no more than %d files may be open", self._front.max_connections, files
+            )
+        # Before anything is started, for these addresses are not ours yet.
+        for endpoint, description in zip(self._described, self._listening.descriptions, strict=True):
+            await self._listen(endpoint, description)
         self._clusters.start()
         self.server.start()
+        # Whoever connects meanwhile waits in the kernel's queue, and need not be told that no node is there.
+        ready = self.runtime.future(self._clusters.home.ready())
+        await asyncio.wait((ready,), timeout=_CONNECT_S)
+        ready.cancel()
+        for sock in self._listening.sockets:
+            bound: Any = SocketEndpoint(self.runtime.loop, sock), self._front.proxy_protocol
+            await self._listen(bound, sockets.url_of(sock))
+        where = [*self._listening.descriptions, *map(sockets.url_of, self._listening.sockets)]
+        _log.info("ifserver %s, process %s, listening on %s", __version__, self.process, ", ".join(where))
         for cluster in self._layer.clusters:
             home = ", home" if cluster is self._layer.home_cluster else ""
             _log.info("cluster %s%s: %s", cluster.name, home, ", ".join(map(str, cluster.nodes)))
@@ -142,21 +162,19 @@ class ServeService(Service):
     def stop_now(self) -> None:
         self.server.drain_now()
 
-    async def _listen(self) -> None:
-        """Listen everywhere, or nowhere.
+    async def _listen(self, described: tuple[IStreamServerEndpoint, bool], where: str) -> None:
+        """Listen on an endpoint, of which is known whether clients are announced there by the PROXY protocol.
 
         Raises:
-            ConfigurationError: an address cannot be had.
+            ConfigurationError: its address cannot be had.
         """
-        where = [*self._listening.descriptions, *map(sockets.url_of, self._listening.sockets)]
-        for (endpoint, announced), text in zip(self._endpoints, where, strict=True):
-            factory = self.server.announced if announced else self.server
-            try:
-                self._ports.append(await self.runtime.future(endpoint.listen(factory)))
-            except Exception as error:  # endpoints of plugins raise what they like
-                await self._stop_listening()
-                raise ConfigurationError(f"cannot listen on {text}: {_reason(error)}") from error
-        _log.info("ifserver %s, process %s, listening on %s", __version__, self.process, ", ".join(where))
+        endpoint, announced = described
+        factory = self.server.announced if announced else self.server
+        try:
+            self._ports.append(await self.runtime.future(endpoint.listen(factory)))
+        except Exception as error:  # endpoints of plugins raise what they like
+            await self._stop_listening()
+            raise ConfigurationError(f"cannot listen on {where}: {_reason(error)}") from error
 
     async def _stop_listening(self) -> None:
         # First, while they are certainly ours: from the next line on another server may take their place.
