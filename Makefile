@@ -4,6 +4,7 @@
 # Set on make's command line. Not taken from the environment, where HOST may mean something else (conda's, csh's).
 HOST := 127.0.0.1
 PORT := 8000
+SECONDS := 600
 # .venv is made with the first of these that is new enough.
 PYTHON := python3.13 python3.12 python3.11 python3
 
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test autobahn lint types format clean system-packages
+.PHONY: help run test autobahn fuzz lint types format clean system-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -27,6 +28,9 @@ test: lint types system-packages $(VENV)/.for-tests  ## check style and types, t
 
 autobahn: system-packages $(VENV)/.for-tests  ## run the Autobahn test suite of WebSockets, for a quarter of an hour
 	$(BIN)/python -m tests.autobahn.run
+
+fuzz: $(VENV)/.for-tests  ## send what reads bytes from outside anything for SECONDS= (ten minutes); it names its seed
+	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
 
 lint: $(VENV)/.for-tests  ## check style
 	$(BIN)/ruff check .

@@ -4,6 +4,9 @@ A process *beats* by renewing a key of its own. Whoever shares streams with it a
 key is there. A process is dead when it was missing in two answers in a row that lie at least 1 s apart, each given by a
 node that had just taken a beat of the asker: a node that takes nothing, or has lost everything, proves nothing.
 Whatever is odd about an answer, or about the node, makes the count begin anew, 3 s later (design: Who is alive).
+
+A child is there when the beat of its supervisor names it. One that was never named may be younger than that beat, and
+gets the time that the beat lives.
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ _ANEW_S: Final = 3.0
 class Watch:
     """What one node has said about others. Times are seconds of any clock that never goes back."""
 
-    __slots__ = ("_counts_from", "_epoch", "_missing")
+    __slots__ = ("_counts_from", "_epoch", "_missing", "_young_until")
 
     def __init__(self) -> None:
         self._missing: dict[str, float] = {}
+        #: Until when it says nothing that a supervisor does not name a child; long ago for one that it has named.
+        self._young_until: dict[str, float] = {}
         self._counts_from = 0.0
         self._epoch: str | None = None
 
@@ -50,12 +55,13 @@ class Watch:
             self.odd(now)
         return late
 
-    def answered(self, asked_at: float, now: float, epoch: str | None, beats: Mapping[str, bool]) -> list[str]:
-        """The node has answered whether it has each of `beats`; who is dead by that.
+    def answered(self, asked_at: float, now: float, epoch: str | None, beats: Mapping[str, bool | None]) -> list[str]:
+        """The node has answered who is there; who is dead by that.
 
         Args:
             asked_at: when it was asked, right after it had taken a beat of the asker.
             epoch: the node's, when it answered.
+            beats: whether each of those that it was asked for is there; None: its supervisor is, and does not name it.
         """
         if epoch != self._epoch:
             first, self._epoch = self._epoch is None, epoch
@@ -68,9 +74,12 @@ class Watch:
             return []
         # Whoever is not asked for any more is forgotten.
         before, self._missing = self._missing, {}
+        young, self._young_until = self._young_until, {}
         dead = []
         for name, there in beats.items():
-            if there:
+            young_until = young.get(name, asked_at + SUPERVISOR_LIFE_S) if not there else 0.0
+            self._young_until[name] = young_until
+            if there or (there is None and asked_at < young_until):
                 continue
             since = before.get(name, asked_at)
             if asked_at - since >= _APART_S:

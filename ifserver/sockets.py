@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import socket
 import stat
 import termios
@@ -15,7 +16,16 @@ from typing import Any, Final
 from ifserver.endpoints import unix_address
 from ifserver.errors import ConfigurationError
 
-__all__ = ["UnixFile", "bind_private", "bind_tcp", "bind_unix", "inherit", "taken_by_peer", "url_of"]
+__all__ = [
+    "UnixFile",
+    "allow_open_files",
+    "bind_private",
+    "bind_tcp",
+    "bind_unix",
+    "inherit",
+    "taken_by_peer",
+    "url_of",
+]
 
 #: Linux's ``struct tcp_info`` up to `tcpi_bytes_acked` (RFC 4898: tcpEStatsAppHCThruOctetsAcked), and where that is.
 _TCP_INFO_BYTES: Final = 128
@@ -168,6 +178,20 @@ def url_of(sock: socket.socket) -> str:
         return "unix:" + ("@" + path[1:] if path.startswith("\0") else path)
     host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
     return f"http://{host}:{name[1]}"
+
+
+def allow_open_files(count: int) -> int:
+    """Let this process have so many files and sockets open, if it may decide that; how many it may have then.
+
+    Most systems begin with 1024, for programs that use ``select()``, and allow far more to whoever asks.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return count if soft == resource.RLIM_INFINITY else soft
 
 
 def taken_by_peer(transport: Any) -> object:

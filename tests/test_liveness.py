@@ -45,6 +45,27 @@ def test_who_is_not_asked_for_any_more_is_forgotten() -> None:
     assert answers(watch, 3, 4) == [[], ["a"]]
 
 
+def test_a_child_that_was_named_and_no_longer_is_counts_as_missing() -> None:
+    watch = Watch()
+    assert watch.answered(1, 1, "e", {"a": True}) == []
+    assert watch.answered(2, 2, "e", {"a": None}) == []
+    assert watch.answered(3, 3, "e", {"a": None}) == ["a"]
+
+
+def test_a_child_that_was_never_named_may_be_younger_than_the_beat() -> None:
+    watch = Watch()
+    assert [watch.answered(at, at, "e", {"a": None}) for at in (1, 2, 3, 4, 5)] == [[], [], [], [], ["a"]]
+    # Once it was forgotten, it is new.
+    assert watch.answered(6, 6, "e", {}) == []
+    assert [watch.answered(at, at, "e", {"a": None}) for at in (7, 8)] == [[], []]
+
+
+def test_a_young_child_whose_supervisor_is_missing_is_missing() -> None:
+    watch = Watch()
+    assert watch.answered(1, 1, "e", {"a": None}) == []
+    assert [watch.answered(at, at, "e", {"a": False}) for at in (2, 3)] == [[], ["a"]]
+
+
 def test_several_die_together() -> None:
     watch = Watch()
     everybody = dict.fromkeys("abc", False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import stat
 from collections.abc import Iterator
@@ -163,3 +164,25 @@ def test_what_cannot_be_inherited_stays_open(stack: ExitStack) -> None:
 def test_a_descriptor_that_is_none(fd: int) -> None:
     with pytest.raises(ConfigurationError, match=f"--fd {fd}: "):
         sockets.inherit(fd)
+
+
+# How many.
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """A process that may have 600 files open, until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_files_are_asked_for(few_files: int) -> None:
+    assert sockets.allow_open_files(500) == 600
+    assert sockets.allow_open_files(700) == 700
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (700, few_files)
+
+
+def test_not_more_than_the_system_allows(few_files: int) -> None:
+    assert sockets.allow_open_files(few_files + 1) == few_files

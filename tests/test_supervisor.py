@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import os
 import signal
@@ -17,7 +18,8 @@ from twisted.internet.task import Clock
 
 from ifserver import processes
 from ifserver.errors import ChannelNameError
-from ifserver.messages import Release, decode_for_server
+from ifserver.layers.heart import names_of
+from ifserver.messages import Claim, Release, decode_for_server
 from ifserver.processes import Launch
 from ifserver.settings import LayerSettings, WorkerSettings, parse_cluster
 from ifserver.supervisor import Supervisor
@@ -135,6 +137,49 @@ NO_LOOP: Any = None
 
 def release(stream: str, attempt: int = 0) -> tuple[str, Release]:
     return SERVER, Release(stream=f"0123456789.{stream}", attempt=attempt, worker=INBOX, reason="died")
+
+
+# What its beat says.
+
+
+def test_its_beat_names_the_children_that_live() -> None:
+    stage = Stage(processes=3)
+    for child, process in zip(stage.start(), ("aaaaaaaaa1", "bbbbbbbbb2", "ccccccccc3"), strict=True):
+        child.ledger.inbox = f"!east.{process}"
+    assert names_of(stage.supervisor.living()) == {"aaaaaaaaa1", "bbbbbbbbb2", "ccccccccc3"}
+    stage.children[1].end()
+    assert names_of(stage.supervisor.living()) == {"aaaaaaaaa1", "ccccccccc3"}
+    stage.clock.advance(1)
+    stage.children[3].ledger.inbox = "!east.ddddddddd4"
+    # One that is told to end lives until it has.
+    stage.supervisor.restart()
+    assert names_of(stage.supervisor.living()) >= {"aaaaaaaaa1", "ccccccccc3", "ddddddddd4"}
+
+
+@pytest.mark.parametrize("inbox", ["", "x", "!x", "!east.1", "a,b"])
+def test_what_a_child_has_spoilt_does_not_silence_it(inbox: str) -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    second.ledger.inbox = "!east.bbbbbbbbb2"
+    # Past the check that belongs to the child.
+    memory: Any = first.ledger._buffer
+    memory[9] = 1
+    memory[32 : 32 + len(inbox) + 1] = inbox.encode() + b"\n"
+    assert stage.supervisor.living() == b"bbbbbbbbb2"
+
+
+def test_a_child_whose_loop_stands_still_is_killed_and_replaced() -> None:
+    stage = Stage(stall_timeout_s=10)
+    (child,) = stage.start()
+    child.ledger.enter(f"{SERVER}.1", 0)
+    for _ in range(102):
+        stage.clock.advance(0.1)
+    assert child.signals == ["KILL"]
+    assert [type(message) for _, message in stage.events] == [Claim]
+    stage.events.clear()
+    child.end()
+    stage.clock.advance(1)
+    assert stage.events == ["101 ended", release("1"), "102 started"]
 
 
 # Starting.
@@ -488,6 +533,7 @@ def test_a_worker_that_is_ready_only_when_all_are_stopped_is_not_announced() -> 
 
 
 def test_nothing_is_held_of_workers_that_are_gone() -> None:
+    gc.collect()  # what other tests have left may go at any time
     stage = Stage()
     stage.start()
     del stage.children[0].ledger

@@ -384,4 +384,5 @@ def _host_address(address: Any) -> tuple[str, int | None] | None:
     name = getattr(address, "name", None)
     if name is None:
         return None
-    return (name.decode(errors="surrogateescape") if isinstance(name, bytes) else name), None
+    # What is no UTF-8 could not be sent on.
+    return (name.decode(errors="backslashreplace") if isinstance(name, bytes) else name), None

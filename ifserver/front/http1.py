@@ -76,6 +76,8 @@ class RequestParser:
         self._overhead = 0
         # A request that offers another protocol than WebSocket, which is declined.
         self._declined: Incoming | None = None
+        # The last Host that was right: the next one is the same, as a rule.
+        self._host = b""
         # Whether a request line is awaited, and what has come of it; the last bytes of what was not complete.
         self._in_line = True
         self._line = self._tail = b""
@@ -305,8 +307,10 @@ class RequestParser:
         for name, value in incoming.headers:
             if name == b"host":
                 hosts += 1
-                if not _HOST.match(value):
-                    raise BadRequest(400, "not a Host")
+                if value != self._host:
+                    if not _HOST.match(value):
+                        raise BadRequest(400, "not a Host")
+                    self._host = value
             elif name == b"content-length":
                 incoming.content_length = int(value)
             elif name == b"transfer-encoding":

@@ -123,7 +123,9 @@ class Heart:
         self._busy.discard(node.name)
         self._refused.pop(node.name, None)
         living = {key: names_of(value) for key, value in zip(keys, values, strict=True) if value is not None}
-        beats = {name: by in living and (name == by or name in living[by]) for name, by in watched.items()}
+        beats = {
+            name: (name == by or name in living[by] or None) if by in living else False for name, by in watched.items()
+        }
         for name in self._watches[node.name].answered(asked_at, self._clock.seconds(), node.epoch, beats):
             _log.warning("process %s is dead by what node %s says", name, node.name)
             try:

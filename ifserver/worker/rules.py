@@ -24,6 +24,8 @@ BODYLESS_STATUSES: Final = frozenset({204, 304})
 
 #: RFC 9110 5.6.2
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+#: RFC 9110 5.5
+_in_no_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 #: Names that have passed the check, as they came -> in lower case. Bounded, since an application may make names up.
 _names: dict[bytes, bytes] = {}
 _MAX_NAMES: Final = 1000
@@ -47,7 +49,7 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
     "You may send a Transfer-Encoding header in this message, but the server must ignore it".
 
     Raises:
-        ApplicationError: a name is no token, a value holds CR, LF or NUL, or something is no bytes at all.
+        ApplicationError: a name is no token, a value holds a control but the tab, or something is no bytes at all.
     """
     result: Headers = []
     length: int | None = None
@@ -56,9 +58,9 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
             if type(name) is not bytes or type(value) is not bytes:
                 name, value = as_bytes(kind, "a header's name", name), as_bytes(kind, "a header's value", value)
             lowered = _names.get(name) or _checked_name(kind, name)
-            # RFC 9110 5.5: these three make a second header, or a second response, of what follows.
-            if b"\n" in value or b"\r" in value or b"\0" in value:
-                raise ApplicationError(f"{kind}: the value of header {name!r} holds CR, LF or NUL: {value[:80]!r}")
+            # RFC 9110 5.5: CR and LF would make a second header, or a second response, of what follows.
+            if _in_no_value(value):
+                raise ApplicationError(f"{kind}: the value of header {name!r} holds a control: {value[:80]!r}")
             if lowered == b"content-length":
                 before, length = length, _checked_length(kind, value, length)
                 if before is not None:

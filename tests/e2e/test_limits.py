@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import zlib
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, Running, eventually
+from tests.e2e.running import APPS, Running, command_line, eventually
 from tests.e2e.wire import Cut, Wire, handshake
 from tests.front.fakes import BINARY, CONTINUATION, TEXT, frame
 
@@ -225,6 +226,16 @@ def test_connections_of_one_client_and_in_all(few: Running) -> None:
         few.said(r"turning clients away with 503: a client has 2 connections")
         few.said(r"turning clients away with 503: there are 4 connections")
     eventually(lambda: not turned_away(few, "127.0.0.1"), "there is room again")
+
+
+def test_fewer_files_than_connections_are_told_of() -> None:
+    words = command_line("serve", "--cluster", "none=redis+unix:///nowhere", "-p", "0", "--max-connections", "900")
+    with Running(["bash", "-c", 'ulimit -n 600 && exec "$@"', "bash", *words]) as server:
+        server.said(r"max_connections is 900, but no more than 600 files may be open")
+    with Running(["bash", "-c", 'ulimit -S -n 600 && exec "$@"', "bash", *words]) as server:
+        server.said("listening on")
+        limits = Path("/proc", str(server.pid), "limits").read_text()
+        assert re.search(r"Max open files +1924 ", limits)
 
 
 # WebSockets.

@@ -6,8 +6,10 @@ Everything happens when the test says so: `World.settle` runs what is due in thi
 from __future__ import annotations
 
 import math
+import socket
 from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet import error, task
@@ -176,6 +178,23 @@ class FakeTransport:
         if not self.lost:
             self.lost = self.disconnecting = True
             self.protocol.connectionLost(Failure(why))
+
+
+class FakeLoopTransport:
+    """What uvloop gives, as far as it is needed."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.protocol: Any = None
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def get_extra_info(self, name: str) -> Any:
+        return SimpleNamespace(family=socket.AF_INET) if name == "socket" else ("192.0.2.1", 80)
+
+    def write(self, data: bytes) -> None:
+        self.written += data
 
 
 class Job:

@@ -11,6 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from ifserver import messages as m
+from ifserver.front.http1 import RequestParser
+from ifserver.front.requests import Incoming
+from ifserver.settings import FrontSettings
 from tests.front.fakes import Job, World, of
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -368,6 +371,35 @@ def test_in_one_piece_with_what_is_around_it(case: Case) -> None:
     assert paths[0] == "/next"
     assert statuses[0] == 200
     assert lost is (case.status != 200)
+
+
+@pytest.mark.parametrize("empty_lines", [0, 1, 10])
+def test_a_line_is_looked_at_behind_a_body_in_chunks_too(empty_lines: int) -> None:
+    """In the same bytes, where llhttp does not tell at which of them the body has ended."""
+    body = b"\r\n\r\n" * empty_lines + b"x"
+    chunked = b"POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunked += b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    assert answers([chunked + b"GET / RTSP/1.0\r\nHost: a\r\n\r\n" + NEXT, b""]) == (["/first"], [200, 400], True)
+    assert answers([chunked + NEXT + NEXT]) == (["/first", "/next", "/next"], [200] * 3, False)
+
+
+def test_a_body_full_of_empty_lines_is_not_looked_at_for_ever() -> None:
+    """It is fed to llhttp in few pieces, whatever is in it."""
+
+    class Counting(RequestParser):
+        fed = 0
+
+        def _feed(self, data: bytes | memoryview) -> None:
+            self.fed += 1
+            super()._feed(data)
+
+    complete: list[Incoming] = []
+    parser = Counting(FrontSettings(), complete.append)
+    body = b"\r\n\r\n" * 4000
+    parser.feed(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    parser.feed(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+    assert complete[0].take_body() == body
+    assert parser.fed < 100
 
 
 def test_there_is_much_of_it() -> None:

@@ -426,6 +426,7 @@ def test_a_dead_worker_has_lost_its_streams_within_five_seconds() -> None:
 def test_a_worker_that_its_supervisor_names_no_more_is_dead() -> None:
     world = World()
     client, _ = opened(world)
+    tick(world, 1)
     living(world, OTHER)
     tick(world, 2.25)
     assert frames(client.received())[0].opcode == CLOSE
@@ -435,6 +436,7 @@ def test_a_thawed_worker_mixes_nothing_in_and_is_told_to_let_go() -> None:
     world = World()
     client, first = claimed(world)
     frozen = world.worker
+    tick(world, 1)
     living(world, OTHER)
     tick(world, 2.25)
     world.worker = FakeWorker(world, OTHER)
@@ -458,6 +460,7 @@ def test_a_thawed_worker_mixes_nothing_in_and_is_told_to_let_go() -> None:
 def test_a_thawed_worker_is_told_to_let_go_of_a_websocket_that_is_being_closed() -> None:
     world = World(close_timeout_s=60)
     client, job = opened(world)
+    tick(world, 1)
     living(world, OTHER)
     tick(world, 2.25)
     world.worker.heard()

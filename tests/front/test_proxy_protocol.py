@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from ifserver import channels
+from ifserver.endpoints import LoopTransport
+from ifserver.front.connection import Http1Connection
 from ifserver.front.proxy_protocol import BadProxyHeader, Header, parse_header
-from tests.front.fakes import BINARY, GET, HANDSHAKE, FakeTransport, World, frame
+from tests.front.fakes import BINARY, GET, HANDSHAKE, FakeLoopTransport, FakeTransport, World, frame
 
 BEGIN = b"\r\n\r\n\0\r\nQUIT\n"
 FOUR = b"PROXY TCP4 203.0.113.7 198.51.100.1 40000 443\r\n"
@@ -131,7 +133,7 @@ def test_what_is_none(data: bytes) -> None:
         parse_header(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=300),
@@ -208,6 +210,21 @@ def test_a_websocket_behind_a_header() -> None:
     transport.send(frame(BINARY, b"late"))
     assert [each.data for each in job.heard()] == [b"early", b"late"]
     transport.leave()
+    world.assert_empty()
+
+
+def test_behind_the_header_it_costs_nothing() -> None:
+    """The transport of the loop hands all further bytes to the connection itself."""
+    world = World(proxy_protocol_networks=("192.0.2.1",))
+    transport = LoopTransport(world.server.announced)
+    transport.connection_made(FakeLoopTransport())  # type: ignore[arg-type]
+    transport.data_received(FOUR)
+    assert type(transport.protocol) is Http1Connection
+    assert transport.data_received == transport.protocol.dataReceived
+    transport.data_received(GET)
+    assert world.worker.job().request.client == ("203.0.113.7", 40000)
+    transport.connection_lost(None)
+    world.worker.heard()
     world.assert_empty()
 
 

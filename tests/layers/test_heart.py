@@ -196,6 +196,18 @@ def test_a_child_that_died_while_its_supervisor_lives() -> None:
     assert stage.dead == [CHILD]
 
 
+def test_a_new_child_is_given_the_time_that_its_supervisors_beat_lives() -> None:
+    """The beat may be older than the child, and its supervisor stand still: that is no reason to be quicker."""
+    stage = watching()
+    stage.watched["east"][OTHER_CHILD] = SUPERVISOR
+    stage.others["east", SUPERVISOR] = value_of([CHILD])
+    stage.run(3)
+    assert stage.dead == []
+    stage.others["east", SUPERVISOR] = value_of([CHILD, OTHER_CHILD])
+    stage.run(5)
+    assert stage.dead == []
+
+
 def test_a_server_beats_for_itself_whatever_it_says() -> None:
     stage = Stage()
     stage.watched = {"east": {SERVER: SERVER}}

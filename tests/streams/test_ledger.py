@@ -211,3 +211,25 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
+
+
+def test_beats_and_turns_are_counted_apart_and_seen_by_the_other_side() -> None:
+    memory, child = ledger()
+    supervisor = Ledger(memory, 3)
+    assert (child.beats, supervisor.turns) == (0, 0)
+    child.inbox = INBOX
+    child.enter(CHANNEL, 0)
+    before = bytes(memory[32:]), child.entries()
+    for _ in range(300):
+        supervisor.beat()
+    child.turn()
+    assert (child.beats, supervisor.beats, supervisor.turns, child.turns) == (300, 300, 1, 1)
+    assert (bytes(memory[32:]), child.entries(), child.inbox) == (*before, INBOX)
+
+
+def test_a_supervisor_that_opens_the_memory_later_goes_on_counting() -> None:
+    memory, child = ledger()
+    Ledger(memory, 3).beat()
+    Ledger(memory, 3).beat()
+    assert child.beats == 2
+    assert memory[16:32] == (2).to_bytes(8, "little") + bytes(8)

@@ -53,7 +53,7 @@ def test_headers_and_the_length_that_they_tell() -> None:
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_a_header_that_passes_is_one_line_and_what_does_not_raises(name: bytes, value: bytes) -> None:
-    allowed = re.fullmatch(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and not set(value) & set(b"\r\n\0")
+    allowed = re.fullmatch(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) and re.fullmatch(rb"[\t\x20-\x7e\x80-\xff]*", value)
     try:
         headers, _ = checked_headers("k", [(name, value)])
     except ApplicationError:
