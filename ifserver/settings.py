@@ -145,8 +145,8 @@ class FrontSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     close_timeout_s: Seconds = 5.0
     #: Largest WebSocket message, in bytes after decompression, in both directions; more is 1009.
     max_websocket_message_bytes: int = 1 * _MIB
-    #: Frames of one WebSocket message; more is 1009. A frame of no bytes costs as much as one of many. The most that the
-    #: Autobahn test suite tries is a message of 4 MiB in frames of 64 bytes, and an empty one to end it.
+    #: Frames of one WebSocket message; more is 1009. A frame of no bytes costs as much as one of many. The most that
+    #: the Autobahn test suite tries is a message of 4 MiB in frames of 64 bytes, and an empty one to end it.
     max_websocket_fragments: int = 65_537
     #: The origins whose pages may open WebSockets (RFC 6455 10.2), as ``https://www.example.com``; others get 403.
     #: Empty: all. Clients that name no origin are no browsers, and not meant.

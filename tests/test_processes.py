@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -60,6 +61,7 @@ def code(text: str) -> list[str]:
 
 def open_fds() -> set[str]:
     """The descriptors of this process, and what they are."""
+    gc.collect()  # what other tests have left may go at any time
     found = set()
     for fd in os.listdir("/proc/self/fd"):
         try:

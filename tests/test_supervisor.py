@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import logging
 import os
 import signal
@@ -533,7 +532,6 @@ def test_a_worker_that_is_ready_only_when_all_are_stopped_is_not_announced() -> 
 
 
 def test_nothing_is_held_of_workers_that_are_gone() -> None:
-    gc.collect()  # what other tests have left may go at any time
     stage = Stage()
     stage.start()
     del stage.children[0].ledger

@@ -254,7 +254,7 @@ class Exchange:
     def _spilled_from(self, was_there: bool, node: Node, offer: StandingOffer | None) -> None:
         if was_there:
             self.server.counters.add("messages_dropped", label="withdrawn")
-            if not self._over and self.offer is offer:
+            if self._waiting is Waiting.WORKER and self.offer is offer:
                 self.server.clusters.offer(self._request_channel, self._payload, self, (node.name,))
         elif offer is not None:
             self.server.offers.popped(offer)

@@ -192,18 +192,21 @@ class Offers:
                 break
             vanished.append(offer)
         oldest = each.oldest(now)
-        if oldest is not None:
-            if not each.asking:
+        if oldest is not None and not each.asking:
+            if now - each.quiet_since < _PATIENCE_S:
+                # Others have been claimed meanwhile, or the node has said not long ago that it is there.
+                self._stands(each, oldest.node, now)
+            else:
                 Deferred.fromCoroutine(self._ask(each)).addErrback(self._failed)
-            if self._behind(oldest.node):
-                self._spill(each, now)
         for offer in vanished:
             if each.forget(offer):
                 offer.exchange.offer = None
                 offer.exchange.handle(Vanished())
 
-    def _spill(self, each: _List, now: float) -> None:
-        """Let each that has itself stood here for too long be offered elsewhere."""
+    def _stands(self, each: _List, node: Node, now: float) -> None:
+        """The oldest has stood for too long: let each that has be offered elsewhere, if there is a better node."""
+        if not self._behind(node):
+            return
         for offer in list(each.standing):
             if now - offer.since < _PATIENCE_S:
                 break
@@ -219,7 +222,8 @@ class Offers:
                 if offer is None or now - each.quiet_since < _PATIENCE_S:
                     return
                 if await offer.node.holds(offer.channel, offer.payload):
-                    each.quiet_since = self._clock.seconds()
+                    now = each.quiet_since = self._clock.seconds()
+                    self._stands(each, offer.node, now)
                 else:
                     each.pop(offer, self._clock.seconds())
         except NodeError:

@@ -20,13 +20,15 @@ from tests.front.fakes import BINARY, CONTINUATION, TEXT, frame
 
 EDGES = ("run", "edges:app", "--workers", "1", "-b", "127.0.0.1", "-p", "0")
 MIB = 1024 * 1024
+#: The largest body that is allowed: more than the kernel keeps for both ends.
+LARGEST = 8 * MIB
 SHORT = ("--header-timeout", "1", "--body-timeout", "1", "--write-timeout", "1", "--keep-alive-timeout", "1")
 
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Running]:
     """A server with little patience."""
-    words = (*SHORT, "--max-body-bytes", str(2 * MIB), "--no-websocket-compression")
+    words = (*SHORT, "--max-body-bytes", str(LARGEST), "--no-websocket-compression")
     words += ("--allowed-origins", "https://www.example.com,https://two.example:8443")
     with Running(*EDGES, *words, app_dir=APPS) as server:
         yield server.ready()
@@ -95,16 +97,16 @@ def test_a_body_that_we_do_not_read_is_not_late(strict: Running, tmp_path: Path)
     """Its application reads nothing yet, so that the windows are full."""
     report, gate = tmp_path / "report", tmp_path / "gate"
     with wire(strict) as client:
-        head = post(f"/gate?report={report}&gate={gate}", 2 * MIB)
+        head = post(f"/gate?report={report}&gate={gate}", LARGEST)
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         client.send(head)
         eventually(report.exists, "the application has it")
-        sent = _fill(client.socket, 2 * MIB)
-        assert sent < 2 * MIB
+        sent = _fill(client.socket, LARGEST)
+        assert sent < LARGEST
         test_a_head_that_does_not_end(strict)  # which takes a second
         gate.touch()
-        client.send(bytes(2 * MIB - sent))
-        assert client.receive().body == b"%d" % (2 * MIB)
+        client.send(bytes(LARGEST - sent))
+        assert client.receive().body == b"%d" % LARGEST
 
 
 def _fill(sock: socket.socket, limit: int) -> int:
@@ -176,9 +178,10 @@ def test_an_idle_connection(strict: Running) -> None:
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (post("/", 2 * MIB + 1), 413),
+        (post("/", LARGEST + 1), 413),
         (
-            b"POST /read HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % (3 * MIB) + bytes(3 * MIB),
+            b"POST /read HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % (LARGEST + MIB)
+            + bytes(LARGEST + MIB),
             413,
         ),
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", 414),
@@ -303,9 +306,9 @@ def test_frames_of_one_message_are_bounded(few: Running) -> None:
     with connect(f"ws://127.0.0.1:{few.port}/") as client:
         client.recv(20)
         empty = frame(CONTINUATION, b"", fin=False)
-        client.socket.sendall(frame(TEXT, b"a", fin=False) + empty * 65_534 + frame(CONTINUATION, b"b"))
+        client.socket.sendall(frame(TEXT, b"a", fin=False) + empty * 65_535 + frame(CONTINUATION, b"b"))
         assert client.recv(20) == "ab"
-        client.socket.sendall(frame(TEXT, b"a", fin=False) + empty * 65_536)
+        client.socket.sendall(frame(TEXT, b"a", fin=False) + empty * 65_537)
         with pytest.raises(ConnectionClosed):
             client.recv(20)
         assert client.close_code == 1009
