@@ -32,6 +32,10 @@ from zope.interface import implementer
 #: How long a connection to a Unix socket waits before it tries a full backlog again.
 _BACKLOG_PAUSE_S: Final = 0.02
 
+#: Bytes towards one client that the kernel takes and has not sent. Without a limit it takes megabytes for a client that
+#: does not read, and a few hundred such clients make its memory for all connections short: then everybody is slow.
+UNSENT_BYTES: Final = 128 * 1024
+
 Address: TypeAlias = IPv4Address | IPv6Address | UNIXAddress
 
 #: For SO_LINGER: close at once. What was not sent is thrown away, and the peer gets a reset.
@@ -259,6 +263,9 @@ class SocketEndpoint:
     async def _listen(self, factory: IProtocolFactory) -> IListeningPort:
         sock = self._socket
         sock.setblocking(False)
+        if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Connections inherit it.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
         server = await create(lambda: LoopTransport(factory), sock=sock, backlog=self._backlog)
         factory.doStart()

@@ -20,7 +20,15 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from ifserver.endpoints import LoopTransport, Port, SocketEndpoint, StreamClientEndpoint, address_of, unix_address
+from ifserver.endpoints import (
+    UNSENT_BYTES,
+    LoopTransport,
+    Port,
+    SocketEndpoint,
+    StreamClientEndpoint,
+    address_of,
+    unix_address,
+)
 from tests.layers.helpers import LOOP, async_test, error_of, eventually, turn, within
 
 MIB = 1024 * 1024
@@ -204,6 +212,14 @@ async def test_socket_options(place: Place) -> None:
         client.transport.setTcpKeepAlive(enabled)
         assert client.transport.getTcpKeepAlive() is enabled
     assert client.transport.getHandle().getpeername()[1] == place.ports[0].getHost().port
+
+
+@async_test
+async def test_the_kernel_takes_only_so_much_for_a_client_that_does_not_read(place: Place) -> None:
+    client, server = await place.pair()
+    client.transport.pauseProducing()
+    option = socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT
+    assert server.transport.getHandle().getsockopt(*option) == UNSENT_BYTES
 
 
 # Ends.

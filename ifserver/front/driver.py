@@ -208,7 +208,7 @@ class Exchange:
 
     def _offer_effect(self, effect: Offer) -> None:
         self.server.counters.add("retries")
-        _log.warning("%s: its worker is lost, offering the request once more", self.stream.channel)
+        _log.warning("%s: offering the request once more: nobody who had it answers", self.stream.channel)
         # The first one's deadline may be over: then whoever takes it would drop it.
         deadline = self.server.clusters.home.clock() + self.server.settings.queue_timeout_s
         self._offer(replace(effect.request, deadline=deadline))

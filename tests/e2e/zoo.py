@@ -98,6 +98,16 @@ async def whole(scope: Scope, receive: Receive, send: Send) -> None:
     await respond(send, await read(receive))
 
 
+async def count(scope: Scope, receive: Receive, send: Send) -> None:
+    """How many bytes the body has; none is kept."""
+    total, more = 0, True
+    while more:
+        event = await receive()
+        total += len(event.get("body", b""))
+        more = event.get("more_body", False)
+    await respond(send, b"%d" % total)
+
+
 async def show(scope: Scope, receive: Receive, send: Send) -> None:
     """The scope, as JSON; ports of clients differ, so only whether there is one is told."""
     body = await read(receive)
