@@ -254,8 +254,8 @@ async def ws_fails_late(scope: Scope, receive: Receive, send: Send) -> None:
 
 PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/": pid, "/echo": echo, "/whole": whole, "/count": count, "/show": show, "/show/a b": show,
-    "/duplicates": duplicates, "/status": status, "/large-headers": large_headers, "/stream": stream, "/large": large, "/fails": fails,
-    "/fails-late": fails_late, "/returns": returns, "/wait": wait, "/block": block, "/half": half,
+    "/duplicates": duplicates, "/status": status, "/large-headers": large_headers, "/stream": stream, "/large": large,
+    "/fails": fails, "/fails-late": fails_late, "/returns": returns, "/wait": wait, "/block": block, "/half": half,
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,
