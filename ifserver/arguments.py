@@ -12,7 +12,7 @@ from ifserver import __version__
 from ifserver.errors import ConfigurationError
 from ifserver.settings import FrontSettings, LayerSettings, WorkerSettings, parse_cluster
 
-__all__ = ["Bind", "front_settings", "layer_settings", "parse", "worker_settings"]
+__all__ = ["Bind", "bind_of", "front_settings", "layer_settings", "parse", "worker_settings"]
 
 _Parser: TypeAlias = argparse.ArgumentParser
 _DEFAULT_HOST = "127.0.0.1"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, Final
 
 from ifserver.errors import ApplicationError
+from ifserver.headers import is_token, is_value
 from ifserver.messages import Headers
 
 __all__ = [
@@ -22,10 +22,6 @@ __all__ = [
 #: RFC 9110 6.4.1: a response with one of these has no content. So has one to HEAD.
 BODYLESS_STATUSES: Final = frozenset({204, 304})
 
-#: RFC 9110 5.6.2
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-#: RFC 9110 5.5
-_in_no_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 #: Names that have passed the check, as they came -> in lower case. Bounded, since an application may make names up.
 _names: dict[bytes, bytes] = {}
 _MAX_NAMES: Final = 1000
@@ -59,7 +55,7 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
                 name, value = as_bytes(kind, "a header's name", name), as_bytes(kind, "a header's value", value)
             lowered = _names.get(name) or _checked_name(kind, name)
             # RFC 9110 5.5: CR and LF would make a second header, or a second response, of what follows.
-            if _in_no_value(value):
+            if not is_value(value):
                 raise ApplicationError(f"{kind}: the value of header {name!r} holds a control: {value[:80]!r}")
             if lowered == b"content-length":
                 before, length = length, _checked_length(kind, value, length)
@@ -134,7 +130,7 @@ def as_bytes(kind: str, key: str, value: Any) -> bytes:
 
 
 def _checked_name(kind: str, name: bytes) -> bytes:
-    if not _TOKEN.match(name):
+    if not is_token(name):
         raise ApplicationError(f"{kind}: not a header's name: {name[:80]!r} (RFC 9110 5.6.2: a token)")
     lowered = name.lower()
     if len(_names) < _MAX_NAMES:
