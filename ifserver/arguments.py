@@ -1,44 +1,105 @@
-"""The command line: what may be said, and the settings that it means. Names are Daphne's where Daphne has them."""
+"""The command line, and the settings that hold once the file and the environment have been read as well.
+
+Each setting has a flag (`ifserver.flags`). Names are Daphne's where Daphne has them.
+"""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
-from typing import Any, NoReturn, TypeAlias
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
-import msgspec
-
-from ifserver import __version__
+from ifserver import __version__, flags
+from ifserver.configuration import (
+    CONFIG_VARIABLE,
+    Configuration,
+    Given,
+    all_settings,
+    from_environment,
+    given_text,
+    with_port,
+)
 from ifserver.errors import ConfigurationError
-from ifserver.settings import FrontSettings, LayerSettings, WorkerSettings, parse_cluster
+from ifserver.schema import Kind, Setting
+from ifserver.settings import FrontSettings, LayerSettings, ListenSettings, WorkerSettings
+from ifserver.settings_file import from_file
+from ifserver.values import NONE, to_text
 
-__all__ = ["Bind", "bind_of", "front_settings", "layer_settings", "parse", "worker_settings"]
+__all__ = ["VIEWERS", "bind_of", "front_settings", "layer_settings", "parse", "worker_settings"]
 
 _Parser: TypeAlias = argparse.ArgumentParser
-_DEFAULT_HOST = "127.0.0.1"
-_DEFAULT_PORT = 8000
-#: Who is believed with --proxy-headers alone: what runs on this machine.
-_LOCAL_PROXIES = ("127.0.0.0/8", "::1")
-_FRONT = FrontSettings()
-_WORKER = WorkerSettings(application="module:attribute")
+#: The file that is read where it is found in the current folder.
+_FILE: Final = "ifserver.toml"
+
+_METAVARS: Final = {
+    Kind.NUMBER: "N",
+    Kind.NUMBERS: "N[,...]",
+    Kind.DURATION: "TIME",
+    Kind.SIZE: "SIZE",
+    Kind.TEXT: "TEXT",
+    Kind.TEXTS: "TEXT[,...]",
+    Kind.CLUSTERS: "NAME=URL[,URL...]",
+}
+#: Where the kind says too little.
+_METAVARS_BY_NAME: Final = {
+    "host": "HOST",
+    "port": "PORT",
+    "unix": "PATH",
+    "fd": "N",
+    "endpoints": "ENDPOINT",
+    "access_log": "PATH",
+    "admin": "HOST:PORT",
+    "admin_hosts": "NAME[,...]",
+    "root_path": "PATH",
+    "home": "NAME",
+    "app_dir": "DIR",
+    "application": "APP",
+    "trusted_proxies": "NETWORK[,...]",
+    "uncounted_networks": "NETWORK[,...]",
+    "proxy_protocol_networks": "NETWORK[,...]",
+    "allowed_origins": "ORIGIN[,...]",
+}
+_TITLES: Final = {
+    "listen": "where to listen (default: 127.0.0.1:8000)",
+    "layer": "clusters",
+    "front": "clients",
+    "limits": "limits (sizes as bytes, 64KiB or 1GiB)",
+    "waits": "how long to wait (in seconds, or as 500ms or 2m)",
+    "worker": "workers",
+    "log": "messages",
+    "several": "several of these at once",
+}
+_HELP: Final = {
+    "run": ("server, broker and workers on this machine", "Run it all on this machine: no Redis."),
+    "serve": ("an interface server", "Run an interface server; workers are started elsewhere."),
+    "worker": ("worker processes", "Run worker processes for interface servers that run elsewhere."),
+    "check": (
+        "whether the nodes are fit for use",
+        "Ask every Redis, and every Sentinel, and say in a table what was found; exit code 1 when something would not "
+        "work. Passwords are best given in the environment, IFSERVER_REDIS_PASSWORD, where no list of processes shows "
+        "them; none is ever printed.",
+    ),
+    "settings": (
+        "show the settings that hold",
+        "Show the settings that hold, and where each came from: the file, the environment, a flag or nowhere.",
+    ),
+}
+_EPILOG: Final = (
+    f"Every setting can also be given in {_FILE} and in the environment. A flag goes before a variable, a variable "
+    "before the file; 'ifserver settings --example' prints a file with all of them. The variable PORT is honoured "
+    "where no port and no other place to listen is given; then the default host is 0.0.0.0."
+)
 
 
-class Bind(msgspec.Struct, frozen=True):
-    """Where to listen, as the command line has it."""
-
-    host: str | None
-    port: int | None
-    unix: str | None
-    fds: list[int]
-    endpoints: list[str]
-
-    @property
-    def tcp(self) -> tuple[str, int] | None:
-        """The plain address: the one that was given, or the default if nothing was."""
-        elsewhere = self.unix is not None or self.fds or self.endpoints
-        if self.host is None and self.port is None and elsewhere:
-            return None
-        return self.host or _DEFAULT_HOST, _DEFAULT_PORT if self.port is None else self.port
+#: Commands that ask what runs elsewhere; their arguments are `ifserver.viewer.command`'s.
+VIEWERS: Final[Mapping[str, str]] = {
+    "status": "what servers, workers and nodes do at the moment",
+    "top": "the same, live: sort, filter and close streams",
+}
 
 
 class _OneLine(argparse.ArgumentParser):
@@ -48,258 +109,286 @@ class _OneLine(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The arguments; exits with status 2 and one line when they are wrong, and with 0 for ``--help``."""
+class _Said(NamedTuple):
+    """A flag, as it was given."""
+
+    name: str
+    settings: tuple[Setting, ...]
+    text: str
+    #: Whether another flag of the same setting wins against it, wherever it stands.
+    weak: bool
+
+
+class _Say(argparse.Action):
+    """Notes a flag in ``said``. `text` is the value of one that takes none."""
+
+    def __init__(
+        self,
+        option_strings: Sequence[str],
+        dest: str,
+        *,
+        settings: tuple[Setting, ...],
+        text: str | None = None,
+        weak: bool = False,
+        nargs: int | str | None = None,
+        **rest: Any,
+    ) -> None:
+        nargs = nargs if text is None else 0
+        super().__init__(option_strings, dest, nargs=nargs, **rest | {"default": argparse.SUPPRESS})
+        self._settings = settings
+        self._text = text
+        self._weak = weak
+
+    def __call__(self, parser: _Parser, namespace: argparse.Namespace, values: Any, name: str | None = None) -> None:
+        text = values if self._text is None else self._text
+        namespace.said = [*namespace.said, _Said(name or "APP", self._settings, text, self._weak)]
+
+
+# What may be said.
+
+
+def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argparse.Namespace:
+    """The arguments, and as ``configuration`` all settings.
+
+    Exits with status 2 and one line when the arguments are wrong, and with 0 for ``--help``.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or what it, the environment or a flag says cannot be.
+    """
+    parser = _parser(whole="--help-all" in words)
+    given, surplus = parser.parse_known_args(words)
+    sections = flags.COMMANDS[given.command]
+    if surplus:
+        # One may be the URL of a node, with a password.
+        shown = " ".join(re.sub("//.*@", "//***@", word) for word in surplus)
+        parser.error(f"unrecognized arguments: {shown}{_meant(surplus[0], sections)}")
+    file, in_file = _from_file(given.config, environ)
+    settings = in_file | from_environment(environ) | _from_flags(given.said)
+    if "listen" in sections:
+        settings = with_port(settings, environ)
+    given.configuration = Configuration(settings, file)
+    given.verbosity = given.configuration.of("log.verbosity").value
+    return given
+
+
+def _meant(word: str, sections: Sequence[str]) -> str:
+    name = word.partition("=")[0]
+    names = [name for flag in flags.flags_of(sections) for name in flag.names]
+    close = difflib.get_close_matches(name, names, 1) if name.startswith("--") else ()
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _parser(whole: bool) -> _Parser:
     parser = _OneLine(
         prog="ifserver",
         description="An interface server: it keeps the clients' connections, workers run the application.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ifserver {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser(
-        "run", help="server, broker and workers on this machine", description="Run it all on this machine: no Redis."
-    )
-    _add_application(run)
-    run.add_argument(
-        "--workers", "--processes", dest="processes", type=int, metavar="N", help="worker processes (default: CPUs)"
-    )
-    _add_worker(run)
-    _add_front(run)
-    serve = commands.add_parser(
-        "serve", help="an interface server", description="Run an interface server; workers are started elsewhere."
-    )
-    _add_layer(serve)
-    serve.add_argument(
-        "--placement",
-        choices=("home-first", "spread"),
-        default="home-first",
-        help="which clusters get requests: the home cluster while it is well (default), or all by their queues",
-    )
-    _add_front(serve)
-    worker = commands.add_parser(
-        "worker", help="worker processes", description="Run worker processes for interface servers that run elsewhere."
-    )
-    _add_application(worker)
-    _add_layer(worker)
-    worker.add_argument("--processes", type=int, metavar="N", help="worker processes (default: CPUs)")
-    _add_worker(worker)
-    for command in (run, serve, worker):
-        command.add_argument(
-            "-v",
-            "--verbosity",
-            type=int,
-            choices=range(4),
-            default=1,
-            help="0: warnings, 1: what happens (default), 2 and 3: details",
+    for name, sections in flags.COMMANDS.items():
+        brief, description = _HELP[name]
+        command = commands.add_parser(
+            name,
+            help=brief,
+            description=description,
+            epilog=_EPILOG,
+            usage=f"ifserver {name} [settings]{' [APP]' if name in ('run', 'worker') else ''}",
+            allow_abbrev=False,
         )
-    return parser.parse_args(arguments)
+        command.set_defaults(said=[])
+        command.add_argument("--help-all", action="help", help="show all settings, and this")
+        command.add_argument(
+            "--config", metavar="FILE", help=f"file with settings (default: {_FILE}, where the current folder has one)"
+        )
+        if name == "settings":
+            _add_formats(command)
+        elif name == "check":
+            command.add_argument("--json", action="store_true", help="as JSON, with values in the units of their names")
+        elif "worker" in sections:
+            setting = all_settings()["worker.application"]
+            command.add_argument(
+                "said", action=_Say, nargs="?", metavar="APP", settings=(setting,), help=_lower(setting.summary)
+            )
+        _add_flags(command, sections, whole)
+    for name, brief in VIEWERS.items():
+        commands.add_parser(name, help=brief)
+    return parser
 
 
-def _add_application(parser: _Parser) -> None:
-    parser.add_argument("application", metavar="APP", help="MODULE:ATTRIBUTE, for example mysite.asgi:application")
+def _add_formats(parser: _Parser) -> None:
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="as JSON, with values in the units of their names")
+    formats.add_argument("--example", action="store_true", help=f"print a {_FILE} with every default, and comments")
+    formats.add_argument("--rst", action="store_true", help=argparse.SUPPRESS)  # docs/settings.rst
 
 
-def _add_layer(parser: _Parser) -> None:
-    parser.add_argument(
-        "--cluster",
-        action="append",
-        required=True,
-        metavar="NAME=URL[,URL...]",
-        help="a cluster and its nodes: redis://[user:password@]host[:port][/database], redis+unix:///path[?db=N]; "
-        "may be given again for other clusters",
-    )
-    parser.add_argument("--home", metavar="NAME", help="the cluster where this process receives (default: the first)")
+def _add_flags(parser: _Parser, sections: Sequence[str], whole: bool) -> None:
+    groups = {key: parser.add_argument_group(title) for key, title in _TITLES.items()}
+    for flag in flags.flags_of(sections):
+        setting = flag.settings[0]
+        shown = whole or any(each.path in flags.COMMON for each in flag.settings)
+        group = groups[_group(setting) if len(flag.settings) == 1 else "several"]
+        if setting.kind is Kind.SWITCH:
+            _add_switch(group, flag, shown, whole)
+            continue
+        group.add_argument(
+            *flag.names,
+            dest="said",
+            action=_Say,
+            settings=flag.settings,
+            weak=len(flag.settings) > 1,
+            metavar=_metavar(setting),
+            help=_help(flag, whole) if shown else argparse.SUPPRESS,
+        )
+    for each in flags.SHORTHANDS:
+        setting = all_settings()[each.path]
+        if setting.section in sections:
+            groups[_group(setting)].add_argument(
+                each.name,
+                dest="said",
+                action=_Say,
+                settings=(setting,),
+                text=each.text,
+                weak=each.weak,
+                help=_lower(each.help),
+            )
 
 
-def _add_worker(parser: _Parser) -> None:
-    group = parser.add_argument_group("workers")
-    group.add_argument(
-        "--app-dir", default=".", metavar="DIR", help="folder that is importable (default: the current one)"
-    )
-    group.add_argument(
-        "--concurrency",
-        type=int,
-        default=_WORKER.concurrency,
-        metavar="N",
-        help="requests that one process works on and has not begun to answer (default: %(default)s)",
-    )
-    group.add_argument(
-        "--max-streams",
-        type=int,
-        default=_WORKER.max_streams,
-        metavar="N",
-        help="all that one process holds, open WebSockets included (default: %(default)s)",
-    )
-    group.add_argument("--reload", action="store_true", help="restart the workers when a Python file changes")
+def _add_switch(group: Any, flag: flags.Flag, shown: bool, whole: bool) -> None:
+    """``--reload`` and ``--no-reload``. The one that says the default is not shown."""
+    for names, value in ((flag.names, True), (map(flags.switched_off, flag.names), False)):
+        hidden = not shown or value == flag.settings[0].default
+        group.add_argument(
+            *names,
+            dest="said",
+            action=_Say,
+            settings=flag.settings,
+            text=str(value).lower(),
+            weak=len(flag.settings) > 1,
+            help=argparse.SUPPRESS if hidden else _help(flag, whole),
+        )
 
 
-def _add_front(parser: _Parser) -> None:
-    where = parser.add_argument_group("where to listen", f"default: {_DEFAULT_HOST}:{_DEFAULT_PORT}")
-    where.add_argument("-b", "--bind", metavar="HOST", help="host or address to listen on")
-    where.add_argument("-p", "--port", type=_port, metavar="PORT", help="port to listen on; 0: any that is free")
-    where.add_argument("-u", "--unix-socket", metavar="PATH", help="Unix socket to listen on")
-    where.add_argument("--fd", type=int, action="append", default=[], metavar="N", help="inherited socket to listen on")
-    where.add_argument(
-        "-e",
-        "--endpoint",
-        action="append",
-        default=[],
-        metavar="ENDPOINT",
-        help="Twisted endpoint to listen on, for example ssl:8443:privateKey=key.pem:certKey=cert.pem",
-    )
-    group = parser.add_argument_group("clients")
-    group.add_argument("--root-path", default="", metavar="PATH", help="root_path of the application (ASGI scope)")
-    group.add_argument(
-        "--proxy-headers",
-        action="store_true",
-        help="believe Forwarded and X-Forwarded-* of trusted proxies (default: of those on this machine)",
-    )
-    group.add_argument(
-        "--trusted-proxies", metavar="NETWORK[,...]", help="believe those of these networks; implies --proxy-headers"
-    )
-    group.add_argument(
-        "--proxy-protocol",
-        action="store_true",
-        help="clients are announced with the PROXY protocol, by the --trusted-proxies (default: by this machine)",
-    )
-    group.add_argument(
-        "--underscores-in-headers",
-        choices=("drop", "refuse", "allow"),
-        default=_FRONT.underscores_in_headers,
-        help="what becomes of header fields with '_' in their names (default: %(default)s)",
-    )
-    group.add_argument(
-        "--no-websocket-compression", action="store_true", help="do without permessage-deflate, which costs CPU"
-    )
-    group.add_argument(
-        "--allowed-origins",
-        metavar="ORIGIN[,...]",
-        help="whose pages may open WebSockets, for example https://www.example.com (default: all)",
-    )
-    group.add_argument("-s", "--server-name", default=_FRONT.server_header, help="what the Server header says")
-    group.add_argument("--no-server-name", action="store_true", help="send no Server header")
-    group.add_argument("--access-log", metavar="PATH", help="access log in combined format; -: standard output")
-    _add_limits(parser)
-    _add_waits(parser)
+def _group(setting: Setting) -> str:
+    if setting.section != "front":
+        return setting.section
+    if setting.kind is Kind.DURATION:
+        return "waits"
+    return "limits" if setting.kind in (Kind.NUMBER, Kind.SIZE) else "front"
 
 
-def _add_limits(parser: _Parser) -> None:
-    group = parser.add_argument_group("limits")
-    group.add_argument(
-        "--max-connections",
-        type=int,
-        default=_FRONT.max_connections,
-        metavar="N",
-        help="connections; others are answered 503 (default: %(default)s)",
-    )
-    group.add_argument(
-        "--max-connections-per-client",
-        type=int,
-        metavar="N",
-        help="connections of one address; never of Unix sockets and --trusted-proxies, and of this machine only if "
-        f"given here (default: {_FRONT.max_connections_per_client})",
-    )
-    group.add_argument(
-        "--max-body-bytes",
-        type=int,
-        default=_FRONT.max_body_bytes,
-        metavar="N",
-        help="body of a request; 413 beyond; -1: unlimited (default: %(default)s)",
-    )
+def _metavar(setting: Setting) -> str:
+    if setting.choices:
+        return f"{{{','.join(map(str, setting.choices))}}}"
+    return _METAVARS_BY_NAME.get(setting.name) or _METAVARS[setting.kind]
 
 
-def _add_waits(parser: _Parser) -> None:
-    group = parser.add_argument_group("how long to wait, in seconds")
-    for flags, default, text in (
-        (("-t", "--http-timeout"), _FRONT.response_timeout_s, "for a response to begin, once a worker has the request"),
-        (("--websocket_timeout", "--websocket-timeout"), None, "longest life of a WebSocket; -1: unlimited (default)"),
-        (
-            ("--websocket_connect_timeout", "--websocket-connect-timeout"),
-            _FRONT.websocket_connect_timeout_s,
-            "for a WebSocket to be accepted",
-        ),
-        (("--header-timeout",), _FRONT.header_timeout_s, "for the head of a request to be complete"),
-        (("--body-timeout",), _FRONT.body_timeout_s, "for the next bytes of a request's body"),
-        (("--write-timeout",), _FRONT.write_timeout_s, "for a client to take any of what is due to it"),
-        (("--keep-alive-timeout",), _FRONT.keep_alive_timeout_s, "for the next request on a connection; 0: never"),
-        (("--ping-interval",), _FRONT.ping_interval_s, "silence after which a WebSocket client is pinged; 0: never"),
-        (("--ping-timeout",), _FRONT.ping_timeout_s, "for its pong"),
-    ):
-        shown = "" if default is None else " (default: %(default)s)"
-        group.add_argument(*flags, type=float, default=default, metavar="S", help=text + shown)
+def _help(flag: flags.Flag, whole: bool) -> str:
+    first = flag.settings[0]
+    if len(flag.settings) > 1:
+        paths = " and ".join(f"--{setting.section}-{setting.stem}" for setting in flag.settings)
+        return f"{paths}, where those are not given"
+    default = _default(first)
+    told = f" (default: {default})" if default else ""
+    return f"{_lower(first.doc if whole else first.summary)}{told}".replace("%", "%%")
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"must be a number from 0 to 65535, got {text!r}")
-    return int(text)
+def _default(setting: Setting) -> str:
+    """The default as text; empty where there is nothing to tell. Its description says what ``none`` means."""
+    if setting.default is None:
+        meant = re.search(r"none: ([^.;]*(?:\.\w[^.;]*)*)", setting.doc)
+        return meant[1] if meant is not None else ""
+    return "" if setting.required or setting.default in ("", ()) else to_text(setting, setting.default)
 
 
-def bind_of(arguments: argparse.Namespace) -> Bind:
-    """Where to listen."""
-    return Bind(arguments.bind, arguments.port, arguments.unix_socket, arguments.fd, arguments.endpoint)
+def _lower(text: str) -> str:
+    """`text` as it stands in a list of options, which begin with small letters."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
-def front_settings(arguments: argparse.Namespace) -> FrontSettings:
+# What was said.
+
+
+def _from_flags(said: Sequence[_Said]) -> dict[str, Given]:
+    by_path: dict[str, list[_Said]] = {}
+    for each in said:
+        for setting in each.settings:
+            by_path.setdefault(setting.path, []).append(each)
+    return {
+        path: _given(all_settings()[path], [each for each in all_said if not each.weak] or all_said)
+        for path, all_said in by_path.items()
+    }
+
+
+def _given(setting: Setting, said: Sequence[_Said]) -> Given:
+    """What the flags of one setting say: the last one, or of a list all of them."""
+    if not setting.many:
+        name, text = said[-1].name, said[-1].text
+        return given_text(setting, NONE if text == "-1" and setting.path in flags.UNLIMITED else text, name)
+    each = [
+        given_text(setting, text, name, one=setting.separator is None)
+        for name, _, text, _ in dict.fromkeys(said)  # who says the same twice means it once
+    ]
+    return Given(tuple(value for given in each for value in given.value), said[-1].name)
+
+
+def _from_file(path: str | None, environ: Mapping[str, str]) -> tuple[str | None, dict[str, Given]]:
+    """The file that is named or found, None if there is none, and what it says."""
+    named, by = (path, "--config") if path is not None else (environ.get(CONFIG_VARIABLE) or None, CONFIG_VARIABLE)
+    file = _FILE if named is None else named
+    try:
+        text = Path(file).read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        if named is None:
+            return None, {}
+        raise ConfigurationError(f"{by} {file!r}: {error.strerror}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{file if named is None else f'{by} {file!r}'}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file}: not UTF-8 at byte {error.start}") from error
+    return file, from_file(text, file)
+
+
+def bind_of(given: argparse.Namespace) -> ListenSettings:
+    """Where to listen.
+
+    Raises:
+        ConfigurationError: a value cannot be.
+    """
+    configuration: Configuration = given.configuration
+    return configuration.make(ListenSettings)
+
+
+def front_settings(given: argparse.Namespace) -> FrontSettings:
     """The settings of an interface server.
 
     Raises:
         ConfigurationError: a value cannot be.
     """
-    trusted: tuple[str, ...] = ()
-    if arguments.trusted_proxies is not None:
-        trusted = tuple(part.strip() for part in arguments.trusted_proxies.split(","))
-    elif arguments.proxy_headers:
-        trusted = _LOCAL_PROXIES
-    lifetime = arguments.websocket_timeout
-    per_client, origins = arguments.max_connections_per_client, arguments.allowed_origins
-    return FrontSettings(
-        header_timeout_s=arguments.header_timeout,
-        body_timeout_s=arguments.body_timeout,
-        write_timeout_s=arguments.write_timeout,
-        keep_alive_timeout_s=arguments.keep_alive_timeout,
-        max_connections=arguments.max_connections,
-        max_connections_per_client=_FRONT.max_connections_per_client if per_client is None else per_client,
-        uncounted_networks=_FRONT.uncounted_networks if per_client is None else (),
-        max_body_bytes=None if arguments.max_body_bytes == -1 else arguments.max_body_bytes,
-        underscores_in_headers=arguments.underscores_in_headers,
-        websocket_compression=not arguments.no_websocket_compression,
-        allowed_origins=() if origins is None else tuple(origin.strip().lower() for origin in origins.split(",")),
-        proxy_protocol=arguments.proxy_protocol,
-        proxy_protocol_networks=trusted or _LOCAL_PROXIES,
-        response_timeout_s=arguments.http_timeout,
-        websocket_timeout_s=None if lifetime is not None and lifetime < 0 else lifetime,
-        websocket_connect_timeout_s=arguments.websocket_connect_timeout,
-        ping_interval_s=arguments.ping_interval,
-        ping_timeout_s=arguments.ping_timeout,
-        root_path=arguments.root_path.rstrip("/"),
-        server_header=None if arguments.no_server_name else arguments.server_name,
-        trusted_proxies=trusted,
-        access_log=arguments.access_log,
-    )
+    configuration: Configuration = given.configuration
+    return configuration.make(FrontSettings)
 
 
-def layer_settings(arguments: argparse.Namespace) -> LayerSettings:
-    """The clusters.
+def layer_settings(given: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> LayerSettings:
+    """The clusters; `environ` has the passwords that their URLs have not.
 
     Raises:
-        ConfigurationError: a URL or a name cannot be.
+        ConfigurationError: there is none, or a URL or a name cannot be.
     """
-    clusters = tuple(map(parse_cluster, arguments.cluster))
-    placement: Any = getattr(arguments, "placement", "home-first")  # workers place nothing
-    return LayerSettings(clusters=clusters, home=arguments.home, placement=placement)
+    configuration: Configuration = given.configuration
+    return configuration.layer(environ)
 
 
-def worker_settings(arguments: argparse.Namespace) -> WorkerSettings:
+def worker_settings(given: argparse.Namespace) -> WorkerSettings:
     """The settings of the workers.
 
     Raises:
-        ConfigurationError: a value cannot be.
+        ConfigurationError: the application is missing, or a value cannot be.
     """
-    given: dict[str, Any] = {
-        name: getattr(arguments, name) for name in ("application", "processes", "concurrency", "max_streams", "reload")
-    }
-    folder = os.path.realpath(arguments.app_dir)
+    configuration: Configuration = given.configuration
+    app_dir = configuration.of("worker.app_dir").value
+    folder = os.path.realpath(app_dir)
     if not os.path.isdir(folder):
-        raise ConfigurationError(f"worker.app_dir: no such folder: {arguments.app_dir!r}")
-    return WorkerSettings(app_dir=folder, **given)
+        raise configuration.error(f"worker.app_dir: no such folder: {app_dir!r}")
+    return configuration.make(WorkerSettings, app_dir=folder)

@@ -1,6 +1,9 @@
-"""Every setting, once, with its default, its unit and why. Settings are frozen and checked when they are made.
+"""Every setting, once: its type, its default, its unit and what it does. Settings are frozen, and checked when made.
 
-An error names the setting's path and its value: ``front.max_body_bytes: must be at least 1, got -1``.
+The texts are what operators read, wherever a setting is explained (`ifserver.schema`). An error names the setting's
+path and its value: ``front.max_body_bytes: must be at least 0, got -1``.
+
+To add a setting, add its field here: its flag, its variable, its key in the file and its documentation follow.
 """
 
 from __future__ import annotations
@@ -8,96 +11,311 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta
 
-from ifserver import channels
-from ifserver.errors import ChannelNameError, ConfigurationError
+from ifserver.errors import ConfigurationError
+from ifserver.nodes import ClusterSettings
+from ifserver.schema import Settings
 
 __all__ = [
-    "ClusterSettings",
+    "LOCAL_NETWORKS",
     "FrontSettings",
     "LayerSettings",
+    "ListenSettings",
+    "LogSettings",
     "Network",
-    "NodeSettings",
     "WorkerSettings",
+    "parse_address",
     "parse_application",
-    "parse_cluster",
     "parse_networks",
 ]
 
-Seconds: TypeAlias = float
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+#: A wait that cannot be nothing.
+SomeSeconds: TypeAlias = Annotated[float, Meta(ge=0.001)]
+Bytes: TypeAlias = Annotated[int, Meta(ge=0)]
+SomeBytes: TypeAlias = Annotated[int, Meta(ge=1)]
+#: How many.
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+#: These may have commas in them.
+Clusters: TypeAlias = Annotated[tuple[ClusterSettings, ...], Meta(extra={"separator": None})]
+Texts: TypeAlias = Annotated[tuple[str, ...], Meta(extra={"separator": None})]
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+#: What runs on this machine.
+LOCAL_NETWORKS: Final = ("127.0.0.0/8", "::1")
 #: RFC 6454 6.2; in lower case, as browsers write it.
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
+_ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})")
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 
 
-class _Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base: checks every number against the least value that `_least` gives for it."""
+class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where clients are listened for; 127.0.0.1:8000 if nothing is said."""
+
+    host: Annotated[str | None, "Host or address to listen on. none: 127.0.0.1; with $PORT 0.0.0.0."] = None
+    port: Annotated[
+        Annotated[int, Meta(ge=0, le=65_535)] | None,
+        "Port to listen on; 0: any that is free. none: 8000. The variable PORT, which platforms set, counts where "
+        "neither a port nor another place to listen is given, and then the host is 0.0.0.0 unless one is given.",
+    ] = None
+    unix: Annotated[str | None, "A Unix socket to listen on."] = None
+    fd: Annotated[tuple[int, ...], "Inherited sockets to listen on, from systemd or a process manager."] = ()
+    endpoints: Annotated[
+        Texts, "Endpoints of Twisted to listen on, for example ssl:8443:privateKey=key.pem:certKey=cert.pem."
+    ] = ()
+    certfile: Annotated[
+        str | None,
+        "Certificate for TLS on host and port and on inherited sockets: a file in PEM. "
+        "Behind it there may be those that lead to one that clients know. It is read again on SIGHUP. "
+        "none: no TLS is spoken there.",
+    ] = None
+    keyfile: Annotated[
+        str | None, "The certificate's private key, in PEM and not encrypted. none: certfile holds it as well."
+    ] = None
+    processes: Annotated[
+        Count | None, "Server processes of serve that share these addresses and their connections. none: one."
+    ] = None
 
     def __post_init__(self) -> None:
-        for name, least in self._least().items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise ConfigurationError(f"{self._path()}.{name}: must be at least {least}, got {value}")
+        super().__post_init__()
+        if self.keyfile is not None and self.certfile is None:
+            raise ConfigurationError(f"listen.keyfile: {self.keyfile!r} is of no use without a certfile")
 
-    def _path(self) -> str:
-        return type(self).__name__.removesuffix("Settings").lower()
-
-    def _least(self) -> dict[str, float]:
-        return {}
-
-
-class NodeSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One place that holds channels, as `parse_cluster` read it from its URL."""
-
-    name: str
-    #: ``redis``, ``local`` (the embedded broker, over a Unix socket) or ``memory`` (in this very process).
-    kind: str
-    #: Host and port of a Redis; None where `path` is given.
-    address: tuple[str, int] | None = None
-    #: Path of a Unix socket; a leading ``@`` means Linux's abstract namespace.
-    path: str | None = None
-    database: int = 0
-    username: str | None = None
-    password: str | None = None
-
-    def __str__(self) -> str:
-        """The node for people: never with its password."""
-        where = self.path or (f"{self.address[0]}:{self.address[1]}" if self.address else "this process")
-        return f"{self.name} ({self.kind} {where})"
+    @property
+    def tcp(self) -> tuple[str, int] | None:
+        """The plain address: the one that was given, or the default if nothing was."""
+        elsewhere = self.unix is not None or self.fd or self.endpoints
+        if self.host is None and self.port is None and elsewhere:
+            return None
+        return self.host or "127.0.0.1", 8000 if self.port is None else self.port
 
 
-class ClusterSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A named set of nodes."""
+class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an interface server allows its clients, and how long it waits for whom."""
 
-    name: str
-    nodes: tuple[NodeSettings, ...]
+    broker_wait_s: Annotated[
+        Seconds,
+        "How long a request waits for a node when none can be reached; then 503. 0: a client that may try again is "
+        "told so at once.",
+    ] = 0.0
+    queue_timeout_s: Annotated[
+        SomeSeconds,
+        "How long a request may wait to be taken by a worker; then 503. What a person waits before reloading.",
+    ] = 30.0
+    response_timeout_s: Annotated[
+        SomeSeconds, "How long a response may take to begin, once a worker has the request; then 504."
+    ] = 120.0
+    websocket_connect_timeout_s: Annotated[
+        SomeSeconds, "How long a WebSocket may take to be accepted, once a worker has it; then 504."
+    ] = 20.0
+    websocket_timeout_s: Annotated[SomeSeconds | None, "The longest life of a WebSocket. none: unlimited."] = None
+    ping_interval_s: Annotated[
+        Seconds,
+        "Silence after which a WebSocket client is pinged; 0: never. Below the 60 s after which most proxies cut.",
+    ] = 20.0
+    ping_timeout_s: Annotated[SomeSeconds, "How long the pong may take; then the connection is dropped."] = 30.0
+    close_timeout_s: Annotated[SomeSeconds, "How long a WebSocket client may take to answer our close frame."] = 5.0
+    max_websocket_message_bytes: Annotated[
+        SomeBytes,
+        "Largest WebSocket message after decompression, in both directions; more is 1009. Applications that send "
+        "larger ones need it for the workers too.",
+    ] = 1 * _MIB
+    # The most that the Autobahn test suite tries is a message of 4 MiB in frames of 64 bytes, and an empty one at its
+    # end.
+    max_websocket_fragments: Annotated[
+        Count, "Frames of one WebSocket message; more is 1009. A frame of no bytes costs as much as one of many."
+    ] = 65_537
+    resumable_paths: Annotated[
+        tuple[str, ...],
+        "Paths whose WebSockets stay open when their worker ends, and are given to the next one: patterns with * and "
+        "?, as /ws/*. An application may say so of each in its accept as well.",
+    ] = ()
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        "The origins whose pages may open WebSockets (RFC 6455 10.2), as https://www.example.com; others get 403. "
+        "Empty: all. Clients that name no origin are no browsers, and not meant.",
+    ] = ()
+    websocket_compression: Annotated[
+        bool, "Whether permessage-deflate (RFC 7692), which costs CPU, is accepted when a client offers it."
+    ] = True
+    header_timeout_s: Annotated[
+        SomeSeconds, "From the first byte of a request to the end of its headers; then 408. Ends a slowloris."
+    ] = 20.0
+    keep_alive_timeout_s: Annotated[
+        Seconds,
+        "How long the next request on a connection may take to come. Above the 60 s of common load balancers.",
+    ] = 75.0
+    body_timeout_s: Annotated[
+        SomeSeconds,
+        "Silence in the middle of a request's body, while it is being read; then 408. An abort once the response has "
+        "begun. As nginx's client_body_timeout.",
+    ] = 60.0
+    write_timeout_s: Annotated[
+        SomeSeconds,
+        "How long a client may take nothing of what is due to it; then its connection is cut. Some kernels tell us "
+        "that it takes something in steps of 400 KiB only, which are 40 s for one that reads 10 KB/s.",
+    ] = 120.0
+    max_connections: Annotated[
+        Count, "Connections in all; others are answered 503. An idle one costs 8 KiB, and a file descriptor."
+    ] = 20_000
+    max_connections_per_client: Annotated[
+        Count,
+        "Connections of one client address (of IPv6: of its /64); others are answered 503. Enough for an office "
+        "behind one address, too few to use up max_connections. Unix sockets, trusted_proxies and uncounted_networks "
+        "are not counted.",
+    ] = 2_000
+    uncounted_networks: Annotated[
+        tuple[str, ...],
+        "Networks of which any client may have any number of connections. What runs on this machine may be a proxy "
+        "that nobody has told us of. Where max_connections_per_client is given and this is not: none.",
+    ] = LOCAL_NETWORKS
+    max_header_bytes: Annotated[
+        Annotated[int, Meta(ge=256)],
+        "Request line and headers of one request; 431 beyond, 414 where the target alone is longer.",
+    ] = 64 * _KIB
+    max_headers: Annotated[Count, "Header lines of one request; 431 beyond."] = 100
+    max_body_bytes: Annotated[Bytes | None, "Body of one request; 413 beyond. none: unlimited."] = 1024 * _MIB
+    whole_body_bytes: Annotated[
+        Bytes,
+        "A request with a Content-Length up to this is handed on whole, a larger one while it is still arriving.",
+    ] = 64 * _KIB
+    max_pipelined: Annotated[
+        Count,
+        "Requests that may wait on one connection behind the one being answered; reading pauses beyond.",
+    ] = 16
+    underscores_in_headers: Annotated[
+        Literal["drop", "refuse", "allow"],
+        "What becomes of header fields with '_' in their names: drop (as nginx does), refuse (400) or allow. CGI-like "
+        "environments give X_User and X-User the same name.",
+    ] = "drop"
+    retry_after_s: Annotated[
+        Annotated[int, Meta(ge=0)], "What an unanswered client is told to wait, in the Retry-After of a 503."
+    ] = 1
+    retry_methods: Annotated[
+        tuple[str, ...],
+        "Methods that are offered once more when their worker died before the response began (RFC 9110 9.2.2).",
+    ] = ("GET", "HEAD", "OPTIONS")
+    shutdown_delay_s: Annotated[
+        Seconds,
+        "How long a server that is told to end goes on, saying that it is not ready, so that balancers notice. "
+        "None of it after Ctrl-C.",
+    ] = 0.0
+    drain_timeout_s: Annotated[
+        Seconds,
+        "How long the end of this server waits for responses that are under way, and the time over which WebSockets "
+        "are closed. After Ctrl-C 5 s at most. Service managers must wait longer before they kill: docker stop waits "
+        "10 s, Kubernetes 30 s.",
+    ] = 30.0
+    root_path: Annotated[str, "The root_path of every ASGI scope: a prefix that a proxy has cut off."] = ""
+    server_header: Annotated[str | None, "What the Server header says. none: it is not sent."] = "ifserver"
+    trusted_proxies: Annotated[
+        tuple[str, ...], "Networks whose Forwarded and X-Forwarded-* are believed. Empty: nobody's."
+    ] = ()
+    proxy_protocol: Annotated[
+        bool, "Whether clients are announced with the PROXY protocol on TCP and Unix sockets."
+    ] = False
+    proxy_protocol_networks: Annotated[
+        tuple[str, ...],
+        "Who may announce clients with the PROXY protocol, also on haproxy: endpoints; others are refused. Whoever "
+        "connects to a Unix socket may. Where trusted_proxies is given and this is not: those.",
+    ] = LOCAL_NETWORKS
+    proxy_protocol_timeout_s: Annotated[
+        SomeSeconds,
+        "How long it may take until the header of the PROXY protocol is complete. Its specification asks for 3 s at "
+        "least, so that a packet may be lost.",
+    ] = 5.0
+    access_log: Annotated[
+        str | None,
+        "Where the access log goes: a path, - for standard output, or journal for that of systemd. none: nowhere. A "
+        "file is opened anew at SIGUSR1.",
+    ] = None
+    access_log_format: Annotated[
+        Literal["common", "combined", "json"],
+        "Format of the access log: that of NCSA (common), of Apache (combined), or one JSON object a line.",
+    ] = "combined"
+    access_log_queries: Annotated[
+        bool, "Whether query strings are written into the access log. Some applications have secrets there."
+    ] = True
+    request_id: Annotated[
+        bool,
+        "Whether each request has an id, which is in the logs, and told to the application and the client as "
+        "X-Request-ID. That of trusted_proxies is taken over; others are made, of our process and the number of the "
+        "request.",
+    ] = True
+    server_timing: Annotated[
+        bool,
+        "Whether responses say in Server-Timing how long the request was queued, and how long the application took to "
+        "begin. Any client can read it.",
+    ] = False
+    admin: Annotated[
+        str | None,
+        "HOST:PORT of the admin endpoint: health, metrics and the live view, for operators only. none: there is none. "
+        "Port 0: any that is free.",
+    ] = None
+    admin_hosts: Annotated[
+        tuple[str, ...],
+        "Names by which the admin endpoint is asked, beside IP addresses and localhost. A page that is made to look as "
+        "if it came from here (DNS rebinding) asks by another.",
+    ] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("trusted_proxies", "uncounted_networks", "proxy_protocol_networks"):
+            parse_networks(getattr(self, name), f"front.{name}")
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigurationError(
+                    f"front.allowed_origins: {origin!r}: expected SCHEME://HOST[:PORT], for example https://example.com"
+                )
+        _check_admin(self.admin, "front.admin")
+        if self.root_path and not self.root_path.startswith("/"):
+            raise ConfigurationError(f"front.root_path: must begin with '/', got {self.root_path!r}")
+        if self.server_header is not None and not re.fullmatch(
+            r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", self.server_header
+        ):
+            raise ConfigurationError(f"front.server_header: not a header value: {self.server_header!r}")
 
 
-class LayerSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LayerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The channel layer: which clusters there are, and what a node may hold."""
 
-    clusters: tuple[ClusterSettings, ...]
-    #: The cluster where this process receives; None: the first.
-    home: str | None = None
-    #: ``home-first``: other clusters get requests while no node of the home cluster is well. ``spread``: all are alike.
-    placement: Literal["home-first", "spread"] = "home-first"
-    #: Prefix of every Redis key, so that a Redis can be shared with other things.
-    prefix: str = "ifserver:"
-    #: Messages on a request channel. More than that would wait longer than `queue_timeout_s` anyway.
-    request_capacity: int = 10_000
-    #: Messages in an inbox. The windows keep it far below; reaching it means that its owner is gone or stuck.
-    inbox_capacity: int = 100_000
-    #: How long an abandoned inbox is kept. Collects garbage and decides nothing, so far above any pause of a node.
-    inbox_expiry_s: Seconds = 600.0
-    #: How long an abandoned request channel is kept: the default `queue_timeout_s` + 60.
-    request_expiry_s: Seconds = 90.0
+    clusters: Annotated[
+        Clusters,
+        "The clusters and the URLs of their nodes. redis://[user:password@]host[:port][/database], rediss:// with "
+        "TLS, redis+sentinel://host[,host...]/service, redis+unix:///path[?db=N]. Passwords are better kept in "
+        "IFSERVER_REDIS_PASSWORD. Servers and workers need the same list.",
+    ]
+    home: Annotated[str | None, "The cluster where this process receives. none: the first."] = None
+    placement: Annotated[
+        Literal["home-first", "spread"],
+        "Which clusters get requests: home-first, or all of them by their queues (spread). home-first: other clusters "
+        "get requests while no node of the home cluster is well.",
+    ] = "home-first"
+    broker_grace_s: Annotated[
+        Seconds,
+        "How long a node may be unreachable before the streams whose messages go over it are given an address on "
+        "another node; and before a process that receives there, and has named no other node, is taken for dead.",
+    ] = 30.0
+    prefix: Annotated[str, "Prefix of every Redis key, so that a Redis can be shared with other things."] = "ifserver:"
+    request_capacity: Annotated[
+        Count, "Messages on a request channel. More than that would wait longer than queue_timeout_s anyway."
+    ] = 10_000
+    inbox_capacity: Annotated[
+        Count,
+        "Messages in an inbox. The windows keep it far below; reaching it means that its owner is gone or stuck.",
+    ] = 100_000
+    inbox_expiry_s: Annotated[
+        Annotated[float, Meta(ge=1)],
+        "How long an abandoned inbox is kept. Collects garbage and decides nothing, so far above any pause of a node.",
+    ] = 600.0
+    request_expiry_s: Annotated[
+        Annotated[float, Meta(ge=1)],
+        "How long an abandoned request channel is kept. The default is that of queue_timeout_s and 60 s.",
+    ] = 90.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,190 +337,75 @@ class LayerSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         """The cluster where this process receives."""
         return next(c for c in self.clusters if self.home in (None, c.name))
 
-    def _least(self) -> dict[str, float]:
-        return {"request_capacity": 1, "inbox_capacity": 1, "inbox_expiry_s": 1, "request_expiry_s": 1}
 
-
-class FrontSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an interface server allows its clients, and how long it waits for whom."""
-
-    #: How long a request waits for a node when none can be reached; then 503. 0: a client that may try again is told so
-    #: at once.
-    broker_wait_s: Seconds = 0.0
-    #: How long a request may wait to be taken by a worker; then 503. What a person waits before reloading.
-    queue_timeout_s: Seconds = 30.0
-    #: From being taken to the start of the response; then 504. Daphne's ``--http-timeout``.
-    response_timeout_s: Seconds = 120.0
-    #: From being taken to the answer of a WebSocket handshake; then 504. Daphne's ``--websocket_connect_timeout``.
-    websocket_connect_timeout_s: Seconds = 20.0
-    #: The longest life of a WebSocket; None: unlimited. Daphne's ``--websocket_timeout``.
-    websocket_timeout_s: Seconds | None = None
-    #: Silence after which a WebSocket client is pinged; 0: never. Below the 60 s after which most proxies cut.
-    ping_interval_s: Seconds = 20.0
-    #: How long the pong may take; then the connection is dropped.
-    ping_timeout_s: Seconds = 30.0
-    #: How long the client may take to answer our close frame.
-    close_timeout_s: Seconds = 5.0
-    #: Largest WebSocket message, in bytes after decompression, in both directions; more is 1009.
-    max_websocket_message_bytes: int = 1 * _MIB
-    #: Frames of one WebSocket message; more is 1009. A frame of no bytes costs as much as one of many. The most that
-    #: the Autobahn test suite tries is a message of 4 MiB in frames of 64 bytes, and an empty one to end it.
-    max_websocket_fragments: int = 65_537
-    #: The origins whose pages may open WebSockets (RFC 6455 10.2), as ``https://www.example.com``; others get 403.
-    #: Empty: all. Clients that name no origin are no browsers, and not meant.
-    allowed_origins: tuple[str, ...] = ()
-    #: Whether permessage-deflate (RFC 7692) is accepted when a client offers it.
-    websocket_compression: bool = True
-    #: From the first byte of a request to the end of its headers; then 408. Ends a slowloris.
-    header_timeout_s: Seconds = 20.0
-    #: Idle time of a keep-alive connection between two requests. Above the 60 s of common load balancers.
-    keep_alive_timeout_s: Seconds = 75.0
-    #: Silence in the middle of a request's body, while it is being read; then 408, or an abort once the response has
-    #: begun. As nginx's ``client_body_timeout``.
-    body_timeout_s: Seconds = 60.0
-    #: How long a client may take nothing of what is due to it; then its connection is cut. Some kernels tell us that it
-    #: takes something in steps of 400 KiB only, which are 40 s for one that reads 10 KB/s.
-    write_timeout_s: Seconds = 120.0
-    #: Connections in all; others are answered 503. An idle one costs 8 KiB, and a file descriptor.
-    max_connections: int = 20_000
-    #: Connections of one client address (of IPv6: of its /64); others are answered 503. Enough for an office behind one
-    #: address, too few to use up `max_connections`. Unix sockets and trusted proxies are not counted ...
-    max_connections_per_client: int = 2_000
-    #: ... nor these networks: what runs on this machine may be a proxy that nobody has told us of.
-    uncounted_networks: tuple[str, ...] = ("127.0.0.0/8", "::1")
-    #: Request line and headers of one request, in bytes; 431 beyond (414 where the target alone is longer). The 64 KiB
-    #: of h11's and uvicorn's users.
-    max_header_bytes: int = 64 * _KIB
-    #: Header lines of one request; 431 beyond.
-    max_headers: int = 100
-    #: Body of one request, in bytes; 413 beyond. None: unlimited.
-    max_body_bytes: int | None = 1024 * _MIB
-    #: A request with a Content-Length up to this many bytes is pushed whole, a larger one while it is still arriving.
-    whole_body_bytes: int = 64 * _KIB
-    #: Requests that may wait on one connection behind the one being answered; reading pauses beyond.
-    max_pipelined: int = 16
-    #: What becomes of header fields with ``_`` in their names: ``drop`` (as nginx does), ``refuse`` (400) or ``allow``.
-    #: CGI-like environments give ``X_User`` and ``X-User`` the same name.
-    underscores_in_headers: str = "drop"
-    #: What an unanswered client is told to wait, in the Retry-After of a 503.
-    retry_after_s: int = 1
-    #: Methods that may be offered once more when their worker died before the response began (RFC 9110 9.2.2).
-    retry_methods: tuple[str, ...] = ("GET", "HEAD", "OPTIONS")
-    #: How long the end of this server waits for responses that are under way.
-    drain_timeout_s: Seconds = 5.0
-    #: ``root_path`` of every scope.
-    root_path: str = ""
-    #: The ``Server`` header; None: not sent.
-    server_header: str | None = "ifserver"
-    #: Networks whose ``X-Forwarded-*`` and ``Forwarded`` are believed; empty: nobody's.
-    trusted_proxies: tuple[str, ...] = ()
-    #: Whether clients are announced with the PROXY protocol on TCP and Unix sockets, ...
-    proxy_protocol: bool = False
-    #: ... and by whom: others are refused. Also for ``haproxy:`` endpoints. Whoever connects to a Unix socket may.
-    proxy_protocol_networks: tuple[str, ...] = ("127.0.0.0/8", "::1")
-    #: How long it may take until the header of the PROXY protocol is complete. Its specification asks for 3 s at least,
-    #: so that a packet may be lost.
-    proxy_protocol_timeout_s: Seconds = 5.0
-    #: Where the access log goes: a path, ``-`` for standard output, None for nowhere.
-    access_log: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("trusted_proxies", "uncounted_networks", "proxy_protocol_networks"):
-            parse_networks(getattr(self, name), f"front.{name}")
-        for origin in self.allowed_origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ConfigurationError(
-                    f"front.allowed_origins: {origin!r}: expected SCHEME://HOST[:PORT], for example https://example.com"
-                )
-        if self.underscores_in_headers not in ("drop", "refuse", "allow"):
-            raise ConfigurationError(
-                f"front.underscores_in_headers: must be drop, refuse or allow, got {self.underscores_in_headers!r}"
-            )
-        if self.root_path and not self.root_path.startswith("/"):
-            raise ConfigurationError(f"front.root_path: must begin with '/', got {self.root_path!r}")
-        if self.server_header is not None and not re.fullmatch(
-            r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", self.server_header
-        ):
-            raise ConfigurationError(f"front.server_header: not a header value: {self.server_header!r}")
-
-    def _least(self) -> dict[str, float]:
-        positive = 0.001
-        return {
-            "broker_wait_s": 0,
-            "queue_timeout_s": positive,
-            "response_timeout_s": positive,
-            "websocket_connect_timeout_s": positive,
-            "websocket_timeout_s": positive,
-            "ping_interval_s": 0,
-            "ping_timeout_s": positive,
-            "close_timeout_s": positive,
-            "max_websocket_message_bytes": 1,
-            "header_timeout_s": positive,
-            "keep_alive_timeout_s": 0,
-            "body_timeout_s": positive,
-            "write_timeout_s": positive,
-            "max_connections": 1,
-            "max_connections_per_client": 1,
-            "proxy_protocol_timeout_s": positive,
-            "max_websocket_fragments": 1,
-            "max_header_bytes": 256,
-            "max_headers": 1,
-            "max_body_bytes": 0,
-            "whole_body_bytes": 0,
-            "max_pipelined": 1,
-            "retry_after_s": 0,
-            "drain_timeout_s": 0,
-        }
-
-
-class WorkerSettings(_Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The application, and how much of it runs where."""
 
-    #: ``module:attribute``.
-    application: str
-    #: Folder that is put in front of ``sys.path``.
-    app_dir: str = "."
-    #: Worker processes; None: as many as there are CPUs.
-    processes: int | None = None
-    #: Streams of one process that have not begun to answer.
-    concurrency: int = 100
-    #: All streams that one process holds, open WebSockets included.
-    max_streams: int = 10_000
-    #: Messages taken from a request channel at once. Few, so that a burst spreads over the workers.
-    pull_batch: int = 8
-    #: Largest WebSocket message that the application may send, in bytes; the front's limit holds both ways.
-    max_websocket_message_bytes: int = 1 * _MIB
-    #: How long a worker that is told to stop waits for the streams that it holds.
-    drain_timeout_s: Seconds = 5.0
-    #: How long the application may take over its lifespan's shutdown.
-    shutdown_timeout_s: Seconds = 5.0
-    #: Without a turn of its loop for so long, a worker process is stuck: it is killed, told and replaced.
-    stall_timeout_s: Seconds = 150.0
-    #: Delay before a worker that has crashed is started again; doubles with each crash in a row ...
-    restart_delay_s: Seconds = 0.1
-    #: ... up to this, and starts anew when one has lived for this long.
-    max_restart_delay_s: Seconds = 10.0
-    #: Restart the workers when a Python file below `app_dir` changes.
-    reload: bool = False
+    application: Annotated[str, "The application as MODULE:ATTRIBUTE, for example mysite.asgi:application."]
+    interface: Annotated[
+        Literal["auto", "asgi", "wsgi"],
+        "What the application speaks: asgi (3), wsgi, or whichever its parameters show (auto).",
+    ] = "auto"
+    threads: Annotated[
+        Count, "Threads of one process in which a WSGI application runs; it works on no more requests at a time."
+    ] = 8
+    app_dir: Annotated[str, "Folder that is importable: put in front of sys.path."] = "."
+    processes: Annotated[Count | None, "Worker processes. none: as many as there are CPUs."] = None
+    concurrency: Annotated[Count, "Streams that one process works on and has not begun to answer."] = 100
+    max_streams: Annotated[Count, "All streams that one process holds, open WebSockets included."] = 10_000
+    pull_batch: Annotated[
+        Count, "Messages taken from a request channel at once. Few, so that a burst spreads over the workers."
+    ] = 8
+    max_websocket_message_bytes: Annotated[
+        SomeBytes, "Largest WebSocket message that the application may send. The front's limit holds both ways."
+    ] = 1 * _MIB
+    drain_timeout_s: Annotated[
+        Seconds, "How long a worker that is told to stop waits for the streams that it holds."
+    ] = 5.0
+    shutdown_timeout_s: Annotated[Seconds, "How long the application may take over its lifespan's shutdown."] = 5.0
+    stall_timeout_s: Annotated[
+        Annotated[float, Meta(ge=1)],
+        "Without a turn of its loop for so long, a worker process is stuck: it is killed, told and replaced.",
+    ] = 150.0
+    restart_delay_s: Annotated[
+        Seconds,
+        "Delay before a worker that has crashed is started again; doubles with each crash in a row.",
+    ] = 0.1
+    max_restart_delay_s: Annotated[
+        Annotated[float, Meta(ge=0.1)],
+        "What that delay grows to. It starts anew when a worker has lived for this long.",
+    ] = 10.0
+    reload: Annotated[bool, "Whether the workers are restarted when a Python file below app_dir changes."] = False
+    admin: Annotated[
+        str | None,
+        "HOST:PORT of the admin endpoint: health, metrics and the live view, for operators only. none: there is none. "
+        "Port 0: any that is free.",
+    ] = None
+    admin_hosts: Annotated[
+        tuple[str, ...],
+        "Names by which the admin endpoint is asked, beside IP addresses and localhost. A page that is made to look as "
+        "if it came from here (DNS rebinding) asks by another.",
+    ] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_application(self.application)
+        _check_admin(self.admin, "worker.admin")
+        try:
+            parse_application(self.application)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"worker.{error}") from None
 
-    def _least(self) -> dict[str, float]:
-        return {
-            "processes": 1,
-            "concurrency": 1,
-            "max_streams": 1,
-            "pull_batch": 1,
-            "max_websocket_message_bytes": 1,
-            "drain_timeout_s": 0,
-            "shutdown_timeout_s": 0,
-            "stall_timeout_s": 1,
-            "restart_delay_s": 0,
-            "max_restart_delay_s": 0.1,
-        }
+
+class LogSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is said of what happens, beside the access log."""
+
+    verbosity: Annotated[Literal[0, 1, 2, 3], "0: warnings, 1: what happens, 2 and 3: details."] = 1
+    log_format: Annotated[Literal["human", "json"], "How it is said: lines for people, or one JSON object a line."] = (
+        "human"
+    )
+    log_to: Annotated[
+        Literal["stderr", "journal"], "Where it is said: on standard error, or in the journal of systemd."
+    ] = "stderr"
 
 
 def parse_application(text: str) -> tuple[str, str]:
@@ -319,6 +422,27 @@ def parse_application(text: str) -> tuple[str, str]:
     return module, attribute
 
 
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, of an IPv6 address ``[::1]:port``.
+
+    Raises:
+        ConfigurationError: it is not of that form.
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found[3]) > 65_535:
+        raise ConfigurationError(f"{text!r}: expected HOST:PORT, for example 127.0.0.1:9100")
+    return found[1] or found[2], int(found[3])
+
+
+def _check_admin(text: str | None, path: str) -> None:
+    """Raise `ConfigurationError` when `text` is no address; `path` is named."""
+    if text is not None:
+        try:
+            parse_address(text)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from None
+
+
 def parse_networks(texts: Iterable[str], path: str) -> tuple[Network, ...]:
     """The networks in CIDR notation (a bare address is a network of one).
 
@@ -332,80 +456,3 @@ def parse_networks(texts: Iterable[str], path: str) -> tuple[Network, ...]:
         except ValueError as error:
             raise ConfigurationError(f"{path}: {error}") from error
     return tuple(networks)
-
-
-def parse_cluster(text: str) -> ClusterSettings:
-    """A cluster from ``NAME=URL[,URL...]``; the nodes of a list are ``NAME-1``, ``NAME-2``, ..., a single one ``NAME``.
-
-    URLs are ``redis://[user:password@]host[:port][/database]``, ``redis+unix:///path[?db=N]`` and ``local:PATH``.
-
-    Raises:
-        ConfigurationError: it is not of that form; the text never holds a password.
-    """
-    name, equals, urls = text.partition("=")
-    try:
-        if not equals:
-            raise ConfigurationError(f"--cluster {_masked(text)!r}: expected NAME=URL[,URL...]")
-        channels.check_node_name(name)
-    except ChannelNameError as error:
-        raise ConfigurationError(f"--cluster: {error}") from error
-    parts = urls.split(",")
-    many = len(parts) > 1
-    nodes = tuple(_parse_node(f"{name}-{i}" if many else name, url.strip()) for i, url in enumerate(parts, 1))
-    return ClusterSettings(name=name, nodes=nodes)
-
-
-def _parse_node(name: str, url: str) -> NodeSettings:
-    def wrong(why: str) -> ConfigurationError:
-        return ConfigurationError(f"--cluster {name}: {_masked(url)!r}: {why}")
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        # Its own text would quote what it took for the port, which may be a piece of the password.
-        raise wrong("not a URL; '/', '?', '#' and '@' in a password are written %2F, %3F, %23 and %40") from None
-    if parts.scheme == "local":
-        if not parts.path:
-            raise wrong("expected local:PATH")
-        return NodeSettings(name=name, kind="local", path=parts.path)
-    username = unquote(parts.username) if parts.username else None
-    password = unquote(parts.password) if parts.password else None
-    if parts.scheme == "redis":
-        if not parts.hostname:
-            raise wrong("a host is missing")
-        if parts.query or parts.fragment:
-            raise wrong("nothing may follow the database's number")
-        database = _database(parts.path.removeprefix("/"), wrong)
-        return NodeSettings(
-            name=name,
-            kind="redis",
-            address=(parts.hostname, 6379 if port is None else port),
-            database=database,
-            username=username,
-            password=password,
-        )
-    if parts.scheme == "redis+unix":
-        if not parts.path:
-            raise wrong("expected redis+unix:///PATH")
-        key, _, number = parts.query.partition("=")
-        if key not in ("", "db"):
-            raise wrong(f"unknown option {key!r}, there is: db")
-        database = _database(number, wrong)
-        return NodeSettings(
-            name=name, kind="redis", path=parts.path, database=database, username=username, password=password
-        )
-    raise wrong(f"unknown scheme {parts.scheme!r}, there are: redis, redis+unix, local")
-
-
-def _database(text: str, wrong: Any) -> int:
-    if text and not (text.isascii() and text.isdigit()):
-        raise wrong("a database is a number")
-    return int(text or 0)
-
-
-def _masked(url: str) -> str:
-    """`url` without what stands between ``//`` and its last ``@``, which may be a password."""
-    before, at, rest = url.rpartition("@")
-    scheme, slashes, _ = before.partition("//")
-    return f"{scheme if slashes else ''}{slashes}***@{rest}" if at else url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -168,13 +169,16 @@ def test_the_current_folder_is_importable_and_app_dir_changes_that(command: Comm
     [
         ((*RUN, "--workers", "0"), "worker.processes: must be at least 1, got 0"),
         ((*RUN, "--workers", "-1"), "worker.processes: must be at least 1, got -1"),
-        ((*RUN, "--workers", "two"), "--workers/--processes: invalid int value: 'two'"),
+        ((*RUN, "--workers", "two"), "--workers: worker.processes: expected a whole number, got 'two'"),
         ((*WORKER, "--processes", "0"), "worker.processes: must be at least 1, got 0"),
         ((*RUN, "--concurrency", "0"), "worker.concurrency: must be at least 1, got 0"),
         ((*RUN, "--max-streams", "0"), "worker.max_streams: must be at least 1, got 0"),
         ((*RUN, "--http-timeout", "-1"), "front.response_timeout_s: must be at least"),
-        ((*RUN, "--http-timeout", "nan"), "front.response_timeout_s: must be at least"),
-        ((*RUN, "-t", "soon"), "invalid float value: 'soon'"),
+        ((*RUN, "--http-timeout", "nan"), "front.response_timeout_s: expected a duration"),
+        (
+            (*RUN, "-t", "soon"),
+            "-t: front.response_timeout_s: expected a duration such as 90s, 2m or 500ms, got 'soon'",
+        ),
         ((*SERVE, "--websocket_connect_timeout", "-5"), "front.websocket_connect_timeout_s: must be at least"),
         ((*SERVE, "--ping-interval", "-1"), "front.ping_interval_s: must be at least 0"),
         ((*SERVE, "--ping-timeout", "0"), "front.ping_timeout_s: must be at least"),
@@ -182,10 +186,10 @@ def test_the_current_folder_is_importable_and_app_dir_changes_that(command: Comm
         ((*SERVE, "-s", "a\nb"), "front.server_header: not a header value"),
         ((*SERVE, "--trusted-proxies", "10.0.0.1/8"), "front.trusted_proxies: 10.0.0.1/8 has host bits set"),
         ((*SERVE, "--access-log", "/nowhere/log"), "front.access_log: '/nowhere/log': No such file or directory"),
-        ((*RUN, "-v", "7"), "invalid choice: 7"),
-        (("run", "good:app", "-p", "65536"), "must be a number from 0 to 65535, got '65536'"),
-        (("run", "good:app", "-p", "-1"), "must be a number from 0 to 65535, got '-1'"),
-        (("run", "good:app", "-p", "http"), "must be a number from 0 to 65535, got 'http'"),
+        ((*RUN, "-v", "7"), "-v: log.verbosity: must be 0, 1, 2 or 3, got 7"),
+        (("run", "good:app", "-p", "65536"), "-p: listen.port: must be at most 65535, got 65536"),
+        (("run", "good:app", "-p", "-1"), "-p: listen.port: must be at least 0, got -1"),
+        (("run", "good:app", "-p", "http"), "-p: listen.port: expected a whole number, got 'http'"),
         (("run", "good:app", "-p", "0", "-b", "no.such.host.invalid"), "cannot listen on no.such.host.invalid:0: "),
         (("run", "good:app", "-p", "0", "-b", "a" * 70), "cannot listen on "),
         (("run", "good:app", "-p", "0", "-b", "192.0.2.1"), "cannot listen on 192.0.2.1:0: "),
@@ -201,9 +205,9 @@ def test_the_current_folder_is_importable_and_app_dir_changes_that(command: Comm
         (("run", "good:app", "-e", "tcp:many"), "--endpoint 'tcp:many'"),
         (("run", "good:app", "-e", "ssl:0:privateKey=nowhere.pem"), "--endpoint 'ssl:0:privateKey=nowhere.pem'"),
         (("run", "good:app", "-e", "unix:/nowhere/sock"), "cannot listen on unix:/nowhere/sock: "),
-        (("run",), "the following arguments are required: APP"),
-        (("serve",), "the following arguments are required: --cluster"),
-        (("worker", "good:app"), "the following arguments are required: --cluster"),
+        (("run",), "an application is missing: give APP"),
+        (("serve",), "a cluster is missing: give --cluster"),
+        (("worker", "good:app"), "a cluster is missing: give --cluster"),
         ((), "the following arguments are required: COMMAND"),
         (("restart",), "invalid choice: 'restart'"),
         ((*RUN, "--nonsense"), "unrecognized arguments: --nonsense"),
@@ -224,9 +228,9 @@ def test_a_value_that_cannot_be(command: Command, arguments: tuple[str, ...], sa
         (("--cluster", "a.b=redis://localhost"), "--cluster: "),
         (("--cluster", "a b=redis://localhost"), "--cluster: "),
         (("--cluster", "a="), "unknown scheme ''"),
-        (("--cluster", "a=redis://localhost,"), "--cluster a-2: '': unknown scheme ''"),
+        (("--cluster", "a=redis://localhost,"), "--cluster a: 'redis://localhost,': only a Sentinel URL"),
         (("--cluster", "a=localhost:6379"), "unknown scheme"),
-        (("--cluster", "a=http://localhost"), "unknown scheme 'http', there are: redis, redis+unix, local"),
+        (("--cluster", "a=http://localhost"), "unknown scheme 'http', there are: redis, rediss, "),
         (("--cluster", "a=redis://"), "a host is missing"),
         (("--cluster", "a=redis://localhost:port"), "not a URL"),
         (("--cluster", "a=redis://localhost:99999"), "not a URL"),
@@ -292,7 +296,7 @@ def test_it_is_installed_as_a_command(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"ifserver {__version__}\n")
 
 
-@pytest.mark.parametrize("of", [(), ("run",), ("serve",), ("worker",)])
+@pytest.mark.parametrize("of", [(), ("run",), ("serve",), ("worker",), ("settings",)])
 def test_help(capsys: pytest.CaptureFixture[str], of: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*of, "--help"])
@@ -302,11 +306,114 @@ def test_help(capsys: pytest.CaptureFixture[str], of: tuple[str, ...]) -> None:
     assert said.err == ""
 
 
-def test_help_fits_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flag", ["--help", "--help-all"])
+@pytest.mark.parametrize("command", ["run", "serve", "worker", "settings"])
+def test_help_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flag: str, command: str
+) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):
-        cli.main(["run", "--help"])
+        cli.main([command, flag])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+def test_help_shows_what_is_common_and_help_all_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    said = []
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            cli.main(["run", flag])
+        said.append(capsys.readouterr().out)
+    common, whole = said
+    for name in ("--port", "--workers", "--http-timeout", "--proxy-headers", "--reload", "--no-server-name"):
+        assert name in common
+        assert name in whole
+    for name in ("--max-pipelined", "--log-format", "--stall-timeout"):
+        assert name not in common
+        assert name in whole
+    assert "PORT is" in " ".join(common.split())
+
+
+# Settings.
+
+
+@pytest.fixture
+def settings(folder: Path) -> Iterator[Path]:
+    """A file with settings."""
+    file = folder / "ifserver.toml"
+    yield file
+    file.unlink()
+
+
+def test_the_settings_that_hold(command: Command, settings: Path) -> None:
+    settings.write_text('[clusters]\neast = "redis://me:geheim@localhost"\n[front]\nmax_headers = 7\n')
+    status, out, err = command.run("settings", "--max-pipelined", "3")
+    assert (status, err) == (0, "")
+    assert "file: ifserver.toml\n" in out
+    assert "front.max_headers 7 ifserver.toml:4\n" in re.sub(" +", " ", out)
+    assert "front.max_pipelined 3 --max-pipelined\n" in re.sub(" +", " ", out)
+    assert "geheim" not in out
+    status, out, err = command.run("settings", "--json")
+    assert json.loads(out)["front.max_headers"] == {"value": 7, "from": "ifserver.toml:4"}
+
+
+def test_an_example_of_a_file_is_one(command: Command, settings: Path) -> None:
+    _, example, _ = command.run("settings", "--example")
+    settings.write_text(example)
+    status, out, err = command.run("settings")
+    assert (status, err) == (0, "")
+    assert "ifserver.toml:" not in out
+
+
+@pytest.mark.parametrize("arguments", [RUN, SERVE, WORKER, ("settings",)])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[front]\nmax_body_bytes = -1", "ifserver.toml:2: front.max_body_bytes: must be at least 0, got -1"),
+        ("[front]\nmax_body = 1", "ifserver.toml:2: front.max_body: unknown; did you mean front.max_body_bytes?"),
+        ("[front", "ifserver.toml:1: Expected ']'"),
+    ],
+)
+def test_a_file_that_cannot_be(
+    command: Command, settings: Path, arguments: tuple[str, ...], text: str, said: str
+) -> None:
+    """Whichever command it is, and whether or not that uses the section."""
+    settings.write_text(text)
+    assert command.refused(*arguments).startswith(f"ifserver: error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[listen]\nendpoints = 'x:1'", "ifserver.toml:2: listen.endpoints 'x:1': Unknown endpoint type: 'x'"),
+        ("[listen]\nfd = 99", "ifserver.toml:2: listen.fd 99: Bad file descriptor"),
+        (
+            "[listen]\nport = 0\n[front]\naccess_log = '/nowhere/log'",
+            "ifserver.toml:4: front.access_log: '/nowhere/log': No such file or directory",
+        ),
+    ],
+)
+def test_what_is_tried_later_names_the_file_too(command: Command, settings: Path, text: str, said: str) -> None:
+    settings.write_text(text)
+    assert command.refused("run", "good:app") == f"ifserver: error: {said}\n"
+
+
+def test_the_application_of_the_file(command: Command, settings: Path) -> None:
+    settings.write_text('[worker]\napplication = "good:nothing"')
+    assert "good has no attribute 'nothing'" in command.refused("run", "-p", "0")
+
+
+def test_the_password_of_a_file_is_not_told(command: Command, settings: Path) -> None:
+    settings.write_text('[clusters]\neast = ["redis://localhost", "redis://:geheim@localhost:port"]')
+    for arguments in (("serve",), ("settings",)):
+        said = command.refused(*arguments)
+        assert said.startswith("ifserver: error: ifserver.toml:2: clusters: east-2: ")
+        assert "geheim" not in said
+
+
+def test_a_file_that_was_found_is_named_in_the_log(command: Command, settings: Path) -> None:
+    settings.write_text('[worker]\napplication = "good:app"\n[listen]\nendpoints = "unix:/nowhere/sock"')
+    status, _, err = command.run("run")
+    assert (status, f"settings from {settings}\n" in err) == (2, True)
 
 
 def test_ctrl_c_while_the_application_is_imported(folder: Path) -> None:
