@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
-from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Final, TypeAlias
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -21,13 +22,17 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IPushProducer,
+    ISSLTransport,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
     ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
+
+from ifserver.errors import ConfigurationError
+from ifserver.nodes import TlsSettings
 
 #: How long a connection to a Unix socket waits before it tries a full backlog again.
 _BACKLOG_PAUSE_S: Final = 0.02
@@ -41,7 +46,17 @@ Address: TypeAlias = IPv4Address | IPv6Address | UNIXAddress
 #: For SO_LINGER: close at once. What was not sent is thrown away, and the peer gets a reset.
 _RESET: Final = struct.pack("ii", 1, 0)
 
-__all__ = ["Address", "LoopTransport", "Port", "SocketEndpoint", "StreamClientEndpoint", "address_of", "unix_address"]
+__all__ = [
+    "Address",
+    "LoopTransport",
+    "Port",
+    "SocketEndpoint",
+    "StreamClientEndpoint",
+    "TlsTransport",
+    "address_of",
+    "tls_context",
+    "unix_address",
+]
 
 
 def unix_address(path: str) -> str:
@@ -228,18 +243,37 @@ class LoopTransport(_Socket, asyncio.Protocol):
         return self._loop_transport.get_write_buffer_size()
 
 
+class TlsTransport(LoopTransport):
+    """The same over TLS, which the loop speaks; there is a connection once its handshake is complete."""
+
+    def getPeerCertificate(self) -> bytes | None:
+        """The client's certificate in DER; None: it has shown none."""
+        certificate: bytes | None = self._loop_transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return certificate
+
+
+# Out of a checker's sight: ITCPTransport says that its addresses are never those of Unix sockets.
+_implements: Any = classImplements
+_implements(TlsTransport, ISSLTransport)
+
+
 @implementer(IListeningPort)
 class Port:
-    """A socket that listens."""
+    """A socket that listens, until it is told to stop: as with Twisted's own ports, nobody need hold on to it."""
+
+    #: uvloop closes the socket of a server that is garbage.
+    _listening: ClassVar[set[Port]] = set()
 
     def __init__(self, server: asyncio.Server, sock: socket.socket) -> None:
         self._server = server
         self._address = address_of(sock.getsockname(), sock.family)
+        self._listening.add(self)
 
     def startListening(self) -> None:
         """It does so from the first."""
 
     def stopListening(self) -> Deferred[None]:
+        self._listening.discard(self)
         self._server.close()
         # Not `wait_closed`: from Python 3.12 that waits for the connections as well.
         return succeed(None)
@@ -250,12 +284,26 @@ class Port:
 
 @implementer(IStreamServerEndpoint)
 class SocketEndpoint:
-    """Listens on a TCP or Unix socket that is already bound: made here, or inherited."""
+    """Listens on a TCP or Unix socket that is already bound: made here, or inherited.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, backlog: int = 2048) -> None:
+    Args:
+        tls: with what TLS is spoken there; None: it is not.
+        handshake_s: how long its handshake may take.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        backlog: int = 2048,
+        tls: ssl.SSLContext | None = None,
+        handshake_s: float = 20.0,
+    ) -> None:
         self._loop = loop
         self._socket = sock
         self._backlog = backlog
+        self._tls = tls
+        self._handshake_s = handshake_s
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         return Deferred.fromFuture(asyncio.ensure_future(self._listen(protocolFactory), loop=self._loop))
@@ -267,7 +315,16 @@ class SocketEndpoint:
             # Connections inherit it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
-        server = await create(lambda: LoopTransport(factory), sock=sock, backlog=self._backlog)
+        transport, handshake_s = LoopTransport, None
+        if self._tls is not None:
+            transport, handshake_s = TlsTransport, self._handshake_s
+        server = await create(
+            lambda: transport(factory),
+            sock=sock,
+            backlog=self._backlog,
+            ssl=self._tls,
+            ssl_handshake_timeout=handshake_s,
+        )
         factory.doStart()
         return Port(server, sock)
 
@@ -285,8 +342,12 @@ async def _connect_unix(sock: socket.socket, address: str) -> None:
 
 def _connect_error(cause: BaseException | None) -> Failure:
     """Twisted's error for the loop's."""
-    if isinstance(cause, TimeoutError) and cause.errno is None:
-        translated: Exception = error.TimeoutError()
+    if isinstance(cause, ssl.SSLError):
+        # Of a certificate that is not believed only this says what is wrong with it.
+        why = getattr(cause, "verify_message", None) or str(cause)
+        translated: Exception = error.ConnectError(string=f"TLS: {why.rstrip('.')}")
+    elif isinstance(cause, TimeoutError) and cause.errno is None:
+        translated = error.TimeoutError()
     elif isinstance(cause, OSError) and len(cause.args) == 2:
         translated = error.getConnectError(cause)
     else:
@@ -296,9 +357,38 @@ def _connect_error(cause: BaseException | None) -> Failure:
     return Failure(translated)
 
 
+def tls_context(settings: TlsSettings) -> ssl.SSLContext:
+    """How a client speaks TLS: 1.2 or later; certificate and host name of the other side are verified.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or is not what it should be.
+    """
+    context = ssl.create_default_context()
+    if settings.ca is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        _load(lambda: context.load_verify_locations(settings.ca), f"ca={settings.ca!r}")
+    if settings.cert is not None:
+        cert, key = settings.cert, settings.key
+        # Without a password a key that is encrypted is an error; without the argument OpenSSL would ask a terminal.
+        _load(lambda: context.load_cert_chain(cert, key, password=""), f"cert={cert!r}, key={key!r}")
+    return context
+
+
+def _load(load: Callable[[], None], what: str) -> None:
+    try:
+        load()
+    except OSError as problem:
+        # OpenSSL's own errors are numbers and names of functions.
+        why = "not what is expected, in PEM" if isinstance(problem, ssl.SSLError) else problem.strerror
+        raise ConfigurationError(f"TLS: {what}: {why}") from problem
+
+
 @implementer(IStreamClientEndpoint)
 class StreamClientEndpoint:
-    """Connects to a TCP address or to a Unix socket; fails when that takes longer than `timeout_s`."""
+    """Connects to a TCP address, with TLS if there is a context for it, or to a Unix socket.
+
+    Fails when that takes longer than `timeout_s`.
+    """
 
     def __init__(
         self,
@@ -306,11 +396,13 @@ class StreamClientEndpoint:
         address: tuple[str, int] | None = None,
         path: str | None = None,
         timeout_s: float = 5.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._loop = loop
         self._address = address
         self._path = path
         self._timeout_s = timeout_s
+        self._tls = tls
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         connected: Deferred[IProtocol] = Deferred(lambda _: attempt.cancel())
@@ -329,7 +421,8 @@ class StreamClientEndpoint:
         async with asyncio.timeout(self._timeout_s):
             if self._path is None:
                 assert self._address is not None
-                await self._loop.create_connection(build, *self._address)
+                # With TLS the host's name is what the certificate must be for.
+                await self._loop.create_connection(build, *self._address, ssl=self._tls)
                 return
             sock = socket.socket(socket.AF_UNIX)
             try:

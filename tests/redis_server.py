@@ -1,4 +1,4 @@
-"""A real redis-server for tests, on a Unix socket and a TCP port, in a folder of its own.
+"""A real redis-server for tests, on a Unix socket and a TCP port, in a folder of its own; and real Sentinels.
 
 ::
 
@@ -27,7 +27,9 @@ from typing import Any
 
 import hiredis
 
-__all__ = ["Monitor", "RedisClient", "RedisServer"]
+from tests.certificates import Certificates
+
+__all__ = ["Monitor", "RedisClient", "RedisServer", "SentinelServer"]
 
 #: How long the server may take to start, to answer or to end, in seconds.
 LIMIT_S = 20.0
@@ -97,11 +99,20 @@ class RedisServer:
         options: lines of its configuration: ``maxmemory="3mb"``. Nothing is written to disk unless ``SAVE`` is sent or
             an option says so.
         password: is asked of the default user (``requirepass``); `command` gives it.
+        certificates: with which it speaks TLS on `tls_port`.
     """
 
-    def __init__(self, *, password: str | None = None, **options: str) -> None:
+    #: What it writes when it can be asked, in lower case.
+    _ready = "ready to accept connections"
+    #: Arguments behind the configuration.
+    _mode: tuple[str, ...] = ()
+
+    def __init__(
+        self, *, password: str | None = None, certificates: Certificates | None = None, **options: str
+    ) -> None:
         self._folder = tempfile.mkdtemp(prefix="redis-")  # short: a socket's path has 107 characters at most
-        self._options = {"save": "", "appendonly": "no", "enable-debug-command": "local"}
+        self._certificates = certificates
+        self._options = self._defaults()
         self._options |= {name.replace("_", "-"): value for name, value in options.items()}
         self._password = password
         if password is not None:
@@ -112,8 +123,8 @@ class RedisServer:
         self._reading: threading.Thread | None = None
         #: Path of its Unix socket.
         self.path = str(Path(self._folder, "redis.sock"))
-        #: Its port on 127.0.0.1; 0 until it was started.
-        self.port = 0
+        #: Its ports on 127.0.0.1; 0 until it was started.
+        self.port = self.tls_port = 0
 
     def __enter__(self) -> RedisServer:
         try:
@@ -127,6 +138,13 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.remove()
+
+    def _defaults(self) -> dict[str, str]:
+        return {"save": "", "appendonly": "no", "enable-debug-command": "local"}
+
+    def _more(self) -> list[str]:
+        """Further lines of its configuration."""
+        return []
 
     @property
     def pid(self) -> int:
@@ -146,6 +164,8 @@ class RedisServer:
         ports = [self.port] if self.port else [_free_port() for _ in range(5)]
         for port in ports:
             self.port = port
+            if self._certificates is not None:
+                self.tls_port = self.tls_port or _free_port()
             if self._started():
                 return
         raise RuntimeError(f"redis-server does not start:\n{self.log}")
@@ -200,8 +220,10 @@ class RedisServer:
         own = {"port": str(self.port), "bind": "127.0.0.1", "unixsocket": self.path, "dir": self._folder}
         lines = [f"{name} {value}" if value else f'{name} ""' for name, value in (own | self._options).items()]
         file = Path(self._folder, "redis.conf")
-        file.write_text("\n".join(lines) + "\n")
-        command = ["redis-server", str(file)]
+        if self._certificates is not None:
+            lines += [f"tls-port {self.tls_port}", *self._certificates.of_redis()]
+        file.write_text("\n".join([*lines, *self._more()]) + "\n")
+        command = ["redis-server", str(file), *self._mode]
         if shutil.which("setpriv") is not None:
             command = ["setpriv", "--pdeathsig", "KILL", *command]
         process = self._process = subprocess.Popen(
@@ -222,7 +244,7 @@ class RedisServer:
         with process.stdout:
             for line in process.stdout:
                 self._log.append(line)
-                if "ready to accept connections" in line.lower():
+                if self._ready in line.lower():
                     ready.set()
         process.wait()
         ready.set()
@@ -243,6 +265,38 @@ class RedisServer:
                 self._reading.join(LIMIT_S)
             with contextlib.suppress(FileNotFoundError):
                 Path(self.path).unlink()
+
+
+class SentinelServer(RedisServer):
+    """A Sentinel that monitors `primary` as ``main``, and thinks it dead after 0.3 s of silence.
+
+    Args:
+        quorum: how many have to think so.
+    """
+
+    _ready = "+monitor master"
+    _mode = ("--sentinel",)
+
+    def __init__(self, primary: RedisServer, quorum: int = 2, auth: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._auth = auth
+        self._primary = primary
+        self._quorum = quorum
+        #: Until it thinks the primary dead.
+        self.down_after_ms = 300
+
+    def _defaults(self) -> dict[str, str]:
+        return {}
+
+    def _more(self) -> list[str]:
+        tls = self._certificates is not None
+        lines = [
+            f"sentinel monitor main 127.0.0.1 {self._primary.tls_port if tls else self._primary.port} {self._quorum}",
+            f"sentinel down-after-milliseconds main {self.down_after_ms}",
+            "sentinel failover-timeout main 3000",
+        ]
+        lines += ["tls-replication yes"] if tls else []
+        return lines + ([f"sentinel auth-pass main {self._auth}"] if self._auth is not None else [])
 
 
 def _free_port() -> int:

@@ -142,6 +142,18 @@ async def test_bytes_go_both_ways(place: Place, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @async_test
+async def test_a_socket_listens_though_nobody_holds_its_port(place: Place, kind: str) -> None:
+    endpoint = await place.listen(kind)
+    kept = [id(port) for port in Port._listening]
+    place.ports.clear()
+    gc.collect()
+    await place.connect(endpoint)
+    (port,) = (port for port in Port._listening if id(port) in kept)
+    place.ports.append(port)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@async_test
 async def test_addresses_are_twisteds(place: Place, kind: str, tmp_path: Path) -> None:
     client, server = await place.pair(kind)
     host = place.ports[0].getHost()

@@ -3,7 +3,8 @@
 One connection sends; each pull that waits has a connection to itself (`ifserver.layers.redis_readers`).
 
 Keys are prefix + epoch + ``:`` + channel. The epoch is the server's ``run_id``, new at every start: a Redis that loads
-a snapshot gives back messages that had been popped, under keys that nobody reads any more.
+a snapshot gives back messages that had been popped, under keys that nobody reads any more. Where Sentinels say which
+Redis it is (`ifserver.layers.sentinel`), their ``config-epoch`` belongs to it: a replica has such messages too.
 """
 
 from __future__ import annotations
@@ -12,92 +13,34 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, FirstError, fail, gatherResults, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import MAX_BATCH_BYTES, Limits, Node, Pulled, Pushed, check
+from ifserver.layers.base import MAX_BATCH_BYTES, Limits, Node, Pulled, Pushed, Queue, check
 from ifserver.layers.link import Link, Troubles
-from ifserver.layers.redis_connection import Connection, ErrorReply, Server, pack
-from ifserver.layers.redis_readers import PAUSES, Readers
+from ifserver.layers.redis_connection import Connection, ErrorReply, Named, Server, pack
+from ifserver.layers.redis_keys import Key, Keys, is_plain
+from ifserver.layers.redis_readers import PAUSES, SENTINEL_PAUSES, Readers
+from ifserver.layers.sentinel import Sentinels, named_by
 
 __all__ = ["RedisNode"]
 
 #: How often the sending connection asks whether it still speaks with the same Redis (design: clusters, Epoch).
 _EPOCH_S: Final = 5.0
-#: More than this in one ``RPUSH`` would let others wait for milliseconds; and it is no longer all or nothing if split.
-_PLAIN_MESSAGES: Final = 1000
-_PLAIN_BYTES: Final = 4 * 1024 * 1024
-#: Channels of which length and expiry are remembered. One that is forgotten costs its next push a script.
-_MAX_KEYS: Final = 10_000
-
-#: Appends what fits, in one step. An error of ``PEXPIRE`` comes third, since the messages are there by then. ``unpack``
-#: cannot pass more than some 8,000 values. Sent as a whole each time: Redis knows it by its hash, and ``EVALSHA`` of a
-#: script that was flushed would be repeated behind later pushes.
-_PUSH_SCRIPT: Final = b"""\
-local length = redis.call('LLEN', KEYS[1])
-local taken = math.max(0, math.min(#ARGV - 2, ARGV[1] - length))
-for i = 3, taken + 2, 1000 do
-length = redis.call('RPUSH', KEYS[1], unpack(ARGV, i, math.min(i + 999, taken + 2)))
-end
-if taken > 0 then
-local expires = redis.pcall('PEXPIRE', KEYS[1], ARGV[2])
-if type(expires) == 'table' then return {taken, length, expires.err} end
-end
-return {taken, length}"""
-
 #: Errors after which it is worth asking at once whether this is still a primary that serves.
 _NOT_NOW: Final = ("READONLY", "LOADING", "MASTERDOWN")
 
 _log = logging.getLogger(__name__)
 
 
-class _Key:
-    """What is known of the list of one channel."""
-
-    __slots__ = ("capacity", "expiry_ms", "flying", "key", "length", "pexpire", "plain", "renew_at", "renew_s")
-
-    def __init__(self, key: bytes, limits: Limits) -> None:
-        self.key = key
-        self.capacity = limits.capacity
-        #: Up to this length the list is appended to without a look at its capacity.
-        self.plain = limits.capacity * 3 // 4
-        #: The length last told. Not known is as good as full: others may have filled it.
-        self.length = limits.capacity
-        #: Messages in pushes that are under way.
-        self.flying = 0
-        self.expiry_ms = max(1, int(limits.expiry_s * 1000))
-        self.renew_s = limits.expiry_s / 3
-        #: When a third of the time to live that was last set here has passed.
-        self.renew_at = 0.0
-        self.pexpire = pack((b"PEXPIRE", key, self.expiry_ms))
-
-
-class _Keys(dict[str, _Key]):
-    """What is known of the lists of the current epoch, by their channels' names; a name that is not there is checked.
-
-    Indexing is the whole way of a push to its key, without a call unless the channel is new.
-    """
-
-    def __init__(self, limits: Callable[[str], Limits]) -> None:
-        super().__init__()
-        self._limits = limits
-        #: What the keys begin with.
-        self.prefix = b""
-
-    def __missing__(self, channel: str) -> _Key:
-        check(channel)
-        while len(self) >= _MAX_KEYS:
-            del self[next(iter(self))]
-        key = self[channel] = _Key(self.prefix + channel.encode(), self._limits(channel))
-        return key
-
-
 class RedisNode(Node):
     """One Redis primary, reached through endpoints that `endpoint` makes, one for each connection.
 
     Args:
+        sentinels: who made `endpoint`, if Sentinels know where the primary is. They start and stop with the node.
         prefix: of every key, so that a Redis can be shared with other things.
         username: of an ACL user; None for Redis' default user.
         password: None if Redis asks for none. Never in a log or an error.
@@ -112,6 +55,7 @@ class RedisNode(Node):
         clock: Clock,
         endpoint: Callable[[], IStreamClientEndpoint],
         *,
+        sentinels: Sentinels | None = None,
         prefix: str = "ifserver:",
         username: str | None = None,
         password: str | None = None,
@@ -122,36 +66,44 @@ class RedisNode(Node):
         self._clock = clock
         self._lead_s = 0.0
         self._troubles = Troubles(name)
-        self._link = Link(
-            endpoint(),
-            lambda: Connection(self._server, clock, self._looked, self._closed),
-            clock,
-            PAUSES,
-            self._troubles.add,
-        )
+        self._endpoint = endpoint()
+        self._sentinels = sentinels
+        pauses = PAUSES if sentinels is None else SENTINEL_PAUSES
+        self._link = Link(self._endpoint, self._build, clock, pauses, self._troubles.add)
+        #: The newest connection, and the one that can be used.
+        self._latest: Connection | None = None
         self._sending: Connection | None = None
         self._epoch: str | None = None
         self._epoch_timer: Timer | None = None
-        self._keys = _Keys(self.limits)
-        self._readers = Readers(self._server, clock, endpoint, self._troubles, self._look)
+        self._keys = Keys(self.limits)
+        self._readers = Readers(self._server, clock, endpoint, self._troubles, self._look, pauses)
         self._stopped = False
+        #: Since when there is no connection, or the last one that there was gave no answer.
+        self._gone_at = clock.seconds()
         self._pushed = self._withdrawn = self._scripts = self._lost = 0
 
     @property
     def connected(self) -> bool:
         return self._sending is not None
 
+    def unreachable_s(self) -> float:
+        since = self._gone_at if self._sending is None else self._sending.silent_since
+        return 0.0 if since is None else self._clock.seconds() - since
+
     @property
     def epoch(self) -> str | None:
         return self._epoch
 
     def start(self) -> None:
+        if self._sentinels is not None:
+            self._sentinels.start(self._moved)
         self._link.start()
 
     def stop(self) -> Deferred[None]:
         self._stopped = True
         self._disconnect()
-        return gatherResults([self._link.stop(), self._readers.stop()]).addCallback(lambda _: None)
+        parts = (self._link, self._readers, self._sentinels)
+        return gatherResults([part.stop() for part in parts if part is not None]).addCallback(lambda _: None)
 
     def ready(self) -> Deferred[None]:
         return Deferred() if self._stopped else self._link.ready()
@@ -164,15 +116,14 @@ class RedisNode(Node):
         key = self._keys[channel]
         count = len(payloads)
         result: Deferred[Pushed] = Deferred()
-        if key.length + key.flying + count <= key.plain and (count == 1 or _is_plain(payloads)):
+        if key.length + key.flying + count <= key.plain and (count == 1 or is_plain(payloads)):
             command, answered = pack((b"RPUSH", key.key, *payloads)), self._appended
         else:
             # No more than can fit: the list has at least no messages.
             payloads = payloads[: key.capacity]
             if sum(map(len, payloads)) > MAX_BATCH_BYTES:
                 return fail(NodeRefused(f"node {self.name}: a batch of more than {MAX_BATCH_BYTES} bytes"))
-            script = (b"EVAL", _PUSH_SCRIPT, 1, key.key, key.capacity, key.expiry_ms)
-            command, answered = pack((*script, *payloads)), self._script_ran
+            command, answered = key.push_what_fits(payloads), self._script_ran
             self._scripts += 1
         key.flying += count
         connection.ask(command, answered, result, (key, count), PushInDoubt)
@@ -200,13 +151,35 @@ class RedisNode(Node):
         return self._ask_about(channel, payload, withdrawing=False)
 
     def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+        connection = self._sending
         command = (b"SET", self._alive(process), value, b"PX", max(1, round(life_s * 1000)))
-        return self._simple(command, PushInDoubt).addCallback(lambda _: None)
+        beating = self._simple(command, PushInDoubt).addCallback(lambda _: None)
+        if connection is not None:
+            # For `roll`, which nobody's life depends on: where this is refused, the beat is a beat all the same.
+            now = self.clock()
+            connection.ask(pack((b"ZADD", self._alive(""), now + life_s, process)), self._enrolled, None)
+            connection.ask(pack((b"ZREMRANGEBYSCORE", self._alive(""), b"-inf", now)), self._enrolled, None)
+        return beating
 
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
         if not processes:
             return succeed([])
         return self._simple((b"MGET", *map(self._alive, processes)), NodeUnreachable)
+
+    def roll(self) -> Deferred[dict[str, bytes]]:
+        asking = self._simple((b"ZRANGEBYSCORE", self._alive(""), self.clock(), b"+inf"), NodeUnreachable)
+        return asking.addCallback(self._call_the_roll)
+
+    def look(self, channel: str) -> Deferred[Queue]:
+        connection = self._sending
+        if connection is None:
+            check(channel)
+            return fail(self._server.unreachable())
+        key = self._keys[channel].key
+        length = self._simple((b"LLEN", key), NodeUnreachable)
+        oldest = self._simple((b"LINDEX", key, 0), NodeUnreachable)
+        both = gatherResults([length, oldest], consumeErrors=True).addErrback(_first_error)
+        return both.addCallback(lambda found: Queue(*found))
 
     def clock(self) -> float:
         return self._clock.seconds() + self._lead_s
@@ -239,6 +212,14 @@ class RedisNode(Node):
         # Without the epoch, which says what was lost of messages: whoever is alive says so again soon enough.
         return f"{self._server.prefix}alive:{process}".encode()
 
+    def _call_the_roll(self, names: list[bytes]) -> Deferred[dict[str, bytes]]:
+        processes = [name.decode("ascii", "replace") for name in names]
+
+        def known(values: list[bytes | None]) -> dict[str, bytes]:
+            return {name: value for name, value in zip(processes, values, strict=True) if value is not None}
+
+        return self.beats(processes).addCallback(known)
+
     def _simple(self, command: tuple[Any, ...], when_lost: type[NodeError]) -> Deferred[Any]:
         connection = self._sending
         if connection is None:
@@ -255,7 +236,7 @@ class RedisNode(Node):
         else:
             result.callback(reply)
 
-    def _appended(self, reply: Any, result: Deferred[Pushed], about: tuple[_Key, int]) -> None:
+    def _appended(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int]) -> None:
         key, count = about
         key.flying -= count
         if type(reply) is not int:
@@ -270,7 +251,7 @@ class RedisNode(Node):
                 self._sending.ask(key.pexpire, self._expires, None)
         result.callback(Pushed(count, reply))
 
-    def _script_ran(self, reply: Any, result: Deferred[Pushed], about: tuple[_Key, int]) -> None:
+    def _script_ran(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int]) -> None:
         key, count = about
         key.flying -= count
         if type(reply) is not list:
@@ -288,6 +269,10 @@ class RedisNode(Node):
         if isinstance(reply, ErrorReply):
             self._troubles.add(self._server.clean(f"it refuses PEXPIRE: {reply}"))
 
+    def _enrolled(self, reply: Any, result: None, about: None) -> None:
+        if isinstance(reply, ErrorReply):
+            self._troubles.add(self._server.clean(f"it refuses to keep a roll of who is alive: {reply}"))
+
     def _told(self, reply: Any, result: Deferred[bool], withdrawing: bool) -> None:
         if isinstance(reply, ErrorReply):
             self._refuse(reply, result)
@@ -302,7 +287,17 @@ class RedisNode(Node):
             self._look()
         result.errback(self._server.refused(reply))
 
-    # What the connections call.
+    # What the connections and the Sentinels call.
+
+    def _build(self) -> Connection:
+        named = named_by(self._endpoint)
+        self._latest = Connection(self._server, self._clock, self._looked, self._closed, named)
+        return self._latest
+
+    def _moved(self, named: Named) -> None:
+        if self._latest is not None:
+            self._latest.leave_unless(named)
+        self._readers.leave_unless(named)
 
     def _look(self) -> None:
         if self._sending is not None:
@@ -336,6 +331,9 @@ class RedisNode(Node):
         self._disconnect()
 
     def _disconnect(self) -> None:
+        if self._sending is not None:
+            silent_since = self._sending.silent_since
+            self._gone_at = self._clock.seconds() if silent_since is None else silent_since
         self._sending = None
         self._link.unsettle()
         # Others push meanwhile, and what was flying may have landed.
@@ -345,6 +343,7 @@ class RedisNode(Node):
         self._readers.give_back()
 
 
-def _is_plain(payloads: Sequence[bytes]) -> bool:
-    """Whether a batch may go in one ``RPUSH``. (None at all may not: Redis calls that a syntax error.)"""
-    return 0 < len(payloads) <= _PLAIN_MESSAGES and sum(map(len, payloads)) <= _PLAIN_BYTES
+def _first_error(failure: Failure) -> Failure:
+    """Of questions that were asked together, why the first one failed."""
+    assert isinstance(failure.value, FirstError)
+    return failure.value.subFailure

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 
-__all__ = ["ANSWER_S", "Connection", "ErrorReply", "Server", "pack"]
+__all__ = ["ANSWER_S", "Connection", "ErrorReply", "Named", "Server", "pack"]
 
 #: How long Redis may take to answer, beyond what it was asked to wait. A pause for a fork or a big script is shorter.
 ANSWER_S: Final = 5.0
@@ -68,6 +68,15 @@ class Server:
         return NodeRefused(self.clean(f"node {self.node}: {reply}"))
 
 
+class Named(NamedTuple):
+    """What Sentinel says of a node."""
+
+    #: Host and port of its primary.
+    address: tuple[str, int]
+    #: Counts the failovers: one that went there and back leaves the primary's ``run_id`` as it was.
+    config_epoch: int
+
+
 class _Waiting(NamedTuple):
     """A command whose answer is awaited."""
 
@@ -85,6 +94,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
 
     `looked` is called when Redis has said who it is, with that and with its clock's lead over ours in seconds: once,
     and again each time `look` is called. `closed` is called once, as soon as the connection can no longer be used.
+    `named` is what Sentinel said before it was made.
     """
 
     #: What txredisapi asks of its factory, beside the two methods below.
@@ -97,6 +107,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         clock: Clock,
         looked: Callable[[Connection, float], None],
         closed: Callable[[Connection, str], None],
+        named: Named | None = None,
     ) -> None:
         super().__init__(
             charset=None,
@@ -119,7 +130,8 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         #: What was sent and is not yet answered, oldest first.
         self.waiting: deque[_Waiting] = deque()
         self._run_id = ""
-        #: The server's ``run_id``; None until it has told it, and the time.
+        self.named = named
+        #: The server's ``run_id``, and Sentinel's ``config-epoch``; None until it has told the first, and the time.
         self.epoch: str | None = None
 
     # What txredisapi and Twisted call.
@@ -163,6 +175,11 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
 
     # What a node calls.
 
+    @property
+    def silent_since(self) -> float | None:
+        """When that was asked which is still not answered; None: all was. Without meaning where a read is blocked."""
+        return self.waiting[0].due - ANSWER_S if self.waiting else None
+
     def ask(
         self,
         command: bytes,
@@ -184,6 +201,11 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         if not self._closed:
             self.ask(_INFO, self._described, None)
             self.ask(_TIME, self._told_the_time, None, self._clock.seconds())
+
+    def leave_unless(self, named: Named) -> None:
+        """Close the connection at once, unless it was made to whom Sentinel names now."""
+        if self.named != named and not self._closed:
+            self.give_up("Sentinel names another primary")
 
     def give_up(self, why: str) -> None:
         """Close the connection at once."""
@@ -212,7 +234,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         if type(reply) is not list:
             self.give_up(self._server.clean(f"it refuses TIME: {reply}"))
             return
-        self.epoch = self._run_id
+        self.epoch = self._run_id if self.named is None else f"{self._run_id}.{self.named.config_epoch}"
         seconds, microseconds = map(int, reply)
         between = (asked + self._clock.seconds()) / 2
         self._when_looked(self, seconds + microseconds / 1e6 - between)

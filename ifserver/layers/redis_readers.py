@@ -15,12 +15,15 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from ifserver.clock import Clock, Timer
 from ifserver.layers.base import Pulled, Pulling
 from ifserver.layers.link import Link, Pauses, Troubles
-from ifserver.layers.redis_connection import ANSWER_S, Connection, ErrorReply, Server, pack
+from ifserver.layers.redis_connection import ANSWER_S, Connection, ErrorReply, Named, Server, pack
+from ifserver.layers.sentinel import named_by
 
-__all__ = ["PAUSES", "Readers"]
+__all__ = ["PAUSES", "SENTINEL_PAUSES", "Readers"]
 
-#: A restarting Redis is asked soon and a dead one seldom; a process on either side notices within seconds.
-PAUSES: Final = Pauses(first_s=0.1, longest_s=3.0)
+#: A restarting Redis is asked soon and a dead one seldom; it is in use again within 3 s, with its login.
+PAUSES: Final = Pauses(first_s=0.1, longest_s=2.0)
+#: Where Sentinel may take a second to say that another Redis was promoted, and it is to be in use within 3 s as well.
+SENTINEL_PAUSES: Final = Pauses(first_s=0.1, longest_s=1.0)
 #: Idle connections that are kept. A worker waits with one or two pulls at a time.
 _IDLE_READERS: Final = 4
 #: Redis takes a timeout of 0 for "forever".
@@ -41,12 +44,14 @@ class Readers:
         endpoint: Callable[[], IStreamClientEndpoint],
         troubles: Troubles,
         look: Callable[[], None],
+        pauses: Pauses = PAUSES,
     ) -> None:
         self.server = server
         self.clock = clock
         self._endpoint = endpoint
         self._troubles = troubles
         self._look = look
+        self.pauses = pauses
         #: The node's epoch. A connection of another one is not used.
         self.epoch: str | None = None
         #: Messages that were taken.
@@ -73,6 +78,14 @@ class Readers:
         """Let the pulls fail that still wait for a connection."""
         for reader in list(self._busy):
             reader.give_back()
+
+    def leave_unless(self, named: Named) -> None:
+        """Close the connections that were not made to whom Sentinel names now, and let their pulls fail.
+
+        What a read pops there meanwhile is lost with all else that is queued there.
+        """
+        for reader in list(self._all):
+            reader.leave_unless(named)
 
     def stop(self) -> Deferred[None]:
         """Close all connections; fires when their sockets are closed."""
@@ -122,7 +135,10 @@ class _Reader:
         self._readers = readers
         self._server = readers.server
         self._clock = readers.clock
-        self._link = Link(endpoint, self._build, self._clock, PAUSES, readers.failed)
+        self._endpoint = endpoint
+        self._link = Link(endpoint, self._build, self._clock, readers.pauses, readers.failed)
+        #: The newest connection, and the one that can be used.
+        self._latest: Connection | None = None
         self._connection: Connection | None = None
         #: The pull that waits for the connection, and until when it does.
         self._ask: _Ask | None = None
@@ -153,8 +169,14 @@ class _Reader:
             self._readers.release(self)
             ask.result.errback(self._server.unreachable())
 
+    def leave_unless(self, named: Named) -> None:
+        """See `Readers.leave_unless`."""
+        if self._latest is not None:
+            self._latest.leave_unless(named)
+
     def _build(self) -> Connection:
-        return Connection(self._server, self._clock, self._opened, self._closed)
+        self._latest = Connection(self._server, self._clock, self._opened, self._closed, named_by(self._endpoint))
+        return self._latest
 
     def _take_ask(self) -> _Ask | None:
         if self._timer is not None and self._timer.active():

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from ifserver.errors import ChannelNameError, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Limits, Node, Pulled, Pushed
+from ifserver.layers.base import Limits, Node, Pulled, Pushed, Queue
 from tests.layers.harnesses import Harness
 from tests.layers.helpers import INBOX, OTHER_INBOX, async_test, error_of, eventually, turn, within
 
@@ -314,6 +314,8 @@ class NodeSuite:
                 node.withdraw(name, b"x")
             with pytest.raises(ChannelNameError):
                 node.holds(name, b"x")
+            with pytest.raises(ChannelNameError):
+                node.look(name)
             await within(node.stop())
 
     # Withdrawal.
@@ -365,6 +367,34 @@ class NodeSuite:
         assert await other.beats(["1111111111"]) == [b"new"]
 
     @async_test
+    async def test_the_roll_names_all_who_are_alive(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        before = await other.roll()
+        await node.beat("1111111111", b"one", LONG_S)
+        await node.beat("2222222222", bytes(range(256)), LONG_S)
+        await node.beat("3333333333", b"short", SHORT_S)
+        await node.beat("1111111111", b"new", LONG_S)
+        while "3333333333" in (roll := await other.roll()):
+            await turn(0.01)
+        assert {name: value for name, value in roll.items() if name not in before} == {
+            "1111111111": b"new",
+            "2222222222": bytes(range(256)),
+        }
+
+    # Sight.
+
+    @async_test
+    async def test_a_look_takes_nothing(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        assert await other.look("r") == Queue(0, None)
+        await node.push("r", [b"", b"second", b"third"])
+        await node.push(INBOX, [bytes(range(256))])
+        assert await other.look("r") == await other.look("r") == Queue(3, b"")
+        assert await other.look(INBOX) == Queue(1, bytes(range(256)))
+        assert await drain(node, "r", 1) == [b"", b"second", b"third"]
+        assert await other.look("r") == Queue(0, None)
+
+    @async_test
     async def test_it_tells_the_time_and_counts(self, harness: Harness) -> None:
         node = await harness.node()
         assert abs(node.clock() - time.time()) < 2.0
@@ -398,7 +428,8 @@ class NodeSuite:
         assert not node.connected
         for deferred in (node.push("r", [b"x"]), node.pull(("r",), 1, 1.0), node.withdraw("r", b"x")):
             assert isinstance(await error_of(deferred), NodeUnreachable)
-        assert isinstance(await error_of(node.holds("r", b"x")), NodeUnreachable)
+        for question in (node.holds("r", b"x"), node.look("r"), node.roll()):
+            assert isinstance(await error_of(question), NodeUnreachable)
         assert not node.ready().called
         node.end_pulls()
         await within(node.stop())
@@ -480,6 +511,8 @@ class RemoteSuite:
             (node.push("s", numbered(2000)), PushInDoubt),
             (node.withdraw("r", b"x"), PushInDoubt),
             (node.holds("r", b"x"), NodeUnreachable),
+            (node.look("r"), NodeUnreachable),
+            (node.roll(), NodeUnreachable),
             (pulling, NodeUnreachable),
         ]
         await turn(SHORT_S)

@@ -16,11 +16,21 @@ from ifserver.layers.base import Node
 from ifserver.layers.broker import LocalBroker
 from ifserver.layers.local import LocalNode
 from ifserver.layers.memory import MemoryNode
-from ifserver.layers.redis import RedisNode
+from ifserver.layers.redis_places import redis_node
+from ifserver.nodes import parse_cluster
+from tests.certificates import Certificates
 from tests.layers.helpers import LOOP, ROOMY, turn, within
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, SentinelServer
 
-__all__ = ["HARNESSES", "Harness", "LocalHarness", "MemoryHarness", "RedisHarness"]
+__all__ = [
+    "HARNESSES",
+    "Harness",
+    "LocalHarness",
+    "MemoryHarness",
+    "RedisHarness",
+    "SentinelHarness",
+    "TlsHarness",
+]
 
 _numbers = itertools.count()
 
@@ -167,11 +177,11 @@ class RedisHarness(Harness):
     async def open(self) -> None:
         self.server = RedisServer()
         self.server.start()
-        self.address = self.server.path
+        self.address = f"redis+unix://{self.server.path}"
 
     def make(self) -> Node:
-        loop, path = LOOP, self.address
-        return RedisNode("east-1", self.requests, self.inboxes, reactor, lambda: StreamClientEndpoint(loop, path=path))
+        [node] = parse_cluster(f"east-1={self.address}").nodes
+        return redis_node(node, self.requests, self.inboxes, "ifserver:", reactor, LOOP)
 
     def snapshot(self) -> None:
         self.server.command("SAVE")
@@ -194,9 +204,41 @@ class RedisHarness(Harness):
         self.server.remove()
 
 
+class TlsHarness(RedisHarness):
+    """A Redis that is spoken to over TLS, and asks for a certificate and a password."""
+
+    async def open(self) -> None:
+        files = self._certificates = Certificates()
+        self.server = RedisServer(password="geheim", certificates=files)
+        self.server.start()
+        options = f"ca={files.path('ca.pem')}&cert={files.path('client.pem')}&key={files.path('client.key')}"
+        self.address = f"rediss://:geheim@localhost:{self.server.tls_port}?{options}"
+
+    async def close(self) -> None:
+        await super().close()
+        self._certificates.remove()
+
+
+class SentinelHarness(RedisHarness):
+    """A Redis that a Sentinel knows. It has no replica, so nothing takes its place."""
+
+    async def open(self) -> None:
+        self.server = RedisServer()
+        self.server.start()
+        self._sentinel = SentinelServer(self.server, quorum=1)
+        self._sentinel.start()
+        self.address = f"redis+sentinel://127.0.0.1:{self._sentinel.port}/main"
+
+    async def close(self) -> None:
+        await super().close()
+        self._sentinel.remove()
+
+
 #: A kind of node is added by one line here.
 HARNESSES: Final[dict[str, type[Harness]]] = {
     "memory": MemoryHarness,
     "local": LocalHarness,
     "redis": RedisHarness,
+    "rediss": TlsHarness,
+    "sentinel": SentinelHarness,
 }

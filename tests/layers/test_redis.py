@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 from ifserver.endpoints import StreamClientEndpoint
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers import redis as redis_module
+from ifserver.layers import redis_keys
 from ifserver.layers.base import Limits, Pulled, Pushed
 from ifserver.layers.redis import RedisNode
 from tests.layers.helpers import LOOP, ROOMY, async_test, error_of, eventually, turn, within
@@ -366,7 +367,7 @@ async def test_what_was_known_of_a_channel_is_forgotten_with_the_connection(plac
 
 @async_test
 async def test_channels_are_forgotten_and_learned_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_module, "_MAX_KEYS", 3)
+    monkeypatch.setattr(redis_keys, "_MAX_KEYS", 3)
     server = place.server()
     node = await place.node(server)
     for round in range(1, 3):
@@ -618,3 +619,40 @@ async def test_a_batch_that_redis_would_not_read_is_refused(place: Place, monkey
 def test_the_helper_raises_what_redis_answers() -> None:
     with RedisServer() as server, pytest.raises(hiredis.ReplyError, match="unknown command"):
         server.command("NOSUCH")
+
+
+# Sight.
+
+
+@async_test
+async def test_a_beat_counts_where_no_roll_may_be_kept(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    server = place.server()
+    server.command("ACL", "SETUSER", "app", "on", ">geheim", "~ifserver:*", "-@all", *RIGHTS, "+set", "+mget")
+    node = await place.node(server, username="app", password="geheim")
+    for _ in range(3):
+        await node.beat("1111111111", b"x", LONG_S)
+    assert await node.beats(["1111111111"]) == [b"x"]
+    for question in (node.roll(), node.look("r")):
+        assert isinstance(await error_of(question), NodeRefused)
+    assert caplog.text.count("refuses to keep a roll") == 2  # ZADD and ZREMRANGEBYSCORE, once each
+
+
+@async_test
+async def test_the_roll_forgets_those_who_are_gone(place: Place) -> None:
+    server = place.server()
+    node = await place.node(server)
+    for i in range(20):
+        await node.beat(f"{i:010}", b"x", 0.001)
+    await turn(0.01)
+    await node.beat("1111111111", b"x", LONG_S)
+    await eventually(lambda: server.command("ZCARD", "ifserver:alive:") == 1, "only one is left")
+    assert await node.roll() == {"1111111111": b"x"}
+
+
+@async_test
+async def test_one_whose_beat_is_over_is_not_on_the_roll(place: Place) -> None:
+    server = place.server()
+    node = await place.node(server)
+    await node.beat("1111111111", b"x", LONG_S)
+    server.command("DEL", "ifserver:alive:1111111111")
+    assert await node.roll() == {}
