@@ -37,6 +37,7 @@ __all__ = [
     "new_process_name",
     "node_of",
     "process_of",
+    "readdressed",
 ]
 
 #: The request channel of HTTP requests.
@@ -123,6 +124,11 @@ def node_of(name: str) -> str:
 def process_of(name: str) -> str:
     """The process that listens to an inbox or reply channel."""
     return name.split(".", 2)[1]
+
+
+def readdressed(reply_channel: str, inbox: str) -> str:
+    """The reply channel of the same stream, whose process receives at `inbox` now."""
+    return inbox + reply_channel[len(inbox_of(reply_channel)) :]
 
 
 def identity(reply_channel: str) -> str:

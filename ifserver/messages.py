@@ -28,7 +28,9 @@ import msgspec
 from ifserver.errors import UndecodableError
 
 __all__ = [
+    "DIED",
     "FORMAT",
+    "GIVEN_BACK",
     "Claim",
     "Disconnect",
     "Headers",
@@ -58,6 +60,11 @@ __all__ = [
 _T = TypeVar("_T")
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+#: Reasons of a `Release` by which a worker gives a stream back in good order: it drains, or has to stop.
+GIVEN_BACK: Final = ("drained", "stopped")
+#: The reason of those who say that the worker is dead.
+DIED: Final = "died"
 
 #: The first byte of every payload.
 FORMAT: Final = 1
@@ -107,6 +114,11 @@ class WebSocketConnect(Message, tag=2, frozen=True, array_like=True, gc=False):
     client: tuple[str, int] | None
     server: tuple[str, int | None] | None
     subprotocols: list[str]
+    #: Whether the WebSocket outlives its worker (design: Resumption).
+    resumable: bool = False
+    #: Of an open WebSocket whose worker is gone: how many of its messages that worker had which may have been consumed
+    #: or not; they are not sent again. None: the WebSocket is new.
+    unconfirmed: int | None = None
 
 
 # To an interface server's inbox.
@@ -155,6 +167,8 @@ class WebSocketAccept(Message, tag=13, frozen=True, array_like=True, gc=False):
     channel: str
     subprotocol: str | None
     headers: Headers
+    #: Whether the application declares the WebSocket resumable.
+    resumable: bool = False
 
 
 class WebSocketSend(Message, tag=14, frozen=True, array_like=True, gc=False):
@@ -243,13 +257,18 @@ class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
 
 
 class Release(Message, tag=32, frozen=True, array_like=True, gc=False):
-    """The stream has ended here, or was never known: let go of it. Never answered. `reason` is for the logs."""
+    """The stream has ended here, or was never known: let go of it. Never answered.
+
+    `reason` is for the logs, but for those of `GIVEN_BACK`: the worker gives the stream back in good order, behind the
+    `sent` messages that it has sent, with the total of units that it has consumed.
+    """
 
     stream: str
     attempt: int
     worker: str
     reason: str
     consumed: int = 0
+    sent: int = 0
 
 
 ToWorkers: TypeAlias = HttpRequest | WebSocketConnect

@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 import ifserver
-from ifserver.metrics import COUNTERS, Counters
+from ifserver.metrics import (
+    BOUNDS_S,
+    CELLS,
+    COUNTERS,
+    GAUGES,
+    LAG_BOUNDS_S,
+    LOOP_LAG,
+    Counters,
+    Histogram,
+    balance,
+    total,
+)
 
 
 def test_a_counter_begins_at_nothing_and_adds_up() -> None:
@@ -53,6 +64,63 @@ def test_two_counters_share_nothing() -> None:
     assert other.value("claims") == 0
 
 
+def test_counts_are_written_where_somebody_else_can_read_them() -> None:
+    cells = memoryview(bytearray(8 * len(CELLS))).cast("q")
+    counters = Counters(cells)
+    counters.add("retries", 3)
+    counters.add("requests_refused", label="503")
+    counters.late(0.003)
+    counters.set("streams_held", 7)
+    seen = Counters(cells)
+    assert seen.statistics() == {"retries": 3, f"{LOOP_LAG}{{0.005}}": 1, f"{LOOP_LAG}{{sum_us}}": 3000}
+    assert seen.gauges() == {"messages_flying": 0, "streams_held": 7, "streams_unanswered": 0, "slots_free": 0}
+
+
+def test_what_is_held_at_present_is_no_count() -> None:
+    counters = Counters()
+    counters.set("slots_free", 5)
+    counters.set("slots_free", 4)
+    assert counters.gauges()["slots_free"] == 4
+    assert counters.statistics() == {}
+    with pytest.raises(KeyError):
+        counters.set("retries", 1)
+    assert not set(GAUGES) & set(COUNTERS)
+
+
+def test_lags_fall_into_buckets() -> None:
+    counters = Counters()
+    for seconds in (0.0, LAG_BOUNDS_S[0], 0.0006, 1e9, -5.0):
+        counters.late(seconds)
+    found = counters.statistics()
+    assert found[f"{LOOP_LAG}{{{LAG_BOUNDS_S[0]}}}"] == 3
+    assert found[f"{LOOP_LAG}{{{LAG_BOUNDS_S[1]}}}"] == found[f"{LOOP_LAG}{{inf}}"] == 1
+    assert found[f"{LOOP_LAG}{{sum_us}}"] == 500 + 600 + 10**15
+
+
+def test_a_histogram_counts_and_sums_up() -> None:
+    histogram = Histogram(BOUNDS_S)
+    for seconds in (0.0, 0.001, 0.0011, 120.0, 121.0):
+        histogram.observe(seconds)
+    assert len(histogram.counts) == len(BOUNDS_S) + 1
+    assert (histogram.counts[0], histogram.counts[1], histogram.counts[-2], histogram.counts[-1]) == (2, 1, 1, 1)
+    assert histogram.sum_s == pytest.approx(241.0021)
+
+
+@pytest.mark.parametrize("bounds", [BOUNDS_S, LAG_BOUNDS_S])
+def test_bounds_ascend(bounds: tuple[float, ...]) -> None:
+    assert list(bounds) == sorted(set(bounds))
+
+
+def test_the_books_balance() -> None:
+    server, worker = Counters(), Counters()
+    server.add("messages_sent", 5)
+    worker.add("messages_delivered", 3)
+    worker.add("messages_dropped", label="gone")
+    summed = total([server.statistics(), worker.statistics()])
+    assert balance(summed) == 1
+    assert balance(total([summed, {"messages_dropped{withdrawn}": 1}])) == 0
+
+
 @functools.cache
 def calls() -> list[tuple[str, str, bool]]:
     """Every ``counters.add("name", ...)`` in ifserver: where it is, the name, and whether it has a label."""
@@ -78,3 +146,13 @@ def test_whatever_is_counted_is_in_the_block_with_its_label() -> None:
 def test_every_counter_has_a_help_and_is_counted_somewhere(name: str) -> None:
     assert COUNTERS[name][0].endswith(".")
     assert name in {counted for _, counted, _ in calls()}
+
+
+def test_what_a_process_had_pushed_when_it_ended_is_in_doubt() -> None:
+    counters = Counters()
+    counters.add("messages_sent", 5)
+    counters.add("messages_in_doubt")
+    counters.shift("messages_flying", 4)
+    counters.shift("messages_flying", -1)
+    assert counters.statistics() == {"messages_in_doubt": 1, "messages_sent": 5}
+    assert counters.legacy() == {"messages_in_doubt": 4, "messages_sent": 5}

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from ifserver import channels
 from ifserver.settings import LayerSettings
 
-__all__ = ["MAX_BATCH_BYTES", "MAX_PAYLOAD_BYTES", "Limits", "Node", "Pulled", "Pulling", "Pushed", "check"]
+__all__ = ["MAX_BATCH_BYTES", "MAX_PAYLOAD_BYTES", "Limits", "Node", "Pulled", "Pulling", "Pushed", "Queue", "check"]
 
 #: The largest payload a node must carry: a WebSocket message of the largest size anybody configures, and its envelope.
 MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
@@ -39,6 +39,13 @@ class Pulled(NamedTuple):
 
     channel: str
     payloads: list[bytes]
+
+
+class Queue(NamedTuple):
+    """What waits on a channel: how many messages, and the oldest of them."""
+
+    length: int
+    oldest: bytes | None
 
 
 class Pulling(Deferred["Pulled | None"]):
@@ -92,6 +99,10 @@ class Node(ABC):
     def connected(self) -> bool:
         """Whether the node can be asked right now, as far as is known."""
 
+    @abstractmethod
+    def unreachable_s(self) -> float:
+        """How long there has been no connection, or no answer to what was asked, in seconds; 0: all is well."""
+
     @property
     @abstractmethod
     def epoch(self) -> str | None:
@@ -144,6 +155,14 @@ class Node(ABC):
     @abstractmethod
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
         """The last `beat` of each of `processes`; None: there was none, or it is over."""
+
+    @abstractmethod
+    def roll(self) -> Deferred[dict[str, bytes]]:
+        """The last `beat` of every process that has one which is not over. For people: its cost grows with them."""
+
+    @abstractmethod
+    def look(self, channel: str) -> Deferred[Queue]:
+        """What waits on `channel`. Nothing is taken."""
 
     @abstractmethod
     def clock(self) -> float:

@@ -19,21 +19,25 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver.errors import ChannelNameError, NodeError
-from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed
+from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed, Queue
 from ifserver.layers.frames import (
     VERSION,
+    AskRoll,
     Beat,
     Beats,
     Brought,
     EndPulls,
     Hello,
     Holds,
+    Look,
     Malformed,
     Nothing,
     Peer,
     Pull,
     Push,
     Refused,
+    Roll,
+    Seen,
     Taken,
     Truth,
     Withdraw,
@@ -159,6 +163,10 @@ class _Client(Peer):
                 self._when(self._node.holds(ask.channel, ask.payload), ask.id, self._tell)
             elif isinstance(ask, Beat):
                 self._when(self._node.beat(ask.process, ask.value, ask.life_s), ask.id, self._beaten)
+            elif isinstance(ask, AskRoll):
+                self._when(self._node.roll(), ask.id, self._tell_roll)
+            elif isinstance(ask, Look):
+                self._when(self._node.look(ask.channel), ask.id, self._tell_queue)
             else:
                 self._when(self._node.beats(ask.processes), ask.id, self._tell_beats)
         except ChannelNameError as error:
@@ -216,6 +224,12 @@ class _Client(Peer):
 
     def _tell_beats(self, values: list[bytes | None], id: int) -> None:
         self._write(frame(Beats(id, values)))
+
+    def _tell_roll(self, values: dict[str, bytes], id: int) -> None:
+        self._write(frame(Roll(id, values)))
+
+    def _tell_queue(self, queue: Queue, id: int) -> None:
+        self._write(frame(Seen(id, *queue)))
 
     def _refuse(self, failure: Failure, id: int) -> None:
         failure.trap(NodeError)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -15,14 +14,21 @@ from ifserver import channels
 from ifserver.clock import Clock, Soon, Timer
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Node, Pushed
+from ifserver.layers.home import Home
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.placement import Placement, Policy
 from ifserver.metrics import Counters
 
 __all__ = ["Clusters", "Offering", "Refusal"]
 
+#: No nodes.
+_NONE: Final[frozenset[str]] = frozenset()
+
 #: How long a push may be unanswered before its node is unwell, in seconds.
 _SILENCE_S: Final = 1.0
+
+#: How long a process whose node is gone may take, beyond `broker_grace_s`, to say where it receives.
+_MISSING_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ class Clusters:
         process: the name under which this process receives (`ifserver.channels.new_process_name`).
         clusters: the nodes of each cluster, by the cluster's name.
         home: name of the cluster where this process receives.
+        broker_grace_s: how long a node may be gone before the processes that receive there are looked for elsewhere.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Clusters:
         soon: Soon,
         counters: Counters,
         policy: Policy = Policy.HOME_FIRST,
+        broker_grace_s: float = 30.0,
     ) -> None:
         self.process = process
         self.counters = counters
@@ -77,12 +85,12 @@ class Clusters:
         self.nodes = {node.name: node for nodes in clusters.values() for node in nodes}
         #: The nodes of the home cluster; a worker pulls requests from all of them.
         self.home_nodes = clusters[home]
-        #: The node where this process's inbox is.
-        self.home = random.choice(self.home_nodes)
-        #: The only channel of its own that this process reads.
-        self.inbox = channels.make_inbox(self.home.name, process)
+        #: Where this process receives.
+        self.home = Home(process, self.home_nodes, clock, broker_grace_s, self._silent)
+        self.broker_grace_s = broker_grace_s
         self._outboxes = {name: Outbox(node, clock, soon, counters) for name, node in self.nodes.items()}
-        self._soon = soon
+        #: Calls at the end of this turn.
+        self.soon = soon
         self._clock = clock
         names = {name: [node.name for node in nodes] for name, nodes in clusters.items()}
         self._placement = Placement(names, home, policy)
@@ -118,11 +126,43 @@ class Clusters:
             ) from None
         outbox.send(inbox, payload, taken)
 
+    def clock_of(self, channel: str) -> float:
+        """Seconds since the epoch by the clock of the node that an inbox or reply channel names, as well as it is known
+        here; by that of our own where it is not."""
+        try:
+            node = self.nodes[channels.node_of(channel)]
+        except (KeyError, ValueError):
+            node = self.home.node
+        return node.clock()
+
+    def redirect(self, old: str, new: str) -> None:
+        """What still waits for the inbox `old` is sent to `new`, where the same process receives from now on."""
+        outbox = self._outboxes.get(channels.node_of(old))
+        if outbox is not None:
+            for payload, taken in outbox.take(old):
+                self.send(new, payload, taken)
+
+    def elsewhere(self, inbox: str) -> list[str]:
+        """Where a process may be found that has named `inbox`, whose node has been gone for ``broker_grace_s``: on the
+        other nodes of that cluster. Empty while it is not to be looked for."""
+        node = self.nodes.get(channels.node_of(inbox))
+        if node is None or node.unreachable_s() < self.broker_grace_s:
+            return []
+        (cluster,) = (nodes for nodes in self.clusters.values() if node in nodes)
+        process = channels.process_of(inbox)
+        return [channels.make_inbox(each.name, process) for each in cluster if each is not node and each.connected]
+
+    def is_missing(self, inbox: str) -> bool:
+        """Whether the process that has named `inbox` must be dead: its node has been gone for so long that it would
+        have named another."""
+        node = self.nodes.get(channels.node_of(inbox))
+        return node is not None and node.unreachable_s() >= self.broker_grace_s + _MISSING_S
+
     def waiting(self) -> int:
         """Messages for inboxes that no node has taken yet."""
         return sum(outbox.waiting() for outbox in self._outboxes.values())
 
-    def offer(self, channel: str, payload: bytes, offering: Offering, but: Collection[str] = ()) -> None:
+    def offer(self, channel: str, payload: bytes, offering: Offering, but: frozenset[str] = _NONE) -> None:
         """Offer a request on `channel` of some node, at the end of this turn.
 
         A node that does not take it is unwell, and the next is tried. `offering` is told which, and of refusals.
@@ -136,10 +176,10 @@ class Clusters:
         batch = self._offers.get(key)
         if batch is None:
             batch = self._offers[key] = []
-            self._soon(lambda: self._push(node, channel, self._offers.pop(key)))
-        batch.append(_Entry(payload, offering, frozenset(but)))
+            self.soon(lambda: self._push(node, channel, self._offers.pop(key)))
+        batch.append(_Entry(payload, offering, but))
 
-    def _choose(self, channel: str, but: Collection[str]) -> Node:
+    def _choose(self, channel: str, but: frozenset[str]) -> Node:
         while True:
             name = self._placement.choose(channel, self._clock.seconds(), but)
             assert name is not None, "every node is out of the question"
@@ -157,11 +197,33 @@ class Clusters:
 
     def behind(self, node: Node) -> bool:
         """A request has stood on `node` for too long. True says that another node is well."""
-        self._unwell(node, "behind")
+        self._log_unwell(node, "behind", self._placement.behind(node.name, self._clock.seconds()))
         return self._placement.has_well((node.name,))
 
+    def emptied(self, node: Node, channel: str) -> None:
+        """All that was offered on `channel` of `node` has been claimed."""
+        self._placement.emptied(node.name, channel)
+
+    def spill_from(self, node: Node, stood: frozenset[str]) -> frozenset[str] | None:
+        """Which nodes are out of the question for a request that has stood on `node` for too long, and on all `stood`.
+
+        Rather than on another node of the same cluster, which the same workers read, it is offered in another one.
+        None: there is no better place.
+        """
+        cluster = next(nodes for nodes in self.clusters.values() if node in nodes)
+        neighbours = stood | {each.name for each in cluster}
+        if self._placement.has_well(neighbours):
+            return neighbours
+        return stood if self._placement.has_well(stood) else None
+
+    def _silent(self, node: Node) -> None:
+        self._unwell(node, "silent")
+
     def _unwell(self, node: Node, why: str) -> None:
-        if self._placement.unwell(node.name, why, self._clock.seconds()):
+        self._log_unwell(node, why, self._placement.unwell(node.name, why, self._clock.seconds()))
+
+    def _log_unwell(self, node: Node, why: str, new: bool) -> None:
+        if new:
             _log.warning("node %s is %s: requests are offered elsewhere, if there is anywhere", node.name, why)
 
     def _push(self, node: Node, channel: str, batch: list[_Entry]) -> None:
@@ -185,6 +247,7 @@ class Clusters:
         failure.trap(NodeUnreachable, NodeRefused, PushInDoubt)
         self._unwell(node, "unreachable")
         if failure.check(PushInDoubt):
+            self.counters.add("messages_in_doubt", len(batch))
             for entry in batch:
                 entry.offering.refused(Refusal.IN_DOUBT)
         else:

@@ -25,6 +25,7 @@ __all__ = [
     "Answer",
     "Ask",
     "AskBeats",
+    "AskRoll",
     "Beat",
     "Beats",
     "Brought",
@@ -32,12 +33,15 @@ __all__ = [
     "EndPulls",
     "Hello",
     "Holds",
+    "Look",
     "Malformed",
     "Nothing",
     "Peer",
     "Pull",
     "Push",
     "Refused",
+    "Roll",
+    "Seen",
     "Taken",
     "Truth",
     "Withdraw",
@@ -48,7 +52,7 @@ __all__ = [
 ]
 
 #: Broker and clients are of the same release in practice; a reload that mixes two must fail with a clear word.
-VERSION: Final = 1
+VERSION: Final = 2
 #: Payloads are put into one frame until it holds this much, so that a frame is at most one payload longer.
 PIECE_BYTES: Final = 1024 * 1024
 #: What a payload costs in a frame beside its bytes, at most.
@@ -107,6 +111,15 @@ class AskBeats(Struct, frozen=True, array_like=True, tag=7, gc=False):
     processes: list[str]
 
 
+class AskRoll(Struct, frozen=True, array_like=True, tag=8, gc=False):
+    id: int
+
+
+class Look(Struct, frozen=True, array_like=True, tag=9, gc=False):
+    id: int
+    channel: str
+
+
 # What the broker answers.
 
 
@@ -148,8 +161,19 @@ class Beats(Struct, frozen=True, array_like=True, tag=22, gc=False):
     values: list[bytes | None]
 
 
-Ask: TypeAlias = Push | Pull | EndPulls | Withdraw | Holds | Beat | AskBeats
-Answer: TypeAlias = Hello | Taken | Brought | Nothing | Truth | Refused | Beats
+class Roll(Struct, frozen=True, array_like=True, tag=23, gc=False):
+    id: int
+    values: dict[str, bytes]
+
+
+class Seen(Struct, frozen=True, array_like=True, tag=24, gc=False):
+    id: int
+    length: int
+    oldest: bytes | None
+
+
+Ask: TypeAlias = Push | Pull | EndPulls | Withdraw | Holds | Beat | AskBeats | AskRoll | Look
+Answer: TypeAlias = Hello | Taken | Brought | Nothing | Truth | Refused | Beats | Roll | Seen
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_ask = msgspec.msgpack.Decoder(Ask).decode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from twisted.python.failure import Failure
@@ -13,14 +13,17 @@ from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.base import Node
 from ifserver.layers.clusters import Clusters
 from ifserver.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, Watch
+from ifserver.metrics import LAG_BOUNDS_S, Histogram
 
-__all__ = ["Heart", "Watched", "names_of", "value_of"]
+__all__ = ["Heart", "Watched", "facts_of", "names_of", "value_of", "with_facts"]
 
 #: On each node: who is asked for, and the process that beats for them (their supervisor, or they themselves).
 Watched: TypeAlias = Mapping[str, Mapping[str, str]]
 
 #: What separates the names in the value of a beat.
 _SEPARATOR: Final = b","
+#: Behind it follow facts for people. Whoever looks for names reads no further.
+_FACTS: Final = b"\n"
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +33,20 @@ def value_of(processes: Sequence[str]) -> bytes:
     return _SEPARATOR.join(process.encode() for process in processes)
 
 
+def with_facts(value: bytes, facts: bytes) -> bytes:
+    """The value of a beat that tells facts as well (`ifserver.sight.Facts`), which only who shows them reads."""
+    return value + _FACTS + facts if facts else value
+
+
 def names_of(value: bytes) -> set[str]:
     """The living children that a beat names."""
-    return {name.decode("ascii", "replace") for name in value.split(_SEPARATOR) if name}
+    names = value.partition(_FACTS)[0]
+    return {name.decode("ascii", "replace") for name in names.split(_SEPARATOR) if name}
+
+
+def facts_of(value: bytes) -> bytes:
+    """The facts that a beat tells; empty where it tells none."""
+    return value.partition(_FACTS)[2]
 
 
 class Heart:
@@ -49,7 +63,7 @@ class Heart:
     def __init__(
         self,
         clusters: Clusters,
-        nodes: Sequence[Node],
+        nodes: Callable[[], Iterable[Node]],
         clock: Clock,
         life_s: float,
         value: Callable[[], bytes],
@@ -57,7 +71,7 @@ class Heart:
         lost: Callable[[str], None],
     ) -> None:
         self._clusters = clusters
-        self._nodes = {node.name: node for node in nodes}
+        self._nodes = nodes
         self._clock = clock
         self._life_s = life_s
         self._value = value
@@ -70,6 +84,8 @@ class Heart:
         self._losses: dict[str, int] = {}
         #: Which of our two commands each node refused last, so that it is said once.
         self._refused: dict[str, str] = {}
+        #: How long each node took to answer a beat.
+        self.round_trips = {name: Histogram(LAG_BOUNDS_S) for name in clusters.nodes}
         self._ticks = 0
         self._timer: Timer | None = None
 
@@ -87,7 +103,7 @@ class Heart:
         self._timer = self._clock.callLater(BEAT_S, self._tick)
         self._ticks += 1
         watched: Watched = self._watched() if self._ticks % BEATS_BETWEEN_QUESTIONS == 0 else {}
-        for name in {*self._nodes, *watched}:
+        for name in {node.name for node in self._nodes()} | watched.keys():
             node = self._clusters.nodes.get(name)
             if node is not None and name not in self._busy:
                 self._beat(node, watched.get(name))
@@ -105,6 +121,7 @@ class Heart:
 
     def _beaten(self, _: None, node: Node, watched: Mapping[str, str] | None, began_at: float) -> None:
         now = self._clock.seconds()
+        self.round_trips[node.name].observe(now - began_at)
         if self._refused.get(node.name) == "beat":
             del self._refused[node.name]
         watch = self._watches[node.name]

@@ -14,24 +14,38 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import MAX_BATCH_BYTES, MAX_PAYLOAD_BYTES, Limits, Node, Pulled, Pulling, Pushed, check
+from ifserver.layers.base import (
+    MAX_BATCH_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Limits,
+    Node,
+    Pulled,
+    Pulling,
+    Pushed,
+    Queue,
+    check,
+)
 from ifserver.layers.frames import (
     HEADER_BYTES,
     MAX_FRAME_BYTES,
     VERSION,
     AskBeats,
+    AskRoll,
     Beat,
     Beats,
     Brought,
     EndPulls,
     Hello,
     Holds,
+    Look,
     Malformed,
     Nothing,
     Peer,
     Pull,
     Push,
     Refused,
+    Roll,
+    Seen,
     Taken,
     Truth,
     Withdraw,
@@ -63,6 +77,7 @@ class LocalNode(Node):
         self._link = Link(endpoint, lambda: _Broker(self), clock, _PAUSES, self._troubles.add)
         self._broker: _Broker | None = None
         self._stopped = False
+        self._gone_at = clock.seconds()
         self._ids = itertools.count(1)
         #: Messages that the broker says it has taken from here, and given.
         self.pushed = self.pulled = 0
@@ -71,6 +86,9 @@ class LocalNode(Node):
     @property
     def connected(self) -> bool:
         return self._broker is not None
+
+    def unreachable_s(self) -> float:
+        return 0.0 if self._broker is not None else self._clock.seconds() - self._gone_at
 
     @property
     def epoch(self) -> str | None:
@@ -127,6 +145,15 @@ class LocalNode(Node):
         id = next(self._ids)
         return self._ask(id, [frame(AskBeats(id, list(processes)))], NodeUnreachable, Deferred())
 
+    def roll(self) -> Deferred[dict[str, bytes]]:
+        id = next(self._ids)
+        return self._ask(id, [frame(AskRoll(id))], NodeUnreachable, Deferred())
+
+    def look(self, channel: str) -> Deferred[Queue]:
+        check(channel)
+        id = next(self._ids)
+        return self._ask(id, [frame(Look(id, channel))], NodeUnreachable, Deferred())
+
     def clock(self) -> float:
         return self._clock.seconds() + self._clock_offset_s
 
@@ -181,6 +208,8 @@ class LocalNode(Node):
         return was_there
 
     def _disconnect(self) -> None:
+        if self._broker is not None:
+            self._gone_at = self._clock.seconds()
         self._broker = None
         self._link.unsettle()
 
@@ -220,8 +249,10 @@ class _Broker(Peer):
             self._waiting(answer.id).callback(None)
         elif isinstance(answer, Truth):
             self._waiting(answer.id).callback(answer.value)
-        elif isinstance(answer, Beats):
+        elif isinstance(answer, Beats | Roll):
             self._waiting(answer.id).callback(answer.values)
+        elif isinstance(answer, Seen):
+            self._waiting(answer.id).callback(Queue(answer.length, answer.oldest))
         elif isinstance(answer, Refused):
             self._waiting(answer.id).errback(NodeRefused(f"node {self._node.name}: {answer.why}"))
         else:

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeUnreachable
-from ifserver.layers.base import Limits, Node, Pulled, Pushed
+from ifserver.layers.base import Limits, Node, Pulled, Pushed, Queue
 
 __all__ = ["MemoryNode"]
 
@@ -47,12 +47,16 @@ class MemoryNode(Node):
         self._beats: dict[str, tuple[bytes, float]] = {}
         self._pushed = self._pulled = self._expired = self._withdrawn = 0
         self._running = False
+        self._gone_at = clock.seconds()
         self._waiting: dict[Deferred[None], None] = {}
         self._sweep: Timer | None = None
 
     @property
     def connected(self) -> bool:
         return self._running
+
+    def unreachable_s(self) -> float:
+        return 0.0 if self._running else self._clock.seconds() - self._gone_at
 
     @property
     def epoch(self) -> str | None:
@@ -66,6 +70,7 @@ class MemoryNode(Node):
 
     def stop(self) -> Deferred[None]:
         self._running = False
+        self._gone_at = self._clock.seconds()
         self._waiting.clear()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -155,6 +160,20 @@ class MemoryNode(Node):
         now = self._clock.seconds()
         found = [self._beats.get(process, (None, now)) for process in processes]
         return succeed([value if until > now else None for value, until in found])
+
+    def roll(self) -> Deferred[dict[str, bytes]]:
+        if not self._running:
+            return fail(_unreachable(self.name))
+        now = self._clock.seconds()
+        return succeed({process: value for process, (value, until) in self._beats.items() if until > now})
+
+    def look(self, channel: str) -> Deferred[Queue]:
+        entry = self._open(channel)
+        if not self._running:
+            return fail(_unreachable(self.name))
+        if entry is None or not entry.messages:
+            return succeed(Queue(0, None))
+        return succeed(Queue(len(entry.messages), entry.messages[0]))
 
     def clock(self) -> float:
         return self._clock.seconds()

@@ -16,7 +16,7 @@ from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, Push
 from ifserver.layers.base import Node, Pushed, check
 from ifserver.metrics import Counters
 
-__all__ = ["Outbox"]
+__all__ = ["Entry", "Outbox"]
 
 #: A batch stays below what a node answers within a millisecond or two, and below Lua's limit on arguments.
 _BATCH_MESSAGES: Final = 500
@@ -27,19 +27,22 @@ _RETRY_MAX_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
-_Entry: TypeAlias = "tuple[bytes, Callable[[], None] | None]"
+#: A payload, and what is called when the node has it.
+Entry: TypeAlias = "tuple[bytes, Callable[[], None] | None]"
 
 
 class _Lane:
     """The way to one inbox. At most one push is under way, so that nothing overtakes what has to be repeated."""
 
-    __slots__ = ("dropped", "flying", "inbox", "retries", "scheduled", "waiting")
+    __slots__ = ("dropped", "flying", "given_up", "inbox", "retries", "scheduled", "waiting")
 
     def __init__(self, inbox: str) -> None:
         self.inbox = inbox
-        self.waiting: deque[_Entry] = deque()
-        self.flying: list[_Entry] = []
+        self.waiting: deque[Entry] = deque()
+        self.flying: list[Entry] = []
         self.scheduled = False
+        #: Whether what was here is sent elsewhere; nothing more happens here then.
+        self.given_up = False
         #: Attempts in a row that the node has refused, in whole or in part.
         self.retries = 0
         self.dropped = 0
@@ -74,6 +77,7 @@ class Outbox:
                 raise ChannelNameError(f"not an inbox: {inbox!r}")
             lane = self._lanes[inbox] = _Lane(inbox)
         if len(lane.waiting) >= self.node.limits(inbox).capacity:
+            self._counters.add("messages_sent")
             self._counters.add("messages_dropped", label="full")
             lane.dropped += 1
             if lane.dropped == 1:
@@ -81,6 +85,20 @@ class Outbox:
             return
         lane.waiting.append((payload, taken))
         self._schedule(lane)
+
+    def take(self, inbox: str) -> list[Entry]:
+        """All that still waits for `inbox`, in order, to be sent elsewhere; also what is under way and may be there."""
+        lane = self._lanes.get(inbox)
+        if lane is None:
+            return []
+        self._counters.add("messages_in_doubt", len(lane.flying))
+        self._counters.shift("messages_flying", -len(lane.flying))
+        taken = [*lane.flying, *lane.waiting]
+        lane.waiting.clear()
+        lane.flying = []
+        lane.given_up = True
+        del self._lanes[inbox]
+        return taken
 
     def waiting(self) -> int:
         """Messages that the node has not taken yet."""
@@ -100,7 +118,8 @@ class Outbox:
         dirty, self._dirty = self._dirty, []
         for lane in dirty:
             lane.scheduled = False
-            self._push(lane)
+            if not lane.given_up:
+                self._push(lane)
 
     def _push(self, lane: _Lane) -> None:
         waiting, flying, size = lane.waiting, lane.flying, 0
@@ -108,11 +127,15 @@ class Outbox:
             entry = waiting.popleft()
             size += len(entry[0])
             flying.append(entry)
+        self._counters.shift("messages_flying", len(flying))
         pushing = self.node.push(lane.inbox, [payload for payload, _ in flying])
         pushing.addCallbacks(self._pushed, self._failed, callbackArgs=(lane,), errbackArgs=(lane,))
 
     def _pushed(self, result: Pushed, lane: _Lane) -> None:
+        if lane.given_up:
+            return
         flying, lane.flying = lane.flying, []
+        self._counters.shift("messages_flying", -len(flying))
         self._counters.add("messages_sent", result.taken)
         for _, taken in flying[: result.taken]:
             if taken is not None:
@@ -126,6 +149,11 @@ class Outbox:
 
     def _failed(self, failure: Failure, lane: _Lane) -> None:
         failure.trap(NodeUnreachable, PushInDoubt, NodeRefused)
+        if lane.given_up:
+            return
+        self._counters.shift("messages_flying", -len(lane.flying))
+        if failure.check(PushInDoubt):
+            self._counters.add("messages_in_doubt", len(lane.flying))
         lane.waiting.extendleft(reversed(lane.flying))
         lane.flying = []
         if failure.check(NodeRefused):
@@ -144,7 +172,8 @@ class Outbox:
 
     def _resume(self, lane: _Lane) -> None:
         lane.scheduled = False
-        self._next(lane)
+        if not lane.given_up:
+            self._next(lane)
 
     def _next(self, lane: _Lane) -> None:
         if lane.waiting:

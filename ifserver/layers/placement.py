@@ -50,6 +50,7 @@ class Placement:
     """
 
     def __init__(self, clusters: Mapping[str, Sequence[str]], home: str, policy: Policy) -> None:
+        self._clusters = {name: tuple(names) for names in clusters.values() for name in names}
         self._home = tuple(clusters[home])
         self._all = tuple(name for names in clusters.values() for name in names)
         self._policy = policy
@@ -68,7 +69,7 @@ class Placement:
             if self._is_due(name, now) and (preferred or well):
                 self._defer(self._health[name], now)
                 return name
-        at_home = [name for name in left if name in self._home]
+        at_home = [] if self._policy is Policy.SPREAD else [name for name in left if name in self._home]
         candidates = preferred or well or at_home or left
         return self._shorter(candidates, channel) if candidates else None
 
@@ -83,6 +84,18 @@ class Placement:
     def told(self, name: str, channel: str, length: int) -> None:
         """The node has told how long its queue is."""
         self._lengths[name, channel] = length
+
+    def emptied(self, name: str, channel: str) -> None:
+        """All that this server has offered on the node has been claimed: what was told of its queue is out of date."""
+        self._lengths.pop((name, channel), None)
+
+    def behind(self, name: str, now: float) -> bool:
+        """A request has stood on the node for too long. True says that it is unwell by that, and was not before.
+
+        Where half of the nodes that share its work are unwell already, it is not: then there is too much for all of
+        them, and one more would only crowd those that are left, and be idle itself.
+        """
+        return not self._is_crowded(name) and self.unwell(name, "behind", now)
 
     def unwell(self, name: str, why: str, now: float) -> bool:
         """The node is full, has failed, is silent or is behind. True says that this is new."""
@@ -114,6 +127,15 @@ class Placement:
             return names[0]
         pair = random.sample(names, 2)
         return min(pair, key=lambda name: self._lengths.get((name, channel), 0))
+
+    def _is_crowded(self, name: str) -> bool:
+        health = self._health
+        sharing = self._all
+        if self._policy is Policy.HOME_FIRST:
+            sharing = self._clusters[name]
+            if any(health[other].why is None for other in self._all if other not in sharing):
+                return False
+        return 2 * sum(health[other].why is not None for other in sharing) >= len(sharing)
 
     def _is_due(self, name: str, now: float) -> bool:
         health = self._health[name]

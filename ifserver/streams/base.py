@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, TypeAlias
 
+from msgspec.structs import replace
+
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import TransitionError
@@ -15,6 +17,7 @@ from ifserver.streams.effects import (
     STOP_READING,
     Dropped,
     Effects,
+    Lost,
     OfferRefused,
     Tell,
     Vanished,
@@ -51,6 +54,7 @@ class Stream(ABC):
         "_reading",
         "_receive_window",
         "_received",
+        "_retried",
         "_row",
         "_send_window",
         "_sent",
@@ -76,6 +80,8 @@ class Stream(ABC):
         #: The process that watches over the claimant, where it has said so.
         self.supervisor: str | None = None
         self._reading = True
+        #: Whether a failure has cost an attempt already.
+        self._retried = request.attempt > 0
         self._enter(state)
         self._begin_attempt(request.attempt)
 
@@ -130,11 +136,18 @@ class Stream(ABC):
     def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str = "") -> Effects:
         """What is to be done about the worker's account of the stream: a `Sync` claims, and shows what was lost."""
         effects = self.hear(m.Window(entry.stream, entry.attempt, worker, entry.consumed))
+        if effects and type(effects[0]) is Dropped:
+            return effects[1:]  # an entry is no message, and not counted as one
         if supervisor and worker == self.worker:
             self.supervisor = supervisor
         if entry.attempt == self.attempt and worker == self.worker and entry.sent > self._received:
-            return effects + self._out_of_order(entry.sent)
+            return effects + self._gap(entry.sent)
         return effects
+
+    def readdress(self, inbox: str) -> None:
+        """The server receives at `inbox` now, and says so in what it offers and tells from now on."""
+        self.channel = channels.readdressed(self.channel, inbox)
+        self.request = replace(self.request, reply_channel=self.channel)
 
     # For the rows of the tables.
 
@@ -167,7 +180,15 @@ class Stream(ABC):
     def _out_of_order(self, seq: int) -> Effects:
         if seq < self._received:
             return (Dropped("repeated"),)
-        return Dropped("gap"), *self._broken(f"expected message {self._received} of the worker, got {seq}")
+        effects = self._gap(seq)
+        self._received += 1
+        return Dropped("gap"), *effects
+
+    def _gap(self, seq: int) -> Effects:
+        """The messages before `seq` will never come."""
+        # More may come of the same worker, until it knows: what is missing is counted once.
+        expected, self._received = self._received, seq
+        return Lost(seq - expected), *self._broken(f"expected message {expected} of the worker, got {seq}")
 
     def _release(self, reason: str) -> Effects:
         """Let the claimant go."""
@@ -199,7 +220,7 @@ class Stream(ABC):
             return self._answer(503, event.why)
         # To a request channel a push in doubt is repeated only if running the request twice does no harm;
         # otherwise somebody may have it, and its claim is awaited.
-        return self._offer_again() if self._retryable() else NOTHING
+        return self._retry("the connection to the node broke") or NOTHING
 
     def _withdrawn(self, event: Withdrawn) -> Effects:
         if event.was_there:
@@ -208,20 +229,29 @@ class Stream(ABC):
 
     def _vanished(self, event: Vanished) -> Effects:
         """A process that is dead or blocked has it; what must not run twice waits until it is known which."""
-        return self._offer_again() if self._retryable() else NOTHING
+        return self._retry("nobody who had it answers") or NOTHING
 
     def _lost(self, event: m.Release) -> Effects:
         """The claimant let go before the response had begun: it died, or was told to stop."""
-        if self._retryable():
-            return self._offer_again()
-        return self._answer(502, f"worker {event.worker} has let go: {event.reason}")
+        why = f"worker {event.worker} has let go: {event.reason}"
+        if event.reason in m.GIVEN_BACK and self._repeatable():
+            # No failure of anybody's: however many workers are told to stop at once, none of them costs an answer.
+            return self._offer_again(why)
+        return self._retry(why) or self._answer(502, why)
+
+    def _retry(self, why: str) -> Effects | None:
+        """Begin the next attempt, if it is the first time and does no harm; None: it must not be."""
+        if self._retried or not self._repeatable():
+            return None
+        self._retried = True
+        return self._offer_again(why)
 
     @abstractmethod
-    def _retryable(self) -> bool:
-        """Whether the request may be offered once more."""
+    def _repeatable(self) -> bool:
+        """Whether running the request twice does no harm, and it is still held whole."""
 
     @abstractmethod
-    def _offer_again(self) -> Effects:
+    def _offer_again(self, why: str) -> Effects:
         """Begin the next attempt."""
 
     @abstractmethod
@@ -239,13 +269,17 @@ class Stream(ABC):
             return NOTHING
         effects = self._send_held()
         if self._reading:
-            if self._pending_units >= _HELD_UNITS:
-                self._reading = False
-                effects += (STOP_READING,)
+            effects += self._stop_reading_if_full()
         elif not self._pending and self._send_window.open:
             self._reading = True
             effects += (RESUME_READING,)
         return effects
+
+    def _stop_reading_if_full(self) -> Effects:
+        if self._reading and self._pending_units >= _HELD_UNITS:
+            self._reading = False
+            return (STOP_READING,)
+        return NOTHING
 
     @abstractmethod
     def _send_held(self) -> Effects:

@@ -29,9 +29,11 @@ __all__ = [
     "Effect",
     "Effects",
     "Flushed",
+    "Lost",
     "MessageReceived",
     "Offer",
     "OfferRefused",
+    "Resume",
     "Signal",
     "Tell",
     "TimedOut",
@@ -110,9 +112,16 @@ class Wait(Struct, frozen=True, gc=False):
 
 
 class Offer(Struct, frozen=True, gc=False):
-    """Offer this on a request channel once more: it is the next attempt."""
+    """Offer this on a request channel once more: it is the next attempt. `why` is for the log."""
 
     request: m.ToWorkers
+    why: str
+
+
+class Resume(Struct, frozen=True, gc=False):
+    """Offer this: an open WebSocket looks for its next worker."""
+
+    request: m.WebSocketConnect
 
 
 class Tell(Struct, frozen=True, gc=False):
@@ -144,9 +153,18 @@ class CloseClient(Struct, frozen=True, gc=False):
 
 
 class Dropped(Struct, frozen=True, gc=False):
-    """A message that arrived was dropped; to be counted."""
+    """The message that arrived was not handed on; to be counted. Always the first effect.
+
+    `reason` is one of ``messages_dropped``, or ``repeated``.
+    """
 
     reason: str
+
+
+class Lost(Struct, frozen=True, gc=False):
+    """The node has lost `count` messages of the worker; to be counted."""
+
+    count: int
 
 
 class Signal(enum.Enum):
@@ -170,5 +188,5 @@ RESUME_READING: Final = Signal.RESUME_READING
 WITHDRAW: Final = Signal.WITHDRAW
 ENDED: Final = Signal.ENDED
 
-Effect: TypeAlias = m.Message | Wait | Offer | Tell | Answer | Abort | CloseClient | Dropped | Signal
+Effect: TypeAlias = m.Message | Wait | Offer | Resume | Tell | Answer | Abort | CloseClient | Dropped | Lost | Signal
 Effects: TypeAlias = tuple[Effect, ...]

@@ -196,15 +196,15 @@ class HttpStream(Stream):
         self._enter(State.DONE)
         return Answer(status, why), ENDED
 
-    def _retryable(self) -> bool:
-        return self._retry_method and self.attempt == 0 and not self.request.more_body
+    def _repeatable(self) -> bool:
+        return self._retry_method and not self.request.more_body
 
-    def _offer_again(self) -> Effects:
+    def _offer_again(self, why: str) -> Effects:
         self.request = replace(self.request, attempt=self.attempt + 1)
         self._begin_attempt(self.request.attempt)
         self._send_window.spend(len(self.request.body))
         self._enter(State.QUEUED)
-        return Offer(self.request), _WAIT_WORKER
+        return Offer(self.request, why), _WAIT_WORKER
 
     def _send_held(self) -> Effects:
         worker = self.worker

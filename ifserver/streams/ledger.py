@@ -1,11 +1,11 @@
-"""Which streams a worker process holds, written where somebody else can read it after a ``kill -9``.
+"""Which streams a worker process holds, and what it has counted, where somebody else can read it after a ``kill -9``.
 
 Pure: works on any buffer. `ifserver.processes` hands it memory that a child shares with its supervisor.
 
 Layout, in bytes; texts are ASCII::
 
     0    8    b"ifledger"
-    8    1    format version, 1
+    8    1    format version, 2
     9    1    which of the two inboxes counts: 0 (none was written), 1 or 2
     10   6    zero
     16   8    the supervisor's beats, little-endian
@@ -13,8 +13,9 @@ Layout, in bytes; texts are ASCII::
     32   224  inbox 1: "CHANNEL", newline
     256  224  inbox 2
     480  32   zero
-    512  224  slot 0: 1 byte valid (0 or 1), then "ATTEMPT CHANNEL", newline
-    736  224  slot 1 ...
+    512  512  the child's counts, 64-bit numbers of this machine (`ifserver.metrics.CELLS`)
+    1024 224  slot 0: 1 byte valid (0 or 1), then "ATTEMPT CHANNEL", newline
+    1248 224  slot 1 ...
 
 Slots are taken into use in order, so the first that was never written ends the reading. A slot is written before its
 valid byte, and an inbox before the byte that says that it counts: whoever writes may be killed between any two bytes.
@@ -22,22 +23,25 @@ valid byte, and an inbox before the byte that says that it counts: whoever write
 
 from __future__ import annotations
 
-from typing import Final, Protocol, SupportsIndex, overload
+from typing import Any, Final, Protocol, SupportsIndex, overload
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError, IfserverError
+from ifserver.metrics import CELLS
 
 __all__ = ["Buffer", "Ledger", "LedgerFull"]
 
-_MAGIC: Final = b"ifledger\x01"
+_MAGIC: Final = b"ifledger\x02"
 _WHICH: Final = 9
 _INBOXES: Final = (32, 256)
 _BEATS: Final = 16
 _TURNS: Final = 24
-_HEADER: Final = 512
+_COUNTS: Final = slice(512, 1024)
+_HEADER: Final = 1024
 #: A valid byte, an attempt of 20 characters (any 64-bit integer), a space, a channel name and a newline.
 _SLOT: Final = 224
 assert 1 + 20 + 1 + channels.MAX_LENGTH + 1 <= _SLOT
+assert len(CELLS) * 8 <= _COUNTS.stop - _COUNTS.start
 
 
 class Buffer(Protocol):
@@ -161,6 +165,12 @@ class Ledger:
     def turn(self) -> None:
         """The loop of the process turns."""
         self._buffer[_TURNS : _TURNS + 8] = (self.turns + 1).to_bytes(8, "little")
+
+    @property
+    def cells(self) -> memoryview:
+        """Where the process counts (`ifserver.metrics.Counters`)."""
+        buffer: Any = self._buffer  # each of its kinds has the buffer protocol, which Python 3.11 cannot say
+        return memoryview(buffer)[_COUNTS].cast("q")
 
     def _text(self, start: int, size: int) -> str:
         """The text at `start`; empty when it does not end within `size` bytes."""

@@ -7,12 +7,17 @@
       |                      '-----response-----> DENYING ----last byte----> DONE
       '----accept or response, which claim as well---->'
 
+    OPEN ----its worker is gone----> WAITING ----claim----> TAKEN ----accept----> OPEN
+
 QUEUED, WITHDRAWING, CLAIMED
     As for HTTP; the client's handshake is not answered yet.
 DENYING
     The application answers the handshake with an HTTP response of its own (ASGI ``websocket.http.response``).
 OPEN
     ``101`` has been sent; frames go both ways.
+WAITING, RETURNING, TAKEN
+    The WebSocket is open and resumable, and its worker is gone (design: Resumption): as QUEUED, WITHDRAWING and
+    CLAIMED. What the client sends is held. The next worker's accept leads back to OPEN, which the client does not see.
 CLOSING
     Our close frame has been sent, the client's answer is awaited (RFC 6455 7.1.2).
 DONE
@@ -22,6 +27,7 @@ DONE
 from __future__ import annotations
 
 import enum
+from collections import deque
 from typing import ClassVar, Final
 
 from msgspec.structs import replace
@@ -42,6 +48,7 @@ from ifserver.streams.effects import (
     MessageReceived,
     Offer,
     OfferRefused,
+    Resume,
     Tell,
     TimedOut,
     Vanished,
@@ -49,6 +56,7 @@ from ifserver.streams.effects import (
     Waiting,
     Withdrawn,
 )
+from ifserver.streams.resumption import HandedOut
 from ifserver.streams.window import MESSAGE_OVERHEAD, message_bytes
 
 __all__ = ["State", "WebSocketStream"]
@@ -57,7 +65,8 @@ _WAIT_RESPONSE: Final = Wait(Waiting.RESPONSE)
 _WAIT_WORKER: Final = Wait(Waiting.WORKER)
 _WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 
-#: RFC 6455 7.4.1 and the IANA registry: the application ended in error; the server restarts.
+#: RFC 6455 7.4.1 and the IANA registry: the application does not want it; it ended in error; the server restarts.
+POLICY_VIOLATION: Final = 1008
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 
@@ -70,14 +79,20 @@ class State(enum.Enum):
     CLAIMED = enum.auto()
     DENYING = enum.auto()
     OPEN = enum.auto()
+    WAITING = enum.auto()
+    RETURNING = enum.auto()
+    TAKEN = enum.auto()
     CLOSING = enum.auto()
     DONE = enum.auto()
 
 
 class WebSocketStream(Stream):
-    """One WebSocket. A handshake that its worker's death left unanswered is offered once more, as a GET is."""
+    """One WebSocket. A handshake that its worker's death left unanswered is offered once more, as a GET is.
 
-    __slots__ = ()
+    One that is resumable holds what its worker was handed until that is known to have been consumed.
+    """
+
+    __slots__ = ("_forwarded", "_handed_out", "_stale_units")
 
     request: m.WebSocketConnect
     _state: State
@@ -85,10 +100,15 @@ class WebSocketStream(Stream):
 
     def __init__(self, request: m.WebSocketConnect) -> None:
         super().__init__(request, State.QUEUED)
+        #: None: it is not resumable.
+        self._handed_out = HandedOut() if request.resumable else None
+        #: Units of the present worker's messages that were passed on to the client; and of former ones', those which
+        #: the kernel has not taken yet.
+        self._forwarded = self._stale_units = 0
 
     @property
     def waits(self) -> bool:
-        return self._state is State.CLAIMED or bool(self._pending)
+        return self._state in (State.CLAIMED, State.TAKEN) or bool(self._pending)
 
     # The client.
 
@@ -105,7 +125,16 @@ class WebSocketStream(Stream):
         self._hold(event, message_bytes(event.text, event.data))
         return self._pump()
 
+    def _held_message(self, event: MessageReceived) -> Effects:
+        """Of a client whose WebSocket has no worker."""
+        self._hold(event, message_bytes(event.text, event.data))
+        return self._stop_reading_if_full()
+
     def _flushed(self, event: Flushed) -> Effects:
+        if self._stale_units:
+            # Of a worker that is gone: the present one has sent nothing of it.
+            self._stale_units -= event.payload_bytes + MESSAGE_OVERHEAD
+            return NOTHING
         total = self._receive_window.consume(event.payload_bytes)
         if total is None or self.worker is None:
             return NOTHING
@@ -114,7 +143,7 @@ class WebSocketStream(Stream):
     # The clock.
 
     def _not_taken(self, event: TimedOut) -> Effects:
-        self._enter(State.WITHDRAWING)
+        self._enter(State.WITHDRAWING if self._state is State.QUEUED else State.RETURNING)
         return _WAIT_NOTHING, WITHDRAW
 
     def _no_response(self, event: TimedOut) -> Effects:
@@ -123,7 +152,7 @@ class WebSocketStream(Stream):
     # The worker.
 
     def _claimed(self, message: m.Claim | m.Window) -> Effects:
-        self._enter(State.CLAIMED)
+        self._enter(State.CLAIMED if self._state in (State.QUEUED, State.WITHDRAWING) else State.TAKEN)
         self._claimed_by(message)
         return (_WAIT_RESPONSE,)
 
@@ -133,7 +162,19 @@ class WebSocketStream(Stream):
 
     def _accepted(self, message: m.WebSocketAccept) -> Effects:
         self._enter(State.OPEN)
+        if message.resumable and self._handed_out is None:
+            self._handed_out = HandedOut()
         return _WAIT_NOTHING, message
+
+    def _accepted_again(self, message: m.WebSocketAccept) -> Effects:
+        """The client has been accepted before, by a worker that is gone."""
+        self._enter(State.OPEN)
+        return _WAIT_NOTHING, *self._pump()
+
+    def _denied_again(self, message: m.ResponseStart) -> Effects:
+        release = self._release("denied") if message.more_body else NOTHING
+        close = CloseClient(POLICY_VIOLATION, "", "the application has denied the WebSocket's resumption")
+        return _WAIT_NOTHING, close, *self._begin_to_close(), *release
 
     def _denied(self, message: m.ResponseStart) -> Effects:
         if not message.more_body:
@@ -149,12 +190,16 @@ class WebSocketStream(Stream):
         return message, ENDED
 
     def _forward(self, message: m.WebSocketSend) -> Effects:
+        if self._handed_out is not None:
+            self._forwarded += message_bytes(message.text, message.data) + MESSAGE_OVERHEAD
         return (message,)
 
     def _close(self, message: m.WebSocketClose) -> Effects:
         return message, *self._begin_to_close()
 
     def _window(self, message: m.Window) -> Effects:
+        if self._handed_out is not None:
+            self._handed_out.confirm(message.consumed)
         return self._pump() if self._send_window.update(message.consumed) else NOTHING
 
     def _cut_off(self, event: m.Release) -> Effects:
@@ -162,14 +207,37 @@ class WebSocketStream(Stream):
         return Abort(f"worker {event.worker} let go in the middle of the denial: {event.reason}"), ENDED
 
     def _lost_open(self, event: m.Release) -> Effects:
-        code = SERVICE_RESTART if event.reason in ("died", "stopped") else INTERNAL_ERROR
+        restarts = event.reason == m.DIED or event.reason in m.GIVEN_BACK
+        if restarts and self._handed_out is not None:
+            return self._resume(event, self._handed_out)
+        code = SERVICE_RESTART if restarts else INTERNAL_ERROR
         self._forsake()
         close = CloseClient(code, "", f"worker {event.worker} has let go: {event.reason}")
         return close, *self._begin_to_close()
 
+    def _resume(self, event: m.Release, handed_out: HandedOut) -> Effects:
+        """Offer the open WebSocket to the next worker."""
+        given_back = event.reason in m.GIVEN_BACK
+        if given_back and event.sent > self._received:
+            return self._gap(event.sent)
+        handed_out.confirm(event.consumed)
+        # Who gives it back has said what it has consumed. Of one that died nobody knows, so nothing is sent again.
+        unconfirmed = 0 if given_back else len(handed_out)
+        left = handed_out.take()
+        pending, self._pending = [*(left if given_back else ()), *self._pending], deque()
+        self._stale_units += self._forwarded - self._receive_window.consumed
+        self._forwarded = 0
+        self.request = replace(self.request, attempt=self.attempt + 1, resumable=True, unconfirmed=unconfirmed)
+        self._begin_attempt(self.request.attempt)
+        self._retried = False
+        for message in pending:
+            self._hold(message, message_bytes(message.text, message.data))
+        self._enter(State.WAITING)
+        return Resume(self.request), _WAIT_WORKER, *self._stop_reading_if_full()
+
     def _broken(self, why: str) -> Effects:
         release = self._release("broken")
-        if self._state is State.OPEN:
+        if self._state in _OPEN:
             self._forsake()
             return CloseClient(INTERNAL_ERROR, "", f"bad reply: {why}"), *self._begin_to_close(), *release
         if self._state is State.CLOSING:
@@ -199,17 +267,22 @@ class WebSocketStream(Stream):
         return (RESUME_READING,)
 
     def _answer(self, status: int, why: str) -> Effects:
+        if self._state in _OPEN:
+            self._forsake()
+            return _WAIT_NOTHING, CloseClient(SERVICE_RESTART, "", why), *self._begin_to_close()
         self._enter(State.DONE)
         return Answer(status, why), ENDED
 
-    def _retryable(self) -> bool:
-        return self.attempt == 0
+    def _repeatable(self) -> bool:
+        return True
 
-    def _offer_again(self) -> Effects:
+    def _offer_again(self, why: str) -> Effects:
         self.request = replace(self.request, attempt=self.attempt + 1)
+        pending, units = self._pending, self._pending_units
         self._begin_attempt(self.request.attempt)
-        self._enter(State.QUEUED)
-        return Offer(self.request), _WAIT_WORKER
+        self._pending, self._pending_units = pending, units
+        self._enter(State.WAITING if self._state in _OPEN else State.QUEUED)
+        return Offer(self.request, why), _WAIT_WORKER
 
     def _send_held(self, beyond_credit: bool = False) -> Effects:
         worker = self.worker
@@ -222,10 +295,15 @@ class WebSocketStream(Stream):
             size = message_bytes(event.text, event.data)
             self._pending_units -= size + MESSAGE_OVERHEAD
             window.spend(size)
+            if self._handed_out is not None:
+                self._handed_out.add(window.sent, event)
             message = m.WebSocketReceive(self.identity, self.attempt, self._sequence(), event.text, event.data)
             effects.append(Tell(worker, message))
         return tuple(effects)
 
+
+#: Where the client's WebSocket is open.
+_OPEN: Final = (State.OPEN, State.WAITING, State.RETURNING, State.TAKEN)
 
 _WAITING_FOR_WORKER: Final[Row] = {
     OfferRefused: WebSocketStream._refused,
@@ -234,6 +312,14 @@ _WAITING_FOR_WORKER: Final[Row] = {
     m.WebSocketAccept: WebSocketStream._accepted,
     m.ResponseStart: WebSocketStream._denied,
     m.Release: WebSocketStream._lost,
+}
+
+#: What is particular to a WebSocket that is open and has no worker, or none that has accepted it.
+_WITHOUT_WORKER: Final[Row] = {
+    MessageReceived: WebSocketStream._held_message,
+    Flushed: WebSocketStream._flushed,
+    m.WebSocketAccept: WebSocketStream._accepted_again,
+    m.ResponseStart: WebSocketStream._denied_again,
 }
 
 WebSocketStream.table = {
@@ -284,6 +370,31 @@ WebSocketStream.table = {
         m.WebSocketSend: WebSocketStream._forward,
         m.WebSocketClose: WebSocketStream._close,
         m.Release: WebSocketStream._lost_open,
+    },
+    State.WAITING: {
+        **_WAITING_FOR_WORKER,
+        **_WITHOUT_WORKER,
+        ClientGone: WebSocketStream._left_unclaimed,
+        TimedOut: WebSocketStream._not_taken,
+        Vanished: WebSocketStream._vanished,
+        Withdrawn: WebSocketStream._ignore,
+    },
+    State.RETURNING: {
+        **_WAITING_FOR_WORKER,
+        **_WITHOUT_WORKER,
+        ClientGone: WebSocketStream._left,
+        Withdrawn: WebSocketStream._withdrawn,
+        Vanished: WebSocketStream._ignore,
+    },
+    State.TAKEN: {
+        **_WITHOUT_WORKER,
+        ClientGone: WebSocketStream._left,
+        Withdrawn: WebSocketStream._ignore,
+        OfferRefused: WebSocketStream._ignore,
+        TimedOut: WebSocketStream._no_response,
+        m.Claim: WebSocketStream._claimed_again,
+        m.Window: WebSocketStream._ignore,
+        m.Release: WebSocketStream._lost,
     },
     State.CLOSING: {
         MessageReceived: WebSocketStream._ignore,

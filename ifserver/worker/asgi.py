@@ -13,12 +13,17 @@ import logging
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final
 
+from ifserver import headers
 from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.logs import about
 from ifserver.messages import Disconnect, HttpRequest, RequestBody, ToWorkers, WebSocketReceive
 from ifserver.worker.application import Event, Scope
 from ifserver.worker.line import Host, Line
 
 __all__ = ["Phase", "Stream"]
+
+#: As much of a request's id as is logged, in bytes.
+_MAX_ID: Final = 128
 
 _log = logging.getLogger(__name__)
 
@@ -69,9 +74,23 @@ class Stream(Line, ABC):
 
     def __str__(self) -> str:
         """The stream for the log: what was asked for, and the full reply channel."""
-        request = self._request
+        request, request_id = self._request, self._request_id
         what = request.method if isinstance(request, HttpRequest) else "WebSocket"
-        return f"{what} {request.path[:200]!r} ({self.reply_channel})"
+        # One that was made is in the channel's name.
+        told = f", request {request_id}" if request_id and request_id != self.identity else ""
+        return f"{what} {request.path[:200]!r} ({self.reply_channel}{told})"
+
+    @property
+    def _request_id(self) -> str:
+        """The id that the request carries; empty if it has none. The client's own where ``request_id`` is off."""
+        given = headers.find(self._request.headers, b"x-request-id")
+        # The application has had this list, and may have put anything there.
+        known = given if type(given) is bytes else b""
+        return known[:_MAX_ID].decode("latin-1").encode("unicode_escape").decode("ascii")
+
+    @property
+    def _about(self) -> dict[str, str]:
+        return about(self.reply_channel, self._request_id)
 
     # The application.
 
@@ -108,7 +127,11 @@ class Stream(Line, ABC):
             self.task.cancel()
 
     def drain(self) -> None:
-        """This worker is about to stop. HTTP exchanges may run to their end."""
+        """This worker is about to stop. Streams may run to the end; one that another worker can have is given back."""
+
+    def drained(self) -> bool:
+        """This worker waits no longer. Whether the application was told, so that it may end by itself."""
+        return False
 
     @abstractmethod
     def _scope(self) -> Scope:
@@ -119,11 +142,11 @@ class Stream(Line, ABC):
         cancelled, phase = self._cancelled, self.phase
         if error is None:
             if not cancelled:
-                _log.error("%s: the application has returned, but %s", self, phase.value)
+                _log.error("%s: the application has returned, but %s", self, phase.value, extra=self._about)
         elif not (cancelled and isinstance(error, asyncio.CancelledError)) and not (
             phase is LOST and _is_disconnection(error)
         ):
-            _log.error("%s: the application has raised", self, exc_info=error)
+            _log.error("%s: the application has raised", self, exc_info=error, extra=self._about)
         if cancelled:
             # Not its fault, whatever it has made of the cancellation: where nothing was answered, another worker can.
             self.release("stopped")
@@ -141,7 +164,8 @@ class Stream(Line, ABC):
         if message.seq < self._received:
             return "repeated"
         if message.seq > self._received:
-            self.release("gap")
+            self._gap(message.seq)
+            self._received += 1
             return "gap"
         self._received += 1
         if self.phase is LOST or self.phase is DONE:
@@ -149,7 +173,7 @@ class Stream(Line, ABC):
         if isinstance(message, Disconnect):
             self._lose(message.code, message.reason)
         elif not self._arrived(message):
-            _log.error("%s: a message of the wrong kind: %s", self, type(message).__name__)
+            _log.error("%s: a message of the wrong kind: %s", self, type(message).__name__, extra=self._about)
             self.release("wrong kind")
         return None
 
@@ -161,8 +185,15 @@ class Stream(Line, ABC):
         """The server says how many messages it has sent: what has not come by now never will. Whether all have."""
         whole = sent <= self._received
         if not whole:
-            self.release("gap")
+            self._gap(sent)
         return whole
+
+    def _gap(self, seq: int) -> None:
+        """The messages before `seq` will never come."""
+        self._host.lost(seq - self._received)
+        # More may come of the same stream, until its server knows: what is missing is counted once.
+        self._received = seq
+        self.release("gap")
 
     def let_go(self) -> None:
         """The server has let go of the stream, or is gone."""

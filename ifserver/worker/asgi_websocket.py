@@ -34,7 +34,7 @@ _SERVICE_RESTART: Final = 1012
 class WebSocketStream(Responder):
     """One WebSocket, from its handshake to its end."""
 
-    __slots__ = ("_arrivals", "_code", "_connect_received", "_reason")
+    __slots__ = ("_arrivals", "_code", "_connect_received", "_giving_back", "_reason", "_resumable")
 
     KIND: ClassVar[str] = "websocket"
     EVENTS: ClassVar[tuple[str, ...]] = (
@@ -51,6 +51,9 @@ class WebSocketStream(Responder):
         #: Messages that the application has not taken. Bounded by the window.
         self._arrivals: deque[WebSocketReceive] = deque()
         self._connect_received = False
+        self._resumable = request.resumable
+        #: Whether this worker is about to stop, and the next one is to have the stream.
+        self._giving_back = False
         #: How it ended.
         self._code = _ABNORMAL
         self._reason = ""
@@ -60,6 +63,8 @@ class WebSocketStream(Responder):
             self._connect_received = True
             return {"type": "websocket.connect"}
         while True:
+            if self._giving_back and self.phase is OPEN:
+                self._give_back()
             # What the client said before it left is handed over first, as its order demands.
             if self._arrivals:
                 return self._take()
@@ -91,12 +96,24 @@ class WebSocketStream(Responder):
 
     def drain(self) -> None:
         if self.phase is OPEN:
-            self._close(_SERVICE_RESTART, "")
-            self._end(_SERVICE_RESTART, "")
+            # One that is not resumable may go on until the drain is over.
+            if self._resumable:
+                self._giving_back = True
+                self._wake()
         elif self.phase is SILENT:
             # Its handshake has not been answered, so another worker can have it.
             self.release("stopped")
             self._code = _SERVICE_RESTART
+
+    def drained(self) -> bool:
+        if self.phase is not OPEN:
+            return False
+        if self._resumable:
+            self._give_back()
+        else:
+            self._close(_SERVICE_RESTART, "")
+            self._end(_SERVICE_RESTART, "")
+        return True
 
     def _scope(self) -> Scope:
         request = self._request
@@ -114,7 +131,13 @@ class WebSocketStream(Responder):
             "server": request.server,
             "subprotocols": request.subprotocols,
             "state": self._host.state.copy(),
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {
+                "websocket.http.response": {},
+                "websocket.resume": {
+                    "resumed": request.unconfirmed is not None,
+                    "unconfirmed": request.unconfirmed or 0,
+                },
+            },
         }
 
     def _take(self) -> Event:
@@ -147,8 +170,9 @@ class WebSocketStream(Responder):
             if subprotocol not in self._request.subprotocols:
                 # RFC 6455 4.1: the client MUST then fail the connection, and nobody would learn why.
                 raise ApplicationError(f"{kind}: subprotocol {subprotocol!r} was not offered by the client")
+        self._resumable = self._resumable or bool(event.get("resumable"))
         message = WebSocketAccept(
-            self.identity, self.attempt, self._worker, self._sent, self._worker, subprotocol, headers
+            self.identity, self.attempt, self.worker, self._sent, self.worker, subprotocol, headers, self._resumable
         )
         self._tell(message, last=False)
         self._move(OPEN)
@@ -160,19 +184,25 @@ class WebSocketStream(Responder):
             await self._wait()
             if self.phase is not OPEN:
                 raise self._refusal(event)
-        self._tell(WebSocketSend(self.identity, self.attempt, self._worker, self._sent, text, data), last=False)
+        self._tell(WebSocketSend(self.identity, self.attempt, self.worker, self._sent, text, data), last=False)
         window.spend(message_bytes(text, data))
 
     def _deny(self) -> None:
         # www.rst, "Close": "the server must close the connection with a HTTP 403 error code (Forbidden)"
         headers: Headers = []
-        self._tell(ResponseStart(self.identity, self.attempt, self._worker, self._sent, 403, headers, b"", False), True)
+        self._tell(ResponseStart(self.identity, self.attempt, self.worker, self._sent, 403, headers, b"", False), True)
         self._move(DONE)
 
     def _close(self, code: int, reason: str) -> None:
-        self._tell(WebSocketClose(self.identity, self.attempt, self._worker, self._sent, code, reason), last=True)
+        self._tell(WebSocketClose(self.identity, self.attempt, self.worker, self._sent, code, reason), last=True)
         self._code, self._reason = code, reason
         self._move(DONE)
+
+    def _give_back(self) -> None:
+        """Let the next worker have the stream, and what the application has not taken."""
+        self._arrivals.clear()
+        self._tell_release("drained")
+        self._end(_SERVICE_RESTART, "")
 
     def _break_off(self) -> None:
         if self.phase is OPEN:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ifserver import channels
-from ifserver.messages import Claim, Message, Release, ToWorkers, Window, encode
+from ifserver.messages import GIVEN_BACK, Claim, Message, Release, ToWorkers, Window, encode
 from ifserver.streams.window import ReceiveWindow, SendWindow
 from ifserver.worker.application import ASGIApplication
 
@@ -23,7 +23,7 @@ class Host(Protocol):
     application: ASGIApplication
     #: The state of the application's lifespan.
     state: dict[str, Any]
-    #: This worker's own.
+    #: This worker's own, for new streams.
     inbox: str
     #: The process that watches over this one.
     supervisor: str
@@ -37,6 +37,9 @@ class Host(Protocol):
 
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""
+
+    def lost(self, count: int) -> None:
+        """The node has lost `count` messages for a stream."""
 
     def told(self, slot: int) -> None:
         """The server knows of the end of the stream that has this slot of the ledger."""
@@ -53,11 +56,11 @@ class Line:
         "_waiters",
         "_window_in",
         "_window_out",
-        "_worker",
         "attempt",
         "identity",
         "reply_channel",
         "server",
+        "worker",
     )
 
     def __init__(self, host: Host, request: ToWorkers, slot: int) -> None:
@@ -68,7 +71,8 @@ class Line:
         self._host = host
         #: The inbox of the interface server.
         self.server = channels.inbox_of(channel)
-        self._worker = host.inbox
+        #: Our inbox, as the server knows it.
+        self.worker = host.inbox
         self._slot = slot
         self._sent = 0
         self._received = 0
@@ -88,7 +92,7 @@ class Line:
 
     def claim(self) -> None:
         """Tell the server who has the stream."""
-        self._say(Claim(self.identity, self.attempt, self._worker, self._host.supervisor))
+        self._say(Claim(self.identity, self.attempt, self.worker, self._host.supervisor))
 
     def consumed(self, total: int) -> None:
         """The server has consumed `total` units."""
@@ -102,10 +106,11 @@ class Line:
         self._host.send(self.server, payload, self._taken if last else None)
 
     def _tell_window(self, total: int) -> None:
-        self._say(Window(self.identity, self.attempt, self._worker, total))
+        self._say(Window(self.identity, self.attempt, self.worker, total))
 
     def _tell_release(self, reason: str) -> None:
-        message = Release(self.identity, self.attempt, self._worker, reason, self._window_in.consumed)
+        sent = self._sent if reason in GIVEN_BACK else 0
+        message = Release(self.identity, self.attempt, self.worker, reason, self._window_in.consumed, sent)
         self._host.send(self.server, encode(message), self._taken)
 
     def _say(self, message: Message) -> None:

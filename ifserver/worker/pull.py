@@ -27,6 +27,8 @@ __all__ = ["Puller"]
 WAIT_S: Final = 1.0
 #: The same while there are fewer free slots than nodes, so that the reads go round the nodes.
 ROUND_WAIT_S: Final = 0.05
+#: How many times as many messages a read asks for at most, when the ones before it came back full.
+GROWTH: Final = 4
 #: First pause after a node has refused, or has failed twice in a row, and the longest.
 RETRY_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
@@ -37,10 +39,12 @@ _log = logging.getLogger(__name__)
 class _Source:
     """A node, and how to ask it next. At any time it is being read, or rests, or waits until it can be read again."""
 
-    __slots__ = ("failures", "node", "ready", "timer", "turn")
+    __slots__ = ("batch", "failures", "node", "ready", "timer", "turn")
 
-    def __init__(self, node: Node, turn: int) -> None:
+    def __init__(self, node: Node, turn: int, batch: int) -> None:
         self.node = node
+        #: Messages to ask for at once.
+        self.batch = batch
         self.turn = turn
         self.failures = 0
         self.ready: Deferred[None] | None = None
@@ -53,8 +57,10 @@ class Puller:
     Args:
         nodes: the nodes of the home cluster.
         names: the request channels; which of them comes first changes with every read.
-        batch: messages to ask for at once.
+        batch: messages to ask for at once; up to `GROWTH` times as many while reads come back full, for then all
+            workers have enough to do, and each read costs as much as what it brings.
         free: how many requests could be taken right now.
+        clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
         opened: is given the requests that one read has brought, oldest first.
     """
 
@@ -64,15 +70,17 @@ class Puller:
         names: Sequence[str],
         batch: int,
         free: Callable[[], int],
+        clock_of: Callable[[str], float],
         opened: Callable[[list[ToWorkers]], None],
         clock: Clock,
         soon: Soon,
         counters: Counters,
     ) -> None:
         self._rotations = [tuple(names[i:]) + tuple(names[:i]) for i in range(len(names))]
-        self._sources = [_Source(node, i % len(names)) for i, node in enumerate(nodes)]
+        self._sources = [_Source(node, i % len(names), batch) for i, node in enumerate(nodes)]
         self._batch = batch
         self._free = free
+        self._clock_of = clock_of
         self._opened = opened
         self._clock = clock
         self._soon = soon
@@ -132,7 +140,7 @@ class Puller:
             scarce = free < self.reads + len(resting)
             source = resting.popleft()
             # One is kept for each of the nodes that follow.
-            count = 1 if scarce else max(1, min(self._batch, left - len(resting)))
+            count = 1 if scarce else max(1, min(source.batch, left - len(resting)))
             self._read(source, count, ROUND_WAIT_S if scarce else WAIT_S)
 
     def _read(self, source: _Source, count: int, wait_s: float) -> None:
@@ -149,6 +157,11 @@ class Puller:
             self._failed(result, source)
         else:
             source.failures = 0
+            taken = 0 if result is None else len(result.payloads)
+            if taken < count:
+                source.batch = self._batch
+            elif taken == source.batch:
+                source.batch = min(source.batch * 2, self._batch * GROWTH)
             if result is not None:
                 self._take(source.node, result)
             self._again(source)
@@ -169,7 +182,8 @@ class Puller:
                     self._undecodable.add(pulled.channel)
                     _log.error("dropped a message from %s of node %s: %s", pulled.channel, node.name, error)
                 continue
-            if now > request.deadline:
+            # The nearer clock first, since it is nearly always right that there is time left.
+            if now > request.deadline and self._clock_of(request.reply_channel) > request.deadline:
                 expired += 1
             else:
                 requests.append(request)

@@ -122,9 +122,9 @@ class Responder(Stream):
             self._remaining -= len(body)
         seq, status, headers = self._sent, self._status, self._headers
         if phase is ANSWERING:
-            self._tell(ResponseBody(self.identity, self.attempt, self._worker, seq, body, more), not more)
+            self._tell(ResponseBody(self.identity, self.attempt, self.worker, seq, body, more), not more)
         else:
-            start = ResponseStart(self.identity, self.attempt, self._worker, seq, status, headers, body, more)
+            start = ResponseStart(self.identity, self.attempt, self.worker, seq, status, headers, body, more)
             self._tell(start, not more)
         window.spend(len(body))
         self._move(ANSWERING if more else DONE)

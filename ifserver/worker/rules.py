@@ -56,7 +56,11 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
             lowered = _names.get(name) or _checked_name(kind, name)
             # RFC 9110 5.5: CR and LF would make a second header, or a second response, of what follows.
             if not is_value(value):
-                raise ApplicationError(f"{kind}: the value of header {name!r} holds a control: {value[:80]!r}")
+                # Not the value itself, which may be a cookie's: this is for a log.
+                where, found = next((i, byte) for i, byte in enumerate(value) if not is_value(value[i : i + 1]))
+                raise ApplicationError(
+                    f"{kind}: the value of header {name!r} holds the control {found:#04x} at {where}"
+                )
             if lowered == b"content-length":
                 before, length = length, _checked_length(kind, value, length)
                 if before is not None:

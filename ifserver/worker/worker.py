@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 class LedgerLike(Protocol):
     """What this process holds, where its supervisor can see it (`ifserver.streams.ledger`)."""
 
+    #: Where this process receives.
+    inbox: str
+
     def enter(self, reply_channel: str, attempt: int) -> int:
         """Write a stream down; the slot. Raises IndexError when full."""
 
@@ -47,6 +50,8 @@ class LedgerLike(Protocol):
 
 class NoLedger:
     """Nobody watches over this process."""
+
+    inbox = ""
 
     def enter(self, reply_channel: str, attempt: int) -> int:
         return 0
@@ -76,7 +81,7 @@ class Worker:
         self.application = application
         self.supervisor = supervisor
         self.loop = loop
-        self.inbox = clusters.inbox
+        self.inbox = ledger.inbox = clusters.home.inbox
         self.send: Callable[[str, bytes, Callable[[], None] | None], None] = clusters.send
         self.max_websocket_message_bytes = settings.max_websocket_message_bytes
         self._settings = settings
@@ -95,13 +100,21 @@ class Worker:
         self._entries = 0
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
-        self._servers = Servers(clusters, self._streams, supervisor, clock)
+        self._servers = Servers(clusters, self._streams, supervisor, self.lose, clock)
         # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
-        self._heart = Heart(clusters, [], clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
-        self._inbox = Inbox(clusters.home, clusters.inbox, self._streams, self._servers.hear, clock, clusters.counters)
+        self._heart = Heart(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
+        self._inbox = Inbox(self._streams, self._servers.hear, clusters.counters)
         names, soon = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT), loop.call_soon
         self._puller = Puller(
-            clusters.home_nodes, names, settings.pull_batch, self.free, self._open, clock, soon, clusters.counters
+            clusters.home_nodes,
+            names,
+            settings.pull_batch,
+            self.free,
+            clusters.clock_of,
+            self._open,
+            clock,
+            soon,
+            clusters.counters,
         )
 
     async def start(self) -> None:
@@ -113,7 +126,7 @@ class Worker:
         await self._lifespan.startup()
         if self._draining:
             return
-        self._inbox.start()
+        self._clusters.home.start(self)
         self._servers.start()
         self._heart.start()
         self._puller.start()
@@ -129,11 +142,13 @@ class Worker:
         if not await self._within(max(drain_s, FLUSH_S), pulls):
             _log.error("a node has not ended its last read")
         await self._wait_until_idle(end - self._clock.seconds())
+        if [stream for stream in list(self._streams.values()) if stream.drained()]:
+            await self._wait_until_idle(CANCEL_S)
         await self._cancel_all()
         # No stream is left that could be told anything.
         self._servers.stop()
         self._heart.stop()
-        unread = self._inbox.stop().asFuture(self.loop)
+        unread = self._clusters.home.stop().asFuture(self.loop)
         await self._lifespan.shutdown(self._settings.shutdown_timeout_s)
         await self._within(FLUSH_S, unread)
         await self._flush()
@@ -161,6 +176,27 @@ class Worker:
         for stream in list(self._streams.values()):
             if channels.process_of(stream.reply_channel) == process:
                 stream.release("dead")
+
+    # A `ifserver.layers.home.Resident`.
+
+    def deliver(self, payloads: list[bytes]) -> None:
+        """Messages have come."""
+        self._inbox.deliver(payloads)
+
+    def moved(self) -> None:
+        """New streams name another inbox from now on."""
+        self.inbox = self._ledger.inbox = self._clusters.home.inbox
+
+    def names(self, inbox: str) -> bool:
+        """Whether any stream names this inbox."""
+        return any(stream.worker == inbox for stream in self._streams.values())
+
+    def readdress(self, inbox: str) -> None:
+        """The node of this inbox is gone: the streams that name it name the present one from now on."""
+        for stream in self._streams.values():
+            if stream.worker == inbox:
+                stream.worker = self.inbox
+        self._servers.tell_everything()
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
@@ -195,6 +231,10 @@ class Worker:
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
+    def lost(self, count: int) -> None:
+        """The node has lost `count` messages for a stream."""
+        self._counters.add("messages_dropped", count, "broker")
+
     def told(self, slot: int) -> None:
         """The server knows of the end of the stream that has this slot of the ledger."""
         self._ledger.clear(slot)
@@ -205,6 +245,8 @@ class Worker:
     # What is pulled.
 
     def _open(self, requests: list[ToWorkers]) -> None:
+        # What is taken now must say where its server finds us.
+        self._clusters.home.ensure()
         fresh = [stream for stream in map(self._admit, requests) if stream is not None]
         if fresh:
             self._counters.add("messages_delivered", len(fresh))

@@ -104,11 +104,16 @@ class ToldNode(MemoryNode):
         self.start()
         self.pushes: list[tuple[str, list[bytes], Deferred[Pushed]]] = []
         self.reachable = True
+        #: How long it has been unreachable.
+        self.gone_s = 0.0
         self._ready: list[Deferred[None]] = []
 
     @property
     def connected(self) -> bool:
         return self.reachable
+
+    def unreachable_s(self) -> float:
+        return self.gone_s
 
     def start(self) -> None:
         self.running = True

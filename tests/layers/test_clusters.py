@@ -53,7 +53,7 @@ class Place:
         """Offer one request; the node that it is placed on."""
         offered = Offered(self, payload)
         self.offered.append(offered)
-        self.clusters.offer(channel, payload, offered, but)
+        self.clusters.offer(channel, payload, offered, frozenset(but))
         return offered.nodes[-1]
 
     def pushed_to(self, length: dict[str, int]) -> str:
@@ -65,10 +65,10 @@ class Place:
 
 
 def test_a_process_lives_on_one_node_of_its_home_cluster() -> None:
-    homes = Counter(Place().clusters.home.name for _ in range(200))
+    homes = Counter(Place().clusters.home.node.name for _ in range(200))
     assert set(homes) == {"east-1", "east-2", "east-3"}
     clusters = Place().clusters
-    assert clusters.inbox == channels.make_inbox(clusters.home.name, PROCESS)
+    assert clusters.home.inbox == channels.make_inbox(clusters.home.node.name, PROCESS)
     assert [node.name for node in clusters.home_nodes] == ["east-1", "east-2", "east-3"]
     assert sorted(clusters.nodes) == ["east-1", "east-2", "east-3", "west-1"]
 
@@ -253,10 +253,41 @@ def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:
     assert {place.offer(b"x").name for _ in range(20)} == {"east-2"}
     assert place.clusters.behind(place.east[1])
     assert {place.offer(b"x").name for _ in range(50)} == {"west-1", "west-2"}
-    # With nobody well, home is as good as any.
+    # There is too much for all: the last one would only be idle.
     assert place.clusters.behind(place.west[0])
     assert not place.clusters.behind(place.west[1])
+    assert {place.offer(b"x").name for _ in range(50)} == {"west-2"}
+    # With nobody well, home is as good as any.
+    place.west[1].reachable = False
+    place.clusters.offer("http.request", b"x", Offered(place, b"x"))
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
+
+
+def test_a_cluster_that_is_behind_as_a_whole_is_not_crowded_on_its_last_nodes() -> None:
+    place = Place(home=4, away=0)
+    for node in place.east:
+        place.clusters.behind(node)
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-3", "east-4"}
+
+
+def test_with_nobody_well_to_spread_means_to_spread() -> None:
+    place = Place(home=2, away=2, policy=Policy.SPREAD)
+    for node in (*place.east, *place.west):
+        node.reachable = False
+        place.offer(b"x")
+    names = {place.offer(b"x").name for _ in range(100)}
+    assert names == {"east-1", "east-2", "west-1", "west-2"}
+
+
+def test_what_was_told_of_a_queue_is_forgotten_when_nothing_of_ours_stands_there() -> None:
+    place = Place(home=1, away=1, policy=Policy.SPREAD)
+    lengths = {"east-1": 50, "west-1": 3}
+    assert {place.pushed_to(lengths), place.pushed_to(lengths)} == set(lengths)
+    assert place.pushed_to(lengths) == "west-1"
+    place.clusters.emptied(place.east[0], "websocket.connect")
+    assert place.pushed_to(lengths) == "west-1"
+    place.clusters.emptied(place.east[0], "http.request")
+    assert place.pushed_to(lengths) == "east-1"
 
 
 def test_spread_takes_the_shorter_queue_wherever_it_is() -> None:
@@ -284,3 +315,47 @@ def test_start_and_stop_are_for_every_node() -> None:
     assert stopped == [[None] * 4]
     for node in place.east + place.west:
         assert not node.running
+
+
+# Processes that move.
+
+
+def inbox(node: str) -> str:
+    return channels.make_inbox(node, "9876543210")
+
+
+def test_what_waits_for_a_process_follows_it() -> None:
+    place = Place()
+    taken: list[int] = []
+    for i in range(3):
+        place.clusters.send(inbox("west-1"), b"%d" % i, lambda i=i: taken.append(i))
+    place.clusters.redirect(inbox("west-1"), inbox("east-2"))
+    place.clusters.send(inbox("east-2"), b"3", lambda: taken.append(3))
+    place.turn.end()
+    assert place.west[0].asked() == []
+    assert place.east[1].asked() == [(inbox("east-2"), [b"0", b"1", b"2", b"3"])]
+    place.east[1].answer(Pushed(4, 4))
+    assert taken == [0, 1, 2, 3]
+    place.clusters.redirect("!north-1.9876543210", inbox("east-2"))
+
+
+def test_a_process_whose_node_is_gone_for_long_is_looked_for_on_the_others_of_its_cluster() -> None:
+    place = Place()
+    east_1, _, east_3 = place.east
+    assert place.clusters.elsewhere(inbox("east-1")) == []
+    east_1.gone_s, east_3.reachable = 29.9, False
+    assert place.clusters.elsewhere(inbox("east-1")) == []
+    east_1.gone_s = 30.0
+    assert place.clusters.elsewhere(inbox("east-1")) == [inbox("east-2")]
+    place.west[0].gone_s = 30.0
+    assert place.clusters.elsewhere(inbox("west-1")) == []
+    assert place.clusters.elsewhere("!north-1.9876543210") == []
+
+
+def test_and_is_dead_when_it_does_not_say_where_it_is() -> None:
+    place = Place()
+    place.east[0].gone_s = 34.9
+    assert not place.clusters.is_missing(inbox("east-1"))
+    place.east[0].gone_s = 35.0
+    assert place.clusters.is_missing(inbox("east-1"))
+    assert not place.clusters.is_missing("!north-1.9876543210")

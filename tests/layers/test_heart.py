@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.base import Limits
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Heart, names_of, value_of
+from ifserver.layers.heart import Heart, facts_of, names_of, value_of, with_facts
 from ifserver.layers.memory import MemoryNode
 from ifserver.liveness import SERVER_LIFE_S, SUPERVISOR_LIFE_S
 from ifserver.metrics import Counters
@@ -89,7 +89,7 @@ class Stage:
         self.dead: list[str] = []
         self.heart = Heart(
             self.clusters,
-            [self.clusters.nodes[name] for name in beats_on],
+            lambda: [self.clusters.nodes[name] for name in beats_on],
             self.clock,
             life_s,
             lambda: self.value,
@@ -124,6 +124,32 @@ def test_values_are_read_as_they_were_written() -> None:
     assert names_of(value_of([CHILD, OTHER_CHILD])) == {CHILD, OTHER_CHILD}
     assert names_of(value_of([])) == set()
     assert names_of(b"a,\xff") == {"a", "\ufffd"}
+
+
+@pytest.mark.parametrize("children", [[], [CHILD], [CHILD, OTHER_CHILD]])
+@pytest.mark.parametrize("facts", [b"", b"a,b\nc", bytes(range(256))])
+def test_facts_stand_behind_the_names_and_are_not_taken_for_names(children: list[str], facts: bytes) -> None:
+    value = with_facts(value_of(children), facts)
+    assert names_of(value) == set(children)
+    assert facts_of(value) == facts
+
+
+def test_a_child_is_found_in_front_of_facts() -> None:
+    stage = watching()
+    stage.others["east", SUPERVISOR] = with_facts(value_of([CHILD]), b"whatever,else")
+    stage.run(10)
+    assert stage.dead == []
+
+
+def test_it_measures_how_long_nodes_take() -> None:
+    stage = Stage(beats_on=("east", "west"))
+    stage.west.slow = True
+    stage.heart.start()
+    stage.run(1)
+    stage.west.thaw()
+    assert sum(stage.heart.round_trips["east"].counts) == 3
+    assert stage.heart.round_trips["east"].sum_s == 0
+    assert stage.heart.round_trips["west"].sum_s == pytest.approx(1.0)
 
 
 def test_it_beats_twice_a_second_with_its_present_value() -> None:

@@ -41,7 +41,9 @@ def test_what_is_sent_in_one_turn_leaves_as_one_push() -> None:
     assert place.outbox.waiting() == 4
     assert place.turn.end() == 1
     assert place.node.asked() == [(INBOX, [b"1", b"2", b"3"]), (OTHER_INBOX, [b"x"])]
+    assert place.counters.gauges()["messages_flying"] == 4
     place.node.answer(Pushed(3, 3))
+    assert place.counters.gauges()["messages_flying"] == 1
     assert place.taken == [b"1", b"2", b"3"]
     assert place.outbox.waiting() == 1
     place.node.answer(Pushed(1, 1))
@@ -206,3 +208,36 @@ def test_with_a_node_that_answers_at_once() -> None:
     node.pull((INBOX,), 9, 0).addCallback(pulled.append)
     assert pulled == [Pulled(INBOX, [b"0", b"1", b"2"])]
     assert outbox.waiting() == 0
+
+
+def test_what_waits_can_be_taken_and_sent_elsewhere() -> None:
+    place = Place()
+    place.send(b"1")
+    place.turn.end()
+    place.send(b"2", b"3")
+    place.send(b"x", inbox=OTHER_INBOX)
+    assert [payload for payload, _ in place.outbox.take(INBOX)] == [b"1", b"2", b"3"]
+    assert place.outbox.take(INBOX) == []
+    assert place.counters.value("messages_in_doubt") == 1
+    assert place.counters.gauges()["messages_flying"] == 0
+    place.turn.end()
+    place.node.answer(Pushed(1, 1))
+    place.node.answer(Pushed(1, 1))
+    assert place.taken == [b"x"], "nobody is told of what may arrive all the same"
+    assert place.counters.value("messages_sent") == 1
+    assert place.outbox.waiting() == 0
+
+
+@pytest.mark.parametrize("error", [NodeUnreachable("gone"), PushInDoubt("gone"), NodeRefused("OOM")])
+def test_a_lane_that_was_given_up_disturbs_no_later_one(error: Exception) -> None:
+    place = Place()
+    place.send(b"1")
+    place.turn.end()
+    place.outbox.take(INBOX)
+    place.send(b"2")
+    place.node.answer(error)
+    place.turn.end()
+    place.clock.advance(10)
+    assert place.node.asked() == [(INBOX, [b"2"])]
+    place.node.answer(Pushed(1, 1))
+    assert place.taken == [b"2"]

@@ -187,11 +187,22 @@ def test_a_worker_that_dies_before_it_answers(state: State, request_: Any, retry
     effects = do(stream, replace(DIED, attempt=attempt))
     if retried:
         again = replace(request_, attempt=1)
-        assert effects == [e.Offer(again), WAIT_WORKER]
+        assert effects == [e.Offer(again, f"worker {WORKER} has let go: died"), WAIT_WORKER]
         assert (stream.state, stream.attempt, stream.worker, stream.supervisor) == (State.QUEUED, 1, None, None)
         assert do(stream, replace(WHOLE, attempt=1, worker=OTHER)) == [replace(WHOLE, attempt=1, worker=OTHER), e.ENDED]
     else:
         assert effects == [e.Answer(502, f"worker {WORKER} has let go: died"), e.ENDED]
+
+
+@pytest.mark.parametrize("reason", m.GIVEN_BACK)
+def test_workers_that_stop_may_be_many_and_cost_no_answer(reason: str) -> None:
+    stream = make(State.CLAIMED)
+    for attempt in range(5):
+        offer, _ = do(stream, replace(DIED, attempt=attempt, reason=reason))
+        assert offer.request.attempt == attempt + 1
+    assert isinstance(do(stream, replace(DIED, attempt=5))[0], e.Offer), "one that dies may still be replaced once"
+    assert do(stream, replace(DIED, attempt=6))[0].status == 502
+    assert do(make(State.CLAIMED, UPLOAD, retry=False), replace(DIED, reason=reason))[0].status == 502
 
 
 def test_a_worker_that_dies_in_the_middle_of_its_answer_cuts_the_connection() -> None:
@@ -220,7 +231,8 @@ def test_a_claim_may_come_while_the_request_is_withdrawn(then: list[Any]) -> Non
 @pytest.mark.parametrize("state", [State.QUEUED, State.WITHDRAWING])
 def test_a_refused_offer_is_a_503_and_one_in_doubt_is_repeated_only_if_that_does_no_harm(state: State) -> None:
     assert do(make(state), e.OfferRefused(False, "full")) == [e.Answer(503, "full"), e.ENDED]
-    assert do(make(state), e.OfferRefused(True, "broke")) == [e.Offer(replace(GET, attempt=1)), WAIT_WORKER]
+    again = e.Offer(replace(GET, attempt=1), "the connection to the node broke")
+    assert do(make(state), e.OfferRefused(True, "broke")) == [again, WAIT_WORKER]
     waiting = make(state, UPLOAD, retry=False)
     assert do(waiting, e.OfferRefused(True, "broke")) == []
     assert waiting.state is state

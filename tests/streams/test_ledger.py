@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError, IfserverError
+from ifserver.metrics import Counters
 from ifserver.streams.ledger import Buffer, Ledger, LedgerFull
 
 INBOX = "!east-1.k3v9x2aq7m"
@@ -101,15 +102,23 @@ def test_an_inbox_must_be_a_channel_name() -> None:
 
 
 def test_the_memory_must_be_large_enough() -> None:
-    with pytest.raises(ValueError, match="needs 736 bytes, got 735"):
-        Ledger(bytearray(735), 1)
+    with pytest.raises(ValueError, match="needs 1248 bytes, got 1247"):
+        Ledger(bytearray(1247), 1)
 
 
 def test_memory_with_something_else_in_it_is_refused() -> None:
     memory, _ = ledger(1)
-    memory[8] = 2
+    memory[8] = 1
     with pytest.raises(ValueError, match="no ledger of this version"):
         Ledger(memory, 1)
+
+
+def test_what_a_process_counts_can_be_read_by_another() -> None:
+    memory, child = ledger(1)
+    Counters(child.cells).add("messages_dropped", 3, "gone")
+    child.enter("!east.0123456789.1", 0)
+    assert Counters(Ledger(memory, 1).cells).statistics() == {"messages_dropped{gone}": 3}
+    assert child.entries() == [("!east.0123456789.1", 0)]
 
 
 class Torn:

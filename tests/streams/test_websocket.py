@@ -37,6 +37,7 @@ from tests.streams.test_http import (
 
 CONNECT = m.WebSocketConnect(f"!east.{ID}", 0, 9.0, "1.1", "ws", "/", b"/", b"", "", [], None, None, [])
 ACCEPT = m.WebSocketAccept(ID, 0, WORKER, 0, f"!w1.{ID}", None, [])
+RESUMABLE = replace(ACCEPT, resumable=True)
 SEND = m.WebSocketSend(ID, 0, WORKER, 1, "hello", None)
 CLOSE = m.WebSocketClose(ID, 0, WORKER, 1, 1000, "bye")
 
@@ -46,9 +47,14 @@ PATHS: dict[State, list[Any]] = {
     State.CLAIMED: [CLAIM],
     State.DENYING: [CLAIM, START],
     State.OPEN: [CLAIM, ACCEPT],
+    State.WAITING: [CLAIM, RESUMABLE, DIED],
+    State.RETURNING: [CLAIM, RESUMABLE, DIED, e.TimedOut()],
+    State.TAKEN: [CLAIM, RESUMABLE, DIED, replace(CLAIM, attempt=1)],
     State.CLOSING: [CLAIM, ACCEPT, CLOSE],
     State.DONE: [CLAIM, ACCEPT, CLOSE, e.ClientGone()],
 }
+#: Those of an open WebSocket whose worker is gone.
+WITHOUT_WORKER = (State.WAITING, State.RETURNING, State.TAKEN)
 #: How many of the worker's messages those paths hold.
 HEARD = {State.DENYING: 1, State.OPEN: 1, State.CLOSING: 2, State.DONE: 2}
 
@@ -113,7 +119,9 @@ def test_an_event_that_cannot_happen_raises_and_changes_nothing(state: State, ev
 @pytest.mark.parametrize("state", State)
 def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind: Any) -> None:
     stream = make(state)
-    message = replace(kind, seq=HEARD.get(state, 0)) if hasattr(kind, "seq") else kind
+    message = replace(kind, attempt=stream.attempt)
+    if hasattr(kind, "seq"):
+        message = replace(message, seq=HEARD.get(state, 0))
     effects = do(stream, message)
     if type(message) in WebSocketStream.table[state]:
         assert release("broken") not in effects
@@ -124,8 +132,10 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
         State.CLOSING: [],
         State.DENYING: [e.Abort(why), release("broken"), e.ENDED],
         State.DONE: [release("broken")],
+        **{each: [e.CloseClient(1011, "", why), release("broken", 1)] for each in WITHOUT_WORKER},
     }.get(state, [release("broken"), e.Answer(502, why), e.ENDED])
-    assert stream.state is (State.CLOSING if state in (State.OPEN, State.CLOSING) else State.DONE)
+    closing = state in (State.OPEN, State.CLOSING, *WITHOUT_WORKER)
+    assert stream.state is (State.CLOSING if closing else State.DONE)
 
 
 @pytest.mark.parametrize("event", [*EVENTS, DIED, SEND, CLAIM], ids=str)
@@ -139,8 +149,8 @@ def test_nothing_more_happens_to_the_client_when_all_is_done(event: Any) -> None
 
 def test_a_gap_closes_the_websocket_with_1011() -> None:
     stream = make(State.OPEN)
-    dropped, close, told_worker = do(stream, replace(SEND, seq=2))
-    assert (dropped, told_worker) == (e.Dropped("gap"), release("broken"))
+    dropped, lost, close, told_worker = do(stream, replace(SEND, seq=2))
+    assert (dropped, lost, told_worker) == (e.Dropped("gap"), e.Lost(1), release("broken"))
     close_client(close, 1011)
     assert do(stream, e.ClientGone(1011)) == [e.ENDED]
 
@@ -152,15 +162,15 @@ def test_a_lost_worker_that_goes_on_is_not_listened_to(last: Any) -> None:
     do(stream, last)
     gone = [e.Dropped("gone"), release("gone")]
     assert do(stream, replace(SEND, seq=3), SEND, CLOSE) == 3 * gone
-    assert list(stream.hear_sync(m.SyncEntry(ID, 0, 9, 9), WORKER, "s")) == gone
+    assert list(stream.hear_sync(m.SyncEntry(ID, 0, 9, 9), WORKER, "s")) == [release("gone")]
     assert (stream.worker, stream.supervisor, stream.state) == (None, None, State.CLOSING)
 
 
 def test_a_sync_shows_what_was_lost() -> None:
     stream = make(State.OPEN)
     assert stream.hear_sync(m.SyncEntry(ID, 0, 1, 0), WORKER) == ()
-    dropped, close, _ = stream.hear_sync(m.SyncEntry(ID, 0, 2, 0), WORKER)
-    assert dropped == e.Dropped("gap")
+    lost, close, _ = stream.hear_sync(m.SyncEntry(ID, 0, 2, 0), WORKER)
+    assert lost == e.Lost(1)
     close_client(close, 1011)
 
 
@@ -176,7 +186,7 @@ def test_who_may_not_speak_is_dropped_and_told_to_let_go(wrong: dict[str, Any]) 
 @pytest.mark.parametrize("state", [State.QUEUED, State.WITHDRAWING, State.CLAIMED])
 def test_a_handshake_whose_worker_dies_is_offered_once_more(state: State) -> None:
     stream = make(state)
-    assert do(stream, DIED) == [e.Offer(replace(CONNECT, attempt=1)), WAIT_WORKER]
+    assert do(stream, DIED) == [e.Offer(replace(CONNECT, attempt=1), f"worker {WORKER} has let go: died"), WAIT_WORKER]
     assert (stream.state, stream.worker) == (State.QUEUED, None)
     again = {"attempt": 1, "worker": OTHER}
     assert do(stream, e.Withdrawn(False), replace(CLAIM, **again)) == [WAIT_RESPONSE]

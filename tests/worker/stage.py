@@ -90,6 +90,7 @@ class FakeHost:
 
     inbox = WORKER
     supervisor = SUPERVISOR
+    has_lost = 0
     max_websocket_message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(self, application: ASGIApplication) -> None:
@@ -114,6 +115,9 @@ class FakeHost:
 
     def ended(self, stream: Stream) -> None:
         self.has_ended += 1
+
+    def lost(self, count: int) -> None:
+        self.has_lost += count
 
     def told(self, slot: int) -> None:
         self.slots_told.append(slot)

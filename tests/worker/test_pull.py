@@ -51,8 +51,17 @@ class Stage:
         self.finished = 0
         self.counters = Counters()
         self._due: list[Callable[[], None]] = []
+        self.home_leads_s = 0.0
         self.puller = Puller(
-            self.nodes, names, batch, self.free, self._opened, self.clock, self._due.append, self.counters
+            self.nodes,
+            names,
+            batch,
+            self.free,
+            lambda channel: self.clock.seconds() + self.home_leads_s,
+            self._opened,
+            self.clock,
+            self._due.append,
+            self.counters,
         )
 
     def free(self) -> int:
@@ -101,7 +110,26 @@ def test_what_waits_is_taken_in_order_and_no_more_at_once_than_a_batch() -> None
     assert stage.taken == list("abcd")
     stage.turn()
     assert stage.taken == list("abcdef")
-    assert [count for _, count, _ in stage.nodes[0].asked] == [4, 4, 4]
+    assert [count for _, count, _ in stage.nodes[0].asked] == [4, 6, 4], "as far as there are slots"
+
+
+def test_reads_that_come_back_full_ask_for_more_up_to_a_limit_and_one_that_does_not_for_few_again() -> None:
+    stage = Stage(slots=1000)
+    stage.push(0, *map(str, range(4 + 8 + 16 + 16 + 3)))
+    stage.puller.start()
+    for _ in range(6):
+        stage.turn()
+    assert [count for _, count, _ in stage.nodes[0].asked] == [4, 8, 16, 16, 16, 4]
+    assert stage.taken == list(map(str, range(47)))
+
+
+def test_a_read_for_which_there_were_few_slots_says_nothing_of_what_waits() -> None:
+    stage = Stage(slots=2)
+    stage.push(0, *"abcdef")
+    stage.puller.start()
+    stage.finish(2)
+    stage.turn()
+    assert [count for _, count, _ in stage.nodes[0].asked] == [2, 2]
 
 
 def test_what_comes_is_taken_at_once() -> None:
@@ -127,7 +155,7 @@ def test_the_channel_that_comes_first_changes_with_every_read() -> None:
     stage.puller.start()
     for _ in range(6):
         stage.turn()
-    assert stage.taken == ["a1", "b1", "a2", "b2", "a3", "b3"]
+    assert stage.taken == ["a1", "b1", "b2", "a2", "a3", "b3"]
     assert [names for names, _, _ in stage.nodes[0].asked[:3]] == [(A, B), (B, A), (A, B)]
 
 
@@ -220,6 +248,17 @@ def test_a_request_that_is_too_old_is_dropped_and_counted() -> None:
     stage.push(0, "just", deadline=100.0)
     stage.puller.start()
     assert stage.taken == ["just"]
+    assert stage.counters.value("messages_dropped", "expired") == 1
+
+
+def test_a_deadline_is_by_the_clock_of_the_servers_node() -> None:
+    stage = Stage()
+    stage.clock.advance(100.0)
+    stage.home_leads_s = -60.0
+    stage.push(0, "fresh", deadline=70.0)
+    stage.push(0, "old", deadline=39.9)
+    stage.puller.start()
+    assert stage.taken == ["fresh"]
     assert stage.counters.value("messages_dropped", "expired") == 1
 
 

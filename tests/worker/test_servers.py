@@ -91,7 +91,7 @@ def said(stage: Stage, server: str = SERVER) -> list[Any]:
 def told(stage: Stage, server: str = SERVER) -> list[list[SyncEntry]]:
     """What each `Sync` since the last time has said; other messages are thrown away."""
     syncs = [message for message in said(stage, server) if isinstance(message, Sync)]
-    assert {(sync.sender, sync.supervisor) for sync in syncs} <= {(stage.clusters.inbox, SUPERVISOR)}
+    assert {(sync.sender, sync.supervisor) for sync in syncs} <= {(stage.clusters.home.inbox, SUPERVISOR)}
     return [sync.entries for sync in syncs]
 
 
@@ -114,7 +114,7 @@ async def leave(stage: Stage, *streams: str, attempt: int = 0, seq: int = 0) -> 
     """The clients leave."""
     for stream in streams or (STREAM,):
         message = Disconnect(stream, attempt, seq, 1001, "")
-        stage.clusters.home.push(stage.clusters.inbox, [encode(message)])
+        stage.clusters.home.node.push(stage.clusters.home.inbox, [encode(message)])
     while any(stage.worker._streams.get(stream) is not None for stream in streams):
         await turns(1)
     await turns()
@@ -231,7 +231,7 @@ def test_once_a_minute_all_is_told() -> None:
 @pytest.mark.parametrize("which", ["ours", "the server's"])
 def test_after_a_new_epoch_of_either_node_all_is_told(which: str) -> None:
     async def act(stage: Stage) -> None:
-        ours = stage.clusters.home
+        ours = stage.clusters.home.node
         theirs = next(node for node in stage.nodes if node is not ours)
         server = f"!{theirs.name}.9876543210"
         alive(stage, server)
@@ -530,7 +530,7 @@ def test_another_servers_streams_go_on() -> None:
         await run(stage, 3)
         assert stage.worker.application.events == [1006]  # type: ignore[attr-defined]
         message = WebSocketReceive(STREAM, 0, 0, "still here", None)
-        stage.clusters.home.push(stage.clusters.inbox, [encode(message)])
+        stage.clusters.home.node.push(stage.clusters.home.inbox, [encode(message)])
         await turns()
         assert stage.worker.application.events == [1006, "still here"]  # type: ignore[attr-defined]
         await leave(stage, seq=1)

@@ -105,7 +105,10 @@ def test_the_scope() -> None:
             "server": ("/run/x.sock", None),
             "subprotocols": ["chat.v2", "chat.v1"],
             "state": {},
-            "extensions": {"websocket.http.response": {}},
+            "extensions": {
+                "websocket.http.response": {},
+                "websocket.resume": {"resumed": False, "unconfirmed": 0},
+            },
         }
         assert one.scope["state"] is not one.host.state
         one.leave()
@@ -606,7 +609,7 @@ def test_a_message_of_the_wrong_kind_breaks_the_stream() -> None:
 # The worker has to stop.
 
 
-def test_a_drain_closes_an_open_one_with_1012(caplog: pytest.LogCaptureFixture) -> None:
+def test_when_the_drain_is_over_an_open_one_is_closed_with_1012(caplog: pytest.LogCaptureFixture) -> None:
     async def act(one: Play) -> None:
         one.message("taken before the end")
         waiting = asyncio.ensure_future(one.send(text("x" * WINDOW)))
@@ -615,6 +618,10 @@ def test_a_drain_closes_an_open_one_with_1012(caplog: pytest.LogCaptureFixture) 
         await turns()
         one.take_sent()
         one.stream.drain()
+        await turns()
+        assert one.sent == [], "it may go on until then"
+        assert one.stream.drained()
+        assert not one.stream.drained()
         assert one.sent == [closed(1012, seq=2)]
         with pytest.raises(ClientDisconnected, match="about to stop"):
             await waiting
@@ -626,6 +633,83 @@ def test_a_drain_closes_an_open_one_with_1012(caplog: pytest.LogCaptureFixture) 
     assert len(one.sent) == 1
     assert len(one.host.untaken) == 1
     assert errors(caplog) == []
+
+
+RESUMABLE = {**ACCEPT, "resumable": True}
+
+
+def given_back(consumed: int, sent: int, reason: str = "drained") -> Release:
+    return Release(STREAM, 0, WORKER, reason, consumed, sent)
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_a_resumable_one_is_given_back_when_its_application_waits(by_path: bool) -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        await one.send(ACCEPT if by_path else RESUMABLE)
+        assert one.take_sent()[0].resumable
+        one.message("taken")
+        await one.receive()
+        await one.send(text("answer"))
+        waiting = asyncio.ensure_future(one.receive())
+        await turns()
+        one.take_sent()
+        one.stream.drain()
+        assert await waiting == disconnected(1012)
+        assert one.sent == [given_back(units(len("taken")), sent=2)]
+        with pytest.raises(ClientDisconnected, match="about to stop"):
+            await one.send(text("late"))
+        assert await one.receive() == disconnected(1012)
+
+    one = play(act, resumable=by_path)
+    assert len(one.host.untaken) == 1, "its place in the ledger is free when the server knows"
+
+
+def test_what_its_application_has_not_taken_is_for_the_next_worker() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        await one.send(RESUMABLE)
+        one.message("a")
+        one.message("b")
+        await one.receive()
+        one.take_sent()
+        one.stream.drain()
+        await one.send(text("it is not waiting, so it goes on"))
+        assert await one.receive() == disconnected(1012)
+        assert one.take_sent()[1:] == [given_back(units(1), sent=2)]
+
+    play(act)
+
+
+@pytest.mark.parametrize("how", ["drained", "cancel"])
+def test_it_is_given_back_at_the_end_of_the_drain_at_the_latest(how: str) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(RESUMABLE)
+        await asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        one = await Play.begin(websocket_connect(), application)
+        one.take_sent()
+        one.stream.drain()
+        await turns()
+        assert one.sent == []
+        if how == "drained":
+            assert one.stream.drained()
+        one.stream.cancel()
+        await one.ended()
+        assert one.sent == [given_back(0, 1, "drained" if how == "drained" else "stopped")]
+
+    run(main)
+
+
+@pytest.mark.parametrize("unconfirmed", [0, 3])
+def test_the_next_worker_is_told_that_it_resumes_and_what_may_be_lost(unconfirmed: int) -> None:
+    async def act(one: Play) -> None:
+        assert one.scope["extensions"]["websocket.resume"] == {"resumed": True, "unconfirmed": unconfirmed}
+        one.leave()
+
+    play(act, resumable=True, unconfirmed=unconfirmed)
 
 
 def test_a_drain_hands_a_handshake_to_another_worker() -> None:

@@ -167,7 +167,7 @@ class Stage:
         self.node.push(channels.WEBSOCKET_CONNECT, [encode(request)])
 
     def tell(self, *messages: Any) -> None:
-        self.node.push(self.clusters.inbox, [encode(message) for message in messages])
+        self.node.push(self.clusters.home.inbox, [encode(message) for message in messages])
 
     def heard(self) -> list[Any]:
         """What the server has been sent since the last time, but for how far the streams are."""
@@ -680,13 +680,15 @@ def test_a_drain_waits_for_exchanges_and_background_work(caplog: pytest.LogCaptu
     assert problems(caplog) == []
 
 
-def test_a_drain_closes_websockets_with_1012_at_once() -> None:
+def test_websockets_are_closed_with_1012_when_the_drain_is_over() -> None:
     async def act(stage: Stage) -> None:
         stage.connect()
         await turns()
         stage.heard()
         stopping = asyncio.ensure_future(stage.worker.stop())
-        await turns()
+        await stage.advance(4.9)
+        assert stage.heard() == []
+        await stage.advance(0.2)
         (close,) = stage.heard()
         assert (type(close), close.code) == (WebSocketClose, 1012)
         await turns()
@@ -708,8 +710,8 @@ def test_what_has_not_ended_in_time_is_cancelled_and_told_as_stopped(caplog: pyt
         await stopping
         assert stage.application.events == ["cancelled", "cancelled", "shutdown"]
         assert stage.heard() == [
-            Release("0123456789.1", 0, WORKER, "stopped", 0),
-            Release("0123456789.2", 0, WORKER, "stopped", 0),
+            Release("0123456789.1", 0, WORKER, "stopped", 0, 0),
+            Release("0123456789.2", 0, WORKER, "stopped", 0, 1),
         ]
 
     played(act)

@@ -1,0 +1,275 @@
+"""WSGI applications (PEP 3333), checked by the validator of Python's own `wsgiref`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from wsgiref.validate import validator
+
+import pytest
+
+from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.settings import WorkerSettings
+from ifserver.worker.wsgi import WSGIAdapter, adapted, environ_of, is_wsgi
+from tests.test_processes import run
+
+HEADERS = [("Content-Type", "text/plain")]
+SCOPE = {
+    "type": "http",
+    "http_version": "1.1",
+    "method": "POST",
+    "scheme": "https",
+    "path": "/app/ä",
+    "raw_path": b"/app/%C3%A4",
+    "query_string": b"a=1",
+    "root_path": "/app",
+    "headers": [(b"host", b"here"), (b"content-type", b"text/x"), (b"content-length", b"3"), (b"x-a", b"1")],
+    "client": ("192.0.2.1", 4000),
+    "server": ("here", 443),
+}
+
+
+def serve(application: Any, *events: dict[str, Any], scope: Any = SCOPE) -> list[dict[str, Any]]:
+    """What the application sends, for the events that it receives."""
+    sent: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        waiting = list(events) or [{"type": "http.request", "body": b"", "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            return waiting.pop(0)
+
+        async def send(event: dict[str, Any]) -> None:
+            sent.append(event)
+
+        await WSGIAdapter(application, 2)(scope, receive, send)
+
+    run(main)
+    return sent
+
+
+def body(data: bytes, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.request", "body": data, "more_body": more}
+
+
+def sent_body(data: bytes, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def answering(result: Callable[[], Iterable[bytes]], *headers: tuple[str, str]) -> Any:
+    def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [*HEADERS, *headers])
+        return result()
+
+    return application
+
+
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
+
+
+def test_the_environment() -> None:
+    environ = environ_of(SCOPE)
+    assert environ["REQUEST_METHOD"] == "POST"
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/app", "/ä".encode().decode("latin-1"))
+    assert (environ["QUERY_STRING"], environ["RAW_URI"]) == ("a=1", "/app/%C3%A4")
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("here", "443")
+    assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"]) == ("192.0.2.1", "4000")
+    assert (environ["CONTENT_TYPE"], environ["CONTENT_LENGTH"], environ["HTTP_X_A"]) == ("text/x", "3", "1")
+    assert (environ["wsgi.url_scheme"], environ["wsgi.input_terminated"]) == ("https", True)
+
+
+def test_of_a_unix_socket_there_is_no_client_and_a_port_is_made_up() -> None:
+    environ = environ_of({**SCOPE, "client": None, "server": ("/run/x.sock", None), "scheme": "http"})
+    assert "REMOTE_ADDR" not in environ
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("/run/x.sock", "80")
+
+
+def test_fields_that_come_twice_are_joined() -> None:
+    headers = [(b"x-a", b"1"), (b"x-a", b"2"), (b"cookie", b"a=1"), (b"cookie", b"b=2")]
+    environ = environ_of({**SCOPE, "headers": headers})
+    assert (environ["HTTP_X_A"], environ["HTTP_COOKIE"]) == ("1,2", "a=1; b=2")
+
+
+def test_pythons_own_validator_has_nothing_to_object() -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        assert environ["wsgi.input"].read(3) == b"abc"
+        start_response("200 OK", HEADERS)
+        return [b"one", b"two"]
+
+    scope = {**SCOPE, "path": "/app/a"}
+    sent = serve(validator(application), body(b"abc"), scope=scope)
+    assert b"".join(event["body"] for event in sent[1:]) == b"onetwo"
+
+
+def test_a_list_is_one_message() -> None:
+    assert serve(answering(lambda: [b"one", b"two"])) == [START, sent_body(b"onetwo")]
+    assert serve(answering(list)) == [START, sent_body(b"")]
+
+
+def test_a_body_whose_length_is_known_ends_with_its_last_piece() -> None:
+    sent = serve(answering(lambda: iter([b"one", b"", b"two"]), ("Content-Length", "6")))
+    assert sent[1:] == [sent_body(b"one", True), sent_body(b"two")]
+
+
+def test_pieces_are_sent_as_they_come() -> None:
+    assert serve(answering(lambda: iter([b"one", b"two"])))[1:] == [
+        sent_body(b"one", True),
+        sent_body(b"two", True),
+        sent_body(b""),
+    ]
+
+
+def test_write_is_still_there() -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", HEADERS)(b"written")
+        return []
+
+    assert serve(application) == [START, sent_body(b"written", True), sent_body(b"")]
+
+
+@pytest.mark.parametrize("pieces", [[b"ab\ncd\n", b"ef"], [b"a", b"b\nc", b"d\nef"]], ids=str)
+def test_a_body_is_read_as_it_arrives(pieces: list[bytes]) -> None:
+    lines: list[bytes] = []
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        lines.extend(environ["wsgi.input"])
+        start_response("200 OK", HEADERS)
+        return [b""]
+
+    serve(application, *[body(piece, more=i + 1 < len(pieces)) for i, piece in enumerate(pieces)])
+    assert lines == [b"ab\n", b"cd\n", b"ef"]
+
+
+def test_a_body_that_is_cut_off_does_not_look_whole() -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        environ["wsgi.input"].read()
+        return []
+
+    with pytest.raises(ClientDisconnected, match="in the middle"):
+        serve(application, body(b"ab", more=True), {"type": "http.disconnect"})
+
+
+def test_a_client_that_has_left_already_is_not_served() -> None:
+    assert serve(None, {"type": "http.disconnect"}) == []
+
+
+class Closing:
+    """A result that remembers that it was closed."""
+
+    closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"one"
+        raise ValueError("a defect")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_result_is_closed_however_it_ends() -> None:
+    result = Closing()
+    with pytest.raises(ValueError, match="a defect"):
+        serve(answering(lambda: result))
+    assert result.closed
+
+
+def test_an_error_before_anything_was_sent_may_change_the_answer() -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", HEADERS)
+        try:
+            raise ValueError("a defect")
+        except ValueError as error:
+            start_response("500 Oh no", HEADERS, (ValueError, error, error.__traceback__))
+        return [b"sorry"]
+
+    assert serve(application)[0]["status"] == 500
+
+
+def test_and_is_raised_when_something_was() -> None:
+    def application(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", HEADERS)
+        yield b"one"
+        error = ValueError("a defect")
+        start_response("500 Oh no", HEADERS, (ValueError, error, None))
+
+    with pytest.raises(ValueError, match="a defect"):
+        serve(application)
+
+
+@pytest.mark.parametrize(
+    ("application", "message"),
+    [
+        (lambda environ, start: [b"x"], "before start_response"),
+        (lambda environ, start: [start("200 OK", []), start("200 OK", [])], "a second time"),
+        (lambda environ, start: start("OK", []), "three digits, got 'OK'"),
+        (lambda environ, start: start("200 OK", [("Connection", "close")]), "Connection is the server's affair"),
+    ],
+)
+def test_what_breaks_the_specification_is_told(application: Any, message: str) -> None:
+    with pytest.raises(ApplicationError, match=message):
+        serve(application)
+
+
+def test_a_websocket_is_denied_and_the_lifespan_is_acted() -> None:
+    connect = {"type": "websocket.connect"}
+    assert serve(None, connect, scope={"type": "websocket"}) == [{"type": "websocket.close"}]
+    events = ({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    sent = serve(None, *events, scope={"type": "lifespan"})
+    assert [event["type"] for event in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class AsgiInstance:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class WsgiInstance:
+    def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+        return []
+
+
+def returns_a_coroutine(*arguments: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("application", "expected"),
+    [(asgi, False), (AsgiInstance(), False), (WsgiInstance(), True), (returns_a_coroutine, False), (map, False)],
+)
+def test_which_it_is_shows_in_its_parameters(application: Any, expected: bool) -> None:
+    assert is_wsgi(application) is expected
+    settings, found = adapted(WorkerSettings(application="a:b", threads=3), application)
+    assert isinstance(found, WSGIAdapter) is expected
+    assert settings.concurrency == (3 if expected else 100), "no more than there are threads"
+
+
+def test_the_setting_decides_where_it_does_not() -> None:
+    settings = WorkerSettings(application="a:b", interface="wsgi")
+    assert isinstance(adapted(settings, returns_a_coroutine)[1], WSGIAdapter)
+    settings = WorkerSettings(application="a:b", interface="asgi")
+    application = WsgiInstance()
+    assert adapted(settings, application) == (settings, application)
+
+
+def test_many_at_a_time_use_as_many_threads_as_there_are() -> None:
+    together = asyncio.Barrier(2)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def application(environ: Any, start_response: Any) -> list[bytes]:
+            asyncio.run_coroutine_threadsafe(together.wait(), loop).result(20)
+            start_response("200 OK", HEADERS)
+            return [b""]
+
+        async def receive() -> dict[str, Any]:
+            return body(b"")
+
+        async def send(event: dict[str, Any]) -> None: ...
+
+        adapter = WSGIAdapter(application, 2)
+        await asyncio.gather(*(adapter(SCOPE, receive, send) for _ in range(2)))
+
+    run(main)
