@@ -24,13 +24,15 @@ from ifserver.front.responses import Framing
 from ifserver.streams.effects import BodyReceived, ClientGone
 
 if TYPE_CHECKING:
+    from ifserver.front.access import Entry
     from ifserver.front.driver import Exchange
     from ifserver.front.proxy_protocol import Header
     from ifserver.front.server import InterfaceServer
 
 __all__ = ["Http1Connection"]
 
-#: What is read and thrown away of a body whose response has ended; beyond, the connection ends (design, section 5).
+#: What is read and thrown away of a body whose response has ended, so that the connection may be used again; beyond, it
+#: ends (design, section 5).
 DISCARD_BYTES: Final = 64 * 1024
 #: What is kept of what a client sends before its WebSocket is accepted; beyond, it is not read.
 EARLY_BYTES: Final = 64 * 1024
@@ -97,6 +99,7 @@ class Http1Connection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
+        self._server.tally.http_bytes_in += len(data)
         parser = self._parser
         if parser.refusal is not None:
             if self._ending:
@@ -175,7 +178,7 @@ class Http1Connection(Protocol):
         """A request that is pushed whole cannot be claimed before its body is there: the client is told to go on."""
         if incoming.expects_continue:
             incoming.expects_continue = False
-            self.transport.write(CONTINUE)
+            self._response.write(CONTINUE)
 
     def _arrived(self, incoming: Incoming) -> None:
         """A request can be offered; if another is being answered, it waits."""
@@ -266,9 +269,16 @@ class Http1Connection(Protocol):
         self.resume(STREAM)
 
     def _throw_away(self, length: int) -> None:
-        self._discarded += length
-        if self._discarded > DISCARD_BYTES:
-            self.lose()
+        before, self._discarded = self._discarded, self._discarded + length
+        if before <= DISCARD_BYTES < self._discarded:
+            # Closing now would reset the connection, and the client might never see its answer (RFC 9112 9.6): it is
+            # told that nothing follows, and what it still sends is thrown away until `discarding` ends it.
+            self._ending = True
+            half_close = getattr(self.transport, "loseWriteConnection", None)
+            if half_close is None:
+                self.lose()
+            else:
+                half_close()
 
     def _next(self) -> None:
         """Begin with the next request, or wait for one."""
@@ -291,13 +301,13 @@ class Http1Connection(Protocol):
         if not waiting and not self._unparsed:
             self.resume(_PIPELINE)  # what comes now may be the rest of the present request
 
-    def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept) -> None:
-        """The handshake is complete: hand the connection on."""
+    def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:
+        """The handshake is complete: hand the connection on, and what the access log will say of it."""
         incoming, server, transport = self._response.incoming, self._server, self.transport
         assert incoming is not None
         self._closing = True
         self._response.forget_flow()
-        websocket = server.open_websocket(exchange, incoming, message)
+        websocket = server.open_websocket(exchange, incoming, message, entry)
         websocket.key = self.key
         exchange.opened(websocket)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]

@@ -6,14 +6,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from msgspec.structs import replace
-from twisted.python.failure import Failure
-
+from ifserver import channels
 from ifserver import messages as m
-from ifserver.clock import Timer
-from ifserver.errors import ChannelNameError, NodeError, TransitionError
-from ifserver.layers.base import Node
-from ifserver.layers.clusters import Refusal
+from ifserver.errors import ChannelNameError, TransitionError
+from ifserver.front.offering import Offered
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import (
     Abort,
@@ -21,33 +17,23 @@ from ifserver.streams.effects import (
     CloseClient,
     Dropped,
     Effects,
+    Lost,
     Offer,
-    OfferRefused,
+    Resume,
     Signal,
     Tell,
     TimedOut,
     Wait,
     Waiting,
-    Withdrawn,
 )
 
 if TYPE_CHECKING:
-    from ifserver.front.offers import StandingOffer
     from ifserver.front.peers import Peer
     from ifserver.front.server import InterfaceServer
 
 __all__ = ["Exchange", "HttpClient", "WebSocketClient"]
 
 _log = logging.getLogger(__name__)
-
-#: How long the answer to a withdrawal is waited for, in seconds.
-_WITHDRAWAL_S: Final = 1.0
-
-_WHY: Final = {
-    Refusal.FULL: "the request channel is full",
-    Refusal.UNREACHABLE: "no node is reachable",
-    Refusal.IN_DOUBT: "the connection to the node broke",
-}
 
 
 class Client(Protocol):
@@ -92,47 +78,23 @@ class WebSocketClient(Client, Protocol):
         """Begin the closing handshake."""
 
 
-class Exchange:
+class Exchange(Offered):
     """One stream of one client, from its offer to its end.
 
     A WebSocket begins as a request like any other: its client is there from `opened` on.
     """
 
-    __slots__ = (
-        "_node",
-        "_over",
-        "_payload",
-        "_request_channel",
-        "_spilled",
-        "_waiting",
-        "_worker",
-        "client",
-        "has_waited",
-        "offer",
-        "peer",
-        "server",
-        "stream",
-        "websocket",
-    )
+    __slots__ = ("_over", "_waiting", "_worker", "client", "peer", "websocket")
 
     def __init__(self, server: InterfaceServer, stream: Stream, client: HttpClient, request_channel: str) -> None:
-        self.stream = stream
+        super().__init__(server, stream, request_channel)
         self.client = client
         self.websocket: WebSocketClient | None = None
         #: The claimant's process, while `Peers` has the stream in its account.
         self.peer: Peer | None = None
-        #: The present attempt, while `Offers` waits for somebody to claim it.
-        self.offer: StandingOffer | None = None
-        #: Whether `WaitingRoom` has it, or had.
-        self.has_waited = False
         self._worker: str | None = None
         self._over = False
-        self.server = server
-        self._request_channel = request_channel
         self._waiting = Waiting.NOTHING
-        self._node: Node | None = None
-        self._payload = b""
-        self._spilled = False
 
     def start(self) -> None:
         """Offer the request."""
@@ -144,21 +106,30 @@ class Exchange:
         """The handshake is complete: from now on the client is `websocket`."""
         self.websocket = websocket
 
-    def hear(self, message: m.ToServer) -> None:
-        """A worker, or its supervisor, has something to say about the stream."""
-        self._heard(self.stream.hear(message), type(message) is m.Claim)
+    @property
+    def is_unclaimed(self) -> bool:
+        """Whether nobody has spoken about the present attempt."""
+        return self._worker is None and not self._over
+
+    def hear(self, message: m.ToServer) -> bool:
+        """A worker, or its supervisor, has something to say about the stream. False: it was not listened to."""
+        effects = self.stream.hear(message)
+        self._heard(effects, type(message) is m.Claim)
+        return not effects or type(effects[0]) is not Dropped
 
     def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str) -> None:
         """A worker tells how far it is."""
         self._heard(self.stream.hear_sync(entry, worker, supervisor), True)
 
     def _heard(self, effects: Effects, tells_of_claimant: bool) -> None:
-        worker = self.stream.worker
-        if worker is not self._worker:
+        worker, before = self.stream.worker, self._worker
+        if worker is not before:
             self._worker = worker
             tells_of_claimant = True
-            if worker is not None and self._node is not None and self.server.offers.claimed(self):
-                self.server.clusters.claimed(self._node)
+            if before is None:
+                self._offer_claimed()
+            elif worker is not None and channels.process_of(worker) == channels.process_of(before):
+                self.server.clusters.redirect(before, worker)
         self._carry_out(effects)
         if tells_of_claimant and not self._over:
             self.server.peers.claimed(self)
@@ -185,7 +156,13 @@ class Exchange:
             _log.error("%s: %s", self.stream.channel, error)
 
     def _dropped(self, effect: Dropped) -> None:
-        self.server.counters.add("messages_dropped", label=effect.reason)
+        if effect.reason == "repeated":
+            self.server.counters.add("messages_repeated")
+        else:
+            self.server.counters.add("messages_dropped", label=effect.reason)
+
+    def _lost(self, effect: Lost) -> None:
+        self.server.counters.add("messages_dropped", effect.count, "broker")
 
     def _wait_effect(self, effect: Wait) -> None:
         self.wait(effect.waiting)
@@ -207,60 +184,10 @@ class Exchange:
         self.handle(TimedOut())
 
     def _offer_effect(self, effect: Offer) -> None:
-        self.server.counters.add("retries")
-        _log.warning("%s: offering the request once more: nobody who had it answers", self.stream.channel)
-        # The first one's deadline may be over: then whoever takes it would drop it.
-        deadline = self.server.clusters.home.clock() + self.server.settings.queue_timeout_s
-        self._offer(replace(effect.request, deadline=deadline))
+        self._offer_again(effect.request, effect.why)
 
-    def _offer(self, request: m.ToWorkers) -> None:
-        self._payload = m.encode(request)
-        self._spilled = False
-        self.server.clusters.offer(self._request_channel, self._payload, self)
-
-    def placed(self, node: Node) -> None:
-        """The request is offered on `node`."""
-        self._node = node
-        offers = self.server.offers
-        offers.left(self)
-        self.offer = offers.made(self, node, self._request_channel, self._payload)
-
-    def refused(self, why: Refusal) -> None:
-        """No node has taken it."""
-        if why is Refusal.UNREACHABLE and self.server.waiting_room.enter(self):
-            return
-        self._give_up(why)
-
-    def offer_anew(self) -> None:
-        """A node can be reached again."""
-        self.server.clusters.offer(self._request_channel, self._payload, self)
-
-    def give_up_waiting(self) -> None:
-        """No node could be reached in time."""
-        self._give_up(Refusal.UNREACHABLE)
-
-    def _give_up(self, why: Refusal) -> None:
-        self.handle(OfferRefused(why is Refusal.IN_DOUBT, _WHY[why]))
-
-    def spill(self) -> None:
-        """The request has stood on its node for too long, and another one is well: offer it there, once."""
-        node = self._node
-        if self._spilled or node is None:
-            return
-        self._spilled = True
-        withdrawing = node.withdraw(self._request_channel, self._payload)
-        withdrawing.addCallbacks(self._spilled_from, self._not_spilled, (node, self.offer))
-
-    def _spilled_from(self, was_there: bool, node: Node, offer: StandingOffer | None) -> None:
-        if was_there:
-            self.server.counters.add("messages_dropped", label="withdrawn")
-            if self._waiting is Waiting.WORKER and self.offer is offer:
-                self.server.clusters.offer(self._request_channel, self._payload, self, (node.name,))
-        elif offer is not None:
-            self.server.offers.popped(offer)
-
-    def _not_spilled(self, failure: Failure) -> None:
-        failure.trap(NodeError)  # somebody may have it: it stays where it is
+    def _resume(self, effect: Resume) -> None:
+        self._offer_on(effect.request)
 
     def _signal(self, effect: Signal) -> None:
         if effect is Signal.ENDED:
@@ -274,31 +201,7 @@ class Exchange:
         elif effect is Signal.RESUME_READING:
             (self.websocket or self.client).resume_reading()
         else:
-            self._withdraw()
-
-    def _withdraw(self) -> None:
-        assert self._node is not None
-        answer = self._node.withdraw(self._request_channel, self._payload)
-        if not answer.called:
-            # A node that does not answer must not make the client wait for longer than it was told to.
-            late = self.server.clock.callLater(_WITHDRAWAL_S, self.handle, Withdrawn(False))
-            answer.addBoth(_cancel, late)
-        answer.addCallbacks(self._withdrawn, self._withdrawal_failed)
-
-    def _withdrawn(self, was_there: bool) -> None:
-        if was_there:
-            self.server.counters.add("messages_dropped", label="withdrawn")
-        self.handle(Withdrawn(was_there))
-
-    def _withdrawal_failed(self, failure: Failure) -> None:
-        failure.trap(NodeError)
-        self.handle(Withdrawn(False))
-
-
-def _cancel(result: object, timer: Timer) -> object:
-    if timer.active():
-        timer.cancel()
-    return result
+            self.withdraw()
 
 
 # What is for the client.
@@ -355,7 +258,9 @@ _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
     Abort: _abort,
     Tell: Exchange._tell,
     Dropped: Exchange._dropped,
+    Lost: Exchange._lost,
     Wait: Exchange._wait_effect,
     Offer: Exchange._offer_effect,
+    Resume: Exchange._resume,
     Signal: Exchange._signal,
 }

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.front.requests import Incoming
-from ifserver.front.responses import BadResponse, Framing, plain_answer
+from ifserver.front.access import Entry
+from ifserver.front.requests import REQUEST_ID, Incoming
+from ifserver.front.responses import BadResponse, Framing, bad_field, plain_answer
+from ifserver.front.timing import server_timing
 from ifserver.messages import Headers
 from ifserver.streams.effects import ClientGone, Flushed
 
 if TYPE_CHECKING:
     from ifserver.front.connection import Http1Connection
-    from ifserver.front.driver import Exchange
     from ifserver.front.server import Addresses, InterfaceServer
+    from ifserver.front.timing import TimedExchange
 
 __all__ = ["CONTINUE", "STREAM", "Http1Response"]
 
@@ -62,11 +65,15 @@ class Http1Response:
         #: The request that is being answered, and its stream; both None between two requests, and without a stream
         #: a body is read for nothing.
         self.incoming: Incoming | None = None
-        self.exchange: Exchange | None = None
+        self.exchange: TimedExchange | None = None
         #: None until the head has been sent.
         self.framing: Framing | None = None
         self._status = 0
         self._sent_bytes = 0
+        #: When its head had come, and when the response began; 0: it has not.
+        self._began_at = self._first_at = 0.0
+        #: How long the request was queued, in seconds, as far as that is known.
+        self._queue_s: float | None = None
         #: The response is complete, but its end waits for the client to take what was written: or requests that are
         #: sent and answers that are not read would pile up here.
         self.postponed: Framing | None = None
@@ -78,13 +85,19 @@ class Http1Response:
         """The response to `incoming` is due."""
         self.incoming = incoming
         self._status = self._sent_bytes = 0
+        self._began_at = self._server.clock.seconds()
+        self._first_at = 0.0
+        self._queue_s = None
 
     # What the stream asks for.
 
     def begin(self, message: m.ResponseStart) -> None:
-        incoming = self.incoming
+        incoming, exchange = self.incoming, self.exchange
         assert incoming is not None
+        assert exchange is not None
         body, more = message.body, message.more_body
+        now = self._server.clock.seconds()
+        self._queue_s = exchange.queue_s(self._began_at)
         try:
             head, framing = self._server.head_writer.write(
                 message.status,
@@ -94,6 +107,7 @@ class Http1Response:
                 incoming.http_version,
                 # A client that has not been told to continue may send its body, or not.
                 self._keeps_alive(incoming) and not incoming.expects_continue,
+                self._our_lines(incoming, message.headers, now - self._began_at),
             )
             piece = b"" if framing.no_body or not body else self._framed(framing, body)
         except BadResponse as error:
@@ -101,15 +115,25 @@ class Http1Response:
             return
         self.framing = framing
         self._status = message.status
-        self.transport.write(head + piece if piece else head)
+        self._first_at = now
+        self.write(head + piece if piece else head)
         self._written(framing, len(body), more)
+
+    def _our_lines(self, incoming: Incoming, headers: Headers, until_start_s: float) -> bytes:
+        """The fields that we add to the application's."""
+        lines = b""
+        if incoming.request_id and h.find(headers, REQUEST_ID) is None:
+            lines = b"x-request-id: " + incoming.request_id + b"\r\n"
+        if self._settings.server_timing:
+            lines += server_timing(self._queue_s, until_start_s)
+        return lines
 
     def body(self, message: m.ResponseBody) -> None:
         framing, body = self.framing, message.body
         assert framing is not None
         if body and not framing.no_body:
             try:
-                self.transport.write(self._framed(framing, body))
+                self.write(self._framed(framing, body))
             except BadResponse as error:
                 self._bad_response(str(error))
                 return
@@ -132,8 +156,12 @@ class Http1Response:
         assert self.incoming is not None
         if self.incoming.expects_continue:
             self.incoming.expects_continue = False
-            self.transport.write(CONTINUE)
+            self.write(CONTINUE)
             self._server.bodies_due.add(self._connection)
+
+    def cut(self) -> None:
+        """Cut the connection; the stream is told that its client has left."""
+        self._connection.abort()
 
     def stop_reading(self) -> None:
         self._connection.pause(STREAM)
@@ -150,10 +178,20 @@ class Http1Response:
         assert exchange is not None
         self.exchange = None
         self._status = 101
-        self.log_access()
-        self._connection.become_websocket(exchange, message)
+        self._first_at = self._server.clock.seconds()
+        incoming = self.incoming
+        assert incoming is not None
+        if incoming.request_id and h.find(message.headers, REQUEST_ID) is None:
+            message = replace(message, headers=[*message.headers, (REQUEST_ID, incoming.request_id)])
+        self._queue_s = exchange.queue_s(self._began_at)
+        self._connection.become_websocket(exchange, message, self._ended())
 
     # Writing.
+
+    def write(self, data: bytes) -> None:
+        """Send `data` as it is."""
+        self._server.tally.http_bytes_out += len(data)
+        self.transport.write(data)
 
     def _keeps_alive(self, incoming: Incoming) -> bool:
         return self._keep_alive and incoming.keep_alive and not incoming.upgrade and not self._server.draining
@@ -182,7 +220,7 @@ class Http1Response:
             self._bad_response("the body is shorter than its Content-Length")
         else:
             if framing.chunked:
-                self.transport.write(_LAST_CHUNK)
+                self.write(_LAST_CHUNK)
             self._finish()
 
     def _wait_for_client(self, length: int) -> None:
@@ -209,10 +247,13 @@ class Http1Response:
         incoming = self.incoming
         method, version = (incoming.method, incoming.http_version) if incoming is not None else ("GET", "1.1")
         headers, body = plain_answer(status, extra)
+        if incoming is not None and incoming.request_id:
+            headers.append((REQUEST_ID, incoming.request_id))
         head, framing = self._server.head_writer.write(status, headers, len(body), method, version, keep_alive)
         self._status = status
         self.framing = framing
-        self.transport.write(head if framing.no_body else head + self._framed(framing, body))
+        self._first_at = self._server.clock.seconds()
+        self.write(head if framing.no_body else head + self._framed(framing, body))
 
     def _finish(self) -> None:
         """The response is complete."""
@@ -235,13 +276,37 @@ class Http1Response:
         self.transport.unregisterProducer()
 
     def log_access(self) -> None:
-        """Write the present request into the access log."""
-        log, incoming = self._server.access_log, self.incoming
-        if log.enabled and incoming is not None:
-            line = f"{incoming.method} {incoming.target.decode('latin-1')} HTTP/{incoming.http_version}"
-            scheme, peer, _ = self.addresses
-            client = self._server.client_of(incoming, peer, scheme)[0]
-            log.write(client[0] if client else "", line, self._status, self._sent_bytes, incoming.headers)
+        """The present request is over: count it, and write it into the access log."""
+        entry = self._ended()
+        if entry is not None:
+            self._server.access_log.write(entry)
+
+    def _ended(self) -> Entry | None:
+        """The present request is over: count it. What the access log has to say of it, if there is one."""
+        server, incoming = self._server, self.incoming
+        now = server.clock.seconds()
+        # One that was refused before its head was complete has no beginning.
+        began_at = self._began_at if incoming is not None else now
+        server.tally.answered(self._status, began_at, self._first_at, now)
+        if incoming is None or not server.access_log.enabled:
+            return None
+        scheme, peer, _ = self.addresses
+        client = server.client_of(incoming, peer, scheme)[0]
+        return Entry(
+            at=now,
+            client=client[0] if client else "",
+            method=incoming.method,
+            target=incoming.target,
+            http_version=incoming.http_version,
+            status=self._status,
+            sent_bytes=self._sent_bytes,
+            duration_s=now - began_at,
+            queue_s=self._queue_s,
+            stream=incoming.stream,
+            request_id=incoming.request_id.decode("ascii"),
+            referer=h.find(incoming.headers, b"referer"),
+            user_agent=h.find(incoming.headers, b"user-agent"),
+        )
 
     # IPushProducer: the transport calls when its buffer is full, and when it is not any more.
 
@@ -275,7 +340,7 @@ def _problem_of_accept(message: m.WebSocketAccept) -> str | None:
         return f"not a subprotocol: {subprotocol[:80]!r}"
     for name, value in message.headers:
         if not h.is_token(name) or not h.is_value(value):
-            return f"not a header field: {name[:80]!r}: {value[:80]!r}"
+            return bad_field(name, value)
         if name.lower() in _OURS_IN_HANDSHAKE:
             return f"{name!r} is not for the application to say"
     return None

@@ -18,10 +18,9 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
 from ifserver.layers.base import Node
-from ifserver.streams.effects import Vanished
 
 if TYPE_CHECKING:
-    from ifserver.front.driver import Exchange
+    from ifserver.front.offering import Offered
 
 __all__ = ["Offers", "StandingOffer"]
 
@@ -36,12 +35,12 @@ _log = logging.getLogger(__name__)
 
 
 class StandingOffer:
-    """One attempt of one exchange, on one list."""
+    """One attempt of one exchange, on one list of one node."""
 
-    __slots__ = ("channel", "exchange", "node", "payload", "popped_at", "since")
+    __slots__ = ("channel", "node", "offering", "payload", "popped_at", "since")
 
-    def __init__(self, exchange: Exchange, node: Node, channel: str, payload: bytes, now: float) -> None:
-        self.exchange = exchange
+    def __init__(self, offering: Offered, node: Node, channel: str, payload: bytes, now: float) -> None:
+        self.offering = offering
         self.node = node
         self.channel = channel
         self.payload = payload
@@ -100,11 +99,13 @@ class Offers:
 
     Args:
         behind: is told of a node on which a request has stood for too long; True says that there is a better one.
+        emptied: is told of a list on which nothing of this server's stands any more.
     """
 
-    def __init__(self, clock: Clock, behind: Callable[[Node], bool]) -> None:
+    def __init__(self, clock: Clock, behind: Callable[[Node], bool], emptied: Callable[[Node, str], None]) -> None:
         self._clock = clock
         self._behind = behind
+        self._emptied = emptied
         self._lists: dict[tuple[str, str], _List] = {}
         self._timer: Timer | None = None
         #: When it is time to look.
@@ -113,10 +114,10 @@ class Offers:
     def __len__(self) -> int:
         return sum(map(len, self._lists.values()))
 
-    def made(self, exchange: Exchange, node: Node, channel: str, payload: bytes) -> StandingOffer:
+    def made(self, offering: Offered, node: Node, channel: str, payload: bytes) -> StandingOffer:
         """`payload` was offered."""
         now = self._clock.seconds()
-        offer = StandingOffer(exchange, node, channel, payload, now)
+        offer = StandingOffer(offering, node, channel, payload, now)
         key = node.name, channel
         each = self._lists.get(key)
         if each is None:
@@ -128,9 +129,9 @@ class Offers:
             self._look_later(now)
         return offer
 
-    def claimed(self, exchange: Exchange) -> bool:
+    def claimed(self, offering: Offered) -> bool:
         """Somebody has spoken about the offer: it was popped, and so were those before it. True: soon enough."""
-        offer, exchange.offer = exchange.offer, None
+        offer, offering.offer = offering.offer, None
         each = self._list(offer)
         if offer is None or each is None:
             return False
@@ -139,6 +140,8 @@ class Offers:
         if not each.forget(offer):
             return False
         each.quiet_since = now
+        if not each.standing:
+            self._emptied(offer.node, offer.channel)
         return now - offer.since < _PATIENCE_S
 
     def popped(self, offer: StandingOffer) -> None:
@@ -147,9 +150,9 @@ class Offers:
         if each is not None:
             each.pop(offer, self._clock.seconds())
 
-    def left(self, exchange: Exchange) -> None:
-        """The exchange has ended; nothing is known of its offer but that it is of no use."""
-        offer, exchange.offer = exchange.offer, None
+    def left(self, offering: Offered) -> None:
+        """Its exchange has ended; nothing is known of its offer but that it is of no use."""
+        offer, offering.offer = offering.offer, None
         each = self._list(offer)
         if offer is not None and each is not None:
             each.forget(offer)
@@ -200,8 +203,8 @@ class Offers:
                 Deferred.fromCoroutine(self._ask(each)).addErrback(self._failed)
         for offer in vanished:
             if each.forget(offer):
-                offer.exchange.offer = None
-                offer.exchange.handle(Vanished())
+                offer.offering.offer = None
+                offer.offering.vanished()
 
     def _stands(self, each: _List, node: Node, now: float) -> None:
         """The oldest has stood for too long: let each that has be offered elsewhere, if there is a better node."""
@@ -210,7 +213,7 @@ class Offers:
         for offer in list(each.standing):
             if now - offer.since < _PATIENCE_S:
                 break
-            offer.exchange.spill()
+            offer.offering.spill()
 
     async def _ask(self, each: _List) -> None:
         """Where nobody has claimed anything for a second: is the oldest still there? And while it is not, the next?"""

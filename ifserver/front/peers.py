@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.clock import Clock, Timer
@@ -88,13 +90,19 @@ class Peers:
             return
         for exchange in list(peer.accounts):
             stream = exchange.stream
-            release = m.Release(stream.identity, stream.attempt, peer.inbox, "died")
-            self._send(peer, release)
+            worker = stream.worker or peer.inbox
+            release = m.Release(stream.identity, stream.attempt, worker, "died")
+            self._send(worker, release)
             try:
                 exchange.hear(release)
             except Exception:
                 # A bug of ours in one stream must not leave the others waiting for a dead worker.
                 _log.exception("%s: could not be told that its worker is dead", stream.channel)
+
+    def tell_everything(self) -> None:
+        """Tell all workers of all that we share with them at the next opportunity, as what we are called now."""
+        for peer in self._peers.values():
+            peer.everything_at = 0.0
 
     def all_lost(self) -> None:
         """All worker processes have ended, with those who would have said so."""
@@ -115,13 +123,17 @@ class Peers:
     def _epoch(self, worker: str) -> str | None:
         """Changes when what was sent in either direction may be lost."""
         node = self._clusters.nodes.get(channels.node_of(worker))
-        return f"{self._clusters.home.epoch} {node.epoch}" if node is not None else None
+        return f"{self._clusters.home.node.epoch} {node.epoch}" if node is not None else None
 
     def _tick(self, process: str, peer: Peer) -> None:
         if not peer.accounts:
             del self._peers[process]
             return
         peer.timer = self._clock.callLater(SYNC_S, self._tick, process, peer)
+        if self._clusters.is_missing(peer.inbox):
+            _log.warning("process %s is dead: its node is gone, and it has named no other", process)
+            self.lost(process)
+            return
         now, epoch = self._clock.seconds(), self._epoch(peer.inbox)
         everything = now >= peer.everything_at or epoch != peer.epoch
         if peer.telling and now < peer.everything_at:
@@ -130,20 +142,35 @@ class Peers:
             return
         if everything:
             peer.everything_at, peer.epoch = now + EVERYTHING_S, epoch
-        entries = []
+        # Where to, and as whom: an old stream keeps its addresses for a while when either of us has moved.
+        due: dict[tuple[str, str], list[m.SyncEntry]] = {}
         for exchange, account in peer.accounts.items():
             stream = exchange.stream
             if account.is_due(now, *stream.account, stream.waits or everything):
-                entries.append(m.SyncEntry(stream.identity, stream.attempt, account.sent, account.consumed))
+                key = stream.worker or peer.inbox, channels.inbox_of(stream.channel)
+                due.setdefault(key, []).append(
+                    m.SyncEntry(stream.identity, stream.attempt, account.sent, account.consumed)
+                )
+        for (worker, sender), entries in due.items():
+            elsewhere = self._clusters.elsewhere(worker)
+            if not elsewhere:
+                self._sync(peer, worker, sender, entries)
+            else:
+                # This overtakes what waits for the worker at its old address, so it must not speak of that.
+                entries = [replace(entry, sent=0) for entry in entries]
+                for inbox in elsewhere:
+                    self._sync(peer, inbox, sender, entries)
+
+    def _sync(self, peer: Peer, inbox: str, sender: str, entries: list[m.SyncEntry]) -> None:
         for start in range(0, len(entries), SYNC_ENTRIES):
             last = start + SYNC_ENTRIES >= len(entries)
             peer.telling = True
-            sync = m.Sync(self._clusters.inbox, "", entries[start : start + SYNC_ENTRIES])
-            self._send(peer, sync, (lambda: self._told(peer)) if last else None)
+            sync = m.Sync(sender, "", entries[start : start + SYNC_ENTRIES])
+            self._send(inbox, sync, (lambda: self._told(peer)) if last else None)
 
-    def _send(self, peer: Peer, message: m.Message, taken: Callable[[], None] | None = None) -> None:
+    def _send(self, inbox: str, message: m.Message, taken: Callable[[], None] | None = None) -> None:
         try:
-            self._clusters.send(peer.inbox, m.encode(message), taken)
+            self._clusters.send(inbox, m.encode(message), taken)
         except ChannelNameError as error:
             _log.error("cannot tell a worker: %s", error)
 

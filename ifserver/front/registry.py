@@ -28,6 +28,10 @@ class Registry:
         self._count += 1
         return self._prefix + channels.base36(self._count)
 
+    def move(self, inbox: str) -> None:
+        """New reply channels belong to `inbox` from now on."""
+        self._prefix = inbox + "."
+
     def add(self, exchange: Exchange) -> None:
         """From now on `exchange` gets what is sent to its reply channel."""
         self._exchanges[exchange.stream.identity] = exchange

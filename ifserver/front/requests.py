@@ -11,8 +11,22 @@ from urllib.parse import unquote
 
 from ifserver import headers as h
 from ifserver.messages import Headers
+from ifserver.settings import Network
 
-__all__ = ["BadRequest", "Incoming", "is_websocket_upgrade", "parse_target", "websocket_problem"]
+__all__ = [
+    "REQUEST_ID",
+    "BadRequest",
+    "Incoming",
+    "identify",
+    "is_websocket_upgrade",
+    "parse_target",
+    "websocket_problem",
+]
+
+#: The header by which a request's id is told.
+REQUEST_ID: Final = b"x-request-id"
+#: An id of somebody else's that is taken over: short, and nothing that could do harm in a log.
+_SANE_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 
 
 class BadRequest(Exception):
@@ -40,6 +54,8 @@ class Incoming:
         "path",
         "query_string",
         "raw_path",
+        "request_id",
+        "stream",
         "target",
         "upgrade",
     )
@@ -59,6 +75,9 @@ class Incoming:
         self.chunked = False
         self.content_length: int | None = None
         self.expects_continue = False
+        #: Its reply channel's process and stream, and its id for people; empty until it is offered.
+        self.stream = ""
+        self.request_id = b""
         self.path, self.raw_path, self.query_string = parse_target(method, target)
 
     def take_body(self) -> bytes:
@@ -69,6 +88,28 @@ class Incoming:
         taken = body[0] if len(body) == 1 else b"".join(body)
         self.body = []
         return taken
+
+
+def identify(incoming: Incoming, made: bytes, peer: tuple[str, int] | None, trusted: Sequence[Network]) -> None:
+    """Give a request its id, which it carries as X-Request-ID from now on: the one that it came with, or `made`.
+
+    Only a `peer` in `trusted` may name it, as with ``X-Forwarded-For``. What is no 1 to 128 visible characters of ASCII
+    is no id, and two are none.
+    """
+    headers = incoming.headers
+    if h.find(headers, REQUEST_ID) is not None:
+        given = h.values(headers, REQUEST_ID)
+        if (
+            trusted
+            and (peer is None or h.within(peer[0], trusted))
+            and len(given) == 1
+            and _SANE_ID.match(given[0]) is not None
+        ):
+            incoming.request_id = given[0]
+            return
+        headers[:] = [field for field in headers if field[0] != REQUEST_ID]
+    incoming.request_id = made
+    headers.append((REQUEST_ID, made))
 
 
 #: What stands before the path of an absolute-form (RFC 3986 3.2).

@@ -10,7 +10,7 @@ from typing import Final
 from ifserver import headers as h
 from ifserver.messages import Headers
 
-__all__ = ["BadResponse", "Framing", "HeadWriter", "has_no_body", "plain_answer", "reason_phrase"]
+__all__ = ["BadResponse", "Framing", "HeadWriter", "bad_field", "has_no_body", "plain_answer", "reason_phrase"]
 
 _STATUS_LINES: Final[dict[int, bytes]] = {}
 #: More digits than any body has; ``int()`` raises where there are thousands.
@@ -19,6 +19,14 @@ _LENGTH_DIGITS: Final = 18
 
 class BadResponse(Exception):
     """A response that cannot be sent as it is."""
+
+
+def bad_field(name: bytes, value: bytes) -> str:
+    """What is wrong with a header field, for the log: without its value, which may be a cookie."""
+    bad = next(
+        (f"{byte:#04x} at {i}" for i, byte in enumerate(value) if not h.is_value(bytes([byte]))), "nothing wrong"
+    )
+    return f"not a header field: {name[:80]!r} with a value of {len(value)} bytes and {bad} in it"
 
 
 class Framing:
@@ -78,12 +86,14 @@ class HeadWriter:
         method: str,
         http_version: str,
         keep_alive: bool,
+        more_lines: bytes = b"",
     ) -> tuple[bytes, Framing]:
         """The head of a response and the framing of its body.
 
         Args:
             whole_body: bytes of the body if all of it is there; None if more will come.
             keep_alive: whether the client, and we, would keep the connection.
+            more_lines: fields of ours, each with the end of its line.
 
         Raises:
             BadResponse: a field cannot be sent, or Content-Length is not what the body has.
@@ -107,7 +117,7 @@ class HeadWriter:
             elif name == b"server":
                 has_server = True
             if not h.is_token(name) or not h.is_value(value):
-                raise BadResponse(f"not a header field: {name!r}: {value!r}")
+                raise BadResponse(bad_field(name, value))
             head.append(name + b": " + value + b"\r\n")
         if has_date or has_server:
             if not has_date:
@@ -121,7 +131,7 @@ class HeadWriter:
             head.append(b"connection: close\r\n")
         elif http_version == "1.0":
             head.append(b"connection: keep-alive\r\n")
-        head.append(b"\r\n")
+        head.append(more_lines + b"\r\n")
         return b"".join(head), framing
 
     def default_lines(self) -> list[bytes]:

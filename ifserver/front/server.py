@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -15,23 +16,25 @@ from ifserver import channels
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.clock import Clock, Timer
-from ifserver.front.access import AccessLog
-from ifserver.front.admission import Admission
+from ifserver.front.access import AccessLog, Entry, closed
 from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
+from ifserver.front.draining import Plan, Spread
 from ifserver.front.driver import Exchange, HttpClient
+from ifserver.front.live import LiveAdmission, LiveDeadlines, LiveUnsent
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
 from ifserver.front.registry import Registry
 from ifserver.front.replies import Replies
-from ifserver.front.requests import Incoming
+from ifserver.front.requests import Incoming, identify
 from ifserver.front.responses import HeadWriter, plain_answer
-from ifserver.front.unsent import Unsent
+from ifserver.front.tally import Tally
+from ifserver.front.timing import TimedExchange
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.front.websocket import WebSocketConnection, make_factory
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Heart
+from ifserver.layers.heart import Heart, with_facts
 from ifserver.liveness import SERVER_LIFE_S
 from ifserver.settings import FrontSettings, parse_networks
 from ifserver.streams.base import Stream
@@ -52,19 +55,31 @@ _log = logging.getLogger(__name__)
 
 @implementer(IProtocolNegotiationFactory)
 class InterfaceServer(Factory):
-    """Builds the protocol of each connection, and holds what they have in common."""
+    """Builds the protocol of each connection, and holds what they have in common.
+
+    Args:
+        facts: what the beats of this server tell people (`ifserver.sight.Facts`).
+    """
 
     noisy = False
 
-    def __init__(self, settings: FrontSettings, clusters: Clusters, access_log: AccessLog, reactor: Any) -> None:
+    def __init__(
+        self,
+        settings: FrontSettings,
+        clusters: Clusters,
+        access_log: AccessLog,
+        reactor: Any,
+        facts: Callable[[], bytes] = bytes,
+    ) -> None:
         self.settings = settings
         self.clusters = clusters
         self.counters = clusters.counters
+        self.tally = Tally()
         self.access_log = access_log
-        self.registry = Registry(clusters.inbox)
+        self.registry = Registry(clusters.home.inbox)
         self.head_writer = HeadWriter(reactor.seconds, settings.server_header)
         self.websocket_factory = make_factory(settings, reactor)
-        self.admission = Admission(settings, reactor, self.counters)
+        self.admission = LiveAdmission(settings, reactor, self.counters)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
         #: From the beginning of the end: connections are not kept alive any more.
@@ -72,81 +87,141 @@ class InterfaceServer(Factory):
         #: Tells the time, and calls later.
         self.clock: Clock = reactor
         self.peers = Peers(clusters, reactor)
-        self.offers = Offers(reactor, clusters.behind)
+        self.offers = Offers(reactor, clusters.behind, clusters.emptied)
         self.waiting_room = WaitingRoom(clusters, reactor, settings.broker_wait_s)
-        self._replies = Replies(clusters, self.registry, reactor)
-        self._heart = Heart(
-            clusters, [clusters.home], reactor, SERVER_LIFE_S, bytes, self.peers.watched, self.peers.lost
+        self._replies = Replies(clusters, self.registry, self.peers)
+        self.heart = Heart(
+            clusters,
+            clusters.home.nodes,
+            reactor,
+            SERVER_LIFE_S,
+            lambda: with_facts(b"", facts()),
+            self.peers.watched,
+            self.peers.lost,
         )
         self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
         self._retry_methods = frozenset(settings.retry_methods)
         self._connections: set[Http1Connection | WebSocketConnection] = set()
+        # Open WebSockets, with what the access log will say of them.
+        self._accepted: dict[WebSocketConnection, Entry] = {}
         self._drained: Deferred[None] | None = None
-        self._drain_timer: Timer | None = None
+        self._drain_timers: list[Timer] = []
+        self._goodbyes: Spread[WebSocketConnection] | None = None
         self._make_deadlines()
+        access_log.change(settings.access_log_format, settings.access_log_queries)
 
     def _make_deadlines(self) -> None:
         settings, clock = self.settings, self.clock
-        queue: Deadlines[Exchange] = Deadlines(clock, settings.queue_timeout_s, Exchange.timed_out)
-        response: Deadlines[Exchange] = Deadlines(clock, settings.response_timeout_s, Exchange.timed_out)
-        handshake: Deadlines[Exchange] = Deadlines(clock, settings.websocket_connect_timeout_s, Exchange.timed_out)
+        queue: LiveDeadlines[Exchange] = LiveDeadlines(clock, settings.queue_timeout_s, Exchange.timed_out)
+        response: LiveDeadlines[Exchange] = LiveDeadlines(clock, settings.response_timeout_s, Exchange.timed_out)
+        handshake: LiveDeadlines[Exchange] = LiveDeadlines(
+            clock, settings.websocket_connect_timeout_s, Exchange.timed_out
+        )
         self._http_deadlines = {Waiting.WORKER: queue, Waiting.RESPONSE: response}
         self._websocket_deadlines = {Waiting.WORKER: queue, Waiting.RESPONSE: handshake}
         #: Connections without a request, those whose request's head is not complete, those that read for nothing.
-        idle_s = settings.keep_alive_timeout_s or settings.header_timeout_s  # before the first request also if 0
-        self.idle = Deadlines(clock, idle_s, Http1Connection.shut_down)
-        self.heads_due = Deadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)
+        self.idle = LiveDeadlines(clock, _idle_s(settings), Http1Connection.shut_down)
+        self.heads_due = LiveDeadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)
         #: Those of whose request's body more must come.
-        self.bodies_due = Deadlines(clock, settings.body_timeout_s, Http1Connection.body_too_slow)
+        self.bodies_due = LiveDeadlines(clock, settings.body_timeout_s, Http1Connection.body_too_slow)
         self.discarding = Deadlines(clock, _DISCARD_S, Http1Connection.lose)
         #: Those to which more was written than their clients take.
-        self.unsent: Unsent[Http1Connection | WebSocketConnection] = Unsent(
-            clock, settings.write_timeout_s, self.counters
-        )
-        self._lifetimes: Deadlines[WebSocketConnection] | None = None
-        if settings.websocket_timeout_s is not None:
-            self._lifetimes = Deadlines(clock, settings.websocket_timeout_s, WebSocketConnection.shut_down)
+        self.unsent = LiveUnsent(clock, settings.write_timeout_s, self.counters)
+        # Nobody is in it while websocket_timeout_s is none.
+        self._lifetimes = LiveDeadlines(clock, settings.websocket_timeout_s or 0.0, WebSocketConnection.shut_down)
+
+    def change(self, settings: FrontSettings) -> None:
+        """Take over what can be changed while we run: it holds for new connections and streams, and a wait has its new
+        length for those too that wait already."""
+        self.settings = settings
+        self.head_writer = HeadWriter(self.clock.seconds, settings.server_header)
+        self.websocket_factory = make_factory(settings, self.clock)
+        self.admission.change(settings)
+        self.access_log.change(settings.access_log_format, settings.access_log_queries)
+        self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
+        self._retry_methods = frozenset(settings.retry_methods)
+        self._http_deadlines[Waiting.WORKER].change(settings.queue_timeout_s)
+        self._http_deadlines[Waiting.RESPONSE].change(settings.response_timeout_s)
+        self._websocket_deadlines[Waiting.RESPONSE].change(settings.websocket_connect_timeout_s)
+        self.idle.change(_idle_s(settings))
+        self.heads_due.change(settings.header_timeout_s)
+        self.bodies_due.change(settings.body_timeout_s)
+        self.unsent.change(settings.write_timeout_s)
+        if settings.websocket_timeout_s is None:
+            self._lifetimes.take_all()
+        else:
+            self._lifetimes.change(settings.websocket_timeout_s)
 
     # The beginning and the end.
 
     def start(self) -> None:
         """Begin to read replies."""
-        self._replies.start()
-        self._heart.start()
+        self.clusters.home.start(self._replies)
+        self.heart.start()
 
-    async def drain(self) -> None:
-        """End in order: no connection is kept alive, what is under way is answered for ``drain_timeout_s``, and the
-        inbox is read until all is answered. The caller has stopped listening."""
+    async def drain(self, quick: bool = False) -> None:
+        """End in order: no connection is kept alive, what is under way is answered for ``drain_timeout_s``, WebSockets
+        are closed one after the other, and the inbox is read until all is answered. The caller has stopped listening.
+
+        Args:
+            quick: somebody waits for it.
+        """
         self.draining = True
-        self.announced.stop()
-        for connection in list(self._connections):
-            connection.shut_down()
-        if self._connections:
-            _log.info("waiting up to %g s for %d connections", self.settings.drain_timeout_s, len(self._connections))
+        if self._connections or len(self.announced.waiting):
             self._drained = Deferred()
-            self._drain_timer = self.clock.callLater(self.settings.drain_timeout_s, self._drain_timed_out)
+            self._say_goodbye(quick)
             await self._drained
-        await self._replies.stop()
-        self._heart.stop()
+        self.announced.stop()
+        if self._goodbyes is not None:
+            self._goodbyes.stop()
+        await self.clusters.home.stop()
+        self.heart.stop()
         self.peers.stop()
         self.offers.stop()
         self.waiting_room.stop()
         for deadlines in (*self._http_deadlines.values(), *self._websocket_deadlines.values()):
             deadlines.stop()
         for each in (self.idle, self.heads_due, self.bodies_due, self.discarding, self.unsent, self._lifetimes):
-            if each is not None:
-                each.stop()
+            each.stop()
         self.admission.stop()
         self.access_log.close()
 
+    def _say_goodbye(self, quick: bool) -> None:
+        settings, clock = self.settings, self.clock
+        websockets = [each for each in self._connections if isinstance(each, WebSocketConnection)]
+        plan = Plan.of(settings.drain_timeout_s, settings.close_timeout_s, len(websockets), quick)
+        count = len(self._connections)
+        _log.info("waiting up to %g s for %d connection%s", plan.timeout_s, count, "" if count == 1 else "s")
+        self._drain_timers = [
+            clock.callLater(plan.idle_s, self._shut_idle),
+            clock.callLater(plan.timeout_s, self._drain_timed_out, plan.timeout_s),
+        ]
+        self._goodbyes = Spread(clock, websockets, plan.window_s, WebSocketConnection.shut_down)
+
+    def _shut_idle(self) -> None:
+        self.announced.stop()
+        for connection in list(self._connections):
+            if isinstance(connection, Http1Connection):
+                connection.shut_down()
+        self._look_whether_drained()
+
+    def _look_whether_drained(self) -> None:
+        if self._drained is not None and not self._connections and not len(self.announced.waiting):
+            drained, self._drained = self._drained, None
+            for timer in self._drain_timers:
+                if timer.active():
+                    timer.cancel()
+            drained.callback(None)
+
     def drain_now(self) -> None:
         """Wait no longer for what is under way."""
+        self.announced.stop()
         for connection in list(self._connections):
             connection.abort()
+        self._look_whether_drained()
 
-    def _drain_timed_out(self) -> None:
-        self._drain_timer = None
-        _log.warning("cutting %d connections that did not end in time", len(self._connections))
+    def _drain_timed_out(self, timeout_s: float) -> None:
+        _log.warning("cutting %d connections that did not end within %g s", len(self._connections), timeout_s)
         self.drain_now()
 
     # What connections need.
@@ -173,7 +248,7 @@ class InterfaceServer(Factory):
         self.admission.enter(connection.key)
         if isinstance(connection, Http1Connection):
             self.idle.add(connection)
-        elif self._lifetimes is not None:
+        elif self.settings.websocket_timeout_s is not None:
             self._lifetimes.add(connection)
 
     def closing(self, connection: Http1Connection) -> None:
@@ -188,13 +263,17 @@ class InterfaceServer(Factory):
         self.unsent.end(connection)
         if isinstance(connection, Http1Connection):
             self._forget_deadlines(connection)
-        elif self._lifetimes is not None:
+        else:
             self._lifetimes.discard(connection)
-        if self._drained is not None and not self._connections:
-            drained, self._drained = self._drained, None
-            if self._drain_timer is not None:
-                self._drain_timer.cancel()
-            drained.callback(None)
+            entry = self._accepted.pop(connection, None)
+            if entry is not None:
+                self.access_log.write(closed(entry, self.clock.seconds(), connection))
+        self._look_whether_drained()
+
+    @property
+    def connections(self) -> Collection[Http1Connection | WebSocketConnection]:
+        """The connections that are open."""
+        return self._connections
 
     def _forget_deadlines(self, connection: Http1Connection) -> None:
         for each in (self.idle, self.heads_due, self.bodies_due, self.discarding):
@@ -212,15 +291,23 @@ class InterfaceServer(Factory):
             return peer, scheme
         return h.seen_by_proxies(incoming.headers, peer, scheme, self._trusted)
 
-    def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
+    def _name(self, incoming: Incoming, channel: str, peer: tuple[str, int] | None) -> None:
+        """Note by what names people and logs know a request."""
+        incoming.stream = channels.identity(channel)
+        if self.settings.request_id:
+            identify(incoming, incoming.stream.encode("ascii"), peer, self._trusted)
+
+    def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> TimedExchange:
         """The exchange of a request whose body has arrived as far as `incoming` says."""
         scheme, peer, host = addresses
         peer, scheme = self.client_of(incoming, peer, scheme)
         root_path = self.settings.root_path
+        channel = self.registry.new_channel()
+        self._name(incoming, channel, addresses[1])
         request = m.HttpRequest(
-            self.registry.new_channel(),
+            channel,
             0,
-            self.clusters.home.clock() + self.settings.queue_timeout_s,
+            self.deadline(),
             incoming.http_version,
             incoming.method,
             scheme,
@@ -236,18 +323,20 @@ class InterfaceServer(Factory):
         )
         stream = HttpStream(request, incoming.method in self._retry_methods, incoming.expects_continue)
         self.counters.add("streams_opened", label="http")
-        return Exchange(self, stream, client, channels.HTTP_REQUEST)
+        return TimedExchange(self, stream, client, channels.HTTP_REQUEST)
 
-    def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
+    def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> TimedExchange:
         """The exchange of a WebSocket's handshake."""
         scheme, peer, host = addresses
         peer, scheme = self.client_of(incoming, peer, scheme)
         root_path = self.settings.root_path
         subprotocols = h.list_items(incoming.headers, b"sec-websocket-protocol")
+        channel = self.registry.new_channel()
+        self._name(incoming, channel, addresses[1])
         request = m.WebSocketConnect(
-            self.registry.new_channel(),
+            channel,
             0,
-            self.clusters.home.clock() + self.settings.queue_timeout_s,
+            self.deadline(),
             incoming.http_version,
             "wss" if scheme == "https" else "ws",
             root_path + incoming.path,
@@ -258,22 +347,36 @@ class InterfaceServer(Factory):
             peer,
             host,
             [item.decode("latin-1") for item in subprotocols],
+            any(fnmatchcase(incoming.path, pattern) for pattern in self.settings.resumable_paths),
         )
         self.counters.add("streams_opened", label="websocket")
-        return Exchange(self, WebSocketStream(request), client, channels.WEBSOCKET_CONNECT)
+        return TimedExchange(self, WebSocketStream(request), client, channels.WEBSOCKET_CONNECT)
 
-    def open_websocket(self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept) -> WebSocketConnection:
-        """The protocol of a WebSocket that the application has accepted."""
-        return WebSocketConnection(self, exchange, incoming, accept)
+    def open_websocket(
+        self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
+    ) -> WebSocketConnection:
+        """The protocol of a WebSocket that the application has accepted; `entry` will be logged at its end."""
+        websocket = WebSocketConnection(self, exchange, incoming, accept)
+        if entry is not None:
+            self._accepted[websocket] = entry
+        return websocket
+
+    def deadline(self) -> float:
+        """When nobody need start a request any more that is offered now, by the clock of the node of our inbox."""
+        return self.clusters.home.node.clock() + self.settings.queue_timeout_s
 
     def ended(self, exchange: Exchange) -> None:
         """`exchange` is over."""
         self.registry.remove(exchange)
         self.peers.left(exchange)
-        self.offers.left(exchange)
-        self.waiting_room.left(exchange)
+        exchange.end_offer()
         self.counters.add("streams_closed", label="http" if type(exchange.stream) is HttpStream else "websocket")
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
         return {"connections": len(self._connections), "streams": len(self.registry), **self.counters.statistics()}
+
+
+def _idle_s(settings: FrontSettings) -> float:
+    """How long a connection may have no request; before its first one also where none is kept alive."""
+    return settings.keep_alive_timeout_s or settings.header_timeout_s

@@ -1,4 +1,4 @@
-"""Requests that no node can be reached for: they wait a little, in case one comes back (``broker_wait_s``)."""
+"""Requests of a server that cannot be reached for their answers: they wait a little (``broker_wait_s``)."""
 
 from __future__ import annotations
 
@@ -12,58 +12,56 @@ from ifserver.front.deadlines import Deadlines
 from ifserver.layers.clusters import Clusters
 
 if TYPE_CHECKING:
-    from ifserver.front.driver import Exchange
+    from ifserver.front.offering import Offered
 
 __all__ = ["WaitingRoom"]
 
 
 class WaitingRoom:
-    """Holds exchanges until any node is connected again, or they have waited for `wait_s`; 0: nobody waits."""
+    """Holds requests until this server can be reached again, or they have waited for `wait_s`; 0: nobody waits."""
 
     def __init__(self, clusters: Clusters, clock: Clock, wait_s: float) -> None:
         self._clusters = clusters
         self._wait_s = wait_s
-        self._waiting: Deadlines[Exchange] = Deadlines(clock, wait_s, self._expired)
-        #: Questions to the nodes whether they are connected.
-        self._asking: list[Deferred[None]] = []
+        self._waiting: Deadlines[Offered] = Deadlines(clock, wait_s, self._expired)
+        self._asking: Deferred[None] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def enter(self, exchange: Exchange) -> bool:
-        """Let `exchange` wait; False: it has done so already, or nobody may."""
-        if self._wait_s <= 0 or exchange.has_waited:
+    def enter(self, offered: Offered) -> bool:
+        """Let `offered` wait; False: it has done so already, or nobody may."""
+        if self._wait_s <= 0 or offered.has_waited:
             return False
-        exchange.has_waited = True
-        self._waiting.add(exchange)
-        if not self._asking:
-            self._asking = [node.ready() for node in self._clusters.nodes.values()]
-            for asking in list(self._asking):
-                asking.addCallbacks(self._connected, self._not_asking)
+        offered.has_waited = True
+        self._waiting.add(offered)
+        if self._asking is None:
+            asking = self._asking = self._clusters.home.ready()
+            asking.addCallbacks(self._connected, self._not_asking)
         return True
 
-    def left(self, exchange: Exchange) -> None:
+    def left(self, offered: Offered) -> None:
         """The exchange has ended."""
-        if exchange.has_waited:
-            self._waiting.discard(exchange)
+        if offered.has_waited:
+            self._waiting.discard(offered)
 
     def stop(self) -> None:
         """Nobody waits any more."""
         self._waiting.stop()
         self._stop_asking()
 
-    def _expired(self, exchange: Exchange) -> None:
-        exchange.give_up_waiting()
+    def _expired(self, offered: Offered) -> None:
+        offered.give_up_waiting()
 
     def _connected(self, _: None) -> None:
         self._stop_asking()
-        for exchange in self._waiting.take_all():
-            exchange.offer_anew()
+        for offered in self._waiting.take_all():
+            offered.offer_anew()
 
     def _not_asking(self, failure: Failure) -> None:
         failure.trap(CancelledError)
 
     def _stop_asking(self) -> None:
-        asking, self._asking = self._asking, []
-        for each in asking:
-            each.cancel()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()

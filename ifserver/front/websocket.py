@@ -186,6 +186,7 @@ class WebSocketConnection(_Bounded):
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         if self.state == self.STATE_CONNECTING:
             data = self._head(*self._handshake)
+        self._server.tally.websocket_bytes_out += len(data)
         self.transport.write(data)
 
     def _head(self, incoming: Incoming, accept: m.WebSocketAccept) -> bytes:
@@ -209,6 +210,7 @@ class WebSocketConnection(_Bounded):
     # What the client sends.
 
     def dataReceived(self, data: bytes) -> None:
+        self._server.tally.websocket_bytes_in += len(data)
         self._dataReceived(data)  # without the text that autobahn makes for its log
 
     def _onMessageEnd(self) -> None:

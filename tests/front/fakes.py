@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,12 +22,14 @@ from zope.interface import implementer
 
 from ifserver import channels
 from ifserver import messages as m
+from ifserver.front.access import Entry
 from ifserver.front.driver import Exchange
 from ifserver.front.server import InterfaceServer
 from ifserver.front.websocket import WebSocketConnection
-from ifserver.layers.base import Limits
+from ifserver.layers.base import Limits, Node
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import value_of
+from ifserver.layers.home import Place
 from ifserver.layers.memory import MemoryNode
 from ifserver.metrics import Counters
 from ifserver.settings import FrontSettings
@@ -50,15 +52,33 @@ class Lines:
     enabled = True
 
     def __init__(self) -> None:
-        self.lines: list[tuple[str, str, int, int]] = []
+        self.entries: list[Entry] = []
+        self.style: tuple[str, bool] | None = None
         self.closed = False
 
-    def write(self, host: str, line: str, status: int, sent: int, request_headers: m.Headers) -> None:
+    @property
+    def lines(self) -> list[tuple[str, str, int, int]]:
+        """Client, request line, status and bytes of each."""
+        return [
+            (e.client, f"{e.method} {e.target.decode('latin-1')} HTTP/{e.http_version}", e.status, e.sent_bytes)
+            for e in self.entries
+        ]
+
+    def change(self, style: str, queries: bool) -> None:
+        self.style = (style, queries)
+
+    def write(self, entry: Entry) -> None:
         assert not self.closed, "written to after its end"
-        self.lines.append((host, line, status, sent))
+        self.entries.append(entry)
+
+    def reopen(self) -> None:
+        raise AssertionError("nobody has asked for that")
 
     def close(self) -> None:
         self.closed = True
+
+    def statistics(self) -> dict[str, int]:
+        return {}
 
 
 @implementer(ITransport, IPushProducer)
@@ -258,7 +278,8 @@ class FakeWorker:
 
     def push(self, message: m.Message) -> None:
         """Send to the server's inbox; it is read at once."""
-        self._world.node.push(self._world.server.registry.new_channel().rpartition(".")[0], [m.encode(message)])
+        home = self._world.clusters.home
+        home.node.push(home.inbox, [m.encode(message)])
 
     def jobs(self, channel: str = channels.HTTP_REQUEST) -> list[Job]:
         """All requests that wait."""
@@ -285,13 +306,18 @@ class FakeWorker:
 
 
 class World:
-    """A server, its node, a worker, and as many clients as the test connects. Fields are settings of the front."""
+    """A server, its node, a worker, and as many clients as the test connects. Fields are settings of the front.
+
+    Args:
+        others: names of further nodes of the home cluster. The server begins on the first.
+    """
 
     def __init__(
         self,
         *,
         start: bool = True,
         node: type[MemoryNode] = MemoryNode,
+        others: Sequence[str] = (),
         request_capacity: int = 10_000,
         **settings: Any,
     ) -> None:
@@ -299,14 +325,19 @@ class World:
         self.clock.rightNow = EPOCH_S
         self._due: deque[Callable[[], object]] = deque()
         self.counters = Counters()
-        self.node = node(NODE, Limits(request_capacity, 90.0), Limits(100_000, 600.0), self.clock, "epoch")
-        self.clusters = Clusters(SERVER, {NODE: [self.node]}, NODE, self.clock, self.soon, self.counters)
+        limits = Limits(request_capacity, 90.0), Limits(100_000, 600.0)
+        self.node, *self.others = [node(name, *limits, self.clock, "epoch") for name in (NODE, *others)]
+        nodes: list[Node] = [self.node, *self.others]
+        self.clusters = Clusters(SERVER, {NODE: nodes}, NODE, self.clock, self.soon, self.counters)
+        self.clusters.home.places = [Place(self.node, SERVER)]
         self.access = Lines()
         settings.setdefault("server_header", None)
+        settings.setdefault("request_id", False)
         self.server = InterfaceServer(FrontSettings(**settings), self.clusters, self.access, self.clock)
         self.worker = FakeWorker(self)
         if start:
-            self.node.start()
+            for each in (self.node, *self.others):
+                each.start()
             self.node.beat(SUPERVISOR, value_of([channels.process_of(WORKER)]), math.inf)
             self.server.start()
 
@@ -341,12 +372,13 @@ class World:
         return self.connect(None, None, *data)
 
     def pull(self, channel: str) -> list[bytes]:
-        """All that waits on `channel`."""
+        """All that waits on `channel`, on any node."""
         found: list[bytes] = []
-        pulling: Deferred[Any] = self.node.pull([channel], 100_000, 1.0)
-        pulling.addCallbacks(lambda pulled: found.extend(pulled.payloads), lambda _: None)
-        if not pulling.called:
-            pulling.cancel()
+        for node in (self.node, *self.others):
+            pulling: Deferred[Any] = node.pull([channel], 100_000, 1.0)
+            pulling.addCallbacks(lambda pulled: found.extend(pulled.payloads), lambda _: None)
+            if not pulling.called:
+                pulling.cancel()
         return found
 
     def waiting(self, channel: str = channels.HTTP_REQUEST) -> int:

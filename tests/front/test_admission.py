@@ -179,6 +179,7 @@ def test_the_end_of_the_server_does_not_wait_for_them() -> None:
     first = world.client()
     client = world.client()
     done = world.drain()
+    world.advance(0.6)
     assert first.lost
     assert client.aborted
     assert done == [None]

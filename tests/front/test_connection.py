@@ -345,11 +345,27 @@ def test_but_not_for_more_than_so_many_bytes(fields: tuple[bytes, ...]) -> None:
     client = world.client(post(10_000_000, b"x", *fields))
     world.worker.job().respond(413, body=b"no")
     sent = 0
-    while not client.lost and sent < 1_000_000:
+    while not client.write_closed and sent < 1_000_000:
         client.send(b"x" * 1000)
         world.settle()
         sent += 1000
     assert sent == 66_000
+    client.send(b"x" * 1_000_000)
+    world.settle()
+    assert not client.lost, "it would be reset, and may not have read its answer"
+    world.advance(2.1)
+    assert client.lost
+    world.assert_empty()
+
+
+def test_a_transport_that_cannot_close_one_way_is_closed() -> None:
+    world = World()
+    client = world.client(post(10_000_000, b"x"))
+    client.loseWriteConnection = None  # type: ignore[assignment, method-assign]
+    world.worker.job().respond(413, body=b"no")
+    client.send(b"x" * 70_000)
+    world.settle()
+    assert client.lost
     world.assert_empty()
 
 
@@ -394,6 +410,9 @@ def test_a_large_body_that_is_refused_is_read_so_that_the_answer_arrives() -> No
     assert not client.lost
     client.send(b"x" * 40_000)
     world.settle()
+    assert client.write_closed
+    assert not client.lost
+    world.advance(1.1)
     assert client.lost
     world.assert_empty()
 

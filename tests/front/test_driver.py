@@ -143,7 +143,7 @@ def test_what_is_repeated_is_dropped() -> None:
     job.respond(body=b"a", more_body=True)
     job.body(b"b", more_body=False)
     assert client.received().endswith(b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
-    assert world.counters.value("messages_dropped", "repeated") == 1
+    assert world.counters.value("messages_repeated") == 1
 
 
 def test_a_worker_on_an_unknown_node_is_an_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

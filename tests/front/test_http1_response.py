@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from ifserver import headers as h
 from ifserver import messages as m
+from ifserver.settings import FrontSettings
 from ifserver.streams.window import WINDOW
 from tests.front.fakes import GET, WORKER, World, of, split_response, units
 
@@ -478,3 +480,149 @@ def test_every_answer_gets_its_line() -> None:
         ("192.0.2.1", "GET / HTTP/1.1", 503, 24),
         ("192.0.2.1", "GET / HTTP/1.0", 200, 4),
     ]
+
+
+def test_what_a_line_says_beside_that() -> None:
+    world = World()
+    client = world.client(b"GET / HTTP/1.1\r\nHost: a\r\nReferer: b\r\nUser-Agent: c\r\n\r\n")
+    job = world.worker.job()
+    world.advance(0.5)
+    job.claim()
+    world.advance(2.0)
+    job.respond(body=b"x", more_body=True)
+    world.advance(1.0)
+    job.body(b"", more_body=False)
+    client.send(GET)
+    fast = world.worker.job()
+    fast.respond()
+    client.send(b"GET nonsense HTTP/1.1\r\n\r\n")
+    first, second = world.access.entries
+    assert (first.at, first.duration_s, first.queue_s) == (world.clock.seconds(), 3.5, 0.5)
+    assert (first.referer, first.user_agent, first.stream, first.request_id) == (b"b", b"c", job.stream, "")
+    assert (second.duration_s, second.queue_s, second.stream) == (0.0, None, fast.stream)
+    assert (first.close_code, second.close_code) == (None, None)
+
+
+def test_a_request_that_is_offered_once_more_was_queued_until_then() -> None:
+    world = World()
+    world.client(GET)
+    job = world.worker.job()
+    job.claim()
+    world.advance(1.0)
+    job.release()
+    again = world.worker.job()
+    world.advance(1.0)
+    job.claim()  # of the attempt before: it is not listened to
+    world.advance(1.0)
+    again.claim()
+    again.respond()
+    assert world.access.entries[0].queue_s == 3.0
+
+
+def test_the_log_is_told_of_its_format_and_of_changes() -> None:
+    world = World(access_log_queries=False)
+    assert world.access.style == ("combined", False)
+    world.server.change(FrontSettings(access_log_format="json"))
+    assert world.access.style == ("json", True)
+
+
+# Ids of requests.
+
+
+def test_a_request_s_id_is_told_to_the_application_and_the_client() -> None:
+    world = World(request_id=True)
+    client = world.client(GET)
+    job = world.worker.job()
+    assert job.request.headers == [(b"host", b"a"), (b"x-request-id", job.stream.encode())]
+    job.respond(200, [(b"x-a", b"1")], b"x")
+    assert split_response(client.received())[1][b"x-request-id"] == job.stream.encode()
+    [entry] = world.access.entries
+    assert entry.request_id == job.stream
+
+
+def test_the_application_may_send_another_id() -> None:
+    world = World(request_id=True)
+    client = world.client(GET)
+    world.worker.job().respond(200, [(b"x-request-id", b"mine")])
+    assert split_response(client.received())[1][b"x-request-id"] == b"mine"
+
+
+def test_an_answer_of_our_own_names_the_id_too() -> None:
+    world = World(request_id=True, queue_timeout_s=30)
+    client = world.client(GET)
+    world.advance(30.1)
+    status, fields, _ = split_response(client.received())
+    assert status.endswith(b"503 Service Unavailable")
+    assert fields[b"x-request-id"].decode() == world.access.entries[0].stream
+
+
+@pytest.mark.parametrize(
+    ("trusted", "given", "taken"),
+    [
+        (("192.0.2.0/24",), b"X-Request-ID: theirs-1\r\n", b"theirs-1"),
+        (("192.0.2.0/24",), b"X-Request-ID: a\r\nX-Request-ID: b\r\n", None),
+        (("192.0.2.0/24",), b"X-Request-ID: a b\r\n", None),
+        (("10.0.0.0/8",), b"X-Request-ID: theirs-1\r\n", None),
+        ((), b"X-Request-ID: theirs-1\r\n", None),
+    ],
+)
+def test_only_proxies_that_are_trusted_may_name_a_request(
+    trusted: tuple[str, ...], given: bytes, taken: bytes | None
+) -> None:
+    world = World(request_id=True, trusted_proxies=trusted)
+    client = world.client(b"GET / HTTP/1.1\r\nHost: a\r\n" + given + b"\r\n")
+    job = world.worker.job()
+    job.respond()
+    wanted = taken or job.stream.encode()
+    assert h.values(job.request.headers, b"x-request-id") == [wanted]
+    assert split_response(client.received())[1][b"x-request-id"] == wanted
+    assert world.access.entries[0].request_id == wanted.decode()
+
+
+def test_without_ids_what_the_client_sends_is_a_header_like_any_other() -> None:
+    world = World()
+    client = world.client(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: x\r\n\r\n")
+    job = world.worker.job()
+    job.respond()
+    assert job.request.headers == [(b"host", b"a"), (b"x-request-id", b"x")]
+    assert b"x-request-id" not in client.received()
+
+
+# Server-Timing.
+
+
+def test_server_timing() -> None:
+    world = World(server_timing=True)
+    client = world.client(GET)
+    job = world.worker.job()
+    world.advance(0.25)
+    job.claim()
+    world.advance(1.0)
+    job.respond(200, [(b"server-timing-of-mine", b"x")])
+    _, fields, _ = split_response(client.received())
+    assert fields[b"server-timing"] == b"queue;dur=250.0, app;dur=1000.0"
+    client.send(GET)
+    job = world.worker.job()
+    world.advance(0.5)
+    job.respond()
+    _, fields, _ = split_response(client.received())
+    assert fields[b"server-timing"] == b'app;dur=500.0;desc="queue included"'
+
+
+def test_without_the_setting_nothing_is_said_of_time() -> None:
+    world = World()
+    client = world.client(GET)
+    world.worker.job().respond()
+    assert b"server-timing" not in client.received()
+
+
+# Secrets.
+
+
+def test_the_value_of_a_bad_header_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    client = world.client(GET)
+    world.worker.job().respond(200, [(b"set-cookie", b"session=geheim\n")])
+    assert client.received().startswith(b"HTTP/1.1 502 ")
+    assert "not a header field: b'set-cookie' with a value of 15 bytes and 0x0a at 14 in it" in caplog.text
+    assert "geheim" not in caplog.text

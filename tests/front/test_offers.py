@@ -16,7 +16,6 @@ from ifserver.errors import NodeUnreachable
 from ifserver.front.offers import Offers
 from ifserver.layers.base import Limits
 from ifserver.layers.memory import MemoryNode
-from ifserver.streams.effects import Vanished
 from tests.front.fakes import GET, HANDSHAKE, WORKER, World
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
@@ -41,7 +40,7 @@ class Asked(MemoryNode):
         return len(self.__dict__.get("questions", ()))
 
 
-class FakeExchange:
+class FakeOffering:
     """Something that was offered."""
 
     def __init__(self, stage: Stage, name: str) -> None:
@@ -49,13 +48,11 @@ class FakeExchange:
         self.name = name
         self.offer: Any = None
         self.spilled = 0
-        self.vanished: Callable[[], object] | None = None
+        self.then: Callable[[], object] = lambda: None
 
-    def handle(self, event: object) -> None:
-        assert isinstance(event, Vanished)
+    def vanished(self) -> None:
         self.stage.vanished.append(self.name)
-        if self.vanished is not None:
-            self.vanished()
+        self.then()
 
     def spill(self) -> None:
         self.spilled += 1
@@ -77,10 +74,13 @@ class Stage:
         for node in (self.node, self.other):
             node.start()
         self.behind: list[str] = []
+        self.emptied: list[tuple[str, str]] = []
         self.better = False
-        self.offers = Offers(self.clock, self._is_behind)
+        self.offers = Offers(
+            self.clock, self._is_behind, lambda node, channel: self.emptied.append((node.name, channel))
+        )
         self.vanished: list[str] = []
-        self.exchanges: dict[str, FakeExchange] = {}
+        self.exchanges: dict[str, FakeOffering] = {}
 
     def _is_behind(self, node: Any) -> bool:
         self.behind.append(node.name)
@@ -88,7 +88,7 @@ class Stage:
 
     def offer(self, *names: str, node: MemoryNode | None = None, channel: str = channels.HTTP_REQUEST) -> None:
         for name in names:
-            exchange = self.exchanges.setdefault(name, FakeExchange(self, name))
+            exchange = self.exchanges.setdefault(name, FakeOffering(self, name))
             where = node or self.node
             where.push(channel, [name.encode()])
             exchange.offer = self.offers.made(exchange, where, channel, name.encode())  # type: ignore[arg-type]
@@ -146,6 +146,16 @@ def test_what_stands_is_asked_for_once_a_second_and_only_the_oldest() -> None:
     stage.run(3)
     assert stage.node.questions == [b"a"] * 4
     assert stage.vanished == []
+
+
+def test_it_is_told_when_nothing_stands_on_a_list_any_more() -> None:
+    stage = Stage()
+    stage.offer("a", "b")
+    stage.offer("c", node=stage.other)
+    assert stage.claim("a")
+    assert stage.emptied == []
+    assert stage.claim("b")
+    assert stage.emptied == [("east", channels.HTTP_REQUEST)]
 
 
 def test_nobody_is_asked_while_requests_are_claimed() -> None:
@@ -307,7 +317,7 @@ def test_a_server_that_stood_still_waits_another_second() -> None:
 def test_one_that_is_offered_anew_where_nothing_was_offered_before() -> None:
     stage = Stage()
     stage.offer("a", "b")
-    stage.exchanges["a"].vanished = lambda: stage.offer("a", node=stage.other)
+    stage.exchanges["a"].then = lambda: stage.offer("a", node=stage.other)
     stage.pop(2)
     stage.run(2)
     assert stage.vanished == ["a", "b"]
@@ -322,7 +332,7 @@ def test_a_bug_in_one_of_them_does_not_end_the_looking() -> None:
         raise RuntimeError("a bug")
 
     stage.offer("a", "b")
-    stage.exchanges["a"].vanished = broken
+    stage.exchanges["a"].then = broken
     stage.pop(2)
     with pytest.raises(RuntimeError, match="a bug"):
         stage.run(2)
@@ -397,7 +407,7 @@ def test_a_claim_costs_the_same_however_many_are_not_claimed(order: str) -> None
     stage = Stage()
     names = list(map(str, range(count)))
     for name in names:
-        exchange = stage.exchanges[name] = FakeExchange(stage, name)
+        exchange = stage.exchanges[name] = FakeOffering(stage, name)
         exchange.offer = stage.offers.made(exchange, stage.node, channels.HTTP_REQUEST, b"")  # type: ignore[arg-type]
     began = time.process_time()
     for number in numbers:

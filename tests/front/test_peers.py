@@ -520,3 +520,79 @@ def test_what_is_delivered_twice_and_a_sync_behind_it_breaks_nothing() -> None:
     job.send("once")
     sync(world, entry(job, 2))
     assert [each.payload for each in frames(client.received())] == [b"once"]
+
+
+# Moving house.
+
+
+WEST_INBOX = f"!west.{SERVER}"
+
+
+def two_nodes() -> tuple[World, MemoryNode]:
+    """A world with a second node in its home cluster."""
+    world = World(others=["west"], ping_interval_s=0)
+    return world, world.others[0]
+
+
+def gone_for(node: MemoryNode, seconds: float) -> None:
+    """The node says that it has been unreachable for so long, and works all the same."""
+    node.unreachable_s = lambda: seconds  # type: ignore[method-assign]
+
+
+def address(world: World, job: Job) -> str:
+    exchange = world.server.registry.get(job.stream)
+    assert exchange is not None
+    return exchange.stream.channel
+
+
+def test_a_server_that_moves_names_its_new_address_for_new_streams_and_those_that_nobody_has_taken() -> None:
+    world, other = two_nodes()
+    waiting = world.client(GET)
+    _, old = opened(world)
+    gone_for(world.node, 1.0)
+    tick(world, 0.5)
+    assert world.clusters.home.inbox == WEST_INBOX
+    job = world.worker.job()
+    assert (job.request.reply_channel, job.request.attempt) == (f"{WEST_INBOX}.1", 0)
+    world.client(GET)
+    assert world.worker.job().request.reply_channel == f"{WEST_INBOX}.3"
+    assert address(world, old) == f"{INBOX}.2", "who is claimed keeps the old one"
+    other.push(WEST_INBOX, [m.encode(m.ResponseStart(job.stream, 0, WORKER, 0, 200, [], b"ok", False))])
+    world.settle()
+    assert waiting.received().endswith(b"ok")
+
+
+def test_after_the_grace_the_workers_are_told_where_it_is_now() -> None:
+    world, _ = two_nodes()
+    _, job = opened(world)
+    tick(world, 4)
+    told(world)
+    gone_for(world.node, 30.0)
+    tick(world, 7)
+    assert address(world, job) == f"{WEST_INBOX}.1"
+    syncs = list(map(m.decode_for_worker, world.pull(f"!west.{channels.process_of(WORKER)}")))
+    assert syncs[-1] == m.Sync(WEST_INBOX, "", [entry(job)]), "where the worker is, if it has moved as well"
+
+
+def test_a_worker_that_is_gone_with_its_node_and_names_no_other_is_dead() -> None:
+    world, _ = two_nodes()
+    client, _ = opened(world)
+    gone_for(world.node, 34.0)
+    tick(world, 3)
+    assert client.received() == b""
+    gone_for(world.node, 35.0)
+    tick(world, 2)
+    assert [(each.opcode, each.payload) for each in frames(client.received())] == [(CLOSE, b"\x03\xf4")]
+
+
+def test_what_waits_for_a_worker_follows_it_when_it_names_another_node() -> None:
+    world, other = two_nodes()
+    client, job = opened(world)
+    world.node.stop()
+    client.send(frame(TEXT, b"hello"))
+    tick(world, 1.5)
+    moved = f"!west.{channels.process_of(WORKER)}"
+    other.push(world.clusters.home.inbox, [m.encode(m.Sync(moved, SUPERVISOR, [entry(job)]))])
+    world.settle()
+    heard = map(m.decode_for_worker, world.pull(moved))
+    assert m.WebSocketReceive(job.stream, 0, 0, "hello", None) in heard

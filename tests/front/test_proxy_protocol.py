@@ -290,10 +290,12 @@ def test_those_that_wait_are_bounded() -> None:
     assert not any(each.lost for each in waiting)
 
 
-def test_the_end_of_the_server_does_not_wait_for_headers() -> None:
+def test_the_end_of_the_server_waits_for_headers_for_a_moment_only() -> None:
     world = World()
     waiting = announced(world, b"PROXY")
     done = world.drain()
+    assert done == []
+    world.advance(0.6)
     assert done == [None]
     assert waiting.lost
     assert announced(world, FOUR).lost

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifserver.front.requests import BadRequest, Incoming, is_websocket_upgrade, parse_target, websocket_problem
+from ifserver.front.requests import (
+    BadRequest,
+    Incoming,
+    identify,
+    is_websocket_upgrade,
+    parse_target,
+    websocket_problem,
+)
+from ifserver.settings import parse_networks
 
 KEY = (b"sec-websocket-key", base64.b64encode(bytes(16)))
 VERSION = (b"sec-websocket-version", b"13")
@@ -137,3 +146,45 @@ def test_what_is_wrong_with_a_handshake(incoming: Incoming, status: int) -> None
     problem = websocket_problem(incoming)
     assert problem is not None
     assert problem[0] == status
+
+
+# Ids.
+
+
+PROXIES = parse_networks(["10.0.0.0/8"], "x")
+
+
+def identified(value: list[bytes], peer: tuple[str, int] | None = ("10.0.0.1", 1), trusted: Any = PROXIES) -> Incoming:
+    headers = [(b"a", b"1"), *((b"x-request-id", each) for each in value), (b"b", b"2")]
+    incoming = Incoming("GET", b"/", "1.1", headers, True)
+    identify(incoming, b"made", peer, trusted)
+    return incoming
+
+
+@pytest.mark.parametrize("value", [b"x", b"x" * 128, b"!#~", b"00-4bf92f3577b34da6a3ce929d0e0e4736-01"])
+def test_a_sane_id_of_somebody_who_is_trusted_is_kept(value: bytes) -> None:
+    incoming = identified([value])
+    assert incoming.request_id == value
+    assert incoming.headers == [(b"a", b"1"), (b"x-request-id", value), (b"b", b"2")]
+
+
+@pytest.mark.parametrize(
+    "values", [[], [b""], [b"x" * 129], [b"a b"], [b"a\tb"], [b"\xe4"], [b"a\x7f"], [b"x\n"], [b"x", b"x"]]
+)
+def test_any_other_id_is_replaced(values: list[bytes]) -> None:
+    incoming = identified(values)
+    assert incoming.request_id == b"made"
+    assert incoming.headers == [(b"a", b"1"), (b"b", b"2"), (b"x-request-id", b"made")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted", "kept"),
+    [
+        (("192.0.2.1", 1), PROXIES, False),
+        (("10.0.0.1", 1), (), False),
+        (None, (), False),
+        (None, PROXIES, True),  # a Unix socket
+    ],
+)
+def test_who_may_name_a_request(peer: tuple[str, int] | None, trusted: Any, kept: bool) -> None:
+    assert identified([b"x"], peer, trusted).request_id == (b"x" if kept else b"made")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 
 from ifserver import channels
 from ifserver import messages as m
-from tests.front.fakes import GET, HANDSHAKE, FakeWorker, World, of, split_response
+from tests.front.fakes import GET, HANDSHAKE, FakeTransport, FakeWorker, World, of, split_response
 
 
 def test_statistics() -> None:
@@ -63,13 +66,48 @@ def test_a_server_without_connections_ends_at_once() -> None:
     assert world.clock.getDelayedCalls() == []
 
 
-def test_idle_connections_are_closed_at_once() -> None:
+def test_idle_connections_have_a_moment_for_a_request_that_is_on_its_way() -> None:
     world = World()
-    fresh, used = world.client(), world.client(GET)
+    idle, late = world.client(), world.client(GET)
     world.worker.job().respond()
+    late.received()
     done = world.drain()
-    assert fresh.lost
-    assert used.lost
+    late.send(GET)
+    world.worker.job().respond(body=b"late")
+    _, headers, body = split_response(late.received())
+    assert (headers[b"connection"], body) == (b"close", b"late")
+    world.settle()
+    assert late.lost
+    world.advance(0.4)
+    assert (idle.lost, done) == (False, [])
+    world.advance(0.2)
+    assert idle.lost
+    assert done == [None]
+    world.assert_empty()
+
+
+def test_with_somebody_waiting_idle_connections_are_closed_at_once() -> None:
+    world = World(drain_timeout_s=60)
+    idle, busy = world.client(), world.client(GET)
+    done: list[None] = []
+    Deferred.fromCoroutine(world.server.drain(quick=True)).addCallback(done.append)
+    world.advance(0.0)
+    assert idle.lost
+    world.advance(5.1)
+    assert busy.aborted
+    assert done == [None]
+    world.assert_empty()
+
+
+def test_a_connection_that_a_proxy_is_about_to_announce_has_a_moment() -> None:
+    world = World()
+    client = FakeTransport(world, UNIXAddress("/proxy"), UNIXAddress("/here"))
+    client.protocol = world.server.announced.buildProtocol(None)
+    client.protocol.makeConnection(client)
+    done = world.drain()
+    assert done == []
+    world.advance(0.6)
+    assert client.lost
     assert done == [None]
     world.assert_empty()
 
@@ -191,3 +229,48 @@ def test_when_all_workers_are_lost_at_once() -> None:
     attempts = sorted((job.request.attempt, job.stream) for job in world.worker.jobs())
     assert [attempt for attempt, _ in attempts] == [0, 1]
     assert attempts[1][1] == first.stream
+
+
+# Settings that change.
+
+
+def test_new_settings_hold_for_new_connections() -> None:
+    world = World(max_headers=3, header_timeout_s=20)
+    old = world.client()
+    world.server.change(msgspec.structs.replace(world.server.settings, max_headers=1, max_connections=2))
+    new = world.client(GET[:-2] + b"A: b\r\n\r\n")
+    assert new.received().startswith(b"HTTP/1.1 431 ")
+    old.send(GET[:-2] + b"A: b\r\n\r\n")
+    world.worker.job().respond()
+    assert old.received().startswith(b"HTTP/1.1 200 ")
+    assert world.client().received() == b""
+    assert world.client().received().startswith(b"HTTP/1.1 503 ")
+
+
+def test_new_settings_hold_for_waits_that_have_begun() -> None:
+    world = World(queue_timeout_s=30, header_timeout_s=20, websocket_timeout_s=None)
+    waiting, slow = world.client(GET), world.client(GET[:9])
+    settings = msgspec.structs.replace(
+        world.server.settings, queue_timeout_s=7.0, header_timeout_s=2.0, websocket_timeout_s=60.0
+    )
+    world.server.change(settings)
+    world.advance(2.1)
+    assert slow.received().startswith(b"HTTP/1.1 408 ")
+    assert waiting.received() == b""
+    world.advance(5.0)
+    assert waiting.received().startswith(b"HTTP/1.1 503 ")
+
+
+def test_the_longest_life_of_websockets_changes_for_those_that_begin_then() -> None:
+    world = World(websocket_timeout_s=None, ping_interval_s=0)
+    old = world.client(HANDSHAKE)
+    world.worker.job(channels.WEBSOCKET_CONNECT).accept()
+    world.server.change(msgspec.structs.replace(world.server.settings, websocket_timeout_s=60.0))
+    new = world.client(HANDSHAKE)
+    world.worker.job(channels.WEBSOCKET_CONNECT).accept()
+    for client in (old, new):
+        client.received()
+    world.advance(61.0)
+    assert (bool(old.received()), bool(new.received())) == (False, True)
+    world.server.change(msgspec.structs.replace(world.server.settings, websocket_timeout_s=None))
+    assert len(world.server._lifetimes) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,6 +71,54 @@ def closes(data: bytes) -> list[tuple[int, bytes]]:
     ]
 
 
+# The access log.
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (lambda client, job: client.send(close_frame(4001)), 4001),
+        (lambda client, job: client.send(close_frame()), 1005),
+        (lambda client, job: client.send(frame(TEXT, b"\xff")), 1007),
+        (lambda client, job: job.close(3000), 3000),
+        (lambda client, job: client.leave(), 1006),
+        (lambda client, job: job.release(), 1012),
+    ],
+)
+def test_a_websocket_is_logged_at_its_end_with_its_code(end: Callable[[FakeTransport, Job], object], code: int) -> None:
+    world = World()
+    client, job = offer(world)
+    world.advance(0.5)
+    job.claim()
+    world.advance(9.5)
+    job.accept()
+    world.advance(1.0)
+    assert world.access.lines == []
+    end(client, job)
+    world.settle()
+    client.leave()
+    [entry] = world.access.entries
+    assert world.access.lines == [("192.0.2.1", "GET /chat?x HTTP/1.1", 101, 0)]
+    assert (entry.close_code, entry.queue_s, entry.duration_s) == (code, 0.5, 11.0)
+    world.assert_empty()
+
+
+def test_the_id_of_a_websocket_s_request_is_told_to_both_sides() -> None:
+    world = World(request_id=True)
+    client, job = offer(world)
+    assert job.request.headers[-1] == (b"x-request-id", job.stream.encode())
+    job.accept(headers=[(b"x-a", b"b")])
+    _, fields, _ = split_response(client.received())
+    assert (fields[b"x-a"], fields[b"x-request-id"]) == (b"b", job.stream.encode())
+
+
+def test_the_application_s_own_id_is_left_alone() -> None:
+    world = World(request_id=True)
+    client, job = offer(world)
+    job.accept(headers=[(b"x-request-id", b"mine")])
+    assert split_response(client.received())[1][b"x-request-id"] == b"mine"
+
+
 # The handshake.
 
 
@@ -90,7 +139,6 @@ def test_the_handshake_is_answered_when_the_application_accepts() -> None:
         b"date: Sun, 09 Sep 2001 01:46:50 GMT\r\nserver: us\r\n\r\n"
     )
     world.settle()
-    assert world.access.lines == [("192.0.2.1", "GET /chat?x HTTP/1.1", 101, 0)]
     assert world.server.statistics()["connections"] == 1
 
 

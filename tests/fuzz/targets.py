@@ -306,7 +306,7 @@ def messages(random: Random) -> None:
         job = world.worker.job()
         # For this very stream, as far as it can still be read.
         changed = changed.replace(b"p.1", job.stream.encode()) if random.random() < 0.5 else changed
-        world.node.push(world.clusters.inbox, [changed])
+        world.node.push(world.clusters.home.inbox, [changed])
         world.settle()
         client.leave()
         world.assert_empty()

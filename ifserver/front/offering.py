@@ -1,0 +1,238 @@
+"""The request of one exchange as it is offered: on which node, what becomes of it there, and where it goes then."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+from twisted.python.failure import Failure
+
+from ifserver import messages as m
+from ifserver.clock import Timer
+from ifserver.errors import NodeError
+from ifserver.layers.base import Node
+from ifserver.layers.clusters import Refusal
+from ifserver.streams.base import Stream
+from ifserver.streams.effects import OfferRefused, Vanished, Withdrawn
+
+if TYPE_CHECKING:
+    from ifserver.front.offers import StandingOffer
+    from ifserver.front.server import InterfaceServer
+
+__all__ = ["Offered"]
+
+_log = logging.getLogger(__name__)
+
+#: How long the answer to a withdrawal is waited for, in seconds.
+_WITHDRAWAL_S: Final = 1.0
+
+_WHY: Final = {
+    Refusal.FULL: "the request channel is full",
+    Refusal.UNREACHABLE: "no node is reachable",
+    Refusal.IN_DOUBT: "the connection to the node broke",
+}
+
+
+class Offered(ABC):
+    """That part of an exchange which is offered, one attempt after another, on the request channel `channel`.
+
+    A base class and not an object of its own: that would be garbage in a cycle after each request.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_payload",
+        "_request",
+        "_since",
+        "_stood",
+        "began_at",
+        "has_waited",
+        "node",
+        "offer",
+        "server",
+        "stream",
+    )
+
+    def __init__(self, server: InterfaceServer, stream: Stream, channel: str) -> None:
+        self.server = server
+        self.stream = stream
+        self._channel = channel
+        #: The present attempt, as it was offered last.
+        self._request: m.ToWorkers = stream.request
+        self._payload = b""
+        #: When the first attempt was made, and the present one.
+        self.began_at = self._since = server.clock.seconds()
+        #: Nodes on which the present attempt has stood for too long.
+        self._stood: frozenset[str] = frozenset()
+        #: Where the present attempt was offered last.
+        self.node: Node | None = None
+        #: The present attempt, while `Offers` waits for somebody to claim it.
+        self.offer: StandingOffer | None = None
+        #: Whether `WaitingRoom` has it, or had.
+        self.has_waited = False
+
+    @property
+    @abstractmethod
+    def is_unclaimed(self) -> bool:
+        """Whether nobody has spoken about the present attempt."""
+
+    @abstractmethod
+    def handle(self, event: object) -> None:
+        """Something has happened to the offer."""
+
+    def _addressed(self) -> str:
+        """The stream's reply channel, where this server receives now."""
+        self.stream.readdress(self.server.clusters.home.inbox)
+        return self.stream.channel
+
+    def _offer(self, request: m.ToWorkers) -> None:
+        """Offer an attempt."""
+        server = self.server
+        home = server.clusters.home
+        if not home.ensure():
+            # Nobody could answer.
+            server.clusters.soon(self._unreachable)
+            return
+        if not request.reply_channel.startswith(home.inbox):
+            request = replace(request, reply_channel=self._addressed())
+        self._request = request
+        self._payload = m.encode(request)
+        self._stood = frozenset()
+        server.clusters.offer(self._channel, self._payload, self)
+
+    def _offer_again(self, request: m.ToWorkers, why: str) -> None:
+        """Offer the next attempt."""
+        server = self.server
+        server.counters.add("retries")
+        self._since = server.clock.seconds()
+        _log.warning("%s: offering the request once more: %s", request.reply_channel, why)
+        # The first one's deadline may be over: then whoever takes it would drop it.
+        self._offer(replace(request, deadline=server.deadline()))
+
+    def _offer_on(self, request: m.ToWorkers) -> None:
+        """Offer an open WebSocket to the next worker."""
+        server = self.server
+        server.counters.add("resumptions")
+        _log.debug("%s: looking for another worker for an open WebSocket", request.reply_channel)
+        self._offer(replace(request, deadline=server.deadline()))
+
+    def _offer_claimed(self) -> None:
+        """Somebody has spoken about it."""
+        server = self.server
+        server.tally.queue_wait.observe(server.clock.seconds() - self._since)
+        if self.node is not None and server.offers.claimed(self):
+            server.clusters.claimed(self.node)
+
+    def end_offer(self) -> None:
+        """The exchange has ended."""
+        self.server.offers.left(self)
+        self.server.waiting_room.left(self)
+
+    # What the clusters tell.
+
+    def placed(self, node: Node) -> None:
+        """The request is offered on `node`."""
+        self.node = node
+        offers = self.server.offers
+        offers.left(self)
+        self.offer = offers.made(self, node, self._channel, self._payload)
+
+    def refused(self, why: Refusal) -> None:
+        """No node has taken it."""
+        if why is Refusal.UNREACHABLE and self.is_unclaimed and self.server.waiting_room.enter(self):
+            return
+        self._give_up(why)
+
+    # What the waiting room tells.
+
+    def offer_anew(self) -> None:
+        """This server can be reached again."""
+        self._offer(self.stream.request)
+
+    def give_up_waiting(self) -> None:
+        """It could not in time."""
+        self._give_up(Refusal.UNREACHABLE)
+
+    def _unreachable(self) -> None:
+        self.refused(Refusal.UNREACHABLE)
+
+    def _give_up(self, why: Refusal) -> None:
+        if self.is_unclaimed:
+            self.handle(OfferRefused(why is Refusal.IN_DOUBT, _WHY[why]))
+
+    # What `Offers` tells.
+
+    def vanished(self) -> None:
+        """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""
+        self.server.counters.add("messages_vanished")
+        self.handle(Vanished())
+
+    def spill(self) -> None:
+        """It has stood on its node for too long: offer it elsewhere, but on no node for a second time."""
+        node = self.node
+        if node is None or node.name in self._stood:
+            return
+        stood = self._stood | {node.name}
+        but = self.server.clusters.spill_from(node, stood)
+        if but is not None:
+            self._stood = stood
+            self._take_back(but)
+
+    def readdress(self) -> None:
+        """This server has moved: unless somebody has it already, let its taker know the new address."""
+        if self.offer is not None:
+            self._take_back(frozenset())
+
+    def _take_back(self, but: frozenset[str]) -> None:
+        node = self.node
+        if node is None:
+            return
+        withdrawing = node.withdraw(self._channel, self._payload)
+        withdrawing.addCallbacks(self._taken_back, _not_taken_back, (node, self.offer, but))
+
+    def _taken_back(self, was_there: bool, node: Node, offer: StandingOffer | None, but: frozenset[str]) -> None:
+        if not was_there:
+            if offer is not None:
+                self.server.offers.popped(offer)
+            return
+        self.server.counters.add("messages_dropped", label="withdrawn")
+        if self.is_unclaimed and self.offer is offer:
+            self._request = replace(self._request, reply_channel=self._addressed())
+            self._payload = m.encode(self._request)
+            self.server.clusters.offer(self._channel, self._payload, self, but)
+
+    # What the stream asks for.
+
+    def withdraw(self) -> None:
+        """Take it back for good, and tell the stream whether it was still there."""
+        if self.node is None:
+            # It waits for a node, or for the end of this turn: nobody can have it.
+            self.handle(Withdrawn(True))
+            return
+        answer = self.node.withdraw(self._channel, self._payload)
+        if not answer.called:
+            # A node that does not answer must not make the client wait for longer than it was told to.
+            late = self.server.clock.callLater(_WITHDRAWAL_S, self.handle, Withdrawn(False))
+            answer.addBoth(_cancel, late)
+        answer.addCallbacks(self._withdrawn, self._withdrawal_failed)
+
+    def _withdrawn(self, was_there: bool) -> None:
+        if was_there:
+            self.server.counters.add("messages_dropped", label="withdrawn")
+        self.handle(Withdrawn(was_there))
+
+    def _withdrawal_failed(self, failure: Failure) -> None:
+        failure.trap(NodeError)
+        self.handle(Withdrawn(False))
+
+
+def _not_taken_back(failure: Failure) -> None:
+    failure.trap(NodeError)  # somebody may have it: it stays where it is
+
+
+def _cancel(result: object, timer: Timer) -> object:
+    if timer.active():
+        timer.cancel()
+    return result

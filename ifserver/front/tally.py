@@ -1,0 +1,54 @@
+"""What an interface server counts of its clients: cheaply, since it is counted for every request.
+
+Numbers in lists and dictionaries, which are made into metrics when somebody asks (`ifserver.admin`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+
+from ifserver.metrics import BOUNDS_S, Histogram
+
+__all__ = ["Tally"]
+
+
+class Tally:
+    """The clients of one server, so far."""
+
+    __slots__ = (
+        "duration",
+        "first_byte",
+        "http_bytes_in",
+        "http_bytes_out",
+        "queue_wait",
+        "requests",
+        "websocket_bytes_in",
+        "websocket_bytes_out",
+    )
+
+    def __init__(self) -> None:
+        #: Requests that were answered, by their status; 0: the client had left, or was cut off, before there was one.
+        self.requests: defaultdict[int, int] = defaultdict(int)
+        #: From its offer until somebody spoke about a request; from the request's head until the response began, and
+        #: until it was complete.
+        self.queue_wait = Histogram(BOUNDS_S)
+        self.first_byte = Histogram(BOUNDS_S)
+        self.duration = Histogram(BOUNDS_S)
+        #: Bytes as they are on the wire, TLS not counted; handshakes of WebSockets are HTTP, but for our answer.
+        self.http_bytes_in = self.http_bytes_out = 0
+        self.websocket_bytes_in = self.websocket_bytes_out = 0
+
+    def answered(self, status: int, began_at: float, first_at: float, now: float) -> None:
+        """A response is over, whole or not. `first_at` is 0 for one that has not begun."""
+        # This is the way of every request, so `Histogram.observe` is written out: a call costs as much as all it does.
+        self.requests[status] += 1
+        if first_at:
+            waited_s = first_at - began_at
+            first_byte = self.first_byte
+            first_byte.counts[bisect_left(BOUNDS_S, waited_s)] += 1
+            first_byte.sum_s += waited_s
+        took_s = now - began_at
+        duration = self.duration
+        duration.counts[bisect_left(BOUNDS_S, took_s)] += 1
+        duration.sum_s += took_s
