@@ -22,10 +22,12 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import ChannelNameError
 from ifserver.layers.heart import value_of
 from ifserver.messages import Release, encode
+from ifserver.metrics import Counters, total
+from ifserver.places import Place, Worker
 from ifserver.processes import Child, Launch
-from ifserver.settings import LayerSettings, WorkerSettings
+from ifserver.rolling import Roll
+from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.stalls import Stalls
-from ifserver.streams.ledger import Ledger
 
 __all__ = ["Sender", "Spawn", "Supervisor"]
 
@@ -73,62 +75,13 @@ class _State(enum.Enum):
     STOPPED = "stopped"
 
 
-class _Worker:
-    """One child, from its start until it has been waited for."""
-
-    __slots__ = (
-        "child",
-        "claimed",
-        "ledger",
-        "place",
-        "ready_at",
-        "stale",
-        "started_at",
-        "timer",
-        "turned_at",
-        "turns",
-    )
-
-    child: Child
-
-    def __init__(self, place: _Place, ledger: Ledger, now: float) -> None:
-        #: The place that it fills; None once it is told to end and another fills that place.
-        self.place: _Place | None = place
-        self.ledger = ledger
-        self.started_at = now
-        #: When it said that it is ready; None before that.
-        self.ready_at: float | None = None
-        #: Whether it was told to end before it was ready, and its place waits for it.
-        self.stale = False
-        #: How often its loop had turned, when that was seen to change, and the streams that were claimed for it.
-        self.turns = 0
-        self.turned_at = now
-        self.claimed: set[tuple[str, int]] = set()
-        #: When it will be killed; None until it is told to end.
-        self.timer: Timer | None = None
-
-    @property
-    def ready(self) -> bool:
-        return self.ready_at is not None
-
-
-class _Place:
-    """Where one worker is wanted: it has one, or a timer that will start one."""
-
-    __slots__ = ("crashes", "timer", "worker")
-
-    def __init__(self) -> None:
-        self.worker: _Worker | None = None
-        self.timer: Timer | None = None
-        self.crashes = 0
-
-
 class Supervisor:
     """Keeps worker processes running, from `start` to `stop`.
 
     Args:
         loop: the loop of the reactor; children are heard on it.
         ready: is called once, when the first workers are all ready.
+        buried: is told the inbox of every child that has ended.
     """
 
     def __init__(
@@ -138,8 +91,9 @@ class Supervisor:
         clusters: Sender,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
-        log_level: str,
+        log: LogSettings,
         ready: Callable[[], None],
+        buried: Callable[[str], None],
         spawn: Spawn = processes.spawn,
     ) -> None:
         self._settings = settings
@@ -147,17 +101,21 @@ class Supervisor:
         self._clusters = clusters
         self._clock = clock
         self._loop = loop
-        self._log_level = log_level
+        self._log = log
         self._announce: Callable[[], None] | None = ready
+        self._buried = buried
         self._spawn = spawn
         self._state = _State.RUNNING
-        self._places = [_Place() for _ in range(settings.processes or len(os.sched_getaffinity(0)))]
-        self._workers: set[_Worker] = set()
+        self._places = [Place() for _ in range(settings.processes or len(os.sched_getaffinity(0)))]
+        self._workers: set[Worker] = set()
+        self._roll = Roll(self._start, self._restart, lambda worker: self._end(worker, self._patience_s()))
         #: When the end of the supervisor stops waiting for what it waits for.
         self._timer: Timer | None = None
         self._waiters: list[Deferred[None]] = []
         self._stalls = Stalls(lambda: self._workers, clusters, clock, settings.stall_timeout_s)
         self._started = self._ended = self._released = 0
+        #: What the children have counted that have ended.
+        self._ended_counts: dict[str, int] = {}
 
     def start(self) -> None:
         """Start the workers."""
@@ -170,19 +128,26 @@ class Supervisor:
 
         May be called again at any time: at most one worker of each place is starting.
         """
-        if self._state is not _State.RUNNING:
-            return
-        for place in self._places:
-            place.crashes = 0
-            worker = place.worker
-            if worker is None:
-                self._fill(place)
-            elif worker.ready:
-                self._end(worker, self._patience_s())
-                self._retire(worker, place)
-            elif not worker.stale:
-                worker.stale = True
-                self._end(worker, _STARTING_GRACE_S)
+        if self._state is _State.RUNNING:
+            for place in self._places:
+                self._restart(place)
+
+    def replace(self) -> None:
+        """Replace every worker, one after another: an old one ends when the new one in its place is ready."""
+        if self._state is _State.RUNNING:
+            self._roll.begin(self._places)
+
+    def _restart(self, place: Place) -> None:
+        place.crashes = 0
+        worker = place.worker
+        if worker is None:
+            self._fill(place)
+        elif worker.ready:
+            self._end(worker, self._patience_s())
+            self._retire(worker, place)
+        elif not worker.stale:
+            worker.stale = True
+            self._end(worker, _STARTING_GRACE_S)
 
     def stop(self) -> Deferred[None]:
         """Tell all workers to end, and kill those that have not in `drain_timeout_s` + `shutdown_timeout_s` + 2 s.
@@ -215,16 +180,7 @@ class Supervisor:
 
     def living(self) -> bytes:
         """What the beat of this supervisor says: the children that live."""
-        processes = []
-        for worker in self._workers:
-            inbox = worker.ledger.inbox
-            try:
-                # A child that has not got so far has none; and what a child has written there is not to be trusted.
-                if channels.is_inbox(channels.check(inbox)):
-                    processes.append(channels.process_of(inbox))
-            except ChannelNameError:
-                pass
-        return value_of(processes)
+        return value_of([channels.process_of(inbox) for inbox in map(_inbox_of, self._workers) if inbox])
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
@@ -238,9 +194,14 @@ class Supervisor:
             "streams_released": self._released,
         }
 
+    def counts(self) -> dict[str, int]:
+        """What all children have counted, also those that have ended (`ifserver.metrics.Counters.statistics`)."""
+        living = (Counters(worker.ledger.cells).statistics() for worker in self._workers)
+        return total((self._ended_counts, *living))
+
     # Starting.
 
-    def _fill(self, place: _Place) -> None:
+    def _fill(self, place: Place) -> None:
         """Start a worker in `place`, or try again later."""
         _cancel(place.timer)
         place.timer = None
@@ -251,9 +212,9 @@ class Supervisor:
             _log.error("cannot start a worker: %s; trying again in %.1f s", str(error), delay)
             place.timer = self._clock.callLater(delay, self._fill, place)
 
-    def _start(self, place: _Place) -> _Worker:
+    def _start(self, place: Place) -> Worker:
         ledger, fd = processes.create_ledger(self._settings.max_streams)
-        worker = _Worker(place, ledger, self._clock.seconds())
+        worker = Worker(place, ledger, self._clock.seconds())
         launch = Launch(
             role="worker",
             parent=os.getpid(),
@@ -261,7 +222,7 @@ class Supervisor:
             worker=self._settings,
             supervisor=self._clusters.process,
             ledger_fd=fd,
-            log_level=self._log_level,
+            log=self._log,
         )
         try:
             worker.child = self._spawn(
@@ -273,12 +234,14 @@ class Supervisor:
         self._started += 1
         return worker
 
-    def _worker_ready(self, worker: _Worker) -> None:
+    def _worker_ready(self, worker: Worker) -> None:
         worker.ready_at = self._clock.seconds()
         _log.info("worker %d is ready after %.1f s", worker.child.pid, worker.ready_at - worker.started_at)
         if self._state is not _State.RUNNING or worker.place is None:
             return
-        if worker.stale:
+        if self._roll.ready(worker):
+            _cancel(worker.place.timer)
+        elif worker.stale:
             # It was ready before it heard that it must end, so it may hold streams and is drained as others are.
             self._set_deadline(worker, self._patience_s())
             self._retire(worker, worker.place)
@@ -288,27 +251,27 @@ class Supervisor:
 
     # Ending.
 
-    def _retire(self, worker: _Worker, place: _Place) -> None:
+    def _retire(self, worker: Worker, place: Place) -> None:
         """Fill the place of `worker`, which has been told to end."""
         worker.place = None
         self._fill(place)
 
-    def _end(self, worker: _Worker, patience_s: float) -> None:
+    def _end(self, worker: Worker, patience_s: float) -> None:
         worker.child.terminate()
         self._set_deadline(worker, patience_s)
 
-    def _set_deadline(self, worker: _Worker, patience_s: float) -> None:
+    def _set_deadline(self, worker: Worker, patience_s: float) -> None:
         _cancel(worker.timer)
         worker.timer = self._clock.callLater(patience_s, self._kill, worker, patience_s)
 
-    def _kill(self, worker: _Worker, patience_s: float) -> None:
+    def _kill(self, worker: Worker, patience_s: float) -> None:
         _log.warning("worker %d has not ended within %.1f s and is killed", worker.child.pid, patience_s)
         worker.child.kill()
 
     def _patience_s(self) -> float:
         return self._settings.drain_timeout_s + self._settings.shutdown_timeout_s + _GRACE_S
 
-    def _worker_ended(self, worker: _Worker) -> None:
+    def _worker_ended(self, worker: Worker) -> None:
         released = self._release(worker)
         self._workers.discard(worker)
         self._ended += 1
@@ -317,6 +280,8 @@ class Supervisor:
         if released:
             what += f"; {released} streams released"
         place = worker.place
+        if self._roll.ended(worker):
+            return
         if place is not None and self._state is _State.RUNNING:
             place.worker = None
             self._replace(place, worker, what)
@@ -324,7 +289,7 @@ class Supervisor:
             _log.info("%s", what)
             self._look_whether_gone()
 
-    def _replace(self, place: _Place, worker: _Worker, what: str) -> None:
+    def _replace(self, place: Place, worker: Worker, what: str) -> None:
         lived_s = 0.0 if worker.ready_at is None else self._clock.seconds() - worker.ready_at
         delay = 0.0 if worker.stale else self._delay(place, lived_s)
         if delay:
@@ -334,7 +299,7 @@ class Supervisor:
             _log.log(logging.INFO if worker.stale else logging.WARNING, "%s; the next one starts now", what)
             self._fill(place)
 
-    def _delay(self, place: _Place, lived_s: float = 0.0) -> float:
+    def _delay(self, place: Place, lived_s: float = 0.0) -> float:
         """How long `place` stays empty after a worker that was ready for `lived_s`."""
         settings = self._settings
         if lived_s >= settings.max_restart_delay_s:
@@ -344,9 +309,12 @@ class Supervisor:
         place.crashes += 1
         return delay * random.uniform(*_JITTER)
 
-    def _release(self, worker: _Worker) -> int:
+    def _release(self, worker: Worker) -> int:
         """Tell the servers of all streams that `worker` still held; how many those were."""
-        inbox, entries = worker.ledger.inbox, worker.ledger.entries()
+        inbox, entries = _inbox_of(worker), worker.ledger.entries()
+        if inbox:
+            self._buried(inbox)
+        self._ended_counts = total((self._ended_counts, Counters(worker.ledger.cells).legacy()))
         # Unmaps its memory and closes its descriptor.
         del worker.ledger
         for reply_channel, attempt in entries:
@@ -362,6 +330,7 @@ class Supervisor:
     # Stopping.
 
     def _close_places(self) -> None:
+        self._roll.stop()
         for place in self._places:
             _cancel(place.timer)
 
@@ -395,6 +364,15 @@ class Supervisor:
     def _set_timer(self, delay: float, call: Callable[..., None], *args: object) -> None:
         _cancel(self._timer)
         self._timer = self._clock.callLater(delay, call, *args)
+
+
+def _inbox_of(worker: Worker) -> str:
+    """Where a child receives; empty when it has not got so far, or has overwritten the memory."""
+    inbox = worker.ledger.inbox
+    try:
+        return inbox if channels.is_inbox(channels.check(inbox)) else ""
+    except ChannelNameError:
+        return ""
 
 
 def _cancel(timer: Timer | None) -> None:

@@ -19,8 +19,9 @@ from ifserver import processes
 from ifserver.errors import ChannelNameError
 from ifserver.layers.heart import names_of
 from ifserver.messages import Claim, Release, decode_for_server
+from ifserver.nodes import parse_cluster
 from ifserver.processes import Launch
-from ifserver.settings import LayerSettings, WorkerSettings, parse_cluster
+from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.supervisor import Supervisor
 from tests.test_processes import children, code, open_fds, run
 
@@ -93,9 +94,18 @@ class Stage:
         self.failing = False
         self.clusters = FakeClusters(self.events)
         self.ready_calls = 0
+        self.buried: list[str] = []
         self.settings = WorkerSettings(application="a:b", processes=processes, max_streams=8, **settings)
         self.supervisor = Supervisor(
-            self.settings, LAYER, self.clusters, self.clock, NO_LOOP, "warning", self._ready, self._spawn
+            self.settings,
+            LAYER,
+            self.clusters,
+            self.clock,
+            NO_LOOP,
+            LogSettings(verbosity=0),
+            self._ready,
+            self.buried.append,
+            self._spawn,
         )
 
     def _ready(self) -> None:
@@ -190,7 +200,7 @@ def test_as_many_workers_as_were_asked_for_and_each_is_told_who_watches_it() -> 
     assert stage.alive == [101, 102, 103]
     launch = stage.children[2].launch
     assert (launch.role, launch.parent, launch.supervisor) == ("worker", os.getpid(), "sssssssss0")
-    assert (launch.layer, launch.worker, launch.log_level) == (LAYER, stage.settings, "warning")
+    assert (launch.layer, launch.worker, launch.log) == (LAYER, stage.settings, LogSettings(verbosity=0))
 
 
 def test_as_many_workers_as_there_are_cpus_that_we_may_use() -> None:
@@ -283,7 +293,7 @@ def test_workers_that_crash_in_a_row_are_started_after_growing_delays() -> None:
         stage.clock.advance(delay)
         assert len(stage.alive) == 1
     stage.children[-1].say_ready()
-    stage.clock.advance(3.0)
+    stage.clock.advance(3.1)
     stage.children[-1].end()
     assert len(stage.alive) == 1, "it had lived, so its replacement starts at once"
     stage.children[-1].end()
@@ -318,6 +328,97 @@ def test_the_log_says_who_ended_how_what_was_released_and_what_comes_next(caplog
     stage.children[1].end()
     assert "worker 101 has ended: exit code 9; 1 streams released; the next one starts in 0.1 s" in caplog.messages
     assert "worker 102 has ended: exit code 9; the next one starts now" in caplog.messages
+
+
+# A rolling restart.
+
+
+def test_an_old_worker_ends_when_the_new_one_in_its_place_is_ready_and_then_the_next_is_replaced() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    stage.supervisor.replace()
+    assert stage.alive == [101, 102, 103]
+    assert first.signals == second.signals == []
+    stage.children[2].say_ready()
+    assert first.signals == ["TERM"]
+    assert second.signals == []
+    assert stage.alive == [101, 102, 103, 104]
+    stage.children[3].say_ready()
+    assert second.signals == ["TERM"]
+    first.end()
+    second.end()
+    assert stage.alive == [103, 104]
+    assert stage.supervisor.statistics()["workers_ready"] == 2
+
+
+def test_a_new_worker_that_does_not_start_leaves_the_old_ones(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(processes=2)
+    stage.start()
+    stage.supervisor.replace()
+    stage.children[2].end()
+    stage.clock.advance(60)
+    assert stage.alive == [101, 102]
+    assert "worker 103 has ended before it was ready (exit code 9): those that run go on" in caplog.messages
+    stage.supervisor.replace()
+    stage.children[3].say_ready()
+    assert stage.children[0].signals == ["TERM"], "and it may be tried again"
+
+
+def test_a_new_worker_that_cannot_be_started_leaves_the_old_ones(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.start()
+    stage.failing = True
+    stage.supervisor.replace()
+    stage.clock.advance(60)
+    assert stage.alive == [101]
+    assert "cannot start a new worker" in caplog.text
+
+
+def test_asking_again_replaces_all_once_more() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    stage.supervisor.replace()
+    stage.supervisor.replace()
+    assert stage.alive == [101, 102, 103], "one is started at a time"
+    stage.children[2].say_ready()
+    assert first.signals == ["TERM"]
+    stage.children[3].say_ready()
+    assert stage.children[2].signals == ["TERM"], "the second time, from the beginning"
+    stage.children[4].say_ready()
+    assert second.signals == ["TERM"]
+    assert [child.signals for child in stage.children[3:]] == [[], []]
+
+
+def test_a_worker_that_dies_while_its_successor_starts_is_replaced_by_it_in_the_end() -> None:
+    stage = Stage()
+    (first,) = stage.start()
+    stage.supervisor.replace()
+    first.end()
+    assert stage.alive == [102], "the next one waits for its delay after a crash"
+    stage.children[1].say_ready()
+    stage.clock.advance(60)
+    assert stage.alive == [102]
+
+
+def test_a_place_without_a_worker_gets_one_at_once() -> None:
+    stage = Stage()
+    (first,) = stage.start()
+    first.end()
+    assert stage.alive == []
+    stage.supervisor.replace()
+    assert stage.alive == [102]
+
+
+def test_an_end_in_the_middle_of_it_ends_all() -> None:
+    stage = Stage()
+    stage.start()
+    stage.supervisor.replace()
+    stopped = stage.supervisor.stop()
+    assert [child.signals for child in stage.children] == [["TERM"], ["TERM"]]
+    for child in stage.children:
+        child.end()
+    assert stopped.called
+    assert stage.alive == []
 
 
 # Reloading.
@@ -595,8 +696,9 @@ class Live:
             FakeClusters(self.events),
             LoopClock(),
             self.loop,
-            "info",
+            LogSettings(),
             lambda: self.events.append("ready"),
+            lambda inbox: None,
             self._spawn,
         )
         self._command = code(text)
