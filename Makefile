@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test autobahn fuzz lint types format clean system-packages
+.PHONY: help run test autobahn fuzz chaos placement lint types format clean system-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -31,6 +31,12 @@ autobahn: system-packages $(VENV)/.for-tests  ## run the Autobahn test suite of 
 
 fuzz: $(VENV)/.for-tests  ## send what reads bytes from outside anything for SECONDS= (ten minutes); it names its seed
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
+
+chaos: system-packages $(VENV)/.for-tests  ## kill and freeze processes and nodes for SECONDS= (ten minutes); it names its seed
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
+
+placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write docs/placement.*
+	$(BIN)/python -m benchmarks.placement
 
 lint: $(VENV)/.for-tests  ## check style
 	$(BIN)/ruff check .

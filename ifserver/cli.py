@@ -9,26 +9,32 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
-import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ifserver import addresses, flags, handover, logs, manual, notify, processes
 from ifserver import arguments as a
-from ifserver import processes, sockets
 from ifserver.errors import ConfigurationError, IfserverError
+from ifserver.life import Control, Life, failed
+from ifserver.notify import Herald, Manager, counted
+from ifserver.settings import ListenSettings, LogSettings
+from ifserver.tls import Certificate
 
 if TYPE_CHECKING:
-    from ifserver.service import Runtime, Service
+    from ifserver.addresses import Addresses
+    from ifserver.life import Runtime, Service
+    from ifserver.processes import Child
+    from ifserver.rereading import Reading
+    from ifserver.schema import Settings
 
 __all__ = ["main"]
 
-#: By --verbosity.
-_LEVELS: Final = ("warning", "info", "debug", "debug")
-#: What tells a process to end.
-_ENDS: Final = (signal.SIGINT, signal.SIGTERM)
+#: Nobody manages this process.
+_NOBODY: Final = Manager()
 
 _log = logging.getLogger(__name__)
 
@@ -37,43 +43,69 @@ def main(argv: list[str] | None = None) -> int:
     """The command ``ifserver``; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
     try:
+        # Before anything is started, which must not be told the same.
+        manager, handed = notify.take(os.environ, os.getpid()), handover.become_successor(os.environ)
         if words[:1] == ["child"]:
             return _child(words)
+        if words and words[0] in a.VIEWERS:
+            return _viewer(words)
         given = a.parse(words)
-        _log_to_stderr(_LEVELS[given.verbosity], with_twisted=given.verbosity > 2)
-        return {"run": _run, "serve": _serve, "worker": _worker}[given.command](given)
+        given.words, given.manager, given.handed = words, manager, handed
+        return _carry_out(given)
     except IfserverError as error:
-        return _failed(error)
+        return failed(error)
     except KeyboardInterrupt:
         return 0  # before there was anything to end
 
 
+def _carry_out(given: argparse.Namespace) -> int:
+    commands = {"run": _run, "serve": _serve, "worker": _worker, "check": _check, "settings": _settings}
+    try:
+        logs.configure(_log_settings(given))
+        return commands[given.command](given)
+    except ConfigurationError as error:
+        # What is found out only now: a file that cannot be opened, an endpoint that nobody knows.
+        raise given.configuration.error(str(error)) from error
+
+
 def _run(given: argparse.Namespace) -> int:
-    front, worker = a.front_settings(given), a.worker_settings(given)
-    bind = a.bind_of(given)
-    with _bound(bind) as (bound, files):
+    front, worker, listen = a.front_settings(given), a.worker_settings(given), a.bind_of(given)
+    if (listen.processes or 1) > 1:
+        _log.warning("listen.processes is for serve: there is one server, which is the workers' broker")
+    certificate = _certificate(listen)
+    with addresses.opened(listen, given.manager.sockets, given.handed) as opened:
         _check_application(worker.application, worker.app_dir)
 
         def build(runtime: Runtime) -> Service:
             from ifserver.service import Listening, RunService
 
-            listening = Listening(bound, bind.endpoints, files)
-            return RunService(runtime, front, worker, listening, _LEVELS[given.verbosity])
+            listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
+            return RunService(runtime, front, worker, listening, _log_settings(given))
 
-        return _live(build)
+        return _live(build, given, opened)
+
+
+def _certificate(listen: ListenSettings) -> Certificate | None:
+    return None if listen.certfile is None else Certificate(listen.certfile, listen.keyfile)
 
 
 def _serve(given: argparse.Namespace) -> int:
+    settings, listen = _settings_of(given), a.bind_of(given)
     front, layer = a.front_settings(given), a.layer_settings(given)
-    bind = a.bind_of(given)
-    with _bound(bind) as (bound, files):
+    count = listen.processes or 1
+    certificate = _certificate(listen)
+    with addresses.opened(listen, given.manager.sockets, given.handed, count) as opened:
 
         def build(runtime: Runtime) -> Service:
+            from ifserver.fleet import FleetService
             from ifserver.service import Listening, ServeService
 
-            return ServeService(runtime, front, layer, Listening(bound, bind.endpoints, files))
+            listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
+            if count > 1:
+                return FleetService(runtime, count, settings, listening, given.words)
+            return ServeService(runtime, front, layer, listening)
 
-        return _live(build)
+        return _live(build, given, opened)
 
 
 def _worker(given: argparse.Namespace) -> int:
@@ -83,25 +115,56 @@ def _worker(given: argparse.Namespace) -> int:
     def build(runtime: Runtime) -> Service:
         from ifserver.service import SupervisorService
 
-        return SupervisorService(runtime, layer, worker, _LEVELS[given.verbosity])
+        return SupervisorService(runtime, layer, worker, _log_settings(given))
+
+    return _live(build, given)
+
+
+def _check(given: argparse.Namespace) -> int:
+    layer = a.layer_settings(given)
+
+    def build(runtime: Runtime) -> Service:
+        from ifserver.check import CheckService
+
+        return CheckService(runtime, layer, sys.stdout, given.json)
 
     return _live(build)
 
 
+def _viewer(words: list[str]) -> int:
+    """A command that looks at what runs elsewhere."""
+    from ifserver.viewer import command
+
+    return command.main(words)
+
+
+def _settings(given: argparse.Namespace) -> int:
+    configuration = given.configuration
+    if given.example or given.rst:
+        text = manual.example() if given.example else manual.rst()
+    else:
+        manual.check(configuration, os.environ)
+        text = (manual.json if given.json else manual.table)(configuration, os.environ)
+    print(text, end="")
+    return 0
+
+
 def _child(words: list[str]) -> int:
-    """A process that another one of ours has started (`ifserver.processes.spawn`)."""
+    """A process that another one of ours has started (`ifserver.processes.spawn`, `ifserver.handover`)."""
     if len(words) != 3 or not words[2].isdecimal():
         raise ConfigurationError("'child' is what ifserver itself starts")
+    if words[1] == "server":
+        return _member(int(words[2]))
     launch = processes.become_child(int(words[2]))
-    _log_to_stderr(launch.log_level)
+    logs.configure(launch.log)
     if launch.role == "supervisor":
 
         def build_supervisor(runtime: Runtime) -> Service:
             from ifserver.service import SupervisorService
 
-            return SupervisorService(runtime, launch.layer, launch.worker, launch.log_level, launch.ready_fd)
+            return SupervisorService(runtime, launch.layer, launch.worker, launch.log, launch.ready_fd)
 
-        return _live(build_supervisor)
+        return _live_with(build_supervisor, lambda runtime: Control(reread=dict, is_child=True))
 
     def build_worker(runtime: Runtime) -> Service:
         from ifserver.service import WorkerService
@@ -113,28 +176,24 @@ def _child(words: list[str]) -> int:
             # Here the whole traceback is worth having: the application was found when its supervisor started.
             _log.error("%s", error, exc_info=error.__cause__)
             raise
-        _enable_logs()
+        logs.enable()
         return WorkerService(runtime, launch, application)
 
-    return _live(build_worker)
+    return _live_with(build_worker, lambda runtime: Control(is_child=True))
 
 
-@contextmanager
-def _bound(bind: a.Bind) -> Iterator[tuple[list[socket.socket], list[sockets.UnixFile]]]:
-    """The sockets that are listened on, and their files. What was not started leaves no file behind either."""
-    bound, files = [sockets.inherit(fd) for fd in bind.fds], []
-    try:
-        if bind.unix is not None:
-            sock, file = sockets.bind_unix(bind.unix)
-            bound.append(sock)
-            if file is not None:
-                files.append(file)
-        if bind.tcp is not None:
-            bound += sockets.bind_tcp(*bind.tcp)
-        yield bound, files
-    finally:
-        for file in files:
-            file.remove()
+def _member(fd: int) -> int:
+    """One of several servers."""
+    launch = handover.become_server(fd)
+    logs.configure(launch.log)
+
+    def build(runtime: Runtime) -> Service:
+        from ifserver.fleet import MemberService
+
+        return MemberService(runtime, launch)
+
+    control = Control(reread=_rereading(launch.words), log_at=logs.at, is_child=True, is_member=True)
+    return _live_with(build, lambda runtime: control)
 
 
 def _check_application(application: str, app_dir: str) -> None:
@@ -148,20 +207,85 @@ def _check_application(application: str, app_dir: str) -> None:
 # The reactor.
 
 
-def _live(build: Callable[[Runtime], Service]) -> int:
+def _live(
+    build: Callable[[Runtime], Service], given: argparse.Namespace | None = None, opened: Addresses | None = None
+) -> int:
+    """Run what `build` makes, which an operator has started; the exit code."""
+    if given is None:
+        return _live_with(build, lambda runtime: Control())
+    manager: Manager = given.manager
+
+    def control(runtime: Runtime) -> Control:
+        def succeed(ready: Callable[[], None], ended: Callable[[], None]) -> Child:
+            assert opened is not None
+
+            def is_ready() -> None:
+                opened.given_away()
+                ready()
+
+            return handover.start_successor(opened.handover(), manager.environment(), runtime.loop, is_ready, ended)
+
+        if given.configuration.file is not None:
+            _log.info("settings from %s", os.path.abspath(given.configuration.file))
+        ready_fd = None if given.handed is None else given.handed.ready_fd
+        return Control(
+            _settings_of(given), _rereading(given.words), logs.at, None if opened is None else succeed, ready_fd
+        )
+
+    return _live_with(build, control, manager)
+
+
+def _live_with(
+    build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _NOBODY
+) -> int:
     """Install the reactor, and run what `build` makes until it ends or is told to; the exit code."""
     runtime = _install_reactor()
     service = build(runtime)
-    life = _Life(service, runtime)
-    for number in _ENDS:
+    herald = Herald(
+        manager.notifier(),
+        runtime.reactor,
+        manager.watchdog_s,
+        lambda: counted(service.counts()),
+        service.well,
+        lambda: time.monotonic_ns() // 1000,
+    )
+    life = Life(service, runtime, herald, control(runtime))
+    handlers = life.handlers()
+    for number, handler in handlers.items():
         if signal.getsignal(number) is not signal.SIG_IGN:
-            runtime.loop.add_signal_handler(number, life.told_to_end, number)
+            runtime.loop.add_signal_handler(number, handler, number)
     runtime.loop.call_soon(life.begin)
     runtime.reactor.run(installSignalHandlers=False)
-    for number in _ENDS:
+    for number in handlers:
         # Python's own end puts the default handlers back, by which a late signal would spoil the exit code.
         signal.signal(number, signal.SIG_IGN)
     return life.status
+
+
+def _settings_of(given: argparse.Namespace) -> Reading:
+    """The sections that the command uses."""
+    read: dict[str, Callable[[argparse.Namespace], Settings]] = {
+        "listen": a.bind_of, "front": a.front_settings, "layer": a.layer_settings, "worker": a.worker_settings,
+        "log": _log_settings,
+    }  # fmt: skip
+    return {section: read[section](given) for section in flags.COMMANDS[given.command]}
+
+
+def _log_settings(given: argparse.Namespace) -> LogSettings:
+    log: LogSettings = given.configuration.make(LogSettings)
+    return log
+
+
+def _rereading(words: Sequence[str]) -> Callable[[], Reading]:
+    """Reads the settings anew, by the same command line."""
+
+    def reread() -> Reading:
+        try:
+            return _settings_of(a.parse(words))
+        except SystemExit as error:
+            raise ConfigurationError("the command line is not understood any more") from error
+
+    return reread
 
 
 def _install_reactor() -> Runtime:
@@ -177,85 +301,3 @@ def _install_reactor() -> Runtime:
     from ifserver.service import Runtime
 
     return Runtime(reactor, loop)
-
-
-class _Life:
-    """A service from its start to its end, and what signals do to it."""
-
-    def __init__(self, service: Service, runtime: Runtime) -> None:
-        self.status = 0
-        self._service = service
-        self._runtime = runtime
-        self._told = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """Start the service."""
-        self._task = self._runtime.loop.create_task(self._run())
-
-    def told_to_end(self, number: signal.Signals) -> None:
-        """SIGINT or SIGTERM: end in order. A second Ctrl-C: at once.
-
-        Not a second SIGTERM: service managers send it to every process of a group, and our parent sends it as well.
-        """
-        if not self._told.is_set():
-            _log.info("%s: ending", number.name)
-            self._told.set()
-        elif number == signal.SIGINT:
-            _log.warning("%s again: ending at once", number.name)
-            self._service.stop_now()
-
-    async def _run(self) -> None:
-        try:
-            self.status = await self._start_and_wait()
-            await self._service.stop()
-        except Exception:
-            _log.exception("this is a defect of ifserver")
-            self.status = 1
-        finally:
-            self._runtime.reactor.stop()
-
-    async def _start_and_wait(self) -> int:
-        starting = asyncio.create_task(self._service.start())
-        told = asyncio.create_task(self._told.wait())
-        try:
-            await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                return 0
-            starting.result()
-            await asyncio.wait((self._service.ended, told), return_when=asyncio.FIRST_COMPLETED)
-            return self._service.ended.result() if self._service.ended.done() else 0
-        except IfserverError as error:
-            return _failed(error)
-        finally:
-            starting.cancel()
-            told.cancel()
-
-
-# What people see.
-
-
-def _failed(error: IfserverError) -> int:
-    print(f"ifserver: error: {error}", file=sys.stderr)
-    return 2 if isinstance(error, ConfigurationError) else 3
-
-
-def _log_to_stderr(level: str, with_twisted: bool = False) -> None:
-    """Log to standard error. The application's own logging is its own affair."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s [%(process)d] %(message)s"))
-    for name, least in (("ifserver", level), ("twisted", "debug" if with_twisted else "warning")):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = False
-        logger.setLevel(least.upper())
-    from twisted.logger import STDLibLogObserver, globalLogBeginner
-
-    globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
-
-
-def _enable_logs() -> None:
-    """Undo what ``logging.config.dictConfig`` does to loggers that it was not told of, by its default."""
-    for name, logger in logging.root.manager.loggerDict.items():
-        if name.partition(".")[0] in ("ifserver", "twisted") and isinstance(logger, logging.Logger):
-            logger.disabled = False

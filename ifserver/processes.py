@@ -24,7 +24,7 @@ from typing import Final, Literal
 import msgspec
 
 import ifserver
-from ifserver.settings import LayerSettings, WorkerSettings
+from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.streams.ledger import Ledger
 
 __all__ = [
@@ -57,7 +57,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ledger_fd: int | None = None
     #: The pipe for `report_ready`. `spawn` fills it in.
     ready_fd: int | None = None
-    log_level: str = "info"
+    log: LogSettings = LogSettings()
 
 
 class Child:

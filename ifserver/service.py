@@ -12,19 +12,23 @@ Each process is the parent of the next, and none outlives its parent:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
+import signal
 import socket
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from ifserver import __version__, channels, processes, sockets
+from ifserver.admin.listening import Admin
+from ifserver.admin.nursery import Nursery
+from ifserver.admin.subject import ServerSubject, SupervisorSubject
 from ifserver.clock import Timer
 from ifserver.endpoints import SocketEndpoint, StreamClientEndpoint
 from ifserver.errors import ConfigurationError
@@ -33,21 +37,28 @@ from ifserver.front.server import InterfaceServer
 from ifserver.layers.base import Limits, Node
 from ifserver.layers.broker import LocalBroker
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Heart
+from ifserver.layers.heart import Heart, with_facts
+from ifserver.layers.leftovers import Leftovers
 from ifserver.layers.local import LocalNode
 from ifserver.layers.memory import MemoryNode
 from ifserver.layers.placement import Policy
-from ifserver.layers.redis import RedisNode
+from ifserver.layers.redis_places import redis_node
+from ifserver.life import Runtime, Service
 from ifserver.liveness import SUPERVISOR_LIFE_S
+from ifserver.loop_lag import LoopLag
 from ifserver.metrics import Counters
+from ifserver.nodes import ClusterSettings, NodeSettings
 from ifserver.processes import Child, Launch
 from ifserver.reload import Reloader
-from ifserver.settings import ClusterSettings, FrontSettings, LayerSettings, NodeSettings, WorkerSettings
+from ifserver.rereading import LIVE, Reading, updated
+from ifserver.settings import FrontSettings, LayerSettings, LogSettings, WorkerSettings
 from ifserver.sockets import UnixFile
 from ifserver.supervisor import Supervisor
+from ifserver.tls import Certificate
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.guard import Guard
 from ifserver.worker.worker import Worker
+from ifserver.worker.wsgi import adapted
 
 __all__ = ["Listening", "RunService", "Runtime", "ServeService", "Service", "SupervisorService", "WorkerService"]
 
@@ -60,22 +71,13 @@ _SUPERVISOR_GRACE_S: Final = 5.0
 
 #: How long clients are not listened to while the home node is not connected, in seconds.
 _CONNECT_S: Final = 1.0
+#: How often a successor tries to have the address of the admin endpoint, and the pause in between, in seconds.
+_ADMIN_ATTEMPTS: Final = 600
+_ADMIN_PAUSE_S: Final = 0.1
 #: Files of an interface server beside its clients' connections: nodes, the broker's workers, logs, modules.
 _OTHER_FILES: Final = 1024
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-
-
-class Runtime(NamedTuple):
-    """What everything runs on: Twisted's asyncio reactor, and the loop below it."""
-
-    reactor: Any
-    loop: asyncio.AbstractEventLoop
-
-    def future(self, deferred: Deferred[_T]) -> asyncio.Future[_T]:
-        """`deferred` for a coroutine of asyncio's."""
-        return deferred.asFuture(self.loop)
 
 
 class Listening(NamedTuple):
@@ -85,31 +87,10 @@ class Listening(NamedTuple):
     sockets: Sequence[socket.socket] = ()
     descriptions: Sequence[str] = ()
     files: Sequence[UnixFile] = ()
-
-
-class Service(ABC):
-    """Something that runs from `start` to `stop`."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        #: Has the exit status once the service has ended by itself.
-        self.ended: asyncio.Future[int] = runtime.loop.create_future()
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Begin. May be cancelled; `stop` follows in any case.
-
-        Raises:
-            IfserverError: it cannot be; `ConfigurationError` if that is the operator's affair.
-        """
-
-    @abstractmethod
-    async def stop(self) -> None:
-        """End in order: what is under way is finished, within the timeouts of the settings."""
-
-    @abstractmethod
-    def stop_now(self) -> None:
-        """Let the `stop` that is under way wait for nobody."""
+    #: Whether they were a predecessor's, which is still there.
+    taken_over: bool = False
+    #: For TLS on the sockets that are not Unix sockets.
+    certificate: Certificate | None = None
 
 
 class ServeService(Service):
@@ -123,44 +104,157 @@ class ServeService(Service):
         self._ports: list[IListeningPort] = []
         self.process = channels.new_process_name()
         self._layer = layer
+        #: The end must not wait for `front.shutdown_delay_s`.
+        self._no_delay = asyncio.Event()
         self._clusters = self._make_clusters()
-        self.server = InterfaceServer(front, self._clusters, open_log(front.access_log), runtime.reactor)
+        self.server = InterfaceServer(
+            front, self._clusters, open_log(front.access_log), runtime.reactor, lambda: subject.told()
+        )
+        subject = ServerSubject(self.server, self._is_listening, parent=isinstance(self, RunService))
+        self._admin_starting: asyncio.Task[None] | None = None
+        self._admin = Admin(subject, runtime.reactor, runtime.loop, front.admin, front.admin_hosts)
+        self._lag = LoopLag(runtime.reactor, self._clusters.counters.late)
 
     def _make_clusters(self) -> Clusters:
         return _clusters(self.runtime, self._layer, self.process)
 
     async def start(self) -> None:
-        files = sockets.allow_open_files(self._front.max_connections + _OTHER_FILES)
-        if files < self._front.max_connections:
-            _log.warning(
-                "max_connections is %d, but no more than %d files may be open", self._front.max_connections, files
-            )
+        await self.prepare()
+        await self.listen()
+        self.is_ready()
+
+    async def prepare(self) -> None:
+        """Be able to answer clients.
+
+        Raises:
+            ConfigurationError: an address cannot be had.
+        """
+        self._allow_files()
         # Before anything is started, for these addresses are not ours yet.
+        await self._start_admin()
         for endpoint, description in zip(self._described, self._listening.descriptions, strict=True):
             await self._listen(endpoint, description)
         self._clusters.start()
         self.server.start()
+        self._lag.start()
         # Whoever connects meanwhile waits in the kernel's queue, and need not be told that no node is there.
         ready = self.runtime.future(self._clusters.home.ready())
         await asyncio.wait((ready,), timeout=_CONNECT_S)
         ready.cancel()
+
+    async def listen(self) -> None:
+        """Begin to answer them.
+
+        Raises:
+            ConfigurationError: an address cannot be had.
+        """
+        where = dict.fromkeys(self._listening.descriptions)
         for sock in self._listening.sockets:
-            bound: Any = SocketEndpoint(self.runtime.loop, sock), self._front.proxy_protocol
-            await self._listen(bound, sockets.url_of(sock))
-        where = [*self._listening.descriptions, *map(sockets.url_of, self._listening.sockets)]
+            endpoint, url = self._bound(sock)
+            await self._listen((endpoint, self._front.proxy_protocol), url)
+            where[url] = None
         _log.info("ifserver %s, process %s, listening on %s", __version__, self.process, ", ".join(where))
         for cluster in self._layer.clusters:
             home = ", home" if cluster is self._layer.home_cluster else ""
             _log.info("cluster %s%s: %s", cluster.name, home, ", ".join(map(str, cluster.nodes)))
 
+    def _bound(self, sock: socket.socket) -> tuple[SocketEndpoint, str]:
+        """How a socket is listened to, and where clients find it."""
+        url, certificate = sockets.url_of(sock), self._listening.certificate
+        if certificate is None or sock.family == socket.AF_UNIX:
+            return SocketEndpoint(self.runtime.loop, sock), url
+        if self._front.proxy_protocol:
+            raise ConfigurationError(
+                "front.proxy_protocol: it comes before TLS, so that what speaks it must also end TLS: not with certfile"
+            )
+        endpoint = SocketEndpoint(
+            self.runtime.loop, sock, tls=certificate.context, handshake_s=self._front.header_timeout_s
+        )
+        return endpoint, url.replace("http:", "https:", 1)
+
     async def stop(self) -> None:
-        await self._stop_listening()
-        await self.runtime.future(Deferred.fromCoroutine(self.server.drain()))
+        await self._drain()
         await self._flush()
+        await self._end()
+
+    async def _drain(self) -> None:
+        """Turn clients away, after a while if they do not know yet, and end what they have begun."""
+        self.ending = True
+        delay_s = self._front.shutdown_delay_s
+        if self.got_ready.done() and delay_s and not self.quick and not self.succeeded:
+            _log.info("not ready any more; clients are turned away in %g s", delay_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._no_delay.wait(), delay_s)
+        if self.succeeded:
+            await self._admin.stop()  # the successor waits for its address
+        await self._stop_listening()
+        # What has been accepted in this turn of the loop gets its protocol in the next.
+        await asyncio.sleep(0)
+        await self.runtime.future(Deferred.fromCoroutine(self.server.drain(self.quick)))
+
+    async def _end(self) -> None:
+        """What is left when clients and workers are gone. Until now it could be seen how they went."""
+        self._lag.stop()
+        if self._admin_starting is not None:
+            self._admin_starting.cancel()
+        await self._admin.stop()
         await self.runtime.future(self._clusters.stop())
 
     def stop_now(self) -> None:
+        self.quick = True
+        self._no_delay.set()
         self.server.drain_now()
+
+    def well(self) -> bool:
+        return bool(self._ports) or not self.ready
+
+    def counts(self) -> dict[str, int]:
+        statistics = self.server.statistics()
+        return {name: statistics[name] for name in ("connections", "streams")}
+
+    def reload(self, new: Reading) -> Collection[str]:
+        front = new["front"]
+        assert isinstance(front, FrontSettings)
+        self._front = updated("front", self._front, front)
+        self._allow_files()
+        self.server.change(self._front)
+        if self._listening.certificate is not None:
+            try:
+                self._listening.certificate.reload()
+            except ConfigurationError as error:
+                _log.error("%s; the old certificate is kept", error)
+        return LIVE
+
+    def reopen_logs(self) -> None:
+        self.server.access_log.reopen()
+
+    def _is_listening(self) -> bool:
+        """Whether clients should come."""
+        return bool(self._ports) and not self.ending
+
+    def _allow_files(self) -> None:
+        wanted = self._front.max_connections
+        files = sockets.allow_open_files(wanted + _OTHER_FILES)
+        if files < wanted:
+            _log.warning("max_connections is %d, but no more than %d files may be open", wanted, files)
+
+    async def _start_admin(self) -> None:
+        if self._listening.taken_over:
+            self._admin_starting = asyncio.create_task(self._start_admin_later())
+        else:
+            await self._admin.start()
+
+    async def _start_admin_later(self) -> None:
+        """The predecessor has the address until it is told that we are ready."""
+        for attempt in range(_ADMIN_ATTEMPTS):
+            try:
+                await self._admin.start()
+            except ConfigurationError as error:
+                if attempt == _ADMIN_ATTEMPTS - 1:
+                    _log.error("there is no admin endpoint: %s", error)
+            else:
+                return
+            await asyncio.sleep(_ADMIN_PAUSE_S)
 
     async def _listen(self, described: tuple[IStreamServerEndpoint, bool], where: str) -> None:
         """Listen on an endpoint, of which is known whether clients are announced there by the PROXY protocol.
@@ -178,7 +272,7 @@ class ServeService(Service):
 
     async def _stop_listening(self) -> None:
         # First, while they are certainly ours: from the next line on another server may take their place.
-        for file in self._listening.files:
+        for file in () if self.succeeded else self._listening.files:
             file.remove()
         ports, self._ports = self._ports, []
         for port in ports:
@@ -198,10 +292,10 @@ class RunService(ServeService):
     """An interface server that is its own broker, and the parent of the workers."""
 
     def __init__(
-        self, runtime: Runtime, front: FrontSettings, worker: WorkerSettings, listening: Listening, log_level: str
+        self, runtime: Runtime, front: FrontSettings, worker: WorkerSettings, listening: Listening, log: LogSettings
     ) -> None:
         self._worker = worker
-        self._log_level = log_level
+        self._log = log
         node = NodeSettings(name=_EMBEDDED, kind="memory")
         layer = LayerSettings(clusters=(ClusterSettings(name=_EMBEDDED, nodes=(node,)),))
         super().__init__(runtime, front, layer, listening)
@@ -209,6 +303,9 @@ class RunService(ServeService):
         self._supervisor_ended: asyncio.Future[None] = runtime.loop.create_future()
         self._again: Timer | None = None
         self._stopping = False
+        #: Is set while the supervisor has workers that run.
+        self._workers_run = asyncio.Event()
+        self._broker_port: IListeningPort | None = None
 
     def _make_clusters(self) -> Clusters:
         self._node = MemoryNode(_EMBEDDED, *Limits.of(self._layer), self.runtime.reactor, self.process)
@@ -218,20 +315,33 @@ class RunService(ServeService):
         return Clusters(self.process, nodes, _EMBEDDED, runtime.reactor, runtime.loop.call_soon, Counters())
 
     async def start(self) -> None:
-        await super().start()
+        await self.prepare()
+        taken_over = self._listening.taken_over
+        if not taken_over:
+            await self.listen()
         private = sockets.bind_private(f"ifserver-{self.process}")
-        await self.runtime.future(SocketEndpoint(self.runtime.loop, private).listen(self._broker))
+        # Kept, for uvloop closes a listening socket to which nobody refers.
+        self._broker_port = await self.runtime.future(SocketEndpoint(self.runtime.loop, private).listen(self._broker))
         self._start_supervisor()
+        if taken_over:
+            # Until then our predecessor answers, who has workers.
+            await self._workers_run.wait()
+            await self.listen()
+        await self._workers_run.wait()
+        self.is_ready()
 
     async def stop(self) -> None:
         self._stopping = True
         if self._again is not None and self._again.active():
             self._again.cancel()
-        await self._stop_listening()
-        await self.runtime.future(Deferred.fromCoroutine(self.server.drain()))
+        await self._drain()
         await self._stop_supervisor()
+        if self._broker_port is not None:
+            stopping = self._broker_port.stopListening()
+            if isinstance(stopping, Deferred):
+                await self.runtime.future(stopping)
         await self.runtime.future(self._broker.close())
-        await self.runtime.future(self._clusters.stop())
+        await self._end()
 
     def stop_now(self) -> None:
         super().stop_now()
@@ -242,21 +352,32 @@ class RunService(ServeService):
         path = f"@ifserver-{self.process}"
         node = NodeSettings(name=_EMBEDDED, kind="local", path=path)
         layer = LayerSettings(clusters=(ClusterSettings(name=_EMBEDDED, nodes=(node,)),))
-        launch = Launch(
-            role="supervisor", parent=os.getpid(), layer=layer, worker=self._worker, log_level=self._log_level
-        )
+        launch = Launch(role="supervisor", parent=os.getpid(), layer=layer, worker=self._worker, log=self._log)
         try:
             self._supervisor = processes.spawn(launch, self.runtime.loop, self._supervisor_ready, self._supervisor_lost)
         except OSError as error:
             _log.error("cannot start the supervisor: %s; trying again in %g s", error, _RESTART_S)
             self._again = self.runtime.reactor.callLater(_RESTART_S, self._start_supervisor)
 
+    def counts(self) -> dict[str, int]:
+        count = self._worker.processes or len(os.sched_getaffinity(0))
+        return {**super().counts(), "workers": count if self._workers_run.is_set() else 0}
+
+    def reload(self, new: Reading) -> Collection[str]:
+        """The workers are told as well: they load the application anew."""
+        if self._supervisor is not None and self._supervisor.status is None:
+            # It has not been waited for, so that its id is no other process's.
+            os.kill(self._supervisor.pid, signal.SIGHUP)
+        return super().reload(new)
+
     def _supervisor_ready(self) -> None:
         _log.info("ready: requests are answered")
+        self._workers_run.set()
 
     def _supervisor_lost(self) -> None:
         """It has ended, and its workers with it."""
         supervisor, self._supervisor = self._supervisor, None
+        self._workers_run.clear()
         if self._stopping:
             self._supervisor_ended.set_result(None)
             return
@@ -285,7 +406,7 @@ class SupervisorService(Service):
         runtime: Runtime,
         layer: LayerSettings,
         worker: WorkerSettings,
-        log_level: str,
+        log: LogSettings,
         ready_fd: int | None = None,
     ) -> None:
         super().__init__(runtime)
@@ -293,20 +414,37 @@ class SupervisorService(Service):
         self._layer = layer
         self._ready_fd = ready_fd
         self._clusters = _clusters(runtime, layer, channels.new_process_name())
+        self._leftovers = Leftovers(self._clusters, runtime.reactor)
+        nursery = Nursery(worker.max_streams)
         self.supervisor = Supervisor(
-            worker, layer, self._clusters, runtime.reactor, runtime.loop, log_level, self._ready
+            worker,
+            layer,
+            self._clusters,
+            runtime.reactor,
+            runtime.loop,
+            log,
+            self._ready,
+            self._leftovers.ended,
+            spawn=nursery.spawn,
         )
-        nodes = self._clusters.home_nodes
-        self._heart = Heart(
-            self._clusters, nodes, runtime.reactor, SUPERVISOR_LIFE_S, self.supervisor.living, dict, _nobody
+        nodes, clock = self._clusters.home_nodes, runtime.reactor
+        self._heart = Heart(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._told, dict, _nobody)
+        # Where a server is its parent, that one speaks for it.
+        alone = ready_fd is None
+        self._subject = SupervisorSubject(
+            self.supervisor, nursery, self._clusters, self._heart, clock, tells_counts=not alone
         )
+        self._admin = Admin(self._subject, clock, runtime.loop, worker.admin if alone else None, worker.admin_hosts)
+        self._lag = LoopLag(clock, self._clusters.counters.late)
         self._reloader: Reloader | None = None
         if worker.reload:
             self._reloader = Reloader(worker.app_dir, self.supervisor.restart, runtime.loop)
 
     async def start(self) -> None:
+        await self._admin.start()
         self._clusters.start()
         self._heart.start()
+        self._lag.start()
         self.supervisor.start()
         if self._reloader is not None:
             self._reloader.start()
@@ -318,13 +456,28 @@ class SupervisorService(Service):
         if self._reloader is not None:
             await self.runtime.future(self._reloader.stop())
         await self.runtime.future(self.supervisor.stop())
+        await self.runtime.future(Deferred.fromCoroutine(self._leftovers.stop()))
         self._heart.stop()
+        self._lag.stop()
+        await self._admin.stop()
         await self.runtime.future(self._clusters.stop())
 
     def stop_now(self) -> None:
         self.supervisor.stop_now()
 
+    def _told(self) -> bytes:
+        """What its beats say: the children that live, and facts for people."""
+        return with_facts(self.supervisor.living(), self._subject.told())
+
+    def counts(self) -> dict[str, int]:
+        return {"workers": self.supervisor.statistics()["workers_ready"]}
+
+    def reload(self, new: Reading) -> Collection[str]:
+        self.supervisor.replace()
+        return ()
+
     def _ready(self) -> None:
+        self.is_ready()
         started = self.supervisor.statistics()["workers_ready"]
         what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
         _log.info("%s %s, %d streams at a time each", what, self._settings.application, self._settings.concurrency)
@@ -341,19 +494,22 @@ class WorkerService(Service):
         assert launch.ledger_fd is not None
         assert launch.ready_fd is not None
         self._ready_fd = launch.ready_fd
-        settings = launch.worker
-        self._clusters = _clusters(runtime, launch.layer, channels.new_process_name())
+        settings, application = adapted(launch.worker, application)
         ledger = processes.open_ledger(launch.ledger_fd, settings.max_streams)
-        ledger.inbox = self._clusters.inbox
+        counters = Counters(ledger.cells)
+        self._clusters = _clusters(runtime, launch.layer, channels.new_process_name(), counters)
         self.worker = Worker(
             settings, self._clusters, application, ledger, launch.supervisor, runtime.reactor, runtime.loop
         )
         self._guard = Guard(ledger, self.worker, runtime.reactor)
+        self._counters = counters
+        self._lag = LoopLag(runtime.reactor, counters.late, self._note)
 
     async def start(self) -> None:
         self._clusters.start()
         await self.worker.start()
         self._guard.start()
+        self._lag.start()
         processes.report_ready(self._ready_fd)
 
     async def stop(self) -> None:
@@ -364,37 +520,41 @@ class WorkerService(Service):
         # Whoever asks twice has the supervisor, which kills.
         os._exit(0)
 
+    def _note(self) -> None:
+        """Let the supervisor see how much is held here."""
+        holds = self.worker.statistics()
+        self._counters.set("streams_held", holds["streams"])
+        self._counters.set("streams_unanswered", holds["unanswered"])
+        self._counters.set("slots_free", max(0, holds["free"]))
+
 
 def _nobody(process: str) -> None:
     """A supervisor asks for nobody, so nobody can be lost to it."""
 
 
-def _clusters(runtime: Runtime, layer: LayerSettings, process: str) -> Clusters:
+def _clusters(runtime: Runtime, layer: LayerSettings, process: str, counters: Counters | None = None) -> Clusters:
     nodes = {cluster.name: [_node(runtime, layer, node) for node in cluster.nodes] for cluster in layer.clusters}
     home = layer.home_cluster.name
     policy = Policy(layer.placement)
-    return Clusters(process, nodes, home, runtime.reactor, runtime.loop.call_soon, Counters(), policy)
+    return Clusters(
+        process,
+        nodes,
+        home,
+        runtime.reactor,
+        runtime.loop.call_soon,
+        counters or Counters(),
+        policy,
+        layer.broker_grace_s,
+    )
 
 
 def _node(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:
     limits = Limits.of(layer)
 
-    def endpoint() -> StreamClientEndpoint:
-        return StreamClientEndpoint(runtime.loop, node.address, node.path)
-
     if node.kind == "redis":
-        return RedisNode(
-            node.name,
-            *limits,
-            runtime.reactor,
-            endpoint,
-            prefix=layer.prefix,
-            username=node.username,
-            password=node.password,
-            database=node.database,
-        )
+        return redis_node(node, *limits, layer.prefix, runtime.reactor, runtime.loop)
     if node.kind == "local":
-        return LocalNode(node.name, *limits, runtime.reactor, endpoint())
+        return LocalNode(node.name, *limits, runtime.reactor, StreamClientEndpoint(runtime.loop, path=node.path))
     raise ConfigurationError(f"node {node.name}: {node.kind} is no kind of node that another process can reach")
 
 

@@ -1,0 +1,73 @@
+"""How this server speaks TLS to its clients, where it does so itself: ``certfile`` and ``keyfile``."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+from ifserver.errors import ConfigurationError
+
+__all__ = ["Certificate"]
+
+#: For TLS 1.2; 1.3 has nothing else. RFC 9325 4.2: forward secrecy and authenticated encryption only.
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+#: RFC 7301; clients that offer no choice get the same.
+_PROTOCOLS: Final = ["http/1.1"]
+
+
+class Certificate:
+    """A certificate and its key, in files that may be replaced while the server runs.
+
+    Args:
+        certfile: the certificate, and behind it those that lead to one that clients know; in PEM.
+        keyfile: its private key, in PEM and not encrypted. None: `certfile` holds it as well.
+
+    Raises:
+        ConfigurationError: a file cannot be read, or they are not what they should be.
+    """
+
+    def __init__(self, certfile: str, keyfile: str | None) -> None:
+        self._files = certfile, keyfile
+        #: For all connections, also those that come after a `reload`.
+        self.context = self._make()
+
+    def reload(self) -> None:
+        """Read the files anew: connections that come from now on get what they hold. Others keep what they have.
+
+        Raises:
+            ConfigurationError: as above; nothing has changed then.
+        """
+        self._make()
+        self._load(self.context)
+
+    def _make(self) -> ssl.SSLContext:
+        # RFC 9325 3.1.1: 1.2 at least. Renegotiation, which costs a server more than a client, is not offered.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        context.set_ciphers(_CIPHERS)
+        context.set_alpn_protocols(_PROTOCOLS)
+        self._load(context)
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        certfile, keyfile = self._files
+        for name, path in (("certfile", certfile), ("keyfile", keyfile)):
+            if path is not None:
+                try:
+                    with open(path, "rb"):
+                        pass
+                except OSError as error:
+                    raise ConfigurationError(f"listen.{name}: {path!r}: {error.strerror}") from error
+        try:
+            # Without a password a key that is encrypted is an error; without the argument OpenSSL asks a terminal.
+            context.load_cert_chain(certfile, keyfile, password="")
+        except ssl.SSLError as error:
+            reason = error.reason or ""
+            if "MISMATCH" in reason:
+                why = "the key does not belong to the certificate"
+            elif "PEM" in reason or not reason:
+                why = "not a certificate and a key that is not encrypted, in PEM"
+            else:
+                why = reason.replace("_", " ").lower()
+            raise ConfigurationError(f"listen.certfile, listen.keyfile: {certfile!r}, {keyfile!r}: {why}") from error
