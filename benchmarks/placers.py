@@ -45,6 +45,9 @@ class Placer(Protocol):
     def behind(self, name: str, now: float) -> bool:
         """A request has stood for too long. True says that another node is well."""
 
+    def emptied(self, name: str) -> None:
+        """All that this server has offered on the node has been claimed."""
+
 
 class Ours:
     """The product's policy."""
@@ -72,8 +75,11 @@ class Ours:
         self._placement.well(name)
 
     def behind(self, name: str, now: float) -> bool:
-        self._placement.unwell(name, "behind", now)
+        self._placement.behind(name, now)
         return self._placement.has_well((name,))
+
+    def emptied(self, name: str) -> None:
+        self._placement.emptied(name, _CHANNEL)
 
 
 class Blind:
@@ -95,6 +101,9 @@ class Blind:
 
     def behind(self, name: str, now: float) -> bool:
         return False
+
+    def emptied(self, name: str) -> None:
+        pass
 
 
 def make_placer(placing: Placing, names: Sequence[str], apart: bool, server: int, servers: int, seed: str) -> Placer:

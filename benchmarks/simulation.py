@@ -127,7 +127,8 @@ class _Server:
         """A worker has taken `request`."""
         self._world.served += 1
         if self._placer.watches:
-            self._oldest(node)
+            if self._oldest(node) is None:
+                self._placer.emptied(node.name)
             if self._world.agenda.now - request.since < SPILL_AFTER_S:
                 self._placer.claimed(node.name)
 

@@ -20,8 +20,9 @@ import pytest
 import uvloop
 
 from ifserver import processes
+from ifserver.nodes import ClusterSettings, parse_cluster
 from ifserver.processes import Child, Launch
-from ifserver.settings import ClusterSettings, LayerSettings, WorkerSettings, parse_cluster
+from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.streams.ledger import Ledger
 
 T = TypeVar("T")
@@ -97,7 +98,8 @@ def test_a_child_is_told_all_and_nothing_of_it_is_in_its_arguments_or_environmen
                 node = launch.layer.clusters[0].nodes[0]
                 report = {
                     "role": launch.role, "parent": launch.parent, "password": node.password,
-                    "drain": str(launch.worker.drain_timeout_s), "level": launch.log_level, "ledger": launch.ledger_fd,
+                    "drain": str(launch.worker.drain_timeout_s), "level": launch.log.verbosity,
+                    "ledger": launch.ledger_fd,
                     "seen": read("/proc/self/cmdline") + read("/proc/self/environ"),
                     "inheritable": os.get_inheritable(launch.ready_fd),
                     "stdin": os.readlink("/proc/self/fd/0"), "folder": os.getcwd(),
@@ -107,7 +109,7 @@ def test_a_child_is_told_all_and_nothing_of_it_is_in_its_arguments_or_environmen
                     json.dump(report, file)
             """),
             supervisor=str(report),
-            log_level="debug",
+            log=LogSettings(verbosity=2),
         )
         await started.ended
         assert started.child.ending == "exit code 0"
@@ -122,7 +124,7 @@ def test_a_child_is_told_all_and_nothing_of_it_is_in_its_arguments_or_environmen
         "parent": os.getpid(),
         "password": "geheim",
         "drain": "inf",
-        "level": "debug",
+        "level": 2,
         "ledger": None,
         "inheritable": False,
         "stdin": "/dev/null",
@@ -262,7 +264,8 @@ import asyncio, os, sys
 sys.path.insert(0, {ROOT!r})
 import uvloop
 from ifserver import processes
-from ifserver.settings import LayerSettings, WorkerSettings, parse_cluster
+from ifserver.nodes import parse_cluster
+from ifserver.settings import LayerSettings, WorkerSettings
 async def main():
     launch = processes.Launch(
         role="worker", parent=os.getpid(), layer=LayerSettings(clusters=(parse_cluster("a=local:x"),)),
@@ -343,4 +346,4 @@ def test_a_ledger_has_no_name_and_goes_with_whoever_holds_it() -> None:
 def test_a_launch_keeps_what_it_holds() -> None:
     cluster = ClusterSettings(name="a", nodes=())
     launch = Launch(role="supervisor", parent=1, layer=LayerSettings(clusters=(cluster,)), worker=WORKER)
-    assert (launch.supervisor, launch.ledger_fd, launch.ready_fd, launch.log_level) == ("", None, None, "info")
+    assert (launch.supervisor, launch.ledger_fd, launch.ready_fd, launch.log) == ("", None, None, LogSettings())

@@ -6,20 +6,24 @@ That the parts work together is shown with real processes, in `tests/e2e`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from ifserver import sockets
+from ifserver import processes, sockets
+from ifserver.endpoints import unix_address
 from ifserver.errors import ConfigurationError
-from ifserver.service import Listening, Runtime, ServeService
-from ifserver.settings import ClusterSettings, FrontSettings, LayerSettings, NodeSettings, parse_cluster
+from ifserver.nodes import ClusterSettings, NodeSettings, parse_cluster
+from ifserver.processes import Launch
+from ifserver.service import Listening, RunService, Runtime, ServeService, Service
+from ifserver.settings import FrontSettings, LayerSettings, WorkerSettings
 
 T = TypeVar("T")
 
@@ -104,3 +108,181 @@ async def test_a_runtime_turns_deferreds_into_futures() -> None:
     future = RUNTIME.future(deferred)
     deferred.callback(3)
     assert await done(future) == 3
+
+
+# While it runs.
+
+
+def serving(folder: Path, **front: Any) -> ServeService:
+    """A server that listens on a Unix socket."""
+    sock, file = sockets.bind_unix(str(folder / "sock"))
+    assert file is not None
+    return server(Listening([sock], files=[file]), front=FrontSettings(**front))
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_is_ready_from_its_start_to_the_beginning_of_its_end(tmp_path: Path) -> None:
+    service = serving(tmp_path, shutdown_delay_s=3600.0)
+    assert not service.ready
+    await done(service.start())
+    assert service.ready
+    assert service.well()
+    assert service.counts() == {"connections": 0, "streams": 0}
+    stopping = done(service.stop())
+    await done(asyncio.sleep(0))
+    assert not service.ready
+    assert is_open(tmp_path / "sock"), "clients have time to notice"
+    service.stop_now()
+    await stopping
+    assert not is_open(tmp_path / "sock")
+
+
+@pytest.mark.parametrize("why", ["quick", "succeeded"])
+@pytest_twisted.ensureDeferred
+async def test_an_end_that_needs_no_delay(tmp_path: Path, why: str) -> None:
+    service = serving(tmp_path, shutdown_delay_s=3600.0)
+    await done(service.start())
+    setattr(service, why, True)
+    await done(service.stop())
+    assert (tmp_path / "sock").exists() == (why == "succeeded"), "the file is the successor's"
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_listens_no_more_is_not_well(tmp_path: Path) -> None:
+    service = serving(tmp_path)
+    await done(service.start())
+    await done(service._stop_listening())
+    assert not service.well()
+    await done(service.stop())
+    assert service.well(), "it ends, and must not be killed for that"
+
+
+@pytest_twisted.ensureDeferred
+async def test_new_settings(tmp_path: Path) -> None:
+    service = serving(tmp_path, max_headers=20)
+    await done(service.start())
+    new = FrontSettings(max_headers=7, proxy_protocol=True)
+    live = service.reload({"front": new})
+    assert "front.max_headers" in live
+    assert "front.proxy_protocol" not in live
+    assert (service.server.settings.max_headers, service.server.settings.proxy_protocol) == (7, False)
+    await done(service.stop())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_that_was_moved_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "logs/log"
+    log.parent.mkdir()
+    service = serving(tmp_path, access_log=str(log))
+    await done(service.start())
+    log.rename(tmp_path / "old")
+    service.reopen_logs()
+    assert log.exists()
+    log.unlink()
+    log.parent.rmdir()
+    before = service.server.access_log
+    service.reopen_logs()
+    assert service.server.access_log is before
+    assert "the old file is kept" in caplog.text
+    await done(service.stop())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_successor_waits_for_the_admin_endpoint_of_the_one_before(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        service = server(Listening(taken_over=True), front=FrontSettings(admin=f"127.0.0.1:{port}"))
+        await done(service.start())
+        assert service.ready
+        assert service._admin_starting is not None
+        assert not service._admin_starting.done()
+    await done(service._admin_starting)
+    with socket.create_connection(("127.0.0.1", port)):
+        pass
+    await done(service.stop())
+
+
+class FakeSupervisor:
+    """The process that has the workers; says when they run."""
+
+    pid = 0
+    status: int | None = None
+    ending = "exit code 0"
+
+    def __init__(self, launch: Launch, loop: object, ready: Callable[[], None], ended: Callable[[], None]) -> None:
+        self.launch = launch
+        self.ready, self.ended = ready, ended
+
+    def terminate(self) -> None:
+        RUNTIME.loop.call_soon(self.ended)
+
+    kill = terminate
+
+
+@pytest.fixture
+def supervisors(monkeypatch: pytest.MonkeyPatch) -> list[FakeSupervisor]:
+    """Those that were started."""
+    started: list[FakeSupervisor] = []
+
+    def spawn(*arguments: Any) -> FakeSupervisor:
+        started.append(FakeSupervisor(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr(processes, "spawn", spawn)
+    return started
+
+
+async def starting(service: Service, supervisors: list[FakeSupervisor]) -> asyncio.Future[None]:
+    """The start of a service, as far as its workers."""
+    start = asyncio.ensure_future(service.start())
+    while not supervisors:
+        await asyncio.sleep(0)
+    return start
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_with_workers_it_is_ready_when_they_are(
+    tmp_path: Path, supervisors: list[FakeSupervisor], taken_over: bool
+) -> None:
+    async def main() -> None:
+        path = tmp_path / "sock"
+        sock, file = sockets.bind_unix(str(path))
+        assert file is not None
+        listening = Listening([sock], files=[file], taken_over=taken_over)
+        service = RunService(
+            RUNTIME, FrontSettings(), WorkerSettings(application="a:b", processes=3), listening, "info"
+        )
+        start = await starting(service, supervisors)
+        # Before that clients wait; but those of a predecessor are better off with that one.
+        assert bool(service._ports) != taken_over
+        assert (service.ready, service.counts()["workers"]) == (False, 0)
+        supervisors[0].ready()
+        await start
+        assert service._ports
+        assert (service.ready, service.counts()["workers"]) == (True, 3)
+        await service.stop()
+
+    await done(main())
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_broker_is_there_for_as_long_as_the_service(supervisors: list[FakeSupervisor]) -> None:
+    """uvloop closes a listening socket to which nobody refers any more."""
+
+    async def main() -> None:
+        service = RunService(RUNTIME, FrontSettings(), WorkerSettings(application="a:b"), Listening(), "info")
+        start = await starting(service, supervisors)
+        supervisors[0].ready()
+        await start
+        gc.collect()
+        path = supervisors[0].launch.layer.clusters[0].nodes[0].path
+        assert path is not None
+        address = unix_address(path)
+        with socket.socket(socket.AF_UNIX) as worker:
+            worker.connect(address)
+        await service.stop()
+        with socket.socket(socket.AF_UNIX) as worker, pytest.raises(ConnectionRefusedError):
+            worker.connect(address)
+
+    await done(main())

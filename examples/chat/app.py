@@ -9,6 +9,11 @@ it was, ten times a second, as long as it has members: one small query for all o
 This is a chat for one machine: SQLite's write-ahead log needs memory that all processes share, which no network file
 system offers. To spread over several machines, keep the log in a database server instead; nothing else would change.
 
+Nobody notices when a worker process ends, not even by ``kill -9``. On ifserver the chat accepts its WebSockets as
+*resumable*: they stay open, and the next process carries on. It asks the page for the last message that it shows, and
+the page sends again those of its own that have not come back. Each has a random key, and the log keeps one of a key, so
+nothing is lost and nothing doubled. Other servers close the WebSocket; then the page connects anew and does the same.
+
 ``GET /`` is the page and ``/ws`` the room, both below the ``root_path`` if the chat is mounted in a larger site.
 The file is named by ``CHAT_DB``, and is in the user's cache directory if that is not set.
 """
@@ -17,13 +22,14 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from .log import Message, MessageLog
+from .log import KEPT_MESSAGES, Message, MessageLog
 
 __all__ = ["PAGE", "Chat", "app"]
 
@@ -31,6 +37,7 @@ Event = dict[str, Any]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
+Start = asyncio.Future[int | None]  # see Room.messages
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +45,33 @@ PAGE = Path(__file__).with_name("page.html")
 
 POLL_SECONDS = 0.1
 HISTORY_MESSAGES = 20  # shown to whoever comes in
-INBOX_MESSAGES = 500  # a member who falls this far behind is sent away, and may come back for the rest
+# A member who falls this far behind is sent away, and may come back for the rest. It is as many as one read of the log
+# can bring: after a gap, all members may say again at once what they have said meanwhile.
+INBOX_MESSAGES = KEPT_MESSAGES
 NAME_CHARACTERS = 40
 TEXT_CHARACTERS = 2000
+KEY_CHARACTERS = 64
+ANSWER_SECONDS = 30.0  # for a resumed member to say where it is; who does not is sent away, and may come back
+ID_DIGITS = 18  # one with more may not fit SQLite's 64 bits
 
 # Close codes, RFC 6455 section 7.4.1 and the IANA registry.
 POLICY_VIOLATION = 1008
 TRY_AGAIN_LATER = 1013
+
+
+class Said(NamedTuple):
+    """A member says something: ``{"name": "Ada", "text": "Hello", "key": "3f9c..."}``, or without a key."""
+
+    name: str
+    text: str
+    key: str | None
+
+
+class Position(NamedTuple):
+    """The answer of a member to ``{"resumed": question}``: ``{"resumed": question, "after": 17}``, 0 for nothing."""
+
+    question: str
+    after: int
 
 
 class Room:
@@ -127,28 +154,44 @@ class Chat:
 
     async def _meet(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # websocket.connect
-        await send({"type": "websocket.accept"})
+        resume = (scope.get("extensions") or {}).get("websocket.resume")  # None: this server cannot do it
+        await send({"type": "websocket.accept"} if resume is None else {"type": "websocket.accept", "resumable": True})
+        start = asyncio.get_running_loop().create_future()
+        question = None
+        if resume is not None and resume["resumed"]:
+            # A random one: an answer to a process before us may come first, and says where the member was then.
+            question = secrets.token_hex(8)
+            await send_if_open(send, {"type": "websocket.send", "text": json.dumps({"resumed": question})})
+        else:
+            start.set_result(last_seen(scope))
         async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(self._speak(last_seen(scope), send))
-            await self._listen(receive, send)
+            speaking = tasks.create_task(self._speak(start, send))
+            await self._listen(receive, send, question, start)
             speaking.cancel()
 
-    async def _speak(self, after: int | None, send: Send) -> None:
-        """Pass on to the member what is said in the room."""
-        async with aclosing(self._room.messages(after)) as messages:
-            async for message in messages:
-                await send_if_open(send, {"type": "websocket.send", "text": json.dumps(message._asdict())})
+    async def _speak(self, start: Start, send: Send) -> None:
+        """Pass on to the member what is said in the room, as soon as it is known where to start."""
+        await asyncio.wait([start], timeout=ANSWER_SECONDS)
+        if start.done():
+            async with aclosing(self._room.messages(start.result())) as messages:
+                async for message in messages:
+                    await send_if_open(send, {"type": "websocket.send", "text": json.dumps(message._asdict())})
         await send_if_open(send, {"type": "websocket.close", "code": TRY_AGAIN_LATER})
 
-    async def _listen(self, receive: Receive, send: Send) -> None:
+    async def _listen(self, receive: Receive, send: Send, question: str | None, start: Start) -> None:
         """Put what the member says into the log, until it leaves or talks nonsense."""
         while (event := await receive())["type"] == "websocket.receive":
             try:
-                name, text = parse(event.get("text") or "")
+                heard = parse(event.get("text") or "")
             except ValueError:
                 await send_if_open(send, {"type": "websocket.close", "code": POLICY_VIOLATION})
                 return
-            await self._log.append(name, text)
+            if isinstance(heard, Position):
+                if heard.question == question and not start.done():
+                    start.set_result(heard.after)
+            elif start.done() or heard.key is None:
+                await self._log.append(*heard)
+            # Else it has not answered yet, and sends this again behind its answer: so its messages keep their order.
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
@@ -158,15 +201,24 @@ class Chat:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def parse(frame: str) -> tuple[str, str]:
-    """The name and the text in what a member sent. Raises ``ValueError`` if it holds none."""
+def parse(frame: str) -> Said | Position:
+    """What a member sent. Raises ``ValueError`` if it makes no sense."""
     try:
         match json.loads(frame):
-            case {"name": str(name), "text": str(text)} if text.strip():
-                return clean(name)[:NAME_CHARACTERS] or "Guest", clean(text)[:TEXT_CHARACTERS]
+            case {"resumed": str(question), "after": int(after)} if 0 <= after < 10**ID_DIGITS:
+                return Position(question, after)
+            case {"name": str(name), "text": str(text), **rest} if text.strip():
+                name, text = clean(name)[:NAME_CHARACTERS] or "Guest", clean(text)[:TEXT_CHARACTERS]
+                return Said(name, text, checked_key(rest.get("key")))
     except RecursionError:
         pass
-    raise ValueError("not a JSON object with a name and a text")
+    raise ValueError("neither what a member says nor where it is")
+
+
+def checked_key(key: object) -> str | None:
+    if key is None or (isinstance(key, str) and key.isalnum() and len(key) <= KEY_CHARACTERS):
+        return key
+    raise ValueError("not a key")
 
 
 def clean(text: str) -> str:
@@ -177,7 +229,7 @@ def clean(text: str) -> str:
 def last_seen(scope: Scope) -> int | None:
     """The id in ``?after=``, with which a page that lost its connection asks for what it missed."""
     after = parse_qs(scope["query_string"]).get(b"after", [b""])[0]
-    return int(after) if after.isdigit() and len(after) < 19 else None  # 19 digits may not fit SQLite's 64 bits
+    return int(after) if after.isdigit() and len(after) <= ID_DIGITS else None
 
 
 async def send_if_open(send: Send, event: Event) -> None:

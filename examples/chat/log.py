@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
-__all__ = ["Message", "MessageLog"]
+__all__ = ["KEPT_MESSAGES", "Message", "MessageLog"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -20,8 +20,17 @@ LOCK_TIMEOUT_SECONDS = 5.0
 # AUTOINCREMENT: an id is never used twice, so "everything after id 7" always means the same.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, sent_at REAL NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, sent_at REAL NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL, key TEXT
 )
+"""
+# Files of former versions have no keys. A unique index admits any number of messages without one.
+ADD_KEYS = "ALTER TABLE messages ADD COLUMN key TEXT"
+INDEX_KEYS = "CREATE UNIQUE INDEX IF NOT EXISTS messages_by_key ON messages (key)"
+
+# Not INSERT OR IGNORE, which would use up an id for what it ignores.
+APPEND = """
+INSERT INTO messages (sent_at, name, text, key)
+SELECT :sent_at, :name, :text, :key WHERE NOT EXISTS (SELECT 1 FROM messages WHERE key = :key)
 """
 
 
@@ -30,6 +39,7 @@ class Message(NamedTuple):
     sent_at: float  # seconds since the epoch
     name: str
     text: str
+    key: str | None  # what the sender knows it by
 
 
 class MessageLog:
@@ -46,8 +56,9 @@ class MessageLog:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chat-log")
         self._connection: sqlite3.Connection | None = None
 
-    async def append(self, name: str, text: str) -> None:
-        await self._run(self._append, name, text)
+    async def append(self, name: str, text: str, key: str | None) -> None:
+        """Add a message, unless one with the same key is kept here already."""
+        await self._run(self._append, name, text, key)
 
     async def newest_id(self) -> int:
         """The id of the last message; 0 if there is none."""
@@ -63,11 +74,9 @@ class MessageLog:
     async def _run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _append(self, name: str, text: str) -> None:
+    def _append(self, name: str, text: str, key: str | None) -> None:
         with self._open() as transaction:
-            transaction.execute(
-                "INSERT INTO messages (sent_at, name, text) VALUES (?, ?, ?)", (time.time(), name, text)
-            )
+            transaction.execute(APPEND, {"sent_at": time.time(), "name": name, "text": text, "key": key})
             transaction.execute("DELETE FROM messages WHERE id <= (SELECT MAX(id) FROM messages) - ?", (KEPT_MESSAGES,))
 
     def _newest_id(self) -> int:
@@ -76,7 +85,7 @@ class MessageLog:
 
     def _newer_than(self, message_id: int) -> list[Message]:
         rows = self._open().execute(
-            "SELECT id, sent_at, name, text FROM messages WHERE id > ? ORDER BY id", (message_id,)
+            "SELECT id, sent_at, name, text, key FROM messages WHERE id > ? ORDER BY id", (message_id,)
         )
         return [Message(*row) for row in rows]
 
@@ -91,6 +100,9 @@ class MessageLog:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(SCHEMA)
+                if "key" not in [column for _, column, *_ in connection.execute("PRAGMA table_info(messages)")]:
+                    connection.execute(ADD_KEYS)
+                connection.execute(INDEX_KEYS)
             self._connection = connection
         return self._connection
 

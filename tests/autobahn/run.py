@@ -95,13 +95,17 @@ class _Serving(NamedTuple):
 def serving(setup: str) -> Iterator[_Serving]:
     """The example's echo, served as `setup` says."""
     compressed = setup != "uncompressed"
-    environment = {"IFSERVER_COMPRESSION": "on" if compressed else "off"}
-    command = [sys.executable, str(HERE / "server.py")]
+    environment = {
+        "IFSERVER_FRONT_WEBSOCKET_COMPRESSION": "on" if compressed else "off",
+        # The suite's messages are as large as that.
+        "IFSERVER_FRONT_MAX_WEBSOCKET_MESSAGE_BYTES": "16MiB",
+        "IFSERVER_WORKER_MAX_WEBSOCKET_MESSAGE_BYTES": "16MiB",
+    }
 
     with ExitStack() as stack:
 
         def start(*words: str, app_dir: Path | None = None) -> Running:
-            return stack.enter_context(Running([*command, *words], app_dir=app_dir, environment=environment))
+            return stack.enter_context(Running(*words, app_dir=app_dir, environment=environment))
 
         if setup == "redis":
             redis = stack.enter_context(RedisServer())

@@ -156,7 +156,7 @@ class Running:
     @property
     def url(self) -> str:
         """The URL at which it says that it listens."""
-        return self.said(r"listening on .*?(http://\S+?)(,|$)")[1]
+        return self.said(r"listening on .*?(https?://\S+?)(,|$)")[1]
 
     @property
     def port(self) -> int:

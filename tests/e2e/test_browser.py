@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, WebSocket, expect
 
 from tests.e2e.chromium import LIMIT_MS, Chromium
 from tests.e2e.running import EXAMPLES, Running, eventually
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture(scope="module")
@@ -82,42 +84,188 @@ def test_the_clock_ticks(chromium: Chromium, site: Running) -> None:
 
 def test_chat_in_two_tabs_over_a_killed_worker_and_a_restart(chromium: Chromium, site: Running) -> None:
     def story(context: BrowserContext) -> None:
-        one, two = context.new_page(), context.new_page()
-        for page in (one, two):
-            page.goto(f"{site.url}/chat/")
-            connected(page)
-        say(one, "Ada", "Hello, Grace")
-        shows(two, "Hello, Grace")
-        for number, harm in enumerate((kill_the_worker, change_a_file), 1):
-            assert fetch(one) == 200
+        tabs = one, two = [Tab(context, f"{site.url}/chat/", name) for name in ("Ada", "Grace")]
+        one.say("Hello, Grace")
+        two.shows(1)
+        for number, harm in enumerate((kill_the_workers, change_a_file), 1):
+            assert fetch(one.page) == 200
             before = site.workers()
             harm(site)
             # An ordinary request meanwhile is not refused: it waits for the new worker.
-            assert fetch(one) == 200
+            assert fetch(one.page) == 200
             eventually(lambda before=before: len(site.workers()) == 1 and site.workers() != before, "another worker")
-            for page in (one, two):
-                connected(page)
-            say(two, "Grace", f"Still here {number}")
-            shows(one, f"Still here {number}")
-        # What was said before the chat connected again is shown once.
-        assert one.locator("#messages li").count() == 3
+            two.say(f"Still here {number}")
+            for tab in tabs:
+                tab.shows(number + 1)
+        for tab in tabs:
+            assert tab.texts() == ["Hello, Grace", "Still here 1", "Still here 2"]
+            tab.noticed_nothing()
 
     chromium.visit(story)
 
 
-def connected(page: Page) -> None:
-    """Wait until the chat on `page` is connected to a worker that lives, which answers what it says."""
-    page.wait_for_selector("#status[data-state=connected]")
+def test_chat_while_workers_are_killed_in_the_middle_of_a_conversation(chromium: Chromium, tmp_path: Path) -> None:
+    def story(context: BrowserContext) -> None:
+        tabs = [Tab(context, f"{server.url}/", name) for name in ("Ada", "Grace")]
+
+        def lose_what_is_said() -> None:
+            """What has been handed to a process that stands still is lost with it."""
+            workers = server.workers()
+            for worker in workers:
+                os.kill(worker, signal.SIGSTOP)
+            for tab in tabs:
+                tab.says_more(3)
+            kill(server, workers)
+
+        one_worker, all_workers = lambda: kill(server, server.workers()[:1]), lambda: kill_the_workers(server)
+        with_a_conversation(tabs, [one_worker, all_workers, lose_what_is_said, one_worker])
+
+    arguments = ("run", "chat.app:app", "-p", "0", "--workers", "2")
+    with Running(*arguments, app_dir=EXAMPLES, environment={"CHAT_DB": str(tmp_path / "chat.sqlite3")}) as server:
+        server.ready()
+        chromium.visit(story)
 
 
-def say(page: Page, name: str, text: str) -> None:
-    page.fill("#name", name)
-    page.fill("#text", text)
-    page.click("#send")
+def test_chat_while_one_supervisor_takes_over_from_another(chromium: Chromium, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        cluster = ("--cluster", f"main=redis://127.0.0.1:{redis.port}")
+        environment = {"CHAT_DB": str(tmp_path / "chat.sqlite3")}
+
+        def supervisor() -> Running:
+            arguments = ("worker", "chat.app:app", *cluster, "--processes", "1")
+            return stack.enter_context(Running(*arguments, app_dir=EXAMPLES, environment=environment))
+
+        server = stack.enter_context(Running("serve", "-p", "0", *cluster))
+        supervisors = [supervisor().ready()]
+
+        def take_over() -> None:
+            """As a deploy does it: the next one is there before the last one is told to end."""
+            supervisors.append(supervisor().ready())
+            supervisors[-2].end()
+
+        def leave_a_gap() -> None:
+            """Here nobody is there in between."""
+            supervisors[-1].end()
+            supervisors.append(supervisor())
+
+        def story(context: BrowserContext) -> None:
+            tabs = [Tab(context, f"{server.url}/", name) for name in ("Ada", "Grace")]
+            with_a_conversation(tabs, [take_over, leave_a_gap, take_over])
+
+        chromium.visit(story)
+        supervisors[-1].ready()
 
 
-def shows(page: Page, text: str) -> None:
-    expect(page.locator("#messages")).to_contain_text(text, timeout=LIMIT_MS)
+#: Puts down whatever becomes of the chat's status, in `changes`.
+WATCH = """
+() => {
+  window.changes = [];
+  const status = document.getElementById("status");
+  new MutationObserver(() => changes.push(status.dataset.state + ": " + status.textContent))
+    .observe(status, { attributes: true, characterData: true, childList: true, subtree: true });
+}
+"""
+#: Says something five times a second, as a hand at the form would, and puts it down in `said`. Two of these keep within
+#: what the page shows.
+TALK = """
+(name) => {
+  window.said = [];
+  window.talking = setInterval(() => {
+    if (said.length === 240) return;
+    const text = name + " " + said.length;
+    document.getElementById("name").value = name;
+    document.getElementById("text").value = text;
+    document.getElementById("form").requestSubmit();
+    said.push(text);
+  }, 200);
+}
+"""
+
+
+class Tab:
+    """The chat in a tab, whose status is watched from when it is connected."""
+
+    def __init__(self, context: BrowserContext, url: str, name: str) -> None:
+        self.name = name
+        self._sockets = 0
+        self.page = context.new_page()
+        self.page.on("websocket", self._count)
+        self.page.goto(url)
+        self.page.wait_for_selector("#status[data-state=connected]")
+        self.page.evaluate(WATCH)
+
+    def _count(self, _: WebSocket) -> None:
+        self._sockets += 1
+
+    def say(self, text: str) -> None:
+        """Say it as a user does."""
+        self.page.fill("#name", self.name)
+        self.page.fill("#text", text)
+        self.page.click("#send")
+
+    def talk(self) -> None:
+        """Go on saying something until `fall_silent`."""
+        self.page.evaluate(TALK, self.name)
+
+    def fall_silent(self) -> list[str]:
+        """All that was said since `talk`."""
+        said: list[str] = self.page.evaluate("clearInterval(talking), said")
+        return said
+
+    def texts(self) -> list[str]:
+        """What it shows."""
+        return self.page.locator("#messages p").all_text_contents()
+
+    def shows(self, count: int) -> None:
+        """Wait until it shows that many messages."""
+        self.page.wait_for_function("(count) => document.querySelectorAll('#messages li').length >= count", arg=count)
+
+    def says_more(self, count: int) -> int:
+        """Wait until it has said so many things more; how many it has said in all."""
+        before: int = self.page.evaluate("said.length")
+        self.page.wait_for_function("(count) => said.length >= count", arg=before + count)
+        return before + count
+
+    def shows_of(self, name: str, count: int) -> None:
+        """Wait until it shows so many messages of somebody who talks."""
+        script = """
+            ([name, count]) =>
+              [...document.querySelectorAll("#messages .name")].filter((it) => it.textContent === name).length >= count
+        """
+        self.page.wait_for_function(script, arg=[name, count])
+
+    def noticed_nothing(self) -> None:
+        """Check that it was connected all the time, by one WebSocket."""
+        assert self.page.evaluate("changes") == []
+        assert self._sockets == 1
+
+
+def with_a_conversation(tabs: list[Tab], harms: list[Callable[[], None]]) -> None:
+    """Do this while all tabs talk; none notices, and each shows what each has said, in order and once."""
+    for tab in tabs:
+        tab.talk()
+    all_hear(tabs)
+    for harm in harms:
+        harm()
+        all_hear(tabs)
+    said = [tab.fall_silent() for tab in tabs]
+    for tab in tabs:
+        tab.shows(sum(map(len, said)))
+    shown = [tab.texts() for tab in tabs]
+    for each, tab in zip(said, tabs, strict=True):
+        assert [text for text in shown[0] if text in each] == each
+        tab.noticed_nothing()
+    assert shown == [shown[0]] * len(tabs)
+    assert len(shown[0]) == sum(map(len, said))
+
+
+def all_hear(tabs: list[Tab]) -> None:
+    """Wait until all hear what each of them says from now on."""
+    for speaker in tabs:
+        count = speaker.says_more(1)
+        for tab in tabs:
+            tab.shows_of(speaker.name, count)
 
 
 def fetch(page: Page) -> int:
@@ -126,11 +274,15 @@ def fetch(page: Page) -> int:
     return status
 
 
-def kill_the_worker(site: Running) -> None:
-    [worker] = site.workers()
-    os.kill(worker, signal.SIGKILL)
-    site.said(f"worker {worker} has ended: SIGKILL")
-    site.said("closing the WebSocket with 1012", times=2)
+def kill_the_workers(server: Running) -> None:
+    kill(server, server.workers())
+
+
+def kill(server: Running, workers: list[int]) -> None:
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    for worker in workers:
+        server.said(f"worker {worker} has ended: SIGKILL")
 
 
 def change_a_file(site: Running) -> None:

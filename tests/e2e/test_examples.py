@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import re
+import signal
+import sqlite3
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import EXAMPLES, Running
+from examples.chat.app import Chat
+from tests.e2e.running import EXAMPLES, Running, eventually
 from tests.e2e.wire import close_of
 
 
@@ -30,10 +37,16 @@ def hello() -> Iterator[str]:
         yield server.ready().url
 
 
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with run("chat.app:app", EXAMPLES, CHAT_DB=str(tmp_path_factory.mktemp("chat") / "log.sqlite3")) as server:
-        yield server.ready().url
+@pytest.fixture
+def chat_server(tmp_path: Path) -> Iterator[Running]:
+    """A chat with nothing in it."""
+    with run("chat.app:app", EXAMPLES, CHAT_DB=str(tmp_path / "log.sqlite3")) as server:
+        yield server.ready()
+
+
+@pytest.fixture
+def chat(chat_server: Running) -> str:
+    return chat_server.url
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +83,8 @@ def test_hello(hello: str) -> None:
 # chat
 
 
-def say(client: ClientConnection, name: str, text: str) -> None:
-    client.send(json.dumps({"name": name, "text": text}))
+def say(client: ClientConnection, name: str, text: str, key: str | None = None) -> None:
+    client.send(json.dumps({"name": name, "text": text, "key": key}))
 
 
 def heard(client: ClientConnection) -> tuple[str, str]:
@@ -92,9 +105,144 @@ def test_the_chat_joins_its_members_whichever_worker_holds_them(chat: str) -> No
 
 
 def test_the_chat_sends_nonsense_away(chat: str) -> None:
-    with connect(f"{socket_url(chat)}/ws") as client:
-        client.send("{")
-        assert close_of(client)[0] == 1008
+    hello = {"name": "Ada", "text": "Hello"}
+    answer = {"resumed": "x", "after": 0}
+    for nonsense in (
+        "{", "1" * 5000, "[" * 5000, json.dumps(hello | {"text": " "}), json.dumps(hello | {"name": 1}),
+        json.dumps(hello | {"key": 1}), json.dumps(hello | {"key": ""}), json.dumps(hello | {"key": "k" * 65}),
+        json.dumps(hello | {"key": "\ud800"}), json.dumps(answer | {"after": -1}), json.dumps(answer | {"after": None}),
+        json.dumps(answer | {"after": 2**63}),
+    ):  # fmt: skip
+        with connect(f"{socket_url(chat)}/ws") as client:
+            client.send(nonsense)
+            assert close_of(client)[0] == 1008, nonsense
+
+
+def test_the_chat_keeps_one_message_of_a_key(chat: str) -> None:
+    with connect(f"{socket_url(chat)}/ws") as one, connect(f"{socket_url(chat)}/ws") as two:
+        for client in (one, two):
+            for key in ("a", "b", "a"):
+                say(client, "Ada", f"Hello {key}", key)
+            say(client, "Ada", "Hello")
+        for client in (one, two):
+            heard_here = [json.loads(client.recv(20)) for _ in range(4)]
+            # Nobody hears a message of a key again, and it uses up no id.
+            assert [message["id"] for message in heard_here] == [1, 2, 3, 4]
+            assert sorted(message["key"] or "" for message in heard_here) == ["", "", "a", "b"]
+
+
+def kill_the_workers(server: Running) -> None:
+    """Kill them all at once, and wait for the next ones."""
+    killed = server.workers()
+    # None may take over from one that was killed a moment before it.
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in killed:
+            os.kill(pid, number)
+    eventually(lambda: len(set(server.workers()) - set(killed)) == len(killed), "other workers")
+
+
+def question(client: ClientConnection) -> str:
+    """What the next process asks a member."""
+    message = json.loads(client.recv(20))
+    assert list(message) == ["resumed"]
+    return str(message["resumed"])
+
+
+def test_the_chat_outlives_its_workers(chat_server: Running) -> None:
+    url = f"{socket_url(chat_server.url)}/ws"
+    with connect(url) as ada, connect(url) as grace:
+        say(ada, "Ada", "One", "a1")
+        assert heard(ada) == heard(grace) == ("Ada", "One")
+        kill_the_workers(chat_server)
+        # Each is asked by a question of its own.
+        first, other = question(ada), question(grace)
+        assert first != other
+        # A member is heard where it starts, and not before it has answered: what it says then, it says again.
+        say(ada, "Ada", "Three", "a3")
+        ada.send(json.dumps({"resumed": other, "after": 0}))
+        for text, key in (("One", "a1"), ("Two", "a2"), ("Three", "a3")):
+            if text == "One":
+                ada.send(json.dumps({"resumed": first, "after": 1}))
+            say(ada, "Ada", text, key)
+        assert [heard(ada), heard(ada)] == [("Ada", "Two"), ("Ada", "Three")]
+        # One that has shown less hears more. It may answer late.
+        grace.send(json.dumps({"resumed": other, "after": 0}))
+        assert [heard(grace)[1] for _ in range(3)] == ["One", "Two", "Three"]
+        # Once more: an answer to the former process comes too late and means nothing.
+        kill_the_workers(chat_server)
+        ada.send(json.dumps({"resumed": first, "after": 0}))
+        ada.send(json.dumps({"resumed": question(ada), "after": 3}))
+        say(ada, "Ada", "Four", "a4")
+        assert heard(ada) == ("Ada", "Four")
+
+
+def test_the_chat_sends_away_who_does_not_say_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("examples.chat.app.ANSWER_SECONDS", 0.01)
+    extensions = {"websocket.resume": {"resumed": True, "unconfirmed": 0}}
+    scope = {"type": "websocket", "path": "/ws", "query_string": b"", "extensions": extensions}
+    sent: list[dict[str, Any]] = []
+
+    async def meet() -> None:
+        closed = asyncio.Event()
+        arriving = ["websocket.connect"]
+
+        async def receive() -> dict[str, Any]:
+            if arriving:
+                return {"type": arriving.pop()}
+            await closed.wait()
+            return {"type": "websocket.disconnect", "code": 1013}
+
+        async def send(event: dict[str, Any]) -> None:
+            sent.append(event)
+            if event["type"] == "websocket.close":
+                closed.set()
+
+        await Chat(tmp_path / "log.sqlite3")(scope, receive, send)
+
+    # On a thread of its own, since the reactor's loop has this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, meet()).result()
+    assert sent[0] == {"type": "websocket.accept", "resumable": True}
+    assert list(json.loads(sent[1]["text"])) == ["resumed"]
+    assert sent[2:] == [{"type": "websocket.close", "code": 1013}]
+
+
+def test_the_chat_reads_a_file_without_keys(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite3"
+    file = sqlite3.connect(path)
+    with file:
+        file.execute(
+            "CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, sent_at REAL NOT NULL, "
+            "name TEXT NOT NULL, text TEXT NOT NULL)"
+        )
+        insert = "INSERT INTO messages (sent_at, name, text) VALUES (?, ?, ?)"
+        file.executemany(insert, [(1.5, "Ada", "Old"), (2.5, "Ada", "Older")])
+    # Twice: it was given its keys by the first.
+    for number in (1, 2):
+        with (
+            run("chat.app:app", EXAMPLES, CHAT_DB=str(path)) as server,
+            connect(f"{socket_url(server.ready().url)}/ws?after={number}") as client,
+        ):
+            say(client, "Ada", f"New {number}", f"k{number}")
+            heard_here = [json.loads(client.recv(20)) for _ in range(2)]
+        assert [message["key"] for message in heard_here] == [None if number == 1 else "k1", f"k{number}"]
+    with file:
+        # Whoever has it open since before goes on too.
+        file.execute(insert, (3.5, "Ada", "From the former version"))
+        assert file.execute("SELECT COUNT(*) FROM messages").fetchone() == (5,)
+    file.close()
+
+
+def test_the_chat_on_a_server_without_resumption(tmp_path: Path) -> None:
+    uvicorn = [sys.executable, "-m", "uvicorn", "chat.app:app", "--port", "0", "--app-dir", str(EXAMPLES)]
+    environment = {"CHAT_DB": str(tmp_path / "log.sqlite3")}
+    for text in ("One", "Two"):
+        with Running(uvicorn, environment=environment, status=-signal.SIGTERM) as server:
+            url = server.ready().said(r"running on http(://\S+)")[1]
+            with connect(f"ws{url}/ws?after={0 if text == 'One' else 1}") as client:
+                say(client, "Ada", text, text)
+                say(client, "Ada", text, text)
+                assert heard(client) == ("Ada", text)
 
 
 # FastAPI

@@ -8,6 +8,7 @@ The values of Date and Server are not compared. Differences that are meant:
 * What is no HTTP/1 is refused with the status that says why (501, 505); uvicorn has 400 for all, and answers HTTP/0.9.
 * A target in absolute form that names another host than the Host field is refused; uvicorn goes by the field.
 * An exception in a WebSocket's handler is 1011 here; with uvicorn the connection is cut, so that the client sees 1006.
+* Requests and responses carry an X-Request-ID, which is switched off here.
 * Of a WebSocket client that vanished the application is told 1006 (RFC 6455 7.1.5), by uvicorn 1005.
 """
 
@@ -53,7 +54,9 @@ def _pair(application: str, app_dir: Path, environment: dict[str, str]) -> Itera
     uvicorn = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--app-dir", str(app_dir)]
     with (
         Running(uvicorn, environment=environment, status=-signal.SIGTERM) as theirs,
-        Running("run", application, "-p", "0", "--workers", "1", app_dir=app_dir, environment=environment) as ours,
+        Running(
+            "run", application, "-p", "0", "--workers", "1", "--no-request-id", app_dir=app_dir, environment=environment
+        ) as ours,
     ):
         yield Pair(theirs.ready(), ours.ready())
 

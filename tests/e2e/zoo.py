@@ -236,6 +236,17 @@ async def ws_report(scope: Scope, receive: Receive, send: Send) -> None:
     report.with_suffix(".draft").rename(report)
 
 
+async def ws_resume(scope: Scope, receive: Receive, send: Send) -> None:
+    """Outlives its workers: says when it is resumed, and sends back what it gets with the number of its process."""
+    await receive()
+    await send({"type": "websocket.accept", "resumable": True})
+    resume = scope["extensions"]["websocket.resume"]
+    if resume["resumed"]:
+        await send({"type": "websocket.send", "text": f"resumed {resume['unconfirmed']}"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": f"{os.getpid()} {event['text']}"})
+
+
 async def ws_deny(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"x-why", b"no")]})
@@ -259,5 +270,5 @@ PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,
-    "/fails-late": ws_fails_late,
+    "/fails-late": ws_fails_late, "/resume": ws_resume,
 }  # fmt: skip

@@ -1,0 +1,115 @@
+"""Measures ifserver beside its peers: ``python -m benchmarks.bench``.
+
+All run one after another on this machine, round by round, so that whatever else the machine does meets all alike. What
+counts is the CPU time of each process for one piece of work, which holds on a noisy machine; requests a second depend
+on the load generator, which shares the machine's cores. No limit and no guard is ever switched off for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct, to_builtins
+
+from benchmarks.loads import LOADS, Result
+from benchmarks.machine import cpu_seconds, describe
+from benchmarks.report import markdown
+from benchmarks.subjects import PEERS, ROOT, subject_named, versions_of
+
+__all__ = ["Measurement", "main"]
+
+_WARM_UP_S = 1.0
+_RESULTS = ROOT / "benchmarks" / "results"
+
+
+class Measurement(Struct, frozen=True):
+    """One subject under one load, in one round."""
+
+    subject: str
+    load: str
+    round: int
+    result: Result
+    #: CPU microseconds for one piece of work, of each role; and of the load generator.
+    cpu_us: dict[str, float]
+    client_us: float
+
+
+def measure(name: str, load_name: str, round_: int, seconds: float) -> Measurement:
+    """Start a subject, warm it up, and measure."""
+    load = LOADS[load_name]
+    with subject_named(name) as subject:
+        _warm_up(subject.port, load_name)
+        roles = subject.roles()
+        before = {role: cpu_seconds(pids) for role, pids in roles.items()}
+        client = _client_seconds()
+        result = load.run(subject.port, seconds)
+        client = _client_seconds() - client
+        spent = {role: cpu_seconds(pids) - before[role] for role, pids in roles.items()}
+    per_piece = {role: 1e6 * each / result.done for role, each in spent.items()}
+    return Measurement(subject.name, load_name, round_, result, per_piece, 1e6 * client / result.done)
+
+
+def _warm_up(port: int, load_name: str) -> None:
+    end = time.monotonic() + 30
+    while True:
+        # A server that listens may not have a worker yet.
+        result = LOADS["get"].run(port, 1)
+        if result.done > 10 and not result.failed:
+            break
+        if time.monotonic() > end:
+            raise TimeoutError("it does not answer")
+    LOADS[load_name].run(port, _WARM_UP_S)
+
+
+def _client_seconds() -> float:
+    """CPU time of the load generator: this process, and those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the tables, and write them and the figures to ``benchmarks/results``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="how often all are measured (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long each is (default: %(default)s)")
+    parser.add_argument("--loads", default=",".join(LOADS), help=f"which work (default: {','.join(LOADS)})")
+    parser.add_argument(
+        "--subjects", default="redis,embedded,uvicorn,daphne", help=f"of: redis,embedded,{','.join(PEERS)}"
+    )
+    parser.add_argument("--write", action="store_true", help="write the results to benchmarks/results")
+    given = parser.parse_args(arguments)
+    subjects, loads = given.subjects.split(","), given.loads.split(",")
+    measured: list[Measurement] = []
+    for round_ in range(given.rounds):
+        for load in loads:
+            for name in subjects:
+                measurement = measure(name, load, round_, given.seconds)
+                measured.append(measurement)
+                costs = ", ".join(f"{role} {cost:.1f}" for role, cost in measurement.cpu_us.items())
+                print(f"{round_ + 1}/{given.rounds} {load:8} {measurement.subject:20} {costs} us", file=sys.stderr)
+    about = dict(describe(("ifserver", "twisted", "uvloop", "hiredis", "autobahn"), ROOT))
+    about |= {name: versions_of(name) for name in subjects if name in PEERS}
+    text = markdown(measured, about)
+    print(text)
+    if given.write:
+        _write(measured, about, text)
+    return 0
+
+
+def _write(measured: Sequence[Measurement], about: dict[str, str], text: str) -> None:
+    _RESULTS.mkdir(exist_ok=True)
+    stem = _RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{about['commit']}"
+    Path(f"{stem}.md").write_text(text, encoding="utf-8")
+    figures = {"about": about, "measured": to_builtins(measured)}
+    Path(f"{stem}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

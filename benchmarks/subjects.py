@@ -1,0 +1,191 @@
+"""The servers that are measured: ourselves in two ways, and peers, each in a virtual environment of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.machine import tree
+
+__all__ = ["PEERS", "Ours", "Peer", "Subject", "subject_named"]
+
+ROOT = Path(__file__).resolve().parent.parent
+APPLICATION = "benchmarks.application:app"
+_START_S = 30.0
+_ENVIRONMENTS = ROOT / ".venv-peers"
+
+#: What is installed for a peer, and how it serves on a port.
+PEERS: Mapping[str, tuple[tuple[str, ...], Sequence[str]]] = {
+    "uvicorn": (
+        ("uvicorn", "uvloop", "httptools", "websockets"),
+        ("-m", "uvicorn", APPLICATION, "--port", "{port}", "--no-access-log", "--log-level", "warning"),
+    ),
+    "daphne": (("daphne",), ("-m", "daphne", "-p", "{port}", "-v", "0", APPLICATION)),
+    "hypercorn": (("hypercorn", "uvloop"), ("-m", "hypercorn", "-k", "uvloop", "-b", "127.0.0.1:{port}", APPLICATION)),
+    "granian": (
+        ("granian",),
+        ("-m", "granian", "--interface", "asgi", "--port", "{port}", "--workers", "1", "--no-log", APPLICATION),
+    ),
+    "gunicorn": (
+        ("gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "httptools", "websockets"),
+        ("-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-w", "1", "-b", "127.0.0.1:{port}", APPLICATION),
+    ),
+}
+
+
+class Subject:
+    """One server, as a context manager; on leaving it is ended with all that it started."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self.port = _free_port()
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def roles(self) -> Mapping[str, list[int]]:
+        """Process ids of what serves: ``front``, and where there are such, ``worker`` and ``node``."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Subject:
+        try:
+            self.start()
+            _wait_for(self.port)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the processes."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End them, the last first."""
+        while self._processes:
+            process = self._processes.pop()
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _spawn(self, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._processes.append(process)
+        return process
+
+
+class Ours(Subject):
+    """ifserver: ``run`` (the embedded broker), or ``serve`` and ``worker`` with a Redis between them."""
+
+    def __init__(self, broker: str = "redis", workers: int = 1) -> None:
+        super().__init__()
+        self.name = f"ifserver ({broker})" if workers == 1 else f"ifserver ({broker}, {workers} workers)"
+        self._broker = broker
+        self._workers = workers
+
+    def start(self) -> None:
+        ours = [sys.executable, "-m", "ifserver"]
+        worker = [APPLICATION, "--app-dir", str(ROOT), "--processes", str(self._workers)]
+        where = ["-b", "127.0.0.1", "-p", str(self.port), "-v", "0"]
+        if self._broker == "embedded":
+            self._spawn([*ours, "run", *worker, *where])
+            return
+        redis_port = _free_port()
+        self._spawn(["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", ""])
+        _wait_for(redis_port)
+        cluster = ["--cluster", f"main=redis://127.0.0.1:{redis_port}"]
+        self._spawn([*ours, "serve", *cluster, *where])
+        self._spawn([*ours, "worker", *worker, *cluster, "-v", "0"])
+
+    def roles(self) -> Mapping[str, list[int]]:
+        if self._broker == "embedded":
+            front = self._processes[0].pid
+            return {"front": [front], "worker": [pid for pid in tree(front) if pid != front]}
+        node, front, worker = (process.pid for process in self._processes)
+        return {"front": [front], "worker": tree(worker), "node": [node]}
+
+
+class Peer(Subject):
+    """A server from the package index, which runs the application in its own process."""
+
+    def __init__(self, name: str, *more: str) -> None:
+        super().__init__()
+        self.name = name
+        self._more = more
+
+    def start(self) -> None:
+        _, arguments = PEERS[self.name]
+        words = [word.format(port=self.port) for word in arguments]
+        self._spawn([str(environment_of(self.name)), *words, *self._more])
+
+    def roles(self) -> Mapping[str, list[int]]:
+        return {"front": tree(self._processes[0].pid)}
+
+
+def environment_of(name: str) -> Path:
+    """The Python that has a peer installed; made the first time."""
+    folder = _ENVIRONMENTS / name
+    python = folder / "bin" / "python"
+    if not (folder / ".made").exists():
+        print(f"installing {name} into {folder.relative_to(ROOT)}", file=sys.stderr)
+        venv.create(folder, with_pip=True, clear=True)
+        packages = PEERS[name][0]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", *packages], check=True)
+        (folder / ".made").touch()
+    return python
+
+
+def versions_of(name: str) -> str:
+    """What a peer is at present: its packages and their versions."""
+    code = (
+        "import sys; from importlib.metadata import version;"
+        "print(*(f'{name} {version(name)}' for name in sys.argv[1:]), sep=', ')"
+    )
+    found = subprocess.run([environment_of(name), "-c", code, *PEERS[name][0]], capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+def subject_named(name: str) -> Subject:
+    """A subject that is not started: ``redis``, ``embedded``, or a peer."""
+    return Ours(name) if name in ("redis", "embedded") else Peer(name)
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise TimeoutError(f"nobody listens on port {port} after {_START_S:g} s") from None
+            time.sleep(0.05)

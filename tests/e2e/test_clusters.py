@@ -1,0 +1,125 @@
+"""Two clusters of three real Redis servers: any cluster handles any request, and every reply goes home."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from tests.e2e.running import APPS, Running, eventually
+from tests.redis_server import Monitor, RedisServer
+
+#: How long the node of an inbox may be gone before streams are told another address, here.
+GRACE_S = 3
+
+
+class Site:
+    """The nodes east-1, east-2 and west; a server at home in each cluster; and workers as the test starts them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.running: list[Running] = []
+        names = ("east-1", "east-2", "west")
+        self.nodes = {name: stack.enter_context(RedisServer()) for name in names}
+        east_1, east_2, west = (f"redis://127.0.0.1:{node.port}" for node in self.nodes.values())
+        clusters = ("--cluster", f"east={east_1},{east_2}", "--cluster", f"west={west}")
+        self._layer = (*clusters, "--broker-grace", f"{GRACE_S}s")
+        self.east, self.west = (self._serve(home) for home in ("east", "west"))
+
+    def _serve(self, home: str) -> Running:
+        return self._start(Running("serve", "-p", "0", *self._layer, "--home", home))
+
+    def _start(self, running: Running) -> Running:
+        self.running.append(self._stack.enter_context(running))
+        return running
+
+    def work(self, home: str) -> Running:
+        """Workers of one process, in the cluster `home`."""
+        command = ("worker", "zoo:app", "--processes", "1", *self._layer, "--home", home)
+        return self._start(Running(*command, app_dir=APPS)).ready()
+
+    def home_of(self, server: Running) -> str:
+        """The node where the server receives, by its beat."""
+        process = server.said(r"process (\w+)")[1]
+        return eventually(
+            lambda: next((name for name, node in self.nodes.items() if _beats(node, process)), ""), "the server beats"
+        )
+
+
+def _beats(node: RedisServer, process: str) -> bool:
+    return bool(node.command("EXISTS", f"ifserver:alive:{process}"))
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with ExitStack() as stack:
+        site = Site(stack)
+        yield site
+        # All at once, for each waits for its last read of a second.
+        for each in site.running:
+            each.process.send_signal(signal.SIGTERM)
+
+
+def _reads(commands: list[list[str]]) -> set[str]:
+    """Every channel that was read."""
+    lists = [words[3 : 3 + int(words[2])] for words in commands if words[0].upper() == "BLMPOP"]
+    return {key.rpartition(":")[2] for keys in lists for key in keys}
+
+
+def test_workers_of_the_west_answer_clients_of_the_east_and_nobody_reads_elsewhere_than_at_home(site: Site) -> None:
+    workers = site.work("west")
+    (worker,) = workers.workers()
+    # Whom nobody at home serves waits for a second, and the next ones no more.
+    began = time.monotonic()
+    assert httpx.get(site.east.url, timeout=20).text == str(worker)
+    assert 0.9 < time.monotonic() - began < 3
+    monitors = {name: Monitor(node) for name, node in site.nodes.items()}
+    for server in (site.east, site.west):
+        for _ in range(3):
+            assert httpx.get(server.url, timeout=20).text == str(worker)
+        with connect(f"ws://127.0.0.1:{server.port}/ws") as websocket:
+            websocket.send("hello")
+            assert websocket.recv(timeout=20) == "hello"
+    east, west = (server.said(r"process (\w+)")[1] for server in (site.east, site.west))
+    requests = {"http.request", "websocket.connect"}
+    reads = {name: _reads(monitor.commands()) for name, monitor in monitors.items()}
+    home = site.home_of(site.east)
+    (other,) = {"east-1", "east-2"} - {home}
+    assert reads[home] == {f"!{home}.{east}"}
+    assert reads[other] == set()
+    # The worker's own inbox is the one that is left.
+    assert requests | {f"!west.{west}"} < reads["west"]
+    (inbox,) = reads["west"] - requests - {f"!west.{west}"}
+    assert east not in inbox
+    # Since the beginning, and of every connection.
+    assert "cmdstat_blmpop" not in site.nodes[other].info("commandstats")
+    assert "cmdstat_lmpop" not in site.nodes[other].info("commandstats")
+
+
+def test_killing_the_node_of_the_inbox_disturbs_no_request_and_closes_no_websocket(site: Site) -> None:
+    site.work("east")
+    url = f"ws://127.0.0.1:{site.east.port}/ws"
+    assert httpx.get(site.east.url, timeout=20).status_code == 200
+    home = site.home_of(site.east)
+    with connect(url) as websocket:
+        websocket.send("before")
+        assert websocket.recv(timeout=20) == "before"
+        site.nodes[home].kill()
+        began = time.monotonic()
+        while time.monotonic() - began < 1:
+            assert httpx.get(site.east.url, timeout=20).status_code == 200
+        site.east.said("is unreachable: receiving on")
+        # What waits for the node is sent to the new address once the grace is over.
+        websocket.send("after")
+        assert websocket.recv(timeout=20) == "after"
+        assert time.monotonic() - began > GRACE_S - 0.5
+        with connect(url) as another:
+            another.send("new")
+            assert another.recv(timeout=20) == "new"
+    site.nodes[home].start()
+    assert httpx.get(site.east.url, timeout=20).status_code == 200
