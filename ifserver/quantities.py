@@ -5,6 +5,7 @@ Each reader has a writer, and what that wrote is read back as the very same numb
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -21,7 +22,7 @@ _BYTES: Final[Mapping[str, int]] = {
     **{unit.lower(): size for unit, size in _BINARY.items()}, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
 }  # fmt: skip
 
-_NUMBER: Final = r"[0-9]{1,18}(?:\.[0-9]{1,18})?(?:e[+-]?[0-9]{1,3})?"
+_NUMBER: Final = r"[0-9]{1,18}(?:\.[0-9]{1,25})?(?:e[+-]?[0-9]{1,3})?"
 _PLAIN: Final = re.compile(rf"-?{_NUMBER}")
 _PART: Final = re.compile(rf"({_NUMBER}) ?(ms|[dhms]) ?")
 _PARTS: Final = re.compile(rf"(?:{_NUMBER} ?(?:ms|[dhms]) ?)+")
@@ -47,7 +48,7 @@ def parse_duration(text: str) -> float:
         seconds = sum(number / 1000 if unit == "ms" else number * _SECONDS[unit] for number, unit in parts)
     else:
         raise _no_duration(text)
-    if seconds == float("inf"):
+    if not math.isfinite(seconds):
         raise _no_duration(text)
     return seconds
 

@@ -67,6 +67,12 @@ def test_so_is_one_below_zero_which_a_limit_will_refuse(seconds: float) -> None:
     assert parse_duration(show_duration(seconds)) == seconds
 
 
+@pytest.mark.parametrize("text", ["1e309", "-1e309", "1e308d"])
+def test_more_than_a_number_can_be_is_none(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        parse_duration(text)
+
+
 @given(st.text(alphabet="0123456789.eE+-dhms \n²", max_size=12))
 def test_whatever_is_read_is_a_number(text: str) -> None:
     try:

@@ -155,7 +155,7 @@ def test_several_servers_are_one_service(systemd: Systemd) -> None:
         told = systemd.heard("READY")
         assert told["STATUS"] == "0 connections, 0 streams, 2 servers"
         assert systemd.sender == server.pid
-        assert server.output.count("listening on") == 2
+        server.said("listening on", times=2)
         systemd.heard("WATCHDOG")
         with Wire(systemd.address) as wire:
             assert wire.get("/").status == 503
