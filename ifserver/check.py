@@ -16,8 +16,8 @@ from twisted.internet.protocol import Factory, Protocol
 
 from ifserver.endpoints import StreamClientEndpoint
 from ifserver.layers.redis_check import SKEW_S, Report, examine
+from ifserver.life import Runtime, Service
 from ifserver.nodes import NodeSettings
-from ifserver.service import Runtime, Service
 from ifserver.settings import LayerSettings
 
 __all__ = ["CheckService", "as_json", "as_table", "compare"]

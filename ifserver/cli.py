@@ -113,7 +113,7 @@ def _worker(given: argparse.Namespace) -> int:
     _check_application(worker.application, worker.app_dir)
 
     def build(runtime: Runtime) -> Service:
-        from ifserver.service import SupervisorService
+        from ifserver.workers import SupervisorService
 
         return SupervisorService(runtime, layer, worker, _log_settings(given))
 
@@ -160,15 +160,15 @@ def _child(words: list[str]) -> int:
     if launch.role == "supervisor":
 
         def build_supervisor(runtime: Runtime) -> Service:
-            from ifserver.service import SupervisorService
+            from ifserver.workers import SupervisorService
 
             return SupervisorService(runtime, launch.layer, launch.worker, launch.log, launch.ready_fd)
 
         return _live_with(build_supervisor, lambda runtime: Control(reread=dict, is_child=True))
 
     def build_worker(runtime: Runtime) -> Service:
-        from ifserver.service import WorkerService
         from ifserver.worker.application import load
+        from ifserver.workers import WorkerService
 
         try:
             application = load(launch.worker.application, launch.worker.app_dir)
@@ -298,6 +298,6 @@ def _install_reactor() -> Runtime:
     asyncioreactor.install(loop)
     from twisted.internet import reactor
 
-    from ifserver.service import Runtime
+    from ifserver.life import Runtime
 
     return Runtime(reactor, loop)

@@ -1,4 +1,4 @@
-"""Composition roots: settings in, running services out, in order.
+"""Composition roots: settings in, running services out, in order. Those of the workers are in `ifserver.workers`.
 
 Each process is the parent of the next, and none outlives its parent:
 
@@ -27,40 +27,28 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from ifserver import __version__, channels, processes, sockets
 from ifserver.admin.listening import Admin
-from ifserver.admin.nursery import Nursery
-from ifserver.admin.subject import ServerSubject, SupervisorSubject
+from ifserver.admin.server_subject import ServerSubject
 from ifserver.clock import Timer
-from ifserver.endpoints import SocketEndpoint, StreamClientEndpoint
+from ifserver.clustering import clusters_of
+from ifserver.endpoints import SocketEndpoint
 from ifserver.errors import ConfigurationError
 from ifserver.front.access import open_log
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.base import Limits, Node
 from ifserver.layers.broker import LocalBroker
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Heart, with_facts
-from ifserver.layers.leftovers import Leftovers
-from ifserver.layers.local import LocalNode
 from ifserver.layers.memory import MemoryNode
-from ifserver.layers.placement import Policy
-from ifserver.layers.redis_places import redis_node
 from ifserver.life import Runtime, Service
-from ifserver.liveness import SUPERVISOR_LIFE_S
 from ifserver.loop_lag import LoopLag
 from ifserver.metrics import Counters
 from ifserver.nodes import ClusterSettings, NodeSettings
 from ifserver.processes import Child, Launch
-from ifserver.reload import Reloader
 from ifserver.rereading import LIVE, Reading, updated
 from ifserver.settings import FrontSettings, LayerSettings, LogSettings, WorkerSettings
 from ifserver.sockets import UnixFile
-from ifserver.supervisor import Supervisor
 from ifserver.tls import Certificate
-from ifserver.worker.application import ASGIApplication
-from ifserver.worker.guard import Guard
-from ifserver.worker.worker import Worker
-from ifserver.worker.wsgi import adapted
 
-__all__ = ["Listening", "RunService", "Runtime", "ServeService", "Service", "SupervisorService", "WorkerService"]
+__all__ = ["Listening", "RunService", "Runtime", "ServeService", "Service"]
 
 #: Name of the cluster, and of its only node, that `RunService` makes.
 _EMBEDDED: Final = "local"
@@ -116,7 +104,7 @@ class ServeService(Service):
         self._lag = LoopLag(runtime.reactor, self._clusters.counters.late)
 
     def _make_clusters(self) -> Clusters:
-        return _clusters(self.runtime, self._layer, self.process)
+        return clusters_of(self.runtime, self._layer, self.process)
 
     async def start(self) -> None:
         await self.prepare()
@@ -396,166 +384,6 @@ class RunService(ServeService):
         await self._supervisor_ended
         if kill.active():
             kill.cancel()
-
-
-class SupervisorService(Service):
-    """The worker processes, and whoever watches over them."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        layer: LayerSettings,
-        worker: WorkerSettings,
-        log: LogSettings,
-        ready_fd: int | None = None,
-    ) -> None:
-        super().__init__(runtime)
-        self._settings = worker
-        self._layer = layer
-        self._ready_fd = ready_fd
-        self._clusters = _clusters(runtime, layer, channels.new_process_name())
-        self._leftovers = Leftovers(self._clusters, runtime.reactor)
-        nursery = Nursery(worker.max_streams)
-        self.supervisor = Supervisor(
-            worker,
-            layer,
-            self._clusters,
-            runtime.reactor,
-            runtime.loop,
-            log,
-            self._ready,
-            self._leftovers.ended,
-            spawn=nursery.spawn,
-        )
-        nodes, clock = self._clusters.home_nodes, runtime.reactor
-        self._heart = Heart(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._told, dict, _nobody)
-        # Where a server is its parent, that one speaks for it.
-        alone = ready_fd is None
-        self._subject = SupervisorSubject(
-            self.supervisor, nursery, self._clusters, self._heart, clock, tells_counts=not alone
-        )
-        self._admin = Admin(self._subject, clock, runtime.loop, worker.admin if alone else None, worker.admin_hosts)
-        self._lag = LoopLag(clock, self._clusters.counters.late)
-        self._reloader: Reloader | None = None
-        if worker.reload:
-            self._reloader = Reloader(worker.app_dir, self.supervisor.restart, runtime.loop)
-
-    async def start(self) -> None:
-        await self._admin.start()
-        self._clusters.start()
-        self._heart.start()
-        self._lag.start()
-        self.supervisor.start()
-        if self._reloader is not None:
-            self._reloader.start()
-        if self._ready_fd is None:
-            nodes = ", ".join(map(str, self._layer.home_cluster.nodes))
-            _log.info("ifserver %s, supervisor %s, nodes: %s", __version__, self._clusters.process, nodes)
-
-    async def stop(self) -> None:
-        if self._reloader is not None:
-            await self.runtime.future(self._reloader.stop())
-        await self.runtime.future(self.supervisor.stop())
-        await self.runtime.future(Deferred.fromCoroutine(self._leftovers.stop()))
-        self._heart.stop()
-        self._lag.stop()
-        await self._admin.stop()
-        await self.runtime.future(self._clusters.stop())
-
-    def stop_now(self) -> None:
-        self.supervisor.stop_now()
-
-    def _told(self) -> bytes:
-        """What its beats say: the children that live, and facts for people."""
-        return with_facts(self.supervisor.living(), self._subject.told())
-
-    def counts(self) -> dict[str, int]:
-        return {"workers": self.supervisor.statistics()["workers_ready"]}
-
-    def reload(self, new: Reading) -> Collection[str]:
-        self.supervisor.replace()
-        return ()
-
-    def _ready(self) -> None:
-        self.is_ready()
-        started = self.supervisor.statistics()["workers_ready"]
-        what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
-        _log.info("%s %s, %d streams at a time each", what, self._settings.application, self._settings.concurrency)
-        if self._ready_fd is not None:
-            fd, self._ready_fd = self._ready_fd, None
-            processes.report_ready(fd)
-
-
-class WorkerService(Service):
-    """One worker process."""
-
-    def __init__(self, runtime: Runtime, launch: Launch, application: ASGIApplication) -> None:
-        super().__init__(runtime)
-        assert launch.ledger_fd is not None
-        assert launch.ready_fd is not None
-        self._ready_fd = launch.ready_fd
-        settings, application = adapted(launch.worker, application)
-        ledger = processes.open_ledger(launch.ledger_fd, settings.max_streams)
-        counters = Counters(ledger.cells)
-        self._clusters = _clusters(runtime, launch.layer, channels.new_process_name(), counters)
-        self.worker = Worker(
-            settings, self._clusters, application, ledger, launch.supervisor, runtime.reactor, runtime.loop
-        )
-        self._guard = Guard(ledger, self.worker, runtime.reactor)
-        self._counters = counters
-        self._lag = LoopLag(runtime.reactor, counters.late, self._note)
-
-    async def start(self) -> None:
-        self._clusters.start()
-        await self.worker.start()
-        self._guard.start()
-        self._lag.start()
-        processes.report_ready(self._ready_fd)
-
-    async def stop(self) -> None:
-        await self.worker.stop()
-        await self.runtime.future(self._clusters.stop())
-
-    def stop_now(self) -> None:
-        # Whoever asks twice has the supervisor, which kills.
-        os._exit(0)
-
-    def _note(self) -> None:
-        """Let the supervisor see how much is held here."""
-        holds = self.worker.statistics()
-        self._counters.set("streams_held", holds["streams"])
-        self._counters.set("streams_unanswered", holds["unanswered"])
-        self._counters.set("slots_free", max(0, holds["free"]))
-
-
-def _nobody(process: str) -> None:
-    """A supervisor asks for nobody, so nobody can be lost to it."""
-
-
-def _clusters(runtime: Runtime, layer: LayerSettings, process: str, counters: Counters | None = None) -> Clusters:
-    nodes = {cluster.name: [_node(runtime, layer, node) for node in cluster.nodes] for cluster in layer.clusters}
-    home = layer.home_cluster.name
-    policy = Policy(layer.placement)
-    return Clusters(
-        process,
-        nodes,
-        home,
-        runtime.reactor,
-        runtime.loop.call_soon,
-        counters or Counters(),
-        policy,
-        layer.broker_grace_s,
-    )
-
-
-def _node(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:
-    limits = Limits.of(layer)
-
-    if node.kind == "redis":
-        return redis_node(node, *limits, layer.prefix, runtime.reactor, runtime.loop)
-    if node.kind == "local":
-        return LocalNode(node.name, *limits, runtime.reactor, StreamClientEndpoint(runtime.loop, path=node.path))
-    raise ConfigurationError(f"node {node.name}: {node.kind} is no kind of node that another process can reach")
 
 
 def _described(runtime: Runtime, description: str) -> tuple[IStreamServerEndpoint, bool]:

@@ -60,7 +60,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "admin.*",
         ),
     ),
-    "service": (4, ("life", "service", "fleet", "check")),
+    "service": (4, ("life", "clustering", "service", "workers", "fleet", "check")),
     "command": (5, ("arguments", "cli", "__main__", "viewer.*")),
 }
 

@@ -14,7 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from ifserver.admin.subject import ServerSubject, Subject, SupervisorSubject, states_of, unsent_bytes
+from ifserver.admin.server_subject import ServerSubject, states_of, unsent_bytes
+from ifserver.admin.subject import Subject, SupervisorSubject
 from ifserver.admin.survey import Survey
 from ifserver.front.websocket import WebSocketConnection
 from ifserver.metrics import COUNTERS, LAG_BOUNDS_S, LOOP_LAG, Histogram

@@ -1,0 +1,41 @@
+"""Nodes and clusters as the settings have them: one part of every composition root."""
+
+from ifserver.endpoints import StreamClientEndpoint
+from ifserver.errors import ConfigurationError
+from ifserver.layers.base import Limits, Node
+from ifserver.layers.clusters import Clusters
+from ifserver.layers.local import LocalNode
+from ifserver.layers.placement import Policy
+from ifserver.layers.redis_places import redis_node
+from ifserver.life import Runtime
+from ifserver.metrics import Counters
+from ifserver.nodes import NodeSettings
+from ifserver.settings import LayerSettings
+
+__all__ = ["clusters_of"]
+
+
+def clusters_of(runtime: Runtime, layer: LayerSettings, process: str, counters: Counters | None = None) -> Clusters:
+    nodes = {cluster.name: [node_of(runtime, layer, node) for node in cluster.nodes] for cluster in layer.clusters}
+    home = layer.home_cluster.name
+    policy = Policy(layer.placement)
+    return Clusters(
+        process,
+        nodes,
+        home,
+        runtime.reactor,
+        runtime.loop.call_soon,
+        counters or Counters(),
+        policy,
+        layer.broker_grace_s,
+    )
+
+
+def node_of(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:
+    limits = Limits.of(layer)
+
+    if node.kind == "redis":
+        return redis_node(node, *limits, layer.prefix, runtime.reactor, runtime.loop)
+    if node.kind == "local":
+        return LocalNode(node.name, *limits, runtime.reactor, StreamClientEndpoint(runtime.loop, path=node.path))
+    raise ConfigurationError(f"node {node.name}: {node.kind} is no kind of node that another process can reach")
