@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test autobahn fuzz chaos placement lint types format clean system-packages
+.PHONY: help run test autobahn fuzz chaos bench placement lint types format clean system-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -34,6 +34,9 @@ fuzz: $(VENV)/.for-tests  ## send what reads bytes from outside anything for SEC
 
 chaos: system-packages $(VENV)/.for-tests  ## kill and freeze processes and nodes for SECONDS= (ten minutes); it names its seed
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
+
+bench: system-packages $(VENV)/.for-tests  ## measure ifserver beside its peers, for half an hour; writes benchmarks/results
+	$(BIN)/python -m benchmarks.bench --write
 
 placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write docs/placement.*
 	$(BIN)/python -m benchmarks.placement

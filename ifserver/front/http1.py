@@ -81,6 +81,8 @@ class RequestParser:
         # Whether a request line is awaited, and what has come of it; the last bytes of what was not complete.
         self._in_line = True
         self._line = self._tail = b""
+        #: Whether a message may begin in the middle of what llhttp is being fed.
+        self._unseen = False
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes. `refusal` and `early` tell whether that was the last.
@@ -110,6 +112,7 @@ class RequestParser:
                     return
             end = self._end_of_piece(data, start, looks)
             self._feed(view[start:end])
+            self._unseen = False
             if self.refusal is not None:
                 return
             if self.early is not None:
@@ -127,7 +130,8 @@ class RequestParser:
         if incoming is not None:
             if incoming.content_length is not None:
                 return min(len(data), start + incoming.content_length - incoming.body_bytes)
-            if looks > _MAX_LOOKS:
+            self._unseen = looks > _MAX_LOOKS
+            if self._unseen:
                 return len(data)
         if self._tail:
             found = (self._tail + data[:3]).find(_EMPTY_LINE)
@@ -195,6 +199,8 @@ class RequestParser:
     # What httptools calls.
 
     def on_message_begin(self) -> None:
+        if self._unseen:
+            self.refusal = self.refusal or BadRequest(400, "a request behind a body of too many empty lines in one go")
         self.in_head = True
         self._target = b""
         self._headers = []

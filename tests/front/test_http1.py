@@ -379,3 +379,23 @@ def test_requests_go_to_the_channel_of_requests() -> None:
     world.client(GET)
     assert world.waiting(channels.HTTP_REQUEST) == 1
     assert world.waiting(channels.WEBSOCKET_CONNECT) == 0
+
+
+@pytest.mark.parametrize("behind", [b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", GET])
+def test_no_request_hides_behind_a_body_of_many_empty_lines(behind: bytes) -> None:
+    body = b"\r\n\r\n" * 100
+    upload = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    world = World()
+    client = world.client(upload + behind)
+    world.worker.job().respond(body=b"done")
+    world.settle()
+    answers = client.received()
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert b"done" in answers
+    assert b"HTTP/1.1 400 " in answers
+    # In a read of its own it is looked at as any other.
+    client = world.client(upload)
+    world.worker.job().respond(body=b"done")
+    client.send(GET)
+    world.worker.job().respond(body=b"next")
+    assert client.received().endswith(b"next")
