@@ -23,9 +23,10 @@ Where requests are placed
 =========================
 
 A server that knows several nodes has to choose one for each request. ``ifserver`` takes two at random and, of these,
-the one whose queue was shorter when it last put something there. A node on which a request has stood unclaimed for a
-second is *behind*: it gets one request now and then, to see whether it is read again, and what stands there is taken
-back and offered on another node, once. This page shows what comes of that, beside two ways that know nothing of
+the one whose queue was shorter when it last put something there; once all of its own requests there have been claimed,
+it takes the queue for empty. A node on which a request has stood unclaimed for a second is *behind*: it gets one request
+now and then, to see whether it is read again, and what stands there is taken back and offered on another node. Where
+half of the nodes are behind, no further one is: then there is too much for all, and not one node at fault. This page shows what comes of that, beside two ways that know nothing of
 queues: a random node, and one node after the other (round robin). Neither of these ever takes a request back.
 
 It is a simulation, and no measurement of a network: the rules that decide are those of the product, but time is
@@ -60,15 +61,12 @@ So much of all requests times out:
 
 {lost}
 
-* A server knows the length of a queue from its last push there. The fewer nodes and requests there are, the longer it
-  may believe what is no longer so.
+* A server knows the length of a queue from its last push there, and nothing of what others have put there since.
 * Where all workers read all nodes, a request waits for no particular worker. But one that has fewer free slots than
   there are nodes reads them in turn, and stays at an empty one for up to 0.05 s.
 * Of more than can be done, queues grow without end, for everybody; how long the waits are says only for how long it has
-  gone on. Many nodes are behind then, and requests that are new and those that were taken back meet on those that are
-  not: some get far more than their part. Where none is well, a server offers on its home cluster.
-* How far that goes depends on chance. At 110 % load {scatter} of ifserver's requests timed out, from one run to
-  another. Take no digit of what is said of more than full load for granted.
+  gone on. Half of the nodes are behind then, and what is taken back and offered elsewhere waits a little longer than
+  where it is left: at 110 % load {scatter} of ifserver's requests timed out, from one run to another.
 * What stands on a node that nobody reads is lost to those who place blindly, and so is what they go on to put there.
 
 A node that fails takes its part of the work with it where it has workers of its own. If the others cannot do that
