@@ -23,11 +23,12 @@ Where requests are placed
 =========================
 
 A server that knows several nodes has to choose one for each request. ``ifserver`` takes two at random and, of these,
-the one whose queue was shorter when it last put something there; once all of its own requests there have been claimed,
-it takes the queue for empty. A node on which a request has stood unclaimed for a second is *behind*: it gets one request
+the one whose queue was shorter when it last put something there; a queue of which all its own requests have been
+claimed it takes for empty. A node on which a request has stood unclaimed for a second is *behind*: it gets one request
 now and then, to see whether it is read again, and what stands there is taken back and offered on another node. Where
-half of the nodes are behind, no further one is: then there is too much for all, and not one node at fault. This page shows what comes of that, beside two ways that know nothing of
-queues: a random node, and one node after the other (round robin). Neither of these ever takes a request back.
+half of the nodes are behind, no further one is: then there is too much for all of them, and no single node at fault.
+This page shows what comes of that, beside two ways that know nothing of queues: a random node, and one node after the
+other (round robin). Neither of these ever takes a request back.
 
 It is a simulation, and no measurement of a network: the rules that decide are those of the product, but time is
 virtual, and nothing but waiting costs any. ``python -m benchmarks.placement`` repeats it.
