@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from benchmarks.machine import cpu_seconds, describe
 from benchmarks.report import markdown
 from benchmarks.subjects import PEERS, ROOT, subject_named, versions_of
 
-__all__ = ["Measurement", "main"]
+__all__ = ["Measurement", "main", "measure", "warm_up"]
 
 _WARM_UP_S = 1.0
 _RESULTS = ROOT / "benchmarks" / "results"
@@ -45,7 +46,7 @@ def measure(name: str, load_name: str, round_: int, seconds: float) -> Measureme
     """Start a subject, warm it up, and measure."""
     load = LOADS[load_name]
     with subject_named(name) as subject:
-        _warm_up(subject.port, load_name)
+        warm_up(subject.port, load_name)
         roles = subject.roles()
         before = {role: cpu_seconds(pids) for role, pids in roles.items()}
         client = _client_seconds()
@@ -56,7 +57,12 @@ def measure(name: str, load_name: str, round_: int, seconds: float) -> Measureme
     return Measurement(subject.name, load_name, round_, result, per_piece, 1e6 * client / result.done)
 
 
-def _warm_up(port: int, load_name: str) -> None:
+def warm_up(port: int, load_name: str) -> None:
+    """Wait until a server answers, and do a second of a load.
+
+    Raises:
+        TimeoutError: it does not within 30 s.
+    """
     end = time.monotonic() + 30
     while True:
         # A server that listens may not have a worker yet.
@@ -85,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--write", action="store_true", help="write the results to benchmarks/results")
     given = parser.parse_args(arguments)
+    missing = [name for name in ("wrk", "redis-server") if shutil.which(name) is None]
+    if missing:
+        parser.error(f"not installed, and needed: {', '.join(missing)}")
     subjects, loads = given.subjects.split(","), given.loads.split(",")
     measured: list[Measurement] = []
     for round_ in range(given.rounds):

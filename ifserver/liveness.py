@@ -21,7 +21,7 @@ BEAT_S: Final = 0.5
 BEATS_BETWEEN_QUESTIONS: Final = 2
 #: How long a beat lives on the node: six beats of a supervisor may be lost; a server, whose death costs more, has more.
 SUPERVISOR_LIFE_S: Final = 3.0
-SERVER_LIFE_S: Final = 8.0
+SERVER_LIFE_S: Final = 7.0
 
 #: An answer that took longer than this says more about the node than about who is missing.
 _LATE_S: Final = 0.5

@@ -7,7 +7,6 @@ being answered waits here, and reading pauses.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import ISSLTransport
@@ -63,7 +62,7 @@ class Http1Connection(Protocol):
         self._parser = RequestParser(server.settings, self._complete)
         self._response = Http1Response(self, server)
         # Requests that wait for the one before them, and bytes that wait to be parsed since there are many of those.
-        self._waiting: deque[Incoming] = deque()
+        self._waiting: list[Incoming] = []
         self._unparsed = b""
         self._paused = 0
         # The connection ends when what was written has been sent; nothing is answered any more.
@@ -286,7 +285,7 @@ class Http1Connection(Protocol):
         self._response.incoming = None
         server.discarding.discard(self)
         if waiting:
-            self._start(waiting.popleft())
+            self._start(waiting.pop(0))
         elif parser.refusal is not None:
             self._refuse()
         else:

@@ -88,7 +88,8 @@ class Exchange(Offered):
 
     def __init__(self, server: InterfaceServer, stream: Stream, client: HttpClient, request_channel: str) -> None:
         super().__init__(server, stream, request_channel)
-        self.client = client
+        #: What the effects of this stream are for, before and after a handshake.
+        self.client: Any = client
         self.websocket: WebSocketClient | None = None
         #: The claimant's process, while `Peers` has the stream in its account.
         self.peer: Peer | None = None
@@ -104,7 +105,7 @@ class Exchange(Offered):
 
     def opened(self, websocket: WebSocketClient) -> None:
         """The handshake is complete: from now on the client is `websocket`."""
-        self.websocket = websocket
+        self.websocket = self.client = websocket  # what has spoken HTTP is garbage now
 
     @property
     def is_unclaimed(self) -> bool:
@@ -114,20 +115,21 @@ class Exchange(Offered):
     def hear(self, message: m.ToServer) -> bool:
         """A worker, or its supervisor, has something to say about the stream. False: it was not listened to."""
         effects = self.stream.hear(message)
-        self._heard(effects, type(message) is m.Claim)
+        claim = type(message) is m.Claim
+        self._heard(effects, claim, claim)
         return not effects or type(effects[0]) is not Dropped
 
     def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str) -> None:
         """A worker tells how far it is."""
-        self._heard(self.stream.hear_sync(entry, worker, supervisor), True)
+        self._heard(self.stream.hear_sync(entry, worker, supervisor), False, True)
 
-    def _heard(self, effects: Effects, tells_of_claimant: bool) -> None:
+    def _heard(self, effects: Effects, by_claim: bool, tells_of_claimant: bool) -> None:
         worker, before = self.stream.worker, self._worker
         if worker is not before:
             self._worker = worker
             tells_of_claimant = True
             if before is None:
-                self._offer_claimed()
+                self._offer_claimed(by_claim)
             elif worker is not None and channels.process_of(worker) == channels.process_of(before):
                 self.server.clusters.redirect(before, worker)
         self._carry_out(effects)
@@ -210,6 +212,8 @@ class Exchange(Offered):
 def _begin(exchange: Exchange, effect: m.ResponseStart) -> None:
     exchange.wait(Waiting.NOTHING)
     exchange.client.begin(effect)
+    if effect.more_body:
+        exchange._forget_offer()
 
 
 def _body(exchange: Exchange, effect: m.ResponseBody) -> None:
@@ -230,6 +234,8 @@ def _abort(exchange: Exchange, effect: Abort) -> None:
 
 def _accept(exchange: Exchange, effect: m.WebSocketAccept) -> None:
     exchange.client.accept(effect)
+    if not exchange.stream.resumable:
+        exchange._forget_offer()
 
 
 def _send_message(exchange: Exchange, effect: m.WebSocketSend) -> None:

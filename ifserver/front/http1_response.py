@@ -20,8 +20,8 @@ from ifserver.streams.effects import ClientGone, Flushed
 
 if TYPE_CHECKING:
     from ifserver.front.connection import Http1Connection
+    from ifserver.front.driver import Exchange
     from ifserver.front.server import Addresses, InterfaceServer
-    from ifserver.front.timing import TimedExchange
 
 __all__ = ["CONTINUE", "STREAM", "Http1Response"]
 
@@ -65,7 +65,7 @@ class Http1Response:
         #: The request that is being answered, and its stream; both None between two requests, and without a stream
         #: a body is read for nothing.
         self.incoming: Incoming | None = None
-        self.exchange: TimedExchange | None = None
+        self.exchange: Exchange | None = None
         #: None until the head has been sent.
         self.framing: Framing | None = None
         self._status = 0
@@ -73,7 +73,7 @@ class Http1Response:
         #: When its head had come, and when the response began; 0: it has not.
         self._began_at = self._first_at = 0.0
         #: How long the request was queued, in seconds, as far as that is known.
-        self._queue_s: float | None = None
+        self._claimed_at: float | None = None
         #: The response is complete, but its end waits for the client to take what was written: or requests that are
         #: sent and answers that are not read would pile up here.
         self.postponed: Framing | None = None
@@ -87,7 +87,7 @@ class Http1Response:
         self._status = self._sent_bytes = 0
         self._began_at = self._server.clock.seconds()
         self._first_at = 0.0
-        self._queue_s = None
+        self._claimed_at = None
 
     # What the stream asks for.
 
@@ -97,7 +97,7 @@ class Http1Response:
         assert exchange is not None
         body, more = message.body, message.more_body
         now = self._server.clock.seconds()
-        self._queue_s = exchange.queue_s(self._began_at)
+        self._claimed_at = exchange.claimed_at
         try:
             head, framing = self._server.head_writer.write(
                 message.status,
@@ -125,7 +125,7 @@ class Http1Response:
         if incoming.request_id and h.find(headers, REQUEST_ID) is None:
             lines = b"x-request-id: " + incoming.request_id + b"\r\n"
         if self._settings.server_timing:
-            lines += server_timing(self._queue_s, until_start_s)
+            lines += server_timing(self._queue_s(), until_start_s)
         return lines
 
     def body(self, message: m.ResponseBody) -> None:
@@ -183,8 +183,12 @@ class Http1Response:
         assert incoming is not None
         if incoming.request_id and h.find(message.headers, REQUEST_ID) is None:
             message = replace(message, headers=[*message.headers, (REQUEST_ID, incoming.request_id)])
-        self._queue_s = exchange.queue_s(self._began_at)
+        self._claimed_at = exchange.claimed_at
         self._connection.become_websocket(exchange, message, self._ended())
+
+    def _queue_s(self) -> float | None:
+        """How long the request was queued; None: nobody can tell (`Offered.claimed_at`)."""
+        return None if self._claimed_at is None else max(0.0, self._claimed_at - self._began_at)
 
     # Writing.
 
@@ -301,7 +305,7 @@ class Http1Response:
             status=self._status,
             sent_bytes=self._sent_bytes,
             duration_s=now - began_at,
-            queue_s=self._queue_s,
+            queue_s=self._queue_s(),
             stream=incoming.stream,
             request_id=incoming.request_id.decode("ascii"),
             referer=h.find(incoming.headers, b"referer"),

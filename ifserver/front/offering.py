@@ -48,6 +48,7 @@ class Offered(ABC):
         "_since",
         "_stood",
         "began_at",
+        "claimed_at",
         "has_waited",
         "node",
         "offer",
@@ -64,6 +65,9 @@ class Offered(ABC):
         self._payload = b""
         #: When the first attempt was made, and the present one.
         self.began_at = self._since = server.clock.seconds()
+        #: When the present attempt was claimed. None: nobody has claimed it; those that answer at once do not (design,
+        #: section 5), and then nobody here can tell how long the request was queued.
+        self.claimed_at: float | None = None
         #: Nodes on which the present attempt has stood for too long.
         self._stood: frozenset[str] = frozenset()
         #: Where the present attempt was offered last.
@@ -118,12 +122,21 @@ class Offered(ABC):
         _log.debug("%s: looking for another worker for an open WebSocket", request.reply_channel)
         self._offer(replace(request, deadline=server.deadline()))
 
-    def _offer_claimed(self) -> None:
-        """Somebody has spoken about it."""
+    def _offer_claimed(self, by_claim: bool) -> None:
+        """Somebody has spoken about it, and that was a claim and no more, or not."""
         server = self.server
-        server.tally.queue_wait.observe(server.clock.seconds() - self._since)
+        now = server.clock.seconds()
+        server.tally.queue_wait.observe(now - self._since)
+        if by_claim:
+            self.claimed_at = now
         if self.node is not None and server.offers.claimed(self):
             server.clusters.claimed(self.node)
+
+    def _forget_offer(self) -> None:
+        """Nothing will be offered again of what is answered for long."""
+        self.stream.forget_offer()
+        self._request = self.stream.request
+        self._payload = b""
 
     def end_offer(self) -> None:
         """The exchange has ended."""

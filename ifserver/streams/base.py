@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -149,6 +148,15 @@ class Stream(ABC):
         self.channel = channels.readdressed(self.channel, inbox)
         self.request = replace(self.request, reply_channel=self.channel)
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the stream may be offered again once it has been accepted."""
+        return False
+
+    def forget_offer(self) -> None:
+        """It will not be offered again: what is large of the request is of no use any more."""
+        self.request = replace(self.request, headers=[])
+
     # For the rows of the tables.
 
     def _enter(self, state: Any) -> None:
@@ -162,7 +170,8 @@ class Stream(ABC):
         self._sent = 0
         self._send_window = SendWindow()
         self._receive_window = ReceiveWindow()
-        self._pending: deque[Any] = deque()
+        # A list, since it is nearly always empty: a deque is ten times as large then, and never is this long.
+        self._pending: list[Any] = []
         self._pending_units = 0
 
     def _sequence(self) -> int:

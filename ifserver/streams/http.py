@@ -97,6 +97,9 @@ class HttpStream(Stream):
     def waits(self) -> bool:
         return self._state is State.CLAIMED or bool(self._pending)
 
+    def forget_offer(self) -> None:
+        self.request = replace(self.request, headers=[], body=b"")
+
     # The client.
 
     def _body_received(self, event: BodyReceived) -> Effects:
@@ -213,12 +216,12 @@ class HttpStream(Stream):
         effects: list[Effect] = []
         pending, window = self._pending, self._send_window
         while pending and window.open:
-            event = pending.popleft()
+            event = pending.pop(0)
             piece, more = event.body, event.more_body
             self._pending_units -= len(piece) + MESSAGE_OVERHEAD
             if len(piece) > PIECE_BYTES:
                 piece, rest = piece[:PIECE_BYTES], piece[PIECE_BYTES:]
-                pending.appendleft(BodyReceived(rest, more))
+                pending.insert(0, BodyReceived(rest, more))
                 self._pending_units += len(rest) + MESSAGE_OVERHEAD
                 more = True
             window.spend(len(piece))

@@ -27,7 +27,6 @@ DONE
 from __future__ import annotations
 
 import enum
-from collections import deque
 from typing import ClassVar, Final
 
 from msgspec.structs import replace
@@ -109,6 +108,10 @@ class WebSocketStream(Stream):
     @property
     def waits(self) -> bool:
         return self._state in (State.CLAIMED, State.TAKEN) or bool(self._pending)
+
+    @property
+    def resumable(self) -> bool:
+        return self._handed_out is not None
 
     # The client.
 
@@ -224,7 +227,7 @@ class WebSocketStream(Stream):
         # Who gives it back has said what it has consumed. Of one that died nobody knows, so nothing is sent again.
         unconfirmed = 0 if given_back else len(handed_out)
         left = handed_out.take()
-        pending, self._pending = [*(left if given_back else ()), *self._pending], deque()
+        pending = [*(left if given_back else ()), *self._pending]
         self._stale_units += self._forwarded - self._receive_window.consumed
         self._forwarded = 0
         self.request = replace(self.request, attempt=self.attempt + 1, resumable=True, unconfirmed=unconfirmed)
@@ -291,7 +294,7 @@ class WebSocketStream(Stream):
         effects: list[Effect] = []
         pending, window = self._pending, self._send_window
         while pending and (beyond_credit or window.open):
-            event = pending.popleft()
+            event = pending.pop(0)
             size = message_bytes(event.text, event.data)
             self._pending_units -= size + MESSAGE_OVERHEAD
             window.spend(size)

@@ -12,7 +12,7 @@ from traceback import walk_tb
 from typing import Any, NoReturn, TypeAlias
 
 from ifserver.errors import ConfigurationError
-from ifserver.settings import parse_application
+from ifserver.settings_checks import parse_application
 
 __all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "check", "load"]
 

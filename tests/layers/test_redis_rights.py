@@ -12,7 +12,7 @@ from twisted.internet import reactor
 
 from ifserver.endpoints import StreamClientEndpoint
 from ifserver.errors import NodeRefused
-from ifserver.layers import redis, redis_connection, redis_keys, redis_readers
+from ifserver.layers import redis, redis_connection, redis_keys, redis_readers, redis_views
 from ifserver.layers.redis_client import Client, connect
 from ifserver.layers.redis_connection import Server
 from ifserver.layers.redis_rights import GROUPS, MESSAGES, VIEWS, lacking, try_a_message
@@ -69,7 +69,8 @@ async def test_a_user_with_just_the_needed_rights_lacks_none_and_leaves_nothing(
 
 
 def test_every_command_that_a_node_uses_is_asked_for() -> None:
-    sources = [Path(module.__file__).read_text() for module in (redis, redis_connection, redis_keys, redis_readers)]
+    modules = (redis, redis_connection, redis_keys, redis_readers, redis_views)
+    sources = [Path(module.__file__).read_text() for module in modules]
     used = {name for source in sources for name in re.findall(r'\(b"([A-Z]{3,})"', source)}
     assert {"RPUSH", "BLMPOP", "LREM", "PEXPIRE", "EVAL", "MGET", "TIME"} <= used
     assert used - {name.upper() for name in _COMMANDS.split()} == set()

@@ -1,0 +1,53 @@
+"""What a Redis node tells of who is alive, with real ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_twisted
+
+from ifserver.errors import NodeRefused
+from tests.layers.helpers import async_test, error_of, eventually, turn
+from tests.layers.test_redis import LONG_S, RIGHTS, Place
+
+
+@pytest_twisted.async_yield_fixture
+async def place() -> AsyncIterator[Place]:
+    place = Place()
+    yield place
+    await place.close()
+
+
+@async_test
+async def test_a_beat_counts_where_no_roll_may_be_kept(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    server = place.server()
+    server.command("ACL", "SETUSER", "app", "on", ">geheim", "~ifserver:*", "-@all", *RIGHTS, "+set", "+mget")
+    node = await place.node(server, username="app", password="geheim")
+    for _ in range(3):
+        await node.beat("1111111111", b"x", LONG_S)
+    assert await node.beats(["1111111111"]) == [b"x"]
+    for question in (node.roll(), node.look("r")):
+        assert isinstance(await error_of(question), NodeRefused)
+    assert caplog.text.count("refuses to keep a roll") == 2  # ZADD and ZREMRANGEBYSCORE, once each
+
+
+@async_test
+async def test_the_roll_forgets_those_who_are_gone(place: Place) -> None:
+    server = place.server()
+    node = await place.node(server)
+    for i in range(20):
+        await node.beat(f"{i:010}", b"x", 0.001)
+    await turn(0.01)
+    await node.beat("1111111111", b"x", LONG_S)
+    await eventually(lambda: server.command("ZCARD", "ifserver:alive:") == 1, "only one is left")
+    assert await node.roll() == {"1111111111": b"x"}
+
+
+@async_test
+async def test_one_whose_beat_is_over_is_not_on_the_roll(place: Place) -> None:
+    server = place.server()
+    node = await place.node(server)
+    await node.beat("1111111111", b"x", LONG_S)
+    server.command("DEL", "ifserver:alive:1111111111")
+    assert await node.roll() == {}
