@@ -75,8 +75,10 @@ async def _measure(node: Node, senders: int, readers: int, seconds: float) -> tu
     before, began = sum(each.count for each in reading), time.perf_counter()
     await _pause(seconds)
     rate = (sum(each.count for each in reading) - before) / (time.perf_counter() - began)
-    for each in (*sending, *reading):
-        each.running = False
+    for sender in sending:
+        sender.running = False
+    for reader in reading:
+        reader.running = False
     await _pause(1.2)
     return rate, float(sum(each.count for each in reading))
 

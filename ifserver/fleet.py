@@ -24,7 +24,8 @@ from ifserver.processes import Child
 from ifserver.rereading import LIVE, Reading, updated
 from ifserver.servers import REPORT_S, Report, Servers
 from ifserver.service import Listening, ServeService
-from ifserver.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings, parse_address
+from ifserver.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
+from ifserver.settings_checks import parse_address
 from ifserver.tls import Certificate
 
 __all__ = ["FleetService", "MemberService"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ifserver.messages import Headers
-from ifserver.settings import Network
+from ifserver.settings_checks import Network
 
 __all__ = ["find", "is_token", "is_value", "list_items", "seen_by_proxies", "values", "within"]
 

@@ -8,9 +8,7 @@ To add a setting, add its field here: its flag, its variable, its key in the fil
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Iterable
 from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta
@@ -18,6 +16,7 @@ from msgspec import Meta
 from ifserver.errors import ConfigurationError
 from ifserver.nodes import ClusterSettings
 from ifserver.schema import Settings
+from ifserver.settings_checks import check_address, check_origins, parse_application, parse_networks
 
 __all__ = [
     "LOCAL_NETWORKS",
@@ -25,11 +24,7 @@ __all__ = [
     "LayerSettings",
     "ListenSettings",
     "LogSettings",
-    "Network",
     "WorkerSettings",
-    "parse_address",
-    "parse_application",
-    "parse_networks",
 ]
 
 Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
@@ -42,13 +37,9 @@ Count: TypeAlias = Annotated[int, Meta(ge=1)]
 #: These may have commas in them.
 Clusters: TypeAlias = Annotated[tuple[ClusterSettings, ...], Meta(extra={"separator": None})]
 Texts: TypeAlias = Annotated[tuple[str, ...], Meta(extra={"separator": None})]
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: What runs on this machine.
 LOCAL_NETWORKS: Final = ("127.0.0.0/8", "::1")
-#: RFC 6454 6.2; in lower case, as browsers write it.
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
-_ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})")
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 
@@ -266,12 +257,8 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         super().__post_init__()
         for name in ("trusted_proxies", "uncounted_networks", "proxy_protocol_networks"):
             parse_networks(getattr(self, name), f"front.{name}")
-        for origin in self.allowed_origins:
-            if not _ORIGIN.fullmatch(origin):
-                raise ConfigurationError(
-                    f"front.allowed_origins: {origin!r}: expected SCHEME://HOST[:PORT], for example https://example.com"
-                )
-        _check_admin(self.admin, "front.admin")
+        check_origins(self.allowed_origins, "front.allowed_origins")
+        check_address(self.admin, "front.admin")
         if self.root_path and not self.root_path.startswith("/"):
             raise ConfigurationError(f"front.root_path: must begin with '/', got {self.root_path!r}")
         if self.server_header is not None and not re.fullmatch(
@@ -389,7 +376,7 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_admin(self.admin, "worker.admin")
+        check_address(self.admin, "worker.admin")
         try:
             parse_application(self.application)
         except ConfigurationError as error:
@@ -406,53 +393,3 @@ class LogSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     log_to: Annotated[
         Literal["stderr", "journal"], "Where it is said: on standard error, or in the journal of systemd."
     ] = "stderr"
-
-
-def parse_application(text: str) -> tuple[str, str]:
-    """Module and attribute of ``module:attribute``.
-
-    Raises:
-        ConfigurationError: it is not of that form.
-    """
-    module, colon, attribute = text.partition(":")
-    if not colon or not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
-        raise ConfigurationError(
-            f"application {text!r}: expected MODULE:ATTRIBUTE, for example mysite.asgi:application"
-        )
-    return module, attribute
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port``, of an IPv6 address ``[::1]:port``.
-
-    Raises:
-        ConfigurationError: it is not of that form.
-    """
-    found = _ADDRESS.fullmatch(text)
-    if found is None or int(found[3]) > 65_535:
-        raise ConfigurationError(f"{text!r}: expected HOST:PORT, for example 127.0.0.1:9100")
-    return found[1] or found[2], int(found[3])
-
-
-def _check_admin(text: str | None, path: str) -> None:
-    """Raise `ConfigurationError` when `text` is no address; `path` is named."""
-    if text is not None:
-        try:
-            parse_address(text)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{path}: {error}") from None
-
-
-def parse_networks(texts: Iterable[str], path: str) -> tuple[Network, ...]:
-    """The networks in CIDR notation (a bare address is a network of one).
-
-    Raises:
-        ConfigurationError: one of them is none; `path` is named.
-    """
-    networks: list[Network] = []
-    for text in texts:
-        try:
-            networks.append(ipaddress.ip_network(text))
-        except ValueError as error:
-            raise ConfigurationError(f"{path}: {error}") from error
-    return tuple(networks)

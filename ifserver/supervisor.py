@@ -8,7 +8,6 @@ still in its ledger, before anything else is done. So a ``kill -9`` is told in m
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import os
 import random
@@ -28,6 +27,7 @@ from ifserver.processes import Child, Launch
 from ifserver.rolling import Roll
 from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.stalls import Stalls
+from ifserver.stopping import Stopping
 
 __all__ = ["Sender", "Spawn", "Supervisor"]
 
@@ -35,11 +35,6 @@ __all__ = ["Sender", "Spawn", "Supervisor"]
 _GRACE_S: Final = 2.0
 #: How long a child that must be replaced before it was ready may take to end: it holds no stream.
 _STARTING_GRACE_S: Final = 1.0
-#: How long the end of the supervisor waits for the nodes to take the last Releases.
-_FLUSH_S: Final = 2.0
-_FLUSH_POLL_S: Final = 0.01
-#: How long it waits for killed children. One that the kernel cannot end hangs in a device, and we do not hang with it.
-_KILL_S: Final = 5.0
 #: Delays are spread by this much, so that many workers that crash together do not all start together.
 _JITTER: Final = (0.7, 1.3)
 
@@ -64,15 +59,6 @@ class Spawn(Protocol):
     def __call__(
         self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], ended: Callable[[], None], /
     ) -> Child: ...
-
-
-class _State(enum.Enum):
-    RUNNING = "running"
-    #: The workers have been told to end.
-    ENDING = "ending"
-    #: They are gone, and the nodes are being told.
-    FLUSHING = "flushing"
-    STOPPED = "stopped"
 
 
 class Supervisor:
@@ -105,14 +91,11 @@ class Supervisor:
         self._announce: Callable[[], None] | None = ready
         self._buried = buried
         self._spawn = spawn
-        self._state = _State.RUNNING
         self._places = [Place() for _ in range(settings.processes or len(os.sched_getaffinity(0)))]
         self._workers: set[Worker] = set()
         self._roll = Roll(self._start, self._restart, lambda worker: self._end(worker, self._patience_s()))
-        #: When the end of the supervisor stops waiting for what it waits for.
-        self._timer: Timer | None = None
-        self._waiters: list[Deferred[None]] = []
         self._stalls = Stalls(lambda: self._workers, clusters, clock, settings.stall_timeout_s)
+        self._stopping = Stopping(self._workers, clock, clusters.waiting, self._stalls.stop)
         self._started = self._ended = self._released = 0
         #: What the children have counted that have ended.
         self._ended_counts: dict[str, int] = {}
@@ -128,13 +111,13 @@ class Supervisor:
 
         May be called again at any time: at most one worker of each place is starting.
         """
-        if self._state is _State.RUNNING:
+        if not self._stopping.begun:
             for place in self._places:
                 self._restart(place)
 
     def replace(self) -> None:
         """Replace every worker, one after another: an old one ends when the new one in its place is ready."""
-        if self._state is _State.RUNNING:
+        if not self._stopping.begun:
             self._roll.begin(self._places)
 
     def _restart(self, place: Place) -> None:
@@ -154,28 +137,23 @@ class Supervisor:
 
         Fires when all are gone and the nodes have taken what there was to tell, or have not within 2 s.
         """
-        if self._state is _State.RUNNING:
-            self._state = _State.ENDING
-            self._close_places()
+        if not self._stopping.begun:
+            self._stopping.begin(self._patience_s())
+            self._roll.stop()
+            for place in self._places:
+                _cancel(place.timer)
             for worker in self._workers:
                 if worker.timer is None:
                     self._end(worker, self._patience_s())
-            self._timer = self._clock.callLater(self._patience_s() + _KILL_S, self._give_up)
-            self._look_whether_gone()
-        stopped: Deferred[None] = Deferred()
-        if self._state is _State.STOPPED:
-            stopped.callback(None)
-        else:
-            self._waiters.append(stopped)
-        return stopped
+            self._stopping.look()
+        return self._stopping.wait()
 
     def stop_now(self) -> Deferred[None]:
         """As `stop`, but kill the workers at once. Also while `stop` waits for them."""
         for worker in self._workers:
             worker.child.kill()
         stopped = self.stop()
-        if self._state is _State.ENDING:
-            self._set_timer(_KILL_S, self._give_up)
+        self._stopping.hurry()
         return stopped
 
     def living(self) -> bytes:
@@ -237,7 +215,7 @@ class Supervisor:
     def _worker_ready(self, worker: Worker) -> None:
         worker.ready_at = self._clock.seconds()
         _log.info("worker %d is ready after %.1f s", worker.child.pid, worker.ready_at - worker.started_at)
-        if self._state is not _State.RUNNING or worker.place is None:
+        if self._stopping.begun or worker.place is None:
             return
         if self._roll.ready(worker):
             _cancel(worker.place.timer)
@@ -282,12 +260,12 @@ class Supervisor:
         place = worker.place
         if self._roll.ended(worker):
             return
-        if place is not None and self._state is _State.RUNNING:
+        if place is not None and not self._stopping.begun:
             place.worker = None
             self._replace(place, worker, what)
         else:
             _log.info("%s", what)
-            self._look_whether_gone()
+            self._stopping.look()
 
     def _replace(self, place: Place, worker: Worker, what: str) -> None:
         lived_s = 0.0 if worker.ready_at is None else self._clock.seconds() - worker.ready_at
@@ -326,44 +304,6 @@ class Supervisor:
                 _log.error("%s: cannot be told that worker %d has died: %s", reply_channel, worker.child.pid, error)
         self._released += len(entries)
         return len(entries)
-
-    # Stopping.
-
-    def _close_places(self) -> None:
-        self._roll.stop()
-        for place in self._places:
-            _cancel(place.timer)
-
-    def _look_whether_gone(self) -> None:
-        if self._state is _State.ENDING and not self._workers:
-            self._flush()
-
-    def _give_up(self) -> None:
-        left = ", ".join(str(worker.child.pid) for worker in self._workers)
-        _log.error("these workers were killed and have not ended: %s", left)
-        self._flush()
-
-    def _flush(self) -> None:
-        self._state = _State.FLUSHING
-        self._look_whether_flushed(self._clock.seconds() + _FLUSH_S)
-
-    def _look_whether_flushed(self, until: float) -> None:
-        waiting = self._clusters.waiting()
-        if waiting and self._clock.seconds() < until:
-            self._set_timer(_FLUSH_POLL_S, self._look_whether_flushed, until)
-            return
-        if waiting:
-            _log.error("%d messages are lost: no node has taken them within %.1f s", waiting, _FLUSH_S)
-        self._state = _State.STOPPED
-        self._stalls.stop()
-        _cancel(self._timer)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.callback(None)
-
-    def _set_timer(self, delay: float, call: Callable[..., None], *args: object) -> None:
-        _cancel(self._timer)
-        self._timer = self._clock.callLater(delay, call, *args)
 
 
 def _inbox_of(worker: Worker) -> str:

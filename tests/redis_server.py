@@ -50,7 +50,8 @@ class RedisClient:
 
     def send(self, *command: str | bytes | int | float) -> None:
         """Send a command; its answer is for `receive`."""
-        self._socket.sendall(hiredis.pack_command(command))
+        packed: Any = hiredis.pack_command(command)  # type: ignore[arg-type]  # its types know of tuples of one only
+        self._socket.sendall(packed)
 
     def receive(self) -> Any:
         """The next answer; raises ``hiredis.ReplyError`` if it is one."""

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IListeningPort
 from ifserver import sockets
 from ifserver.admin.subject import Subject
 from ifserver.endpoints import SocketEndpoint
-from ifserver.settings import parse_address
+from ifserver.settings_checks import parse_address
 
 if TYPE_CHECKING:
     from ifserver.admin.endpoint import AdminFactory

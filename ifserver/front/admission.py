@@ -13,7 +13,8 @@ from ifserver import headers as h
 from ifserver.clock import Clock
 from ifserver.front.deadlines import Deadlines
 from ifserver.metrics import Counters
-from ifserver.settings import FrontSettings, parse_networks
+from ifserver.settings import FrontSettings
+from ifserver.settings_checks import parse_networks
 
 __all__ = ["Admission", "Key", "TurnedAway"]
 

@@ -22,7 +22,7 @@ from ifserver import headers as h
 from ifserver.clock import Clock
 from ifserver.endpoints import Address, LoopTransport
 from ifserver.front.deadlines import Deadlines
-from ifserver.settings import parse_networks
+from ifserver.settings_checks import parse_networks
 
 if TYPE_CHECKING:
     from ifserver.front.server import InterfaceServer

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from ifserver import headers as h
 from ifserver.messages import Headers
-from ifserver.settings import Network
+from ifserver.settings_checks import Network
 
 __all__ = [
     "REQUEST_ID",

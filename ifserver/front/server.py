@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
@@ -15,12 +13,12 @@ from zope.interface import implementer
 from ifserver import channels
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.clock import Clock, Timer
+from ifserver.clock import Clock
 from ifserver.front.access import AccessLog, Entry, closed
 from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.draining import Plan, Spread
 from ifserver.front.driver import Exchange, HttpClient
+from ifserver.front.goodbye import Goodbye
 from ifserver.front.live import LiveAdmission, LiveDeadlines, LiveUnsent
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
@@ -30,13 +28,13 @@ from ifserver.front.replies import Replies
 from ifserver.front.requests import Incoming, identify
 from ifserver.front.responses import HeadWriter, plain_answer
 from ifserver.front.tally import Tally
-from ifserver.front.timing import TimedExchange
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.front.websocket import WebSocketConnection, make_factory
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Heart, with_facts
 from ifserver.liveness import SERVER_LIFE_S
-from ifserver.settings import FrontSettings, parse_networks
+from ifserver.settings import FrontSettings
+from ifserver.settings_checks import parse_networks
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import Waiting
 from ifserver.streams.http import HttpStream
@@ -49,8 +47,6 @@ Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None]
 
 #: How long a body whose response has ended is read and thrown away, in seconds (design: Request bodies).
 _DISCARD_S: Final = 2.0
-
-_log = logging.getLogger(__name__)
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -104,9 +100,7 @@ class InterfaceServer(Factory):
         self._connections: set[Http1Connection | WebSocketConnection] = set()
         # Open WebSockets, with what the access log will say of them.
         self._accepted: dict[WebSocketConnection, Entry] = {}
-        self._drained: Deferred[None] | None = None
-        self._drain_timers: list[Timer] = []
-        self._goodbyes: Spread[WebSocketConnection] | None = None
+        self._goodbye = Goodbye(self._connections, self.announced, reactor)
         self._make_deadlines()
         access_log.change(settings.access_log_format, settings.access_log_queries)
 
@@ -167,13 +161,8 @@ class InterfaceServer(Factory):
             quick: somebody waits for it.
         """
         self.draining = True
-        if self._connections or len(self.announced.waiting):
-            self._drained = Deferred()
-            self._say_goodbye(quick)
-            await self._drained
-        self.announced.stop()
-        if self._goodbyes is not None:
-            self._goodbyes.stop()
+        await self._goodbye.say(self.settings, quick)
+        self._goodbye.stop()
         await self.clusters.home.stop()
         self.heart.stop()
         self.peers.stop()
@@ -186,43 +175,9 @@ class InterfaceServer(Factory):
         self.admission.stop()
         self.access_log.close()
 
-    def _say_goodbye(self, quick: bool) -> None:
-        settings, clock = self.settings, self.clock
-        websockets = [each for each in self._connections if isinstance(each, WebSocketConnection)]
-        plan = Plan.of(settings.drain_timeout_s, settings.close_timeout_s, len(websockets), quick)
-        count = len(self._connections)
-        _log.info("waiting up to %g s for %d connection%s", plan.timeout_s, count, "" if count == 1 else "s")
-        self._drain_timers = [
-            clock.callLater(plan.idle_s, self._shut_idle),
-            clock.callLater(plan.timeout_s, self._drain_timed_out, plan.timeout_s),
-        ]
-        self._goodbyes = Spread(clock, websockets, plan.window_s, WebSocketConnection.shut_down)
-
-    def _shut_idle(self) -> None:
-        self.announced.stop()
-        for connection in list(self._connections):
-            if isinstance(connection, Http1Connection):
-                connection.shut_down()
-        self._look_whether_drained()
-
-    def _look_whether_drained(self) -> None:
-        if self._drained is not None and not self._connections and not len(self.announced.waiting):
-            drained, self._drained = self._drained, None
-            for timer in self._drain_timers:
-                if timer.active():
-                    timer.cancel()
-            drained.callback(None)
-
     def drain_now(self) -> None:
         """Wait no longer for what is under way."""
-        self.announced.stop()
-        for connection in list(self._connections):
-            connection.abort()
-        self._look_whether_drained()
-
-    def _drain_timed_out(self, timeout_s: float) -> None:
-        _log.warning("cutting %d connections that did not end within %g s", len(self._connections), timeout_s)
-        self.drain_now()
+        self._goodbye.cut()
 
     # What connections need.
 
@@ -268,7 +223,7 @@ class InterfaceServer(Factory):
             entry = self._accepted.pop(connection, None)
             if entry is not None:
                 self.access_log.write(closed(entry, self.clock.seconds(), connection))
-        self._look_whether_drained()
+        self._goodbye.look()
 
     @property
     def connections(self) -> Collection[Http1Connection | WebSocketConnection]:
@@ -297,7 +252,7 @@ class InterfaceServer(Factory):
         if self.settings.request_id:
             identify(incoming, incoming.stream.encode("ascii"), peer, self._trusted)
 
-    def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> TimedExchange:
+    def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
         """The exchange of a request whose body has arrived as far as `incoming` says."""
         scheme, peer, host = addresses
         peer, scheme = self.client_of(incoming, peer, scheme)
@@ -323,9 +278,9 @@ class InterfaceServer(Factory):
         )
         stream = HttpStream(request, incoming.method in self._retry_methods, incoming.expects_continue)
         self.counters.add("streams_opened", label="http")
-        return TimedExchange(self, stream, client, channels.HTTP_REQUEST)
+        return Exchange(self, stream, client, channels.HTTP_REQUEST)
 
-    def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> TimedExchange:
+    def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
         """The exchange of a WebSocket's handshake."""
         scheme, peer, host = addresses
         peer, scheme = self.client_of(incoming, peer, scheme)
@@ -350,7 +305,7 @@ class InterfaceServer(Factory):
             any(fnmatchcase(incoming.path, pattern) for pattern in self.settings.resumable_paths),
         )
         self.counters.add("streams_opened", label="websocket")
-        return TimedExchange(self, WebSocketStream(request), client, channels.WEBSOCKET_CONNECT)
+        return Exchange(self, WebSocketStream(request), client, channels.WEBSOCKET_CONNECT)
 
     def open_websocket(
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None

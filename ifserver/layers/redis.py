@@ -1,6 +1,7 @@
 """A Redis 7 or Valkey 7.2 as a node.
 
-One connection sends; each pull that waits has a connection to itself (`ifserver.layers.redis_readers`).
+One connection sends, and asks (`ifserver.layers.redis_views`); each pull that waits has a connection to itself
+(`ifserver.layers.redis_readers`).
 
 Keys are prefix + epoch + ``:`` + channel. The epoch is the server's ``run_id``, new at every start: a Redis that loads
 a snapshot gives back messages that had been popped, under keys that nobody reads any more. Where Sentinels say which
@@ -13,30 +14,28 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, FirstError, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
-from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import MAX_BATCH_BYTES, Limits, Node, Pulled, Pushed, Queue, check
-from ifserver.layers.link import Link, Troubles
+from ifserver.errors import NodeRefused, PushInDoubt
+from ifserver.layers.base import MAX_BATCH_BYTES, Limits, Pulled, Pushed, check
+from ifserver.layers.link import Link
 from ifserver.layers.redis_connection import Connection, ErrorReply, Named, Server, pack
-from ifserver.layers.redis_keys import Key, Keys, is_plain
+from ifserver.layers.redis_keys import Key, is_plain
 from ifserver.layers.redis_readers import PAUSES, SENTINEL_PAUSES, Readers
+from ifserver.layers.redis_views import RedisViews
 from ifserver.layers.sentinel import Sentinels, named_by
 
 __all__ = ["RedisNode"]
 
 #: How often the sending connection asks whether it still speaks with the same Redis (design: clusters, Epoch).
 _EPOCH_S: Final = 5.0
-#: Errors after which it is worth asking at once whether this is still a primary that serves.
-_NOT_NOW: Final = ("READONLY", "LOADING", "MASTERDOWN")
 
 _log = logging.getLogger(__name__)
 
 
-class RedisNode(Node):
+class RedisNode(RedisViews):
     """One Redis primary, reached through endpoints that `endpoint` makes, one for each connection.
 
     Args:
@@ -61,21 +60,15 @@ class RedisNode(Node):
         password: str | None = None,
         database: int = 0,
     ) -> None:
-        super().__init__(name, requests, inboxes)
-        self._server = Server(name, prefix, username, password, database)
-        self._clock = clock
-        self._lead_s = 0.0
-        self._troubles = Troubles(name)
+        super().__init__(Server(name, prefix, username, password, database), requests, inboxes, clock)
         self._endpoint = endpoint()
         self._sentinels = sentinels
         pauses = PAUSES if sentinels is None else SENTINEL_PAUSES
         self._link = Link(self._endpoint, self._build, clock, pauses, self._troubles.add)
-        #: The newest connection, and the one that can be used.
+        #: The newest connection, which may not be one that can be used yet.
         self._latest: Connection | None = None
-        self._sending: Connection | None = None
         self._epoch: str | None = None
         self._epoch_timer: Timer | None = None
-        self._keys = Keys(self.limits)
         self._readers = Readers(self._server, clock, endpoint, self._troubles, self._look, pauses)
         self._stopped = False
         #: Since when there is no connection, or the last one that there was gave no answer.
@@ -145,44 +138,14 @@ class RedisNode(Node):
         """
 
     def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
-        return self._ask_about(channel, payload, withdrawing=True)
-
-    def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
-        return self._ask_about(channel, payload, withdrawing=False)
-
-    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
-        connection = self._sending
-        command = (b"SET", self._alive(process), value, b"PX", max(1, round(life_s * 1000)))
-        beating = self._simple(command, PushInDoubt).addCallback(lambda _: None)
-        if connection is not None:
-            # For `roll`, which nobody's life depends on: where this is refused, the beat is a beat all the same.
-            now = self.clock()
-            connection.ask(pack((b"ZADD", self._alive(""), now + life_s, process)), self._enrolled, None)
-            connection.ask(pack((b"ZREMRANGEBYSCORE", self._alive(""), b"-inf", now)), self._enrolled, None)
-        return beating
-
-    def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
-        if not processes:
-            return succeed([])
-        return self._simple((b"MGET", *map(self._alive, processes)), NodeUnreachable)
-
-    def roll(self) -> Deferred[dict[str, bytes]]:
-        asking = self._simple((b"ZRANGEBYSCORE", self._alive(""), self.clock(), b"+inf"), NodeUnreachable)
-        return asking.addCallback(self._call_the_roll)
-
-    def look(self, channel: str) -> Deferred[Queue]:
         connection = self._sending
         if connection is None:
             check(channel)
             return fail(self._server.unreachable())
-        key = self._keys[channel].key
-        length = self._simple((b"LLEN", key), NodeUnreachable)
-        oldest = self._simple((b"LINDEX", key, 0), NodeUnreachable)
-        both = gatherResults([length, oldest], consumeErrors=True).addErrback(_first_error)
-        return both.addCallback(lambda found: Queue(*found))
-
-    def clock(self) -> float:
-        return self._clock.seconds() + self._lead_s
+        result: Deferred[bool] = Deferred()
+        command = pack((b"LREM", self._keys[channel].key, 1, payload))
+        connection.ask(command, self._removed, result, None, PushInDoubt)
+        return result
 
     def statistics(self) -> dict[str, int]:
         return {
@@ -196,45 +159,7 @@ class RedisNode(Node):
             **self._readers.statistics(),
         }
 
-    def _ask_about(self, channel: str, payload: bytes, withdrawing: bool) -> Deferred[bool]:
-        connection = self._sending
-        if connection is None:
-            check(channel)
-            return fail(self._server.unreachable())
-        key = self._keys[channel].key
-        result: Deferred[bool] = Deferred()
-        command = (b"LREM", key, 1, payload) if withdrawing else (b"LPOS", key, payload)
-        when_lost = PushInDoubt if withdrawing else NodeUnreachable
-        connection.ask(pack(command), self._told, result, withdrawing, when_lost)
-        return result
-
-    def _alive(self, process: str) -> bytes:
-        # Without the epoch, which says what was lost of messages: whoever is alive says so again soon enough.
-        return f"{self._server.prefix}alive:{process}".encode()
-
-    def _call_the_roll(self, names: list[bytes]) -> Deferred[dict[str, bytes]]:
-        processes = [name.decode("ascii", "replace") for name in names]
-
-        def known(values: list[bytes | None]) -> dict[str, bytes]:
-            return {name: value for name, value in zip(processes, values, strict=True) if value is not None}
-
-        return self.beats(processes).addCallback(known)
-
-    def _simple(self, command: tuple[Any, ...], when_lost: type[NodeError]) -> Deferred[Any]:
-        connection = self._sending
-        if connection is None:
-            return fail(self._server.unreachable())
-        result: Deferred[Any] = Deferred()
-        connection.ask(pack(command), self._answered, result, None, when_lost)
-        return result
-
     # Answers on the sending connection.
-
-    def _answered(self, reply: Any, result: Deferred[Any], about: None) -> None:
-        if isinstance(reply, ErrorReply):
-            self._refuse(reply, result)
-        else:
-            result.callback(reply)
 
     def _appended(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int]) -> None:
         key, count = about
@@ -248,7 +173,7 @@ class RedisNode(Node):
         if reply == count or now >= key.renew_at:
             key.renew_at = now + key.renew_s
             if self._sending is not None:
-                self._sending.ask(key.pexpire, self._expires, None)
+                self._sending.ask(key.pexpire, self._done_without, None, "PEXPIRE")
         result.callback(Pushed(count, reply))
 
     def _script_ran(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int]) -> None:
@@ -259,33 +184,18 @@ class RedisNode(Node):
             return
         taken, key.length = reply[:2]
         if len(reply) > 2:
-            self._expires(ErrorReply(reply[2].decode()), None, None)
+            self._done_without(ErrorReply(reply[2].decode()), None, "PEXPIRE")
         if taken:
             self._pushed += taken
             key.renew_at = self._clock.seconds() + key.renew_s
         result.callback(Pushed(taken, key.length))
 
-    def _expires(self, reply: Any, result: None, about: None) -> None:
-        if isinstance(reply, ErrorReply):
-            self._troubles.add(self._server.clean(f"it refuses PEXPIRE: {reply}"))
-
-    def _enrolled(self, reply: Any, result: None, about: None) -> None:
-        if isinstance(reply, ErrorReply):
-            self._troubles.add(self._server.clean(f"it refuses to keep a roll of who is alive: {reply}"))
-
-    def _told(self, reply: Any, result: Deferred[bool], withdrawing: bool) -> None:
+    def _removed(self, reply: Any, result: Deferred[bool], about: None) -> None:
         if isinstance(reply, ErrorReply):
             self._refuse(reply, result)
-        elif withdrawing:
-            self._withdrawn += reply
-            result.callback(reply > 0)
-        else:
-            result.callback(reply is not None)
-
-    def _refuse(self, reply: Any, result: Deferred[Any]) -> None:
-        if str(reply).startswith(_NOT_NOW):
-            self._look()
-        result.errback(self._server.refused(reply))
+            return
+        self._withdrawn += reply
+        result.callback(reply > 0)
 
     # What the connections and the Sentinels call.
 
@@ -298,10 +208,6 @@ class RedisNode(Node):
         if self._latest is not None:
             self._latest.leave_unless(named)
         self._readers.leave_unless(named)
-
-    def _look(self) -> None:
-        if self._sending is not None:
-            self._sending.look()
 
     def _looked(self, connection: Connection, lead_s: float) -> None:
         if self._stopped:
@@ -341,9 +247,3 @@ class RedisNode(Node):
         if self._epoch_timer is not None and self._epoch_timer.active():
             self._epoch_timer.cancel()
         self._readers.give_back()
-
-
-def _first_error(failure: Failure) -> Failure:
-    """Of questions that were asked together, why the first one failed."""
-    assert isinstance(failure.value, FirstError)
-    return failure.value.subFailure

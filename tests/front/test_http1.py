@@ -384,7 +384,8 @@ def test_requests_go_to_the_channel_of_requests() -> None:
 @pytest.mark.parametrize("behind", [b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", GET])
 def test_no_request_hides_behind_a_body_of_many_empty_lines(behind: bytes) -> None:
     body = b"\r\n\r\n" * 100
-    upload = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    upload = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     world = World()
     client = world.client(upload + behind)
     world.worker.job().respond(body=b"done")

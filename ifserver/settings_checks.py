@@ -1,0 +1,88 @@
+"""What is in the texts of some settings: an application, an address, networks, origins. Pure.
+
+Errors say what is wrong with the text; where a `path` is asked for, it is that of the setting, which they name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+from ifserver.errors import ConfigurationError
+
+__all__ = ["Network", "check_address", "check_origins", "parse_address", "parse_application", "parse_networks"]
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: RFC 6454 6.2; in lower case, as browsers write it.
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
+_ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})")
+
+
+def parse_application(text: str) -> tuple[str, str]:
+    """Module and attribute of ``module:attribute``.
+
+    Raises:
+        ConfigurationError: it is not of that form.
+    """
+    module, colon, attribute = text.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
+        raise ConfigurationError(
+            f"application {text!r}: expected MODULE:ATTRIBUTE, for example mysite.asgi:application"
+        )
+    return module, attribute
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, of an IPv6 address ``[::1]:port``.
+
+    Raises:
+        ConfigurationError: it is not of that form.
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None or int(found[3]) > 65_535:
+        raise ConfigurationError(f"{text!r}: expected HOST:PORT, for example 127.0.0.1:9100")
+    return found[1] or found[2], int(found[3])
+
+
+def check_address(text: str | None, path: str) -> None:
+    """Let pass what `parse_address` takes, and None.
+
+    Raises:
+        ConfigurationError: it is no address.
+    """
+    if text is not None:
+        try:
+            parse_address(text)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from None
+
+
+def parse_networks(texts: Iterable[str], path: str) -> tuple[Network, ...]:
+    """The networks in CIDR notation (a bare address is a network of one).
+
+    Raises:
+        ConfigurationError: one of them is none.
+    """
+    networks: list[Network] = []
+    for text in texts:
+        try:
+            networks.append(ipaddress.ip_network(text))
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+    return tuple(networks)
+
+
+def check_origins(texts: Iterable[str], path: str) -> None:
+    """Let pass origins as browsers write them (RFC 6454 6.2), ``null`` included.
+
+    Raises:
+        ConfigurationError: one of them is none.
+    """
+    for text in texts:
+        if not _ORIGIN.fullmatch(text):
+            raise ConfigurationError(
+                f"{path}: {text!r}: expected SCHEME://HOST[:PORT], for example https://example.com"
+            )
