@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket import protocol as _autobahn
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
@@ -54,6 +55,16 @@ _MAX_PIECES: Final = 1024
 _COMPRESSED: Final = 4
 
 _log = logging.getLogger(__name__)
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+# What autobahn formats for debug lines of each connection, all of its settings among it, whether or not anybody reads
+# them: a fifth of what a connection costs. There is no setting and no method for it.
+for _name in ("pformat", "hltype", "hlval"):
+    setattr(_autobahn, _name, _as_it_is)
 
 
 class _QuietLog:

@@ -21,7 +21,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeRefused, PushInDoubt
 from ifserver.layers.base import MAX_BATCH_BYTES, Limits, Pulled, Pushed, check
 from ifserver.layers.link import Link
-from ifserver.layers.redis_connection import Connection, ErrorReply, Named, Server, pack
+from ifserver.layers.redis_connection import Connection, ErrorReply, Named, Server, pack, pack_with
 from ifserver.layers.redis_keys import Key, is_plain
 from ifserver.layers.redis_readers import PAUSES, SENTINEL_PAUSES, Readers
 from ifserver.layers.redis_views import RedisViews
@@ -110,7 +110,7 @@ class RedisNode(RedisViews):
         count = len(payloads)
         result: Deferred[Pushed] = Deferred()
         if key.length + key.flying + count <= key.plain and (count == 1 or is_plain(payloads)):
-            command, answered = pack((b"RPUSH", key.key, *payloads)), self._appended
+            command, answered = pack_with((b"RPUSH", key.key), payloads), self._appended
         else:
             # No more than can fit: the list has at least no messages.
             payloads = payloads[: key.capacity]

@@ -8,7 +8,7 @@ who waits, hiredis parses the answers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 
-__all__ = ["ANSWER_S", "Connection", "ErrorReply", "Named", "Server", "pack"]
+__all__ = ["ANSWER_S", "Connection", "ErrorReply", "Named", "Server", "pack", "pack_with"]
 
 #: How long Redis may take to answer, beyond what it was asked to wait. A pause for a fork or a big script is shorter.
 ANSWER_S: Final = 5.0
@@ -32,6 +32,22 @@ _LAST_CHANCE_S: Final = 0.1
 ErrorReply: Final[type[Exception]] = txredisapi.ResponseError
 #: A command and its arguments as Redis reads them.
 pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+
+#: Bytes of payload from which on hiredis is slow: it takes 47 us to pack 64 KiB.
+_LARGE: Final = 8 * 1024
+
+
+def pack_with(head: tuple[Any, ...], payloads: Sequence[bytes]) -> bytes:
+    """A command that ends with `payloads`, as Redis reads it."""
+    if sum(map(len, payloads)) < _LARGE:
+        return pack((*head, *payloads))
+    # The head is packed as a command of its own, whose number of arguments is put right: 2 us for 64 KiB.
+    packed = pack(head)
+    pieces = [b"*%d\r\n" % (len(head) + len(payloads)), packed[packed.index(b"\n") + 1 :]]
+    for payload in payloads:
+        pieces += (b"$%d\r\n" % len(payload), payload, b"\r\n")
+    return b"".join(pieces)
+
 
 _INFO: Final = pack((b"INFO", b"server", b"replication", b"persistence"))
 _TIME: Final = pack((b"TIME",))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ifserver.layers.base import Limits, check
-from ifserver.layers.redis_connection import pack
+from ifserver.layers.redis_connection import pack, pack_with
 
 __all__ = ["Key", "Keys", "is_plain"]
 
@@ -55,7 +55,7 @@ class Key:
 
     def push_what_fits(self, payloads: Sequence[bytes]) -> bytes:
         """A packed command that appends what the capacity allows; it answers how many that was, and the length."""
-        return pack((b"EVAL", _PUSH_SCRIPT, 1, self.key, self.capacity, self.expiry_ms, *payloads))
+        return pack_with((b"EVAL", _PUSH_SCRIPT, 1, self.key, self.capacity, self.expiry_ms), payloads)
 
 
 class Keys(dict[str, Key]):

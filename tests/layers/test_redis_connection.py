@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.redis_connection import ANSWER_S, Connection, ErrorReply, Server, pack
+from ifserver.layers.redis_connection import ANSWER_S, Connection, ErrorReply, Server, pack, pack_with
 from tests.layers.fakes import FakeTransport
 
 INFO = b"# Server\r\nrun_id:abc\r\nrole:master\r\nloading:0\r\n"
@@ -302,3 +302,9 @@ def test_the_server_keeps_its_password_to_itself() -> None:
     assert str(server.refused("no")) == "node east-1: no"
     assert isinstance(server.unreachable(), NodeUnreachable)
     assert server.prefix_of("abc") == b"p:abc:"
+
+
+@pytest.mark.parametrize("payloads", [[b""], [b"x" * 10], [b"\r\n" * 5000], [b"a" * 70_000, b"", b"b" * 9000]], ids=len)
+@pytest.mark.parametrize("head", [(b"RPUSH", b"key"), (b"EVAL", "text", 1, b"key\r\n", 10_000, 600)], ids=len)
+def test_large_payloads_are_packed_as_small_ones_are(head: tuple[Any, ...], payloads: list[bytes]) -> None:
+    assert pack_with(head, payloads) == pack((*head, *payloads))
