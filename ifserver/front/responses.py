@@ -69,6 +69,10 @@ def plain_answer(status: int, extra: Headers | None = None) -> tuple[Headers, by
     return fields + (extra or []), body
 
 
+#: Names of fields that are remembered.
+_MAX_NAMES: Final = 1000
+
+
 class HeadWriter:
     """Writes heads; `seconds` tells the time for Date, `server_header` is what Server says."""
 
@@ -77,6 +81,8 @@ class HeadWriter:
         self._server = b"" if server_header is None else b"server: " + server_header.encode("latin-1") + b"\r\n"
         self._second = -1
         self._defaults = b""
+        #: Names that were checked, and how their lines begin: applications use few, and again and again.
+        self._names: dict[bytes, bytes] = {}
 
     def write(
         self,
@@ -116,9 +122,9 @@ class HeadWriter:
                 has_date = True
             elif name == b"server":
                 has_server = True
-            if not h.is_token(name) or not h.is_value(value):
+            if not h.is_value(value):
                 raise BadResponse(bad_field(name, value))
-            head.append(name + b": " + value + b"\r\n")
+            head.append((self._names.get(name) or self._checked(name, value)) + value + b"\r\n")
         if has_date or has_server:
             if not has_date:
                 head.append(self._date() + b"\r\n")
@@ -133,6 +139,15 @@ class HeadWriter:
             head.append(b"connection: keep-alive\r\n")
         head.append(more_lines + b"\r\n")
         return b"".join(head), framing
+
+    def _checked(self, name: bytes, value: bytes) -> bytes:
+        """How the line of a field begins."""
+        if not h.is_token(name):
+            raise BadResponse(bad_field(name, value))
+        start = name + b": "
+        if len(self._names) < _MAX_NAMES:
+            self._names[name] = start
+        return start
 
     def default_lines(self) -> list[bytes]:
         """The lines of the fields that every response has: Date, and Server unless it is switched off."""

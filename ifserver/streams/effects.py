@@ -100,6 +100,9 @@ class Withdrawn(Struct, frozen=True, gc=False):
 class Waiting(enum.Enum):
     """What a stream waits for, which decides how long."""
 
+    # Members are keys of tables, and the hash that an Enum brings along is written in Python.
+    __hash__ = object.__hash__
+
     WORKER = "to be taken by a worker"
     RESPONSE = "the response to begin"
     NOTHING = "nothing in particular"

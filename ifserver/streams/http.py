@@ -59,6 +59,9 @@ _WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 class State(enum.Enum):
     """Where an exchange is; see the module's docstring."""
 
+    # Members are keys of tables, and the hash that an Enum brings along is written in Python.
+    __hash__ = object.__hash__
+
     QUEUED = enum.auto()
     WITHDRAWING = enum.auto()
     CLAIMED = enum.auto()

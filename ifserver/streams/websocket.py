@@ -73,6 +73,9 @@ SERVICE_RESTART: Final = 1012
 class State(enum.Enum):
     """Where a WebSocket is; see the module's docstring."""
 
+    # Members are keys of tables, and the hash that an Enum brings along is written in Python.
+    __hash__ = object.__hash__
+
     QUEUED = enum.auto()
     WITHDRAWING = enum.auto()
     CLAIMED = enum.auto()
