@@ -329,7 +329,7 @@ def test_the_dockerfile_ends_in_order_and_not_as_root() -> None:
     }  # fmt: skip
     assert targets == {"ifserver", "hello"}
     [_, final] = text.split(" AS ifserver\n")
-    for line in ("USER ifserver", "STOPSIGNAL SIGTERM", 'ENTRYPOINT ["ifserver"]', "COPY --from=build"):
+    for line in ("USER 10001", "STOPSIGNAL SIGTERM", 'ENTRYPOINT ["ifserver"]', "COPY --from=build"):
         assert f"\n{line}" in final, line
     assert not re.search(r"^(CMD|ENTRYPOINT) (?!\[)", text, re.M), "not in the exec form: signals would not arrive"
     assert "apt-get" not in text
@@ -368,3 +368,9 @@ def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
         said.append(done.stdout)
     assert said[0] == f"ifserver {ifserver.__version__}\n"
     assert said[1].startswith(str(own))
+
+
+def test_the_dockerfile_is_what_its_linter_wants() -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    told = subprocess.run([linter, "--no-color", str(DOCKERFILE)], capture_output=True, text=True)
+    assert (told.returncode, told.stdout + told.stderr) == (0, "")
