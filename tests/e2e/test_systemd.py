@@ -165,7 +165,7 @@ def test_several_servers_are_one_service(systemd: Systemd) -> None:
 def test_with_workers_it_is_ready_when_requests_are_answered(systemd: Systemd) -> None:
     with systemd.start("run", "zoo:app", "--workers", "1", app_dir=APPS) as server:
         assert systemd.heard("READY")["STATUS"] == "0 connections, 0 streams, 1 worker"
-        assert "requests are answered" in server.output
+        server.said("requests are answered")
         with Wire(systemd.address) as wire:
             assert wire.get("/").status == 200
         # What is meant for the service is not told to its children.
