@@ -22,6 +22,8 @@ __all__ = ["RedisViews"]
 
 #: Errors after which it is worth asking at once whether this is still a primary that serves.
 _NOT_NOW: Final = ("READONLY", "LOADING", "MASTERDOWN")
+#: How long the roll is kept when nobody beats any more.
+_ROLL_LIFE_MS: Final = 60_000
 
 
 class RedisViews(Node):
@@ -56,6 +58,8 @@ class RedisViews(Node):
             connection.ask(enroll, self._done_without, None, what)
             strike_off = pack((b"ZREMRANGEBYSCORE", self._alive(""), b"-inf", now))
             connection.ask(strike_off, self._done_without, None, what)
+            # Nothing is left when everybody is gone.
+            connection.ask(pack((b"PEXPIRE", self._alive(""), _ROLL_LIFE_MS)), self._done_without, None, what)
         return beating
 
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:

@@ -42,6 +42,7 @@ async def test_the_roll_forgets_those_who_are_gone(place: Place) -> None:
     await node.beat("1111111111", b"x", LONG_S)
     await eventually(lambda: server.command("ZCARD", "ifserver:alive:") == 1, "only one is left")
     assert await node.roll() == {"1111111111": b"x"}
+    assert 0 < server.command("PTTL", "ifserver:alive:") <= 60_000, "nor is the roll, when all are gone"
 
 
 @async_test
