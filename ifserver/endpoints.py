@@ -367,6 +367,8 @@ def tls_context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.ca is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _load(lambda: context.load_verify_locations(settings.ca), f"ca={settings.ca!r}")
+    # Not every build of Python says so itself; what the system's policy asks for beyond that stays.
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     if settings.cert is not None:
         cert, key = settings.cert, settings.key
         # Without a password a key that is encrypted is an error; without the argument OpenSSL would ask a terminal.
