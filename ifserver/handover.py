@@ -8,22 +8,18 @@ does not end with us.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
-import ifserver
 from ifserver import processes
 from ifserver.errors import ConfigurationError
-from ifserver.processes import Child
+from ifserver.processes import Child, Told
 from ifserver.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
 
 __all__ = [
@@ -42,16 +38,18 @@ __all__ = [
 _VARIABLE: Final = "IFSERVER_HANDOVER"
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every process that is started here is told."""
+class _WithSockets(Told, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a successor and one of several servers are told."""
 
     #: Descriptors of the listening sockets.
     sockets: tuple[int, ...]
-    #: The pipe for `processes.report_ready`; it is filled in.
-    ready_fd: int = -1
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return self.sockets
 
 
-class Handover(_Told, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Handover(_WithSockets, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a successor takes over."""
 
     #: Where its predecessor was told to listen.
@@ -60,7 +58,7 @@ class Handover(_Told, frozen=True, kw_only=True, forbid_unknown_fields=True):
     files: tuple[str, ...]
 
 
-class ServerLaunch(_Told, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ServerLaunch(_WithSockets, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one of several servers is told."""
 
     #: Process id of whoever starts it, and with whom it ends.
@@ -76,8 +74,11 @@ class ServerLaunch(_Told, frozen=True, kw_only=True, forbid_unknown_fields=True)
     #: Whether the sockets are a predecessor's as well, for a while.
     taken_over: bool
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (*self.sockets, self.report_fd)
 
-_T = TypeVar("_T", bound=_Told)
+
 _C = TypeVar("_C", bound=Child)
 _Ends = Callable[[], None]
 
@@ -141,19 +142,10 @@ def start_server(
     Raises:
         OSError: there are no processes, descriptors or memory left.
     """
-    # As `processes` starts others: the current folder is where a site's own secrets.py would hide Python's.
-    here = Path(ifserver.__file__).resolve().parent.parent == Path.cwd()
-    command = [sys.executable, *([] if here else ["-P"]), "-m", "ifserver", "child", "server"]
-
-    def popen(told: int, fds: list[int]) -> subprocess.Popen[bytes]:
-        # Born with it blocked, until it ignores it.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return subprocess.Popen([*command, str(told)], stdin=subprocess.DEVNULL, pass_fds=[*fds, launch.report_fd])
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    return _start(launch, popen, loop, ready, ended, kind)
+    words = processes.command("server")
+    return processes.start(
+        launch, lambda told, fds: processes.popen([*words, str(told)], fds), loop, ready, ended, kind
+    )
 
 
 def start_successor(
@@ -175,35 +167,7 @@ def start_successor(
         variables = {**os.environ, **environment, _VARIABLE: str(told)}
         return subprocess.Popen(line, env=variables, pass_fds=fds)
 
-    return _start(handover, popen, loop, ready, ended, Child)
-
-
-def _start(
-    told: _Told,
-    popen: Callable[[int, list[int]], subprocess.Popen[bytes]],
-    loop: asyncio.AbstractEventLoop,
-    ready: _Ends,
-    ended: _Ends,
-    kind: type[_C],
-) -> _C:
-    with contextlib.ExitStack() as opened:
-        read_end, write_end = os.pipe()
-        opened.callback(os.close, write_end)
-        on_failure = opened.enter_context(contextlib.ExitStack())
-        on_failure.callback(os.close, read_end)
-        os.set_blocking(read_end, False)
-        file = os.memfd_create("ifserver-handover")
-        opened.callback(os.close, file)
-        os.write(file, msgspec.msgpack.encode(msgspec.structs.replace(told, ready_fd=write_end)))
-        process = popen(file, [file, write_end, *told.sockets])
-        try:
-            pidfd = os.pidfd_open(process.pid)
-        except OSError:
-            process.kill()
-            process.wait()
-            raise
-        on_failure.pop_all()
-    return kind(process, pidfd, read_end, loop, ready, ended)
+    return processes.start(handover, popen, loop, ready, ended, Child)
 
 
 # What the process that was started calls.
@@ -212,11 +176,8 @@ def _start(
 def become_server(fd: int) -> ServerLaunch:
     """First of all in one of several servers: read what it was started for, end with the parent, and leave Ctrl-C to
     it."""
-    launch = _read(fd, ServerLaunch)
-    os.set_inheritable(launch.report_fd, False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    processes.die_with_parent(launch.parent)
+    launch = processes.read(fd, ServerLaunch)
+    processes.belong_to(launch.parent)
     return launch
 
 
@@ -230,15 +191,6 @@ def become_successor(environ: MutableMapping[str, str]) -> Handover | None:
     if text is None:
         return None
     try:
-        return _read(int(text), Handover)
+        return processes.read(int(text), Handover)
     except (ValueError, OSError, msgspec.DecodeError) as error:
         raise ConfigurationError(f"{_VARIABLE}: {text!r}: only ifserver itself sets it") from error
-
-
-def _read(fd: int, struct: type[_T]) -> _T:
-    with open(fd, "rb") as file:
-        file.seek(0)  # the parent's position is shared
-        told = msgspec.msgpack.decode(file.read(), type=struct)
-    for inherited in (*told.sockets, told.ready_fd):
-        os.set_inheritable(inherited, False)
-    return told

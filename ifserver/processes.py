@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -30,20 +30,41 @@ from ifserver.streams.ledger import Ledger
 __all__ = [
     "Child",
     "Launch",
+    "Told",
     "become_child",
+    "belong_to",
+    "command",
     "create_ledger",
     "die_with_parent",
     "open_ledger",
-    "read_launch",
+    "popen",
+    "read",
     "report_ready",
     "spawn",
+    "start",
 ]
 
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 
 
-class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+_T = TypeVar("_T", bound="Told")
+_C = TypeVar("_C", bound="Child")
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every process that is started here is told."""
+
+    #: The pipe for `report_ready`. `start` fills it in.
+    ready_fd: int = -1
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What it inherits beside that pipe."""
+        return ()
+
+
+class Launch(Told, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that a child is told."""
 
     role: Literal["worker", "supervisor"]
@@ -55,9 +76,11 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     supervisor: str = ""
     #: The memory of a worker's ledger (`open_ledger`).
     ledger_fd: int | None = None
-    #: The pipe for `report_ready`. `spawn` fills it in.
-    ready_fd: int | None = None
     log: LogSettings = LogSettings()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return () if self.ledger_fd is None else (self.ledger_fd,)
 
 
 class Child:
@@ -150,11 +173,11 @@ def spawn(
     loop: asyncio.AbstractEventLoop,
     ready: Callable[[], None],
     ended: Callable[[], None],
-    command: Sequence[str] | None = None,
+    instead: Sequence[str] | None = None,
 ) -> Child:
     """Start a process that does what `launch` says; `ready` and `ended` are called later, on `loop`.
 
-    It shares standard output and error with this process, and has the same current folder and environment. `command`
+    It shares standard output and error with this process, and has the same current folder and environment. `instead`
     is what to run instead of ourselves; the number of the descriptor for `become_child` is its last argument.
 
     Must be called on the main thread: a child ends with the *thread* that started it.
@@ -162,18 +185,37 @@ def spawn(
     Raises:
         OSError: there are no processes, descriptors or memory left.
     """
+    words = instead or command(launch.role)
+    return start(launch, lambda told, fds: popen([*words, str(told)], fds), loop, ready, ended, Child)
+
+
+def start(
+    told: Told,
+    opener: Callable[[int, list[int]], subprocess.Popen[bytes]],
+    loop: asyncio.AbstractEventLoop,
+    ready: Callable[[], None],
+    ended: Callable[[], None],
+    kind: type[_C],
+) -> _C:
+    """Start a process, as a `kind`, that reads `told` from a descriptor (`read`).
+
+    Args:
+        opener: starts it, given that descriptor and all that it inherits, that one among them.
+
+    Raises:
+        OSError: there are no processes, descriptors or memory left, or `opener` raises it.
+    """
     with contextlib.ExitStack() as opened:
         read_end, write_end = os.pipe()
         opened.callback(os.close, write_end)
         on_failure = opened.enter_context(contextlib.ExitStack())
         on_failure.callback(os.close, read_end)
         os.set_blocking(read_end, False)
-        told = os.memfd_create("ifserver-launch")
-        opened.callback(os.close, told)
+        file = os.memfd_create("ifserver-launch")
+        opened.callback(os.close, file)
         # MessagePack and not JSON, which has no infinity, and a timeout may be infinite.
-        os.write(told, msgspec.msgpack.encode(msgspec.structs.replace(launch, ready_fd=write_end)))
-        fds = [told, write_end] if launch.ledger_fd is None else [told, write_end, launch.ledger_fd]
-        process = _start([*(command or _command(launch.role)), str(told)], fds)
+        os.write(file, msgspec.msgpack.encode(msgspec.structs.replace(told, ready_fd=write_end)))
+        process = opener(file, [file, write_end, *told.descriptors])
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError:
@@ -181,12 +223,14 @@ def spawn(
             process.wait()
             raise
         on_failure.pop_all()
-    return Child(process, pidfd, read_end, loop, ready, ended)
+    return kind(process, pidfd, read_end, loop, ready, ended)
 
 
-def _start(arguments: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
-    # An interrupt between the start of Python and `become_child` would print a traceback. So the child is born with it
-    # blocked, for the mask is inherited.
+def popen(arguments: Sequence[str], fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    """A process that inherits `fds` and nothing of the terminal's input, born with Ctrl-C blocked.
+
+    An interrupt between the start of Python and `belong_to` would print a traceback; the mask is inherited.
+    """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=fds)
@@ -194,7 +238,8 @@ def _start(arguments: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _command(role: str) -> list[str]:
+def command(role: str) -> list[str]:
+    """What starts ourselves as a child; the number of its descriptor is still to be added."""
     # The role is there for whoever looks at a list of processes.
     # `-m` puts the current folder in front of sys.path, where a site's own secrets.py would hide Python's; `-P` does
     # not. But where we run right from a checkout, that folder is where we are found.
@@ -220,26 +265,30 @@ def create_ledger(slots: int) -> tuple[Ledger, int]:
 
 
 def become_child(fd: int) -> Launch:
-    """First of all in a child: read what it was started for, end with the parent, and leave Ctrl-C to it.
+    """First of all in a child: read what `spawn` started it for, and belong to whoever did."""
+    launch = read(fd, Launch)
+    belong_to(launch.parent)
+    return launch
+
+
+def belong_to(parent: int) -> None:
+    """End with the parent, whose process id that is, and leave Ctrl-C to it.
 
     Ctrl-C reaches every process of the terminal; the parent decides in which order they end.
     """
-    launch = read_launch(fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    die_with_parent(launch.parent)
-    return launch
+    die_with_parent(parent)
 
 
-def read_launch(fd: int) -> Launch:
-    """What `spawn` wrote. Closes `fd`, and keeps the other descriptors from processes that the application starts."""
+def read(fd: int, kind: type[_T]) -> _T:
+    """What `start` wrote. Closes `fd`, and keeps the other descriptors from processes that the application starts."""
     with open(fd, "rb") as file:
         file.seek(0)  # the parent's position is shared
-        launch = msgspec.msgpack.decode(file.read(), type=Launch)
-    for inherited in (launch.ledger_fd, launch.ready_fd):
-        if inherited is not None:
-            os.set_inheritable(inherited, False)
-    return launch
+        told = msgspec.msgpack.decode(file.read(), type=kind)
+    for inherited in (*told.descriptors, told.ready_fd):
+        os.set_inheritable(inherited, False)
+    return told
 
 
 def die_with_parent(parent: int) -> None:

@@ -37,6 +37,16 @@ Count: TypeAlias = Annotated[int, Meta(ge=1)]
 #: These may have commas in them.
 Clusters: TypeAlias = Annotated[tuple[ClusterSettings, ...], Meta(extra={"separator": None})]
 Texts: TypeAlias = Annotated[tuple[str, ...], Meta(extra={"separator": None})]
+AdminAddress: TypeAlias = Annotated[
+    str | None,
+    "HOST:PORT of the admin endpoint: health, metrics and the live view, for operators only. none: there is none. "
+    "Port 0: any that is free.",
+]
+AdminHosts: TypeAlias = Annotated[
+    tuple[str, ...],
+    "Names by which the admin endpoint is asked, beside IP addresses and localhost. A page that is made to look as "
+    "if it came from here (DNS rebinding) asks by another.",
+]
 
 #: What runs on this machine.
 LOCAL_NETWORKS: Final = ("127.0.0.0/8", "::1")
@@ -242,16 +252,8 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         "Whether responses say in Server-Timing how long the request was queued, and how long the application took to "
         "begin. Any client can read it.",
     ] = False
-    admin: Annotated[
-        str | None,
-        "HOST:PORT of the admin endpoint: health, metrics and the live view, for operators only. none: there is none. "
-        "Port 0: any that is free.",
-    ] = None
-    admin_hosts: Annotated[
-        tuple[str, ...],
-        "Names by which the admin endpoint is asked, beside IP addresses and localhost. A page that is made to look as "
-        "if it came from here (DNS rebinding) asks by another.",
-    ] = ()
+    admin: AdminAddress = None
+    admin_hosts: AdminHosts = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -363,16 +365,8 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "What that delay grows to. It starts anew when a worker has lived for this long.",
     ] = 10.0
     reload: Annotated[bool, "Whether the workers are restarted when a Python file below app_dir changes."] = False
-    admin: Annotated[
-        str | None,
-        "HOST:PORT of the admin endpoint: health, metrics and the live view, for operators only. none: there is none. "
-        "Port 0: any that is free.",
-    ] = None
-    admin_hosts: Annotated[
-        tuple[str, ...],
-        "Names by which the admin endpoint is asked, beside IP addresses and localhost. A page that is made to look as "
-        "if it came from here (DNS rebinding) asks by another.",
-    ] = ()
+    admin: AdminAddress = None
+    admin_hosts: AdminHosts = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

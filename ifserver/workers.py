@@ -129,7 +129,6 @@ class WorkerService(Service):
     def __init__(self, runtime: Runtime, launch: Launch, application: ASGIApplication) -> None:
         super().__init__(runtime)
         assert launch.ledger_fd is not None
-        assert launch.ready_fd is not None
         self._ready_fd = launch.ready_fd
         settings, application = adapted(launch.worker, application)
         ledger = processes.open_ledger(launch.ledger_fd, settings.max_streams)

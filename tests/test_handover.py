@@ -9,12 +9,10 @@ import signal
 import socket
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-import uvloop
 
 from ifserver import handover
 from ifserver.errors import ConfigurationError
@@ -22,26 +20,9 @@ from ifserver.handover import Handover, ServerLaunch
 from ifserver.nodes import parse_cluster
 from ifserver.processes import Child
 from ifserver.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
-
-T = TypeVar("T")
+from tests.fresh_loop import run
 
 ROOT = str(Path(__file__).resolve().parent.parent)
-
-
-def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run `main` on a new uvloop loop, also where pytest-twisted has left its reactor's loop as the running one."""
-    running = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-
-            async def call() -> T:
-                async with asyncio.timeout(30):
-                    return await main()
-
-            return runner.run(call())
-    finally:
-        asyncio._set_running_loop(running)
 
 
 @pytest.fixture

@@ -12,20 +12,16 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-import uvloop
 
 from ifserver import processes
 from ifserver.nodes import ClusterSettings, parse_cluster
 from ifserver.processes import Child, Launch
 from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.streams.ledger import Ledger
-
-T = TypeVar("T")
+from tests.fresh_loop import run
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 LAYER = LayerSettings(clusters=(parse_cluster("east=redis://user:geheim@localhost/3"),))
@@ -37,22 +33,6 @@ from ifserver import processes
 launch = processes.become_child(int(sys.argv[1]))
 """
 WAIT = "processes.report_ready(launch.ready_fd)\nsignal.pause()\n"
-
-
-def run(main: Callable[[], Awaitable[T]]) -> T:
-    """Run `main` on a new uvloop loop, also where pytest-twisted has left its reactor's loop as the running one."""
-    running = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-
-            async def call() -> T:
-                async with asyncio.timeout(30):
-                    return await main()
-
-            return runner.run(call())
-    finally:
-        asyncio._set_running_loop(running)
 
 
 def code(text: str) -> list[str]:
@@ -304,7 +284,7 @@ def test_a_child_whose_parent_has_ended_before_it_began_to_mind_ends_itself() ->
 import os, select, sys
 sys.path.insert(0, {ROOT!r})
 from ifserver import processes
-launch = processes.read_launch(int(sys.argv[1]))
+launch = processes.read(int(sys.argv[1]), processes.Launch)
 poll = select.poll()
 poll.register(launch.ready_fd, 0)
 os.kill(launch.parent, 9)
@@ -328,9 +308,9 @@ def test_the_current_folder_is_not_searched_for_modules_unless_we_are_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert processes._command("worker") == [sys.executable, "-P", "-m", "ifserver", "child", "worker"]
+    assert processes.command("worker") == [sys.executable, "-P", "-m", "ifserver", "child", "worker"]
     monkeypatch.chdir(ROOT)
-    assert processes._command("worker") == [sys.executable, "-m", "ifserver", "child", "worker"]
+    assert processes.command("worker") == [sys.executable, "-m", "ifserver", "child", "worker"]
 
 
 def test_a_ledger_has_no_name_and_goes_with_whoever_holds_it() -> None:
@@ -346,4 +326,4 @@ def test_a_ledger_has_no_name_and_goes_with_whoever_holds_it() -> None:
 def test_a_launch_keeps_what_it_holds() -> None:
     cluster = ClusterSettings(name="a", nodes=())
     launch = Launch(role="supervisor", parent=1, layer=LayerSettings(clusters=(cluster,)), worker=WORKER)
-    assert (launch.supervisor, launch.ledger_fd, launch.ready_fd, launch.log) == ("", None, None, LogSettings())
+    assert (launch.supervisor, launch.ledger_fd, launch.ready_fd, launch.log) == ("", None, -1, LogSettings())

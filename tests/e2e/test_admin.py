@@ -99,19 +99,6 @@ def running() -> Iterator[Running]:
         yield running.ready()
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
-
-
 def ws(server: Running, path: str = "/ws") -> str:
     return server.url.replace("http", "ws", 1) + path
 

@@ -162,12 +162,6 @@ def witness(site: Site, stack: ExitStack, tmp_path: Path) -> Witness:
     return Witness(site, stack, tmp_path)
 
 
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
-
-
 def test_a_redis_that_is_away_for_a_while(site: Site, witness: Witness) -> None:
     site.redis.kill()
     eventually(site.refuses_at_once, "503 while there is no Redis", AT_ONCE_S * 3)

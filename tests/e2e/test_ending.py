@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,20 +15,6 @@ from websockets.sync.client import connect
 
 from tests.e2e.running import APPS, GONE_S, Gate, Running, eventually
 from tests.e2e.wire import Cut, Wire, close_of
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate that opens at the end, also of a test that fails."""
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
 
 
 def run(*arguments: str, workers: int = 2, **options: object) -> Running:

@@ -61,12 +61,6 @@ def site() -> Iterator[Site]:
         site.end()
 
 
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
-
-
 class Dying(NamedTuple):
     """A server that was killed while applications had WebSockets of its clients, and another one that was not."""
 

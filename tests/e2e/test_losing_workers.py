@@ -34,20 +34,6 @@ def wire(zoo: Running) -> Iterator[Wire]:
         yield wire
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate that opens at the end, also of a test that fails."""
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
-
-
 def test_a_get_is_answered_by_another_worker(zoo: Running, wire: Wire, gate: Gate) -> None:
     wire.send(f"GET /wait?gate={gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
     [first] = gate.reached()

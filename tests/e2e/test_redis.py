@@ -7,7 +7,6 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx
 import pytest
@@ -64,20 +63,6 @@ def site(started: Site) -> Site:
     """All of it in order, whatever the test before has done."""
     eventually(started.answers, "both servers are answered by both workers")
     return started
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate that opens at the end, also of a test that fails."""
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
 
 
 def test_a_reply_goes_home_and_nobody_else_reads_there(site: Site) -> None:

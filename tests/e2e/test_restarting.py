@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -85,20 +84,6 @@ class Lineage:
         # Nobody waits for a process whose parent has ended.
         eventually(lambda: not self.server.left(), "the last one has ended")
         self.server.ended()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate that opens at the end, also of a test that fails."""
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(12) as pool:
-        yield pool
 
 
 # Successors.

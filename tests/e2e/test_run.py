@@ -54,20 +54,6 @@ def wire(zoo: Running) -> Iterator[Wire]:
         yield wire
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate that opens at the end, also of a test that fails."""
-    gate = Gate(tmp_path / "gate")
-    yield gate
-    gate.open()
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
-
-
 def socket_url(server: Running, path: str) -> str:
     return server.url.replace("http", "ws", 1) + path
 
