@@ -223,10 +223,18 @@ def test_a_connection_from_elsewhere_is_closed(where: str) -> None:
     with Running(*EDGES, *words, app_dir=APPS) as server:
         server.ready()
         port = server.port if where == "tcp" else endpoint
-        with From("127.0.0.1", port) as wire:
-            assert _nothing_more(wire.send(FOUR))
+        assert _is_cut("127.0.0.1", port)
         with From("127.0.0.2", port) as wire:
             assert seen(wire.send(FOUR))["client"] == ["203.0.113.7", 40000]
+
+
+def _is_cut(source: str, port: int) -> bool:
+    """Whether a connection with a header ends with nothing; a reset may come before `connect` has returned."""
+    try:
+        with From(source, port) as wire:
+            return _nothing_more(wire.send(FOUR))
+    except (ConnectionResetError, BrokenPipeError):
+        return True
 
 
 def test_other_endpoints_are_not_announced_to(places: Places) -> None:
