@@ -198,9 +198,13 @@ class RedisServer:
     def client(self) -> RedisClient:
         """A new connection, logged in."""
         client = RedisClient(self.path)
-        if self._password is not None:
-            client.send("AUTH", self._password)
-            assert client.receive() == b"OK"
+        try:
+            if self._password is not None:
+                client.send("AUTH", self._password)
+                assert client.receive() == b"OK"
+        except BaseException:
+            client.close()
+            raise
         return client
 
     def command(self, *command: str | bytes | int | float) -> Any:
