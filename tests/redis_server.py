@@ -21,12 +21,14 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import hiredis
 
+from ifserver.layers.inbox_reader import WAIT_S
 from tests.certificates import Certificates
 
 __all__ = ["Monitor", "RedisClient", "RedisServer", "SentinelServer"]
@@ -220,6 +222,16 @@ class RedisServer:
         """A section of its ``INFO``."""
         lines = self.command("INFO", section).decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def last_reads_end(self, others: int = 0) -> None:
+        """Wait until the reads of a process that stands still from now on have ended; `others` go on reading.
+
+        To count them is not enough: for a moment, between two reads, one of the others does not read either.
+        """
+        time.sleep(WAIT_S + 0.2)
+        # A command is answered after all those reads have ended whose time is over.
+        reads = int(self.info("clients")["blocked_clients"])
+        assert reads <= others, f"{reads} reads go on, and should be {others} at most"
 
     def _started(self) -> bool:
         own = {"port": str(self.port), "bind": "127.0.0.1", "unixsocket": self.path, "dir": self._folder}

@@ -52,10 +52,6 @@ class Site:
         keys = self.redis.command("KEYS", "ifserver:*:!*")
         return sum(text in payload for key in keys for payload in self.redis.command("LRANGE", key, 0, -1))
 
-    def is_read_by(self, most: int) -> bool:
-        """Whether no more than so many wait for a message. (A moment passes between two reads of one process.)"""
-        return all(int(self.redis.info("clients")["blocked_clients"]) <= most for _ in range(5))
-
     def websocket(self) -> ClientConnection:
         """A new WebSocket that echoes."""
         if isinstance(self.address, str):
@@ -235,7 +231,7 @@ def test_connections_that_are_dead_and_nobody_is_told(site: Site, witness: Witne
 
 def test_what_was_pushed_twice_arrives_once(site: Site, witness: Witness) -> None:
     with _frozen(site.worker):
-        eventually(lambda: site.is_read_by(1), "the last reads of the worker end")
+        site.redis.last_reads_end(others=1)
         site.proxy.delay_s = 0.3
         try:
             witness.websocket.send("twice")
@@ -267,11 +263,11 @@ def test_the_last_words_of_applications_are_lost(
         blocked = pool.submit(httpx.get, f"{site.server.url}/block?gate={gate}", timeout=20)
         gate.reached()
         # What a read that has begun brings would not be lost: the worker's end, and later the server's.
-        eventually(lambda: site.is_read_by(1), "the last reads of the worker end")
+        site.redis.last_reads_end(others=1)
         witness.websocket.send("an echo that nobody hears")
         eventually(lambda: site.held(b"nobody hears"), "the worker has a message to echo")
         with _frozen(site.server.pid):
-            eventually(lambda: site.is_read_by(0), "the last read of the server ends")
+            site.redis.last_reads_end()
             witness.go_on()
             gate.open()
             # In the worker's inbox nothing is left: this is in the server's.

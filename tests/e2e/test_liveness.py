@@ -276,17 +276,14 @@ class Storm:
     def while_something_waits(self) -> Iterator[None]:
         """The worker is frozen; a message for the other WebSocket and a request wait for it on the node."""
         with frozen(self.worker):
-            # The reads end that it had begun. (The server has one of its own, which it begins again at once.)
-            eventually(lambda: all(self._blocked() <= 1 for _ in range(5)), "the last reads of the worker end")
+            # Of the worker; the server has one of its own, which it begins again at once.
+            self.redis.last_reads_end(others=1)
             self.other.send("it waits")
             queued = self._pool.submit(httpx.get, self.server.url, timeout=20)
             eventually(lambda: self._holds("!main.*", b"it waits"), "a message waits for the worker")
             eventually(lambda: self._holds("http.request", b""), "a request waits for the worker")
             yield
         self._queued = queued
-
-    def _blocked(self) -> int:
-        return int(self.redis.info("clients")["blocked_clients"])
 
     def _holds(self, channel: str, text: bytes) -> bool:
         keys = self.redis.command("KEYS", f"ifserver:*:{channel}")
