@@ -37,6 +37,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "loop_lag",
             "sight",
             "clock",
+            "rounds",
             "rereading",
             "liveness",
             "streams.*",

@@ -11,13 +11,14 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 
 from ifserver import channels
-from ifserver.clock import Clock, Soon, Timer
+from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Node, Pushed
 from ifserver.layers.home import Home
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.placement import Placement, Policy
 from ifserver.metrics import Counters
+from ifserver.rounds import Rounds
 
 __all__ = ["Clusters", "Offering", "Refusal"]
 
@@ -97,7 +98,7 @@ class Clusters:
         self._offers: dict[tuple[str, str], list[_Entry]] = {}
         #: When the pushes began that a node has not answered, oldest first.
         self._pushing: dict[str, dict[int, float]] = {}
-        self._watch: Timer | None = None
+        self._rounds = Rounds(clock, _SILENCE_S / 4, self._look_for_silence)
 
     def start(self) -> None:
         """Begin to connect to every node."""
@@ -106,9 +107,7 @@ class Clusters:
 
     def stop(self) -> Deferred[list[None]]:
         """Disconnect from every node."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        self._rounds.stop()
         return gatherResults([node.stop() for node in self.nodes.values()])
 
     def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None) -> None:
@@ -229,8 +228,7 @@ class Clusters:
     def _push(self, node: Node, channel: str, batch: list[_Entry]) -> None:
         began_at = self._clock.seconds()
         self._pushing.setdefault(node.name, {})[id(batch)] = began_at
-        if self._watch is None:
-            self._watch = self._clock.callLater(_SILENCE_S / 4, self._look_for_silence)
+        self._rounds.start()
         pushing = node.push(channel, [entry.payload for entry in batch])
         pushing.addCallbacks(self._pushed, self._failed, (node, channel, batch), errbackArgs=(node, channel, batch))
 
@@ -262,11 +260,10 @@ class Clusters:
             else:
                 entry.offering.refused(why)
 
-    def _look_for_silence(self) -> None:
+    def _look_for_silence(self) -> bool:
         now = self._clock.seconds()
         for name, pushing in self._pushing.items():
             # Oldest first.
             if pushing and now - next(iter(pushing.values())) >= _SILENCE_S:
                 self._unwell(self.nodes[name], "silent")
-        flying = any(self._pushing.values())
-        self._watch = self._clock.callLater(_SILENCE_S / 4, self._look_for_silence) if flying else None
+        return any(self._pushing.values())

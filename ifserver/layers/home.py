@@ -17,9 +17,10 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, succ
 from twisted.python.failure import Failure
 
 from ifserver import channels
-from ifserver.clock import Clock, Timer
+from ifserver.clock import Clock
 from ifserver.layers.base import Node
 from ifserver.layers.inbox_reader import InboxReader
+from ifserver.rounds import Rounds
 
 __all__ = ["UNREACHABLE_S", "Home", "Place", "Resident"]
 
@@ -89,7 +90,7 @@ class Home:
         #: Whether the node of the present inbox was silent when we last looked.
         self._silent = False
         self._resident: Resident | None = None
-        self._timer: Timer | None = None
+        self._rounds = Rounds(clock, _LOOK_S, self._look)
         self._waiting: dict[Deferred[None], None] = {}
         #: Questions to the nodes whether they are connected.
         self._asking: list[Deferred[None]] = []
@@ -114,13 +115,11 @@ class Home:
         """Begin to read, and to look at the nodes."""
         self._resident = resident
         self._open(self.places[0])
-        self._look_later()
+        self._rounds.start()
 
     def stop(self) -> Deferred[None]:
         """Read no more; fires when the last reads have ended, whose messages are still delivered."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._rounds.stop()
         self._waiting.clear()
         self._ask_no_more()
         readers = [place.reader.stop() for place in self.places if place.reader is not None]
@@ -157,11 +156,7 @@ class Home:
         for each in asking:
             each.cancel()
 
-    def _look_later(self) -> None:
-        self._timer = self._clock.callLater(_LOOK_S, self._look)
-
-    def _look(self) -> None:
-        self._look_later()
+    def _look(self) -> bool:
         for node in self._nodes:
             if node.connected and node.unreachable_s() >= UNREACHABLE_S:
                 self._told_silent(node)
@@ -176,6 +171,7 @@ class Home:
             if now >= place.ask_at:
                 place.ask_at = now + _ASK_S
                 self._look_back(place, now)
+        return True
 
     def _look_back(self, place: Place, now: float) -> None:
         """A former place: do streams still name it, and can they?"""

@@ -280,7 +280,8 @@ def test_the_last_words_of_applications_are_lost(
             witness.half.rest()
         assert close_of(witness.websocket)[0] == 1011
         # The GET is asked once more.
-        assert (blocked.result().status_code, gate.arrivals()) == (200, [site.worker] * 2)
+        answer = blocked.result()
+        assert (answer.status_code, gate.arrivals()) == (200, [site.worker] * 2), answer.text
         assert time.monotonic() - lost_at < BACK_S
 
 

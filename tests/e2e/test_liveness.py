@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -243,6 +244,27 @@ def test_a_loop_that_is_blocked_for_five_seconds_is_not_taken_for_dead(
         assert [int(wire.receive().body) for wire in (requests.get, requests.post)] == [requests.worker] * 2
         assert requests.half.chunks() == b"end"
         assert not condemned(*site.all)
+
+
+def test_a_server_that_was_frozen_takes_nobody_else_for_silent(site: Site, pool: ThreadPoolExecutor) -> None:
+    server = site.server()
+    site.supervisor()
+    over = threading.Event()
+
+    def ask() -> set[int]:
+        """What a client is answered again and again."""
+        with httpx.Client() as http:
+            return {http.get(server.url, timeout=20).status_code for _ in iter(over.is_set, True)}
+
+    asking = [pool.submit(ask) for _ in range(8)]
+    for _ in range(2):
+        time.sleep(0.3)
+        with frozen(server.pid):
+            time.sleep(1.5)
+    time.sleep(0.3)
+    over.set()
+    assert [each.result() for each in asking] == [{200}] * 8
+    assert "is silent" not in server.output
 
 
 def test_the_streams_of_a_server_that_is_killed_end_with_1006(dying: Dying) -> None:

@@ -246,6 +246,18 @@ def test_a_silent_node_is_unwell(caplog: pytest.LogCaptureFixture) -> None:
     place.clock.advance(0.25)
 
 
+def test_a_node_is_not_silent_whose_answer_was_not_read_yet(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(home=2, away=0)
+    asked = place.offer(b"x")
+    place.turn.end()
+    # This process was frozen: its timers come before what it has to read.
+    place.clock.advance(3)
+    assert caplog.text == ""
+    asked.answer(Pushed(1, 1))
+    place.clock.advance(0.25)
+    assert caplog.text == ""
+
+
 def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:
     place = Place(home=2, away=2)
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}

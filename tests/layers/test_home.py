@@ -94,6 +94,20 @@ def test_a_node_that_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage.silent == [stage.first.name]
 
 
+def test_who_was_asleep_himself_reads_before_he_takes_a_node_for_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(nodes=1)
+    silent_since = stage.clock.seconds()
+    monkeypatch.setattr(stage.first, "unreachable_s", lambda: stage.clock.seconds() - silent_since)
+    stage.clock.advance(UNREACHABLE_S + 1)
+    assert stage.home.ensure()
+    assert stage.silent == []
+    # The answers that had come meanwhile are read only now.
+    monkeypatch.setattr(stage.first, "unreachable_s", lambda: 0.0)
+    stage.pass_time(2)
+    assert stage.home.ensure()
+    assert stage.silent == []
+
+
 def test_with_no_other_node_it_stays() -> None:
     stage = Stage(nodes=1)
     stage.first.stop()
