@@ -217,13 +217,18 @@ class WebSocketReceive(Message, tag=21, frozen=True, array_like=True, gc=False):
 
 
 class Disconnect(Message, tag=22, frozen=True, array_like=True, gc=False):
-    """The client has left. `code` and `reason` are the WebSocket's (RFC 6455 7.1.5), 0 and empty for HTTP."""
+    """The client has left. `code` and `reason` are the WebSocket's (RFC 6455 7.1.5), 0 and empty for HTTP.
+
+    `answerable`: it has broken the WebSocket protocol, and is still there. What the application says before it learns
+    of that is sent, and the worker then says `Release`, for which the server waits with its close frame.
+    """
 
     stream: str
     attempt: int
     seq: int
     code: int
     reason: str
+    answerable: bool = False
 
 
 # To both. `worker` is the worker of the stream, whichever side speaks.

@@ -77,6 +77,9 @@ class WebSocketClient(Client, Protocol):
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
 
+    def fail(self) -> None:
+        """Begin it with what the client has done wrong, as was said in `ClientFailed`."""
+
 
 class Exchange(Offered):
     """One stream of one client, from its offer to its end.
@@ -198,6 +201,8 @@ class Exchange(Offered):
             self.server.ended(self)
         elif effect is Signal.CONTINUE:
             self.client.send_continue()
+        elif effect is Signal.FAIL:
+            self.client.fail()
         elif effect is Signal.STOP_READING:
             (self.websocket or self.client).stop_reading()
         elif effect is Signal.RESUME_READING:

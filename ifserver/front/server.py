@@ -47,6 +47,8 @@ Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None]
 
 #: How long a body whose response has ended is read and thrown away, in seconds (design: Request bodies).
 _DISCARD_S: Final = 2.0
+#: How long an application may go on to speak to a client that has broken the WebSocket protocol, in seconds.
+_LAST_WORDS_S: Final = 1.0
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -112,7 +114,12 @@ class InterfaceServer(Factory):
             clock, settings.websocket_connect_timeout_s, Exchange.timed_out
         )
         self._http_deadlines = {Waiting.WORKER: queue, Waiting.RESPONSE: response}
-        self._websocket_deadlines = {Waiting.WORKER: queue, Waiting.RESPONSE: handshake}
+        last_words: LiveDeadlines[Exchange] = LiveDeadlines(clock, _LAST_WORDS_S, Exchange.timed_out)
+        self._websocket_deadlines = {
+            Waiting.WORKER: queue,
+            Waiting.RESPONSE: handshake,
+            Waiting.LAST_WORDS: last_words,
+        }
         #: Connections without a request, those whose request's head is not complete, those that read for nothing.
         self.idle = LiveDeadlines(clock, _idle_s(settings), Http1Connection.shut_down)
         self.heads_due = LiveDeadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)

@@ -27,7 +27,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.front.admission import Key
 from ifserver.front.requests import Incoming
 from ifserver.settings import FrontSettings
-from ifserver.streams.effects import ClientGone, Flushed, MessageReceived
+from ifserver.streams.effects import ClientFailed, ClientGone, Flushed, MessageReceived
 from ifserver.streams.window import message_bytes
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ class _Bounded(WebSocketServerProtocol):
     _max_fragments: int
     _fragments = 0
     _write_paused = False
+    # What the client has done wrong, as close code and text, while that is not told it.
+    _failure: tuple[int, str] | None = None
     # The answer to the last ping that has come while the client takes nothing.
     _pong: bytes | None = None
 
@@ -239,6 +241,19 @@ class WebSocketConnection(_Bounded):
             else:
                 self._exchange.handle(MessageReceived(payload.decode("utf-8"), None))
 
+    def _fail_connection(self, code: int = _GOING_AWAY, reason: str = "") -> None:
+        """The client has broken the protocol. What it sent before is answered first; `fail` ends that."""
+        if self._failure is not None:
+            return  # more of the same
+        if self._exchange is None or self.state != self.STATE_OPEN:
+            super()._fail_connection(code, reason)
+            return
+        self._failure = code, reason
+        # So that autobahn discards what comes, as it does behind a close frame.
+        self.failedByMe = True
+        self.state = self.STATE_CLOSING
+        self._exchange.handle(ClientFailed(code, reason))
+
     def onAutoPingTimeout(self) -> None:
         if self._reading:
             super().onAutoPingTimeout()
@@ -250,6 +265,9 @@ class WebSocketConnection(_Bounded):
         self.autoPingTimeoutCall = self.factory._batched_timer.call_later(self.autoPingTimeout, self.onAutoPingTimeout)
 
     def _closeConnection(self, abort: bool = False) -> None:
+        if self._failure is not None:
+            self.fail()  # the client closes, too
+            self.state = self.STATE_CLOSED
         if abort and not self.wasClean:
             self.transport.abortConnection()
             return
@@ -268,7 +286,9 @@ class WebSocketConnection(_Bounded):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self._stop_waiting_for_close()
-        if self.failedByMe:
+        if self._failure is not None:
+            code, reason = self._failure
+        elif self.failedByMe:
             # What the client did wrong says more than what it answered to that.
             mine: Any = self.localCloseReason
             code, reason = self.localCloseCode, mine.decode("utf-8")
@@ -286,7 +306,7 @@ class WebSocketConnection(_Bounded):
     # What the stream asks for (`ifserver.front.driver.WebSocketClient`).
 
     def send_message(self, message: m.WebSocketSend) -> None:
-        if self.state != self.STATE_OPEN:
+        if self.state != self.STATE_OPEN and self._failure is None:
             return
         text = message.text
         payload = (message.data or b"") if text is None else text.encode("utf-8")
@@ -318,13 +338,22 @@ class WebSocketConnection(_Bounded):
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Not by autobahn's `sendClose`, which allows two ranges of codes only."""
-        if self.state == self.STATE_OPEN:
+        if self._failure is not None:
+            self.fail()
+        elif self.state == self.STATE_OPEN:
             text = reason.encode("utf-8")
             if not 1000 <= code <= 4999 or code in _NEVER_SENT or len(text) > _MAX_REASON_BYTES:
                 _log.error("bad reply: closing with %d and a reason of %d bytes", code, len(text))
                 code, text = _INTERNAL_ERROR, b""
             self.sendCloseFrame(code=code, reasonUtf8=text, isReply=False)
             self.resume_reading()  # the client's answer must be seen
+
+    def fail(self) -> None:
+        """Begin the closing handshake with what the client has done wrong, if that has not been told."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self.state = self.STATE_OPEN
+            super()._fail_connection(*failure)
 
     def abort(self) -> None:
         """Cut the connection; `onClose` tells."""

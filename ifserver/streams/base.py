@@ -205,11 +205,12 @@ class Stream(ABC):
             return NOTHING
         return (Tell(self.worker, m.Release(self.identity, self.attempt, self.worker, reason)),)
 
-    def _disconnect(self, code: int = 0, reason: str = "") -> Effects:
+    def _disconnect(self, code: int = 0, reason: str = "", answerable: bool = False) -> Effects:
         """Tell the claimant that its client has left."""
         if self.worker is None:
             return NOTHING
-        return (Tell(self.worker, m.Disconnect(self.identity, self.attempt, self._sequence(), code, reason)),)
+        message = m.Disconnect(self.identity, self.attempt, self._sequence(), code, reason, answerable)
+        return (Tell(self.worker, message),)
 
     @abstractmethod
     def _broken(self, why: str) -> Effects:

@@ -17,12 +17,14 @@ from ifserver import messages as m
 __all__ = [
     "CONTINUE",
     "ENDED",
+    "FAIL",
     "RESUME_READING",
     "STOP_READING",
     "WITHDRAW",
     "Abort",
     "Answer",
     "BodyReceived",
+    "ClientFailed",
     "ClientGone",
     "CloseClient",
     "Dropped",
@@ -67,6 +69,13 @@ class ClientGone(Struct, frozen=True, gc=False):
     reason: str = ""
 
 
+class ClientFailed(Struct, frozen=True, gc=False):
+    """The client has broken the WebSocket protocol, which is to be closed with `code` and `reason` (RFC 6455 7.1.7)."""
+
+    code: int
+    reason: str
+
+
 class Flushed(Struct, frozen=True, gc=False):
     """A message with `payload_bytes` has been handed to the kernel's socket."""
 
@@ -105,6 +114,7 @@ class Waiting(enum.Enum):
 
     WORKER = "to be taken by a worker"
     RESPONSE = "the response to begin"
+    LAST_WORDS = "what the application says to a client that has broken the protocol"
     NOTHING = "nothing in particular"
 
 
@@ -181,6 +191,8 @@ class Signal(enum.Enum):
     RESUME_READING = enum.auto()
     #: Take the request back from the node, and say `Withdrawn`.
     WITHDRAW = enum.auto()
+    #: Close the WebSocket of a client that has broken the protocol, with what `ClientFailed` says.
+    FAIL = enum.auto()
     #: The stream is over: forget it.
     ENDED = enum.auto()
 
@@ -189,6 +201,7 @@ CONTINUE: Final = Signal.CONTINUE
 STOP_READING: Final = Signal.STOP_READING
 RESUME_READING: Final = Signal.RESUME_READING
 WITHDRAW: Final = Signal.WITHDRAW
+FAIL: Final = Signal.FAIL
 ENDED: Final = Signal.ENDED
 
 Effect: TypeAlias = m.Message | Wait | Offer | Resume | Tell | Answer | Abort | CloseClient | Dropped | Lost | Signal

@@ -7,6 +7,8 @@
       |                      '-----response-----> DENYING ----last byte----> DONE
       '----accept or response, which claim as well---->'
 
+    OPEN ----the client breaks the protocol----> FAILING ----the application knows----> CLOSING
+
     OPEN ----its worker is gone----> WAITING ----claim----> TAKEN ----accept----> OPEN
 
 QUEUED, WITHDRAWING, CLAIMED
@@ -18,6 +20,9 @@ OPEN
 WAITING, RETURNING, TAKEN
     The WebSocket is open and resumable, and its worker is gone (design: Resumption): as QUEUED, WITHDRAWING and
     CLAIMED. What the client sends is held. The next worker's accept leads back to OPEN, which the client does not see.
+FAILING
+    The client has broken the protocol, and our close frame is held back: what the application says before it learns of
+    that is still sent, so that no answer to an earlier message is lost.
 CLOSING
     Our close frame has been sent, the client's answer is awaited (RFC 6455 7.1.2).
 DONE
@@ -35,10 +40,12 @@ from ifserver import messages as m
 from ifserver.streams.base import NOTHING, Row, Stream
 from ifserver.streams.effects import (
     ENDED,
+    FAIL,
     RESUME_READING,
     WITHDRAW,
     Abort,
     Answer,
+    ClientFailed,
     ClientGone,
     CloseClient,
     Effect,
@@ -62,6 +69,7 @@ __all__ = ["State", "WebSocketStream"]
 
 _WAIT_RESPONSE: Final = Wait(Waiting.RESPONSE)
 _WAIT_WORKER: Final = Wait(Waiting.WORKER)
+_WAIT_LAST_WORDS: Final = Wait(Waiting.LAST_WORDS)
 _WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 
 #: RFC 6455 7.4.1 and the IANA registry: the application does not want it; it ended in error; the server restarts.
@@ -84,6 +92,7 @@ class State(enum.Enum):
     WAITING = enum.auto()
     RETURNING = enum.auto()
     TAKEN = enum.auto()
+    FAILING = enum.auto()
     CLOSING = enum.auto()
     DONE = enum.auto()
 
@@ -110,7 +119,7 @@ class WebSocketStream(Stream):
 
     @property
     def waits(self) -> bool:
-        return self._state in (State.CLAIMED, State.TAKEN) or bool(self._pending)
+        return self._state in (State.CLAIMED, State.TAKEN, State.FAILING) or bool(self._pending)
 
     @property
     def resumable(self) -> bool:
@@ -126,6 +135,21 @@ class WebSocketStream(Stream):
         self._enter(State.DONE)
         # What it sent before it left is handed over, beyond the credit: it is no more than was held here.
         return *self._send_held(beyond_credit=True), *self._disconnect(event.code, event.reason), ENDED
+
+    def _left_failing(self, event: ClientGone) -> Effects:
+        """The worker knows that the client leaves; that it can be answered is over."""
+        self._enter(State.DONE)
+        return *self._release("the client has left"), ENDED
+
+    def _failed(self, event: ClientFailed) -> Effects:
+        self._enter(State.FAILING)
+        # As when it leaves, everything that it sent before is handed over.
+        held = self._send_held(beyond_credit=True)
+        return *held, *self._disconnect(event.code, event.reason, answerable=True), _WAIT_LAST_WORDS
+
+    def _failed_alone(self, event: ClientFailed) -> Effects:
+        """Nobody has it who could answer. Whoever takes it next hears what the client sent, and that it has left."""
+        return (FAIL,)
 
     def _received_message(self, event: MessageReceived) -> Effects:
         self._hold(event, message_bytes(event.text, event.data))
@@ -154,6 +178,9 @@ class WebSocketStream(Stream):
 
     def _no_response(self, event: TimedOut) -> Effects:
         return self._disconnect(1006) + self._answer(504, "the application did not answer the handshake in time")
+
+    def _no_last_words(self, event: TimedOut) -> Effects:
+        return *self._release("the client has broken the protocol"), *self._fail(event)
 
     # The worker.
 
@@ -203,6 +230,11 @@ class WebSocketStream(Stream):
     def _close(self, message: m.WebSocketClose) -> Effects:
         return message, *self._begin_to_close()
 
+    def _fail(self, event: object) -> Effects:
+        """The application knows that the client has broken the protocol, or has ended."""
+        self._forsake()
+        return _WAIT_NOTHING, FAIL, *self._begin_to_close()
+
     def _window(self, message: m.Window) -> Effects:
         if self._handed_out is not None:
             self._handed_out.confirm(message.consumed)
@@ -243,6 +275,8 @@ class WebSocketStream(Stream):
 
     def _broken(self, why: str) -> Effects:
         release = self._release("broken")
+        if self._state is State.FAILING:
+            return *self._fail(why), *release
         if self._state in _OPEN:
             self._forsake()
             return CloseClient(INTERNAL_ERROR, "", f"bad reply: {why}"), *self._begin_to_close(), *release
@@ -323,6 +357,7 @@ _WAITING_FOR_WORKER: Final[Row] = {
 #: What is particular to a WebSocket that is open and has no worker, or none that has accepted it.
 _WITHOUT_WORKER: Final[Row] = {
     MessageReceived: WebSocketStream._held_message,
+    ClientFailed: WebSocketStream._failed_alone,
     Flushed: WebSocketStream._flushed,
     m.WebSocketAccept: WebSocketStream._accepted_again,
     m.ResponseStart: WebSocketStream._denied_again,
@@ -367,6 +402,7 @@ WebSocketStream.table = {
     },
     State.OPEN: {
         MessageReceived: WebSocketStream._received_message,
+        ClientFailed: WebSocketStream._failed,
         ClientGone: WebSocketStream._left,
         Flushed: WebSocketStream._flushed,
         Withdrawn: WebSocketStream._ignore,
@@ -402,8 +438,22 @@ WebSocketStream.table = {
         m.Window: WebSocketStream._ignore,
         m.Release: WebSocketStream._lost,
     },
+    State.FAILING: {
+        MessageReceived: WebSocketStream._ignore,
+        ClientGone: WebSocketStream._left_failing,
+        Flushed: WebSocketStream._flushed,
+        Withdrawn: WebSocketStream._ignore,
+        OfferRefused: WebSocketStream._ignore,
+        TimedOut: WebSocketStream._no_last_words,
+        m.Claim: WebSocketStream._claimed_again,
+        m.Window: WebSocketStream._ignore,
+        m.WebSocketSend: WebSocketStream._forward,
+        m.WebSocketClose: WebSocketStream._fail,
+        m.Release: WebSocketStream._fail,
+    },
     State.CLOSING: {
         MessageReceived: WebSocketStream._ignore,
+        ClientFailed: WebSocketStream._failed_alone,
         ClientGone: WebSocketStream._left,
         Flushed: WebSocketStream._ignore,
         Withdrawn: WebSocketStream._ignore,

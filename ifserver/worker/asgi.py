@@ -171,7 +171,7 @@ class Stream(Line, ABC):
         if self.phase is LOST or self.phase is DONE:
             return None
         if isinstance(message, Disconnect):
-            self._lose(message.code, message.reason)
+            self._left(message)
         elif not self._arrived(message):
             _log.error("%s: a message of the wrong kind: %s", self, type(message).__name__, extra=self._about)
             self.release("wrong kind")
@@ -180,6 +180,10 @@ class Stream(Line, ABC):
     @abstractmethod
     def _arrived(self, message: RequestBody | WebSocketReceive) -> bool:
         """Take a message if it is of the right kind."""
+
+    def _left(self, message: Disconnect) -> None:
+        """The client has left."""
+        self._lose(message.code, message.reason)
 
     def compare(self, sent: int) -> bool:
         """The server says how many messages it has sent: what has not come by now never will. Whether all have."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 
 from ifserver.errors import ApplicationError
 from ifserver.messages import (
+    Disconnect,
     Headers,
     RequestBody,
     ResponseStart,
@@ -33,7 +34,7 @@ _SERVICE_RESTART: Final = 1012
 class WebSocketStream(Responder):
     """One WebSocket, from its handshake to its end."""
 
-    __slots__ = ("_arrivals", "_code", "_connect_received", "_giving_back", "_reason", "_resumable")
+    __slots__ = ("_arrivals", "_code", "_connect_received", "_giving_back", "_parting", "_reason", "_resumable")
 
     KIND: ClassVar[str] = "websocket"
     EVENTS: ClassVar[tuple[str, ...]] = (
@@ -53,6 +54,8 @@ class WebSocketStream(Responder):
         self._resumable = request.resumable
         #: Whether this worker is about to stop, and the next one is to have the stream.
         self._giving_back = False
+        #: Whether the client, which can still be answered, has broken the protocol; the application does not know yet.
+        self._parting = False
         #: How it ended.
         self._code = _ABNORMAL
         self._reason = ""
@@ -67,6 +70,8 @@ class WebSocketStream(Responder):
             # What the client said before it left is handed over first, as its order demands.
             if self._arrivals:
                 return self._take()
+            if self._parting and self.phase is OPEN:
+                self._part()
             if self.phase is DONE or self.phase is LOST:
                 # The same every time.
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
@@ -96,7 +101,7 @@ class WebSocketStream(Responder):
     def drain(self) -> None:
         if self.phase is OPEN:
             # One that is not resumable may go on until the drain is over.
-            if self._resumable:
+            if self._resumable and not self._parting:
                 self._giving_back = True
                 self._wake()
         elif self.phase is SILENT:
@@ -107,7 +112,9 @@ class WebSocketStream(Responder):
     def drained(self) -> bool:
         if self.phase is not OPEN:
             return False
-        if self._resumable:
+        if self._parting:
+            self._part()
+        elif self._resumable:
             self._give_back()
         else:
             self._close(_SERVICE_RESTART, "")
@@ -157,6 +164,14 @@ class WebSocketStream(Responder):
         self._wake()
         return True
 
+    def _left(self, message: Disconnect) -> None:
+        if message.answerable and self.phase is OPEN:
+            self._parting = True
+            self._code, self._reason = message.code, message.reason
+            self._wake()
+        else:
+            super()._left(message)
+
     def _accept(self, event: Event) -> None:
         kind = event["type"]
         headers, _ = checked_headers(kind, event.get("headers") or ())
@@ -203,6 +218,11 @@ class WebSocketStream(Responder):
         self._tell_release("drained")
         self._end(_SERVICE_RESTART, "")
 
+    def _part(self) -> None:
+        """The application is about to learn that its client has broken the protocol: it has said all it can."""
+        self._tell_release("the application knows")
+        self._end(self._code, self._reason)
+
     def _break_off(self) -> None:
         if self.phase is OPEN:
             self._close(_INTERNAL_ERROR, "")
@@ -210,7 +230,8 @@ class WebSocketStream(Responder):
             super()._break_off()
 
     def _end(self, code: int, reason: str) -> None:
-        self._code, self._reason = code or _ABNORMAL, reason
+        if not self._parting:
+            self._code, self._reason = code or _ABNORMAL, reason
         super()._end(code, reason)
 
     def _refusal(self, event: dict[str, Any]) -> Exception:

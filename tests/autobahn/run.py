@@ -3,7 +3,7 @@
     .venv/bin/python -m tests.autobahn.run [local] [redis] [uncompressed] [--cases 1.* 9.1.*]
 
 ``local`` is ``ifserver run``; ``redis`` is ``serve`` and ``worker`` with a real Redis between them; ``uncompressed`` is
-``local`` without permessage-deflate. Exit status 1 if a case is anything but OK, NON-STRICT or INFORMATIONAL; without
+``local`` without permessage-deflate. Exit status 1 if a case is anything but OK or INFORMATIONAL; without
 compression, the cases that are about it must be UNIMPLEMENTED. The whole results are left in ``test-artefacts``.
 """
 
@@ -40,7 +40,7 @@ LONG = ("9.*", *(f"12.{i}.*" for i in range(1, 6)), *(f"13.{i}.*" for i in range
 #: How many cases there are in all.
 ALL = 517
 
-GOOD = frozenset({"OK", "NON-STRICT", "INFORMATIONAL"})
+GOOD = frozenset({"OK", "INFORMATIONAL"})
 #: The categories that are about compression.
 COMPRESSED = frozenset({"12", "13"})
 
@@ -70,9 +70,8 @@ class Report:
         for category, results in groupby(self.results, lambda result: result["id"].partition(".")[0]):
             counts = Counter(map(_verdict, results))
             lines.append(f"  {category:>2}  " + ", ".join(f"{counts[name]} {name}" for name in sorted(counts)))
-        for name in ("NON-STRICT", "INFORMATIONAL"):
-            if cases := [result["id"] for result in self.results if _verdict(result) == name]:
-                lines.append(f"  {name}: {' '.join(cases)}")
+        if cases := [result["id"] for result in self.results if _verdict(result) == "INFORMATIONAL"]:
+            lines.append(f"  INFORMATIONAL: {' '.join(cases)}")
         for result in self.failed:
             what = f"{_verdict(result)}: {result['result']} {result['resultClose']}"
             lines.append(f"  {result['id']} {what} (closed with {result['remoteCloseCode']})")

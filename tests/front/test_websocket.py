@@ -79,7 +79,7 @@ def closes(data: bytes) -> list[tuple[int, bytes]]:
     [
         (lambda client, job: client.send(close_frame(4001)), 4001),
         (lambda client, job: client.send(close_frame()), 1005),
-        (lambda client, job: client.send(frame(TEXT, b"\xff")), 1007),
+        (lambda client, job: (client.send(frame(TEXT, b"\xff")), job.release()), 1007),
         (lambda client, job: job.close(3000), 3000),
         (lambda client, job: client.leave(), 1006),
         (lambda client, job: job.release(), 1012),
@@ -484,6 +484,7 @@ def test_a_bomb_is_stopped_at_the_limit(size: int) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 4 * 1024 * KIB
+    job.release()
     assert closes(client.received())[0][0] == 1009
     assert of(m.WebSocketReceive, job.heard()) == []
 
@@ -502,6 +503,7 @@ def test_frames_of_one_message_are_bounded(compressed: bool) -> None:
     assert client.received() == b""
     client.send(frame(CONTINUATION, b"", fin=True))
     # RFC 6455 10.4, 7.4.1
+    job.release()
     assert closes(client.received()) == [(1009, b"too many frames")]
     world.advance(6.0)
     assert [each.code for each in of(m.Disconnect, job.heard())] == [1009]
@@ -590,6 +592,7 @@ def test_what_compression_hides_counts() -> None:
     world = World(max_websocket_message_bytes=1000)
     client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
     client.send(frame(TEXT, deflate(b"x" * 100_000), rsv=4))
+    job.release()
     assert closes(client.received())[0][0] == 1009
     assert of(m.WebSocketReceive, job.heard()) == []
 
@@ -621,12 +624,31 @@ def test_what_compression_hides_counts() -> None:
     ids=lambda value: str(value)[:40],
 )
 @pytest.mark.parametrize("answers", [True, False])
-def test_what_is_wrong_is_told_to_both_sides(bad: bytes, code: int, answers: bool) -> None:
+@pytest.mark.parametrize("worker", ["ends", "closes", "goes on"])
+def test_what_is_wrong_is_told_to_both_sides(bad: bytes, code: int, worker: str, answers: bool) -> None:
     world = World(max_websocket_message_bytes=1000)
     client, job = opened(world)
     client.send(frame(TEXT, b"good"))
     client.send(bad)
-    assert [each[0] for each in closes(client.received())] == [code]
+    client.send(frame(TEXT, b"later") + frame(PING, b"late"))
+    received = client.received()
+    if not closes(received):
+        # An end in order of what was sent before (RFC 6455 7.1.7).
+        assert received == b""
+        job.send("answer")
+        if worker == "ends":
+            job.release()
+        elif worker == "closes":
+            job.close(4000)
+        else:
+            world.advance(0.9)
+            job.send("and another")
+            world.advance(0.2)
+            job.send("which comes too late")
+        received = client.received()
+        answered = [each.payload for each in frames(received) if each.opcode == TEXT]
+        assert answered == [b"answer", *([b"and another"] if worker == "goes on" else [])]
+    assert [each[0] for each in closes(received)] == [code]
     client.send(frame(TEXT, b"later"))
     if answers:
         client.send(close_frame(code))

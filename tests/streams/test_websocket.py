@@ -24,6 +24,7 @@ from tests.streams.test_http import (
     OTHER,
     START,
     SUPERVISOR,
+    WAIT_LAST_WORDS,
     WAIT_NOTHING,
     WAIT_RESPONSE,
     WAIT_WORKER,
@@ -50,13 +51,14 @@ PATHS: dict[State, list[Any]] = {
     State.WAITING: [CLAIM, RESUMABLE, DIED],
     State.RETURNING: [CLAIM, RESUMABLE, DIED, e.TimedOut()],
     State.TAKEN: [CLAIM, RESUMABLE, DIED, replace(CLAIM, attempt=1)],
+    State.FAILING: [CLAIM, ACCEPT, e.ClientFailed(1002, "why")],
     State.CLOSING: [CLAIM, ACCEPT, CLOSE],
     State.DONE: [CLAIM, ACCEPT, CLOSE, e.ClientGone()],
 }
 #: Those of an open WebSocket whose worker is gone.
 WITHOUT_WORKER = (State.WAITING, State.RETURNING, State.TAKEN)
 #: How many of the worker's messages those paths hold.
-HEARD = {State.DENYING: 1, State.OPEN: 1, State.CLOSING: 2, State.DONE: 2}
+HEARD = {State.DENYING: 1, State.OPEN: 1, State.FAILING: 1, State.CLOSING: 2, State.DONE: 2}
 
 
 def make(state: State = State.QUEUED) -> WebSocketStream:
@@ -90,6 +92,50 @@ def test_a_websocket_is_claimed_accepted_used_and_closed_by_the_application() ->
 
 def test_a_client_that_closes_is_told_with_its_code_and_reason() -> None:
     assert do(make(State.OPEN), e.ClientGone(4000, "enough")) == [disconnect(4000, "enough"), e.ENDED]
+
+
+def test_what_was_said_before_the_client_broke_the_protocol_is_answered() -> None:
+    stream = make(State.OPEN)
+    do(stream, *[e.MessageReceived(None, bytes(WINDOW))] * 2)
+    told_rest, leaving, wait = do(stream, e.ClientFailed(1002, "why"))
+    assert told_rest.message.seq == 1
+    assert leaving == e.Tell(WORKER, m.Disconnect(ID, 0, 2, 1002, "why", True))
+    assert wait == WAIT_LAST_WORDS
+    assert do(stream, m.Window(ID, 0, WORKER, WINDOW), e.MessageReceived("after that", None)) == []
+    assert stream.waits
+    answers = [replace(SEND, seq=seq) for seq in (1, 2)]
+    assert do(stream, *answers) == answers
+    assert do(stream, e.Flushed(WINDOW))
+    assert do(stream, release("the application knows").message) == [WAIT_NOTHING, e.FAIL, e.RESUME_READING]
+    assert stream.state is State.CLOSING
+    assert do(stream, e.ClientGone(1002)) == [e.ENDED]
+
+
+@pytest.mark.parametrize("last", [DIED, CLOSE], ids=["died", "closed"])
+def test_what_ends_the_application_ends_the_wait_for_its_last_words(last: Any) -> None:
+    stream = make(State.FAILING)
+    assert do(stream, last) == [WAIT_NOTHING, e.FAIL]
+    assert do(stream, e.ClientGone(1002)) == [e.ENDED]
+
+
+def test_last_words_may_not_take_for_ever() -> None:
+    stream = make(State.FAILING)
+    assert do(stream, e.TimedOut()) == [release("the client has broken the protocol"), WAIT_NOTHING, e.FAIL]
+    assert do(stream, SEND) == [e.Dropped("gone"), release("gone")]
+    assert do(stream, e.ClientGone(1002)) == [e.ENDED]
+
+
+def test_a_client_that_does_not_wait_for_last_words() -> None:
+    stream = make(State.FAILING)
+    assert do(stream, e.ClientGone()) == [release("the client has left"), e.ENDED]
+    assert stream.state is State.DONE
+
+
+@pytest.mark.parametrize("state", WITHOUT_WORKER)
+def test_with_nobody_who_could_answer_the_close_does_not_wait(state: State) -> None:
+    stream = make(state)
+    assert do(stream, e.ClientFailed(1002, "why")) == [e.FAIL]
+    assert stream.state is state
 
 
 @pytest.mark.parametrize("state", [State.QUEUED, State.WITHDRAWING, State.CLAIMED])
@@ -129,19 +175,20 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
     why = f"bad reply: {type(message).__name__} in state {state.name}"
     assert effects == {
         State.OPEN: [e.CloseClient(1011, "", why), release("broken")],
+        State.FAILING: [WAIT_NOTHING, e.FAIL, release("broken")],
         State.CLOSING: [],
         State.DENYING: [e.Abort(why), release("broken"), e.ENDED],
         State.DONE: [release("broken")],
         **{each: [e.CloseClient(1011, "", why), release("broken", 1)] for each in WITHOUT_WORKER},
     }.get(state, [release("broken"), e.Answer(502, why), e.ENDED])
-    closing = state in (State.OPEN, State.CLOSING, *WITHOUT_WORKER)
+    closing = state in (State.OPEN, State.FAILING, State.CLOSING, *WITHOUT_WORKER)
     assert stream.state is (State.CLOSING if closing else State.DONE)
 
 
 @pytest.mark.parametrize("event", [*EVENTS, DIED, SEND, CLAIM], ids=str)
 def test_nothing_more_happens_to_the_client_when_all_is_done(event: Any) -> None:
     stream = make(State.DONE)
-    if type(event) is not e.BodyReceived:
+    if type(event) in WebSocketStream.table[State.DONE] or isinstance(event, m.Message):
         assert all(isinstance(effect, e.Tell | e.Dropped) for effect in do(stream, event))
     assert stream.state is State.DONE
     assert do(stream, DIED) == []

@@ -188,8 +188,8 @@ class Play:
     def message(self, text: str | None = None, data: bytes | None = None) -> str | None:
         return self.hear(WebSocketReceive(STREAM, 0, self._next(), text, data))
 
-    def leave(self, code: int = 0, reason: str = "") -> str | None:
-        return self.hear(Disconnect(STREAM, 0, self._next(), code, reason))
+    def leave(self, code: int = 0, reason: str = "", answerable: bool = False) -> str | None:
+        return self.hear(Disconnect(STREAM, 0, self._next(), code, reason, answerable))
 
     def let_everything_through(self) -> None:
         """As a server that has written all to its client."""

@@ -317,6 +317,66 @@ def test_how_the_client_has_left_is_told_each_time_behind_what_it_has_said(
     assert one.host.slots_told == [SLOT]
 
 
+def test_a_client_that_has_broken_the_protocol_is_answered_until_the_application_knows() -> None:
+    async def act(one: Play) -> None:
+        one.message("a")
+        one.message("b")
+        one.leave(1002, "RSV", answerable=True)
+        for letter in "ab":
+            event = await one.receive()
+            assert event["text"] == letter
+            await one.send(text(letter.upper()))
+        assert [message.text for message in one.take_sent()] == ["A", "B"]
+        assert await one.receive() == disconnected(1002, "RSV")
+        assert one.take_sent() == [Release(STREAM, 0, WORKER, "the application knows", units(1, 1))]
+        one.host.untaken.pop()()
+        assert one.host.slots_told == [SLOT]
+        with pytest.raises(ClientDisconnected):
+            await one.send(text("too late"))
+        assert await one.receive() == disconnected(1002, "RSV")
+
+    assert play_open(act).take_sent() == []
+
+
+def test_a_receive_that_waits_learns_of_a_broken_protocol_at_once() -> None:
+    async def act(one: Play) -> None:
+        receiving = asyncio.ensure_future(one.receive())
+        await turns()
+        one.leave(1007, "", answerable=True)
+        assert await receiving == disconnected(1007)
+        [release] = one.take_sent()
+        assert isinstance(release, Release)
+
+    play_open(act)
+
+
+@pytest.mark.parametrize("end", ["returns", "closes", "is lost", "is drained"])
+def test_other_ends_of_one_whose_client_has_broken_the_protocol(end: str) -> None:
+    async def act(one: Play) -> None:
+        one.message("a")
+        one.leave(1002, "", answerable=True)
+        if end == "closes":
+            await one.send({**CLOSE, "code": 4000})
+            assert one.take_sent() == [closed(4000)]
+            assert await one.receive() == disconnected(4000)
+        elif end == "is lost":
+            # Its last words have taken too long.
+            one.stream.let_go()
+            with pytest.raises(ClientDisconnected):
+                await one.send(text("a"))
+            assert (await one.receive())["text"] == "a"
+            assert await one.receive() == disconnected(1002)
+            assert one.take_sent() == []
+        elif end == "is drained":
+            one.stream.drain()
+            assert one.stream.drained()
+            assert [type(message) for message in one.take_sent()] == [Release]
+            assert (await one.receive())["text"] == "a"
+            assert await one.receive() == disconnected(1002)
+
+    assert play_open(act).take_sent() == ([closed(1011)] if end == "returns" else [])
+
+
 def test_a_server_that_is_lost_is_1006() -> None:
     async def act(one: Play) -> None:
         one.stream.let_go()
