@@ -27,6 +27,8 @@ __all__ = ["ANSWER_S", "Connection", "ErrorReply", "Named", "Server", "pack", "p
 ANSWER_S: Final = 5.0
 #: How much longer it gets once that has passed, see `Connection._check`.
 _LAST_CHANCE_S: Final = 0.1
+#: How long a connection that is left in order may take to bring the answers that are due on it.
+_LEAVE_S: Final = 1.0
 
 #: What Redis answers when it refuses; ``str()`` of it is its text.
 ErrorReply: Final[type[Exception]] = txredisapi.ResponseError
@@ -143,6 +145,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         self._timer_due = 0.0
         self._last_chance = False
         self._closed = False
+        self._leaving = False
         #: What was sent and is not yet answered, oldest first.
         self.waiting: deque[_Waiting] = deque()
         self._run_id = ""
@@ -178,6 +181,8 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
                 answered(reply, result, about)
         except (txredisapi.InvalidData, IndexError) as error:
             self.give_up(f"it does not speak Redis' protocol: {error!r}")
+        if self._leaving and not waiting:
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = 0
@@ -228,6 +233,16 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         self._close(why)
         self.transport.abortConnection()
 
+    def _leave(self, why: str) -> None:
+        """Use the connection no more; but what was asked already is not in doubt, for the answers are on their way."""
+        self._close(why)
+        self._leaving = True
+        self._timer = self._clock.callLater(_LEAVE_S, self._left)
+
+    def _left(self) -> None:
+        self._timer = None
+        self.transport.abortConnection()
+
     def _described(self, reply: Any, result: None, about: None) -> None:
         if type(reply) is not bytes:
             # At once, since Redis closes the connection behind some of its refusals ("max number of clients reached").
@@ -238,7 +253,8 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         if description.get(b"loading") == b"1":
             self.give_up("it is still loading its data")
         elif description.get(b"role", b"master") != b"master":
-            self.give_up("it is a replica, not a primary")
+            leave = self.give_up if self.epoch is None else self._leave
+            leave("it is a replica, not a primary")
         elif not description.get(b"run_id"):
             self.give_up("its INFO has no run_id")
         else:

@@ -186,7 +186,8 @@ REFUSING = {
 
 
 @pytest.mark.parametrize("how", REFUSING)
-def test_a_redis_that_refuses(site: Site, witness: Witness, how: str) -> None:
+def test_a_redis_that_refuses(site: Site, witness: Witness, stack: ExitStack, how: str) -> None:
+    stack.callback(site.redis.command, *REFUSING[how].end)
     site.redis.command(*REFUSING[how].begin)
     eventually(site.refuses_at_once, "503 while it refuses", AT_ONCE_S * 3)
     witness.websocket.send("while it refuses")

@@ -73,6 +73,37 @@ class Place:
         self.connection.connectionLost(Failure(ConnectionDone()))
 
 
+def test_what_a_replica_was_asked_before_it_was_known_as_one_is_not_in_doubt() -> None:
+    place = Place()
+    place.open()
+    place.connection.look()
+    pushed = place.ask((b"RPUSH", b"list", b"x"), when_lost=PushInDoubt)
+    place.receive(bulk(INFO.replace(b"master", b"slave")))
+    assert place.closed == ["it is a replica, not a primary"]
+    assert not place.transport.aborting
+    place.receive(time_reply(1000), b"-READONLY\r\n")
+    [refusal] = pushed
+    assert isinstance(refusal, ErrorReply)
+    assert place.transport.aborting
+    place.lose()
+    assert place.clock.getDelayedCalls() == []
+    assert len(place.closed) == len(place.looked) == 1
+
+
+def test_a_replica_that_answers_no_more_is_left_all_the_same() -> None:
+    place = Place()
+    place.open()
+    place.connection.look()
+    pushed = place.ask((b"RPUSH", b"list", b"x"), when_lost=PushInDoubt)
+    place.receive(bulk(INFO.replace(b"master", b"slave")))
+    place.clock.advance(1.0)
+    assert place.transport.aborting
+    place.lose()
+    [doubt] = pushed
+    assert isinstance(doubt, PushInDoubt)
+    assert place.clock.getDelayedCalls() == []
+
+
 def test_it_asks_who_redis_is_and_what_time_it_is() -> None:
     place = Place()
     place.clock.advance(100.0)

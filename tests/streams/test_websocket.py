@@ -369,7 +369,7 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any]) -> None:
             effects = list(say(stream, each) if isinstance(each, tuple) else stream.handle(each))
         except TransitionError:
             continue
-        if not isinstance(each, e.ClientGone):
+        if not isinstance(each, e.ClientGone | e.ClientFailed):
             pushed += told(effects, m.WebSocketReceive)
         client += [x for x in effects if isinstance(x, m.Message | e.Answer | e.Abort | e.CloseClient) or x is e.ENDED]
     assert client.count(e.ENDED) == (stream.state is State.DONE)
