@@ -14,7 +14,8 @@ Fields that many messages share:
     Inbox of the worker process that speaks for the stream; its process part is the identity. A supervisor that speaks
     for its child names the child.
 ``seq``
-    Position of the message in its direction of this attempt, from 0. `Claim`, `Release`, `Window` and `Sync` have none.
+    Position of the message in its direction of this attempt, from 0. The messages without it may be
+    overtaken.
 ``deadline``
     Seconds since the epoch in the node's clock, after which nobody need start the request. Only a backstop.
 """
@@ -40,9 +41,11 @@ __all__ = [
     "RequestBody",
     "ResponseBody",
     "ResponseStart",
+    "Statement",
     "Sync",
     "SyncEntry",
     "ToServer",
+    "ToStream",
     "ToWorker",
     "ToWorkers",
     "WebSocketAccept",
@@ -55,6 +58,7 @@ __all__ = [
     "decode_for_worker",
     "decode_request",
     "encode",
+    "is_counted",
 ]
 
 _T = TypeVar("_T")
@@ -125,12 +129,16 @@ class WebSocketConnect(Message, tag=2, frozen=True, array_like=True, gc=False):
 
 
 class Claim(Message, tag=10, frozen=True, array_like=True, gc=False):
-    """`worker` has the stream now and is its only speaker; `supervisor` is the process that watches over it."""
+    """`worker` has the stream now and is its only speaker; `supervisor` is the process that watches over it.
+
+    `by` is the process that speaks for the worker; empty: it speaks itself.
+    """
 
     stream: str
     attempt: int
     worker: str
     supervisor: str
+    by: str = ""
 
 
 class ResponseStart(Message, tag=11, frozen=True, array_like=True, gc=False):
@@ -261,11 +269,24 @@ class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
     entries: list[SyncEntry]
 
 
+class Statement(Message, tag=33, frozen=True, array_like=True, gc=False):
+    """How many messages the process with the inbox `sender` has sent to `inbox` in all: `sent` before this one, and
+    `since` when that was confirmed last. It has got `confirmed` from there at `sender`; -1: that is not what this is
+    about. `answer`: it can be answered. Not counted itself (`ifserver.layers.books`)."""
+
+    inbox: str
+    sender: str
+    since: int
+    sent: int
+    confirmed: int
+    answer: bool
+
+
 class Release(Message, tag=32, frozen=True, array_like=True, gc=False):
     """The stream has ended here, or was never known: let go of it. Never answered.
 
     `reason` is for the logs, but for those of `GIVEN_BACK`: the worker gives the stream back in good order, behind the
-    `sent` messages that it has sent, with the total of units that it has consumed.
+    `sent` messages that it has sent, with the total of units that it has consumed. `by` as in `Claim`.
     """
 
     stream: str
@@ -274,13 +295,16 @@ class Release(Message, tag=32, frozen=True, array_like=True, gc=False):
     reason: str
     consumed: int = 0
     sent: int = 0
+    by: str = ""
 
 
 ToWorkers: TypeAlias = HttpRequest | WebSocketConnect
-ToServer: TypeAlias = (
-    Claim | ResponseStart | ResponseBody | WebSocketAccept | WebSocketSend | WebSocketClose | Window | Sync | Release
+#: About one stream, to an interface server.
+ToStream: TypeAlias = (
+    Claim | ResponseStart | ResponseBody | WebSocketAccept | WebSocketSend | WebSocketClose | Window | Release
 )
-ToWorker: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release
+ToServer: TypeAlias = ToStream | Sync | Statement
+ToWorker: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release | Statement
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[ToWorkers] = msgspec.msgpack.Decoder(ToWorkers)
@@ -295,6 +319,14 @@ def encode(message: Message) -> bytes:
         UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot express.
     """
     return _FORMAT_BYTE + _encoder.encode(message)
+
+
+_STATEMENT_HEAD: Final = encode(Statement("", "", 0, 0, 0, False))[:3]
+
+
+def is_counted(payload: bytes) -> bool:
+    """Whether the message in `payload` is one that the books count: not a `Statement`."""
+    return not payload.startswith(_STATEMENT_HEAD)
 
 
 def decode_request(payload: bytes) -> ToWorkers:

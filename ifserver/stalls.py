@@ -111,7 +111,8 @@ class Stalls:
             reply_channel, attempt = entry
             try:
                 stream = channels.identity(channels.check(reply_channel))
-                claim = Claim(stream, attempt, channels.check(inbox), self._clusters.process)
+                process = self._clusters.process
+                claim = Claim(stream, attempt, channels.check(inbox), process, process)
                 self._clusters.send(channels.inbox_of(reply_channel), encode(claim))
             except (ValueError, OverflowError) as error:
                 _log.error("%s: cannot be claimed for worker %d: %s", reply_channel, worker.child.pid, error)

@@ -298,7 +298,7 @@ class Supervisor:
         for reply_channel, attempt in entries:
             try:
                 stream = channels.identity(channels.check(reply_channel))
-                release = Release(stream=stream, attempt=attempt, worker=channels.check(inbox), reason="died")
+                release = Release(stream, attempt, channels.check(inbox), "died", by=self._clusters.process)
                 self._clusters.send(channels.inbox_of(reply_channel), encode(release))
             except (ValueError, OverflowError) as error:
                 _log.error("%s: cannot be told that worker %d has died: %s", reply_channel, worker.child.pid, error)

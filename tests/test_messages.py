@@ -41,6 +41,7 @@ TO_BOTH = [
     m.Sync(WORKER, "!w.9876543210", [m.SyncEntry("p.1", 0, 3, 4), m.SyncEntry("p.2", 1, 0, 0)]),
     m.Sync(WORKER, "", []),
     m.Release("p.1", 0, WORKER, "died", 17),
+    m.Statement("!n.0123456789", WORKER, 3, 2**40, -1, True),
 ]
 CASES = [
     *((message, {m.decode_request}) for message in (REQUEST, CONNECT)),
@@ -136,7 +137,13 @@ def test_a_release_can_read_what_its_predecessor_sent() -> None:
 
 
 def test_a_release_can_read_what_its_successor_sent() -> None:
-    assert m.decode_for_server(packed(10, "p.1", 0, WORKER, "s", "new", 5)) == m.Claim("p.1", 0, WORKER, "s")
+    payload = packed(10, "p.1", 0, WORKER, "s", "t", "new", 5)
+    assert m.decode_for_server(payload) == m.Claim("p.1", 0, WORKER, "s", "t")
+
+
+@pytest.mark.parametrize("message", [message for message, _ in CASES], ids=lambda message: type(message).__name__)
+def test_only_statements_are_not_counted(message: m.Message) -> None:
+    assert m.is_counted(m.encode(message)) is not isinstance(message, m.Statement)
 
 
 def test_messages_are_frozen() -> None:
@@ -154,5 +161,5 @@ def test_tags_are_part_of_the_format() -> None:
     assert {type(message).__name__: msgspec.msgpack.decode(m.encode(message)[1:])[0] for message, _ in CASES} == {
         "HttpRequest": 1, "WebSocketConnect": 2, "Claim": 10, "ResponseStart": 11, "ResponseBody": 12,
         "WebSocketAccept": 13, "WebSocketSend": 14, "WebSocketClose": 15, "RequestBody": 20, "WebSocketReceive": 21,
-        "Disconnect": 22, "Window": 30, "Sync": 31, "Release": 32,
+        "Disconnect": 22, "Window": 30, "Sync": 31, "Release": 32, "Statement": 33,
     }  # fmt: skip

@@ -80,7 +80,7 @@ class Stage:
 
 def claim(stream: str, attempt: int = 0) -> tuple[str, Claim]:
     server, _, _ = stream.rpartition(".")
-    return server, Claim(stream.partition(".")[2], attempt, INBOX, SUPERVISOR)
+    return server, Claim(stream.partition(".")[2], attempt, INBOX, SUPERVISOR, SUPERVISOR)
 
 
 def test_it_beats_for_each_of_its_children() -> None:

@@ -145,7 +145,7 @@ NO_LOOP: Any = None
 
 
 def release(stream: str, attempt: int = 0) -> tuple[str, Release]:
-    return SERVER, Release(stream=f"0123456789.{stream}", attempt=attempt, worker=INBOX, reason="died")
+    return SERVER, Release(f"0123456789.{stream}", attempt, INBOX, "died", by=FakeClusters.process)
 
 
 # What its beat says.

@@ -17,7 +17,6 @@ from ifserver.streams.effects import (
     CloseClient,
     Dropped,
     Effects,
-    Lost,
     Offer,
     Resume,
     Signal,
@@ -115,12 +114,12 @@ class Exchange(Offered):
         """Whether nobody has spoken about the present attempt."""
         return self._worker is None and not self._over
 
-    def hear(self, message: m.ToServer) -> bool:
-        """A worker, or its supervisor, has something to say about the stream. False: it was not listened to."""
+    def hear(self, message: m.ToStream) -> str | None:
+        """A worker, or its supervisor, has something to say about the stream. Returns why it was dropped, or None."""
         effects = self.stream.hear(message)
         claim = type(message) is m.Claim
         self._heard(effects, claim, claim)
-        return not effects or type(effects[0]) is not Dropped
+        return effects[0].reason if effects and type(effects[0]) is Dropped else None
 
     def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str) -> None:
         """A worker tells how far it is."""
@@ -161,13 +160,7 @@ class Exchange(Offered):
             _log.error("%s: %s", self.stream.channel, error)
 
     def _dropped(self, effect: Dropped) -> None:
-        if effect.reason == "repeated":
-            self.server.counters.add("messages_repeated")
-        else:
-            self.server.counters.add("messages_dropped", label=effect.reason)
-
-    def _lost(self, effect: Lost) -> None:
-        self.server.counters.add("messages_dropped", effect.count, "broker")
+        """Whoever has called `hear` is told."""
 
     def _wait_effect(self, effect: Wait) -> None:
         self.wait(effect.waiting)
@@ -269,7 +262,6 @@ _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
     Abort: _abort,
     Tell: Exchange._tell,
     Dropped: Exchange._dropped,
-    Lost: Exchange._lost,
     Wait: Exchange._wait_effect,
     Offer: Exchange._offer_effect,
     Resume: Exchange._resume,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, Final, get_args
 
 from ifserver import channels
 from ifserver import messages as m
@@ -14,6 +17,20 @@ from ifserver.layers.clusters import Clusters
 __all__ = ["Replies"]
 
 _log = logging.getLogger(__name__)
+
+
+def _itself_or_supervisor(message: Any) -> str:
+    speaker: str = message.by or message.worker
+    return speaker
+
+
+#: Who has sent a message of each kind: a process, or its inbox.
+_SPEAKERS: Final[Mapping[type, Callable[[Any], str]]] = {
+    **dict.fromkeys(get_args(m.ToStream), attrgetter("worker")),
+    m.Claim: _itself_or_supervisor,
+    m.Release: _itself_or_supervisor,
+    m.Sync: attrgetter("sender"),
+}
 
 
 class Replies:
@@ -29,11 +46,33 @@ class Replies:
         # Streams that do not exist, and were told of in this batch.
         self._told: set[tuple[str, int, str]] = set()
 
-    def deliver(self, payloads: list[bytes]) -> None:
-        """Messages have come."""
-        delivered = sum(map(self._deliver, payloads))
+    def deliver(self, inbox: str, payloads: list[bytes]) -> None:
+        """Messages have come. Whatever is wrong with one concerns its own stream, never the reader."""
+        counters, books = self._clusters.counters, self._clusters.books
+        heard = books.at(inbox).heard
+        delivered = 0
+        for payload in payloads:
+            try:
+                message = m.decode_for_server(payload)
+            except UndecodableError as error:
+                counters.add("messages_dropped", label="undecodable")
+                _log.error("dropped a message in the inbox of %s that is none: %s", self._clusters.process, error)
+                continue
+            kind = type(message)
+            if kind is m.Statement:
+                books.hear(inbox, message)  # type: ignore[arg-type]
+                continue
+            reason = self._deliver(message)  # type: ignore[arg-type]
+            if reason == "repeated":
+                counters.add("messages_repeated")
+                continue
+            heard(_SPEAKERS[kind](message))
+            if reason is None:
+                delivered += 1
+            else:
+                counters.add("messages_dropped", label=reason)
         if delivered:
-            self._clusters.counters.add("messages_delivered", delivered)
+            counters.add("messages_delivered", delivered)
         self._told.clear()
 
     def moved(self) -> None:
@@ -53,29 +92,20 @@ class Replies:
                 exchange.stream.readdress(self._clusters.home.inbox)
         self._peers.tell_everything()
 
-    def _deliver(self, payload: bytes) -> bool:
-        """Hand one message over. Whatever is wrong with it concerns its own stream, never the reader.
-
-        False says that it was dropped, which is counted.
-        """
-        try:
-            message = m.decode_for_server(payload)
-        except UndecodableError as error:
-            self._clusters.counters.add("messages_dropped", label="undecodable")
-            _log.error("dropped a message in the inbox of %s that is none: %s", self._clusters.process, error)
-            return False
+    def _deliver(self, message: m.ToStream | m.Sync) -> str | None:
+        """Hand one message over. Returns why it was dropped, or None."""
         try:
             if type(message) is m.Sync:
                 self._sync(message)
-                return True
+                return None
             exchange = self._registry.get(message.stream)  # type: ignore[union-attr]
             if exchange is not None:
-                return exchange.hear(message)
-            self._nobody(message)
+                return exchange.hear(message)  # type: ignore[arg-type]
+            self._nobody(message)  # type: ignore[arg-type]
         except Exception:
             _log.exception("a message of type %s could not be handled", type(message).__name__)
-            return True
-        return False
+            return None
+        return "gone"
 
     def _sync(self, sync: m.Sync) -> None:
         for entry in sync.entries:
@@ -88,10 +118,9 @@ class Replies:
             except Exception:
                 _log.exception("%s: what a worker says of it could not be handled", entry.stream)
 
-    def _nobody(self, message: m.ToServer) -> None:
+    def _nobody(self, message: m.ToStream) -> None:
         """The stream has ended here: whoever still speaks about it should let go."""
-        self._clusters.counters.add("messages_dropped", label="gone")
-        if not isinstance(message, m.Release | m.Window | m.Sync):
+        if not isinstance(message, m.Release | m.Window):
             self._tell_gone(message.stream, message.attempt, message.worker)
 
     def _tell_gone(self, stream: str, attempt: int, worker: str) -> None:

@@ -14,9 +14,11 @@ from ifserver import channels
 from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Node, Pushed
+from ifserver.layers.books import Books
 from ifserver.layers.home import Home
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.placement import Placement, Policy
+from ifserver.messages import Message, encode
 from ifserver.metrics import Counters
 from ifserver.rounds import Rounds
 
@@ -89,7 +91,9 @@ class Clusters:
         #: Where this process receives.
         self.home = Home(process, self.home_nodes, clock, broker_grace_s, self._silent)
         self.broker_grace_s = broker_grace_s
-        self._outboxes = {name: Outbox(node, clock, soon, counters) for name, node in self.nodes.items()}
+        #: What was sent to other processes, and came from them.
+        self.books = Books(self, lambda: self.home.inbox, lambda: self.home.reads, clock, counters)
+        self._outboxes = {name: Outbox(node, clock, soon, counters, self.books) for name, node in self.nodes.items()}
         #: Calls at the end of this turn.
         self.soon = soon
         self._clock = clock
@@ -108,6 +112,7 @@ class Clusters:
     def stop(self) -> Deferred[list[None]]:
         """Disconnect from every node."""
         self._rounds.stop()
+        self.books.stop()
         return gatherResults([node.stop() for node in self.nodes.values()])
 
     def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None) -> None:
@@ -125,6 +130,17 @@ class Clusters:
             ) from None
         outbox.send(inbox, payload, taken)
 
+    def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:
+        """Send what the books say of messages."""
+        try:
+            self._outboxes[channels.node_of(inbox)].send(inbox, encode(message), taken, counted=False)
+        except (KeyError, ValueError):
+            _log.debug("the books cannot be told to %s", inbox)
+
+    def ahead(self, inbox: str) -> int:
+        """Messages for `inbox` that its node has not taken yet."""
+        return self._outboxes[channels.node_of(inbox)].ahead(inbox)
+
     def clock_of(self, channel: str) -> float:
         """Seconds since the epoch by the clock of the node that an inbox or reply channel names, as well as it is known
         here; by that of our own where it is not."""
@@ -138,8 +154,12 @@ class Clusters:
         """What still waits for the inbox `old` is sent to `new`, where the same process receives from now on."""
         outbox = self._outboxes.get(channels.node_of(old))
         if outbox is not None:
-            for payload, taken in outbox.take(old):
-                self.send(new, payload, taken)
+            for payload, taken, counted in outbox.take(old):
+                # What the books say is of the old way.
+                if counted:
+                    self.send(new, payload, taken)
+                elif taken is not None:
+                    taken()
 
     def elsewhere(self, inbox: str) -> list[str]:
         """Where a process may be found that has named `inbox`, whose node has been gone for ``broker_grace_s``: on the

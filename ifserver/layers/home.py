@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
@@ -52,8 +53,8 @@ class Place:
 class Resident(Protocol):
     """Whose home it is."""
 
-    def deliver(self, payloads: list[bytes]) -> None:
-        """Messages have come."""
+    def deliver(self, inbox: str, payloads: list[bytes]) -> None:
+        """Messages have come to this inbox."""
 
     def moved(self) -> None:
         """New streams name another inbox from now on."""
@@ -106,6 +107,11 @@ class Home:
     def inbox(self) -> str:
         """The name of the present inbox."""
         return self.places[0].inbox
+
+    @property
+    def reads(self) -> bool:
+        """Whether this process receives anything."""
+        return self._resident is not None
 
     def nodes(self) -> list[Node]:
         """Where this process receives."""
@@ -226,7 +232,8 @@ class Home:
 
     def _open(self, place: Place) -> None:
         assert self._resident is not None
-        place.reader = InboxReader(place.node, place.inbox, self._resident.deliver, self._clock)
+        deliver = partial(self._resident.deliver, place.inbox)
+        place.reader = InboxReader(place.node, place.inbox, deliver, self._clock)
         place.reader.start()
 
 

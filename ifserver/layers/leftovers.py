@@ -12,6 +12,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
 from ifserver.layers.base import Node
 from ifserver.layers.clusters import Clusters
+from ifserver.messages import is_counted
 
 __all__ = ["Leftovers"]
 
@@ -58,6 +59,6 @@ class Leftovers:
     async def _empty(self, node: Node, inbox: str) -> None:
         try:
             while (pulled := await node.pull((inbox,), _COUNT, 0.0)) is not None:
-                self._clusters.counters.add("messages_dropped", len(pulled.payloads), "gone")
+                self._clusters.counters.add("messages_dropped", sum(map(is_counted, pulled.payloads)), "gone")
         except NodeError as error:
             _log.info("the inbox %s of a process that has ended is left to expire: %s", inbox, error)

@@ -6,7 +6,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from twisted.python.failure import Failure
 
@@ -27,8 +27,18 @@ _RETRY_MAX_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
-#: A payload, and what is called when the node has it.
-Entry: TypeAlias = "tuple[bytes, Callable[[], None] | None]"
+#: A payload, what is called when the node has it, and whether it is counted.
+Entry: TypeAlias = "tuple[bytes, Callable[[], None] | None, bool]"
+
+
+class Accountant(Protocol):
+    """Who keeps the books of what is sent (`ifserver.layers.books.Books`)."""
+
+    def sent(self, inbox: str, count: int) -> None:
+        """The node has taken `count` messages for `inbox`."""
+
+    def doubted(self, inbox: str) -> None:
+        """The node has taken messages for `inbox`, or it has not."""
 
 
 class _Lane:
@@ -56,8 +66,9 @@ class Outbox:
     the capacity of an inbox; beyond that it is dropped, counted and logged.
     """
 
-    def __init__(self, node: Node, clock: Clock, soon: Soon, counters: Counters) -> None:
+    def __init__(self, node: Node, clock: Clock, soon: Soon, counters: Counters, books: Accountant) -> None:
         self.node = node
+        self._books = books
         self._clock = clock
         self._soon = soon
         self._counters = counters
@@ -65,8 +76,11 @@ class Outbox:
         self._dirty: list[_Lane] = []
         self._flush_scheduled = False
 
-    def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None) -> None:
+    def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None, counted: bool = True) -> None:
         """Send `payload` to `inbox` at the end of this turn; `taken` is called when the node has it.
+
+        Args:
+            counted: whether it is a message, or what the books say of messages.
 
         Raises:
             ChannelNameError: `inbox` is no name of one.
@@ -77,13 +91,15 @@ class Outbox:
                 raise ChannelNameError(f"not an inbox: {inbox!r}")
             lane = self._lanes[inbox] = _Lane(inbox)
         if len(lane.waiting) >= self.node.limits(inbox).capacity:
+            if not counted:
+                return
             self._counters.add("messages_sent")
             self._counters.add("messages_dropped", label="full")
             lane.dropped += 1
             if lane.dropped == 1:
                 _log.error("dropping messages for %s: %d already wait for it", inbox, len(lane.waiting))
             return
-        lane.waiting.append((payload, taken))
+        lane.waiting.append((payload, taken, counted))
         self._schedule(lane)
 
     def take(self, inbox: str) -> list[Entry]:
@@ -93,6 +109,8 @@ class Outbox:
             return []
         self._counters.add("messages_in_doubt", len(lane.flying))
         self._counters.shift("messages_flying", -len(lane.flying))
+        if lane.flying:
+            self._books.doubted(inbox)
         taken = [*lane.flying, *lane.waiting]
         lane.waiting.clear()
         lane.flying = []
@@ -103,6 +121,11 @@ class Outbox:
     def waiting(self) -> int:
         """Messages that the node has not taken yet."""
         return sum(len(lane.waiting) + len(lane.flying) for lane in self._lanes.values())
+
+    def ahead(self, inbox: str) -> int:
+        """Those of them that are for `inbox`, and counted."""
+        lane = self._lanes.get(inbox)
+        return 0 if lane is None else sum(entry[2] for entry in (*lane.flying, *lane.waiting))
 
     def _schedule(self, lane: _Lane) -> None:
         if lane.scheduled or lane.flying:
@@ -128,7 +151,7 @@ class Outbox:
             size += len(entry[0])
             flying.append(entry)
         self._counters.shift("messages_flying", len(flying))
-        pushing = self.node.push(lane.inbox, [payload for payload, _ in flying])
+        pushing = self.node.push(lane.inbox, [entry[0] for entry in flying])
         pushing.addCallbacks(self._pushed, self._failed, callbackArgs=(lane,), errbackArgs=(lane,))
 
     def _pushed(self, result: Pushed, lane: _Lane) -> None:
@@ -136,10 +159,14 @@ class Outbox:
             return
         flying, lane.flying = lane.flying, []
         self._counters.shift("messages_flying", -len(flying))
-        self._counters.add("messages_sent", result.taken)
-        for _, taken in flying[: result.taken]:
+        sent = 0
+        for _, taken, counted in flying[: result.taken]:
+            sent += counted
             if taken is not None:
                 taken()
+        if sent:
+            self._counters.add("messages_sent", sent)
+            self._books.sent(lane.inbox, sent)
         if result.taken < len(flying):
             lane.waiting.extendleft(reversed(flying[result.taken :]))
             self._again_later(lane)
@@ -154,6 +181,7 @@ class Outbox:
         self._counters.shift("messages_flying", -len(lane.flying))
         if failure.check(PushInDoubt):
             self._counters.add("messages_in_doubt", len(lane.flying))
+            self._books.doubted(lane.inbox)
         lane.waiting.extendleft(reversed(lane.flying))
         lane.flying = []
         if failure.check(NodeRefused):

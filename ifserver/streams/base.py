@@ -16,7 +16,6 @@ from ifserver.streams.effects import (
     STOP_READING,
     Dropped,
     Effects,
-    Lost,
     OfferRefused,
     Tell,
     Vanished,
@@ -195,9 +194,8 @@ class Stream(ABC):
 
     def _gap(self, seq: int) -> Effects:
         """The messages before `seq` will never come."""
-        # More may come of the same worker, until it knows: what is missing is counted once.
-        expected, self._received = self._received, seq
-        return Lost(seq - expected), *self._broken(f"expected message {expected} of the worker, got {seq}")
+        expected, self._received = self._received, seq  # more may come of the same worker, until it knows
+        return self._broken(f"expected message {expected} of the worker, got {seq}")
 
     def _release(self, reason: str) -> Effects:
         """Let the claimant go."""

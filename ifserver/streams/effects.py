@@ -31,7 +31,6 @@ __all__ = [
     "Effect",
     "Effects",
     "Flushed",
-    "Lost",
     "MessageReceived",
     "Offer",
     "OfferRefused",
@@ -174,12 +173,6 @@ class Dropped(Struct, frozen=True, gc=False):
     reason: str
 
 
-class Lost(Struct, frozen=True, gc=False):
-    """The node has lost `count` messages of the worker; to be counted."""
-
-    count: int
-
-
 class Signal(enum.Enum):
     """Effects that need no details."""
 
@@ -204,5 +197,5 @@ WITHDRAW: Final = Signal.WITHDRAW
 FAIL: Final = Signal.FAIL
 ENDED: Final = Signal.ENDED
 
-Effect: TypeAlias = m.Message | Wait | Offer | Resume | Tell | Answer | Abort | CloseClient | Dropped | Lost | Signal
+Effect: TypeAlias = m.Message | Wait | Offer | Resume | Tell | Answer | Abort | CloseClient | Dropped | Signal
 Effects: TypeAlias = tuple[Effect, ...]

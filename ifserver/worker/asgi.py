@@ -194,9 +194,7 @@ class Stream(Line, ABC):
 
     def _gap(self, seq: int) -> None:
         """The messages before `seq` will never come."""
-        self._host.lost(seq - self._received)
-        # More may come of the same stream, until its server knows: what is missing is counted once.
-        self._received = seq
+        self._received = seq  # more may come of the same stream, until its server knows
         self.release("gap")
 
     def let_go(self) -> None:

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from ifserver.errors import UndecodableError
-from ifserver.messages import Release, Sync, ToWorker, Window, decode_for_worker
+from ifserver.layers.books import Books
+from ifserver.messages import (
+    Disconnect,
+    Release,
+    RequestBody,
+    Statement,
+    Sync,
+    WebSocketReceive,
+    Window,
+    decode_for_worker,
+)
 from ifserver.metrics import Counters
 from ifserver.worker.asgi import Stream
 
 __all__ = ["Inbox"]
 
 _log = logging.getLogger(__name__)
+
+#: What is counted.
+_Message: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release
 
 
 class Inbox:
@@ -22,41 +36,53 @@ class Inbox:
         synced: is given what servers say of all the streams that they share with this process.
     """
 
-    def __init__(self, streams: Mapping[str, Stream], synced: Callable[[Sync], None], counters: Counters) -> None:
+    def __init__(
+        self, streams: Mapping[str, Stream], synced: Callable[[Sync], None], books: Books, counters: Counters
+    ) -> None:
         self._streams = streams
         self._synced = synced
+        self._books = books
         self._counters = counters
         self._undecodable_logged = False
 
-    def deliver(self, payloads: list[bytes]) -> None:
-        """Messages have come."""
+    def deliver(self, inbox: str, payloads: list[bytes]) -> None:
+        """Messages have come to `inbox`."""
+        heard = self._books.at(inbox).heard
         delivered = 0
         for payload in payloads:
-            reason = self._deliver(payload)
+            try:
+                message = decode_for_worker(payload)
+            except UndecodableError as error:
+                self._counters.add("messages_dropped", label="undecodable")
+                if not self._undecodable_logged:
+                    self._undecodable_logged = True
+                    _log.error("dropped a message that is none: %s", error)
+                continue
+            if isinstance(message, Statement):
+                self._books.hear(inbox, message)
+                continue
+            reason = self._deliver(message)
+            if reason == "repeated":
+                self._counters.add("messages_repeated")
+                continue
+            heard(message.sender if isinstance(message, Sync) else message.stream.partition(".")[0])
             if reason is None:
                 delivered += 1
-            elif reason == "repeated":
-                self._counters.add("messages_repeated")
             else:
                 self._counters.add("messages_dropped", label=reason)
         if delivered:
             self._counters.add("messages_delivered", delivered)
 
-    def _deliver(self, payload: bytes) -> str | None:
+    def _deliver(self, message: _Message) -> str | None:
         """Hand a message to its stream. Returns why it was dropped, or None."""
         try:
-            return self._hand_on(decode_for_worker(payload))
-        except UndecodableError as error:
-            if not self._undecodable_logged:
-                self._undecodable_logged = True
-                _log.error("dropped a message that is none: %s", error)
-            return "undecodable"
+            return self._hand_on(message)
         except Exception:
             # A bug of ours in one stream must not end the reading for all.
             _log.exception("a message could not be handled")
             return None
 
-    def _hand_on(self, message: ToWorker) -> str | None:
+    def _hand_on(self, message: _Message) -> str | None:
         if isinstance(message, Sync):
             self._synced(message)
             return None

@@ -38,9 +38,6 @@ class Host(Protocol):
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""
 
-    def lost(self, count: int) -> None:
-        """The node has lost `count` messages for a stream."""
-
     def told(self, slot: int) -> None:
         """The server knows of the end of the stream that has this slot of the ledger."""
 

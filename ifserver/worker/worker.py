@@ -103,7 +103,7 @@ class Worker:
         self._servers = Servers(clusters, self._streams, supervisor, self.lose, clock)
         # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
         self._heart = Heart(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
-        self._inbox = Inbox(self._streams, self._servers.hear, clusters.counters)
+        self._inbox = Inbox(self._streams, self._servers.hear, clusters.books, clusters.counters)
         names, soon = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT), loop.call_soon
         self._puller = Puller(
             clusters.home_nodes,
@@ -179,9 +179,9 @@ class Worker:
 
     # A `ifserver.layers.home.Resident`.
 
-    def deliver(self, payloads: list[bytes]) -> None:
+    def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come."""
-        self._inbox.deliver(payloads)
+        self._inbox.deliver(inbox, payloads)
 
     def moved(self) -> None:
         """New streams name another inbox from now on."""
@@ -230,10 +230,6 @@ class Worker:
             self._puller.resume()
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
-
-    def lost(self, count: int) -> None:
-        """The node has lost `count` messages for a stream."""
-        self._counters.add("messages_dropped", count, "broker")
 
     def told(self, slot: int) -> None:
         """The server knows of the end of the stream that has this slot of the ledger."""

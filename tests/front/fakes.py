@@ -275,6 +275,7 @@ class FakeWorker:
         self._heard: list[Any] = []
         #: What was sent in `Sync` messages, which `heard` leaves out.
         self.syncs: list[m.Sync] = []
+        self.statements: list[m.Statement] = []
 
     def push(self, message: m.Message) -> None:
         """Send to the server's inbox; it is read at once."""
@@ -296,6 +297,9 @@ class FakeWorker:
         self._world.settle()
         for payload in self._world.pull(self.inbox):
             message = m.decode_for_worker(payload)
+            if isinstance(message, m.Statement):
+                self.statements.append(message)
+                continue
             (self.syncs if isinstance(message, m.Sync) else self._heard).append(message)
         if job is None:
             heard, self._heard = self._heard, []

@@ -47,7 +47,7 @@ class Stage:
 
     # Resident.
 
-    def deliver(self, payloads: list[bytes]) -> None:
+    def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         self.heard += payloads
 
     def moved(self) -> None:

@@ -24,8 +24,16 @@ class Place:
         self.clock = Clock()
         self.turn = FakeTurn()
         self.counters = Counters()
-        self.outbox = Outbox(self.node, self.clock, self.turn, self.counters)
+        #: What the books have been told: messages taken, or None where that is in doubt.
+        self.books: list[tuple[str, int | None]] = []
+        self.outbox = Outbox(self.node, self.clock, self.turn, self.counters, self)
         self.taken: list[bytes] = []
+
+    def sent(self, inbox: str, count: int) -> None:
+        self.books.append((inbox, count))
+
+    def doubted(self, inbox: str) -> None:
+        self.books.append((inbox, None))
 
     def send(self, *payloads: bytes, inbox: str = INBOX) -> None:
         for payload in payloads:
@@ -155,6 +163,37 @@ def test_a_refusal_is_logged_once_and_tried_again(caplog: pytest.LogCaptureFixtu
     assert place.taken == [b"1"]
 
 
+def test_the_books_are_told_what_the_node_has_taken() -> None:
+    place = Place()
+    place.send(b"1", b"2")
+    place.outbox.send(INBOX, b"statement", counted=False)
+    assert place.outbox.ahead(INBOX) == 2
+    assert place.outbox.ahead(OTHER_INBOX) == 0
+    place.turn.end()
+    place.send(b"3")
+    assert place.outbox.ahead(INBOX) == 3
+    place.node.answer(Pushed(1, 1))
+    assert place.books == [(INBOX, 1)]
+    assert place.outbox.ahead(INBOX) == 2
+    place.clock.advance(1)
+    place.turn.end()
+    place.node.answer(PushInDoubt("broken"))
+    assert place.books == [(INBOX, 1), (INBOX, None)]
+    place.node.become_ready()
+    place.turn.end()
+    place.node.answer(Pushed(3, 3))
+    assert place.books[2:] == [(INBOX, 2)]
+    assert place.counters.value("messages_sent") == 3
+    assert place.outbox.ahead(INBOX) == 0
+
+
+def test_a_statement_for_which_there_is_no_room_is_no_lost_message() -> None:
+    place = Place()
+    place.send(*[b"x"] * place.node.limits(INBOX).capacity)
+    place.outbox.send(INBOX, b"statement", counted=False)
+    assert place.counters.statistics() == {}
+
+
 def test_one_inbox_does_not_hold_up_another() -> None:
     place = Place()
     place.send(b"1")
@@ -199,7 +238,7 @@ def test_with_a_node_that_answers_at_once() -> None:
     node = MemoryNode("east-1", ROOMY, ROOMY, Clock(), "epoch")
     node.start()
     turn, counters = FakeTurn(), Counters()
-    outbox = Outbox(node, Clock(), turn, counters)
+    outbox = Outbox(node, Clock(), turn, counters, Place())
     for i in range(3):
         outbox.send(INBOX, b"%d" % i)
     while turn.end():
@@ -216,7 +255,8 @@ def test_what_waits_can_be_taken_and_sent_elsewhere() -> None:
     place.turn.end()
     place.send(b"2", b"3")
     place.send(b"x", inbox=OTHER_INBOX)
-    assert [payload for payload, _ in place.outbox.take(INBOX)] == [b"1", b"2", b"3"]
+    assert [payload for payload, _, _ in place.outbox.take(INBOX)] == [b"1", b"2", b"3"]
+    assert place.books == [(INBOX, None)]
     assert place.outbox.take(INBOX) == []
     assert place.counters.value("messages_in_doubt") == 1
     assert place.counters.gauges()["messages_flying"] == 0

@@ -90,7 +90,6 @@ class FakeHost:
 
     inbox = WORKER
     supervisor = SUPERVISOR
-    has_lost = 0
     max_websocket_message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(self, application: ASGIApplication) -> None:
@@ -115,9 +114,6 @@ class FakeHost:
 
     def ended(self, stream: Stream) -> None:
         self.has_ended += 1
-
-    def lost(self, count: int) -> None:
-        self.has_lost += count
 
     def told(self, slot: int) -> None:
         self.slots_told.append(slot)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
-from ifserver.messages import Disconnect, Release, RequestBody, Sync, SyncEntry, Window, encode
+from ifserver.layers.books import Books
+from ifserver.messages import Disconnect, Message, Release, RequestBody, Sync, SyncEntry, Window, encode
 from ifserver.metrics import Counters
 from ifserver.worker.inbox import Inbox
 from tests.worker.stage import STREAM, WORKER
@@ -46,10 +48,17 @@ class Stage:
         self.streams: dict[str, Any] = {STREAM: self.stream}
         self.counters = Counters()
         self.syncs: list[Sync] = []
-        self.inbox = Inbox(self.streams, self.syncs.append, self.counters)
+        self.books = Books(self, lambda: WORKER, lambda: True, Clock(), self.counters)
+        self.inbox = Inbox(self.streams, self.syncs.append, self.books, self.counters)
+
+    def send_uncounted(self, inbox: str, message: Message, taken: Any) -> None:
+        """Nobody hears it here."""
+
+    def ahead(self, inbox: str) -> int:
+        return 0
 
     def push(self, *messages: Any) -> None:
-        self.inbox.deliver([m if isinstance(m, bytes) else encode(m) for m in messages])
+        self.inbox.deliver(WORKER, [m if isinstance(m, bytes) else encode(m) for m in messages])
 
     def counted(self) -> dict[str, int]:
         return self.counters.statistics()

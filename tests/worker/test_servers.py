@@ -23,6 +23,7 @@ from ifserver.messages import (
     WebSocketReceive,
     decode_for_server,
     encode,
+    is_counted,
 )
 from ifserver.streams.account import SYNC_ENTRIES
 from ifserver.streams.window import PIECE_BYTES
@@ -85,7 +86,7 @@ def said(stage: Stage, server: str = SERVER) -> list[Any]:
     node.pull([server], 10_000, 0.0).addCallback(answers.append)
     stage.clock.advance(0.0)
     (pulled,) = answers
-    return [decode_for_server(payload) for payload in pulled.payloads] if pulled is not None else []
+    return [decode_for_server(each) for each in pulled.payloads if is_counted(each)] if pulled is not None else []
 
 
 def told(stage: Stage, server: str = SERVER) -> list[list[SyncEntry]]:
@@ -308,7 +309,7 @@ class Held:
         payloads, pushing = self._waiting.pop(0)
         pushing.callback(Pushed(len(payloads), len(payloads)))
         await turns()
-        return [decode_for_server(payload) for payload in payloads]
+        return [decode_for_server(payload) for payload in payloads if is_counted(payload)]
 
 
 def test_nothing_more_is_told_while_the_node_has_not_taken_the_last() -> None:

@@ -21,6 +21,7 @@ from ifserver.messages import (
     Release,
     RequestBody,
     ResponseStart,
+    Statement,
     Sync,
     ToWorkers,
     WebSocketAccept,
@@ -176,7 +177,7 @@ class Stage:
         self.clock.advance(0.0)
         (pulled,) = answers
         messages = [decode_for_server(payload) for payload in pulled.payloads] if pulled is not None else []
-        return [message for message in messages if not isinstance(message, Sync)]
+        return [message for message in messages if not isinstance(message, Sync | Statement)]
 
     @property
     def ledger(self) -> list[tuple[str, int]]:
