@@ -37,6 +37,7 @@ __all__ = [
     "Headers",
     "HttpRequest",
     "Message",
+    "Position",
     "Release",
     "RequestBody",
     "ResponseBody",
@@ -64,6 +65,8 @@ __all__ = [
 _T = TypeVar("_T")
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+#: Messages sent, and requests pulled.
+Position: TypeAlias = tuple[int, int]
 
 #: Reasons of a `Release` by which a worker gives a stream back in good order: it drains, or has to stop.
 GIVEN_BACK: Final = ("drained", "stopped")
@@ -270,15 +273,16 @@ class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
 
 
 class Statement(Message, tag=33, frozen=True, array_like=True, gc=False):
-    """How many messages the process with the inbox `sender` has sent to `inbox` in all: `sent` before this one, and
-    `since` when that was confirmed last. It has got `confirmed` from there at `sender`; -1: that is not what this is
-    about. `answer`: it can be answered. Not counted itself (`ifserver.layers.books`)."""
+    """How many messages the process with the inbox `sender` has sent to `inbox` before this one, and how many requests
+    that are to be answered there it has pulled: `reached` by now, `since` what was confirmed last. Of what comes from
+    there to `sender` it has settled `confirmed`; None: that is not what this is about. `answer`: it can be answered.
+    Not counted itself (`ifserver.layers.books`)."""
 
     inbox: str
     sender: str
-    since: int
-    sent: int
-    confirmed: int
+    since: Position
+    reached: Position
+    confirmed: Position | None
     answer: bool
 
 
@@ -321,7 +325,7 @@ def encode(message: Message) -> bytes:
     return _FORMAT_BYTE + _encoder.encode(message)
 
 
-_STATEMENT_HEAD: Final = encode(Statement("", "", 0, 0, 0, False))[:3]
+_STATEMENT_HEAD: Final = encode(Statement("", "", (0, 0), (0, 0), None, False))[:3]
 
 
 def is_counted(payload: bytes) -> bool:

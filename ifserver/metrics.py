@@ -1,9 +1,9 @@
 """Every counter: its name, its help and its label, in one block; and the counts of one process.
 
 The sum over all processes of an idle system balances, by the *books* of its messages: ``messages_sent`` =
-``messages_delivered`` + ``messages_dropped`` of all reasons (`balance`). What blurs it is counted as well: a message in
-doubt may have arrived without having been counted as sent, and a request that vanished was lost by its node, or is with
-a process that was killed or stands still.
+``messages_delivered`` + ``messages_dropped`` of all reasons (`balance`). After a fault it does so once those who live
+have told each other what they have sent (`ifserver.layers.books`), and requests of which nobody has spoken have had
+their time (`ifserver.front.unheard`).
 
 Times are counted in the buckets of a `Histogram`; what becomes of all of them for Prometheus is `ifserver.admin`'s.
 """
@@ -57,7 +57,7 @@ COUNTERS: Final[dict[str, Description]] = {
     "messages_sent": Description("Messages that a node has taken from this process, or that are dropped as full."),
     "messages_in_doubt": Description("Messages pushed again, or given up: the connection broke before the answer."),
     "messages_delivered": Description("Messages that this process has pulled and handed on."),
-    "messages_vanished": Description("Requests that were taken by somebody who was not heard of in time."),
+    "messages_vanished": Description("Requests that were gone from their node, of whose taker was not heard in time."),
     "messages_repeated": Description("Second copies of messages that were in doubt."),
     "messages_dropped": Description("Messages that ended otherwise.", "reason", _REASONS),
     "streams_opened": Description("Streams that this process has begun.", "kind", _KINDS),
@@ -194,7 +194,8 @@ def total(many: Iterable[Mapping[str, int]]) -> dict[str, int]:
 def balance(statistics: Mapping[str, int]) -> int:
     """Messages that were sent and have come to nothing known, by the summed `statistics` of all processes.
 
-    Of an idle system 0; between minus ``messages_in_doubt`` and plus ``messages_vanished`` where there were such.
+    Of an idle system 0, whatever its nodes have lost. What a process that was killed had taken, or handed to a node,
+    in its last moment and not counted yet is missing, on either side.
     """
     dropped = sum(n for name, n in statistics.items() if name.startswith("messages_dropped{"))
     return statistics.get("messages_sent", 0) - statistics.get("messages_delivered", 0) - dropped

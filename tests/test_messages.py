@@ -41,7 +41,8 @@ TO_BOTH = [
     m.Sync(WORKER, "!w.9876543210", [m.SyncEntry("p.1", 0, 3, 4), m.SyncEntry("p.2", 1, 0, 0)]),
     m.Sync(WORKER, "", []),
     m.Release("p.1", 0, WORKER, "died", 17),
-    m.Statement("!n.0123456789", WORKER, 3, 2**40, -1, True),
+    m.Statement("!n.0123456789", WORKER, (3, 0), (2**40, 7), None, True),
+    m.Statement("!n.0123456789", WORKER, (3, 0), (3, 0), (1, 2), False),
 ]
 CASES = [
     *((message, {m.decode_request}) for message in (REQUEST, CONNECT)),

@@ -116,6 +116,8 @@ class Exchange(Offered):
 
     def hear(self, message: m.ToStream) -> str | None:
         """A worker, or its supervisor, has something to say about the stream. Returns why it was dropped, or None."""
+        if self._unheard and message.attempt == self.stream.attempt:
+            self._spoken_of(message.worker)
         effects = self.stream.hear(message)
         claim = type(message) is m.Claim
         self._heard(effects, claim, claim)
@@ -123,6 +125,8 @@ class Exchange(Offered):
 
     def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str) -> None:
         """A worker tells how far it is."""
+        if self._unheard and entry.attempt == self.stream.attempt:
+            self._spoken_of(worker)
         self._heard(self.stream.hear_sync(entry, worker, supervisor), False, True)
 
     def _heard(self, effects: Effects, by_claim: bool, tells_of_claimant: bool) -> None:

@@ -43,10 +43,12 @@ class Offered(ABC):
 
     __slots__ = (
         "_channel",
+        "_in_doubt",
         "_payload",
         "_request",
         "_since",
         "_stood",
+        "_unheard",
         "began_at",
         "claimed_at",
         "has_waited",
@@ -63,6 +65,8 @@ class Offered(ABC):
         #: The present attempt, as it was offered last.
         self._request: m.ToWorkers = stream.request
         self._payload = b""
+        #: Whether a node has the present attempt, or somebody who has not spoken of it; and whether that is in doubt.
+        self._unheard = self._in_doubt = False
         #: When the first attempt was made, and the present one.
         self.began_at = self._since = server.clock.seconds()
         #: When the present attempt was claimed. None: nobody has claimed it; those that answer at once do not (design,
@@ -95,13 +99,13 @@ class Offered(ABC):
         """Offer an attempt."""
         server = self.server
         home = server.clusters.home
+        self._request = request
         if not home.ensure():
             # Nobody could answer.
             server.clusters.soon(self._unreachable)
             return
         if not request.reply_channel.startswith(home.inbox):
-            request = replace(request, reply_channel=self._addressed())
-        self._request = request
+            request = self._request = replace(request, reply_channel=self._addressed())
         self._payload = m.encode(request)
         self._stood = frozenset()
         server.clusters.offer(self._channel, self._payload, self)
@@ -109,6 +113,7 @@ class Offered(ABC):
     def _offer_again(self, request: m.ToWorkers, why: str) -> None:
         """Offer the next attempt."""
         server = self.server
+        self._end_attempt()
         server.counters.add("retries")
         self._since = server.clock.seconds()
         _log.warning("%s: offering the request once more: %s", request.reply_channel, why)
@@ -118,6 +123,7 @@ class Offered(ABC):
     def _offer_on(self, request: m.ToWorkers) -> None:
         """Offer an open WebSocket to the next worker."""
         server = self.server
+        self._end_attempt()
         server.counters.add("resumptions")
         _log.debug("%s: looking for another worker for an open WebSocket", request.reply_channel)
         self._offer(replace(request, deadline=server.deadline()))
@@ -140,6 +146,7 @@ class Offered(ABC):
 
     def end_offer(self) -> None:
         """The exchange has ended."""
+        self._end_attempt()
         self.server.offers.left(self)
         self.server.waiting_room.left(self)
 
@@ -148,12 +155,21 @@ class Offered(ABC):
     def placed(self, node: Node) -> None:
         """The request is offered on `node`."""
         self.node = node
+        self._unheard, self._in_doubt = True, False
         offers = self.server.offers
         offers.left(self)
         self.offer = offers.made(self, node, self._channel, self._payload)
 
     def refused(self, why: Refusal) -> None:
         """No node has taken it."""
+        in_doubt = why is Refusal.IN_DOUBT
+        if self.server.unheard.refused(self.stream.identity, self._request.attempt, in_doubt):
+            pass
+        elif self._unheard:
+            self._unheard = self._in_doubt = in_doubt
+        elif in_doubt:
+            # There is no doubt: somebody has spoken of it already.
+            self.server.counters.add("messages_sent")
         if why is Refusal.UNREACHABLE and self.is_unclaimed and self.server.waiting_room.enter(self):
             return
         self._give_up(why)
@@ -203,18 +219,47 @@ class Offered(ABC):
         if node is None:
             return
         withdrawing = node.withdraw(self._channel, self._payload)
-        withdrawing.addCallbacks(self._taken_back, _not_taken_back, (node, self.offer, but))
+        taken_back = self._taken_back, _not_taken_back
+        withdrawing.addCallbacks(*taken_back, (self._request.attempt, self.offer, but))
 
-    def _taken_back(self, was_there: bool, node: Node, offer: StandingOffer | None, but: frozenset[str]) -> None:
+    def _taken_back(self, was_there: bool, attempt: int, offer: StandingOffer | None, but: frozenset[str]) -> None:
         if not was_there:
             if offer is not None:
                 self.server.offers.popped(offer)
             return
-        self.server.counters.add("messages_dropped", label="withdrawn")
+        self._was_there(attempt)
         if self.is_unclaimed and self.offer is offer:
             self._request = replace(self._request, reply_channel=self._addressed())
             self._payload = m.encode(self._request)
             self.server.clusters.offer(self._channel, self._payload, self, but)
+
+    # For the books.
+
+    def _spoken_of(self, worker: str) -> None:
+        """Somebody has the present attempt."""
+        clusters = self.server.clusters
+        clusters.books.at(clusters.home.inbox).heard_of(worker)
+        self._is_known()
+
+    def _is_known(self) -> None:
+        """It is known where the present attempt is."""
+        if self._in_doubt:
+            self.server.counters.add("messages_sent")
+        self._unheard = self._in_doubt = False
+
+    def _was_there(self, attempt: int) -> None:
+        """`attempt` was taken back before anybody had it."""
+        if self._unheard and attempt == self._request.attempt:
+            self._is_known()
+        else:
+            self.server.unheard.heard(self.stream.identity, attempt)
+        self.server.counters.add("messages_dropped", label="withdrawn")
+
+    def _end_attempt(self) -> None:
+        """Nothing more is done about the present attempt."""
+        if self._unheard:
+            self.server.unheard.add(self.stream.identity, self._request.attempt, self._in_doubt)
+            self._unheard = self._in_doubt = False
 
     # What the stream asks for.
 
@@ -229,11 +274,11 @@ class Offered(ABC):
             # A node that does not answer must not make the client wait for longer than it was told to.
             late = self.server.clock.callLater(_WITHDRAWAL_S, self.handle, Withdrawn(False))
             answer.addBoth(_cancel, late)
-        answer.addCallbacks(self._withdrawn, self._withdrawal_failed)
+        answer.addCallbacks(self._withdrawn, self._withdrawal_failed, (self._request.attempt,))
 
-    def _withdrawn(self, was_there: bool) -> None:
+    def _withdrawn(self, was_there: bool, attempt: int) -> None:
         if was_there:
-            self.server.counters.add("messages_dropped", label="withdrawn")
+            self._was_there(attempt)
         self.handle(Withdrawn(was_there))
 
     def _withdrawal_failed(self, failure: Failure) -> None:

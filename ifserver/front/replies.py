@@ -12,6 +12,7 @@ from ifserver import messages as m
 from ifserver.errors import ChannelNameError, UndecodableError
 from ifserver.front.peers import Peers
 from ifserver.front.registry import Registry
+from ifserver.front.unheard import Unheard
 from ifserver.layers.clusters import Clusters
 
 __all__ = ["Replies"]
@@ -39,10 +40,11 @@ class Replies:
     A `ifserver.layers.home.Resident`.
     """
 
-    def __init__(self, clusters: Clusters, registry: Registry, peers: Peers) -> None:
+    def __init__(self, clusters: Clusters, registry: Registry, peers: Peers, unheard: Unheard) -> None:
         self._clusters = clusters
         self._registry = registry
         self._peers = peers
+        self._unheard = unheard
         # Streams that do not exist, and were told of in this batch.
         self._told: set[tuple[str, int, str]] = set()
 
@@ -66,7 +68,10 @@ class Replies:
             if reason == "repeated":
                 counters.add("messages_repeated")
                 continue
-            heard(_SPEAKERS[kind](message))
+            speaker = _SPEAKERS[kind](message)
+            heard(speaker)
+            if reason == "gone":
+                self._late(message.stream, message.attempt, message.worker, inbox)  # type: ignore[union-attr]
             if reason is None:
                 delivered += 1
             else:
@@ -110,6 +115,8 @@ class Replies:
     def _sync(self, sync: m.Sync) -> None:
         for entry in sync.entries:
             exchange = self._registry.get(entry.stream)
+            if exchange is None or exchange.stream.attempt != entry.attempt:
+                self._late(entry.stream, entry.attempt, sync.sender, self._clusters.home.inbox)
             if exchange is None:
                 self._tell_gone(entry.stream, entry.attempt, sync.sender)
                 continue
@@ -117,6 +124,11 @@ class Replies:
                 exchange.hear_sync(entry, sync.sender, sync.supervisor)
             except Exception:
                 _log.exception("%s: what a worker says of it could not be handled", entry.stream)
+
+    def _late(self, stream: str, attempt: int, worker: str, inbox: str) -> None:
+        """`worker` has had an attempt that is over here."""
+        if self._unheard.heard(stream, attempt):
+            self._clusters.books.at(inbox).heard_of(worker)
 
     def _nobody(self, message: m.ToStream) -> None:
         """The stream has ended here: whoever still speaks about it should let go."""

@@ -28,6 +28,7 @@ from ifserver.front.replies import Replies
 from ifserver.front.requests import Incoming, identify
 from ifserver.front.responses import HeadWriter, plain_answer
 from ifserver.front.tally import Tally
+from ifserver.front.unheard import Unheard
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.front.websocket import WebSocketConnection, make_factory
 from ifserver.layers.clusters import Clusters
@@ -87,7 +88,8 @@ class InterfaceServer(Factory):
         self.peers = Peers(clusters, reactor)
         self.offers = Offers(reactor, clusters.behind, clusters.emptied)
         self.waiting_room = WaitingRoom(clusters, reactor, settings.broker_wait_s)
-        self._replies = Replies(clusters, self.registry, self.peers)
+        self.unheard = Unheard(clusters.books, self.counters, reactor, settings.queue_timeout_s)
+        self._replies = Replies(clusters, self.registry, self.peers, self.unheard)
         self.heart = Heart(
             clusters,
             clusters.home.nodes,
@@ -142,6 +144,7 @@ class InterfaceServer(Factory):
         self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
         self._retry_methods = frozenset(settings.retry_methods)
         self._http_deadlines[Waiting.WORKER].change(settings.queue_timeout_s)
+        self.unheard.change(settings.queue_timeout_s)
         self._http_deadlines[Waiting.RESPONSE].change(settings.response_timeout_s)
         self._websocket_deadlines[Waiting.RESPONSE].change(settings.websocket_connect_timeout_s)
         self.idle.change(_idle_s(settings))
@@ -174,6 +177,7 @@ class InterfaceServer(Factory):
         self.heart.stop()
         self.peers.stop()
         self.offers.stop()
+        self.unheard.stop()
         self.waiting_room.stop()
         for deadlines in (*self._http_deadlines.values(), *self._websocket_deadlines.values()):
             deadlines.stop()

@@ -6,6 +6,9 @@ many there were before it: what the receiver has not got by then it never will. 
 as such, whatever kind of message it was; a message that was taken twice, because its first push was in doubt, was sent
 twice. The receiver confirms, and both count on from there (design: Lost is counted).
 
+A request goes along no lane: whoever is free pulls it. So those who pull say how many they have had of whose. A server
+that was never told anything about a request knows by that whether somebody has had it, or its node has lost it.
+
 Statements are not counted themselves. They cost a message each way, once a second, between two processes that talk.
 """
 
@@ -16,7 +19,7 @@ from typing import Final, Protocol
 
 from ifserver import channels
 from ifserver.clock import Clock, Timer
-from ifserver.messages import Message, Statement
+from ifserver.messages import Message, Position, Statement
 from ifserver.metrics import Counters
 
 __all__ = ["Books", "Incoming"]
@@ -45,16 +48,31 @@ class Post(Protocol):
 class _Outgoing:
     """A lane from here."""
 
-    __slots__ = ("confirmed", "doubt", "due", "inbox", "owes", "sent", "telling_since", "tellings", "told", "used_at")
+    __slots__ = (
+        "confirmed",
+        "doubt",
+        "due",
+        "inbox",
+        "owes",
+        "pulled",
+        "sent",
+        "telling_since",
+        "tellings",
+        "told",
+        "used_at",
+    )
 
     def __init__(self, inbox: str, now: float) -> None:
         self.inbox = inbox
-        #: Messages that the node has taken; how many of them were spoken of last, and are confirmed.
-        self.sent = self.told = self.confirmed = 0
+        #: Messages that the node has taken, and requests from there that were pulled here.
+        self.sent = self.pulled = 0
+        #: What was told of these last, and what is confirmed.
+        self.told: Position = (0, 0)
+        self.confirmed: Position = (0, 0)
         #: Whether there may be more on the lane than `sent`.
         self.doubt = False
         #: One of our inboxes, and where the lane stands that leads from there to it, if that is to be confirmed.
-        self.owes: tuple[str, int] | None = None
+        self.owes: tuple[str, Position] | None = None
         self.tellings = 0
         self.due = now + _TELL_S
         #: Since when a statement waits for the node; None: it does not.
@@ -65,11 +83,13 @@ class _Outgoing:
 class _Incoming:
     """A lane to here."""
 
-    __slots__ = ("count", "settled", "used_at")
+    __slots__ = ("count", "heard_of", "settled", "used_at")
 
     def __init__(self, now: float) -> None:
-        #: Messages that were spoken of in the last statement, and that have come since.
-        self.settled = self.count = 0
+        #: What was said in the last statement.
+        self.settled: Position = (0, 0)
+        #: Messages that have come since, and requests of ours that were spoken of for the first time.
+        self.count = self.heard_of = 0
         self.used_at = now
 
 
@@ -87,10 +107,15 @@ class Incoming:
 
     def heard(self, speaker: str) -> None:
         """A message has come of the process `speaker`, or of the one with that inbox."""
-        lane = self._names.get(speaker)
-        if lane is None:
-            lane = self._names[speaker] = self.of(_process(speaker))
-        lane.count += 1
+        (self._names.get(speaker) or self._named(speaker)).count += 1
+
+    def heard_of(self, speaker: str) -> None:
+        """That process has spoken of a request of ours for the first time."""
+        (self._names.get(speaker) or self._named(speaker)).heard_of += 1
+
+    def _named(self, speaker: str) -> _Incoming:
+        lane = self._names[speaker] = self.of(_process(speaker))
+        return lane
 
     def of(self, process: str) -> _Incoming:
         """The lane of `process`."""
@@ -125,6 +150,8 @@ class Books:
         #: Those of which there may be something to tell.
         self._news: dict[_Outgoing, None] = {}
         self._incoming: dict[str, Incoming] = {}
+        #: Requests of ours that others have pulled without saying so, or all that they have said was lost.
+        self.untold = 0
         self._timer: Timer | None = None
         self._stopped = False
         self._forget_at = clock.seconds() + _FORGET_S
@@ -149,6 +176,12 @@ class Books:
         lane.sent += count
         self._has_news(lane)
 
+    def pulled(self, inbox: str) -> None:
+        """This process has pulled a request that is to be answered at `inbox`, and has spoken of it or never will."""
+        lane = self._lane(inbox)
+        lane.pulled += 1
+        self._has_news(lane)
+
     def doubted(self, inbox: str) -> None:
         """The node has taken messages for `inbox`, or it has not."""
         lane = self._lane(inbox)
@@ -161,7 +194,7 @@ class Books:
         if lane is not None:
             # Somebody lives there.
             lane.tellings = 0
-            if statement.confirmed >= 0:
+            if statement.confirmed is not None:
                 lane.confirmed = statement.confirmed
             self._has_news(lane)
         if statement.inbox == inbox:  # else it went there because we have moved, and may have overtaken
@@ -170,18 +203,19 @@ class Books:
     def _settle(self, inbox: str, statement: Statement) -> None:
         lane = self.at(inbox).of(_process(statement.sender))
         lane.used_at = self._clock.seconds()
-        sent, since = statement.sent, statement.since
+        since, reached, settled = statement.since, statement.reached, lane.settled
         # If it is none that it may be, one of us has forgotten the lane.
-        before = lane.settled if since <= lane.settled <= sent else since
-        missing = sent - before - lane.count
+        before = settled if since[0] <= settled[0] <= reached[0] and since[1] <= settled[1] <= reached[1] else since
+        missing = reached[0] - before[0] - lane.count
         if missing > 0:
             self._counters.add("messages_dropped", missing, "broker")
         elif missing:
             self._counters.add("messages_sent", -missing)
-        lane.settled, lane.count = sent, 0
-        if statement.answer and sent != since:
+        self.untold += reached[1] - before[1] - lane.heard_of
+        lane.settled, lane.count, lane.heard_of = reached, 0, 0
+        if statement.answer and reached != since:
             back = self._lane(statement.sender)
-            back.owes = inbox, sent
+            back.owes = inbox, reached
             self._has_news(back)
 
     def _lane(self, inbox: str) -> _Outgoing:
@@ -199,32 +233,32 @@ class Books:
         self._timer = None
         now = self._clock.seconds()
         for lane in list(self._news):
-            total = lane.sent + self._post.ahead(lane.inbox)
-            known = total == lane.confirmed and not lane.doubt
-            if lane.owes is None and (known or (lane.tellings >= _TELLINGS and total == lane.told)):
+            reached = lane.sent + self._post.ahead(lane.inbox), lane.pulled
+            known = reached == lane.confirmed and not lane.doubt
+            if lane.owes is None and (known or (lane.tellings >= _TELLINGS and reached == lane.told)):
                 del self._news[lane]
             elif lane.telling_since is not None and now - lane.telling_since < _TELLING_S:
                 pass
             elif lane.owes is not None or now >= lane.due:
-                self._tell(lane, total, now)
+                self._tell(lane, reached, now)
         if now >= self._forget_at:
             self._forget(now)
         if self._news:
             self._timer = self._clock.callLater(_TELL_S, self._look)
 
-    def _tell(self, lane: _Outgoing, total: int, now: float) -> None:
-        sender, confirmed = lane.owes or (self._inbox(), -1)
+    def _tell(self, lane: _Outgoing, reached: Position, now: float) -> None:
+        sender, confirmed = lane.owes or (self._inbox(), None)
         lane.owes = None
-        if total != lane.confirmed:
+        if reached != lane.confirmed:
             lane.due = now + min(_TELL_S * 2**lane.tellings, _LONGEST_PAUSE_S)
             lane.tellings = min(lane.tellings + 1, 10)
-        lane.told, lane.doubt = total, False
+        lane.told, lane.doubt = reached, False
         lane.used_at = lane.telling_since = now
 
         def taken() -> None:
             lane.telling_since = None
 
-        statement = Statement(lane.inbox, sender, lane.confirmed, total, confirmed, self._reads())
+        statement = Statement(lane.inbox, sender, lane.confirmed, reached, confirmed, self._reads())
         self._post.send_uncounted(lane.inbox, statement, taken)
 
     def _forget(self, now: float) -> None:

@@ -141,6 +141,13 @@ class Clusters:
         """Messages for `inbox` that its node has not taken yet."""
         return self._outboxes[channels.node_of(inbox)].ahead(inbox)
 
+    def pulled(self, reply_channel: str) -> None:
+        """This process has pulled a request that is to be answered on `reply_channel`, and has spoken of it or never
+        will (`ifserver.layers.books`)."""
+        inbox = channels.inbox_of(reply_channel)
+        if inbox[1 : inbox.find(".")] in self.nodes:
+            self.books.pulled(inbox)
+
     def clock_of(self, channel: str) -> float:
         """Seconds since the epoch by the clock of the node that an inbox or reply channel names, as well as it is known
         here; by that of our own where it is not."""

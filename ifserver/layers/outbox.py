@@ -119,11 +119,11 @@ class Outbox:
         return taken
 
     def waiting(self) -> int:
-        """Messages that the node has not taken yet."""
-        return sum(len(lane.waiting) + len(lane.flying) for lane in self._lanes.values())
+        """Messages that the node has not taken yet, of those that are counted."""
+        return sum(map(self.ahead, self._lanes))
 
     def ahead(self, inbox: str) -> int:
-        """Those of them that are for `inbox`, and counted."""
+        """Those of them that are for `inbox`."""
         lane = self._lanes.get(inbox)
         return 0 if lane is None else sum(entry[2] for entry in (*lane.flying, *lane.waiting))
 

@@ -61,6 +61,7 @@ class Puller:
             workers have enough to do, and each read costs as much as what it brings.
         free: how many requests could be taken right now.
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
+        dropped: is given the reply channel of each request that nobody will answer, since it is too late for that.
         opened: is given the requests that one read has brought, oldest first.
     """
 
@@ -71,6 +72,7 @@ class Puller:
         batch: int,
         free: Callable[[], int],
         clock_of: Callable[[str], float],
+        dropped: Callable[[str], None],
         opened: Callable[[list[ToWorkers]], None],
         clock: Clock,
         soon: Soon,
@@ -81,6 +83,7 @@ class Puller:
         self._batch = batch
         self._free = free
         self._clock_of = clock_of
+        self._dropped = dropped
         self._opened = opened
         self._clock = clock
         self._soon = soon
@@ -185,6 +188,7 @@ class Puller:
             # The nearer clock first, since it is nearly always right that there is time left.
             if now > request.deadline and self._clock_of(request.reply_channel) > request.deadline:
                 expired += 1
+                self._dropped(request.reply_channel)
             else:
                 requests.append(request)
         if undecodable:

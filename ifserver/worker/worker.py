@@ -111,6 +111,7 @@ class Worker:
             settings.pull_batch,
             self.free,
             clusters.clock_of,
+            clusters.pulled,
             self._open,
             clock,
             soon,
@@ -247,7 +248,9 @@ class Worker:
         if fresh:
             self._counters.add("messages_delivered", len(fresh))
             # Behind the first step of each new task, and ahead of the flush that those steps have asked for.
-            self.loop.call_soon(self._claim, fresh)
+            self.loop.call_soon(self._claim, fresh, requests)
+        else:
+            self._pulled(requests)
 
     def _admit(self, request: ToWorkers) -> Stream | None:
         channel = request.reply_channel
@@ -291,7 +294,7 @@ class Worker:
             return HttpStream(self, request, slot)
         return WebSocketStream(self, request, slot)
 
-    def _claim(self, fresh: list[Stream]) -> None:
+    def _claim(self, fresh: list[Stream], requests: list[ToWorkers]) -> None:
         """Claim those of the new streams that were not answered in whole by their first step."""
         claims = 0
         for stream in fresh:
@@ -300,6 +303,12 @@ class Worker:
                 claims += 1
         if claims:
             self._counters.add("claims", claims)
+        self._pulled(requests)
+
+    def _pulled(self, requests: list[ToWorkers]) -> None:
+        """All has been said that the servers need to know who has these requests."""
+        for request in requests:
+            self._clusters.pulled(request.reply_channel)
 
     # The end.
 

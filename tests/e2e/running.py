@@ -20,11 +20,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-__all__ = ["APPS", "EXAMPLES", "ROOT", "Gate", "Running", "command_line", "eventually"]
+__all__ = ["APPS", "EXAMPLES", "ROOT", "Gate", "Running", "command_line", "eventually", "frozen"]
 
 T = TypeVar("T")
 
@@ -47,6 +48,18 @@ def eventually(look: Callable[[], T], what: str, within_s: float = LIMIT_S) -> T
             return found
         assert time.monotonic() < end, f"not within {within_s} s: {what}"
         time.sleep(0.01)
+
+
+@contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    """Processes that are stopped, and go on in the end."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def command_line(*arguments: str) -> list[str]:

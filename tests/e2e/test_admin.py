@@ -7,7 +7,7 @@ import os
 import pty
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,20 +16,13 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import BrowserContext, expect
-from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
 
 from tests.e2e.chromium import LIMIT_MS, Chromium
+from tests.e2e.operators import ADMIN, admin_of, balance, scrape, settled
 from tests.e2e.running import APPS, Gate, Running, command_line, eventually
 from tests.e2e.wire import Wire, close_of
 from tests.redis_server import RedisServer
-
-ADMIN = ("--admin", "127.0.0.1:0")
-
-
-def admin_of(running: Running) -> str:
-    """The URL of its admin endpoint."""
-    return running.said(r"admin endpoint at (http://\S+)/")[1]
 
 
 def ready(running: Running) -> tuple[int, str]:
@@ -39,24 +32,6 @@ def ready(running: Running) -> tuple[int, str]:
 
 def status(running: Running) -> Any:
     return httpx.get(f"{admin_of(running)}/status.json", timeout=20).json()
-
-
-def scrape(*all_of: Running) -> dict[str, float]:
-    """The sums of all samples by name, and by name and reason."""
-    found: dict[str, float] = {}
-    for running in all_of:
-        text = httpx.get(f"{admin_of(running)}/metrics", timeout=20).text
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                for name in (sample.name, f"{sample.name}{{{sample.labels.get('reason', '')}}}"):
-                    found[name] = found.get(name, 0) + sample.value
-    return found
-
-
-def balance(counted: dict[str, float]) -> float:
-    """Messages that have come to nothing known, as in `ifserver.metrics.balance`."""
-    sent, delivered, dropped = (counted[f"ifserver_messages_{what}_total"] for what in ("sent", "delivered", "dropped"))
-    return sent - delivered - dropped
 
 
 class Site:
@@ -118,23 +93,6 @@ def traffic(server: Running) -> None:
             assert client.recv(20) == message
 
 
-def settled(look: Callable[[], dict[str, float]], fits: Callable[[dict[str, float]], bool]) -> dict[str, float]:
-    """The counts, once they fit."""
-    found: dict[str, float] = {}
-
-    def looked() -> bool:
-        nonlocal found
-        found = look()
-        return fits(found)
-
-    try:
-        eventually(looked, "the books balance", 15.0)
-    except AssertionError as error:
-        error.add_note(f"balance {balance(found)}: " + str({k: v for k, v in found.items() if "messages" in k and v}))
-        raise
-    return found
-
-
 def test_the_balance_of_an_idle_system_is_0(site: Site) -> None:
     traffic(site.server)
     counted = settled(lambda: scrape(*site.all), lambda found: found["ifserver_streams_closed_total"] >= 46)
@@ -159,7 +117,7 @@ def test_the_balance_after_a_worker_was_killed(site: Site, gate: Gate, pool: Thr
         assert client.response is not None
         victim = int(client.response.headers["x-pid"])
         gate.reached(4)
-        # What a killed process has sent and not counted yet nobody knows of: here, nothing is under way.
+        # What a killed process has taken or sent and not counted yet nobody knows of: here, nothing is under way.
         settled(lambda: scrape(*site.all), lambda found: found["ifserver_claims_total"] >= 4 and balance(found) == 0)
         os.kill(victim, signal.SIGKILL)
         assert close_of(client)[0] == 1012
@@ -167,12 +125,7 @@ def test_the_balance_after_a_worker_was_killed(site: Site, gate: Gate, pool: Thr
     gate.open()
     assert {each.result().status_code for each in got} <= {200}
     traffic(site.server)
-
-    def fits(found: dict[str, float]) -> bool:
-        least, most = -found["ifserver_messages_in_doubt_total"], found["ifserver_messages_vanished_total"]
-        return least <= balance(found) <= most and found["ifserver_streams"] == 0
-
-    settled(lambda: scrape(*site.all), fits)
+    settled(lambda: scrape(*site.all), lambda found: balance(found) == 0 and found["ifserver_streams"] == 0)
 
 
 def test_a_server_is_not_ready_while_redis_is_frozen_or_no_worker_lives(over_redis: Site) -> None:

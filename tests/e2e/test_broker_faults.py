@@ -6,12 +6,11 @@ emptied while something waits in them are in `test_liveness`, idle connections t
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from tests.chaos.apart import FAR, Apart, may_be_apart
 from tests.chaos.proxy import Proxy, loop_in_thread, proxied
-from tests.e2e.running import APPS, Gate, Running, eventually
+from tests.e2e.running import APPS, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 from tests.redis_server import RedisServer
 
@@ -231,7 +230,7 @@ def test_connections_that_are_dead_and_nobody_is_told(site: Site, witness: Witne
 
 
 def test_what_was_pushed_twice_arrives_once(site: Site, witness: Witness) -> None:
-    with _frozen(site.worker):
+    with frozen(site.worker):
         site.redis.last_reads_end(others=1)
         site.proxy.delay_s = 0.3
         try:
@@ -243,15 +242,6 @@ def test_what_was_pushed_twice_arrives_once(site: Site, witness: Witness) -> Non
         finally:
             site.proxy.delay_s = 0.0
     witness.is_unharmed(time.monotonic(), "twice", "or not")
-
-
-@contextmanager
-def _frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_the_last_words_of_applications_are_lost(
@@ -267,7 +257,7 @@ def test_the_last_words_of_applications_are_lost(
         site.redis.last_reads_end(others=1)
         witness.websocket.send("an echo that nobody hears")
         eventually(lambda: site.held(b"nobody hears"), "the worker has a message to echo")
-        with _frozen(site.server.pid):
+        with frozen(site.server.pid):
             site.redis.last_reads_end()
             witness.go_on()
             gate.open()

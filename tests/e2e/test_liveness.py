@@ -17,7 +17,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import APPS, Gate, Running, eventually
+from tests.e2e.running import APPS, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 from tests.redis_server import RedisServer
 
@@ -89,18 +89,6 @@ def dying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dying]:
         killed.killed()
         yield Dying(killed_at, reports[0], server, client, reports[1])
         site.end()
-
-
-@contextmanager
-def frozen(*pids: int) -> Iterator[None]:
-    """Processes that are stopped, and go on in the end."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def socket_of(server: Running, target: str = "/ws") -> ClientConnection:

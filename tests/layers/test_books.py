@@ -129,7 +129,7 @@ def test_what_waits_here_is_ahead_of_what_is_said_of_it() -> None:
     pair.server.send(pair.worker.inbox, 3)
     pair.server.waiting = 2
     pair.clock.advance(1.0)
-    assert pair.server.made == [Statement(pair.worker.inbox, pair.server.inbox, 0, 5, -1, True)]
+    assert pair.server.made == [Statement(pair.worker.inbox, pair.server.inbox, (0, 0), (5, 0), None, True)]
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
@@ -144,13 +144,32 @@ def test_lost_statements_are_made_again(lost: int) -> None:
     pair.assert_at_rest()
 
 
+def pull(pair: Pair, count: int = 1) -> None:
+    """The worker pulls requests of the server's."""
+    for _ in range(count):
+        pair.worker.books.pulled(pair.server.inbox)
+
+
+def test_requests_that_were_pulled_and_of_which_nothing_is_heard() -> None:
+    pair = Pair()
+    pull(pair, 5)
+    for _ in range(3):
+        pair.worker.send(pair.server.inbox)
+        pair.server.books.at(pair.server.inbox).heard_of(pair.worker.inbox)
+    pair.assert_at_rest()
+    assert pair.server.books.untold == 2
+    pull(pair, 2)
+    pair.assert_at_rest()
+    assert pair.server.books.untold == 4
+
+
 def test_lost_confirmations_are_made_again() -> None:
     pair = Pair()
     pair.server.send(pair.worker.inbox, 3)
     pair.clock.advance(1.0)
     pair.worker.receive(pair.server)
     pair.clock.advance(1.0)
-    assert [each.confirmed for each in pair.worker.made] == [3]
+    assert [each.confirmed for each in pair.worker.made] == [(3, 0)]
     pair.worker.ways[pair.server.inbox].clear()
     pair.server.send(pair.worker.inbox, 2)
     pair.assert_at_rest()
@@ -212,7 +231,7 @@ def test_a_message_that_went_another_way_may_overtake() -> None:
     """The worker has moved: what is said of the lane to its old inbox is of no use at the new one."""
     pair = Pair()
     old, pair.worker.inbox = pair.worker.inbox, "!west.worker0000"
-    pair.worker.books.hear(pair.worker.inbox, Statement(old, pair.server.inbox, 0, 7, -1, True))
+    pair.worker.books.hear(pair.worker.inbox, Statement(old, pair.server.inbox, (0, 0), (7, 0), None, True))
     assert pair.lost() == (0, 0)
     pair.clock.advance(1.0)
     assert pair.worker.made == []

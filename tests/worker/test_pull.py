@@ -48,6 +48,8 @@ class Stage:
             node.start()
         self.slots = slots
         self.taken: list[str] = []
+        #: Where what was pulled is to be answered.
+        self.pulled: list[str] = []
         self.finished = 0
         self.counters = Counters()
         self._due: list[Callable[[], None]] = []
@@ -58,6 +60,7 @@ class Stage:
             batch,
             self.free,
             lambda channel: self.clock.seconds() + self.home_leads_s,
+            self.pulled.append,
             self._opened,
             self.clock,
             self._due.append,
