@@ -24,7 +24,7 @@ run: $(VENV)/.for-examples  ## start the Django example; HOST= and PORT= say whe
 	@exec $(BIN)/ifserver run demo.asgi:application --app-dir examples/django_site -b $(HOST) -p $(PORT)
 
 test: lint types system-packages $(VENV)/.for-tests  ## check style and types, then run all tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --max-worker-restart 0
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 autobahn: system-packages $(VENV)/.for-tests  ## run the Autobahn test suite of WebSockets, for a quarter of an hour
 	$(BIN)/python -m tests.autobahn.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import httpx
@@ -46,7 +47,10 @@ def settled(
     def looked() -> bool:
         nonlocal found
         found = look()
-        return fits(found)
+        if fits(found):
+            return True
+        time.sleep(0.2)  # a look is dear
+        return False
 
     try:
         eventually(looked, "the books balance", within_s)
