@@ -177,8 +177,9 @@ class Running:
         return int(self.url.rpartition(":")[2])
 
     def ready(self) -> Running:
-        """Wait until requests are answered, or the workers run."""
-        self.said(r"ready: requests are answered|\d+ workers? runs? |Uvicorn running on")
+        """Wait until requests are answered; of a supervisor, until the workers run."""
+        workers = r"\d+ workers? runs? " if self._command[3:4] == ["worker"] else "ready: requests are answered"
+        self.said(f"{workers}|Uvicorn running on")
         return self
 
     # Its processes.
