@@ -22,7 +22,7 @@ from tests.chaos.apart import FAR, Apart, may_be_apart
 from tests.chaos.proxy import Proxy, loop_in_thread, proxied
 from tests.e2e.running import APPS, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, SentinelServer
 
 #: What the design grants until all is as before, in seconds, and what a machine that is busy may add.
 BACK_S = 3.0 + 1.0
@@ -315,3 +315,41 @@ def _is_cut_off(site: Site, witness: Witness, cut: Callable[[], None], mend: Cal
 def test_a_redis_behind_a_hole(site: Site, witness: Witness) -> None:
     """The same with a proxy that holds everything back, where network namespaces are not permitted."""
     _is_cut_off(site, witness, lambda: site.proxy.do(Proxy.hold), lambda: site.proxy.do(Proxy.release))
+
+
+class Watched:
+    """A primary and its replica, and the Sentinels that watch them and know each other."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.primary = stack.enter_context(RedisServer(repl_diskless_sync_delay="0"))
+        self.replica = stack.enter_context(RedisServer(replicaof=f"127.0.0.1 {self.primary.port}"))
+        eventually(lambda: self.replica.info("replication")["master_link_status"] == "up", "replication")
+        sentinels = [stack.enter_context(SentinelServer(self.primary)) for _ in range(3)]
+        for each in sentinels:
+            known = f"slaves=1,sentinels={len(sentinels)}"
+            eventually(lambda each=each: known in each.info("sentinel")["master0"], known)  # type: ignore[misc]
+        self.url = "redis+sentinel://" + ",".join(f"127.0.0.1:{each.port}" for each in sentinels) + "/main"
+
+    def promoted(self) -> float:
+        """When the replica became the primary."""
+        eventually(lambda: self.replica.info("replication")["role"] == "master", "the promotion")
+        return time.monotonic()
+
+
+@pytest.mark.parametrize("fault", [RedisServer.kill, RedisServer.freeze], ids=["killed", "frozen"])
+def test_a_failover_by_sentinel(stack: ExitStack, tmp_path: Path, fault: Callable[[RedisServer], None]) -> None:
+    watched = Watched(stack)
+    cluster = ("--cluster", f"main={watched.url}")
+    server = stack.enter_context(Running("serve", "-p", "0", *cluster))
+    supervisor = stack.enter_context(Running("worker", "zoo:app", *cluster, "--workers", "1", app_dir=APPS)).ready()
+    site = Site(watched.primary, server, supervisor, ("127.0.0.1", server.port))
+    eventually(lambda: site.asks()[0] == 200, "requests are answered")
+    witness = Witness(site, stack, tmp_path)
+    fault(watched.primary)
+    witness.websocket.send("while there is no primary")
+    # What the application says meanwhile is kept for its server.
+    witness.go_on()
+    witness.is_unharmed(watched.promoted(), "while there is no primary")
+    for each in (supervisor, server):
+        assert "is dead by what node" not in each.output
+        each.process.send_signal(signal.SIGTERM)
