@@ -325,9 +325,8 @@ class Watched:
         self.replica = stack.enter_context(RedisServer(replicaof=f"127.0.0.1 {self.primary.port}"))
         eventually(lambda: self.replica.info("replication")["master_link_status"] == "up", "replication")
         sentinels = [stack.enter_context(SentinelServer(self.primary)) for _ in range(3)]
-        for each in sentinels:
-            known = f"slaves=1,sentinels={len(sentinels)}"
-            eventually(lambda each=each: known in each.info("sentinel")["master0"], known)  # type: ignore[misc]
+        known = f"slaves=1,sentinels={len(sentinels)}"
+        eventually(lambda: all(known in each.info("sentinel")["master0"] for each in sentinels), known)
         self.url = "redis+sentinel://" + ",".join(f"127.0.0.1:{each.port}" for each in sentinels) + "/main"
 
     def promoted(self) -> float:
