@@ -252,7 +252,9 @@ def _live_with(
     life = Life(service, runtime, herald, control(runtime))
     handlers = life.handlers()
     for number, handler in handlers.items():
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        # Who has us started by nohup, or in the background of a script, wants these two to do nothing. The others are
+        # not left to whoever that was: our own parent may need them.
+        if number not in (signal.SIGHUP, signal.SIGINT) or signal.getsignal(number) is not signal.SIG_IGN:
             runtime.loop.add_signal_handler(number, handler, number)
     runtime.loop.call_soon(life.begin)
     runtime.reactor.run(installSignalHandlers=False)

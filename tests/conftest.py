@@ -1,9 +1,17 @@
-"""What must be there before any test module is imported: the reactor that the product runs on."""
+"""What must be there before any test module is imported: the reactor that the product runs on, and signals."""
 
 from __future__ import annotations
+
+import signal
 
 import uvloop
 from twisted.internet import asyncioreactor
 
 # pytest-twisted's `--reactor=asyncio` then takes it as it is, since it is of the right kind.
 asyncioreactor.install(uvloop.new_event_loop())
+
+# However the tests were started: nohup, and shells that put something into the background, have these ignored by all
+# that comes after them.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, command_line, eventually
 from tests.e2e.wire import Wire, close_of
 
 #: A server alone. It answers 503, which is enough where only the way to it matters.
@@ -248,6 +248,27 @@ def test_ctrl_c_reaches_several_servers_by_their_parent() -> None:
             os.killpg(server.pid, signal.SIGINT)
             server.ended()
         assert server.output.count("SIGQUIT: ending") == 2
+
+
+def test_several_servers_in_the_background_of_a_script_are_ended_at_once_by_a_second_sigterm() -> None:
+    """A shell without job control has these signals ignored by what it starts with ``&``, and nohup the last one."""
+    ignoring = ["sh", "-c", 'trap "" INT QUIT HUP; exec "$0" "$@"']
+    command = command_line(*SERVE, "-p", "0", "--processes", "2", "--shutdown-delay", "1h")
+    with Running([*ignoring, *command]) as server:
+        server.said("ready: 2 servers")
+        for number in (signal.SIGINT, signal.SIGHUP):
+            os.killpg(server.pid, number)
+        server.process.send_signal(signal.SIGTERM)
+        server.said("not ready any more", times=2)
+        assert "SIGINT" not in server.output
+        assert "SIGHUP" not in server.output
+
+        def again() -> bool:
+            server.process.send_signal(signal.SIGTERM)
+            return "SIGTERM again: ending at once" in server.output
+
+        eventually(again, "the second signal")
+        server.ended()
 
 
 # The end.
