@@ -35,7 +35,8 @@ fuzz: $(VENV)/.for-tests  ## send what reads bytes from outside anything for SEC
 chaos: system-packages $(VENV)/.for-tests  ## kill and freeze processes and nodes for SECONDS= (ten minutes); it names its seed
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
-bench: system-packages $(VENV)/.for-tests  ## measure ifserver beside its peers, for half an hour; writes benchmarks/results
+bench: $(VENV)/.for-tests  ## measure ifserver beside its peers, for half an hour; writes benchmarks/results
+	@tools/install-system-packages wrk
 	$(BIN)/python -m benchmarks.bench --write
 
 placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write docs/placement.*

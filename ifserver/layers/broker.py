@@ -146,7 +146,7 @@ class _Client(Peer):
     def stopProducing(self) -> None:
         """The connection is lost; `connectionLost` tells."""
 
-    def message_received(self, body: bytes) -> None:
+    def message_received(self, body: bytes | memoryview) -> None:
         ask = decode_ask(body)
         if isinstance(ask, EndPulls):
             for id in self._end_pulls():

@@ -53,12 +53,15 @@ __all__ = [
 
 #: Broker and clients are of the same release in practice; a reload that mixes two must fail with a clear word.
 VERSION: Final = 2
-#: Payloads are put into one frame until it holds this much, so that a frame is at most one payload longer.
-PIECE_BYTES: Final = 1024 * 1024
+#: Payloads are put into one frame until it holds this much, so that a frame is at most one payload longer. As much as
+#: uvloop reads at once: frames that come in several reads have to be joined.
+PIECE_BYTES: Final = 256 * 1024
 #: What a payload costs in a frame beside its bytes, at most.
 _PAYLOAD_OVERHEAD: Final = 8
 #: The longest frame: a piece, one payload of the largest size, and names.
 MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES + 2 * PIECE_BYTES
+#: From what size on a copy costs more than a view does.
+_VIEWED_BYTES: Final = 16 * 1024
 HEADER_BYTES: Final = 4
 
 _Count: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -218,7 +221,7 @@ class Cutter:
         self._have = 0
         self._need = HEADER_BYTES
 
-    def cut(self, data: bytes) -> list[bytes]:
+    def cut(self, data: bytes) -> list[bytes | memoryview]:
         """The bodies that are complete with `data`.
 
         Raises:
@@ -231,8 +234,9 @@ class Cutter:
                 return []
             data = b"".join(self._kept)
             self._kept = []
-        bodies: list[bytes] = []
+        bodies: list[bytes | memoryview] = []
         position, end, need = 0, len(data), HEADER_BYTES
+        view = data if end < _VIEWED_BYTES else memoryview(data)
         while end - position >= HEADER_BYTES:
             start = position + HEADER_BYTES
             size = int.from_bytes(data[position:start], "big")
@@ -242,7 +246,7 @@ class Cutter:
                 need = HEADER_BYTES + size
                 break
             position = start + size
-            bodies.append(data[start:position])
+            bodies.append(view[start:position])
         if position < end:
             self._kept = [data[position:]]
             self._have, self._need = end - position, need
@@ -274,7 +278,7 @@ class Peer(Protocol, ABC):
         return None if message.more else self._parts.pop(message.id)
 
     @abstractmethod
-    def message_received(self, body: bytes) -> None:
+    def message_received(self, body: bytes | memoryview) -> None:
         """One frame has arrived.
 
         Raises:

@@ -235,7 +235,7 @@ class _Broker(Peer):
         self._node.unusable(self, f"it does not keep to the protocol: {why}")
         self.transport.abortConnection()
 
-    def message_received(self, body: bytes) -> None:
+    def message_received(self, body: bytes | memoryview) -> None:
         answer = decode_answer(body)
         if isinstance(answer, Brought):
             payloads = self.whole(answer)
