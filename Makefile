@@ -35,9 +35,11 @@ fuzz: $(VENV)/.for-tests  ## send what reads bytes from outside anything for SEC
 chaos: system-packages $(VENV)/.for-tests  ## kill and freeze processes and nodes for SECONDS= (ten minutes); it names its seed
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
-bench: $(VENV)/.for-tests  ## measure ifserver beside its peers, for half an hour; writes benchmarks/results
+bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows, for half an hour; writes docs/performance.*
 	@tools/install-system-packages wrk
 	$(BIN)/python -m benchmarks.bench --write
+	$(BIN)/python -m benchmarks.growth --write
+	$(BIN)/python -m benchmarks.performance_page
 
 placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write docs/placement.*
 	$(BIN)/python -m benchmarks.placement

@@ -15,7 +15,8 @@ PLAIN = (b"content-type", b"text/plain")
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """``/``, ``/10k`` (after the request's body), ``/mib``, ``/slow`` (200 ms of CPU); and an echo over WebSocket."""
+    """``/``, ``/10k`` (after the request's body), ``/mib``, ``/bytes/N``, ``/slow`` (200 ms of CPU), ``/wait`` (50 ms);
+    and an echo over WebSocket."""
     kind = scope["type"]
     if kind == "http":
         await answer(scope["path"], receive, send)
@@ -41,6 +42,8 @@ async def answer(path: str, receive: Any, send: Any) -> None:
         body = TEN_KB
     elif path == "/mib":
         body = MIB
+    elif path.startswith("/bytes/"):
+        body = MIB[: int(path[7:])]
     elif path == "/slow":
         end = time.thread_time() + 0.2
         while time.thread_time() < end:

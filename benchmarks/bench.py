@@ -24,10 +24,11 @@ from benchmarks.machine import cpu_seconds, describe
 from benchmarks.report import markdown
 from benchmarks.subjects import PEERS, ROOT, subject_named, versions_of
 
-__all__ = ["Measurement", "main", "measure", "warm_up"]
+__all__ = ["RESULTS", "Measurement", "main", "measure", "warm_up"]
 
 _WARM_UP_S = 1.0
-_RESULTS = ROOT / "benchmarks" / "results"
+#: Where results are written.
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 class Measurement(Struct, frozen=True):
@@ -61,9 +62,9 @@ def warm_up(port: int, load_name: str) -> None:
     """Wait until a server answers, and do a second of a load.
 
     Raises:
-        TimeoutError: it does not within 30 s.
+        TimeoutError: it does not within 60 s.
     """
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         # A server that listens may not have a worker yet.
         result = LOADS["get"].run(port, 1)
@@ -113,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(measured: Sequence[Measurement], about: dict[str, str], text: str) -> None:
-    _RESULTS.mkdir(exist_ok=True)
-    stem = _RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{about['commit']}"
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{about['commit']}"
     Path(f"{stem}.md").write_text(text, encoding="utf-8")
     figures = {"about": about, "measured": to_builtins(measured)}
     Path(f"{stem}.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from typing import Final
 import uvloop
 from msgspec import Struct
 
-__all__ = ["LOADS", "Load", "Result", "idle_websockets"]
+__all__ = ["LOADS", "Load", "Result", "idle_websockets", "wrk"]
 
 _SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
@@ -39,7 +39,9 @@ class Load(Struct, frozen=True):
     run: Callable[[int, float], Result]
 
 
-def _wrk(path: str, connections: int, script: str = "") -> Callable[[int, float], Result]:
+def wrk(path: str, connections: int, script: str = "") -> Callable[[int, float], Result]:
+    """Requests of ``wrk``, each as soon as the one before it on its connection was answered."""
+
     def run(port: int, seconds: float) -> Result:
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
             file.write(script)
@@ -219,10 +221,10 @@ async def idle_websockets(port: int, count: int, opened: Callable[[], None]) -> 
 LOADS: Final = {
     load.name: load
     for load in (
-        Load("get", "GET, 13 bytes, 64 connections", _wrk("/", 64)),
-        Load("one", "GET, one connection", _wrk("/", 1)),
-        Load("post", "POST 10 KB, answer 10 KB, 32 connections", _wrk("/10k", 32, _POST)),
-        Load("mib", "GET, 1 MiB, 8 connections", _wrk("/mib", 8)),
+        Load("get", "GET, 13 bytes, 64 connections", wrk("/", 64)),
+        Load("one", "GET, one connection", wrk("/", 1)),
+        Load("post", "POST 10 KB, answer 10 KB, 32 connections", wrk("/10k", 32, _POST)),
+        Load("mib", "GET, 1 MiB, 8 connections", wrk("/mib", 8)),
         Load("echo", "WebSocket echo, 64 bytes, 100 connections", _echo(100, 64)),
         Load("connect", "WebSocket: connect, shake hands, close", _connects),
     )

@@ -97,13 +97,21 @@ class Subject:
 
 
 class Ours(Subject):
-    """ifserver: ``run`` (the embedded broker), or ``serve`` and ``worker`` with a Redis between them."""
+    """ifserver: ``run`` (the embedded broker), or ``serve`` and ``worker`` with Redis between them.
 
-    def __init__(self, broker: str = "redis", workers: int = 1) -> None:
+    Args:
+        broker: ``redis`` or ``embedded``.
+        fronts: server processes, which share the port.
+        nodes: Redis servers of the one cluster.
+    """
+
+    def __init__(self, broker: str = "redis", workers: int = 1, fronts: int = 1, nodes: int = 1) -> None:
         super().__init__()
         self.name = f"ifserver ({broker})" if workers == 1 else f"ifserver ({broker}, {workers} workers)"
         self._broker = broker
         self._workers = workers
+        self._fronts = fronts
+        self._nodes = nodes
 
     def start(self) -> None:
         ours = [sys.executable, "-m", "ifserver"]
@@ -112,19 +120,21 @@ class Ours(Subject):
         if self._broker == "embedded":
             self._spawn([*ours, "run", *worker, *where])
             return
-        redis_port = _free_port()
-        self._spawn(["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", ""])
-        _wait_for(redis_port)
-        cluster = ["--cluster", f"main=redis://127.0.0.1:{redis_port}"]
-        self._spawn([*ours, "serve", *cluster, *where])
+        ports = [_free_port() for _ in range(self._nodes)]
+        for port in ports:
+            self._spawn(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""])
+            _wait_for(port)
+        cluster = ["--cluster", "main=" + ",".join(f"redis://127.0.0.1:{port}" for port in ports)]
+        several = ["--processes", str(self._fronts)] if self._fronts > 1 else []
+        self._spawn([*ours, "serve", *cluster, *where, *several])
         self._spawn([*ours, "worker", *worker, *cluster, "-v", "0"])
 
     def roles(self) -> Mapping[str, list[int]]:
         if self._broker == "embedded":
             front = self._processes[0].pid
             return {"front": [front], "worker": [pid for pid in tree(front) if pid != front]}
-        node, front, worker = (process.pid for process in self._processes)
-        return {"front": [front], "worker": tree(worker), "node": [node]}
+        *nodes, front, worker = (process.pid for process in self._processes)
+        return {"front": tree(front), "worker": tree(worker), "node": nodes}
 
 
 class Peer(Subject):

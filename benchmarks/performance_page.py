@@ -1,0 +1,180 @@
+"""Writes ``docs/performance.rst`` and its charts of what `benchmarks.bench` and `benchmarks.growth` have measured last.
+
+In a checkout: ``python -m benchmarks.performance_page``.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from msgspec import convert
+
+from benchmarks.bench import RESULTS, Measurement
+from benchmarks.growth import GROWTH, SERIES, Point, Series
+from benchmarks.loads import LOADS
+from benchmarks.placement_page import table
+from benchmarks.subjects import ROOT
+from benchmarks.svg import Chart, Line, render
+
+__all__ = ["charts", "main", "page"]
+
+Grown = Mapping[str, Sequence[Point]]
+
+_ROLES: Final = ("front", "worker", "node")
+#: Whom the others are measured against.
+_REFERENCE: Final = "uvicorn"
+
+_PAGE: Final = """\
+Performance
+===========
+
+Between your clients and your application, ``ifserver`` puts two processes and a Redis. This page says what that costs,
+and what becomes of it when there is more of something. All of it was measured with every limit and every time limit
+on, without an access log, on {machine} (Python {python}, commit {commit}). The load generator ran on the same
+machine, so requests a second say less than what one request costs: microseconds of CPU of each process, from
+``/proc/PID/stat``. ``make bench`` repeats it.
+
+
+Beside others
+-------------
+
+Each serves the same bare ASGI application, in one process; ``ifserver`` has one server and one worker. *front* is the
+process that has the clients' connections, *node* is Redis. The ratios are to uvicorn in the same round.
+
+{comparison}
+
+{verdict}
+
+
+How it grows
+------------
+
+.. image:: performance.svg
+   :alt: Charts of what one request costs, over the number of processes, the size of answers, connections and queues.
+
+{growth}
+"""
+
+#: What the comparison shows, and what bounds each thing that grows: to be read again whenever the figures are new.
+_VERDICT: Final = """\
+* A layer is not free. The server's own part of a small request costs less than twice as much as all of uvicorn, with
+  worker and Redis it is about three times as much; Daphne, which has no layer either, costs twice as much as all of
+  that. An application that does anything, a query say, takes milliseconds: beside those it does not show.
+* What it costs falls with load, since messages that are ready at the same time travel together: with a single
+  connection each message is alone, which is the dearest way. Its latency is what one round through Redis takes.
+* Large bodies cost most, for they are copied into Redis and out of it again. Let nginx or a CDN send files.
+* The embedded broker (``ifserver run``) saves Redis' part, and works in the server's process."""
+_KNEES: Final[Mapping[str, str]] = {
+    "workers": """\
+Requests are shared among whoever is free, so with more workers each takes fewer at a time, and a request costs more.
+For an application that only computes, more worker processes than cores bring nothing: this machine has two, for all of
+it. For one that waits, the number of requests at a time (``--concurrency``) counts, and not that of processes.""",
+    "fronts": """\
+One server process is good for some 20,000 requests a second where it has a core of its own. A second one pays when the
+first has no time left, and not before: the same requests come in smaller batches then.""",
+    "nodes": """\
+A worker reads each Redis of its cluster on its own, in batches that are smaller by as much. One Redis carries several
+hundred thousand messages a second: a second one is for when the first one fails, not for speed.""",
+    "size": """\
+Up to 16 KiB or so the size hardly matters; from there on each KiB costs the same. A response longer than 64 KiB goes
+out in several messages, as fast as its client takes them.""",
+    "connections": """\
+An idle connection costs memory (some 8 KiB, a WebSocket 9 KiB) and no time: a request costs the same beside 15,000 of
+them. That many, and what else a process opens, is what the limit of file descriptors allows on this machine.""",
+    "waiting": """\
+What waits, waits in the queue: how long is its length divided by what the workers do in a second. The server pays for
+the many requests that it has in hand, Redis and the workers pay less, since they have more at a time. At 10,000
+(``request_capacity``) the next one is answered 503 at once.""",
+}
+
+
+def page(about: Mapping[str, str], measured: Sequence[Measurement], grown: Grown) -> str:
+    """The page for users."""
+    comparison = "\n\n".join(f"*{LOADS[load].title}*\n\n{text}" for load, text in _comparisons(measured))
+    growth = "\n\n".join(_grown(series, grown[series.name]) for series in SERIES)
+    return _PAGE.format(**about, comparison=comparison, verdict=_VERDICT, growth=growth)
+
+
+def _comparisons(measured: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
+    """For each load its table."""
+    for load in dict.fromkeys(each.load for each in measured):
+        by_subject: dict[str, list[Measurement]] = {}
+        for each in measured:
+            if each.load == load:
+                by_subject.setdefault(each.subject, []).append(each)
+        reference = by_subject[_REFERENCE]
+        yield load, table(_HEADS, [_row(name, rounds, reference) for name, rounds in by_subject.items()])
+
+
+_HEADS: Final = ("", *_ROLES, "all, us", "front, ratio", "all, ratio", "a second", "p50, ms", "p99, ms")
+
+
+def _row(name: str, rounds: Sequence[Measurement], reference: Sequence[Measurement]) -> tuple[str, ...]:
+    pairs = list(zip(rounds, reference, strict=True))
+    costs = [
+        f"{statistics.median(each.cpu_us[role] for each in rounds):.1f}" if role in rounds[0].cpu_us else "-"
+        for role in _ROLES
+    ]
+    return (
+        name,
+        *costs,
+        f"{statistics.median(_total(each) for each in rounds):.1f}",
+        f"{statistics.median(ours.cpu_us['front'] / _total(theirs) for ours, theirs in pairs):.2f}",
+        f"{statistics.median(_total(ours) / _total(theirs) for ours, theirs in pairs):.2f}",
+        f"{statistics.median(each.result.done / each.result.seconds for each in rounds):.0f}",
+        f"{statistics.median(each.result.p50_ms for each in rounds):.2f}",
+        f"{statistics.median(each.result.p99_ms for each in rounds):.2f}",
+    )
+
+
+def _total(measurement: Measurement) -> float:
+    return sum(measurement.cpu_us.values())
+
+
+def _grown(series: Series, points: Sequence[Point]) -> str:
+    rows = [
+        (
+            f"{point.x:g}",
+            *(f"{point.cpu_us[role]:.1f}" for role in _ROLES),
+            f"{sum(point.cpu_us.values()):.1f}",
+            f"{point.rate:.0f}",
+            f"{point.p50_ms:.2f}",
+        )
+        for point in points
+    ]
+    heads = (series.x_label, *_ROLES, "all, us", "a second", "p50, ms")
+    title = f"{series.title}\n{'~' * len(series.title)}"
+    return f"{title}\n\n{_KNEES[series.name]}\n\n{table(heads, rows)}"
+
+
+def charts(grown: Grown) -> list[Chart]:
+    """What one request costs, for each thing that grows."""
+    return [
+        Chart(
+            series.title,
+            series.x_label,
+            "CPU of one request, us",
+            tuple(Line(role, tuple((point.x, point.cpu_us[role]) for point in grown[series.name])) for role in _ROLES),
+        )
+        for series in SERIES
+    ]
+
+
+def main() -> int:
+    """Write the page and its charts."""
+    newest = max((path for path in RESULTS.glob("*.json") if path != GROWTH), key=lambda path: path.stat().st_mtime)
+    compared, grown = (json.loads(path.read_text(encoding="utf-8")) for path in (newest, GROWTH))
+    measured = convert(compared["measured"], list[Measurement])
+    points = convert(grown["series"], dict[str, list[Point]])
+    docs = ROOT / "docs"
+    (docs / "performance.rst").write_text(page(compared["about"], measured, points), encoding="utf-8")
+    (docs / "performance.svg").write_text(render(charts(points)), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

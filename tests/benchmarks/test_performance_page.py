@@ -1,0 +1,59 @@
+"""The page on performance: whatever was measured, its tables and charts are whole."""
+
+from __future__ import annotations
+
+from benchmarks import performance_page
+from benchmarks.bench import Measurement
+from benchmarks.growth import SERIES, Point, middle
+from benchmarks.loads import LOADS, Result
+from benchmarks.svg import render
+
+ABOUT = {"machine": "2 x a processor", "python": "3.11", "commit": "abcdef", "kernel": "6"}
+COSTS = {"ifserver (redis)": {"front": 30.0, "worker": 20.0, "node": 10.0}, "uvicorn": {"front": 20.0}}
+
+
+def measured() -> list[Measurement]:
+    result = Result(1000, 2.0, 0.5, 1.5)
+    return [
+        Measurement(name, load, round_, result, {role: us * (1 + round_) for role, us in cpu.items()}, 1.0)
+        for round_ in range(3)
+        for load in LOADS
+        for name, cpu in COSTS.items()
+    ]
+
+
+def grown() -> dict[str, list[Point]]:
+    return {
+        series.name: [Point(x, {"front": 40.0 + x, "worker": 20.0, "node": 5.0}, 1234.5, 2.25, 0) for x in series.xs]
+        for series in SERIES
+    }
+
+
+def test_the_middle_of_several_rounds() -> None:
+    points = [Point(4, {"front": us, "worker": 2 * us}, 1000 * us, us / 10, int(us)) for us in (3.0, 1.0, 2.0)]
+    assert middle(points) == Point(4, {"front": 2.0, "worker": 4.0}, 2000.0, 0.2, 6)
+
+
+def test_ratios_are_those_of_the_same_round() -> None:
+    page = performance_page.page(ABOUT, measured(), grown())
+    row = next(line for line in page.splitlines() if line.startswith("ifserver (redis)"))
+    assert row.split()[2:] == ["60.0", "40.0", "20.0", "120.0", "1.50", "3.00", "500", "0.50", "1.50"]
+    other = next(line for line in page.splitlines() if line.startswith("uvicorn  "))
+    assert other.split()[1:] == ["40.0", "-", "-", "40.0", "1.00", "1.00", "500", "0.50", "1.50"]
+
+
+def test_the_page_has_all_that_was_measured_and_no_blanks_left() -> None:
+    page = performance_page.page(ABOUT, measured(), grown())
+    assert "{" not in page
+    for load in LOADS.values():
+        assert f"*{load.title}*" in page
+    for series in SERIES:
+        assert f"{series.title}\n~~~" in page
+    assert page.count("1234") == sum(len(series.xs) for series in SERIES)
+    assert max(map(len, page.splitlines())) <= 120
+
+
+def test_there_is_a_chart_of_each_thing_that_grows() -> None:
+    charts = performance_page.charts(grown())
+    assert [chart.title for chart in charts] == [each.title for each in SERIES]
+    assert render(charts).count("<polyline") == 3 * len(SERIES)
