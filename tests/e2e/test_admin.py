@@ -170,12 +170,14 @@ def test_what_waits_and_who_holds_what(over_redis: Site, gate: Gate, pool: Threa
     [stream] = seen["streams"]
     assert (stream["kind"], stream["state"], stream["method"], stream["path"]) == ("http", "claimed", "POST", "/wait")
     assert "secret" not in json.dumps(seen)
-    [held] = status(site.supervisor)["streams"]
+    [held] = eventually(lambda: status(site.supervisor)["streams"], "the supervisor knows of it")
     assert (held["channel"], held["owner"]) == (stream["channel"], stream["owner"])
 
     def child() -> Any:
-        [supervisor] = [each for each in status(site.server)["processes"] if each["kind"] == "supervisor"]
-        return next(each for each in supervisor["children"] if each["pid"] == worker)
+        """What the server knows of the worker; nothing before its supervisor has told."""
+        supervisors = [each for each in status(site.server)["processes"] if each["kind"] == "supervisor"]
+        children = [each for supervisor in supervisors for each in supervisor["children"]]
+        return next((each for each in children if each["pid"] == worker), {})
 
     eventually(lambda: child().get("unanswered") == 1, "the worker says what it holds")
     assert child()["process"] == stream["owner"]

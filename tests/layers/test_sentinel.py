@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -397,7 +398,8 @@ async def test_after_a_kill_messages_go_to_the_new_primary_within_three_seconds(
     assert reactor.seconds() - at < PROMISED_S
     assert before is not None
     assert before.endswith(".0")
-    assert node.epoch == f"{watched.replica.info('server')['run_id']}.1"
+    # The first failover, or a later one where Sentinels could not agree at once who was to carry it out.
+    assert re.fullmatch(rf"{watched.replica.info('server')['run_id']}\.[1-9]", str(node.epoch))
 
 
 @async_test
