@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 from twisted.python.failure import Failure
 
+from ifserver import channels
 from ifserver import messages as m
 from ifserver.clock import Timer
 from ifserver.errors import NodeError
@@ -236,9 +237,9 @@ class Offered(ABC):
     # For the books.
 
     def _spoken_of(self, worker: str) -> None:
-        """Somebody has the present attempt."""
-        clusters = self.server.clusters
-        clusters.books.at(clusters.home.inbox).heard_of(worker)
+        """Somebody has the present attempt. He counts it for the inbox that it names, also when we have moved since."""
+        inbox = channels.inbox_of(self._request.reply_channel)
+        self.server.clusters.books.at(inbox).heard_of(worker)
         self._is_known()
 
     def _is_known(self) -> None:
