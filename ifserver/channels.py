@@ -27,7 +27,6 @@ __all__ = [
     "HTTP_REQUEST",
     "MAX_LENGTH",
     "WEBSOCKET_CONNECT",
-    "base36",
     "check",
     "check_node_name",
     "identity",
@@ -51,7 +50,6 @@ _REQUEST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
 _SINGLE_READER = re.compile(r"!(?P<node>[A-Za-z0-9_-]+)\.(?P<process>[0-9a-z]{10})(?:\.(?P<stream>[0-9a-z]+))?\Z")
 _NODE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _BASE32: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no letter that looks like a digit
-_BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PROCESS_LENGTH: Final = 10
 
 
@@ -88,16 +86,6 @@ def check_node_name(name: str) -> str:
 def new_process_name() -> str:
     """A new name for this process: 50 random bits, so that nobody receives what was meant for a predecessor."""
     return "".join(secrets.choice(_BASE32) for _ in range(_PROCESS_LENGTH))
-
-
-def base36(number: int) -> str:
-    """`number` (not negative) in base 36, the form in which streams are counted."""
-    digits = ""
-    while True:
-        number, digit = divmod(number, 36)
-        digits = _BASE36[digit] + digits
-        if not number:
-            return digits
 
 
 def make_inbox(node: str, process: str) -> str:

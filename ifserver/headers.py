@@ -13,12 +13,13 @@ from typing import Final
 from ifserver.messages import Headers
 from ifserver.settings_checks import Network
 
-__all__ = ["find", "is_token", "is_value", "list_items", "seen_by_proxies", "values", "within"]
+__all__ = ["bad_in_value", "find", "is_token", "is_value", "list_items", "seen_by_proxies", "values", "within"]
 
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 #: RFC 9110 5.5: what may stand in a value; obs-text is let through.
-_BAD_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+#: The first character that may not, or None: `is_value` for those who ask for every field of every response.
+bad_in_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 #: One ``key=value`` of a Forwarded element, the value bare or quoted (RFC 7239 4).
 _FORWARDED_PAIR: Final = re.compile(
     r"""(?:\A|;)\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^\s;"]*)\s*(?=;|\Z)"""
@@ -32,7 +33,7 @@ def is_token(name: bytes) -> bool:
 
 def is_value(value: bytes) -> bool:
     """Whether `value` may be a header's value: no CR, LF, NUL or other control but the tab (RFC 9110 5.5)."""
-    return _BAD_IN_VALUE.search(value) is None
+    return bad_in_value(value) is None
 
 
 def find(headers: Headers, name: bytes) -> bytes | None:

@@ -76,6 +76,7 @@ DIED: Final = "died"
 #: The first byte of every payload.
 FORMAT: Final = 1
 _FORMAT_BYTE: Final = bytes([FORMAT])
+_SMALL_BYTES: Final = 2048
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -364,6 +365,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], payload: bytes) -> _T:
     if payload[:1] != _FORMAT_BYTE:
         raise UndecodableError(f"format version {payload[:1].hex() or 'missing'}, expected {FORMAT:02x}")
     try:
-        return decoder.decode(memoryview(payload)[1:])
+        # To copy a small one is cheaper than to look at it.
+        return decoder.decode(payload[1:] if len(payload) < _SMALL_BYTES else memoryview(payload)[1:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UndecodableError(str(error)) from error

@@ -181,7 +181,7 @@ class Http1Connection(Protocol):
 
     def _arrived(self, incoming: Incoming) -> None:
         """A request can be offered; if another is being answered, it waits."""
-        self._server.heads_due.discard(self)
+        self._server.heads_due.pop(self, None)
         if self._response.incoming is None:
             self._start(incoming)
         else:
@@ -283,13 +283,14 @@ class Http1Connection(Protocol):
         """Begin with the next request, or wait for one."""
         server, parser, waiting = self._server, self._parser, self._waiting
         self._response.incoming = None
-        server.discarding.discard(self)
+        server.discarding.pop(self, None)
         if waiting:
             self._start(waiting.pop(0))
         elif parser.refusal is not None:
             self._refuse()
         else:
-            self.resume(STREAM)
+            if self._paused:
+                self.resume(STREAM)
             if parser.incoming is not None:
                 self._continue(parser.incoming)
             elif not parser.in_head:
@@ -297,7 +298,7 @@ class Http1Connection(Protocol):
         if self._unparsed and len(waiting) < self._settings.max_pipelined and not self._closing:
             unparsed, self._unparsed = self._unparsed, b""
             self._parse(unparsed)
-        if not waiting and not self._unparsed:
+        if self._paused and not waiting and not self._unparsed:
             self.resume(_PIPELINE)  # what comes now may be the rest of the present request
 
     def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from ifserver.clock import Clock, Timer
 
@@ -12,45 +12,40 @@ __all__ = ["Deadlines"]
 _T = TypeVar("_T", bound=Hashable)
 
 
-class Deadlines(Generic[_T]):
+class Deadlines(dict[_T, float]):
     """Calls `expired` for every item that was added `seconds` ago and not removed since.
 
-    All have the same length, so the oldest is always the next to expire: no heap and no sweep are needed.
+    All have the same length, so the oldest is always the next to expire: no heap and no sweep are needed. A dictionary
+    (item -> when it was added), since to look for an item or to remove one is then no call of Python's.
     """
 
     def __init__(self, clock: Clock, seconds: float, expired: Callable[[_T], None]) -> None:
+        super().__init__()
         self._clock = clock
         self._seconds = seconds
         self._expired = expired
-        self._times: dict[_T, float] = {}
         self._timer: Timer | None = None
-
-    def __len__(self) -> int:
-        return len(self._times)
-
-    def __contains__(self, item: _T) -> bool:
-        return item in self._times
 
     def add(self, item: _T) -> None:
         """Begin the deadline of `item`, anew if it has one."""
-        self._times.pop(item, None)
-        self._times[item] = self._clock.seconds()
+        self.pop(item, None)
+        self[item] = self._clock.seconds()
         if self._timer is None:
             self._timer = self._clock.callLater(self._seconds, self._due)
 
     def discard(self, item: _T) -> None:
         """Forget the deadline of `item`, if it has one."""
-        self._times.pop(item, None)
+        self.pop(item, None)
 
     def take_all(self) -> list[_T]:
         """Forget all; what there was, oldest first."""
-        items = list(self._times)
-        self._times.clear()
+        items = list(self)
+        self.clear()
         return items
 
     def stop(self) -> None:
         """Forget all."""
-        self._times.clear()
+        self.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -59,16 +54,16 @@ class Deadlines(Generic[_T]):
         self._timer = None
         now = self._clock.seconds()
         expired = []
-        for item, since in self._times.items():
+        for item, since in self.items():
             if since + self._seconds > now:
                 break
             expired.append(item)
         try:
             for item in expired:
                 # An item may have been removed, or begun anew, by what the ones before it did.
-                began = self._times.get(item)
+                began = self.get(item)
                 if began is not None and began + self._seconds <= now:
-                    del self._times[item]
+                    del self[item]
                     self._expired(item)
         finally:
             self._await_oldest()
@@ -78,6 +73,6 @@ class Deadlines(Generic[_T]):
             # Begun by an item that was added just now, which is the youngest.
             self._timer.cancel()
             self._timer = None
-        if self._times:
-            oldest = next(iter(self._times.values()))
+        if self:
+            oldest = next(iter(self.values()))
             self._timer = self._clock.callLater(max(0.0, oldest + self._seconds - self._clock.seconds()), self._due)

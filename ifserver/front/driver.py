@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
+from ifserver.front.deadlines import Deadlines
 from ifserver.front.offering import Offered
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import (
+    CONTINUE,
+    ENDED,
+    FAIL,
+    RESUME_READING,
+    STOP_READING,
     Abort,
     Answer,
     CloseClient,
@@ -31,6 +37,10 @@ if TYPE_CHECKING:
     from ifserver.front.server import InterfaceServer
 
 __all__ = ["Exchange", "HttpClient", "WebSocketClient"]
+
+# Looked up for every request, and a member of an Enum costs several times as much as a global.
+_WORKER: Final = Waiting.WORKER
+_NOTHING: Final = Waiting.NOTHING
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +96,16 @@ class Exchange(Offered):
     A WebSocket begins as a request like any other: its client is there from `opened` on.
     """
 
-    __slots__ = ("_over", "_waiting", "_worker", "client", "peer", "websocket")
+    __slots__ = ("_deadline", "_over", "_waits", "_worker", "client", "peer", "websocket")
 
-    def __init__(self, server: InterfaceServer, stream: Stream, client: HttpClient, request_channel: str) -> None:
+    def __init__(
+        self,
+        server: InterfaceServer,
+        stream: Stream,
+        client: HttpClient,
+        request_channel: str,
+        waits: Mapping[Waiting, Deadlines[Exchange]],
+    ) -> None:
         super().__init__(server, stream, request_channel)
         #: What the effects of this stream are for, before and after a handshake.
         self.client: Any = client
@@ -97,13 +114,15 @@ class Exchange(Offered):
         self.peer: Peer | None = None
         self._worker: str | None = None
         self._over = False
-        self._waiting = Waiting.NOTHING
+        #: How long it may wait for what, and where the present wait is among those; None: it waits for nothing.
+        self._waits = waits
+        self._deadline: Deadlines[Exchange] | None = None
 
     def start(self) -> None:
         """Offer the request."""
         self.server.registry.add(self)
         self._offer(self.stream.request)
-        self.wait(Waiting.WORKER)
+        self.wait(_WORKER)
 
     def opened(self, websocket: WebSocketClient) -> None:
         """The handshake is complete: from now on the client is `websocket`."""
@@ -171,18 +190,16 @@ class Exchange(Offered):
 
     def wait(self, waiting: Waiting) -> None:
         """Forget the present deadline, and begin that of `waiting`."""
-        if waiting is self._waiting is Waiting.NOTHING:
-            return
-        deadlines = self.server.deadlines(self.stream)
-        if self._waiting is not Waiting.NOTHING and self._waiting is not waiting:
-            deadlines[self._waiting].discard(self)
-        self._waiting = waiting
-        if waiting is not Waiting.NOTHING:
-            deadlines[waiting].add(self)
+        before = self._deadline
+        if before is not None:
+            before.pop(self, None)
+        deadline = self._deadline = self._waits.get(waiting)
+        if deadline is not None:
+            deadline.add(self)
 
     def timed_out(self) -> None:
         """The deadline of the present wait is over."""
-        self._waiting = Waiting.NOTHING
+        self._deadline = None
         self.handle(TimedOut())
 
     def _offer_effect(self, effect: Offer) -> None:
@@ -192,17 +209,18 @@ class Exchange(Offered):
         self._offer_on(effect.request)
 
     def _signal(self, effect: Signal) -> None:
-        if effect is Signal.ENDED:
+        if effect is ENDED:
             self._over = True
-            self.wait(Waiting.NOTHING)
+            if self._deadline is not None:
+                self.wait(_NOTHING)
             self.server.ended(self)
-        elif effect is Signal.CONTINUE:
+        elif effect is CONTINUE:
             self.client.send_continue()
-        elif effect is Signal.FAIL:
+        elif effect is FAIL:
             self.client.fail()
-        elif effect is Signal.STOP_READING:
+        elif effect is STOP_READING:
             (self.websocket or self.client).stop_reading()
-        elif effect is Signal.RESUME_READING:
+        elif effect is RESUME_READING:
             (self.websocket or self.client).resume_reading()
         else:
             self.withdraw()
@@ -212,7 +230,8 @@ class Exchange(Offered):
 
 
 def _begin(exchange: Exchange, effect: m.ResponseStart) -> None:
-    exchange.wait(Waiting.NOTHING)
+    if exchange._deadline is not None:
+        exchange.wait(_NOTHING)
     exchange.client.begin(effect)
     if effect.more_body:
         exchange._forget_offer()

@@ -30,6 +30,8 @@ _HOST: Final = re.compile(
 _END_OF_AUTHORITY: Final = re.compile(rb"[/?#]")
 #: The ports that need not be said (RFC 9110 4.2.1, 4.2.2).
 _DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
+#: The fields that are looked at one by one.
+_TELLING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
 # Numbers, since bytes are searched for them much faster than for bytes.
 _SPACE: Final = ord(" ")
 _UNDERSCORE: Final = ord("_")
@@ -58,6 +60,7 @@ class RequestParser:
 
     def __init__(self, settings: FrontSettings, arrived: Callable[[Incoming], None]) -> None:
         self._settings = settings
+        self._max_headers, self._max_header_bytes = settings.max_headers, settings.max_header_bytes
         self._arrived = arrived
         self._parser = httptools.HttpRequestParser(self)
         #: Whether a head has begun and not ended.
@@ -158,7 +161,7 @@ class RequestParser:
             return -1
         elif _METHOD.match(line) and b"\n" not in line and b"\r" not in line[:-1]:
             self.in_head = True
-            if len(line) > self._settings.max_header_bytes + _AROUND_TARGET_BYTES:
+            if len(line) > self._max_header_bytes + _AROUND_TARGET_BYTES:
                 self.refusal = BadRequest(414, "the request target is too long")
             return -1
         self.refusal = BadRequest(400, "not a request line")
@@ -187,13 +190,13 @@ class RequestParser:
                 self._head_goes_on(length)
         elif incoming is not None and incoming is self.incoming and incoming.content_length is None:
             self._overhead += length - (incoming.body_bytes - before)
-            if self._overhead > self._settings.max_header_bytes + _OVERHEAD_PER_BYTE * incoming.body_bytes:
+            if self._overhead > self._max_header_bytes + _OVERHEAD_PER_BYTE * incoming.body_bytes:
                 self.refusal = self.refusal or BadRequest(431, "too much around the chunks of the body")
 
     def _head_goes_on(self, length: int) -> None:
         # llhttp tells of a field when it is complete: until then only the bytes that came can be counted.
         self._raw_bytes += length
-        if self._raw_bytes > self._settings.max_header_bytes + _AROUND_TARGET_BYTES:
+        if self._raw_bytes > self._max_header_bytes + _AROUND_TARGET_BYTES:
             self.refusal = self.refusal or BadRequest(431, "too large header fields")
 
     # What httptools calls.
@@ -209,7 +212,7 @@ class RequestParser:
     def on_url(self, url: bytes) -> None:
         self._target += url
         self._head_bytes += len(url)
-        if self._head_bytes > self._settings.max_header_bytes:
+        if self._head_bytes > self._max_header_bytes:
             self.refusal = self.refusal or BadRequest(414, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -218,7 +221,7 @@ class RequestParser:
         # RFC 9110 5.5: white space behind a value is no part of it; llhttp leaves it there.
         self._headers.append((name.lower(), value.rstrip(b" \t")))
         self._head_bytes += len(name) + len(value) + 4
-        if len(self._headers) > self._settings.max_headers or self._head_bytes > self._settings.max_header_bytes:
+        if self._head_bytes > self._max_header_bytes or len(self._headers) > self._max_headers:
             self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
 
     def on_headers_complete(self) -> None:
@@ -311,7 +314,10 @@ class RequestParser:
         hosts = 0
         underscores = False
         for name, value in incoming.headers:
-            if name == b"host":
+            if name not in _TELLING:
+                if _UNDERSCORE in name:
+                    underscores = True
+            elif name == b"host":
                 hosts += 1
                 if value != self._host:
                     if not _HOST.match(value):
@@ -325,8 +331,6 @@ class RequestParser:
                 if value.lower() != b"100-continue":
                     raise BadRequest(417, "an expectation that cannot be met")
                 incoming.expects_continue = True
-            elif _UNDERSCORE in name:
-                underscores = True
         if underscores:
             self._treat_underscores(incoming)
         if hosts > 1 or (not hosts and version == "1.1"):

@@ -107,7 +107,8 @@ class Http1Response:
                 incoming.http_version,
                 # A client that has not been told to continue may send its body, or not.
                 self._keeps_alive(incoming) and not incoming.expects_continue,
-                self._our_lines(incoming, message.headers, now - self._began_at),
+                incoming.request_id,
+                self._timing(now) if self._settings.server_timing else b"",
             )
             piece = b"" if framing.no_body or not body else self._framed(framing, body)
         except BadResponse as error:
@@ -119,14 +120,8 @@ class Http1Response:
         self.write(head + piece if piece else head)
         self._written(framing, len(body), more)
 
-    def _our_lines(self, incoming: Incoming, headers: Headers, until_start_s: float) -> bytes:
-        """The fields that we add to the application's."""
-        lines = b""
-        if incoming.request_id and h.find(headers, REQUEST_ID) is None:
-            lines = b"x-request-id: " + incoming.request_id + b"\r\n"
-        if self._settings.server_timing:
-            lines += server_timing(self._queue_s(), until_start_s)
-        return lines
+    def _timing(self, now: float) -> bytes:
+        return b"\r\n" + server_timing(self._queue_s(), now - self._began_at)
 
     def body(self, message: m.ResponseBody) -> None:
         framing, body = self.framing, message.body
@@ -249,11 +244,13 @@ class Http1Response:
     def write_answer(self, status: int, extra: Headers | None, keep_alive: bool) -> None:
         """Write a whole response in the server's own name."""
         incoming = self.incoming
-        method, version = (incoming.method, incoming.http_version) if incoming is not None else ("GET", "1.1")
+        method, version, request_id = "GET", "1.1", b""
+        if incoming is not None:
+            method, version, request_id = incoming.method, incoming.http_version, incoming.request_id
         headers, body = plain_answer(status, extra)
-        if incoming is not None and incoming.request_id:
-            headers.append((REQUEST_ID, incoming.request_id))
-        head, framing = self._server.head_writer.write(status, headers, len(body), method, version, keep_alive)
+        head, framing = self._server.head_writer.write(
+            status, headers, len(body), method, version, keep_alive, request_id
+        )
         self._status = status
         self.framing = framing
         self._first_at = self._server.clock.seconds()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 from twisted.python.failure import Failure
 
-from ifserver import channels
 from ifserver import messages as m
 from ifserver.clock import Timer
 from ifserver.errors import NodeError
@@ -29,6 +28,8 @@ _log = logging.getLogger(__name__)
 #: How long the answer to a withdrawal is waited for, in seconds.
 _WITHDRAWAL_S: Final = 1.0
 
+_NONE: Final[frozenset[str]] = frozenset()
+
 _WHY: Final = {
     Refusal.FULL: "the request channel is full",
     Refusal.UNREACHABLE: "no node is reachable",
@@ -45,6 +46,7 @@ class Offered(ABC):
     __slots__ = (
         "_channel",
         "_in_doubt",
+        "_inbox",
         "_payload",
         "_request",
         "_since",
@@ -65,6 +67,8 @@ class Offered(ABC):
         self._channel = channel
         #: The present attempt, as it was offered last.
         self._request: m.ToWorkers = stream.request
+        #: That of our inboxes which it names.
+        self._inbox = ""
         self._payload = b""
         #: Whether a node has the present attempt, or somebody who has not spoken of it; and whether that is in doubt.
         self._unheard = self._in_doubt = False
@@ -74,7 +78,7 @@ class Offered(ABC):
         #: section 5), and then nobody here can tell how long the request was queued.
         self.claimed_at: float | None = None
         #: Nodes on which the present attempt has stood for too long.
-        self._stood: frozenset[str] = frozenset()
+        self._stood = _NONE
         #: Where the present attempt was offered last.
         self.node: Node | None = None
         #: The present attempt, while `Offers` waits for somebody to claim it.
@@ -91,25 +95,26 @@ class Offered(ABC):
     def handle(self, event: object) -> None:
         """Something has happened to the offer."""
 
-    def _addressed(self) -> str:
-        """The stream's reply channel, where this server receives now."""
-        self.stream.readdress(self.server.clusters.home.inbox)
-        return self.stream.channel
+    def _address(self) -> None:
+        """Let the present attempt name the inbox where this server receives now, and prepare to offer it."""
+        inbox = self._inbox = self.server.clusters.home.inbox
+        request = self._request
+        if not request.reply_channel.startswith(inbox):
+            self.stream.readdress(inbox)
+            request = self._request = replace(request, reply_channel=self.stream.channel)
+        self._payload = m.encode(request)
 
     def _offer(self, request: m.ToWorkers) -> None:
         """Offer an attempt."""
-        server = self.server
-        home = server.clusters.home
+        clusters = self.server.clusters
         self._request = request
-        if not home.ensure():
+        if not clusters.home.ensure():
             # Nobody could answer.
-            server.clusters.soon(self._unreachable)
+            clusters.soon(self._unreachable)
             return
-        if not request.reply_channel.startswith(home.inbox):
-            request = self._request = replace(request, reply_channel=self._addressed())
-        self._payload = m.encode(request)
-        self._stood = frozenset()
-        server.clusters.offer(self._channel, self._payload, self)
+        self._address()
+        self._stood = _NONE
+        clusters.offer(self._channel, self._payload, self)
 
     def _offer_again(self, request: m.ToWorkers, why: str) -> None:
         """Offer the next attempt."""
@@ -148,8 +153,10 @@ class Offered(ABC):
     def end_offer(self) -> None:
         """The exchange has ended."""
         self._end_attempt()
-        self.server.offers.left(self)
-        self.server.waiting_room.left(self)
+        if self.offer is not None:
+            self.server.offers.left(self)
+        if self.has_waited:
+            self.server.waiting_room.left(self)
 
     # What the clusters tell.
 
@@ -158,7 +165,8 @@ class Offered(ABC):
         self.node = node
         self._unheard, self._in_doubt = True, False
         offers = self.server.offers
-        offers.left(self)
+        if self.offer is not None:
+            offers.left(self)
         self.offer = offers.made(self, node, self._channel, self._payload)
 
     def refused(self, why: Refusal) -> None:
@@ -213,7 +221,7 @@ class Offered(ABC):
     def readdress(self) -> None:
         """This server has moved: unless somebody has it already, let its taker know the new address."""
         if self.offer is not None:
-            self._take_back(frozenset())
+            self._take_back(_NONE)
 
     def _take_back(self, but: frozenset[str]) -> None:
         node = self.node
@@ -230,16 +238,14 @@ class Offered(ABC):
             return
         self._was_there(attempt)
         if self.is_unclaimed and self.offer is offer:
-            self._request = replace(self._request, reply_channel=self._addressed())
-            self._payload = m.encode(self._request)
+            self._address()
             self.server.clusters.offer(self._channel, self._payload, self, but)
 
     # For the books.
 
     def _spoken_of(self, worker: str) -> None:
         """Somebody has the present attempt. He counts it for the inbox that it names, also when we have moved since."""
-        inbox = channels.inbox_of(self._request.reply_channel)
-        self.server.clusters.books.at(inbox).heard_of(worker)
+        self.server.clusters.books.at(self._inbox).heard_of(worker)
         self._is_known()
 
     def _is_known(self) -> None:

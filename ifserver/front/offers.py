@@ -37,12 +37,11 @@ _log = logging.getLogger(__name__)
 class StandingOffer:
     """One attempt of one exchange, on one list of one node."""
 
-    __slots__ = ("channel", "node", "offering", "payload", "popped_at", "since")
+    __slots__ = ("list", "offering", "payload", "popped_at", "since")
 
-    def __init__(self, offering: Offered, node: Node, channel: str, payload: bytes, now: float) -> None:
+    def __init__(self, offering: Offered, where: _List, payload: bytes, now: float) -> None:
         self.offering = offering
-        self.node = node
-        self.channel = channel
+        self.list = where
         self.payload = payload
         self.since = now
         #: When it was known to have been taken; without meaning before that.
@@ -50,15 +49,17 @@ class StandingOffer:
 
 
 class _List:
-    """The offers on one list that were not claimed.
+    """The offers on one list, the `channel` of `node`, that were not claimed.
 
     Each moves once at most, so what a claim costs does not depend on how many there are. (A plain dict would: to find
     its first item it looks at all that were deleted from its front.)
     """
 
-    __slots__ = ("asking", "popped", "quiet_since", "standing")
+    __slots__ = ("asking", "channel", "node", "popped", "quiet_since", "standing")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, node: Node, channel: str, now: float) -> None:
+        self.node = node
+        self.channel = channel
         #: Those that may still be there, oldest first.
         self.standing: OrderedDict[StandingOffer, None] = OrderedDict()
         #: Those that were taken, in the order in which that became known.
@@ -93,6 +94,18 @@ class _List:
             return False
         return True
 
+    def claim(self, offer: StandingOffer, now: float) -> bool:
+        """Whether `offer` was here; it no longer is, and those before it were taken too."""
+        standing = self.standing
+        if offer not in standing:
+            return self.forget(offer)
+        while True:
+            first, _ = standing.popitem(last=False)
+            if first is offer:
+                return True
+            first.popped_at = now
+            self.popped[first] = None
+
 
 class Offers:
     """All offers of this server.
@@ -117,13 +130,13 @@ class Offers:
     def made(self, offering: Offered, node: Node, channel: str, payload: bytes) -> StandingOffer:
         """`payload` was offered."""
         now = self._clock.seconds()
-        offer = StandingOffer(offering, node, channel, payload, now)
         key = node.name, channel
         each = self._lists.get(key)
         if each is None:
-            each = self._lists[key] = _List(now)
+            each = self._lists[key] = _List(node, channel, now)
         elif not each.standing:
             each.quiet_since = now
+        offer = StandingOffer(offering, each, payload, now)
         each.standing[offer] = None
         if self._timer is None:
             self._look_later(now)
@@ -132,33 +145,25 @@ class Offers:
     def claimed(self, offering: Offered) -> bool:
         """Somebody has spoken about the offer: it was popped, and so were those before it. True: soon enough."""
         offer, offering.offer = offering.offer, None
-        each = self._list(offer)
-        if offer is None or each is None:
+        if offer is None:
             return False
-        now = self._clock.seconds()
-        each.pop(offer, now)
-        if not each.forget(offer):
+        each, now = offer.list, self._clock.seconds()
+        if not each.claim(offer, now):
             return False
         each.quiet_since = now
         if not each.standing:
-            self._emptied(offer.node, offer.channel)
+            self._emptied(each.node, each.channel)
         return now - offer.since < _PATIENCE_S
 
     def popped(self, offer: StandingOffer) -> None:
         """The node has it no more."""
-        each = self._list(offer)
-        if each is not None:
-            each.pop(offer, self._clock.seconds())
+        offer.list.pop(offer, self._clock.seconds())
 
     def left(self, offering: Offered) -> None:
         """Its exchange has ended; nothing is known of its offer but that it is of no use."""
         offer, offering.offer = offering.offer, None
-        each = self._list(offer)
-        if offer is not None and each is not None:
-            each.forget(offer)
-
-    def _list(self, offer: StandingOffer | None) -> _List | None:
-        return None if offer is None else self._lists.get((offer.node.name, offer.channel))
+        if offer is not None:
+            offer.list.forget(offer)
 
     def stop(self) -> None:
         """Look no more."""
@@ -198,7 +203,7 @@ class Offers:
         if oldest is not None and not each.asking:
             if now - each.quiet_since < _PATIENCE_S:
                 # Others have been claimed meanwhile, or the node has said not long ago that it is there.
-                self._stands(each, oldest.node, now)
+                self._stands(each, now)
             else:
                 Deferred.fromCoroutine(self._ask(each)).addErrback(self._failed)
         for offer in vanished:
@@ -206,9 +211,9 @@ class Offers:
                 offer.offering.offer = None
                 offer.offering.vanished()
 
-    def _stands(self, each: _List, node: Node, now: float) -> None:
+    def _stands(self, each: _List, now: float) -> None:
         """The oldest has stood for too long: let each that has be offered elsewhere, if there is a better node."""
-        if not self._behind(node):
+        if not self._behind(each.node):
             return
         for offer in list(each.standing):
             if now - offer.since < _PATIENCE_S:
@@ -224,9 +229,9 @@ class Offers:
                 offer = each.oldest(now)
                 if offer is None or now - each.quiet_since < _PATIENCE_S:
                     return
-                if await offer.node.holds(offer.channel, offer.payload):
+                if await each.node.holds(each.channel, offer.payload):
                     now = each.quiet_since = self._clock.seconds()
-                    self._stands(each, offer.node, now)
+                    self._stands(each, now)
                 else:
                     each.pop(offer, self._clock.seconds())
         except NodeError:

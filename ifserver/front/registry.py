@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ifserver import channels
-
 if TYPE_CHECKING:
     from ifserver.front.driver import Exchange
 
@@ -26,7 +24,7 @@ class Registry:
     def new_channel(self) -> str:
         """A reply channel that no stream has had."""
         self._count += 1
-        return self._prefix + channels.base36(self._count)
+        return f"{self._prefix}{self._count:x}"
 
     def move(self, inbox: str) -> None:
         """New reply channels belong to `inbox` from now on."""

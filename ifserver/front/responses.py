@@ -8,9 +8,11 @@ from email.utils import formatdate
 from typing import Final
 
 from ifserver import headers as h
+from ifserver.front.requests import REQUEST_ID
+from ifserver.headers import bad_in_value
 from ifserver.messages import Headers
 
-__all__ = ["BadResponse", "Framing", "HeadWriter", "bad_field", "has_no_body", "plain_answer", "reason_phrase"]
+__all__ = ["BadResponse", "Framing", "HeadWriter", "bad_field", "plain_answer", "reason_phrase"]
 
 _STATUS_LINES: Final[dict[int, bytes]] = {}
 #: More digits than any body has; ``int()`` raises where there are thousands.
@@ -57,11 +59,6 @@ def reason_phrase(status: int) -> str:
         return ""
 
 
-def has_no_body(method: str, status: int) -> bool:
-    """Whether a response never has a body (RFC 9110 6.4.1)."""
-    return method == "HEAD" or status == 204 or status == 304
-
-
 def plain_answer(status: int, extra: Headers | None = None) -> tuple[Headers, bytes]:
     """Headers and body of an answer in the server's own name."""
     body = f"{status} {reason_phrase(status)}\n".encode()
@@ -71,18 +68,28 @@ def plain_answer(status: int, extra: Headers | None = None) -> tuple[Headers, by
 
 #: Names of fields that are remembered.
 _MAX_NAMES: Final = 1000
+#: Names of fields that say something to us as well.
+_MEANT_FOR_US: Final = frozenset(
+    {b"connection", b"content-length", b"date", b"server", b"transfer-encoding", REQUEST_ID}
+)
+_LENGTH_START: Final = b"\r\ncontent-length: "
+_REQUEST_ID_START: Final = b"\r\n" + REQUEST_ID + b": "
 
 
 class HeadWriter:
-    """Writes heads; `seconds` tells the time for Date, `server_header` is what Server says."""
+    """Writes heads; `seconds` tells the time for Date, `server_header` is what Server says.
+
+    Each line is written behind the end of the one before.
+    """
 
     def __init__(self, seconds: Callable[[], float], server_header: str | None) -> None:
         self._seconds = seconds
-        self._server = b"" if server_header is None else b"server: " + server_header.encode("latin-1") + b"\r\n"
+        self._server = b"" if server_header is None else b"\r\nserver: " + server_header.encode("latin-1")
         self._second = -1
         self._defaults = b""
-        #: Names that were checked, and how their lines begin: applications use few, and again and again.
-        self._names: dict[bytes, bytes] = {}
+        #: Names that were checked and mean nothing to us, and how their lines begin: applications use few, and again
+        #: and again.
+        self._starts: dict[bytes, bytes] = {}
 
     def write(
         self,
@@ -92,6 +99,7 @@ class HeadWriter:
         method: str,
         http_version: str,
         keep_alive: bool,
+        request_id: bytes = b"",
         more_lines: bytes = b"",
     ) -> tuple[bytes, Framing]:
         """The head of a response and the framing of its body.
@@ -99,89 +107,98 @@ class HeadWriter:
         Args:
             whole_body: bytes of the body if all of it is there; None if more will come.
             keep_alive: whether the client, and we, would keep the connection.
-            more_lines: fields of ours, each with the end of its line.
+            request_id: what X-Request-ID says unless the application says it; empty: nothing.
+            more_lines: fields of ours, each behind the end of the line before.
 
         Raises:
             BadResponse: a field cannot be sent, or Content-Length is not what the body has.
         """
-        framing = Framing(has_no_body(method, status))
+        # RFC 9110 6.4.1.
+        framing = Framing(method == "HEAD" or status == 204 or status == 304)
         framing.close = not keep_alive
-        head = [_status_line(status)]
+        head = [_STATUS_LINES.get(status) or _status_line(status)]
+        starts = self._starts
         has_date = has_server = False
         for name, value in headers:
-            if name == b"content-length":
-                framing.remaining = _length(value, framing.remaining)
-                if status == 204:
-                    continue  # RFC 9110 8.6: a server MUST NOT send it
-            elif name == b"transfer-encoding":
-                continue  # ours to choose, ASGI www.rst "Response Start"
-            elif name == b"connection":
-                framing.close = framing.close or b"close" in value.lower()
-                continue
-            elif name == b"date":
-                has_date = True
-            elif name == b"server":
-                has_server = True
-            if not h.is_value(value):
+            start = starts.get(name)
+            if start is None:
+                if name == b"content-length":
+                    framing.remaining = _length(value, framing.remaining)
+                    if status != 204:  # RFC 9110 8.6: a server MUST NOT send it
+                        head.append(_LENGTH_START + value)
+                    continue
+                elif name == b"transfer-encoding":
+                    continue  # ours to choose, ASGI www.rst "Response Start"
+                elif name == b"connection":
+                    framing.close = framing.close or b"close" in value.lower()
+                    continue
+                elif name == b"date":
+                    has_date = True
+                elif name == b"server":
+                    has_server = True
+                elif name == REQUEST_ID:
+                    request_id = b""
+                start = self._start(name, value)
+            if bad_in_value(value) is not None:
                 raise BadResponse(bad_field(name, value))
-            head.append((self._names.get(name) or self._checked(name, value)) + value + b"\r\n")
+            head.append(start + value)
         if has_date or has_server:
             if not has_date:
-                head.append(self._date() + b"\r\n")
+                head.append(self._date())
             if not has_server:
                 head.append(self._server)
         else:
             head.append(self._date_and_server())
-        self._frame(framing, head, status, whole_body, method, http_version)
+        if framing.no_body:
+            framing.remaining = None
+        elif whole_body is None or framing.remaining != whole_body:
+            _frame(framing, head, whole_body, http_version)
         if framing.close:
-            head.append(b"connection: close\r\n")
+            head.append(b"\r\nconnection: close")
         elif http_version == "1.0":
-            head.append(b"connection: keep-alive\r\n")
-        head.append(more_lines + b"\r\n")
+            head.append(b"\r\nconnection: keep-alive")
+        if request_id:
+            head.append(_REQUEST_ID_START + request_id)
+        head.append(more_lines + b"\r\n\r\n")
         return b"".join(head), framing
 
-    def _checked(self, name: bytes, value: bytes) -> bytes:
+    def _start(self, name: bytes, value: bytes) -> bytes:
         """How the line of a field begins."""
         if not h.is_token(name):
             raise BadResponse(bad_field(name, value))
-        start = name + b": "
-        if len(self._names) < _MAX_NAMES:
-            self._names[name] = start
+        start = b"\r\n" + name + b": "
+        if name not in _MEANT_FOR_US and len(self._starts) < _MAX_NAMES:
+            self._starts[name] = start
         return start
 
     def default_lines(self) -> list[bytes]:
         """The lines of the fields that every response has: Date, and Server unless it is switched off."""
-        return self._date_and_server().removesuffix(b"\r\n").split(b"\r\n")
-
-    def _frame(
-        self, framing: Framing, head: list[bytes], status: int, whole_body: int | None, method: str, http_version: str
-    ) -> None:
-        """Choose how the end of the body is told, where the application has not (RFC 9112 6.1 to 6.3)."""
-        if framing.no_body:
-            framing.remaining = None
-            return
-        if framing.remaining is not None:
-            if whole_body is not None and whole_body != framing.remaining:
-                raise BadResponse(f"Content-Length is {framing.remaining}, the body has {whole_body} bytes")
-            return
-        if whole_body is not None:
-            head.append(b"content-length: %d\r\n" % whole_body)
-            framing.remaining = whole_body
-        elif http_version == "1.1":
-            framing.chunked = True
-            head.append(b"transfer-encoding: chunked\r\n")
-        else:
-            framing.close = True
+        return self._date_and_server().split(b"\r\n")[1:]
 
     def _date(self) -> bytes:
-        return b"date: " + formatdate(self._seconds(), usegmt=True).encode()
+        return b"\r\ndate: " + formatdate(self._seconds(), usegmt=True).encode()
 
     def _date_and_server(self) -> bytes:
         second = int(self._seconds())
         if second != self._second:
             self._second = second
-            self._defaults = self._date() + b"\r\n" + self._server
+            self._defaults = self._date() + self._server
         return self._defaults
+
+
+def _frame(framing: Framing, head: list[bytes], whole_body: int | None, http_version: str) -> None:
+    """Choose how the end of the body is told, where the application has not (RFC 9112 6.1 to 6.3)."""
+    if framing.remaining is not None:
+        if whole_body is not None and whole_body != framing.remaining:
+            raise BadResponse(f"Content-Length is {framing.remaining}, the body has {whole_body} bytes")
+    elif whole_body is not None:
+        head.append(_LENGTH_START + b"%d" % whole_body)
+        framing.remaining = whole_body
+    elif http_version == "1.1":
+        framing.chunked = True
+        head.append(b"\r\ntransfer-encoding: chunked")
+    else:
+        framing.close = True
 
 
 def _status_line(status: int) -> bytes:
@@ -189,7 +206,7 @@ def _status_line(status: int) -> bytes:
     if line is None:
         if not 200 <= status <= 599:
             raise BadResponse(f"status {status}")
-        line = _STATUS_LINES[status] = f"HTTP/1.1 {status} {reason_phrase(status)}\r\n".encode()
+        line = _STATUS_LINES[status] = f"HTTP/1.1 {status} {reason_phrase(status)}".encode()
     return line
 
 

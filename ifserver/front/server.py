@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias
 
@@ -245,10 +245,6 @@ class InterfaceServer(Factory):
         for each in (self.idle, self.heads_due, self.bodies_due, self.discarding):
             each.discard(connection)
 
-    def deadlines(self, stream: Stream) -> Mapping[Waiting, Deadlines[Exchange]]:
-        """How long `stream` may wait for what."""
-        return self._http_deadlines if type(stream) is HttpStream else self._websocket_deadlines
-
     def client_of(
         self, incoming: Incoming, peer: tuple[str, int] | None, scheme: str
     ) -> tuple[tuple[str, int] | None, str]:
@@ -257,21 +253,19 @@ class InterfaceServer(Factory):
             return peer, scheme
         return h.seen_by_proxies(incoming.headers, peer, scheme, self._trusted)
 
-    def _name(self, incoming: Incoming, channel: str, peer: tuple[str, int] | None) -> None:
-        """Note by what names people and logs know a request."""
-        incoming.stream = channels.identity(channel)
+    def _name(self, incoming: Incoming, stream: Stream, peer: tuple[str, int] | None) -> None:
+        """Note by what names people and logs know a request, and let its headers say so."""
+        incoming.stream = stream.identity
         if self.settings.request_id:
-            identify(incoming, incoming.stream.encode("ascii"), peer, self._trusted)
+            identify(incoming, stream.identity.encode("ascii"), peer, self._trusted)
 
     def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
         """The exchange of a request whose body has arrived as far as `incoming` says."""
         scheme, peer, host = addresses
         peer, scheme = self.client_of(incoming, peer, scheme)
         root_path = self.settings.root_path
-        channel = self.registry.new_channel()
-        self._name(incoming, channel, addresses[1])
         request = m.HttpRequest(
-            channel,
+            self.registry.new_channel(),
             0,
             self.deadline(),
             incoming.http_version,
@@ -288,8 +282,9 @@ class InterfaceServer(Factory):
             not incoming.complete,
         )
         stream = HttpStream(request, incoming.method in self._retry_methods, incoming.expects_continue)
+        self._name(incoming, stream, addresses[1])
         self.counters.add("streams_opened", label="http")
-        return Exchange(self, stream, client, channels.HTTP_REQUEST)
+        return Exchange(self, stream, client, channels.HTTP_REQUEST, self._http_deadlines)
 
     def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
         """The exchange of a WebSocket's handshake."""
@@ -297,10 +292,8 @@ class InterfaceServer(Factory):
         peer, scheme = self.client_of(incoming, peer, scheme)
         root_path = self.settings.root_path
         subprotocols = h.list_items(incoming.headers, b"sec-websocket-protocol")
-        channel = self.registry.new_channel()
-        self._name(incoming, channel, addresses[1])
         request = m.WebSocketConnect(
-            channel,
+            self.registry.new_channel(),
             0,
             self.deadline(),
             incoming.http_version,
@@ -315,8 +308,10 @@ class InterfaceServer(Factory):
             [item.decode("latin-1") for item in subprotocols],
             any(fnmatchcase(incoming.path, pattern) for pattern in self.settings.resumable_paths),
         )
+        stream = WebSocketStream(request)
+        self._name(incoming, stream, addresses[1])
         self.counters.add("streams_opened", label="websocket")
-        return Exchange(self, WebSocketStream(request), client, channels.WEBSOCKET_CONNECT)
+        return Exchange(self, stream, client, channels.WEBSOCKET_CONNECT, self._websocket_deadlines)
 
     def open_websocket(
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
@@ -334,7 +329,8 @@ class InterfaceServer(Factory):
     def ended(self, exchange: Exchange) -> None:
         """`exchange` is over."""
         self.registry.remove(exchange)
-        self.peers.left(exchange)
+        if exchange.peer is not None:
+            self.peers.left(exchange)
         exchange.end_offer()
         self.counters.add("streams_closed", label="http" if type(exchange.stream) is HttpStream else "websocket")
 

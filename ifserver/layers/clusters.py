@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
@@ -55,10 +55,8 @@ class Offering(Protocol):
         """No node has taken it; the last one that was tried says why."""
 
 
-class _Entry(NamedTuple):
-    payload: bytes
-    offering: Offering
-    tried: frozenset[str]
+#: A request's payload, who offers it, and the names of the nodes that were tried.
+_Entry: TypeAlias = tuple[bytes, Offering, frozenset[str]]
 
 
 class Clusters:
@@ -203,7 +201,7 @@ class Clusters:
         if batch is None:
             batch = self._offers[key] = []
             self.soon(lambda: self._push(node, channel, self._offers.pop(key)))
-        batch.append(_Entry(payload, offering, but))
+        batch.append((payload, offering, but))
 
     def _choose(self, channel: str, but: frozenset[str]) -> Node:
         while True:
@@ -218,7 +216,7 @@ class Clusters:
 
     def claimed(self, node: Node) -> None:
         """Somebody has claimed what was offered on `node`."""
-        if self._placement.well(node.name):
+        if self._placement.unwell_nodes and self._placement.well(node.name):
             _log.info("node %s is well again: requests are offered there", node.name)
 
     def behind(self, node: Node) -> bool:
@@ -256,7 +254,7 @@ class Clusters:
         began_at = self._clock.seconds()
         self._pushing.setdefault(node.name, {})[id(batch)] = began_at
         self._rounds.start()
-        pushing = node.push(channel, [entry.payload for entry in batch])
+        pushing = node.push(channel, [payload for payload, _, _ in batch])
         pushing.addCallbacks(self._pushed, self._failed, (node, channel, batch), errbackArgs=(node, channel, batch))
 
     def _pushed(self, result: Pushed, node: Node, channel: str, batch: list[_Entry]) -> None:
@@ -273,19 +271,19 @@ class Clusters:
         self._unwell(node, "unreachable")
         if failure.check(PushInDoubt):
             self.counters.add("messages_in_doubt", len(batch))
-            for entry in batch:
-                entry.offering.refused(Refusal.IN_DOUBT)
+            for _, offering, _ in batch:
+                offering.refused(Refusal.IN_DOUBT)
         else:
             self._elsewhere(node, channel, batch, Refusal.UNREACHABLE)
 
     def _elsewhere(self, node: Node, channel: str, batch: list[_Entry], why: Refusal) -> None:
         """Offer what `node` has not taken on another one that has not refused it."""
-        for entry in batch:
-            tried = entry.tried | {node.name}
+        for payload, offering, before in batch:
+            tried = before | {node.name}
             if len(tried) < len(self.nodes):
-                self.offer(channel, entry.payload, entry.offering, tried)
+                self.offer(channel, payload, offering, tried)
             else:
-                entry.offering.refused(why)
+                offering.refused(why)
 
     def _look_for_silence(self) -> bool:
         now = self._clock.seconds()

@@ -54,14 +54,16 @@ class Placement:
         self._home = tuple(clusters[home])
         self._all = tuple(name for names in clusters.values() for name in names)
         self._policy = policy
+        self._preferred = self._home if policy is Policy.HOME_FIRST else self._all
         self._health = {name: _Health() for name in self._all}
         self._lengths: dict[tuple[str, str], int] = {}
-        self._ill = 0
+        #: How many nodes are unwell.
+        self.unwell_nodes = 0
 
     def choose(self, channel: str, now: float, but: Collection[str] = ()) -> str | None:
         """The node for the next request on `channel`; None: there is none besides those in `but`."""
-        if not self._ill and not but:
-            return self._shorter(self._home if self._policy is Policy.HOME_FIRST else self._all, channel)
+        if not self.unwell_nodes and not but:
+            return self._shorter(self._preferred, channel)
         left = [name for name in self._all if name not in but]
         well = [name for name in left if self._health[name].why is None]
         preferred = well if self._policy is Policy.SPREAD else [name for name in well if name in self._home]
@@ -101,7 +103,7 @@ class Placement:
         """The node is full, has failed, is silent or is behind. True says that this is new."""
         health = self._health[name]
         new = health.why is None
-        self._ill += new
+        self.unwell_nodes += new
         if new or now >= health.next_probe:
             self._defer(health, now)
         health.why = why
@@ -112,7 +114,7 @@ class Placement:
         health = self._health[name]
         if health.why is None:
             return False
-        self._ill -= 1
+        self.unwell_nodes -= 1
         health.why = None
         health.failures = 0
         return True

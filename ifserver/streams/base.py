@@ -80,7 +80,8 @@ class Stream(ABC):
         self._reading = True
         #: Whether a failure has cost an attempt already.
         self._retried = request.attempt > 0
-        self._enter(state)
+        self._state = state
+        self._row = self.table[state]
         self._begin_attempt(request.attempt)
 
     @property

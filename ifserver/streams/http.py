@@ -69,6 +69,14 @@ class State(enum.Enum):
     DONE = enum.auto()
 
 
+# A member of an Enum costs several times as much to look up as a global, and these are looked up for every request.
+_QUEUED: Final = State.QUEUED
+_WITHDRAWING: Final = State.WITHDRAWING
+_CLAIMED: Final = State.CLAIMED
+_RESPONDING: Final = State.RESPONDING
+_DONE: Final = State.DONE
+
+
 class HttpStream(Stream):
     """One HTTP exchange.
 
@@ -85,7 +93,7 @@ class HttpStream(Stream):
     table: ClassVar[dict[State, Row]]
 
     def __init__(self, request: m.HttpRequest, retry_method: bool, expects_continue: bool = False) -> None:
-        super().__init__(request, State.QUEUED)
+        super().__init__(request, _QUEUED)
         self._retry_method = retry_method
         self._expects_continue = expects_continue
         self._body_complete = not request.more_body
@@ -98,7 +106,7 @@ class HttpStream(Stream):
 
     @property
     def waits(self) -> bool:
-        return self._state is State.CLAIMED or bool(self._pending)
+        return self._state is _CLAIMED or bool(self._pending)
 
     def forget_offer(self) -> None:
         self.request = replace(self.request, headers=[], body=b"")
@@ -116,11 +124,11 @@ class HttpStream(Stream):
         return *self._body_received(event), _WAIT_RESPONSE
 
     def _left_unclaimed(self, event: ClientGone) -> Effects:
-        self._enter(State.DONE)
+        self._enter(_DONE)
         return WITHDRAW, ENDED
 
     def _left(self, event: ClientGone) -> Effects:
-        self._enter(State.DONE)
+        self._enter(_DONE)
         return *self._disconnect(), ENDED
 
     def _flushed(self, event: Flushed) -> Effects:
@@ -132,7 +140,7 @@ class HttpStream(Stream):
     # The clock.
 
     def _not_taken(self, event: TimedOut) -> Effects:
-        self._enter(State.WITHDRAWING)
+        self._enter(_WITHDRAWING)
         return _WAIT_NOTHING, WITHDRAW
 
     def _no_response(self, event: TimedOut) -> Effects:
@@ -141,7 +149,7 @@ class HttpStream(Stream):
     # The worker.
 
     def _claimed(self, message: m.Claim | m.Window) -> Effects:
-        self._enter(State.CLAIMED)
+        self._enter(_CLAIMED)
         self._claimed_by(message)
         effects: Effects = (_WAIT_RESPONSE,)
         if self._expects_continue:
@@ -166,10 +174,10 @@ class HttpStream(Stream):
 
     def _started(self, message: m.ResponseStart) -> Effects:
         if not message.more_body:
-            self._enter(State.DONE)
+            self._enter(_DONE)
             return message, ENDED
-        claims = self._state is not State.CLAIMED
-        self._enter(State.RESPONDING)
+        claims = self._state is not _CLAIMED
+        self._enter(_RESPONDING)
         if not claims:
             return message, _WAIT_NOTHING
         # A response that begins before the body has come needs the body all the same, as an echo does.
@@ -180,26 +188,26 @@ class HttpStream(Stream):
     def _continued(self, message: m.ResponseBody) -> Effects:
         if message.more_body:
             return (message,)
-        self._enter(State.DONE)
+        self._enter(_DONE)
         return message, ENDED
 
     def _cut_off(self, event: m.Release) -> Effects:
-        self._enter(State.DONE)
+        self._enter(_DONE)
         return Abort(f"worker {event.worker} let go in the middle of the response: {event.reason}"), ENDED
 
     def _broken(self, why: str) -> Effects:
         release = self._release("broken")
-        if self._state is State.RESPONDING:
-            self._enter(State.DONE)
+        if self._state is _RESPONDING:
+            self._enter(_DONE)
             return Abort(f"bad reply: {why}"), *release, ENDED
-        if self._state is State.DONE:
+        if self._state is _DONE:
             return release
         return release + self._answer(502, f"bad reply: {why}")
 
     # Helpers.
 
     def _answer(self, status: int, why: str) -> Effects:
-        self._enter(State.DONE)
+        self._enter(_DONE)
         return Answer(status, why), ENDED
 
     def _repeatable(self) -> bool:
@@ -209,7 +217,7 @@ class HttpStream(Stream):
         self.request = replace(self.request, attempt=self.attempt + 1)
         self._begin_attempt(self.request.attempt)
         self._send_window.spend(len(self.request.body))
-        self._enter(State.QUEUED)
+        self._enter(_QUEUED)
         return Offer(self.request, why), _WAIT_WORKER
 
     def _send_held(self) -> Effects:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from ifserver.front.responses import BadResponse, Framing, HeadWriter, has_no_body, plain_answer, reason_phrase
+from ifserver.front.responses import BadResponse, Framing, HeadWriter, plain_answer, reason_phrase
 from ifserver.messages import Headers
 
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT"
@@ -170,7 +170,6 @@ def test_a_status_line_has_its_registered_phrase(status: int, phrase: str) -> No
     [("GET", 200, False), ("HEAD", 200, True), ("GET", 204, True), ("POST", 304, True), ("GET", 205, False)],
 )
 def test_which_responses_have_no_body(method: str, status: int, none: bool) -> None:
-    assert has_no_body(method, status) is none
     assert write(status, method=method)[1].no_body is none
 
 

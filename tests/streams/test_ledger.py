@@ -195,7 +195,7 @@ class Model(RuleBasedStateMachine):
     @rule(attempt=attempts, padding=st.integers(0, 150))
     def enter(self, attempt: int, padding: int) -> None:
         self.count += 1
-        channel = f"!front.0123456789.{channels.base36(self.count)}{'0' * padding}"
+        channel = f"!front.0123456789.{self.count:x}{'0' * padding}"
         slot = self.ledger.enter(channel, attempt)
         assert slot not in self.held
         self.held[slot] = (channel, attempt)
