@@ -100,8 +100,8 @@ def is_inbox(name: str) -> bool:
 
 def inbox_of(reply_channel: str) -> str:
     """The inbox that receives what is sent to `reply_channel` (``!node.process.stream`` or an inbox itself)."""
-    node, _, rest = reply_channel.partition(".")
-    return f"{node}.{rest.partition('.')[0]}"
+    end = reply_channel.find(".", reply_channel.find(".") + 1)
+    return reply_channel if end < 0 else reply_channel[:end]
 
 
 def node_of(name: str) -> str:

@@ -50,6 +50,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "processes": (
         3,
         (
+            "memory",
             "processes",
             "handover",
             "addresses",

@@ -176,10 +176,11 @@ class Books:
         lane.sent += count
         self._has_news(lane)
 
-    def pulled(self, inbox: str) -> None:
-        """This process has pulled a request that is to be answered at `inbox`, and has spoken of it or never will."""
+    def pulled(self, inbox: str, count: int) -> None:
+        """This process has pulled `count` requests that are to be answered at `inbox`, and has spoken of them or never
+        will."""
         lane = self._lane(inbox)
-        lane.pulled += 1
+        lane.pulled += count
         self._has_news(lane)
 
     def doubted(self, inbox: str) -> None:

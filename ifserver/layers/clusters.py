@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -139,12 +139,16 @@ class Clusters:
         """Messages for `inbox` that its node has not taken yet."""
         return self._outboxes[channels.node_of(inbox)].ahead(inbox)
 
-    def pulled(self, reply_channel: str) -> None:
-        """This process has pulled a request that is to be answered on `reply_channel`, and has spoken of it or never
+    def pulled(self, reply_channels: Iterable[str]) -> None:
+        """This process has pulled requests that are to be answered on `reply_channels`, and has spoken of them or never
         will (`ifserver.layers.books`)."""
-        inbox = channels.inbox_of(reply_channel)
-        if inbox[1 : inbox.find(".")] in self.nodes:
-            self.books.pulled(inbox)
+        counts: dict[str, int] = {}
+        for reply_channel in reply_channels:
+            inbox = channels.inbox_of(reply_channel)
+            counts[inbox] = counts.get(inbox, 0) + 1
+        for inbox, count in counts.items():
+            if inbox[1 : inbox.find(".")] in self.nodes:
+                self.books.pulled(inbox, count)
 
     def clock_of(self, channel: str) -> float:
         """Seconds since the epoch by the clock of the node that an inbox or reply channel names, as well as it is known

@@ -44,10 +44,12 @@ class Accountant(Protocol):
 class _Lane:
     """The way to one inbox. At most one push is under way, so that nothing overtakes what has to be repeated."""
 
-    __slots__ = ("dropped", "flying", "given_up", "inbox", "retries", "scheduled", "waiting")
+    __slots__ = ("capacity", "dropped", "flying", "given_up", "inbox", "retries", "scheduled", "waiting")
 
-    def __init__(self, inbox: str) -> None:
+    def __init__(self, inbox: str, capacity: int) -> None:
         self.inbox = inbox
+        #: Messages that may wait here.
+        self.capacity = capacity
         self.waiting: deque[Entry] = deque()
         self.flying: list[Entry] = []
         self.scheduled = False
@@ -89,8 +91,8 @@ class Outbox:
         if lane is None:
             if not channels.is_inbox(check(inbox)):
                 raise ChannelNameError(f"not an inbox: {inbox!r}")
-            lane = self._lanes[inbox] = _Lane(inbox)
-        if len(lane.waiting) >= self.node.limits(inbox).capacity:
+            lane = self._lanes[inbox] = _Lane(inbox, self.node.limits(inbox).capacity)
+        if len(lane.waiting) >= lane.capacity:
             if not counted:
                 return
             self._counters.add("messages_sent")
@@ -100,7 +102,8 @@ class Outbox:
                 _log.error("dropping messages for %s: %d already wait for it", inbox, len(lane.waiting))
             return
         lane.waiting.append((payload, taken, counted))
-        self._schedule(lane)
+        if not lane.scheduled:
+            self._schedule(lane)
 
     def take(self, inbox: str) -> list[Entry]:
         """All that still waits for `inbox`, in order, to be sent elsewhere; also what is under way and may be there."""

@@ -61,7 +61,7 @@ class Puller:
             workers have enough to do, and each read costs as much as what it brings.
         free: how many requests could be taken right now.
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
-        dropped: is given the reply channel of each request that nobody will answer, since it is too late for that.
+        dropped: is given the reply channels of requests that nobody will answer, since it is too late for that.
         opened: is given the requests that one read has brought, oldest first.
     """
 
@@ -72,7 +72,7 @@ class Puller:
         batch: int,
         free: Callable[[], int],
         clock_of: Callable[[str], float],
-        dropped: Callable[[str], None],
+        dropped: Callable[[list[str]], None],
         opened: Callable[[list[ToWorkers]], None],
         clock: Clock,
         soon: Soon,
@@ -174,7 +174,8 @@ class Puller:
 
     def _take(self, node: Node, pulled: Pulled) -> None:
         now = node.clock()
-        expired = undecodable = 0
+        undecodable = 0
+        expired: list[str] = []
         requests: list[ToWorkers] = []
         for payload in pulled.payloads:
             try:
@@ -187,14 +188,14 @@ class Puller:
                 continue
             # The nearer clock first, since it is nearly always right that there is time left.
             if now > request.deadline and self._clock_of(request.reply_channel) > request.deadline:
-                expired += 1
-                self._dropped(request.reply_channel)
+                expired.append(request.reply_channel)
             else:
                 requests.append(request)
         if undecodable:
             self._counters.add("messages_dropped", undecodable, "undecodable")
         if expired:
-            self._counters.add("messages_dropped", expired, "expired")
+            self._counters.add("messages_dropped", len(expired), "expired")
+            self._dropped(expired)
         if requests:
             try:
                 self._opened(requests)

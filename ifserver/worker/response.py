@@ -89,12 +89,14 @@ class Responder(Stream):
         self._check_length(event["type"], len(body), more)
         self._busy = True
         offset = 0
+        # Cut into views, which msgspec takes for bytes: each piece is copied when it is encoded anyway.
+        whole: Any = memoryview(body)
         try:
             while True:
                 while not self._window_out.open:
                     await self._wait()
                     self._check_going(event)
-                piece = body[offset : offset + PIECE_BYTES]
+                piece = whole[offset : offset + PIECE_BYTES]
                 offset += PIECE_BYTES
                 self._piece(piece, more or offset < len(body))
                 if offset >= len(body):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ifserver.errors import ApplicationError
-from ifserver.headers import is_token, is_value
+from ifserver.headers import bad_in_value, is_token, is_value
 from ifserver.messages import Headers
 
 __all__ = [
@@ -55,7 +55,7 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
                 name, value = as_bytes(kind, "a header's name", name), as_bytes(kind, "a header's value", value)
             lowered = _names.get(name) or _checked_name(kind, name)
             # RFC 9110 5.5: CR and LF would make a second header, or a second response, of what follows.
-            if not is_value(value):
+            if bad_in_value(value) is not None:
                 # Not the value itself, which may be a cookie's: this is for a log.
                 where, found = next((i, byte) for i, byte in enumerate(value) if not is_value(value[i : i + 1]))
                 raise ApplicationError(

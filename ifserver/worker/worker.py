@@ -307,8 +307,7 @@ class Worker:
 
     def _pulled(self, requests: list[ToWorkers]) -> None:
         """All has been said that the servers need to know who has these requests."""
-        for request in requests:
-            self._clusters.pulled(request.reply_channel)
+        self._clusters.pulled([request.reply_channel for request in requests])
 
     # The end.
 

@@ -147,7 +147,7 @@ def test_lost_statements_are_made_again(lost: int) -> None:
 def pull(pair: Pair, count: int = 1) -> None:
     """The worker pulls requests of the server's."""
     for _ in range(count):
-        pair.worker.books.pulled(pair.server.inbox)
+        pair.worker.books.pulled(pair.server.inbox, 1)
 
 
 def test_requests_that_were_pulled_and_of_which_nothing_is_heard() -> None:
