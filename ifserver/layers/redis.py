@@ -109,8 +109,10 @@ class RedisNode(RedisViews):
         key = self._keys[channel]
         count = len(payloads)
         result: Deferred[Pushed] = Deferred()
+        renews = False
         if key.length + key.flying + count <= key.plain and (count == 1 or is_plain(payloads)):
             command, answered = pack_with((b"RPUSH", key.key), payloads), self._appended
+            renews = key.was_empty or self._clock.seconds() >= key.renew_at
         else:
             # No more than can fit: the list has at least no messages.
             payloads = payloads[: key.capacity]
@@ -119,7 +121,9 @@ class RedisNode(RedisViews):
             command, answered = key.push_what_fits(payloads), self._script_ran
             self._scripts += 1
         key.flying += count
-        connection.ask(command, answered, result, (key, count), PushInDoubt)
+        connection.ask(command, answered, result, (key, count, renews), PushInDoubt)
+        if renews:
+            self._renew(connection, key)
         return result
 
     def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
@@ -161,23 +165,26 @@ class RedisNode(RedisViews):
 
     # Answers on the sending connection.
 
-    def _appended(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int]) -> None:
-        key, count = about
+    def _renew(self, connection: Connection, key: Key) -> None:
+        """Let the list live on, behind what was pushed: together they are one write, and one read of their answers."""
+        key.renew_at = self._clock.seconds() + key.renew_s
+        connection.ask(key.pexpire, self._done_without, None, "PEXPIRE")
+
+    def _appended(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int, bool]) -> None:
+        key, count, renewed = about
         key.flying -= count
         if type(reply) is not int:
             self._refuse(reply, result)
             return
         key.length = reply
         self._pushed += count
-        now = self._clock.seconds()
-        if reply == count or now >= key.renew_at:
-            key.renew_at = now + key.renew_s
-            if self._sending is not None:
-                self._sending.ask(key.pexpire, self._done_without, None, "PEXPIRE")
+        key.was_empty = reply == count
+        if key.was_empty and not renewed and self._sending is not None:
+            self._renew(self._sending, key)
         result.callback(Pushed(count, reply))
 
-    def _script_ran(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int]) -> None:
-        key, count = about
+    def _script_ran(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int, bool]) -> None:
+        key, count, _ = about
         key.flying -= count
         if type(reply) is not list:
             self._refuse(reply, result)

@@ -36,7 +36,18 @@ _MAX_KEYS: Final = 10_000
 class Key:
     """What is known of the list of one channel."""
 
-    __slots__ = ("capacity", "expiry_ms", "flying", "key", "length", "pexpire", "plain", "renew_at", "renew_s")
+    __slots__ = (
+        "capacity",
+        "expiry_ms",
+        "flying",
+        "key",
+        "length",
+        "pexpire",
+        "plain",
+        "renew_at",
+        "renew_s",
+        "was_empty",
+    )
 
     def __init__(self, key: bytes, limits: Limits) -> None:
         self.key = key
@@ -49,6 +60,9 @@ class Key:
         self.flying = 0
         self.expiry_ms = max(1, int(limits.expiry_s * 1000))
         self.renew_s = limits.expiry_s / 3
+        #: Whether the last push found no list there, so that Redis made one, without a time to live. The next will find
+        #: none either, most likely: somebody waits for what comes.
+        self.was_empty = False
         #: When a third of the time to live that was last set here has passed.
         self.renew_at = 0.0
         self.pexpire = pack((b"PEXPIRE", key, self.expiry_ms))

@@ -251,6 +251,15 @@ async def test_every_list_has_a_time_to_live(place: Place) -> None:
     await node.holds("r", b"plain")  # so that the PEXPIRE behind the push has been carried out
     assert node.statistics()["scripts"] == 1
     assert 0 < server.command("PTTL", key_of(node, "r")) <= 60_000
+    # From now on the list is expected to be gone each time, rightly or not.
+    for drained in (True, False, True):
+        if drained:
+            await node.pull(("r",), 10, 0)
+        monitor = Monitor(server)
+        await node.push("r", [b"plain"])
+        await node.holds("r", b"plain")
+        assert [words[0] for words in monitor.commands()] == ["RPUSH", "PEXPIRE", "LPOS"]
+        assert 0 < server.command("PTTL", key_of(node, "r")) <= 60_000
 
 
 @async_test
