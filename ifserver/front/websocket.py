@@ -51,8 +51,10 @@ _TEXT: Final = 1
 _BINARY: Final = 2
 #: Pieces of a message that are kept beside each other; more are put together.
 _MAX_PIECES: Final = 1024
-#: The RSV bit that says that a message is compressed (RFC 7692 6).
-_COMPRESSED: Final = 4
+#: RSV1, in the first byte of a frame: the message is compressed (RFC 7692 6).
+_COMPRESSED: Final = 0x40
+#: FIN, in the same place: this is all of the message (RFC 6455 5.2).
+_WHOLE: Final = 0x80
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +108,15 @@ def make_factory(settings: FrontSettings, reactor: Any) -> WebSocketServerFactor
         autoPingRestartOnAnyTraffic=True,
     )
     return factory
+
+
+def _frame_head(opcode: int, length: int) -> bytes:
+    """What stands before a message of a server that is sent in one frame (RFC 6455 5.2)."""
+    if length < 126:
+        return bytes((_WHOLE | opcode, length))
+    if length < 65536:
+        return bytes((_WHOLE | opcode, 126)) + length.to_bytes(2, "big")
+    return bytes((_WHOLE | opcode, 127)) + length.to_bytes(8, "big")
 
 
 class _Bounded(WebSocketServerProtocol):
@@ -316,12 +327,11 @@ class WebSocketConnection(_Bounded):
         opcode = _BINARY if text is None else _TEXT
         # Not by autobahn's `sendMessage`, whose limit is for what compression has made of it, which may be more.
         deflate: Any = self._perMessageCompress
-        if deflate is None:
-            self.sendFrame(opcode=opcode, payload=payload)
-        else:
+        if deflate is not None:
             deflate.start_compress_message()
             payload = deflate.compress_message_data(payload) + deflate.end_compress_message()
-            self.sendFrame(opcode=opcode, payload=payload, rsv=_COMPRESSED)
+            opcode |= _COMPRESSED
+        self.sendData(_frame_head(opcode, len(payload)) + payload)
         length = message_bytes(text, message.data)
         if self._write_paused:
             self._unflushed.append(length)

@@ -152,7 +152,11 @@ class WebSocketStream(Stream):
         return (FAIL,)
 
     def _received_message(self, event: MessageReceived) -> Effects:
-        self._hold(event, message_bytes(event.text, event.data))
+        size = message_bytes(event.text, event.data)
+        if self.worker is not None and not self._pending and self._reading and self._send_window.open:
+            # Nothing is in its way: this is the way of nearly every message.
+            return (self._handed_over(self.worker, event, size),)
+        self._hold(event, size)
         return self._pump()
 
     def _held_message(self, event: MessageReceived) -> Effects:
@@ -334,12 +338,16 @@ class WebSocketStream(Stream):
             event = pending.pop(0)
             size = message_bytes(event.text, event.data)
             self._pending_units -= size + MESSAGE_OVERHEAD
-            window.spend(size)
-            if self._handed_out is not None:
-                self._handed_out.add(window.sent, event)
-            message = m.WebSocketReceive(self.identity, self.attempt, self._sequence(), event.text, event.data)
-            effects.append(Tell(worker, message))
+            effects.append(self._handed_over(worker, event, size))
         return tuple(effects)
+
+    def _handed_over(self, worker: str, event: MessageReceived, size: int) -> Tell:
+        """Send the client's message, of `size` bytes, to the worker."""
+        window = self._send_window
+        window.spend(size)
+        if self._handed_out is not None:
+            self._handed_out.add(window.sent, event)
+        return Tell(worker, m.WebSocketReceive(self.identity, self.attempt, self._sequence(), event.text, event.data))
 
 
 #: Where the client's WebSocket is open.

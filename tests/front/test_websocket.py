@@ -355,6 +355,17 @@ def test_texts_and_bytes_both_ways() -> None:
     ]
 
 
+@pytest.mark.parametrize("size", [125, 126, 127, 65535, 65536])
+def test_the_three_ways_to_tell_a_length(size: int) -> None:
+    """RFC 6455 5.2: in the shortest of them."""
+    world = World()
+    client, job = opened(world)
+    job.send(data=b"x" * size)
+    sent = client.received()
+    assert frames(sent) == [Frame(BINARY, b"x" * size)]
+    assert len(sent) == size + (2 if size < 126 else 4 if size < 65536 else 10)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.lists(st.one_of(st.text(max_size=30), st.binary(max_size=300)), min_size=1, max_size=6))
 def test_any_split_gives_the_same_messages(data: st.DataObject, messages: list[str | bytes]) -> None:
