@@ -54,13 +54,15 @@ class Stage:
         self.counters = Counters()
         self._due: list[Callable[[], None]] = []
         self.home_leads_s = 0.0
+        #: How long the first turn of one request keeps the loop busy.
+        self.busy_s = 0.0
         self.puller = Puller(
             self.nodes,
             names,
             batch,
             self.free,
             lambda channel: self.clock.seconds() + self.home_leads_s,
-            self.pulled.append,
+            self.pulled.extend,
             self._opened,
             self.clock,
             self._due.append,
@@ -72,6 +74,7 @@ class Stage:
 
     def _opened(self, requests: list[ToWorkers]) -> None:
         self.taken += [request.path for request in requests]
+        self.clock.rightNow += self.busy_s * len(requests)
         assert self.free() >= 0, "more were taken than there are slots"
 
     def check(self) -> None:
@@ -82,10 +85,14 @@ class Stage:
     def turn(self) -> None:
         """Until nothing is left to be done at once."""
         while self._due:
-            due, self._due[:] = list(self._due), []
-            for call in due:
-                call()
+            self.step()
         self.check()
+
+    def step(self) -> None:
+        """One turn of the loop."""
+        due, self._due[:] = list(self._due), []
+        for call in due:
+            call()
 
     def push(self, node: int, *paths: str, name: str = A, deadline: float = 1e9) -> None:
         payloads = [encode(http_request(path=path, deadline=deadline)) for path in paths]
@@ -133,6 +140,26 @@ def test_a_read_for_which_there_were_few_slots_says_nothing_of_what_waits() -> N
     stage.finish(2)
     stage.turn()
     assert [count for _, count, _ in stage.nodes[0].asked] == [2, 2]
+
+
+def test_the_longer_first_turns_last_the_fewer_are_taken_at_once() -> None:
+    stage = Stage(slots=100_000)
+    stage.push(0, *"abcdefghijklmnop")
+
+    def asked(busy_s: float, reads: int) -> list[int]:
+        stage.busy_s = busy_s
+        before = len(stage.nodes[0].asked)
+        for _ in range(reads):
+            stage.push(0, *"abcdefghijklmnop")  # more than is taken
+            stage.step()
+        return [count for _, count, _ in stage.nodes[0].asked[before:]]
+
+    stage.puller.start()
+    assert asked(0.00005, 20)[-1] == 16, "all of them take less than a millisecond"
+    assert asked(0.00025, 60)[-1] == 4
+    assert asked(0.2, 1) == [4], "which nobody could foresee"
+    assert asked(0.2, 20) == [1] * 20
+    assert asked(0.0, 600)[-1] == 16, "that was long ago"
 
 
 def test_what_comes_is_taken_at_once() -> None:
