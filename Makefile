@@ -35,8 +35,8 @@ fuzz: $(VENV)/.for-tests  ## send what reads bytes from outside anything for SEC
 chaos: system-packages $(VENV)/.for-tests  ## kill and freeze processes and nodes for SECONDS= (ten minutes); it names its seed
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
-bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows, for half an hour; writes docs/performance.*
-	@tools/install-system-packages wrk
+bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows, for an hour; writes docs/performance.*
+	@tools/install-system-packages wrk pushpin
 	$(BIN)/python -m benchmarks.bench --write
 	$(BIN)/python -m benchmarks.growth --write
 	$(BIN)/python -m benchmarks.performance_page
@@ -70,7 +70,7 @@ $(VENV)/.for-examples: setup.cfg pyproject.toml $(VENV)/.made
 
 $(VENV)/.for-tests: setup.cfg pyproject.toml $(VENV)/.made
 	@echo "Installing ifserver and what its tests need into $(VENV) (a minute or so, the first time)"
-	@$(PIP) install --editable '.[test,examples]'
+	@$(PIP) install --editable '.[test,examples,bench]'
 	@touch $(VENV)/.for-examples $@
 
 $(VENV)/.made:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from msgspec import Struct, to_builtins
 
-from benchmarks.loads import LOADS, Result
+from benchmarks.loads import LOADS
 from benchmarks.machine import cpu_seconds, describe
+from benchmarks.outcome import Result
 from benchmarks.report import markdown
-from benchmarks.subjects import PEERS, ROOT, subject_named, versions_of
+from benchmarks.subjects import BACKEND, NAMES, ROOT, plays, subject_named, versions_of
 
 __all__ = ["RESULTS", "Measurement", "main", "measure", "warm_up"]
 
@@ -42,11 +43,16 @@ class Measurement(Struct, frozen=True):
     cpu_us: dict[str, float]
     client_us: float
 
+    @property
+    def total_us(self) -> float:
+        """That of all roles; what a peer has behind it would be there without it."""
+        return sum(us for role, us in self.cpu_us.items() if role != BACKEND)
+
 
 def measure(name: str, load_name: str, round_: int, seconds: float) -> Measurement:
     """Start a subject, warm it up, and measure."""
     load = LOADS[load_name]
-    with subject_named(name) as subject:
+    with subject_named(name, load.workers) as subject:
         warm_up(subject.port, load_name)
         roles = subject.roles()
         before = {role: cpu_seconds(pids) for role, pids in roles.items()}
@@ -72,7 +78,8 @@ def warm_up(port: int, load_name: str) -> None:
             break
         if time.monotonic() > end:
             raise TimeoutError("it does not answer")
-    LOADS[load_name].run(port, _WARM_UP_S)
+    if LOADS[load_name].workers == 1:
+        LOADS[load_name].run(port, _WARM_UP_S)
 
 
 def _client_seconds() -> float:
@@ -87,25 +94,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often all are measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each is (default: %(default)s)")
     parser.add_argument("--loads", default=",".join(LOADS), help=f"which work (default: {','.join(LOADS)})")
-    parser.add_argument(
-        "--subjects", default="redis,embedded,uvicorn,daphne", help=f"of: redis,embedded,{','.join(PEERS)}"
-    )
+    parser.add_argument("--subjects", default=",".join(NAMES), help="which servers (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="write the results to benchmarks/results")
     given = parser.parse_args(arguments)
-    missing = [name for name in ("wrk", "redis-server") if shutil.which(name) is None]
+    subjects, loads = given.subjects.split(","), given.loads.split(",")
+    for what, names, known in (("server", subjects, NAMES), ("load", loads, tuple(LOADS))):
+        for name in names:
+            if name not in known:
+                parser.error(f"no such {what}: {name!r}; there are: {', '.join(known)}")
+    needed = ["wrk", "redis-server", *(["pushpin"] if "pushpin" in subjects else [])]
+    missing = [name for name in needed if shutil.which(name) is None]
     if missing:
         parser.error(f"not installed, and needed: {', '.join(missing)}")
-    subjects, loads = given.subjects.split(","), given.loads.split(",")
     measured: list[Measurement] = []
     for round_ in range(given.rounds):
         for load in loads:
             for name in subjects:
+                if not plays(name, LOADS[load].workers):
+                    continue
                 measurement = measure(name, load, round_, given.seconds)
                 measured.append(measurement)
                 costs = ", ".join(f"{role} {cost:.1f}" for role, cost in measurement.cpu_us.items())
                 print(f"{round_ + 1}/{given.rounds} {load:8} {measurement.subject:20} {costs} us", file=sys.stderr)
     about = dict(describe(("ifserver", "twisted", "uvloop", "hiredis", "autobahn"), ROOT))
-    about |= {name: versions_of(name) for name in subjects if name in PEERS}
+    about |= {name: versions_of(name) for name in subjects if name not in ("redis", "embedded")}
     text = markdown(measured, about)
     print(text)
     if given.write:

@@ -21,8 +21,9 @@ import uvloop
 from msgspec import Struct, to_builtins
 
 from benchmarks.bench import RESULTS, warm_up
-from benchmarks.loads import Result, wrk
+from benchmarks.http_loads import wrk
 from benchmarks.machine import cpu_seconds, describe
+from benchmarks.outcome import Result
 from benchmarks.subjects import ROOT, Ours
 
 __all__ = ["GROWTH", "SERIES", "Point", "Series", "main"]

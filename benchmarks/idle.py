@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import uvloop
 
 from benchmarks.bench import warm_up
-from benchmarks.loads import idle_websockets
 from benchmarks.machine import resident_bytes
 from benchmarks.subjects import subject_named
+from benchmarks.websocket_loads import idle_websockets
 
 __all__ = ["main"]
 

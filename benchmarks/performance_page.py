@@ -1,4 +1,6 @@
-"""Writes ``docs/performance.rst`` and its charts of what `benchmarks.bench` and `benchmarks.growth` have measured last.
+"""Writes ``docs/performance.rst`` and its charts, of what was measured last.
+
+By `benchmarks.bench` and `benchmarks.growth`.
 
 In a checkout: ``python -m benchmarks.performance_page``.
 """
@@ -13,6 +15,7 @@ from typing import Final
 
 from msgspec import convert
 
+from benchmarks import bars
 from benchmarks.bench import RESULTS, Measurement
 from benchmarks.growth import GROWTH, SERIES, Point, Series
 from benchmarks.loads import LOADS
@@ -20,7 +23,7 @@ from benchmarks.placement_page import table
 from benchmarks.subjects import ROOT
 from benchmarks.svg import Chart, Line, render
 
-__all__ = ["charts", "main", "page"]
+__all__ = ["charts", "comparison_charts", "main", "page"]
 
 Grown = Mapping[str, Sequence[Point]]
 
@@ -43,7 +46,11 @@ Beside others
 -------------
 
 Each serves the same bare ASGI application, in one process; ``ifserver`` has one server and one worker. *front* is the
-process that has the clients' connections, *node* is Redis. The ratios are to uvicorn in the same round.
+process that has the clients' connections, *node* is Redis. The ratios are to uvicorn in the same round. Pushpin, a
+proxy that holds connections, has uvicorn behind it, whose part is left out.
+
+.. image:: comparison.svg
+   :alt: Charts of what one piece of work costs each server, and how long requests wait beside slow ones.
 
 {comparison}
 
@@ -101,13 +108,19 @@ def page(about: Mapping[str, str], measured: Sequence[Measurement], grown: Grown
 
 def _comparisons(measured: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
     """For each load its table."""
+    for load, by_subject in _by_load(measured):
+        reference = next(rounds for name, rounds in by_subject.items() if name.startswith(_REFERENCE))
+        yield load, table(_HEADS, [_row(name, rounds, reference) for name, rounds in by_subject.items()])
+
+
+def _by_load(measured: Sequence[Measurement]) -> Iterator[tuple[str, Mapping[str, Sequence[Measurement]]]]:
+    """For each load, the rounds of each subject."""
     for load in dict.fromkeys(each.load for each in measured):
         by_subject: dict[str, list[Measurement]] = {}
         for each in measured:
             if each.load == load:
                 by_subject.setdefault(each.subject, []).append(each)
-        reference = by_subject[_REFERENCE]
-        yield load, table(_HEADS, [_row(name, rounds, reference) for name, rounds in by_subject.items()])
+        yield load, by_subject
 
 
 _HEADS: Final = ("", *_ROLES, "all, us", "front, ratio", "all, ratio", "a second", "p50, ms", "p99, ms")
@@ -122,17 +135,13 @@ def _row(name: str, rounds: Sequence[Measurement], reference: Sequence[Measureme
     return (
         name,
         *costs,
-        f"{statistics.median(_total(each) for each in rounds):.1f}",
-        f"{statistics.median(ours.cpu_us['front'] / _total(theirs) for ours, theirs in pairs):.2f}",
-        f"{statistics.median(_total(ours) / _total(theirs) for ours, theirs in pairs):.2f}",
+        f"{statistics.median(each.total_us for each in rounds):.1f}",
+        f"{statistics.median(ours.cpu_us['front'] / theirs.total_us for ours, theirs in pairs):.2f}",
+        f"{statistics.median(ours.total_us / theirs.total_us for ours, theirs in pairs):.2f}",
         f"{statistics.median(each.result.done / each.result.seconds for each in rounds):.0f}",
         f"{statistics.median(each.result.p50_ms for each in rounds):.2f}",
         f"{statistics.median(each.result.p99_ms for each in rounds):.2f}",
     )
-
-
-def _total(measurement: Measurement) -> float:
-    return sum(measurement.cpu_us.values())
 
 
 def _grown(series: Series, points: Sequence[Point]) -> str:
@@ -149,6 +158,26 @@ def _grown(series: Series, points: Sequence[Point]) -> str:
     heads = (series.x_label, *_ROLES, "all, us", "a second", "p50, ms")
     title = f"{series.title}\n{'~' * len(series.title)}"
     return f"{title}\n\n{_KNEES[series.name]}\n\n{table(heads, rows)}"
+
+
+def comparison_charts(measured: Sequence[Measurement]) -> list[bars.Bars]:
+    """What one piece of work costs each server; beside slow requests, how long others wait."""
+    made = []
+    legend: tuple[str, ...]
+    rows: list[tuple[float, ...]]
+    for load, by_subject in _by_load(measured):
+        if LOADS[load].workers == 1:
+            title, legend = f"{LOADS[load].title}: CPU, us", _ROLES
+            rows = [
+                tuple(statistics.median(each.cpu_us.get(role, 0.0) for each in rounds) for role in _ROLES)
+                for rounds in by_subject.values()
+            ]
+        else:
+            title, legend = LOADS[load].title, ("p99 of the others, ms",)
+            rows = [(statistics.median(each.result.p99_ms for each in rounds),) for rounds in by_subject.values()]
+        pairs = zip(by_subject, rows, strict=True)
+        made.append(bars.Bars(title, legend, tuple(bars.Bar(name, parts) for name, parts in pairs)))
+    return made
 
 
 def charts(grown: Grown) -> list[Chart]:
@@ -173,6 +202,7 @@ def main() -> int:
     docs = ROOT / "docs"
     (docs / "performance.rst").write_text(page(compared["about"], measured, points), encoding="utf-8")
     (docs / "performance.svg").write_text(render(charts(points)), encoding="utf-8")
+    (docs / "comparison.svg").write_text(bars.render(comparison_charts(measured)), encoding="utf-8")
     return 0
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["markdown"]
 
 _ROLES = ("front", "worker", "node")
+_COLUMNS = (
+    "front us", "worker us", "node us", "all us", "front / uvicorn", "all / uvicorn", "per s", "p50 ms", "p99 ms",
+    "client us",
+)  # fmt: skip
 #: Whom the ratios are to.
 _REFERENCE = "uvicorn"
 
@@ -28,15 +32,14 @@ def markdown(measured: Sequence[Measurement], about: Mapping[str, str]) -> str:
 
 
 def _table(measured: Sequence[Measurement]) -> Iterable[str]:
-    columns = ("front us", "worker us", "node us", "all us", "front / uvicorn", "all / uvicorn", "per s", "p50 ms")
-    yield f"| server | {' | '.join(columns)} | p99 ms |"
-    yield f"| --- |{' ---: |' * (len(columns) + 1)}"
+    yield f"| server | {' | '.join(_COLUMNS)} |"
+    yield f"| --- |{' ---: |' * len(_COLUMNS)}"
     by_subject: dict[str, list[Measurement]] = {}
     for each in measured:
         by_subject.setdefault(each.subject, []).append(each)
-    reference = [sum(each.cpu_us.values()) for each in by_subject.get(_REFERENCE, [])]
+    reference = [each.total_us for each in measured if each.subject.startswith(_REFERENCE)]
     for subject, rounds in by_subject.items():
-        totals = [sum(each.cpu_us.values()) for each in rounds]
+        totals = [each.total_us for each in rounds]
         fronts = [each.cpu_us["front"] for each in rounds]
         costs = [_middle([each.cpu_us[role] for each in rounds if role in each.cpu_us]) for role in _ROLES]
         ratios = [_ratio(fronts, reference), _ratio(totals, reference)]
@@ -44,7 +47,8 @@ def _table(measured: Sequence[Measurement]) -> Iterable[str]:
         p50, p99 = (_middle([getattr(each.result, name) for each in rounds], 2) for name in ("p50_ms", "p99_ms"))
         failed = sum(each.result.failed for each in rounds)
         name = f"{subject} ({failed} failed)" if failed else subject
-        yield f"| {' | '.join((name, *costs, _middle(totals), *ratios, rates, p50, p99))} |"
+        client = _middle([each.client_us for each in rounds])
+        yield f"| {' | '.join((name, *costs, _middle(totals), *ratios, rates, p50, p99, client))} |"
 
 
 def _middle(values: Sequence[float], digits: int = 1) -> str:

@@ -1,12 +1,15 @@
-"""The servers that are measured: ourselves in two ways, and peers, each in a virtual environment of its own."""
+"""The servers that are measured: ourselves in two ways, and peers, each from the package index in a virtual environment
+of its own, or from the system's packages."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Mapping, Sequence
@@ -15,13 +18,15 @@ from types import TracebackType
 
 from benchmarks.machine import tree
 
-__all__ = ["PEERS", "Ours", "Peer", "Subject", "subject_named"]
+__all__ = ["BACKEND", "NAMES", "PEERS", "Ours", "Subject", "plays", "subject_named", "versions_of"]
 
 ROOT = Path(__file__).resolve().parent.parent
 APPLICATION = "benchmarks.application:app"
 _START_S = 30.0
 _ENVIRONMENTS = ROOT / ".venv-peers"
 
+#: The role of what a peer needs behind it, and is not counted as its own.
+BACKEND = "backend"
 #: What is installed for a peer, and how it serves on a port.
 PEERS: Mapping[str, tuple[tuple[str, ...], Sequence[str]]] = {
     "uvicorn": (
@@ -154,6 +159,111 @@ class Peer(Subject):
         return {"front": tree(self._processes[0].pid)}
 
 
+class Behind(Subject):
+    """Some other server in front of peers; it is configured by files in a folder of its own."""
+
+    def __init__(self, name: str, peer: str, count: int) -> None:
+        super().__init__()
+        self.name = name
+        self._peers = [Peer(peer) for _ in range(count)]
+        self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+
+    def start(self) -> None:
+        for peer in self._peers:
+            peer.start()
+        for peer in self._peers:
+            _wait_for(peer.port)
+        self.start_front(Path(self._folder.name), [peer.port for peer in self._peers])
+
+    def start_front(self, folder: Path, ports: Sequence[int]) -> None:
+        """Start what is in front of the peers on `ports`."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        super().stop()
+        for peer in self._peers:
+            peer.stop()
+        self._folder.cleanup()
+
+    def _of_peers(self) -> list[int]:
+        return [pid for peer in self._peers for pid in peer.roles()["front"]]
+
+
+class Balanced(Behind):
+    """HAProxy, which gives each request to the next of so many peers."""
+
+    def __init__(self, peer: str, count: int) -> None:
+        super().__init__(f"{peer} ({count}, HAProxy)", peer, count)
+
+    def start_front(self, folder: Path, ports: Sequence[int]) -> None:
+        servers = "".join(f"  server s{port} 127.0.0.1:{port}\n" for port in ports)
+        configuration = folder / "haproxy.cfg"
+        configuration.write_text(_HAPROXY.format(port=self.port, servers=servers))
+        # Debian has it where only root looks.
+        haproxy = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+        self._spawn([str(haproxy), "-db", "-f", str(configuration)])
+
+    def roles(self) -> Mapping[str, list[int]]:
+        return {"front": [self._processes[0].pid], "worker": self._of_peers()}
+
+
+_HAPROXY = """\
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+listen all
+  bind 127.0.0.1:{port}
+  balance roundrobin
+{servers}"""
+
+
+class Pushpin(Behind):
+    """Pushpin, which has the application behind it in uvicorn."""
+
+    def __init__(self) -> None:
+        super().__init__("pushpin", "uvicorn", 1)
+
+    def start_front(self, folder: Path, ports: Sequence[int]) -> None:
+        (folder / "routes").write_text(f"* 127.0.0.1:{ports[0]}\n")
+        configuration = folder / "pushpin.conf"
+        configuration.write_text(_PUSHPIN.format(port=self.port, folder=folder, publish=_free_port()))
+        self._spawn(["pushpin", "--config", str(configuration)])
+
+    def roles(self) -> Mapping[str, list[int]]:
+        return {"front": tree(self._processes[0].pid), BACKEND: self._of_peers()}
+
+
+#: Debian's own, with a folder of ours, and zurl as one of its processes in place of the system's.
+_PUSHPIN = """\
+[global]
+include=/usr/lib/pushpin/internal.conf
+rundir={folder}
+ipc_prefix=benchmark-
+[runner]
+services=condure,zurl,pushpin-proxy,pushpin-handler
+http_port=127.0.0.1:{port}
+logdir={folder}
+log_level=1
+client_buffer_size=8192
+client_maxconn=50000
+condure_bin=condure
+zurl_bin=zurl
+[proxy]
+routesfile=routes
+updates_check=off
+zurl_out_specs=ipc://{{rundir}}/{{ipc_prefix}}zurl-in
+zurl_out_stream_specs=ipc://{{rundir}}/{{ipc_prefix}}zurl-in-stream
+zurl_in_specs=ipc://{{rundir}}/{{ipc_prefix}}zurl-out
+[handler]
+command_spec=ipc://{{rundir}}/{{ipc_prefix}}command
+push_in_http_addr=127.0.0.1
+push_in_http_port={publish}
+message_rate=1000000
+"""
+
+
 def environment_of(name: str) -> Path:
     """The Python that has a peer installed; made the first time."""
     folder = _ENVIRONMENTS / name
@@ -169,6 +279,8 @@ def environment_of(name: str) -> Path:
 
 def versions_of(name: str) -> str:
     """What a peer is at present: its packages and their versions."""
+    if name == "pushpin":
+        return subprocess.run(["pushpin", "--version"], capture_output=True, text=True).stdout.strip()
     code = (
         "import sys; from importlib.metadata import version;"
         "print(*(f'{name} {version(name)}' for name in sys.argv[1:]), sep=', ')"
@@ -177,9 +289,24 @@ def versions_of(name: str) -> str:
     return found.stdout.strip()
 
 
-def subject_named(name: str) -> Subject:
-    """A subject that is not started: ``redis``, ``embedded``, or a peer."""
-    return Ours(name) if name in ("redis", "embedded") else Peer(name)
+#: All that can be measured: ourselves in two ways, and the peers.
+NAMES = ("redis", "embedded", *PEERS, "pushpin")
+#: Which of them can run an application in several processes that share the requests.
+_SHARING = ("redis", "embedded", "uvicorn")
+
+
+def plays(name: str, workers: int) -> bool:
+    """Whether the application can be run in so many processes."""
+    return workers == 1 or name in _SHARING
+
+
+def subject_named(name: str, workers: int = 1) -> Subject:
+    """A subject that is not started, one of `NAMES`."""
+    if name in ("redis", "embedded"):
+        return Ours(name, workers)
+    if name == "pushpin":
+        return Pushpin()
+    return Peer(name) if workers == 1 else Balanced(name, workers)
 
 
 def _free_port() -> int:

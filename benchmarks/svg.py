@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["Chart", "Line", "render"]
+__all__ = ["COLOURS", "STYLE", "Chart", "Line", "render", "text"]
 
 #: One chart and the room around its axes, in pixels.
 _WIDTH: Final = 460
@@ -21,8 +21,10 @@ _TICKS: Final = 6
 _LETTER: Final = 7
 #: For each line in order: its colour, told apart by the colour-blind too (after Okabe and Ito 2008), and its dashes.
 _LOOKS: Final = (("#2b88d8", ""), ("#d55e00", "7 3"), ("#009e73", "2 3"), ("#cc79a7", "9 3 2 3"), ("#888888", "1 2"))
+#: The colours alone.
+COLOURS: Final = tuple(colour for colour, _ in _LOOKS)
 #: What is not a line takes the colour of text, which follows the reader's choice of a light or a dark page.
-_STYLE: Final = """\
+STYLE: Final = """\
 svg { background: #ffffff; color: #222222; }
 text { font: 12px sans-serif; fill: currentColor; }
 .title { font-weight: bold; font-size: 13px; }
@@ -104,7 +106,7 @@ def render(charts: Sequence[Chart], columns: int = 2) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
         f' role="img">',
         f"<title>{escape('; '.join(chart.title for chart in charts))}</title>",
-        f"<style>\n{_STYLE}\n</style>",
+        f"<style>\n{STYLE}\n</style>",
     ]
     for index, chart in enumerate(charts):
         row, column = divmod(index, columns)
@@ -118,10 +120,10 @@ def _drawn(chart: Chart) -> list[str]:
     y = _Axis([point[1] for point in points], _HEIGHT - _BOTTOM, _TOP, chart.log_from, zero=True)
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     return [
-        _text(_LEFT, 20, chart.title, "start", "title"),
+        text(_LEFT, 20, chart.title, "start", "title"),
         *_legend(chart.lines),
         *_grid(x, y),
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, chart.x_label),
+        text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, chart.x_label),
         f'<text transform="translate(14 {middle:g}) rotate(-90)" text-anchor="middle">{escape(chart.y_label)}</text>',
         *(_polyline(line, look, x, y) for line, look in zip(chart.lines, _LOOKS, strict=False)),
     ]
@@ -135,7 +137,7 @@ def _legend(lines: Sequence[Line]) -> list[str]:
             f'<line x1="{left}" y1="40" x2="{left + 22}" y2="40" stroke="{colour}" stroke-width="2"'
             f' stroke-dasharray="{dashes}"/>'
         )
-        parts.append(_text(left + 27, 44, line.name, "start"))
+        parts.append(text(left + 27, 44, line.name, "start"))
         left += 42 + _LETTER * len(line.name)
     return parts
 
@@ -146,11 +148,11 @@ def _grid(x: _Axis, y: _Axis) -> list[str]:
     for tick in y.ticks:
         at = y.at(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{at:.1f}" x2="{right}" y2="{at:.1f}"/>')
-        parts.append(_text(_LEFT - 6, at + 4, f"{tick:.6g}", "end"))
+        parts.append(text(_LEFT - 6, at + 4, f"{tick:.6g}", "end"))
     for tick in x.ticks:
         at = x.at(tick)
         parts.append(f'<line class="axis" x1="{at:.1f}" y1="{bottom}" x2="{at:.1f}" y2="{bottom + 4}"/>')
-        parts.append(_text(at, bottom + 18, f"{tick:.6g}"))
+        parts.append(text(at, bottom + 18, f"{tick:.6g}"))
     return [*parts, f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{bottom}H{right}"/>']
 
 
@@ -160,6 +162,7 @@ def _polyline(line: Line, look: tuple[str, str], x: _Axis, y: _Axis) -> str:
     return f'<polyline fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}" points="{points}"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "") -> str:
+def text(x: float, y: float, words: str, anchor: str = "middle", kind: str = "") -> str:
+    """`words` at a place, as SVG's ``text-anchor`` says; `kind` is a class of `STYLE`."""
     name = f' class="{kind}"' if kind else ""
-    return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
