@@ -24,6 +24,8 @@ run: $(VENV)/.for-examples  ## start the Django example; HOST= and PORT= say whe
 	@exec $(BIN)/ifserver run demo.asgi:application --app-dir examples/django_site -b $(HOST) -p $(PORT)
 
 test: lint types system-packages $(VENV)/.for-tests  ## check style and types, then run all tests
+	@# Else each of the hundreds of processes would compile it anew where PYTHONDONTWRITEBYTECODE is set.
+	@$(BIN)/python -m compileall -q ifserver tests examples
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 autobahn: system-packages $(VENV)/.for-tests  ## run the Autobahn test suite of WebSockets, for a quarter of an hour
