@@ -343,7 +343,9 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     concurrency: Annotated[Count, "Streams that one process works on and has not begun to answer."] = 100
     max_streams: Annotated[Count, "All streams that one process holds, open WebSockets included."] = 10_000
     pull_batch: Annotated[
-        Count, "Messages taken from a request channel at once. Few, so that a burst spreads over the workers."
+        Count,
+        "Messages taken from a request channel at once. Few, so that a burst spreads over the workers; fewer by itself "
+        "where they keep the loop busy.",
     ] = 8
     max_websocket_message_bytes: Annotated[
         SomeBytes, "Largest WebSocket message that the application may send. The front's limit holds both ways."

@@ -5,6 +5,7 @@ Modules of their own, so that a child does not load what only a server needs.
 
 import logging
 import os
+import time
 from collections.abc import Collection
 
 from twisted.internet.defer import Deferred
@@ -135,7 +136,14 @@ class WorkerService(Service):
         counters = Counters(ledger.cells)
         self._clusters = clusters_of(runtime, launch.layer, channels.new_process_name(), counters)
         self.worker = Worker(
-            settings, self._clusters, application, ledger, launch.supervisor, runtime.reactor, runtime.loop
+            settings,
+            self._clusters,
+            application,
+            ledger,
+            launch.supervisor,
+            runtime.reactor,
+            runtime.loop,
+            time.thread_time,
         )
         self._guard = Guard(ledger, self.worker, runtime.reactor)
         self._counters = counters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -67,7 +68,8 @@ class Line:
         self.attempt = request.attempt
         self._host = host
         #: The inbox of the interface server.
-        self.server = channels.inbox_of(channel)
+        # Interned, since thousands of open WebSockets may have the same.
+        self.server = sys.intern(channels.inbox_of(channel))
         #: Our inbox, as the server knows it.
         self.worker = host.inbox
         self._slot = slot

@@ -33,6 +33,9 @@ GROWTH: Final = 4
 #: How long the first turns of what one read brings may take together, going by those before, in seconds: to read more
 #: often costs some 30 us each time, which is little beside this.
 TURNS_S: Final = 0.001
+#: What counts is the CPU time that they take: the kernel may have given the core to others meanwhile. But when they
+#: last so much longer, in seconds, they have waited for something, and kept the loop waiting.
+BLOCKED_S: Final = 0.05
 #: Of how many requests the time of a first turn is the mean, the older counting less.
 TURNS: Final = 64
 #: First pause after a node has refused, or has failed twice in a row, and the longest.
@@ -69,6 +72,7 @@ class Puller:
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
         dropped: is given the reply channels of requests that nobody will answer, since it is too late for that.
         opened: is given the requests that one read has brought, oldest first.
+        cpu_s: the CPU time that this thread has used, in seconds (``time.thread_time``).
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Puller:
         dropped: Callable[[list[str]], None],
         opened: Callable[[list[ToWorkers]], None],
         clock: Clock,
+        cpu_s: Callable[[], float],
         soon: Soon,
         counters: Counters,
     ) -> None:
@@ -92,16 +97,18 @@ class Puller:
         self._dropped = dropped
         self._opened = opened
         self._clock = clock
+        self._cpu_s = cpu_s
         self._soon = soon
         self._counters = counters
         #: Nodes that wait for a free slot. Whoever frees one looks here, and calls `resume` if there are any.
         self.resting: deque[_Source] = deque()
         #: Nodes whose read has ended in this turn.
         self._returned: list[_Source] = []
-        #: The mean time of a first turn, in seconds; what was taken in this turn of the loop, and since when.
+        #: The mean time of a first turn, in seconds; what was taken in this turn of the loop, and since when, by the
+        #: clock and by the thread's CPU time.
         self._turn_s = 0.0
         self._taken = 0
-        self._taken_at = 0.0
+        self._taken_at = self._taken_cpu_s = 0.0
         #: Outstanding reads, and the sum of what they ask for.
         self.reads = 0
         self.asked = 0
@@ -212,7 +219,7 @@ class Puller:
             self._dropped(expired)
         if requests:
             if not self._taken:
-                self._taken_at = self._clock.seconds()
+                self._taken_at, self._taken_cpu_s = self._clock.seconds(), self._cpu_s()
             self._taken += len(requests)
             try:
                 self._opened(requests)
@@ -229,7 +236,8 @@ class Puller:
     def _turn(self) -> None:
         taken, self._taken = self._taken, 0
         if taken:
-            turn_s = max(0.0, self._clock.seconds() - self._taken_at) / taken
+            cpu_s, took_s = self._cpu_s() - self._taken_cpu_s, self._clock.seconds() - self._taken_at
+            turn_s = max(cpu_s, took_s - BLOCKED_S) / taken
             self._turn_s += (turn_s - self._turn_s) * min(1.0, taken / TURNS)
         self.resting.extend(self._returned)
         self._returned.clear()

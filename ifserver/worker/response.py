@@ -18,6 +18,8 @@ from ifserver.worker.rules import BODYLESS_STATUSES, as_bytes, checked_headers, 
 
 __all__ = ["Responder"]
 
+#: Of a response that has not been started, as of every open WebSocket; never changed.
+_NO_HEADERS: Final[Headers] = []
 _ERROR_BODY: Final = b"Internal Server Error"
 _ERROR_HEADERS: Final[Headers] = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -34,7 +36,7 @@ class Responder(Stream):
         super().__init__(host, request, slot)
         self._head = head
         self._status = 0
-        self._headers: Headers = []
+        self._headers = _NO_HEADERS
         #: What is still missing of the Content-Length that the application gave, in bytes.
         self._remaining: int | None = None
         #: RFC 9110 6.4.1: this response has no content, whatever the application sends.

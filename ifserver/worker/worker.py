@@ -66,6 +66,7 @@ class Worker:
     Args:
         supervisor: the process that watches over this one, named in every `Claim`.
         loop: the running event loop.
+        cpu_s: the CPU time that the loop's thread has used, in seconds.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Worker:
         supervisor: str,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
+        cpu_s: Callable[[], float],
     ) -> None:
         self.application = application
         self.supervisor = supervisor
@@ -114,6 +116,7 @@ class Worker:
             clusters.pulled,
             self._open,
             clock,
+            cpu_s,
             soon,
             clusters.counters,
         )

@@ -54,8 +54,10 @@ class Stage:
         self.counters = Counters()
         self._due: list[Callable[[], None]] = []
         self.home_leads_s = 0.0
-        #: How long the first turn of one request keeps the loop busy.
-        self.busy_s = 0.0
+        #: How long the first turn of one request keeps the loop busy, how long beside that it only waits; and the CPU
+        #: time that this thread has used.
+        self.busy_s = self.waits_s = 0.0
+        self.cpu_s = 0.0
         self.puller = Puller(
             self.nodes,
             names,
@@ -65,6 +67,7 @@ class Stage:
             self.pulled.extend,
             self._opened,
             self.clock,
+            lambda: self.cpu_s,
             self._due.append,
             self.counters,
         )
@@ -74,7 +77,8 @@ class Stage:
 
     def _opened(self, requests: list[ToWorkers]) -> None:
         self.taken += [request.path for request in requests]
-        self.clock.rightNow += self.busy_s * len(requests)
+        self.cpu_s += self.busy_s * len(requests)
+        self.clock.rightNow += (self.busy_s + self.waits_s) * len(requests)
         assert self.free() >= 0, "more were taken than there are slots"
 
     def check(self) -> None:
@@ -160,6 +164,10 @@ def test_the_longer_first_turns_last_the_fewer_are_taken_at_once() -> None:
     assert asked(0.2, 1) == [4], "which nobody could foresee"
     assert asked(0.2, 20) == [1] * 20
     assert asked(0.0, 600)[-1] == 16, "that was long ago"
+    stage.waits_s = 0.002
+    assert asked(0.0, 100) == [16] * 100, "the kernel has others to serve"
+    stage.waits_s = 0.2
+    assert asked(0.0, 10)[-1] == 1, "they have kept the loop waiting"
 
 
 def test_what_comes_is_taken_at_once() -> None:

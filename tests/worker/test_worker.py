@@ -155,6 +155,7 @@ class Stage:
             SUPERVISOR,
             self.clock,
             self.loop,
+            lambda: 0.0,
         )
         self._heard: list[Any] = []
 
@@ -534,7 +535,7 @@ def test_without_anybody_who_watches_there_is_no_ledger() -> None:
     async def main() -> None:
         stage = Stage()
         stage.worker = Worker(
-            stage.settings, stage.clusters, stage.application, NoLedger(), "", stage.clock, stage.loop
+            stage.settings, stage.clusters, stage.application, NoLedger(), "", stage.clock, stage.loop, lambda: 0.0
         )
         await stage.worker.start()
         stage.ask(get("/fast"))
@@ -643,7 +644,7 @@ def test_a_ledger_that_is_full_does_not_stop_a_request_that_was_taken(caplog: py
         stage = Stage()
         ledger = Ledger(bytearray(Ledger.size(0)), 0)
         stage.worker = Worker(
-            stage.settings, stage.clusters, stage.application, ledger, SUPERVISOR, stage.clock, stage.loop
+            stage.settings, stage.clusters, stage.application, ledger, SUPERVISOR, stage.clock, stage.loop, lambda: 0.0
         )
         await stage.worker.start()
         stage.ask(get("/fast"))
