@@ -39,7 +39,8 @@ Between your clients and your application, ``ifserver`` puts two processes and a
 and what becomes of it when there is more of something. All of it was measured with every limit and every time limit
 on, without an access log, on {machine} (Python {python}, commit {commit}). The load generator ran on the same
 machine, so requests a second say less than what one request costs: microseconds of CPU of each process, from
-``/proc/PID/stat``. ``make bench`` repeats it.
+``/proc/PID/stat``. The machine is a virtual one with neighbours: the same work costs up to a third more at one time
+than at another, the more so the more processes take part. ``make bench`` repeats it.
 
 
 Beside others
@@ -60,6 +61,8 @@ proxy that holds connections, has uvicorn behind it, whose part is left out.
 How it grows
 ------------
 
+Measured at commit {grown_at}.
+
 .. image:: performance.svg
    :alt: Charts of what one request costs, over the number of processes, the size of answers, connections and queues.
 
@@ -69,8 +72,11 @@ How it grows
 #: What the comparison shows, and what bounds each thing that grows: to be read again whenever the figures are new.
 _VERDICT: Final = """\
 * A layer is not free. The server's own part of a small request costs less than twice as much as all of uvicorn, with
-  worker and Redis it is about three times as much; Daphne, which has no layer either, costs twice as much as all of
-  that. An application that does anything, a query say, takes milliseconds: beside those it does not show.
+  worker and Redis it is about three times as much; Daphne and Hypercorn, which have no layer either, cost twice as much
+  as all of that, and Pushpin, which has one, seven times as much. An application that does anything, a query say, takes
+  milliseconds: beside those it does not show.
+* What a layer is for: load goes to whoever is free. Where one request in a hundred takes 200 ms of CPU, the slowest
+  hundredth of the others waits half to two thirds as long as behind a load balancer that goes round.
 * What it costs falls with load, since messages that are ready at the same time travel together: with a single
   connection each message is alone, which is the dearest way. Its latency is what one round through Redis takes.
 * Large bodies cost most, for they are copied into Redis and out of it again. Let nginx or a CDN send files.
@@ -99,11 +105,11 @@ the many requests that it has in hand, Redis and the workers pay less, since the
 }
 
 
-def page(about: Mapping[str, str], measured: Sequence[Measurement], grown: Grown) -> str:
-    """The page for users."""
+def page(about: Mapping[str, str], measured: Sequence[Measurement], grown: Grown, grown_at: str) -> str:
+    """The page for users; `grown_at`: the commit at which growth was measured."""
     comparison = "\n\n".join(f"*{LOADS[load].title}*\n\n{text}" for load, text in _comparisons(measured))
     growth = "\n\n".join(_grown(series, grown[series.name]) for series in SERIES)
-    return _PAGE.format(**about, comparison=comparison, verdict=_VERDICT, growth=growth)
+    return _PAGE.format(**about, comparison=comparison, verdict=_VERDICT, growth=growth, grown_at=grown_at)
 
 
 def _comparisons(measured: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
@@ -200,7 +206,8 @@ def main() -> int:
     measured = convert(compared["measured"], list[Measurement])
     points = convert(grown["series"], dict[str, list[Point]])
     docs = ROOT / "docs"
-    (docs / "performance.rst").write_text(page(compared["about"], measured, points), encoding="utf-8")
+    text = page(compared["about"], measured, points, grown["about"]["commit"])
+    (docs / "performance.rst").write_text(text, encoding="utf-8")
     (docs / "performance.svg").write_text(render(charts(points)), encoding="utf-8")
     (docs / "comparison.svg").write_text(bars.render(comparison_charts(measured)), encoding="utf-8")
     return 0

@@ -40,7 +40,7 @@ def test_the_middle_of_several_rounds() -> None:
 
 
 def test_ratios_are_those_of_the_same_round() -> None:
-    page = performance_page.page(ABOUT, measured(), grown())
+    page = performance_page.page(ABOUT, measured(), grown(), "fedcba")
     row = next(line for line in page.splitlines() if line.startswith("ifserver (redis)"))
     assert row.split()[2:] == ["60.0", "40.0", "20.0", "120.0", "1.50", "3.00", "500", "0.50", "1.50"]
     other = next(line for line in page.splitlines() if line.startswith("uvicorn  "))
@@ -50,8 +50,9 @@ def test_ratios_are_those_of_the_same_round() -> None:
 
 
 def test_the_page_has_all_that_was_measured_and_no_blanks_left() -> None:
-    page = performance_page.page(ABOUT, measured(), grown())
+    page = performance_page.page(ABOUT, measured(), grown(), "fedcba")
     assert "{" not in page
+    assert "fedcba" in page
     for load in LOADS.values():
         assert f"*{load.title}*" in page
     for series in SERIES:
