@@ -17,6 +17,8 @@ __all__ = ["Bar", "Bars", "render"]
 #: One chart, the room for the names on its left and for the sum on its right, in pixels.
 _WIDTH: Final = 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 200, 76, 64, 16
+#: Where the title begins: above the names, for it may be long.
+_MARGIN: Final = 16
 #: Beyond so many times the median a bar is cut off.
 _LONGEST: Final = 4.0
 #: A bar, and a bar with the room around it.
@@ -69,7 +71,7 @@ def render(charts: Sequence[Bars], columns: int = 2) -> str:
 
 
 def _drawn(chart: Bars) -> list[str]:
-    parts = [text(_LEFT, 20, chart.title, "start", "title")]
+    parts = [text(_MARGIN, 20, chart.title, "start", "title")]
     left = float(_LEFT)
     for name, colour in zip(chart.legend, COLOURS, strict=False):
         parts += [_box(left, 34, 12, 12, colour), text(left + 17, 44, name, "start")]
