@@ -26,7 +26,7 @@ from websockets.sync.client import connect
 from tests.certificates import Certificates
 from tests.command_lines import command_lines
 from tests.e2e.running import APPS, ROOT, Gate, Running, eventually
-from tests.e2e.wire import Reply, Wire, handshake
+from tests.e2e.wire import Reply, Wire, handshake, heard_over_tls
 from tests.redis_server import RedisServer
 
 HAPROXY = ROOT / "packaging/haproxy/haproxy.cfg"
@@ -280,8 +280,9 @@ def test_the_application_sees_tls(way: Way) -> None:
         response.begin()
         found = json.loads(response.read())
         assert (found["client"][0], found["scheme"]) == (CLIENT, "https")
-    with way.secure() as secure, connect("ws://localhost/", sock=secure) as client:
-        assert json.loads(client.recv(LIMIT_S))["scheme"] == "wss"
+    where = {"host": "127.0.0.1", "port": way.tls_port, "local_addr": (CLIENT, 0), "ssl": way.trusted}
+    (said,) = heard_over_tls("wss://localhost/", None, **where)
+    assert json.loads(said)["scheme"] == "wss"
 
 
 def test_a_websocket(way: Way) -> None:

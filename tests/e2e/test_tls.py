@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.sync.client import connect
 
 from tests.certificates import Certificates
 from tests.e2e.running import APPS, Running
+from tests.e2e.wire import heard_over_tls
 
 
 @pytest.fixture
@@ -40,10 +40,9 @@ def test_http_and_websocket(server: Running, files: Certificates) -> None:
     with httpx.Client(verify=trusting(files), timeout=20) as client:
         assert client.get(f"{url}/show").json()["scheme"] == "https"
         assert client.post(f"{url}/echo", content=body).content == body
-    with connect(f"wss://127.0.0.1:{server.port}/ws", ssl=trusting(files), max_size=None) as websocket:
-        for message in ("text", body):
-            websocket.send(message)
-            assert websocket.recv(20) == message
+    sent = ("text", body)
+    heard = heard_over_tls(f"wss://127.0.0.1:{server.port}/ws", *sent, ssl=trusting(files), max_size=None)
+    assert tuple(heard) == sent
 
 
 def test_a_certificate_that_was_replaced_is_used_after_a_sighup(server: Running, files: Certificates) -> None:
