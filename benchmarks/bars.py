@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from html import escape
 from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.svg import COLOURS, STYLE, text
+from benchmarks.svg import COLOURS, document, text
 
 __all__ = ["Bar", "Bars", "render"]
 
@@ -54,20 +53,8 @@ class Bars(Struct, frozen=True):
 
 def render(charts: Sequence[Bars], columns: int = 2) -> str:
     """The charts in rows of `columns`, as the text of one SVG document."""
-    columns = min(columns, len(charts))
-    heights = [_TOP + _BOTTOM + _STEP * len(chart.bars) for chart in charts]
-    rows = [max(heights[i : i + columns]) for i in range(0, len(charts), columns)]
-    width, height = columns * _WIDTH, sum(rows)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-        f' role="img">',
-        f"<title>{escape('; '.join(chart.title for chart in charts))}</title>",
-        f"<style>\n{STYLE}\n</style>",
-    ]
-    for index, chart in enumerate(charts):
-        row, column = divmod(index, columns)
-        parts += [f'<g transform="translate({column * _WIDTH} {sum(rows[:row])})">', *_drawn(chart), "</g>"]
-    return "\n".join([*parts, "</svg>", ""])
+    drawn = [(chart.title, _TOP + _BOTTOM + _STEP * len(chart.bars), _drawn(chart)) for chart in charts]
+    return document(drawn, _WIDTH, columns)
 
 
 def _drawn(chart: Bars) -> list[str]:

@@ -11,7 +11,6 @@ import argparse
 import datetime
 import json
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from benchmarks.loads import LOADS
 from benchmarks.machine import cpu_seconds, describe
 from benchmarks.outcome import Result
 from benchmarks.report import markdown
-from benchmarks.subjects import BACKEND, NAMES, ROOT, plays, subject_named, versions_of
+from benchmarks.subjects import BACKEND, NAMES, ROOT, plays, program, subject_named, versions_of
 
 __all__ = ["RESULTS", "Measurement", "main", "measure", "warm_up"]
 
@@ -94,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often all are measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each is (default: %(default)s)")
     parser.add_argument("--loads", default=",".join(LOADS), help=f"which work (default: {','.join(LOADS)})")
-    parser.add_argument("--subjects", default=",".join(NAMES), help="which servers (default: %(default)s)")
+    present = ",".join(name for name in NAMES if name != "pushpin" or program(name))
+    parser.add_argument("--subjects", default=present, help="which servers (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="write the results to benchmarks/results")
     given = parser.parse_args(arguments)
     subjects, loads = given.subjects.split(","), given.loads.split(",")
@@ -103,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name not in known:
                 parser.error(f"no such {what}: {name!r}; there are: {', '.join(known)}")
     needed = ["wrk", "redis-server", *(["pushpin"] if "pushpin" in subjects else [])]
-    missing = [name for name in needed if shutil.which(name) is None]
+    if "uvicorn" in subjects and any(LOADS[load].workers > 1 for load in loads):
+        needed.append("haproxy")
+    missing = [name for name in needed if program(name) is None]
     if missing:
         parser.error(f"not installed, and needed: {', '.join(missing)}")
     measured: list[Measurement] = []

@@ -1,6 +1,4 @@
-"""Writes ``docs/performance.rst`` and its charts, of what was measured last.
-
-By `benchmarks.bench` and `benchmarks.growth`.
+"""Writes ``docs/performance.rst`` and its charts, of what was measured last (`benchmarks.bench`, `benchmarks.growth`).
 
 In a checkout: ``python -m benchmarks.performance_page``.
 """

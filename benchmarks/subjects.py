@@ -18,7 +18,7 @@ from types import TracebackType
 
 from benchmarks.machine import tree
 
-__all__ = ["BACKEND", "NAMES", "PEERS", "Ours", "Subject", "plays", "subject_named", "versions_of"]
+__all__ = ["BACKEND", "NAMES", "PEERS", "Ours", "Subject", "plays", "program", "subject_named", "versions_of"]
 
 ROOT = Path(__file__).resolve().parent.parent
 APPLICATION = "benchmarks.application:app"
@@ -199,9 +199,7 @@ class Balanced(Behind):
         servers = "".join(f"  server s{port} 127.0.0.1:{port}\n" for port in ports)
         configuration = folder / "haproxy.cfg"
         configuration.write_text(_HAPROXY.format(port=self.port, servers=servers))
-        # Debian has it where only root looks.
-        haproxy = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        self._spawn([str(haproxy), "-db", "-f", str(configuration)])
+        self._spawn([str(program("haproxy")), "-db", "-f", str(configuration)])
 
     def roles(self) -> Mapping[str, list[int]]:
         return {"front": [self._processes[0].pid], "worker": self._of_peers()}
@@ -293,6 +291,12 @@ def versions_of(name: str) -> str:
 NAMES = ("redis", "embedded", *PEERS, "pushpin")
 #: Which of them can run an application in several processes that share the requests.
 _SHARING = ("redis", "embedded", "uvicorn")
+
+
+def program(name: str) -> str | None:
+    """Where a program is; None: nowhere."""
+    # Debian has some where only root looks.
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 def plays(name: str, workers: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["COLOURS", "STYLE", "Chart", "Line", "render", "text"]
+__all__ = ["COLOURS", "Chart", "Line", "document", "render", "text"]
 
 #: One chart and the room around its axes, in pixels.
 _WIDTH: Final = 460
@@ -24,7 +24,7 @@ _LOOKS: Final = (("#2b88d8", ""), ("#d55e00", "7 3"), ("#009e73", "2 3"), ("#cc7
 #: The colours alone.
 COLOURS: Final = tuple(colour for colour, _ in _LOOKS)
 #: What is not a line takes the colour of text, which follows the reader's choice of a light or a dark page.
-STYLE: Final = """\
+_STYLE: Final = """\
 svg { background: #ffffff; color: #222222; }
 text { font: 12px sans-serif; fill: currentColor; }
 .title { font-weight: bold; font-size: 13px; }
@@ -100,17 +100,27 @@ def _round_ticks(low: float, high: float) -> list[float]:
 
 def render(charts: Sequence[Chart], columns: int = 2) -> str:
     """The charts in rows of `columns`, as the text of one SVG document."""
+    return document([(chart.title, _HEIGHT, _drawn(chart)) for chart in charts], _WIDTH, columns)
+
+
+def document(charts: Sequence[tuple[str, int, Sequence[str]]], width: int, columns: int) -> str:
+    """An SVG document of charts in rows of `columns`. Each chart: its title, its height, what is drawn of it.
+
+    A row is as high as the highest in it; all charts are `width` wide. Sizes in pixels.
+    """
     columns = min(columns, len(charts))
-    width, height = columns * _WIDTH, math.ceil(len(charts) / columns) * _HEIGHT
+    heights = [height for _, height, _ in charts]
+    rows = [max(heights[i : i + columns]) for i in range(0, len(charts), columns)]
+    right, bottom = columns * width, sum(rows)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{right}" height="{bottom}" viewBox="0 0 {right} {bottom}"'
         f' role="img">',
-        f"<title>{escape('; '.join(chart.title for chart in charts))}</title>",
-        f"<style>\n{STYLE}\n</style>",
+        f"<title>{escape('; '.join(title for title, _, _ in charts))}</title>",
+        f"<style>\n{_STYLE}\n</style>",
     ]
-    for index, chart in enumerate(charts):
+    for index, (_, _, drawn) in enumerate(charts):
         row, column = divmod(index, columns)
-        parts += [f'<g transform="translate({column * _WIDTH} {row * _HEIGHT})">', *_drawn(chart), "</g>"]
+        parts += [f'<g transform="translate({column * width} {sum(rows[:row])})">', *drawn, "</g>"]
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -163,6 +173,6 @@ def _polyline(line: Line, look: tuple[str, str], x: _Axis, y: _Axis) -> str:
 
 
 def text(x: float, y: float, words: str, anchor: str = "middle", kind: str = "") -> str:
-    """`words` at a place, as SVG's ``text-anchor`` says; `kind` is a class of `STYLE`."""
+    """`words` at a place, as SVG's ``text-anchor`` says; `kind` is a class of `_STYLE`."""
     name = f' class="{kind}"' if kind else ""
     return f'<text{name} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ifserver import addresses, flags, handover, logs, manual, memory, notify, processes
+from ifserver import addresses, flags, handover, logs, malloc, manual, notify, processes
 from ifserver import arguments as a
 from ifserver.errors import ConfigurationError, IfserverError
 from ifserver.life import Control, Life, failed
@@ -239,7 +239,7 @@ def _live_with(
     build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _NOBODY
 ) -> int:
     """Install the reactor, and run what `build` makes until it ends or is told to; the exit code."""
-    memory.keep_freed(os.environ)
+    malloc.keep_freed(os.environ)
     runtime = _install_reactor()
     service = build(runtime)
     herald = Herald(

@@ -50,7 +50,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "processes": (
         3,
         (
-            "memory",
+            "malloc",
             "processes",
             "handover",
             "addresses",

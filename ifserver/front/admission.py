@@ -144,7 +144,7 @@ class TurnedAway(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._admission.turned_away.discard(self)
-        self._admission.lingering.discard(self)
+        self._admission.lingering.pop(self, None)
 
     def abort(self) -> None:
         """Cut it."""

@@ -149,7 +149,7 @@ class Http1Connection(Protocol):
                 self._server.bodies_due.add(self)
                 response.exchange.handle(BodyReceived(incoming.take_body(), True))
         elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
-            self._server.heads_due.discard(self)
+            self._server.heads_due.pop(self, None)
             self._server.bodies_due.add(self)
             if response.incoming is None:
                 self._continue(incoming)
@@ -160,7 +160,7 @@ class Http1Connection(Protocol):
         """A request has arrived with all of its body."""
         response = self._response
         if incoming.chunked or incoming.body_bytes:
-            self._server.bodies_due.discard(self)
+            self._server.bodies_due.pop(self, None)
         if incoming is not response.incoming:
             if incoming not in self._waiting:
                 self._arrived(incoming)
@@ -262,8 +262,8 @@ class Http1Connection(Protocol):
 
     def _discard(self) -> None:
         self._discarded = 0
-        self._server.heads_due.discard(self)
-        self._server.bodies_due.discard(self)
+        self._server.heads_due.pop(self, None)
+        self._server.bodies_due.pop(self, None)
         self._server.discarding.add(self)
         self.resume(STREAM)
 
@@ -289,8 +289,7 @@ class Http1Connection(Protocol):
         elif parser.refusal is not None:
             self._refuse()
         else:
-            if self._paused:
-                self.resume(STREAM)
+            self.resume(STREAM)
             if parser.incoming is not None:
                 self._continue(parser.incoming)
             elif not parser.in_head:
@@ -298,7 +297,7 @@ class Http1Connection(Protocol):
         if self._unparsed and len(waiting) < self._settings.max_pipelined and not self._closing:
             unparsed, self._unparsed = self._unparsed, b""
             self._parse(unparsed)
-        if self._paused and not waiting and not self._unparsed:
+        if not waiting and not self._unparsed:
             self.resume(_PIPELINE)  # what comes now may be the rest of the present request
 
     def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:

@@ -211,8 +211,7 @@ class Exchange(Offered):
     def _signal(self, effect: Signal) -> None:
         if effect is ENDED:
             self._over = True
-            if self._deadline is not None:
-                self.wait(_NOTHING)
+            self.wait(_NOTHING)
             self.server.ended(self)
         elif effect is CONTINUE:
             self.client.send_continue()
@@ -230,8 +229,7 @@ class Exchange(Offered):
 
 
 def _begin(exchange: Exchange, effect: m.ResponseStart) -> None:
-    if exchange._deadline is not None:
-        exchange.wait(_NOTHING)
+    exchange.wait(_NOTHING)
     exchange.client.begin(effect)
     if effect.more_body:
         exchange._forget_offer()

@@ -153,8 +153,7 @@ class Offered(ABC):
     def end_offer(self) -> None:
         """The exchange has ended."""
         self._end_attempt()
-        if self.offer is not None:
-            self.server.offers.left(self)
+        self.server.offers.left(self)
         if self.has_waited:
             self.server.waiting_room.left(self)
 
@@ -165,8 +164,7 @@ class Offered(ABC):
         self.node = node
         self._unheard, self._in_doubt = True, False
         offers = self.server.offers
-        if self.offer is not None:
-            offers.left(self)
+        offers.left(self)
         self.offer = offers.made(self, node, self._channel, self._payload)
 
     def refused(self, why: Refusal) -> None:

@@ -264,7 +264,7 @@ class AnnouncedFactory(Factory):
     def done(self, connection: Announced) -> None:
         """`connection` waits no longer."""
         self._waiting.discard(connection)
-        self.waiting.discard(connection)
+        self.waiting.pop(connection, None)
 
     def refused(self, connection: Announced, why: str) -> None:
         """`connection` is being closed."""

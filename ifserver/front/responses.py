@@ -68,10 +68,9 @@ def plain_answer(status: int, extra: Headers | None = None) -> tuple[Headers, by
 
 #: Names of fields that are remembered.
 _MAX_NAMES: Final = 1000
-#: Names of fields that say something to us as well.
-_MEANT_FOR_US: Final = frozenset(
-    {b"connection", b"content-length", b"date", b"server", b"transfer-encoding", REQUEST_ID}
-)
+#: Names of fields that tell how the response ends, and of those in whose place ours would be written.
+_OF_FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_IN_PLACE_OF_OURS: Final = frozenset({b"date", b"server", REQUEST_ID})
 _LENGTH_START: Final = b"\r\ncontent-length: "
 _REQUEST_ID_START: Final = b"\r\n" + REQUEST_ID + b": "
 
@@ -122,17 +121,10 @@ class HeadWriter:
         for name, value in headers:
             start = starts.get(name)
             if start is None:
-                if name == b"content-length":
-                    framing.remaining = _length(value, framing.remaining)
-                    if status != 204:  # RFC 9110 8.6: a server MUST NOT send it
-                        head.append(_LENGTH_START + value)
+                if name in _OF_FRAMING:
+                    head.append(_framing_line(framing, status, name, value))
                     continue
-                elif name == b"transfer-encoding":
-                    continue  # ours to choose, ASGI www.rst "Response Start"
-                elif name == b"connection":
-                    framing.close = framing.close or b"close" in value.lower()
-                    continue
-                elif name == b"date":
+                if name == b"date":
                     has_date = True
                 elif name == b"server":
                     has_server = True
@@ -143,10 +135,7 @@ class HeadWriter:
                 raise BadResponse(bad_field(name, value))
             head.append(start + value)
         if has_date or has_server:
-            if not has_date:
-                head.append(self._date())
-            if not has_server:
-                head.append(self._server)
+            head += (b"" if has_date else self._date(), b"" if has_server else self._server)
         else:
             head.append(self._date_and_server())
         if framing.no_body:
@@ -167,7 +156,7 @@ class HeadWriter:
         if not h.is_token(name):
             raise BadResponse(bad_field(name, value))
         start = b"\r\n" + name + b": "
-        if name not in _MEANT_FOR_US and len(self._starts) < _MAX_NAMES:
+        if name not in _IN_PLACE_OF_OURS and len(self._starts) < _MAX_NAMES:
             self._starts[name] = start
         return start
 
@@ -186,6 +175,18 @@ class HeadWriter:
         return self._defaults
 
 
+def _framing_line(framing: Framing, status: int, name: bytes, value: bytes) -> bytes:
+    """Note what one of the application's fields says of the framing; its line, empty if it is not sent."""
+    if name == b"content-length":
+        framing.remaining = _length(value, framing.remaining)
+        # RFC 9110 8.6: a server MUST NOT send it.
+        return b"" if status == 204 else _LENGTH_START + value
+    if name == b"connection":
+        framing.close = framing.close or b"close" in value.lower()
+    # Like Connection, Transfer-Encoding is ours to choose (ASGI www.rst "Response Start").
+    return b""
+
+
 def _frame(framing: Framing, head: list[bytes], whole_body: int | None, http_version: str) -> None:
     """Choose how the end of the body is told, where the application has not (RFC 9112 6.1 to 6.3)."""
     if framing.remaining is not None:
@@ -202,11 +203,10 @@ def _frame(framing: Framing, head: list[bytes], whole_body: int | None, http_ver
 
 
 def _status_line(status: int) -> bytes:
-    line = _STATUS_LINES.get(status)
-    if line is None:
-        if not 200 <= status <= 599:
-            raise BadResponse(f"status {status}")
-        line = _STATUS_LINES[status] = f"HTTP/1.1 {status} {reason_phrase(status)}".encode()
+    """The line of a status that has not been written before."""
+    if not 200 <= status <= 599:
+        raise BadResponse(f"status {status}")
+    line = _STATUS_LINES[status] = f"HTTP/1.1 {status} {reason_phrase(status)}".encode()
     return line
 
 

@@ -230,7 +230,7 @@ class InterfaceServer(Factory):
         if isinstance(connection, Http1Connection):
             self._forget_deadlines(connection)
         else:
-            self._lifetimes.discard(connection)
+            self._lifetimes.pop(connection, None)
             entry = self._accepted.pop(connection, None)
             if entry is not None:
                 self.access_log.write(closed(entry, self.clock.seconds(), connection))
@@ -243,7 +243,7 @@ class InterfaceServer(Factory):
 
     def _forget_deadlines(self, connection: Http1Connection) -> None:
         for each in (self.idle, self.heads_due, self.bodies_due, self.discarding):
-            each.discard(connection)
+            each.pop(connection, None)
 
     def client_of(
         self, incoming: Incoming, peer: tuple[str, int] | None, scheme: str
@@ -254,7 +254,7 @@ class InterfaceServer(Factory):
         return h.seen_by_proxies(incoming.headers, peer, scheme, self._trusted)
 
     def _name(self, incoming: Incoming, stream: Stream, peer: tuple[str, int] | None) -> None:
-        """Note by what names people and logs know a request, and let its headers say so."""
+        """Note by what names people and logs know a request. Its headers say so from now on, in the message too."""
         incoming.stream = stream.identity
         if self.settings.request_id:
             identify(incoming, stream.identity.encode("ascii"), peer, self._trusted)
@@ -329,8 +329,7 @@ class InterfaceServer(Factory):
     def ended(self, exchange: Exchange) -> None:
         """`exchange` is over."""
         self.registry.remove(exchange)
-        if exchange.peer is not None:
-            self.peers.left(exchange)
+        self.peers.left(exchange)
         exchange.end_offer()
         self.counters.add("streams_closed", label="http" if type(exchange.stream) is HttpStream else "websocket")
 

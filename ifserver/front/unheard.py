@@ -70,7 +70,7 @@ class Unheard:
             known.in_doubt = True
         else:
             del self._attempts[known.key]
-            self._late.discard(known)
+            self._late.pop(known, None)
         return True
 
     def heard(self, stream: str, attempt: int) -> bool:
@@ -78,7 +78,7 @@ class Unheard:
         known = self._attempts.pop((stream, attempt), None)
         if known is None:
             return False
-        self._late.discard(known)
+        self._late.pop(known, None)
         if known.in_doubt:
             self._counters.add("messages_sent")
         return True

@@ -49,7 +49,7 @@ class Unsent(Generic[_T]):
     def end(self, connection: _T) -> None:
         """It has taken enough of them, or is gone."""
         if self._taken.pop(connection, self) is not self:
-            self._deadlines.discard(connection)
+            self._deadlines.pop(connection, None)
 
     def stop(self) -> None:
         """Forget all."""

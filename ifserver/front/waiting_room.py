@@ -42,8 +42,7 @@ class WaitingRoom:
 
     def left(self, offered: Offered) -> None:
         """The exchange has ended."""
-        if offered.has_waited:
-            self._waiting.discard(offered)
+        self._waiting.pop(offered, None)
 
     def stop(self) -> None:
         """Nobody waits any more."""

@@ -102,8 +102,7 @@ class Outbox:
                 _log.error("dropping messages for %s: %d already wait for it", inbox, len(lane.waiting))
             return
         lane.waiting.append((payload, taken, counted))
-        if not lane.scheduled:
-            self._schedule(lane)
+        self._schedule(lane)
 
     def take(self, inbox: str) -> list[Entry]:
         """All that still waits for `inbox`, in order, to be sent elsewhere; also what is under way and may be there."""

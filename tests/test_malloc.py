@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C
 #: Takes and frees 512 KiB, as messages do, again and again; prints how many pages the kernel had to clear for that.
 CHURN = """
 import os, resource, sys
-from ifserver.memory import keep_freed
+from ifserver.malloc import keep_freed
 print(keep_freed(os.environ))
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
