@@ -22,7 +22,7 @@ from benchmarks.loads import LOADS
 from benchmarks.machine import cpu_seconds, describe
 from benchmarks.outcome import Result
 from benchmarks.report import markdown
-from benchmarks.subjects import BACKEND, NAMES, ROOT, plays, program, subject_named, versions_of
+from benchmarks.subjects import BACKEND, NAMES, ROOT, end_in_order, plays, program, subject_named, versions_of
 
 __all__ = ["RESULTS", "Measurement", "main", "measure", "warm_up"]
 
@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--subjects", default=present, help="which servers (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="write the results to benchmarks/results")
     given = parser.parse_args(arguments)
+    end_in_order()
     subjects, loads = given.subjects.split(","), given.loads.split(",")
     for what, names, known in (("server", subjects, NAMES), ("load", loads, tuple(LOADS))):
         for name in names:

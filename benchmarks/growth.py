@@ -24,7 +24,7 @@ from benchmarks.bench import RESULTS, warm_up
 from benchmarks.http_loads import wrk
 from benchmarks.machine import cpu_seconds, describe
 from benchmarks.outcome import Result
-from benchmarks.subjects import ROOT, Ours
+from benchmarks.subjects import ROOT, Ours, end_in_order
 
 __all__ = ["GROWTH", "SERIES", "Point", "Series", "main"]
 
@@ -149,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--series", default=names, help="which (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="write the results to benchmarks/results")
     given = parser.parse_args(arguments)
+    end_in_order()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     wanted = given.series.split(",")

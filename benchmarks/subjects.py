@@ -18,7 +18,18 @@ from types import TracebackType
 
 from benchmarks.machine import tree
 
-__all__ = ["BACKEND", "NAMES", "PEERS", "Ours", "Subject", "plays", "program", "subject_named", "versions_of"]
+__all__ = [
+    "BACKEND",
+    "NAMES",
+    "PEERS",
+    "Ours",
+    "Subject",
+    "end_in_order",
+    "plays",
+    "program",
+    "subject_named",
+    "versions_of",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 APPLICATION = "benchmarks.application:app"
@@ -79,14 +90,20 @@ class Subject:
 
     def stop(self) -> None:
         """End them, the last first."""
-        while self._processes:
-            process = self._processes.pop()
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
+        try:
+            while self._processes:
+                process = self._processes[-1]
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                self._processes.pop()
+        finally:
+            # Somebody waits no longer: what is left ends at once.
+            for process in self._processes:
                 process.kill()
-                process.wait()
 
     def _spawn(self, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -291,6 +308,11 @@ def versions_of(name: str) -> str:
 NAMES = ("redis", "embedded", *PEERS, "pushpin")
 #: Which of them can run an application in several processes that share the requests.
 _SHARING = ("redis", "embedded", "uvicorn")
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, with all that it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def program(name: str) -> str | None:
