@@ -76,7 +76,7 @@ PURE = {
 
 #: Libraries with one importer each.
 ONLY_IMPORTERS = {
-    "autobahn": "front.websocket",
+    "autobahn": "front.websocket_frames",
     "httptools": "front.http1",
     "txredisapi": "layers.redis_connection",
     "watchfiles": "reload",
@@ -265,7 +265,7 @@ HOUSE = {
         ("streams.http", "from socket import socket", "the pure storey imports socket.socket"),
         ("streams.http", "from urllib.request import urlopen", "the pure storey imports urllib.request"),
         ("streams.http", "from twisted.internet.defer import Deferred", "the pure storey imports twisted"),
-        ("front.driver", "import autobahn.twisted.websocket", "autobahn is imported by front.websocket only"),
+        ("front.driver", "import autobahn.twisted.websocket", "autobahn is imported by front.websocket_frames only"),
         ("front.driver", "from httptools import parser", "httptools is imported by front.http1 only"),
         ("layers.base", "import txredisapi as t", "txredisapi is imported by layers.redis_connection only"),
         ("service", "def f():\n    import watchfiles", "watchfiles is imported by reload only"),

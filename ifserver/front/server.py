@@ -30,7 +30,8 @@ from ifserver.front.responses import HeadWriter, plain_answer
 from ifserver.front.tally import Tally
 from ifserver.front.unheard import Unheard
 from ifserver.front.waiting_room import WaitingRoom
-from ifserver.front.websocket import WebSocketConnection, make_factory
+from ifserver.front.websocket import WebSocketConnection
+from ifserver.front.websocket_frames import configured
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Heart, with_facts
 from ifserver.liveness import SERVER_LIFE_S
@@ -77,7 +78,7 @@ class InterfaceServer(Factory):
         self.access_log = access_log
         self.registry = Registry(clusters.home.inbox)
         self.head_writer = HeadWriter(reactor.seconds, settings.server_header)
-        self.websocket_factory = make_factory(settings, reactor)
+        self._websocket_protocol = configured(WebSocketConnection, settings, reactor)
         self.admission = LiveAdmission(settings, reactor, self.counters)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
@@ -138,7 +139,7 @@ class InterfaceServer(Factory):
         length for those too that wait already."""
         self.settings = settings
         self.head_writer = HeadWriter(self.clock.seconds, settings.server_header)
-        self.websocket_factory = make_factory(settings, self.clock)
+        self._websocket_protocol = configured(WebSocketConnection, settings, self.clock)
         self.admission.change(settings)
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
         self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
@@ -317,7 +318,7 @@ class InterfaceServer(Factory):
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
     ) -> WebSocketConnection:
         """The protocol of a WebSocket that the application has accepted; `entry` will be logged at its end."""
-        websocket = WebSocketConnection(self, exchange, incoming, accept)
+        websocket = self._websocket_protocol(self, exchange, incoming, accept)
         if entry is not None:
             self._accepted[websocket] = entry
         return websocket

@@ -1,21 +1,12 @@
-"""A client's WebSocket, on autobahn, whose only importer this is.
-
-autobahn never sees the client's handshake: `http1` has parsed it. It is handed a canonical one that is written here,
-and the answer that it would give is replaced by ours, so that nothing of what it read comes back (CVE-2026-44546 was a
-second parser that disagreed with the first). It decides about permessage-deflate (RFC 7692), and from then on frames.
-"""
+"""A client's WebSocket between its stream and its frames: the answer to the handshake, messages, and how it ends."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from autobahn.websocket import protocol as _autobahn
-from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -23,10 +14,9 @@ from zope.interface import implementer
 
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.clock import Clock, Timer
 from ifserver.front.admission import Key
 from ifserver.front.requests import Incoming
-from ifserver.settings import FrontSettings
+from ifserver.front.websocket_frames import BINARY, TEXT, Frames
 from ifserver.streams.effects import ClientFailed, ClientGone, Flushed, MessageReceived
 from ifserver.streams.window import message_bytes
 
@@ -34,7 +24,7 @@ if TYPE_CHECKING:
     from ifserver.front.driver import Exchange
     from ifserver.front.server import InterfaceServer
 
-__all__ = ["WebSocketConnection", "make_factory"]
+__all__ = ["WebSocketConnection"]
 
 #: RFC 6455 1.3.
 _ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -47,177 +37,44 @@ _INTERNAL_ERROR: Final = 1011
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
 #: RFC 6455 5.5: a control frame holds 125 bytes, of which the code takes two.
 _MAX_REASON_BYTES: Final = 123
-_TEXT: Final = 1
-_BINARY: Final = 2
-#: Pieces of a message that are kept beside each other; more are put together.
-_MAX_PIECES: Final = 1024
-#: RSV1, in the first byte of a frame: the message is compressed (RFC 7692 6).
-_COMPRESSED: Final = 0x40
-#: FIN, in the same place: this is all of the message (RFC 6455 5.2).
-_WHOLE: Final = 0x80
 
 _log = logging.getLogger(__name__)
 
 
-def _as_it_is(value: object) -> object:
-    return value
-
-
-# What autobahn formats for debug lines of each connection, all of its settings among it, whether or not anybody reads
-# them: a fifth of what a connection costs. There is no setting and no method for it.
-for _name in ("pformat", "hltype", "hlval"):
-    setattr(_autobahn, _name, _as_it_is)
-
-
-class _QuietLog:
-    """autobahn formats a text for each message that it logs; nobody reads them, and they cost a third of an echo."""
-
-    def debug(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing."""
-
-    info = warn = error = trace = debug
-
-
-class _Timers:
-    """autobahn's own timers ask for the global reactor, and search a list when one is cancelled."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    def call_later(self, delay: float, call: Callable[..., Any], *args: Any) -> Timer:
-        """Call `call` in `delay` seconds."""
-        return self._clock.callLater(delay, call, *args)
-
-
-def make_factory(settings: FrontSettings, reactor: Any) -> WebSocketServerFactory:
-    """What autobahn needs to know, once for all connections. Its own sizes default to unlimited."""
-    factory = WebSocketServerFactory(reactor=reactor)
-    factory._batched_timer = _Timers(reactor)
-    factory.setProtocolOptions(
-        maxFramePayloadSize=settings.max_websocket_message_bytes,
-        maxMessagePayloadSize=settings.max_websocket_message_bytes,
-        utf8validateIncoming=True,
-        requireMaskedClientFrames=True,
-        failByDrop=False,
-        echoCloseCodeReason=True,
-        openHandshakeTimeout=0,  # ours has ended when autobahn's begins
-        closeHandshakeTimeout=settings.close_timeout_s,
-        autoPingInterval=settings.ping_interval_s or None,
-        autoPingTimeout=settings.ping_timeout_s if settings.ping_interval_s else None,
-        autoPingSize=12,
-        autoPingRestartOnAnyTraffic=True,
-    )
-    return factory
-
-
-def _frame_head(opcode: int, length: int) -> bytes:
-    """What stands before a message of a server that is sent in one frame (RFC 6455 5.2)."""
-    if length < 126:
-        return bytes((_WHOLE | opcode, length))
-    if length < 65536:
-        return bytes((_WHOLE | opcode, 126)) + length.to_bytes(2, "big")
-    return bytes((_WHOLE | opcode, 127)) + length.to_bytes(8, "big")
-
-
-class _Bounded(WebSocketServerProtocol):
-    """autobahn, where it would let what a client sends grow."""
-
-    transport: Any
-    _max_fragments: int
-    _fragments = 0
-    _write_paused = False
-    # What the client has done wrong, as close code and text, while that is not told it.
-    _failure: tuple[int, str] | None = None
-    # The answer to the last ping that has come while the client takes nothing.
-    _pong: bytes | None = None
-
-    def _onMessageFrameBegin(self, length: int) -> None:
-        self._fragments += 1
-        if self._fragments > self._max_fragments and not self.failedByMe:
-            # RFC 6455 10.4 has frames that are too many under the same limit as bytes that are too many: 1009.
-            self._max_message_size_exceeded(self._fragments, self._max_fragments, "too many frames")
-        self.onMessageFrameBegin(length)
-
-    def _onMessageFrameData(self, payload: bytes) -> None:
-        if not self.failedByMe:
-            pieces = self.message_data
-            pieces.append(payload)
-            if len(pieces) > _MAX_PIECES:
-                # They may be of one byte each, around which Python needs forty.
-                self.message_data = [b"".join(pieces)]
-
-    def _onMessageFrameEnd(self) -> None:
-        """The message has all of it already."""
-
-    def _onPing(self, payload: bytes) -> None:
-        if self._write_paused:
-            self._pong = payload  # RFC 6455 5.5.3: one may answer only the most recent ping
-        else:
-            self.onPing(payload)
-
-    def _send_late_pong(self) -> None:
-        if self._pong is not None:
-            payload, self._pong = self._pong, None
-            self.onPing(payload)
-
-
 @implementer(IPushProducer)
-class WebSocketConnection(_Bounded):
+class WebSocketConnection(Frames):
     """One client's WebSocket, from the accepted handshake on."""
 
-    log = _QuietLog()
     #: As whose connection it is counted.
     key: Key = None
-    # autobahn's, whose types are not told or too narrow.
-    autoPingTimeout: float
-    autoPingTimeoutCall: Any
-    closeHandshakeTimeout: float
-    closeHandshakeTimeoutCall: Any
+    # What the client has done wrong, as close code and text, while that is not told it.
+    _failure: tuple[int, str] | None = None
 
     def __init__(
         self, server: InterfaceServer, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept
     ) -> None:
         super().__init__()
-        self.factory = server.websocket_factory
         self._server = server
         self._exchange: Exchange | None = exchange
-        self._extensions = b""
         self._handshake = (incoming, accept)
-        self._max_fragments = server.settings.max_websocket_fragments
         self._unflushed: list[int] = []
         self._reading = True
 
     # Opening.
 
     def connectionMade(self) -> None:
-        self.peer = ""
-        self._connectionMade()
-        incoming, _ = self._handshake
-        self._dataReceived(_canonical_handshake(incoming, self._server.settings.websocket_compression))
+        incoming, accept = self._handshake
         del self._handshake
-        # A kilobyte and a half that an open WebSocket has no use for: what was said in the handshake, and a queue (760
-        # bytes while it is empty) for bytes that are sent in pieces, which ours never are.
-        del self.http_headers, self.http_request_data, self.http_request_params, self.http_response_data
-        self.send_queue: Any = ()
+        extensions = self.begin(incoming.headers)
+        self.sendData(self._head(incoming, accept, extensions))
         self._server.connected(self)
         self.transport.registerProducer(self, True)
 
-    def perMessageCompressionAccept(self, offers: list[Any]) -> Any:
-        """Which of the client's offers to compress is taken: the first of permessage-deflate (RFC 7692 5)."""
-        for offer in offers:
-            if isinstance(offer, PerMessageDeflateOffer):
-                accept = PerMessageDeflateOfferAccept(offer)
-                self._extensions = accept.get_extension_string().encode("ascii")
-                return accept
-        return None
-
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        if self.state == self.STATE_CONNECTING:
-            data = self._head(*self._handshake)
         self._server.tally.websocket_bytes_out += len(data)
         self.transport.write(data)
 
-    def _head(self, incoming: Incoming, accept: m.WebSocketAccept) -> bytes:
+    def _head(self, incoming: Incoming, accept: m.WebSocketAccept, extensions: bytes | None) -> bytes:
         """The answer to the handshake (RFC 6455 4.2.2)."""
         key = h.find(incoming.headers, b"sec-websocket-key") or b""
         digest = base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID).digest())
@@ -229,8 +86,8 @@ class WebSocketConnection(_Bounded):
         ]
         if accept.subprotocol is not None:
             lines.append(b"sec-websocket-protocol: " + accept.subprotocol.encode("latin-1"))
-        if self._extensions:
-            lines.append(b"sec-websocket-extensions: " + self._extensions)
+        if extensions is not None:
+            lines.append(b"sec-websocket-extensions: " + extensions)
         lines += self._server.head_writer.default_lines()
         lines += [name + b": " + value for name, value in accept.headers]
         return b"\r\n".join(lines) + b"\r\n\r\n"
@@ -239,18 +96,11 @@ class WebSocketConnection(_Bounded):
 
     def dataReceived(self, data: bytes) -> None:
         self._server.tally.websocket_bytes_in += len(data)
-        self._dataReceived(data)  # without the text that autobahn makes for its log
+        super().dataReceived(data)
 
-    def _onMessageEnd(self) -> None:
-        # In place of autobahn's, which looks for listeners besides. What comes behind our close frame is of no use.
-        if self._exchange is not None and self.state == self.STATE_OPEN:
-            self._fragments = 0
-            pieces, self.message_data = self.message_data, []
-            payload = b"".join(pieces)
-            if self.message_is_binary:
-                self._exchange.handle(MessageReceived(None, payload))
-            else:
-                self._exchange.handle(MessageReceived(payload.decode("utf-8"), None))
+    def message_received(self, text: str | None, data: bytes | None) -> None:
+        if self._exchange is not None:
+            self._exchange.handle(MessageReceived(text, data))
 
     def _fail_connection(self, code: int = _GOING_AWAY, reason: str = "") -> None:
         """The client has broken the protocol. What it sent before is answered first; `fail` ends that."""
@@ -273,7 +123,7 @@ class WebSocketConnection(_Bounded):
             self._await_pong()
 
     def _await_pong(self) -> None:
-        self.autoPingTimeoutCall = self.factory._batched_timer.call_later(self.autoPingTimeout, self.onAutoPingTimeout)
+        self.autoPingTimeoutCall = self.call_later(self.autoPingTimeout, self.onAutoPingTimeout)
 
     def _closeConnection(self, abort: bool = False) -> None:
         if self._failure is not None:
@@ -286,9 +136,7 @@ class WebSocketConnection(_Bounded):
         self.transport.loseConnection()
         # A client that does not take what was written must not keep the connection for ever.
         self._stop_waiting_for_close()
-        self.closeHandshakeTimeoutCall = self.factory._batched_timer.call_later(
-            self.closeHandshakeTimeout, self.transport.abortConnection
-        )
+        self.closeHandshakeTimeoutCall = self.call_later(self.closeHandshakeTimeout, self.transport.abortConnection)
 
     def _stop_waiting_for_close(self) -> None:
         timer, self.closeHandshakeTimeoutCall = self.closeHandshakeTimeoutCall, None
@@ -324,16 +172,9 @@ class WebSocketConnection(_Bounded):
         if len(payload) > self._server.settings.max_websocket_message_bytes:
             self._too_big(len(payload))
             return
-        opcode = _BINARY if text is None else _TEXT
-        # Not by autobahn's `sendMessage`, whose limit is for what compression has made of it, which may be more.
-        deflate: Any = self._perMessageCompress
-        if deflate is not None:
-            deflate.start_compress_message()
-            payload = deflate.compress_message_data(payload) + deflate.end_compress_message()
-            opcode |= _COMPRESSED
-        self.sendData(_frame_head(opcode, len(payload)) + payload)
+        self.send_whole(BINARY if text is None else TEXT, payload)
         length = message_bytes(text, message.data)
-        if self._write_paused:
+        if self.write_paused:
             self._unflushed.append(length)
         elif self._exchange is not None:
             self._exchange.handle(Flushed(length))
@@ -390,13 +231,13 @@ class WebSocketConnection(_Bounded):
     # What the transport asks for (IPushProducer).
 
     def pauseProducing(self) -> None:
-        self._write_paused = True
+        self.write_paused = True
         self._server.unsent.begin(self)
 
     def resumeProducing(self) -> None:
-        self._write_paused = False
+        self.write_paused = False
         self._server.unsent.end(self)
-        self._send_late_pong()
+        self.send_late_pong()
         unflushed, self._unflushed = self._unflushed, []
         for length in unflushed:
             if self._exchange is not None:
@@ -404,38 +245,3 @@ class WebSocketConnection(_Bounded):
 
     def stopProducing(self) -> None:
         """The connection is lost; `onClose` tells."""
-
-
-def _canonical_handshake(incoming: Incoming, compression: bool) -> bytes:
-    """The handshake that autobahn is shown: nothing of the client's but what it offers of compression."""
-    lines = [
-        b"GET / HTTP/1.1",
-        b"Host: ifserver",
-        b"Upgrade: websocket",
-        b"Connection: Upgrade",
-        b"Sec-WebSocket-Version: 13",
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-    ]
-    offer = _first_offer(incoming) if compression else None
-    if offer is not None:
-        lines.append(b"Sec-WebSocket-Extensions: " + offer)
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def _first_offer(incoming: Incoming) -> bytes | None:
-    """The first offer of permessage-deflate that can be taken, as autobahn writes it. Others are declined
-    (RFC 7692 5.1), of which one that is not well formed would make autobahn refuse the handshake."""
-    for item in h.list_items(incoming.headers, b"sec-websocket-extensions"):
-        name, *pairs = (part.strip() for part in item.decode("latin-1").split(";"))
-        if name.lower() != "permessage-deflate":
-            continue
-        parameters: dict[str, list[str | bool]] = {}
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            parameters.setdefault(key.strip().lower(), []).append(value.strip().strip('"') if equals else True)
-        try:
-            offer = PerMessageDeflateOffer.parse(parameters)
-        except Exception:  # autobahn raises nothing more special
-            continue
-        return str(offer.get_extension_string()).encode("ascii")
-    return None

@@ -394,6 +394,39 @@ def test_any_split_gives_the_same_messages(data: st.DataObject, messages: list[s
     world.assert_empty()
 
 
+def test_what_looks_like_a_whole_message_inside_of_another_is_a_part_of_it() -> None:
+    world = World()
+    client, job = opened(world)
+    inner = frame(TEXT, b"inner")
+    whole = frame(BINARY, b"<" + inner + b">", mask=bytes(4))
+    at = whole.index(inner)
+    for piece in (whole[:at], inner, whole[at + len(inner) :], inner):
+        client.send(piece)
+    received = of(m.WebSocketReceive, job.heard())
+    assert [(each.text, each.data) for each in received] == [(None, b"<" + inner + b">"), ("inner", None)]
+
+
+def test_a_whole_message_between_fragments_is_refused() -> None:
+    """RFC 6455 5.4: fragments of one message are not interleaved with those of another."""
+    world = World()
+    client, job = opened(world)
+    client.send(frame(TEXT, b"begun", fin=False))
+    client.send(frame(TEXT, b"whole"))
+    job.release()
+    assert [each[0] for each in closes(client.received())] == [1002]
+    assert of(m.WebSocketReceive, job.heard()) == []
+
+
+def test_a_limit_may_be_lower_than_what_is_short() -> None:
+    world = World(max_websocket_message_bytes=10)
+    client, job = opened(world)
+    client.send(frame(TEXT, b"x" * 10))
+    client.send(frame(TEXT, b"x" * 11))
+    job.release()
+    assert [each[0] for each in closes(client.received())] == [1009]
+    assert [each.text for each in of(m.WebSocketReceive, job.heard())] == ["x" * 10]
+
+
 def test_pings_of_the_client_are_answered() -> None:
     world = World()
     client, job = opened(world)
