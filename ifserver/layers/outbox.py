@@ -129,14 +129,18 @@ class Outbox:
         lane = self._lanes.get(inbox)
         return 0 if lane is None else sum(entry[2] for entry in (*lane.flying, *lane.waiting))
 
+    def flush_soon(self) -> None:
+        """Let all that is sent by what is scheduled now leave right behind that, and not a turn of the loop later."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._soon(self._flush)
+
     def _schedule(self, lane: _Lane) -> None:
         if lane.scheduled or lane.flying:
             return
         lane.scheduled = True
         self._dirty.append(lane)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._soon(self._flush)
+        self.flush_soon()
 
     def _flush(self) -> None:
         self._flush_scheduled = False

@@ -186,6 +186,8 @@ class Worker:
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come."""
         self._inbox.deliver(inbox, payloads)
+        # Behind the steps of those who have waited for them.
+        self._clusters.flush_soon()
 
     def moved(self) -> None:
         """New streams name another inbox from now on."""
@@ -250,8 +252,9 @@ class Worker:
         fresh = [stream for stream in map(self._admit, requests) if stream is not None]
         if fresh:
             self._counters.add("messages_delivered", len(fresh))
-            # Behind the first step of each new task, and ahead of the flush that those steps have asked for.
+            # Behind the first step of each new task; then all that was said leaves, ahead of the next read.
             self.loop.call_soon(self._claim, fresh, requests)
+            self._clusters.flush_soon()
         else:
             self._pulled(requests)
 

@@ -311,6 +311,28 @@ def test_answers_and_claims_of_one_turn_leave_as_one_push() -> None:
     played(act)
 
 
+def test_what_is_answered_at_once_leaves_before_the_next_read() -> None:
+    async def act(stage: Stage) -> None:
+        node, done = stage.node, []
+        push, pull = node.push, node.pull
+
+        def noting_push(channel: str, payloads: Any) -> Any:
+            done.append("push")
+            return push(channel, payloads)
+
+        def noting_pull(names: Any, count: int, wait_s: float) -> Any:
+            done.extend(["pull"] if channels.HTTP_REQUEST in names else [])
+            return pull(names, count, wait_s)
+
+        stage.ask(get("/fast", "1"), get("/wait", "2"))
+        node.push, node.pull = noting_push, noting_pull  # type: ignore[method-assign]
+        await turns()
+        assert done == ["push", "pull"]
+        stage.application.go()
+
+    played(act)
+
+
 # The application.
 
 
@@ -520,7 +542,6 @@ def test_nothing_is_taken_while_it_is_held() -> None:
 def test_the_ledger_names_what_is_held_until_the_node_has_the_end() -> None:
     async def act(stage: Stage) -> None:
         stage.ask(get("/wait", "1", attempt=1), get("/fast", "2"))
-        await turns(1)
         assert stage.ledger == [(f"{SERVER}.1", 1), (f"{SERVER}.2", 0)], "it was written before anything was run"
         await turns()
         assert stage.ledger == [(f"{SERVER}.1", 1)]
