@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, ClassVar, Final, TypeAlias
 
 from twisted.internet import error
@@ -64,13 +65,16 @@ def unix_address(path: str) -> str:
     return "\0" + path[1:] if path.startswith("@") else path
 
 
-def address_of(name: Any, family: int) -> Address:
-    """Twisted's address for what the socket module calls one."""
-    if family == socket.AF_INET6:
-        return IPv6Address("TCP", name[0], name[1])
-    if family == socket.AF_INET:
-        return IPv4Address("TCP", name[0], name[1])
+def address_of(name: Any) -> Address:
+    """Twisted's address for what the socket module calls one; its form tells of which family it is."""
+    if isinstance(name, tuple):
+        kind = IPv4Address if len(name) == 2 else IPv6Address
+        return kind("TCP", name[0], name[1])
     return UNIXAddress(name or None)
+
+
+#: The same where few are asked for, again and again.
+_known_address_of = lru_cache(256)(address_of)
 
 
 class _Socket:
@@ -79,7 +83,7 @@ class _Socket:
     _loop_transport: asyncio.Transport
 
     def getHost(self) -> Address:
-        return address_of(self._loop_transport.get_extra_info("sockname"), self.getHandle().family)
+        return _known_address_of(self._loop_transport.get_extra_info("sockname"))
 
     def getTcpNoDelay(self) -> bool:
         return bool(self.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
@@ -134,7 +138,7 @@ class LoopTransport(_Socket, asyncio.Protocol):
             if connected is not None:
                 connected.errback(Failure(error.ConnectionLost()))
             return
-        self._peer = address_of(name, self.getHandle().family)
+        self._peer = address_of(name)
         try:
             protocol = factory.buildProtocol(self._peer)
         except Exception:
@@ -266,7 +270,7 @@ class Port:
 
     def __init__(self, server: asyncio.Server, sock: socket.socket) -> None:
         self._server = server
-        self._address = address_of(sock.getsockname(), sock.family)
+        self._address = address_of(sock.getsockname())
         self._listening.add(self)
 
     def startListening(self) -> None:

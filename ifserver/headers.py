@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from ifserver.messages import Headers
-from ifserver.settings_checks import Network
+from ifserver.networks import Networks
 
-__all__ = ["bad_in_value", "find", "is_token", "is_value", "list_items", "seen_by_proxies", "values", "within"]
+__all__ = ["bad_in_value", "find", "is_token", "is_value", "list_items", "seen_by_proxies", "values"]
 
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -24,6 +24,11 @@ bad_in_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _FORWARDED_PAIR: Final = re.compile(
     r"""(?:\A|;)\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^\s;"]*)\s*(?=;|\Z)"""
 )
+
+#: What proxies may say of the scheme, WebSockets' included, and what it comes to.
+_SCHEMES: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
+#: More characters than an address and a port have.
+_MAX_NODE: Final = 100
 
 
 def is_token(name: bytes) -> bool:
@@ -55,7 +60,7 @@ def list_items(headers: Headers, name: bytes) -> list[bytes]:
 
 
 def seen_by_proxies(
-    headers: Headers, peer: tuple[str, int] | None, scheme: str, trusted: Sequence[Network]
+    headers: Headers, peer: tuple[str, int] | None, scheme: str, trusted: Networks
 ) -> tuple[tuple[str, int] | None, str]:
     """The client's address and scheme as trusted proxies saw them.
 
@@ -65,7 +70,7 @@ def seen_by_proxies(
 
     ``X-Forwarded-For`` goes first because most proxies add to it, and pass on a ``Forwarded`` as the client wrote it.
     """
-    if peer is not None and not within(peer[0], trusted):
+    if peer is not None and peer[0] not in trusted:
         return peer, scheme
     protos = [item.decode("latin-1").lower() for item in list_items(headers, b"x-forwarded-proto")]
     fors = [item.decode("latin-1") for item in list_items(headers, b"x-forwarded-for")]
@@ -86,29 +91,24 @@ def seen_by_proxies(
         if address is None:
             break
         client, scheme = address, _known_scheme(proto, scheme)
-        if not within(address[0], trusted):
+        if address[0] not in trusted:
             break
     return client, scheme
 
 
 def _known_scheme(proto: str, otherwise: str) -> str:
-    return {"https": "https", "wss": "https", "http": "http", "ws": "http"}.get(proto, otherwise)
-
-
-def within(host: str, networks: Sequence[Network]) -> bool:
-    """Whether the address `host` is in one of `networks`; an IPv4 address may be written as an IPv6 one."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)
+    return _SCHEMES.get(proto, otherwise)
 
 
 def _address(node: str) -> tuple[str, int] | None:
     """Host and port (0: unknown) of a node name of RFC 7239 6, with or without brackets; None if it is no address."""
     node = node.strip()
+    return _parsed_address(node) if len(node) <= _MAX_NODE else None
+
+
+# A client sends many requests.
+@lru_cache(4096)
+def _parsed_address(node: str) -> tuple[str, int] | None:
     host, port = node, ""
     if node.startswith("["):
         host, _, rest = node[1:].partition("]")

@@ -14,9 +14,10 @@ from typing import Annotated, Final, Literal, TypeAlias
 from msgspec import Meta
 
 from ifserver.errors import ConfigurationError
+from ifserver.networks import parse_networks
 from ifserver.nodes import ClusterSettings
 from ifserver.schema import Settings
-from ifserver.settings_checks import check_address, check_origins, parse_application, parse_networks
+from ifserver.settings_checks import check_address, check_origins, parse_application
 
 __all__ = [
     "LOCAL_NETWORKS",

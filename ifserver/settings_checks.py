@@ -1,20 +1,17 @@
-"""What is in the texts of some settings: an application, an address, networks, origins. Pure.
+"""What is in the texts of some settings: an application, an address, origins. Pure.
 
 Errors say what is wrong with the text; where a `path` is asked for, it is that of the setting, which they name.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Final
 
 from ifserver.errors import ConfigurationError
 
-__all__ = ["Network", "check_address", "check_origins", "parse_address", "parse_application", "parse_networks"]
-
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+__all__ = ["check_address", "check_origins", "parse_address", "parse_application"]
 
 #: RFC 6454 6.2; in lower case, as browsers write it.
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
@@ -58,21 +55,6 @@ def check_address(text: str | None, path: str) -> None:
             parse_address(text)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: {error}") from None
-
-
-def parse_networks(texts: Iterable[str], path: str) -> tuple[Network, ...]:
-    """The networks in CIDR notation (a bare address is a network of one).
-
-    Raises:
-        ConfigurationError: one of them is none.
-    """
-    networks: list[Network] = []
-    for text in texts:
-        try:
-            networks.append(ipaddress.ip_network(text))
-        except ValueError as error:
-            raise ConfigurationError(f"{path}: {error}") from error
-    return tuple(networks)
 
 
 def check_origins(texts: Iterable[str], path: str) -> None:

@@ -198,8 +198,8 @@ async def test_the_address_of_a_peer_that_has_gone_is_still_told(place: Place) -
 
 
 def test_addresses_of_names() -> None:
-    assert address_of(("::1", 80, 0, 0), socket.AF_INET6) == IPv6Address("TCP", "::1", 80)
-    assert address_of("", socket.AF_UNIX) == UNIXAddress(None)
+    assert address_of(("::1", 80, 0, 0)) == IPv6Address("TCP", "::1", 80)
+    assert address_of("") == UNIXAddress(None)
     assert unix_address("@name") == "\0name"
     assert unix_address("/run/@name") == "/run/@name"
 

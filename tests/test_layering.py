@@ -23,6 +23,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "quantities",
             "schema",
             "settings",
+            "networks",
             "settings_checks",
             "values",
             "configuration",

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ifserver.errors import ConfigurationError
-from ifserver.settings_checks import check_address, check_origins, parse_address, parse_application, parse_networks
+from ifserver.settings_checks import check_address, check_origins, parse_address, parse_application
 
 
 @pytest.mark.parametrize(
@@ -24,19 +24,6 @@ def test_an_application(text: str, parts: tuple[str, str]) -> None:
 def test_no_application(text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{re.escape(f'application {text!r}: expected MODULE:ATTRIBUTE')}"):
         parse_application(text)
-
-
-def test_networks() -> None:
-    assert [str(each) for each in parse_networks(["10.0.0.0/8", "::1", "1.2.3.4"], "x")] == [
-        "10.0.0.0/8",
-        "::1/128",
-        "1.2.3.4/32",
-    ]
-
-
-def test_no_network() -> None:
-    with pytest.raises(ConfigurationError, match=r"^x: 'all' does not appear to be"):
-        parse_networks(["::1", "all"], "x")
 
 
 @pytest.mark.parametrize(

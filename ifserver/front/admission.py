@@ -9,12 +9,11 @@ from typing import Any, Final, TypeAlias
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from ifserver import headers as h
 from ifserver.clock import Clock
 from ifserver.front.deadlines import Deadlines
 from ifserver.metrics import Counters
+from ifserver.networks import parse_networks
 from ifserver.settings import FrontSettings
-from ifserver.settings_checks import parse_networks
 
 __all__ = ["Admission", "Key", "TurnedAway"]
 
@@ -54,7 +53,7 @@ class Admission:
         host = getattr(address, "host", None)
         if host is None:
             return None  # a Unix socket: a proxy of this machine speaks for all clients
-        if h.within(host, self._uncounted):
+        if host in self._uncounted:
             return None
         if ":" not in host:
             return str(host)

@@ -73,8 +73,8 @@ class RequestParser:
         self.early: bytes | None = None
         self._target = b""
         self._headers: Headers = []
-        # Of the head: the bytes of its fields, and of the pieces that were nothing but head.
-        self._head_bytes = self._raw_bytes = 0
+        # Bytes of the pieces that the head has come in so far.
+        self._head_bytes = 0
         # Of the body: what came beside it (sizes and extensions of chunks, trailers).
         self._overhead = 0
         # A request that offers another protocol than WebSocket, which is declined.
@@ -171,6 +171,7 @@ class RequestParser:
         in_head, incoming = self.in_head, self.incoming
         before = incoming.body_bytes if incoming is not None else 0
         length = len(data)
+        self._head_bytes = self._head_bytes + length if in_head else length
         while True:
             try:
                 self._parser.feed_data(data)
@@ -186,18 +187,28 @@ class RequestParser:
                 self.refusal = self.refusal or _refusal(error, self._line or bytes(data))
             break
         if self.in_head:
-            if in_head:
-                self._head_goes_on(length)
+            self._check_incomplete_head()
         elif incoming is not None and incoming is self.incoming and incoming.content_length is None:
             self._overhead += length - (incoming.body_bytes - before)
             if self._overhead > self._max_header_bytes + _OVERHEAD_PER_BYTE * incoming.body_bytes:
                 self.refusal = self.refusal or BadRequest(431, "too much around the chunks of the body")
 
-    def _head_goes_on(self, length: int) -> None:
+    def _check_incomplete_head(self) -> None:
+        self._check_fields()
         # llhttp tells of a field when it is complete: until then only the bytes that came can be counted.
-        self._raw_bytes += length
-        if self._raw_bytes > self._max_header_bytes + _AROUND_TARGET_BYTES:
+        if self._head_bytes > self._max_header_bytes + _AROUND_TARGET_BYTES:
             self.refusal = self.refusal or BadRequest(431, "too large header fields")
+
+    def _check_fields(self) -> None:
+        headers = self._headers
+        if len(headers) <= self._max_headers:
+            # No more than what has come, but for a space behind each colon; so they need not be counted, as a rule.
+            if self._head_bytes + len(headers) <= self._max_header_bytes:
+                return
+            fields = sum(len(name) + len(value) + 4 for name, value in headers)
+            if len(self._target) + fields <= self._max_header_bytes:
+                return
+        self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
 
     # What httptools calls.
 
@@ -207,28 +218,25 @@ class RequestParser:
         self.in_head = True
         self._target = b""
         self._headers = []
-        self._head_bytes = self._raw_bytes = self._overhead = 0
+        self._overhead = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._head_bytes += len(url)
-        if self._head_bytes > self._max_header_bytes:
+        if len(self._target) > self._max_header_bytes:
             self.refusal = self.refusal or BadRequest(414, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.in_head:
-            return  # a trailer: it must not pass for a header (RFC 9110 6.5.1), and ASGI has no place for it
-        # RFC 9110 5.5: white space behind a value is no part of it; llhttp leaves it there.
-        self._headers.append((name.lower(), value.rstrip(b" \t")))
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._max_header_bytes or len(self._headers) > self._max_headers:
-            self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
+        # Outside of a head it is a trailer: it must not pass for a header (RFC 9110 6.5.1), and ASGI has none.
+        if self.in_head:
+            # RFC 9110 5.5: white space behind a value is no part of it; llhttp leaves it there.
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         self.in_head = False
         if self._declined is not None:
             self.incoming, self._declined = self._declined, None
             return
+        self._check_fields()
         if self.refusal is not None:
             return
         parser = self._parser

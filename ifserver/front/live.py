@@ -10,8 +10,8 @@ from ifserver.front.admission import Admission
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.unsent import Unsent
 from ifserver.metrics import Counters
+from ifserver.networks import parse_networks
 from ifserver.settings import FrontSettings
-from ifserver.settings_checks import parse_networks
 
 __all__ = ["LiveAdmission", "LiveDeadlines", "LiveUnsent"]
 

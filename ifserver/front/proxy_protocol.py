@@ -18,11 +18,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ifserver import headers as h
 from ifserver.clock import Clock
 from ifserver.endpoints import Address, LoopTransport
 from ifserver.front.deadlines import Deadlines
-from ifserver.settings_checks import parse_networks
+from ifserver.networks import parse_networks
 
 if TYPE_CHECKING:
     from ifserver.front.server import InterfaceServer
@@ -253,7 +252,7 @@ class AnnouncedFactory(Factory):
         """`connection` is open; what is wrong with it."""
         host = getattr(connection.transport.getPeer(), "host", None)
         # The specification, 5: whoever may connect could say that it is anybody.
-        if host is not None and not h.within(host, self._networks):
+        if host is not None and host not in self._networks:
             return f"{host} is no proxy that is trusted"
         if self.server.draining or len(self._waiting) >= self.server.settings.max_connections:
             return "too many connections wait for their headers"

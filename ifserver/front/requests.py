@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from ifserver import headers as h
 from ifserver.messages import Headers
-from ifserver.settings_checks import Network
+from ifserver.networks import Networks
 
 __all__ = [
     "REQUEST_ID",
@@ -90,7 +90,7 @@ class Incoming:
         return taken
 
 
-def identify(incoming: Incoming, made: bytes, peer: tuple[str, int] | None, trusted: Sequence[Network]) -> None:
+def identify(incoming: Incoming, made: bytes, peer: tuple[str, int] | None, trusted: Networks) -> None:
     """Give a request its id, which it carries as X-Request-ID from now on: the one that it came with, or `made`.
 
     Only a `peer` in `trusted` may name it, as with ``X-Forwarded-For``. What is no 1 to 128 visible characters of ASCII
@@ -101,7 +101,7 @@ def identify(incoming: Incoming, made: bytes, peer: tuple[str, int] | None, trus
         given = h.values(headers, REQUEST_ID)
         if (
             trusted
-            and (peer is None or h.within(peer[0], trusted))
+            and (peer is None or peer[0] in trusted)
             and len(given) == 1
             and _SANE_ID.match(given[0]) is not None
         ):

@@ -35,8 +35,8 @@ from ifserver.front.websocket_frames import configured
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Heart, with_facts
 from ifserver.liveness import SERVER_LIFE_S
+from ifserver.networks import parse_networks
 from ifserver.settings import FrontSettings
-from ifserver.settings_checks import parse_networks
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import Waiting
 from ifserver.streams.http import HttpStream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ifserver import sockets
 from ifserver.clock import Clock
@@ -12,6 +12,9 @@ from ifserver.front.deadlines import Deadlines
 from ifserver.metrics import Counters
 
 __all__ = ["Unsent"]
+
+#: When the first look comes, in seconds.
+_FIRST_LOOK_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -30,31 +33,38 @@ class Unsent(Generic[_T]):
     """Cuts connections whose clients take nothing for `seconds` of what is due to them; at the latest after twice that.
 
     A slow client is no such client: each look compares what the client's kernel has acknowledged with what it had
-    at the look before. Buffers cannot tell that: megabytes are taken from them in one go.
+    at the look before. Buffers cannot tell that: megabytes are taken from them in one go. The first look comes a second
+    late: by then most have taken what there was, and the kernel need not be asked.
     """
 
     def __init__(self, clock: Clock, seconds: float, counters: Counters) -> None:
         self._counters = counters
         self._deadlines: Deadlines[_T] = Deadlines(clock, seconds, self._look)
+        self._begun: Deadlines[_T] = Deadlines(clock, _FIRST_LOOK_S, self._first_look)
         self._taken: dict[_T, object] = {}
 
     def __len__(self) -> int:
-        return len(self._taken)
+        return len(self._begun) + len(self._taken)
 
     def begin(self, connection: _T) -> None:
         """Bytes are due to the client of `connection`, and wait for it to take them."""
-        self._taken[connection] = sockets.taken_by_peer(connection.transport)
-        self._deadlines.add(connection)
+        self.end(connection)
+        self._begun.add(connection)
 
     def end(self, connection: _T) -> None:
         """It has taken enough of them, or is gone."""
-        if self._taken.pop(connection, self) is not self:
+        if self._begun.pop(connection, None) is None and self._taken.pop(connection, self) is not self:
             self._deadlines.pop(connection, None)
 
     def stop(self) -> None:
         """Forget all."""
+        self._begun.stop()
         self._taken.clear()
         self._deadlines.stop()
+
+    def _first_look(self, connection: _T) -> None:
+        self._taken[connection] = sockets.taken_by_peer(connection.transport)
+        self._deadlines.add(connection)
 
     def _look(self, connection: _T) -> None:
         before = self._taken.pop(connection)

@@ -603,6 +603,7 @@ def test_a_client_that_does_not_take_the_last_of_its_answer_is_cut() -> None:
     client = world.client(b"GET / HTTP/1.0\r\n\r\n")
     client.stop_taking()
     world.worker.job().respond(body=b"x" * 1000)
+    world.advance(1.0)
     world.advance(59.0)
     assert not client.lost
     world.advance(1.1)

@@ -208,6 +208,7 @@ def test_a_connection_that_ends_is_closed_though_its_client_takes_nothing() -> N
     client.stop_taking()
     world.worker.job().respond(body=b"last")
     assert client.disconnecting
+    world.advance(1.0)
     world.advance(10.0)
     assert client.aborted
     world.assert_empty()
@@ -221,6 +222,7 @@ def test_a_client_that_has_stopped_reading_is_cut() -> None:
     job.respond(body=b"a", more_body=True)
     client.stop_taking()
     job.body(b"x" * 64 * KIB)
+    world.advance(1.0)
     world.advance(9.9)
     assert not client.lost
     world.advance(0.1)

@@ -49,6 +49,7 @@ def test_clients_that_take_nothing() -> None:
     unsent = LiveUnsent(clock, 100.0, Counters())
     connection = Connection()
     unsent.begin(connection)
+    clock.advance(1.0)
     unsent.change(5.0)
     clock.advance(5.0)
     assert connection.aborted

@@ -17,7 +17,7 @@ from ifserver.front.requests import (
     parse_target,
     websocket_problem,
 )
-from ifserver.settings_checks import parse_networks
+from ifserver.networks import parse_networks
 
 KEY = (b"sec-websocket-key", base64.b64encode(bytes(16)))
 VERSION = (b"sec-websocket-version", b"13")

@@ -41,6 +41,7 @@ def test_who_takes_nothing_is_cut_once() -> None:
     clock, watch, counters = unsent()
     connection = Connection()
     watch.begin(connection)
+    clock.advance(1.0)
     clock.advance(9.9)
     assert not connection.aborted
     clock.advance(0.1)
@@ -67,8 +68,10 @@ def test_to_begin_again_is_to_begin_anew() -> None:
     clock, watch, _ = unsent()
     connection = Connection()
     watch.begin(connection)
+    clock.advance(1.0)
     clock.advance(9.0)
     watch.begin(connection)
+    clock.advance(1.0)
     clock.advance(9.0)
     assert not connection.aborted
     clock.advance(1.0)
@@ -79,6 +82,8 @@ def test_the_end_forgets_all() -> None:
     clock, watch, _ = unsent()
     connection = Connection()
     watch.begin(connection)
+    clock.advance(1.0)
+    watch.begin(Connection())
     watch.stop()
     clock.advance(100.0)
     assert not connection.aborted
@@ -109,6 +114,7 @@ def test_a_slow_client_is_told_from_one_that_is_stuck(family: int) -> None:
         clock, watch, _ = unsent()
         connection = Connection(Transport(ours))
         watch.begin(connection)
+        clock.advance(1.0)
         for _ in range(3):
             # It takes far too little for the sender to be told that there is room.
             before = taken_by_peer(connection.transport)
@@ -118,6 +124,21 @@ def test_a_slow_client_is_told_from_one_that_is_stuck(family: int) -> None:
             assert not connection.aborted
         while not connection.aborted:
             clock.advance(10.0)  # a last acknowledgement may be on its way
+
+
+def test_most_are_gone_before_the_kernel_is_asked() -> None:
+    clock, watch, _ = unsent()
+    asked = []
+    connection = Connection(Transport(None))
+    connection.transport.getHandle = lambda: asked.append(True)
+    watch.begin(connection)
+    assert len(watch) == 1
+    clock.advance(0.9)
+    watch.end(connection)
+    assert len(watch) == 0
+    clock.advance(100.0)
+    assert not asked
+    assert not connection.aborted
 
 
 def test_where_nothing_is_told_time_alone_counts() -> None:

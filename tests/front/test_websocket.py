@@ -589,6 +589,7 @@ def test_a_client_that_has_stopped_reading_is_cut() -> None:
     client, job = opened(world)
     client.stop_taking()
     job.send("x" * 64 * KIB)
+    world.advance(1.0)
     world.advance(9.9)
     assert not client.lost
     world.advance(0.2)

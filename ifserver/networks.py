@@ -1,0 +1,64 @@
+"""Networks in CIDR notation (RFC 4632), and which addresses are in them. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from ifserver.errors import ConfigurationError
+
+__all__ = ["Networks", "parse_networks"]
+
+_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: Addresses that are remembered, with whether they belong; the longest text that is one has half as many characters.
+_REMEMBERED: Final = 4096
+_MAX_CHARACTERS: Final = 100
+
+
+class Networks:
+    """Some networks. ``host in networks``: whether one of them has this address, however it is written.
+
+    A server behind a proxy asks for each request, and nearly always for the same addresses: they are remembered.
+    """
+
+    __slots__ = ("_networks", "_remembered")
+
+    def __init__(self, networks: Iterable[_Network] = ()) -> None:
+        self._networks = tuple(networks)
+        self._remembered = lru_cache(_REMEMBERED)(self._have)
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __iter__(self) -> Iterator[_Network]:
+        return iter(self._networks)
+
+    def __contains__(self, host: str) -> bool:
+        return len(host) <= _MAX_CHARACTERS and self._remembered(host)
+
+    def _have(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._networks)
+
+
+def parse_networks(texts: Iterable[str], path: str) -> Networks:
+    """The networks in CIDR notation (a bare address is a network of one).
+
+    Raises:
+        ConfigurationError: one of them is none; it names the setting at `path`.
+    """
+    networks: list[_Network] = []
+    for text in texts:
+        try:
+            networks.append(ipaddress.ip_network(text))
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+    return Networks(networks)
