@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for round_ in range(given.rounds):
         for load in loads:
             for name in subjects:
-                if not plays(name, LOADS[load].workers):
+                if not plays(name, LOADS[load].workers, LOADS[load].websockets):
                     continue
                 measurement = measure(name, load, round_, given.seconds)
                 measured.append(measurement)

@@ -33,6 +33,7 @@ class Load(Struct, frozen=True):
     run: Callable[[int, float], Result]
     #: How many processes run the application.
     workers: int = 1
+    websockets: bool = False
 
 
 LOADS: Final = {
@@ -42,8 +43,8 @@ LOADS: Final = {
         Load("one", "GET, one connection", wrk("/", 1)),
         Load("post", "POST 10 KB, answer 10 KB, 32 connections", wrk("/10k", 32, TEN_KB_POSTS)),
         Load("mib", "GET, 1 MiB, 8 connections", wrk("/mib", 8)),
-        Load("echo", "WebSocket echo, 64 bytes, 100 connections", echo(100, 64)),
-        Load("connect", "WebSocket: connect, shake hands, close", connects(8)),
+        Load("echo", "WebSocket echo, 64 bytes, 100 connections", echo(100, 64), websockets=True),
+        Load("connect", "WebSocket: connect, shake hands, close", connects(8), websockets=True),
         Load(
             "beside", f"GET beside 1 % of 200 ms of CPU, {_WORKERS} workers, {_RATE:.0f} a second",
             beside_slow_ones(_RATE, _SLOW_SHARE, 20.0), _WORKERS,

@@ -18,7 +18,7 @@ from benchmarks.bench import RESULTS, Measurement
 from benchmarks.growth import GROWTH, SERIES, Point, Series
 from benchmarks.loads import LOADS
 from benchmarks.placement_page import table
-from benchmarks.subjects import ROOT
+from benchmarks.subjects import ROOT, is_reference
 from benchmarks.svg import Chart, Line, render
 
 __all__ = ["charts", "comparison_charts", "main", "page"]
@@ -26,8 +26,6 @@ __all__ = ["charts", "comparison_charts", "main", "page"]
 Grown = Mapping[str, Sequence[Point]]
 
 _ROLES: Final = ("front", "worker", "node")
-#: Whom the others are measured against.
-_REFERENCE: Final = "uvicorn"
 
 _PAGE: Final = """\
 Performance
@@ -45,8 +43,9 @@ Beside others
 -------------
 
 Each serves the same bare ASGI application, in one process; ``ifserver`` has one server and one worker. *front* is the
-process that has the clients' connections, *node* is Redis. The ratios are to uvicorn in the same round. Pushpin, a
-proxy that holds connections, has uvicorn behind it, whose part is left out.
+process that has the clients' connections, *node* is Redis. The ratios are to uvicorn in the same round.
+*uvicorn-websockets* is uvicorn with its first implementation of WebSockets (``--ws websockets``). Pushpin, a proxy that
+holds connections, has uvicorn behind it, whose part is left out.
 
 .. image:: comparison.svg
    :alt: Charts of what one piece of work costs each server, and how long requests wait beside slow ones.
@@ -113,7 +112,7 @@ def page(about: Mapping[str, str], measured: Sequence[Measurement], grown: Grown
 def _comparisons(measured: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
     """For each load its table."""
     for load, by_subject in _by_load(measured):
-        reference = next(rounds for name, rounds in by_subject.items() if name.startswith(_REFERENCE))
+        reference = next(rounds for name, rounds in by_subject.items() if is_reference(name))
         yield load, table(_HEADS, [_row(name, rounds, reference) for name, rounds in by_subject.items()])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.loads import LOADS
+from benchmarks.subjects import is_reference
 
 if TYPE_CHECKING:
     from benchmarks.bench import Measurement
@@ -18,8 +19,6 @@ _COLUMNS = (
     "front us", "worker us", "node us", "all us", "front / uvicorn", "all / uvicorn", "per s", "p50 ms", "p99 ms",
     "client us",
 )  # fmt: skip
-#: Whom the ratios are to.
-_REFERENCE = "uvicorn"
 
 
 def markdown(measured: Sequence[Measurement], about: Mapping[str, str]) -> str:
@@ -37,7 +36,7 @@ def _table(measured: Sequence[Measurement]) -> Iterable[str]:
     by_subject: dict[str, list[Measurement]] = {}
     for each in measured:
         by_subject.setdefault(each.subject, []).append(each)
-    reference = [each.total_us for each in measured if each.subject.startswith(_REFERENCE)]
+    reference = [each.total_us for each in measured if is_reference(each.subject)]
     for subject, rounds in by_subject.items():
         totals = [each.total_us for each in rounds]
         fronts = [each.cpu_us["front"] for each in rounds]

@@ -25,6 +25,7 @@ __all__ = [
     "Ours",
     "Subject",
     "end_in_order",
+    "is_reference",
     "plays",
     "program",
     "subject_named",
@@ -38,12 +39,13 @@ _ENVIRONMENTS = ROOT / ".venv-peers"
 
 #: The role of what a peer needs behind it, and is not counted as its own.
 BACKEND = "backend"
+_UVICORN_PACKAGES = ("uvicorn", "uvloop", "httptools", "websockets")
+_UVICORN = ("-m", "uvicorn", APPLICATION, "--port", "{port}", "--no-access-log", "--log-level", "warning")
 #: What is installed for a peer, and how it serves on a port.
 PEERS: Mapping[str, tuple[tuple[str, ...], Sequence[str]]] = {
-    "uvicorn": (
-        ("uvicorn", "uvloop", "httptools", "websockets"),
-        ("-m", "uvicorn", APPLICATION, "--port", "{port}", "--no-access-log", "--log-level", "warning"),
-    ),
+    "uvicorn": (_UVICORN_PACKAGES, _UVICORN),
+    # Its first implementation of WebSockets, by the asyncio server of `websockets`.
+    "uvicorn-websockets": (_UVICORN_PACKAGES, (*_UVICORN, "--ws", "websockets")),
     "daphne": (("daphne",), ("-m", "daphne", "-p", "{port}", "-v", "0", APPLICATION)),
     "hypercorn": (("hypercorn", "uvloop"), ("-m", "hypercorn", "-k", "uvloop", "-b", "127.0.0.1:{port}", APPLICATION)),
     "granian": (
@@ -308,6 +310,10 @@ def versions_of(name: str) -> str:
 NAMES = ("redis", "embedded", *PEERS, "pushpin")
 #: Which of them can run an application in several processes that share the requests.
 _SHARING = ("redis", "embedded", "uvicorn")
+#: Which differ from another one by their WebSockets only.
+_FOR_WEBSOCKETS = ("uvicorn-websockets",)
+#: Whom the others are measured against.
+_REFERENCE = "uvicorn"
 
 
 def end_in_order() -> None:
@@ -321,9 +327,14 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def plays(name: str, workers: int) -> bool:
-    """Whether the application can be run in so many processes."""
-    return workers == 1 or name in _SHARING
+def plays(name: str, workers: int, websockets: bool) -> bool:
+    """Whether it is measured where the application runs in so many processes, with WebSockets or without."""
+    return (workers == 1 or name in _SHARING) and (websockets or name not in _FOR_WEBSOCKETS)
+
+
+def is_reference(subject: str) -> bool:
+    """Whether ratios are to this one, by its `Subject.name`."""
+    return subject == _REFERENCE or subject.startswith(f"{_REFERENCE} (")
 
 
 def subject_named(name: str, workers: int = 1) -> Subject:

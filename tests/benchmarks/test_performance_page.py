@@ -12,6 +12,7 @@ from benchmarks.svg import render
 ABOUT = {"machine": "2 x a processor", "python": "3.11", "commit": "abcdef", "kernel": "6"}
 COSTS = {
     "ifserver (redis)": {"front": 30.0, "worker": 20.0, "node": 10.0},
+    "uvicorn-websockets": {"front": 30.0},
     "uvicorn": {"front": 20.0},
     "pushpin": {"front": 400.0, "backend": 20.0},
 }
@@ -45,6 +46,8 @@ def test_ratios_are_those_of_the_same_round() -> None:
     assert row.split()[2:] == ["60.0", "40.0", "20.0", "120.0", "1.50", "3.00", "500", "0.50", "1.50"]
     other = next(line for line in page.splitlines() if line.startswith("uvicorn  "))
     assert other.split()[1:] == ["40.0", "-", "-", "40.0", "1.00", "1.00", "500", "0.50", "1.50"]
+    variant = next(line for line in page.splitlines() if line.startswith("uvicorn-websockets  "))
+    assert variant.split()[1:] == ["60.0", "-", "-", "60.0", "1.50", "1.50", "500", "0.50", "1.50"]
     proxy = next(line for line in page.splitlines() if line.startswith("pushpin  "))
     assert proxy.split()[1:] == ["800.0", "-", "-", "800.0", "20.00", "20.00", "500", "0.50", "1.50"]
 
@@ -73,6 +76,6 @@ def test_there_is_a_chart_of_each_load() -> None:
         assert chart.title.startswith(load.title)
     assert made[0].bars[0] == bars.Bar("ifserver (redis)", (60.0, 40.0, 20.0))
     # What is behind a proxy is not its own.
-    assert made[0].bars[2] == bars.Bar("pushpin", (800.0, 0.0, 0.0))
+    assert made[0].bars[3] == bars.Bar("pushpin", (800.0, 0.0, 0.0))
     assert made[-1].bars[0] == bars.Bar("ifserver (redis)", (1.5,)), "beside slow ones, what counts is the time"
     assert bars.render(made)
