@@ -283,6 +283,7 @@ class RequestParser:
         self.incoming = None
         self._in_line = True
         self._line = b""
+        self._head_bytes = 0
         incoming.complete = True
         # RFC 9110 10.1.1: a server may omit 100 Continue when it has got the body.
         incoming.expects_continue = False

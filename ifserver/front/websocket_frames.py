@@ -175,11 +175,11 @@ class Frames(WebSocketServerProtocol):
         raise NotImplementedError
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._is_short(data):
+        if not self._receive_short(data):
             self._dataReceived(data)  # without the text that autobahn makes for its log
 
-    def _is_short(self, data: bytes) -> bool:
-        """Whether this was one short message and nothing else, which most are; then it has been received."""
+    def _receive_short(self, data: bytes) -> bool:
+        """Receive `data` if it is one short message and nothing else, as most are; whether it was."""
         length = len(data) - _SHORT_HEAD_BYTES
         if (
             not 0 <= length <= self.max_short_bytes

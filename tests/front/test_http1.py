@@ -325,6 +325,18 @@ def test_what_a_head_may_have_is_exact(colon: bytes, in_pieces: bool) -> None:
     assert not answered(5, 10)
 
 
+def test_a_large_head_does_not_count_for_the_one_behind_it() -> None:
+    world = World(max_header_bytes=1000)
+    client = world.client(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 900 + b"\r\n\r\n")
+    world.worker.job().respond()
+    client.received()
+    for piece in (b"GET / HT", b"TP/1.1\r\nHost: a\r\n", b"X: " + b"x" * 500, b"\r\n", b"\r\n"):
+        client.send(piece)
+    assert client.received() == b""
+    world.worker.job().respond()
+    assert client.received().startswith(b"HTTP/1.1 200 OK")
+
+
 def test_a_head_without_an_end_is_refused_before_it_fills_the_memory() -> None:
     world = World(max_header_bytes=1000)
     client = world.client(b"GET / HTTP/1.1\r\nX: ")
