@@ -68,10 +68,12 @@ Measured at commit {grown_at}.
 
 #: What the comparison shows, and what bounds each thing that grows: to be read again whenever the figures are new.
 _VERDICT: Final = """\
-* A layer is not free. The server's own part of a small request costs less than twice as much as all of uvicorn, with
-  worker and Redis it is about three times as much; Daphne and Hypercorn, which have no layer either, cost twice as much
-  as all of that, and Pushpin, which has one, seven times as much. An application that does anything, a query say, takes
-  milliseconds: beside those it does not show.
+* A layer is not free. The server's own part of a small request costs one and a half times as much as all of uvicorn,
+  with worker and Redis it is about three times as much; Daphne and Hypercorn, which have no layer either, cost twice as
+  much as all of that, and Pushpin, which has one, seven times as much. An application that does anything, a query say,
+  takes milliseconds: beside those it does not show.
+* WebSockets cost less, for they are opened once: a message costs the server's part as much as all of uvicorn, with
+  worker and Redis twice as much.
 * What a layer is for: load goes to whoever is free. Where one request in a hundred takes 200 ms of CPU, the slowest
   hundredth of the others waits half to two thirds as long as behind a load balancer that goes round.
 * What it costs falls with load, since messages that are ready at the same time travel together: with a single
@@ -93,7 +95,7 @@ hundred thousand messages a second: a second one is for when the first one fails
 Up to 16 KiB or so the size hardly matters; from there on each KiB costs the same. A response longer than 64 KiB goes
 out in several messages, as fast as its client takes them.""",
     "connections": """\
-An idle connection costs memory (some 8 KiB, a WebSocket 9 KiB) and no time: a request costs the same beside 15,000 of
+An idle connection costs memory (some 8 KiB, a WebSocket 6 KiB) and no time: a request costs the same beside 15,000 of
 them. That many, and what else a process opens, is what the limit of file descriptors allows on this machine.""",
     "waiting": """\
 What waits, waits in the queue: how long is its length divided by what the workers do in a second. The server pays for

@@ -7,6 +7,7 @@ connection to itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -204,10 +205,8 @@ class _Reader:
 
     def _send(self, connection: Connection, ask: _Ask) -> None:
         prefix = self._server.prefix_of(connection.epoch)
-        keys = [prefix + name.encode() for name in ask.names]
-        command: tuple[Any, ...] = (len(keys), *keys, b"LEFT", b"COUNT", ask.most)
-        command = (b"BLMPOP", max(_LEAST_WAIT_S, ask.wait_s), *command) if ask.wait_s > 0 else (b"LMPOP", *command)
-        connection.ask(pack(command), self._answered, ask.result, prefix, wait_s=ask.wait_s)
+        command = _command(prefix, tuple(ask.names), ask.most, ask.wait_s)
+        connection.ask(command, self._answered, ask.result, prefix, wait_s=ask.wait_s)
 
     def _answered(self, reply: Any, result: Deferred[Pulled | None], prefix: bytes) -> None:
         if isinstance(reply, ErrorReply):
@@ -225,3 +224,12 @@ class _Reader:
             key, payloads = reply
             self._readers.pulled += len(payloads)
             result.callback(Pulled(key[len(prefix) :].decode(), payloads))
+
+
+# A process asks for the same again and again, but for the number of messages.
+@lru_cache(256)
+def _command(prefix: bytes, names: tuple[str, ...], most: int, wait_s: float) -> bytes:
+    """The packed command of a pull."""
+    keys = [prefix + name.encode() for name in names]
+    command: tuple[Any, ...] = (len(keys), *keys, b"LEFT", b"COUNT", most)
+    return pack((b"BLMPOP", max(_LEAST_WAIT_S, wait_s), *command) if wait_s > 0 else (b"LMPOP", *command))
