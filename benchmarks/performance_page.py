@@ -44,8 +44,8 @@ Beside others
 
 Each serves the same bare ASGI application, in one process; ``ifserver`` has one server and one worker. *front* is the
 process that has the clients' connections, *node* is Redis. The ratios are to uvicorn in the same round.
-*uvicorn-websockets* is uvicorn with its first implementation of WebSockets (``--ws websockets``). Pushpin, a proxy that
-holds connections, has uvicorn behind it, whose part is left out.
+*uvicorn-websockets* is uvicorn with its first implementation of WebSockets (its setting ``ws`` is ``websockets``).
+Pushpin, a proxy that holds connections, has uvicorn behind it, whose part is left out.
 
 .. image:: comparison.svg
    :alt: Charts of what one piece of work costs each server, and how long requests wait beside slow ones.
