@@ -13,8 +13,9 @@ __all__ = ["Networks", "parse_networks"]
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: Addresses that are remembered, with whether they belong; the longest text that is one has half as many characters.
+#: Addresses that are remembered, with whether they belong.
 _REMEMBERED: Final = 4096
+#: No address is longer (the longest has 45 characters, and the name of an interface behind it).
 _MAX_CHARACTERS: Final = 100
 
 
@@ -28,7 +29,7 @@ class Networks:
 
     def __init__(self, networks: Iterable[_Network] = ()) -> None:
         self._networks = tuple(networks)
-        self._remembered = lru_cache(_REMEMBERED)(self._have)
+        self._remembered = lru_cache(_REMEMBERED)(self._look_up)
 
     def __bool__(self) -> bool:
         return bool(self._networks)
@@ -39,7 +40,7 @@ class Networks:
     def __contains__(self, host: str) -> bool:
         return len(host) <= _MAX_CHARACTERS and self._remembered(host)
 
-    def _have(self, host: str) -> bool:
+    def _look_up(self, host: str) -> bool:
         try:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:

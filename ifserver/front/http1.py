@@ -202,7 +202,7 @@ class RequestParser:
     def _check_fields(self) -> None:
         headers = self._headers
         if len(headers) <= self._max_headers:
-            # No more than what has come, but for a space behind each colon; so they need not be counted, as a rule.
+            # Each counts one byte more than it has come in, at most: so they need not be added up, as a rule.
             if self._head_bytes + len(headers) <= self._max_header_bytes:
                 return
             fields = sum(len(name) + len(value) + 4 for name, value in headers)
@@ -294,8 +294,8 @@ class RequestParser:
     def _decline(self) -> None:
         """Go on as if no other protocol had been offered (RFC 9110 7.8).
 
-        llhttp has left the body unread, and cannot be told to read it: so it is shown a head that is like the one
-        before in what tells where the body ends, and in nothing else.
+        llhttp has left the body unread, and cannot be told to read it: so another one is shown a head that is like the
+        one before in what tells where the body ends, and whether the connection does, and in nothing else.
         """
         incoming = self._declined
         if incoming is None:
@@ -304,6 +304,9 @@ class RequestParser:
             framing = b"transfer-encoding: chunked"
         else:
             framing = b"content-length: %d" % (incoming.content_length or 0)
+        if not incoming.keep_alive:
+            framing += b"\r\nconnection: close"
+        self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
 
     # What can be said of a request by its head alone.

@@ -30,7 +30,7 @@ _T = TypeVar("_T", bound=_Connection)
 
 
 class Unsent(Generic[_T]):
-    """Cuts connections whose clients take nothing for `seconds` of what is due to them; at the latest after twice that.
+    """Cuts connections whose clients take nothing for `seconds` of what is due to them, within twice that.
 
     A slow client is no such client: each look compares what the client's kernel has acknowledged with what it had
     at the look before. Buffers cannot tell that: megabytes are taken from them in one go. The first look comes a second

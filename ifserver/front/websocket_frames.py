@@ -31,9 +31,10 @@ _WHOLE_TEXT: Final = _WHOLE | TEXT
 _WHOLE_BINARY: Final = _WHOLE | BINARY
 #: MASK, in the second byte.
 _MASKED: Final = 0x80
-#: What stands before the payload of a masked frame, where its length has one byte; the longest that has, in bytes.
-_SHORT_HEAD_BYTES: Final = 6
+#: The longest payload whose length is told in one byte.
 _SHORT_BYTES: Final = 125
+#: What stands before such a payload: two bytes and the mask.
+_SHORT_HEAD_BYTES: Final = 6
 #: Pieces of a message that are kept beside each other; more are put together.
 _MAX_PIECES: Final = 1024
 
@@ -60,7 +61,8 @@ class _QuietLog:
 
 
 class _Nobody:
-    """Waits for a WebSocket to open or close, as autobahn has it: a Deferred would tie each into a cycle at its end."""
+    """Stands where autobahn has a Deferred for whoever waits for a WebSocket to open or close. Fired with the WebSocket
+    itself, that would be garbage in a cycle."""
 
     def callback(self, result: object) -> None:
         """Nothing."""
@@ -99,10 +101,15 @@ def configured(protocol: type[_P], settings: FrontSettings, clock: Any) -> type[
         autoPingSize=12,
         autoPingRestartOnAnyTraffic=True,
     )
-    attributes = {name: getattr(factory, name) for name in protocol.CONFIG_ATTRS}
-    short_bytes = min(_SHORT_BYTES, settings.max_websocket_message_bytes)
-    attributes |= {"CONFIG_ATTRS": (), "factory": factory, "max_short_bytes": short_bytes}
-    attributes |= {"max_fragments": settings.max_websocket_fragments, "compression": settings.websocket_compression}
+    attributes = {
+        **{name: getattr(factory, name) for name in protocol.CONFIG_ATTRS},
+        "CONFIG_ATTRS": (),  # nothing is left to be copied
+        "factory": factory,
+        "max_short_bytes": min(_SHORT_BYTES, settings.max_websocket_message_bytes),
+        "max_fragments": settings.max_websocket_fragments,
+        "compression": settings.websocket_compression,
+        "__module__": protocol.__module__,
+    }
     return type(protocol.__name__, (protocol,), attributes)
 
 
@@ -139,8 +146,8 @@ class Frames(WebSocketServerProtocol):
     _pong: bytes | None = None
 
     def begin(self, headers: Headers) -> bytes | None:
-        """Begin, as what the client has said in the `headers` of its handshake allows. What is to be said in
-        Sec-WebSocket-Extensions; None: nothing."""
+        """The WebSocket is open. Of what the client offers in the `headers` of its handshake, compression is taken;
+        returned is the Sec-WebSocket-Extensions that tells the client so, or None."""
         self.peer = ""
         self._connectionMade()
         # What autobahn does at the end of a handshake.

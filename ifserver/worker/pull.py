@@ -104,8 +104,8 @@ class Puller:
         self.resting: deque[_Source] = deque()
         #: Nodes whose read has ended in this turn.
         self._returned: list[_Source] = []
-        #: The mean time of a first turn, in seconds; what was taken in this turn of the loop, and since when, by the
-        #: clock and by the thread's CPU time.
+        #: The mean time of a first turn and of sending what was said there, in seconds; what was taken in this turn of
+        #: the loop, and since when, by the clock and by the thread's CPU time.
         self._turn_s = 0.0
         self._taken = 0
         self._taken_at = self._taken_cpu_s = 0.0

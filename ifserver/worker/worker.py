@@ -186,7 +186,7 @@ class Worker:
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come."""
         self._inbox.deliver(inbox, payloads)
-        # Behind the steps of those who have waited for them.
+        # Applications that have waited for these messages go on first: what they say to them leaves at once.
         self._clusters.flush_soon()
 
     def moved(self) -> None:

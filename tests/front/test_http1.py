@@ -325,6 +325,27 @@ def test_what_a_head_may_have_is_exact(colon: bytes, in_pieces: bool) -> None:
     assert not answered(5, 10)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close, upgrade\r\nUpgrade: h2c\r\n",
+    ],
+)
+def test_another_protocol_is_declined_also_where_the_connection_ends(head: bytes) -> None:
+    world = World()
+    client = world.client(head + b"Content-Length: 5\r\n\r\nhel")
+    client.send(b"lo")
+    job = world.worker.job()
+    assert job.request.body == b"hello"
+    job.respond(body=b"answer")
+    status_line, headers, rest = split_response(client.received())
+    assert (status_line, headers[b"connection"], rest) == (b"HTTP/1.1 200 OK", b"close", b"answer")
+    world.settle()
+    assert client.lost
+    world.assert_empty()
+
+
 def test_a_large_head_does_not_count_for_the_one_behind_it() -> None:
     world = World(max_header_bytes=1000)
     client = world.client(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 900 + b"\r\n\r\n")
