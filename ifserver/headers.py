@@ -84,20 +84,16 @@ def seen_by_proxies(
             for i, node in enumerate(fors)
         ]
     elif not hops:
-        return peer, _known_scheme(protos[-1] if protos else "", scheme)
+        return peer, _SCHEMES.get(protos[-1] if protos else "", scheme)
     client = peer
     for node, proto in reversed(hops):
         address = _address(node)
         if address is None:
             break
-        client, scheme = address, _known_scheme(proto, scheme)
+        client, scheme = address, _SCHEMES.get(proto, scheme)
         if address[0] not in trusted:
             break
     return client, scheme
-
-
-def _known_scheme(proto: str, otherwise: str) -> str:
-    return _SCHEMES.get(proto, otherwise)
 
 
 def _address(node: str) -> tuple[str, int] | None:

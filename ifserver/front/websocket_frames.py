@@ -6,6 +6,7 @@ second parser that disagreed with the first). It begins where the WebSocket is o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -113,7 +114,7 @@ def configured(protocol: type[_P], settings: FrontSettings, clock: Any) -> type[
     return type(protocol.__name__, (protocol,), attributes)
 
 
-class Frames(WebSocketServerProtocol):
+class Frames(WebSocketServerProtocol, ABC):
     """One open WebSocket of a client; made of a class that is `configured`.
 
     What the client sends is bounded also where autobahn would let it grow.
@@ -135,6 +136,8 @@ class Frames(WebSocketServerProtocol):
     closeHandshakeTimeout: float
     closeHandshakeTimeoutCall: Any
     _perMessageCompress: Any
+    _transport_details: Any
+    peer: Any
 
     # autobahn asks for it to tell drafts from RFC 6455.
     websocket_version = 13
@@ -177,9 +180,9 @@ class Frames(WebSocketServerProtocol):
 
     # What the client sends.
 
+    @abstractmethod
     def message_received(self, text: str | None, data: bytes | None) -> None:
         """A message has come: `text`, or where that is None, `data`."""
-        raise NotImplementedError
 
     def dataReceived(self, data: bytes) -> None:
         if not self._receive_short(data):
