@@ -158,8 +158,9 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 60.0
     write_timeout_s: Annotated[
         SomeSeconds,
-        "How long a client may take nothing of what is due to it; then its connection is cut. Some kernels tell us "
-        "that it takes something in steps of 400 KiB only, which are 40 s for one that reads 10 KB/s.",
+        "How long a client may take nothing of what is due to it; then its connection is cut. Looked at first a second "
+        "after it has stopped, and some kernels tell us that it takes something in steps of 400 KiB only, which are "
+        "40 s for one that reads 10 KB/s.",
     ] = 120.0
     max_connections: Annotated[
         Count, "Connections in all; others are answered 503. An idle one costs 8 KiB, and a file descriptor."
@@ -345,8 +346,8 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     max_streams: Annotated[Count, "All streams that one process holds, open WebSockets included."] = 10_000
     pull_batch: Annotated[
         Count,
-        "Messages taken from a request channel at once. Few, so that a burst spreads over the workers; fewer by itself "
-        "where they keep the loop busy.",
+        "Messages taken from a request channel at once. Few, so that a burst spreads over the workers; by itself fewer "
+        "where they keep the loop busy, and more where nearly all are answered at once.",
     ] = 8
     max_websocket_message_bytes: Annotated[
         SomeBytes, "Largest WebSocket message that the application may send. The front's limit holds both ways."

@@ -41,8 +41,6 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: |\Z)")
 _EMPTY_LINE: Final = b"\r\n\r\n"
 #: Places in one piece of a body in chunks where its end is looked for; it may be full of empty lines.
 _MAX_LOOKS: Final = 64
-#: Method, version and what separates them, which are not counted where the fields are.
-_AROUND_TARGET_BYTES: Final = 64
 #: Bytes around a chunk that nobody minds, for each byte of the body: a body may come in chunks of one byte.
 _OVERHEAD_PER_BYTE: Final = 16
 #: What llhttp says of versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
@@ -161,7 +159,7 @@ class RequestParser:
             return -1
         elif _METHOD.match(line) and b"\n" not in line and b"\r" not in line[:-1]:
             self.in_head = True
-            if len(line) > self._max_header_bytes + _AROUND_TARGET_BYTES:
+            if len(line) > self._max_header_bytes:
                 self.refusal = BadRequest(414, "the request target is too long")
             return -1
         self.refusal = BadRequest(400, "not a request line")
@@ -187,28 +185,16 @@ class RequestParser:
                 self.refusal = self.refusal or _refusal(error, self._line or bytes(data))
             break
         if self.in_head:
-            self._check_incomplete_head()
+            self._check_head()
         elif incoming is not None and incoming is self.incoming and incoming.content_length is None:
             self._overhead += length - (incoming.body_bytes - before)
             if self._overhead > self._max_header_bytes + _OVERHEAD_PER_BYTE * incoming.body_bytes:
                 self.refusal = self.refusal or BadRequest(431, "too much around the chunks of the body")
 
-    def _check_incomplete_head(self) -> None:
-        self._check_fields()
-        # llhttp tells of a field when it is complete: until then only the bytes that came can be counted.
-        if self._head_bytes > self._max_header_bytes + _AROUND_TARGET_BYTES:
-            self.refusal = self.refusal or BadRequest(431, "too large header fields")
-
-    def _check_fields(self) -> None:
-        headers = self._headers
-        if len(headers) <= self._max_headers:
-            # Each counts one byte more than it has come in, at most: so they need not be added up, as a rule.
-            if self._head_bytes + len(headers) <= self._max_header_bytes:
-                return
-            fields = sum(len(name) + len(value) + 4 for name, value in headers)
-            if len(self._target) + fields <= self._max_header_bytes:
-                return
-        self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
+    def _check_head(self) -> None:
+        """Is it too large, as far as it has come? All bytes count: of a field llhttp tells when it has ended."""
+        if len(self._headers) > self._max_headers or self._head_bytes > self._max_header_bytes:
+            self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
 
     # What httptools calls.
 
@@ -236,7 +222,7 @@ class RequestParser:
         if self._declined is not None:
             self.incoming, self._declined = self._declined, None
             return
-        self._check_fields()
+        self._check_head()
         if self.refusal is not None:
             return
         parser = self._parser

@@ -2,7 +2,8 @@
 
 The next read of a node leaves when everything that the last one brought has had its first turn. So a worker whose
 application keeps the loop busy takes nothing meanwhile, and what waits is taken by an idle one. What was taken together
-waits for each other; so the longer first turns last, as a rule, the fewer are taken at once.
+waits for each other; so the longer first turns last, as a rule, the fewer are taken at once. And what is not answered
+in its first turn stays: so few are taken at once where that is the rule, and more where it is not.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ __all__ = ["Puller"]
 WAIT_S: Final = 1.0
 #: The same while there are fewer free slots than nodes, so that the reads go round the nodes.
 ROUND_WAIT_S: Final = 0.05
-#: How many times as many messages a read asks for at most, when the ones before it came back full.
+#: How many times as many messages a read asks for at most: when the ones before it came back full, or as long as no
+#: more than one of them will be left to be answered after its first turn, going by those before.
 GROWTH: Final = 4
 #: How long the first turns of what one read brings may take together, going by those before, in seconds: to read more
 #: often costs some 30 us each time, which is little beside this.
@@ -36,7 +38,7 @@ TURNS_S: Final = 0.001
 #: What counts is the CPU time that they take: the kernel may have given the core to others meanwhile. But when they
 #: last so much longer, in seconds, they have waited for something, and kept the loop waiting.
 BLOCKED_S: Final = 0.05
-#: Of how many requests the time of a first turn is the mean, the older counting less.
+#: Of how many requests these are means, the older counting less.
 TURNS: Final = 64
 #: First pause after a node has refused, or has failed twice in a row, and the longest.
 RETRY_S: Final = 0.05
@@ -67,7 +69,8 @@ class Puller:
         nodes: the nodes of the home cluster.
         names: the request channels; which of them comes first changes with every read.
         batch: messages to ask for at once; up to `GROWTH` times as many while reads come back full, for then all
-            workers have enough to do, and each read costs as much as what it brings.
+            workers have enough to do, and while requests are answered in their first turn, for then little is gained
+            by giving them to others. Each read costs as much as what it brings.
         free: how many requests could be taken right now.
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
         dropped: is given the reply channels of requests that nobody will answer, since it is too late for that.
@@ -104,10 +107,13 @@ class Puller:
         self.resting: deque[_Source] = deque()
         #: Nodes whose read has ended in this turn.
         self._returned: list[_Source] = []
-        #: The mean time of a first turn and of sending what was said there, in seconds; what was taken in this turn of
-        #: the loop, and since when, by the clock and by the thread's CPU time.
+        #: The mean time of a first turn and of sending what was said there, in seconds; and the share of requests that
+        #: were not answered in it.
         self._turn_s = 0.0
-        self._taken = 0
+        self._left = 1.0
+        #: What was taken in this turn of the loop; how much could have been, and since when, by the clock and by the
+        #: thread's CPU time.
+        self._taken = self._free_before = 0
         self._taken_at = self._taken_cpu_s = 0.0
         #: Outstanding reads, and the sum of what they ask for.
         self.reads = 0
@@ -164,8 +170,10 @@ class Puller:
             self._read(source, count, ROUND_WAIT_S if scarce else WAIT_S)
 
     def _batch_of(self, source: _Source) -> int:
-        turn_s = self._turn_s
-        return source.batch if source.batch * turn_s <= TURNS_S else int(TURNS_S / turn_s)
+        turn_s, left, batch = self._turn_s, self._left, self._batch * GROWTH
+        if batch * left > 1:
+            batch = max(source.batch, int(1 / left))
+        return batch if batch * turn_s <= TURNS_S else int(TURNS_S / turn_s)
 
     def _read(self, source: _Source, count: int, wait_s: float) -> None:
         names = self._rotations[source.turn]
@@ -219,6 +227,7 @@ class Puller:
             self._dropped(expired)
         if requests:
             if not self._taken:
+                self._free_before = self._free()
                 self._taken_at, self._taken_cpu_s = self._clock.seconds(), self._cpu_s()
             self._taken += len(requests)
             try:
@@ -238,7 +247,10 @@ class Puller:
         if taken:
             cpu_s, took_s = self._cpu_s() - self._taken_cpu_s, self._clock.seconds() - self._taken_at
             turn_s = max(cpu_s, took_s - BLOCKED_S) / taken
-            self._turn_s += (turn_s - self._turn_s) * min(1.0, taken / TURNS)
+            left = min(1.0, max(0, self._free_before - self._free()) / taken)
+            weight = min(1.0, taken / TURNS)
+            self._turn_s += (turn_s - self._turn_s) * weight
+            self._left += (left - self._left) * weight
         self.resting.extend(self._returned)
         self._returned.clear()
         self.resume()

@@ -58,6 +58,8 @@ class Stage:
         #: time that this thread has used.
         self.busy_s = self.waits_s = 0.0
         self.cpu_s = 0.0
+        #: Of how many requests all but one are answered in their first turn; 1: none is.
+        self.one_stays_of = 1
         self.puller = Puller(
             self.nodes,
             names,
@@ -80,6 +82,8 @@ class Stage:
         self.cpu_s += self.busy_s * len(requests)
         self.clock.rightNow += (self.busy_s + self.waits_s) * len(requests)
         assert self.free() >= 0, "more were taken than there are slots"
+        before = len(self.taken) - len(requests)
+        self.finished += sum(bool(i % self.one_stays_of) for i in range(before, len(self.taken)))
 
     def check(self) -> None:
         waiting = sum(node.statistics()["pulls"] for node in self.nodes)
@@ -168,6 +172,25 @@ def test_the_longer_first_turns_last_the_fewer_are_taken_at_once() -> None:
     assert asked(0.0, 100) == [16] * 100, "the kernel has others to serve"
     stage.waits_s = 0.2
     assert asked(0.0, 10)[-1] == 1, "they have kept the loop waiting"
+
+
+def test_the_more_are_answered_in_their_first_turn_the_more_are_taken_at_once() -> None:
+    stage = Stage(slots=100_000)
+    stage.puller.start()
+
+    def asked_in_the_end(one_stays_of: int) -> int:
+        stage.one_stays_of = one_stays_of
+        for _ in range(400):
+            stage.push(0, "a", "b", "c")  # less than is asked for
+            stage.turn()
+        return stage.nodes[0].asked[-1][1]
+
+    assert asked_in_the_end(1) == 4, "others might have time for them"
+    assert asked_in_the_end(8) in (7, 8, 9), "about one of which will stay"
+    assert asked_in_the_end(1000) == 16
+    assert asked_in_the_end(1) == 4
+    stage.busy_s = 0.0005
+    assert asked_in_the_end(1000) == 2, "they wait for each other all the same"
 
 
 def test_what_comes_is_taken_at_once() -> None:
