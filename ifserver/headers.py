@@ -13,7 +13,7 @@ from typing import Final
 from ifserver.messages import Headers
 from ifserver.networks import Networks
 
-__all__ = ["bad_in_value", "find", "is_token", "is_value", "list_items", "seen_by_proxies", "values"]
+__all__ = ["bad_in_value", "find", "is_token", "is_value", "length", "list_items", "seen_by_proxies", "values"]
 
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -27,6 +27,8 @@ _FORWARDED_PAIR: Final = re.compile(
 
 #: What proxies may say of the scheme, WebSockets' included, and what it comes to.
 _SCHEMES: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
+#: More digits than any body has; ``int()`` takes long over very many, and raises where there are thousands.
+_LENGTH_DIGITS: Final = 18
 #: More characters than an address and a port have.
 _MAX_NODE: Final = 100
 
@@ -39,6 +41,11 @@ def is_token(name: bytes) -> bool:
 def is_value(value: bytes) -> bool:
     """Whether `value` may be a header's value: no CR, LF, NUL or other control but the tab (RFC 9110 5.5)."""
     return bad_in_value(value) is None
+
+
+def length(value: bytes) -> int | None:
+    """The number in a Content-Length (RFC 9110 8.6); None: it is none, or one that no body has."""
+    return int(value) if value.isdigit() and len(value) <= _LENGTH_DIGITS else None
 
 
 def find(headers: Headers, name: bytes) -> bytes | None:

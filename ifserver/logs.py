@@ -124,6 +124,10 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return masked(super().format(record))
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        # With the distance from UTC: Django changes the zone of its process, whose lines stand beside those of others.
+        return iso_time(record.created)
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object (RFC 8259) in ASCII for each line; a traceback is one text in it."""

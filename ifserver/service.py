@@ -371,6 +371,8 @@ class RunService(ServeService):
             return
         how = supervisor.ending if supervisor is not None else "?"
         _log.error("the supervisor has ended (%s), and with it the workers; starting another", how)
+        # First, or the dead would be handed what is offered once more.
+        self._broker.cut()
         self.server.peers.all_lost()
         self._again = self.runtime.reactor.callLater(_RESTART_S * random.uniform(0.7, 1.3), self._start_supervisor)
 

@@ -284,7 +284,8 @@ class LayerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     placement: Annotated[
         Literal["home-first", "spread"],
         "Which clusters get requests: home-first, or all of them by their queues (spread). home-first: other clusters "
-        "get requests while no node of the home cluster is well.",
+        "get requests while no node of the home cluster is well. Answers come home all the same: one of its nodes must "
+        "be reachable.",
     ] = "home-first"
     broker_grace_s: Annotated[
         Seconds,

@@ -47,7 +47,7 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     LOG.debug("unseen")
     line = capsys.readouterr().err
     assert line.endswith("] it is well\n")
-    assert line.split()[2] == "INFO"
+    assert line.split()[1] == "INFO"
 
 
 @pytest.mark.parametrize(

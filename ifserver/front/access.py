@@ -39,6 +39,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     at: float
     #: The client's address; empty if it has none.
     client: str
+    #: These are empty where they are not known: the request was refused before.
     method: str
     target: bytes
     http_version: str
@@ -198,9 +199,9 @@ def as_json(entry: Entry, queries: bool = True) -> bytes:
     fields: dict[str, Any] = {
         "time": iso_time(entry.at),
         "client": entry.client or None,
-        "method": entry.method,
-        "target": _shown(entry.target, queries, "utf-8"),
-        "protocol": f"HTTP/{entry.http_version}",
+        "method": entry.method or None,
+        "target": _shown(entry.target, queries, "utf-8") or None,
+        "protocol": f"HTTP/{entry.http_version}" if entry.http_version else None,
         "status": entry.status,
         "bytes": entry.sent_bytes,
         "duration_ms": round(entry.duration_s * 1000, 3),
@@ -228,8 +229,8 @@ def _for_journal(entry: Entry, queries: bool, line: bytes) -> bytes:
         "MESSAGE": line.decode().rstrip("\n"),
         "PRIORITY": _PRIORITY,
         "IFSERVER_CLIENT": entry.client or None,
-        "IFSERVER_METHOD": entry.method,
-        "IFSERVER_TARGET": _shown(entry.target, queries, "utf-8"),
+        "IFSERVER_METHOD": entry.method or None,
+        "IFSERVER_TARGET": _shown(entry.target, queries, "utf-8") or None,
         "IFSERVER_STATUS": entry.status,
         "IFSERVER_DURATION_MS": f"{entry.duration_s * 1000:.3f}",
         "IFSERVER_STREAM": entry.stream or None,
@@ -240,7 +241,8 @@ def _for_journal(entry: Entry, queries: bool, line: bytes) -> bytes:
 
 
 def _common(entry: Entry, queries: bool) -> str:
-    request = _quoted(f"{entry.method} {_shown(entry.target, queries)} HTTP/{entry.http_version}")
+    line = [entry.method, _shown(entry.target, queries), f"HTTP/{entry.http_version}" if entry.http_version else ""]
+    request = _quoted(" ".join(part for part in line if part) or None)
     return f"{entry.client or '-'} - - [{_clf_time(int(entry.at))}] {request} {entry.status} {entry.sent_bytes}"
 
 

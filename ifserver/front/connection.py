@@ -44,6 +44,12 @@ _PIPELINE: Final = 2
 #: What came before a WebSocket was accepted is enough.
 _HANDSHAKE: Final = 4
 
+#: What a 426 says beside (RFC 6455 4.4, RFC 9110 7.8).
+_UPGRADE_REQUIRED: Final = (
+    [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")],
+    b"\r\nconnection: upgrade",
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -229,9 +235,9 @@ class Http1Connection(Protocol):
         elif incoming is not None and not incoming.complete:
             self.lose()  # it has been answered, and this is what was to be thrown away
             return
-        extra = [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")] if why.status == 426 else None
-        response.write_answer(why.status, extra, keep_alive=False)
-        response.log_access()
+        extra, more_lines = _UPGRADE_REQUIRED if why.status == 426 else (None, b"")
+        response.write_answer(why.status, extra, keep_alive=False, more_lines=more_lines)
+        response.log_access(self._parser.refused())
         if why.status == 413:
             # Its body is on the way: a connection that is closed before it is read would be reset, and the client
             # might never see the answer (RFC 9112 9.6).
@@ -246,7 +252,7 @@ class Http1Connection(Protocol):
         """The response has been written completely."""
         incoming = self._response.incoming
         assert incoming is not None
-        close = framing.close or self._server.draining
+        close = framing.close or self._ending
         if incoming.complete:
             if close:
                 self.lose()
@@ -284,16 +290,15 @@ class Http1Connection(Protocol):
         server, parser, waiting = self._server, self._parser, self._waiting
         self._response.incoming = None
         server.discarding.pop(self, None)
+        self.resume(STREAM)
         if waiting:
             self._start(waiting.pop(0))
         elif parser.refusal is not None:
             self._refuse()
-        else:
-            self.resume(STREAM)
-            if parser.incoming is not None:
-                self._continue(parser.incoming)
-            elif not parser.in_head:
-                server.idle.add(self)
+        elif parser.incoming is not None:
+            self._continue(parser.incoming)
+        elif not parser.in_head:
+            server.idle.add(self)
         if self._unparsed and len(waiting) < self._settings.max_pipelined and not self._closing:
             unparsed, self._unparsed = self._unparsed, b""
             self._parse(unparsed)

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 class Plan(NamedTuple):
     """How the end of a server's connections goes, in seconds from its beginning."""
 
-    #: When those that have no request are closed.
+    #: How long one without a request is kept.
     idle_s: float
     #: Over what time WebSockets are closed, evenly.
     window_s: float

@@ -48,8 +48,8 @@ _log = logging.getLogger(__name__)
 class Client(Protocol):
     """The client's side of any stream."""
 
-    def abort(self) -> None:
-        """Cut the connection."""
+    def cut(self) -> None:
+        """Cut the connection; the stream is told that its client has left."""
 
     def stop_reading(self) -> None:
         """Leave what the client sends in the kernel's buffers."""
@@ -60,6 +60,9 @@ class Client(Protocol):
 
 class HttpClient(Client, Protocol):
     """A client that waits for a response."""
+
+    def abort(self) -> None:
+        """Cut the connection; the stream knows."""
 
     def begin(self, message: m.ResponseStart) -> None:
         """Send the head of a response, and the first bytes of its body."""
@@ -137,16 +140,23 @@ class Exchange(Offered):
         """A worker, or its supervisor, has something to say about the stream. Returns why it was dropped, or None."""
         if self._unheard and message.attempt == self.stream.attempt:
             self._spoken_of(message.worker)
-        effects = self.stream.hear(message)
         claim = type(message) is m.Claim
-        self._heard(effects, claim, claim)
+        try:
+            effects = self.stream.hear(message)
+            self._heard(effects, claim, claim)
+        except Exception:
+            self._break_off()
+            return None
         return effects[0].reason if effects and type(effects[0]) is Dropped else None
 
     def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str) -> None:
         """A worker tells how far it is."""
         if self._unheard and entry.attempt == self.stream.attempt:
             self._spoken_of(worker)
-        self._heard(self.stream.hear_sync(entry, worker, supervisor), False, True)
+        try:
+            self._heard(self.stream.hear_sync(entry, worker, supervisor), False, True)
+        except Exception:
+            self._break_off()
 
     def _heard(self, effects: Effects, by_claim: bool, tells_of_claimant: bool) -> None:
         worker, before = self.stream.worker, self._worker
@@ -164,11 +174,24 @@ class Exchange(Offered):
     def handle(self, event: object) -> None:
         """Something has happened to the client, the offer or a deadline."""
         try:
-            effects = self.stream.handle(event)
+            self._carry_out(self.stream.handle(event))
         except TransitionError:
             _log.exception("%s: this is a defect of ifserver", self.stream.channel)
-            return
-        self._carry_out(effects)
+        except Exception:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """Something has gone wrong here, so that not all was done that the stream asked for: whatever that was, its
+        client must not wait for it for ever."""
+        _log.exception("%s: this is a defect of ifserver; cutting the client off", self.stream.channel)
+        if not self._over:
+            self._end()
+        self.client.cut()
+
+    def _end(self) -> None:
+        self._over = True
+        self.wait(_NOTHING)
+        self.server.ended(self)
 
     def _carry_out(self, effects: Effects) -> None:
         for effect in effects:
@@ -210,9 +233,8 @@ class Exchange(Offered):
 
     def _signal(self, effect: Signal) -> None:
         if effect is ENDED:
-            self._over = True
-            self.wait(_NOTHING)
-            self.server.ended(self)
+            if not self._over:
+                self._end()
         elif effect is CONTINUE:
             self.client.send_continue()
         elif effect is FAIL:

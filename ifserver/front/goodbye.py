@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from ifserver.clock import Clock, Timer
 from ifserver.front.connection import Http1Connection
 from ifserver.front.draining import Plan, Spread
+from ifserver.front.live import LiveDeadlines
 from ifserver.front.proxy_protocol import AnnouncedFactory
 from ifserver.front.websocket import WebSocketConnection
 from ifserver.settings import FrontSettings
@@ -24,13 +25,19 @@ class Goodbye:
 
     Args:
         connections: those that are open, now and later: the server's own set.
+        idle: ends those that have no request for too long.
         announced: has those that a proxy has not announced yet.
     """
 
     def __init__(
-        self, connections: Set[Http1Connection | WebSocketConnection], announced: AnnouncedFactory, clock: Clock
+        self,
+        connections: Set[Http1Connection | WebSocketConnection],
+        idle: LiveDeadlines[Http1Connection],
+        announced: AnnouncedFactory,
+        clock: Clock,
     ) -> None:
         self._connections = connections
+        self._idle = idle
         self._announced = announced
         self._clock = clock
         self._over: Deferred[None] | None = None
@@ -50,8 +57,13 @@ class Goodbye:
         plan = Plan.of(settings.drain_timeout_s, settings.close_timeout_s, len(websockets), quick)
         count = len(self._connections)
         _log.info("waiting up to %g s for %d connection%s", plan.timeout_s, count, "" if count == 1 else "s")
+        # Whoever has a request has its time behind that: of a response that has begun it is too late to say that the
+        # connection ends with it.
+        for each in self._idle.take_all():
+            self._idle.add(each)
+        self._idle.change(plan.idle_s)
         self._timers = [
-            self._clock.callLater(plan.idle_s, self._shut_idle),
+            self._clock.callLater(plan.idle_s, self._announce_no_more),
             self._clock.callLater(plan.timeout_s, self._timed_out, plan.timeout_s),
         ]
         self._websockets = Spread(self._clock, websockets, plan.window_s, WebSocketConnection.shut_down)
@@ -82,11 +94,8 @@ class Goodbye:
     def _gone(self) -> bool:
         return not self._connections and not len(self._announced.waiting)
 
-    def _shut_idle(self) -> None:
+    def _announce_no_more(self) -> None:
         self._announced.stop()
-        for connection in list(self._connections):
-            if isinstance(connection, Http1Connection):
-                connection.shut_down()
         self.look()
 
     def _timed_out(self, timeout_s: float) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import httptools
 
 from ifserver import headers as h
-from ifserver.front.requests import BadRequest, Incoming, is_websocket_upgrade
+from ifserver.front.requests import BadRequest, Incoming, Refused, is_websocket_upgrade
 from ifserver.messages import Headers
 from ifserver.settings import FrontSettings
 
@@ -101,6 +101,20 @@ class RequestParser:
             elif self._line:
                 data = self._line + data
         self._feed_pieces(data)
+
+    def refused(self) -> Refused:
+        """What the log can say of the request that is refused."""
+        incoming = self.incoming
+        if incoming is not None:
+            return Refused(incoming.method, incoming.target, incoming.http_version, incoming.headers)
+        if self._in_line:
+            method = _METHOD.match(self._line)
+            return Refused(method[0].decode("latin-1").rstrip() if method else "", b"", "", [])
+        if not self._target:
+            return Refused("", b"", "", [])
+        version = self._parser.get_http_version()
+        method_name = self._parser.get_method().decode("latin-1")
+        return Refused(method_name, self._target, "" if version == "0.0" else version, self._headers)
 
     def _feed_pieces(self, data: bytes) -> None:
         view = memoryview(data)
@@ -322,7 +336,9 @@ class RequestParser:
                         raise BadRequest(400, "not a Host")
                     self._host = value
             elif name == b"content-length":
-                incoming.content_length = int(value)
+                incoming.content_length = h.length(value)
+                if incoming.content_length is None:
+                    raise BadRequest(400, "not a Content-Length")
             elif name == b"transfer-encoding":
                 _check_coding(value, version, incoming)
             elif name == b"expect" and version == "1.1":

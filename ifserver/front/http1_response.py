@@ -12,7 +12,7 @@ from zope.interface import implementer
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
-from ifserver.front.requests import REQUEST_ID, Incoming
+from ifserver.front.requests import REQUEST_ID, Incoming, Refused
 from ifserver.front.responses import BadResponse, Framing, bad_field, plain_answer
 from ifserver.front.timing import server_timing
 from ifserver.messages import Headers
@@ -241,15 +241,15 @@ class Http1Response:
         else:
             self.abort()
 
-    def write_answer(self, status: int, extra: Headers | None, keep_alive: bool) -> None:
-        """Write a whole response in the server's own name."""
+    def write_answer(self, status: int, extra: Headers | None, keep_alive: bool, more_lines: bytes = b"") -> None:
+        """Write a whole response in the server's own name. `more_lines` as for `HeadWriter.write`."""
         incoming = self.incoming
         method, version, request_id = "GET", "1.1", b""
         if incoming is not None:
             method, version, request_id = incoming.method, incoming.http_version, incoming.request_id
         headers, body = plain_answer(status, extra)
         head, framing = self._server.head_writer.write(
-            status, headers, len(body), method, version, keep_alive, request_id
+            status, headers, len(body), method, version, keep_alive, request_id, more_lines
         )
         self._status = status
         self.framing = framing
@@ -276,18 +276,22 @@ class Http1Response:
         self._server.unsent.end(self._connection)
         self.transport.unregisterProducer()
 
-    def log_access(self) -> None:
-        """The present request is over: count it, and write it into the access log."""
-        entry = self._ended()
+    def log_access(self, refused: Refused | None = None) -> None:
+        """The present request is over: count it, and write it into the access log.
+
+        Args:
+            refused: what it was, if there is none to be answered, since it was refused before it was all there.
+        """
+        entry = self._ended(refused)
         if entry is not None:
             self._server.access_log.write(entry)
 
-    def _ended(self) -> Entry | None:
+    def _ended(self, refused: Refused | None = None) -> Entry | None:
         """The present request is over: count it. What the access log has to say of it, if there is one."""
-        server, incoming = self._server, self.incoming
+        server, incoming = self._server, self.incoming or refused
         now = server.clock.seconds()
-        # One that was refused before its head was complete has no beginning.
-        began_at = self._began_at if incoming is not None else now
+        # One that was refused has no beginning.
+        began_at = self._began_at if self.incoming is not None else now
         server.tally.answered(self._status, began_at, self._first_at, now)
         if incoming is None or not server.access_log.enabled:
             return None

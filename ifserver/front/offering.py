@@ -69,6 +69,7 @@ class Offered(ABC):
         self._request: m.ToWorkers = stream.request
         #: That of our inboxes which it names.
         self._inbox = ""
+        #: What is offered; empty while nothing is to be offered anywhere.
         self._payload = b""
         #: Whether a node has the present attempt, or somebody who has not spoken of it; and whether that is in doubt.
         self._unheard = self._in_doubt = False
@@ -167,19 +168,25 @@ class Offered(ABC):
         offers.left(self)
         self.offer = offers.made(self, node, self._channel, self._payload)
 
-    def refused(self, why: Refusal) -> None:
-        """No node has taken it."""
+    def wants(self, payload: bytes) -> bool:
+        """Whether this is the present attempt, which nobody has spoken of and nobody takes back."""
+        return payload is self._payload and self.is_unclaimed
+
+    def refused(self, payload: bytes, why: Refusal) -> None:
+        """No node has taken this."""
         in_doubt = why is Refusal.IN_DOUBT
-        if self.server.unheard.refused(self.stream.identity, self._request.attempt, in_doubt):
-            pass
-        elif self._unheard:
+        # It may be late, and of an attempt that is over.
+        attempt = m.decode_request(payload).attempt
+        if self.server.unheard.refused(self.stream.identity, attempt, in_doubt):
+            return
+        is_present = attempt == self._request.attempt
+        if is_present and self._unheard:
             self._unheard = self._in_doubt = in_doubt
         elif in_doubt:
             # There is no doubt: somebody has spoken of it already.
             self.server.counters.add("messages_sent")
-        if why is Refusal.UNREACHABLE and self.is_unclaimed and self.server.waiting_room.enter(self):
-            return
-        self._give_up(why)
+        if is_present:
+            self._taken_nowhere(why)
 
     # What the waiting room tells.
 
@@ -192,11 +199,19 @@ class Offered(ABC):
         self._give_up(Refusal.UNREACHABLE)
 
     def _unreachable(self) -> None:
-        self.refused(Refusal.UNREACHABLE)
+        self._taken_nowhere(Refusal.UNREACHABLE)
+
+    def _taken_nowhere(self, why: Refusal) -> None:
+        if why is Refusal.UNREACHABLE and self.is_unclaimed and self.server.waiting_room.enter(self):
+            return
+        self._give_up(why)
 
     def _give_up(self, why: Refusal) -> None:
         if self.is_unclaimed:
-            self.handle(OfferRefused(why is Refusal.IN_DOUBT, _WHY[why]))
+            text, home = _WHY[why], self.server.clusters.home.node
+            if why is Refusal.UNREACHABLE and not home.connected:
+                text = f"node {home.name}, where the answer would come, is not connected"
+            self.handle(OfferRefused(why is Refusal.IN_DOUBT, text))
 
     # What `Offers` tells.
 
@@ -222,12 +237,16 @@ class Offered(ABC):
             self._take_back(_NONE)
 
     def _take_back(self, but: frozenset[str]) -> None:
-        node = self.node
-        if node is None:
-            return
-        withdrawing = node.withdraw(self._channel, self._payload)
-        taken_back = self._taken_back, _not_taken_back
-        withdrawing.addCallbacks(*taken_back, (self._request.attempt, self.offer, but))
+        node, payload, about = self.node, self._payload, (self._request.attempt, self.offer, but)
+
+        def take_back() -> None:
+            if node is not None:
+                withdrawing = node.withdraw(self._channel, payload)
+                withdrawing.addCallbacks(self._taken_back, _not_taken_back, about)
+
+        # Behind the push, which may leave at the end of this turn only.
+        if payload:
+            self.server.clusters.soon(take_back)
 
     def _taken_back(self, was_there: bool, attempt: int, offer: StandingOffer | None, but: frozenset[str]) -> None:
         if not was_there:
@@ -235,7 +254,7 @@ class Offered(ABC):
                 self.server.offers.popped(offer)
             return
         self._was_there(attempt)
-        if self.is_unclaimed and self.offer is offer:
+        if self._payload and self.is_unclaimed and self.offer is offer:
             self._address()
             self.server.clusters.offer(self._channel, self._payload, self, but)
 
@@ -270,16 +289,23 @@ class Offered(ABC):
 
     def withdraw(self) -> None:
         """Take it back for good, and tell the stream whether it was still there."""
-        if self.node is None:
-            # It waits for a node, or for the end of this turn: nobody can have it.
+        node, payload = self.node, self._payload
+        if node is None:
+            # It was offered nowhere: nobody can have it.
             self.handle(Withdrawn(True))
             return
-        answer = self.node.withdraw(self._channel, self._payload)
+        self._payload = b""
+        attempt = self._request.attempt
+        # Behind the push, which may leave at the end of this turn only.
+        self.server.clusters.soon(lambda: self._withdraw(node, payload, attempt))
+
+    def _withdraw(self, node: Node, payload: bytes, attempt: int) -> None:
+        answer = node.withdraw(self._channel, payload)
         if not answer.called:
             # A node that does not answer must not make the client wait for longer than it was told to.
             late = self.server.clock.callLater(_WITHDRAWAL_S, self.handle, Withdrawn(False))
             answer.addBoth(_cancel, late)
-        answer.addCallbacks(self._withdrawn, self._withdrawal_failed, (self._request.attempt,))
+        answer.addCallbacks(self._withdrawn, self._withdrawal_failed, (attempt,))
 
     def _withdrawn(self, was_there: bool, attempt: int) -> None:
         if was_there:

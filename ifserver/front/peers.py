@@ -91,13 +91,9 @@ class Peers:
         for exchange in list(peer.accounts):
             stream = exchange.stream
             worker = stream.worker or peer.inbox
-            release = m.Release(stream.identity, stream.attempt, worker, "died")
+            release = m.Release(stream.identity, stream.attempt, worker, m.DIED)
             self._send(worker, release)
-            try:
-                exchange.hear(release)
-            except Exception:
-                # A bug of ours in one stream must not leave the others waiting for a dead worker.
-                _log.exception("%s: could not be told that its worker is dead", stream.channel)
+            exchange.hear(release)
 
     def tell_everything(self) -> None:
         """Tell all workers of all that we share with them at the next opportunity, as what we are called now."""

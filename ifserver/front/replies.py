@@ -120,10 +120,7 @@ class Replies:
             if exchange is None:
                 self._tell_gone(entry.stream, entry.attempt, sync.sender)
                 continue
-            try:
-                exchange.hear_sync(entry, sync.sender, sync.supervisor)
-            except Exception:
-                _log.exception("%s: what a worker says of it could not be handled", entry.stream)
+            exchange.hear_sync(entry, sync.sender, sync.supervisor)
 
     def _late(self, stream: str, attempt: int, worker: str, inbox: str) -> None:
         """`worker` has had an attempt that is over here."""

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from ifserver import headers as h
@@ -17,6 +17,7 @@ __all__ = [
     "REQUEST_ID",
     "BadRequest",
     "Incoming",
+    "Refused",
     "identify",
     "is_websocket_upgrade",
     "parse_target",
@@ -35,6 +36,17 @@ class BadRequest(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
+
+
+class Refused(NamedTuple):
+    """What is known of a request that was refused before it could be offered; empty: that is not."""
+
+    method: str
+    target: bytes
+    http_version: str
+    headers: Headers
+    stream: str = ""
+    request_id: bytes = b""
 
 
 class Incoming:
@@ -155,16 +167,17 @@ _KEY_BYTES: Final = 16
 
 
 def is_websocket_upgrade(incoming: Incoming) -> bool:
-    """Whether the client asks for a WebSocket, rightly or not (RFC 6455 4.1)."""
-    if not incoming.upgrade or incoming.method != "GET":
+    """Whether the client asks for a WebSocket, rightly or not (RFC 6455 4.1).
+
+    What is offered in HTTP/1.0 must be ignored (RFC 9110 7.8).
+    """
+    if not incoming.upgrade or incoming.method != "GET" or incoming.http_version != "1.1":
         return False
     return b"websocket" in (item.lower() for item in h.list_items(incoming.headers, b"upgrade"))
 
 
 def websocket_problem(incoming: Incoming, allowed_origins: Sequence[str] = ()) -> tuple[int, str] | None:
     """What is wrong with a WebSocket handshake: the status to answer and why; None if it is right (RFC 6455 4.2.1)."""
-    if incoming.http_version != "1.1":
-        return 400, "a WebSocket needs HTTP/1.1"
     if h.find(incoming.headers, b"sec-websocket-version") != b"13":
         return 426, "only version 13 of the WebSocket protocol is spoken here"
     keys = h.values(incoming.headers, b"sec-websocket-key")

@@ -15,8 +15,6 @@ from ifserver.messages import Headers
 __all__ = ["BadResponse", "Framing", "HeadWriter", "bad_field", "plain_answer", "reason_phrase"]
 
 _STATUS_LINES: Final[dict[int, bytes]] = {}
-#: More digits than any body has; ``int()`` raises where there are thousands.
-_LENGTH_DIGITS: Final = 18
 
 
 class BadResponse(Exception):
@@ -212,8 +210,9 @@ def _status_line(status: int) -> bytes:
 
 def _length(value: bytes, before: int | None) -> int:
     """The number in a Content-Length (RFC 9110 8.6), of which there is one."""
-    if not value.isdigit() or len(value) > _LENGTH_DIGITS:
+    length = h.length(value)
+    if length is None:
         raise BadResponse(f"Content-Length: {value[:80]!r}")
     if before is not None:
         raise BadResponse("two Content-Lengths")
-    return int(value)
+    return length

@@ -25,7 +25,7 @@ from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
 from ifserver.front.registry import Registry
 from ifserver.front.replies import Replies
-from ifserver.front.requests import Incoming, identify
+from ifserver.front.requests import Incoming, Refused, identify
 from ifserver.front.responses import HeadWriter, plain_answer
 from ifserver.front.tally import Tally
 from ifserver.front.unheard import Unheard
@@ -105,8 +105,8 @@ class InterfaceServer(Factory):
         self._connections: set[Http1Connection | WebSocketConnection] = set()
         # Open WebSockets, with what the access log will say of them.
         self._accepted: dict[WebSocketConnection, Entry] = {}
-        self._goodbye = Goodbye(self._connections, self.announced, reactor)
         self._make_deadlines()
+        self._goodbye = Goodbye(self._connections, self.idle, self.announced, reactor)
         access_log.change(settings.access_log_format, settings.access_log_queries)
 
     def _make_deadlines(self) -> None:
@@ -247,7 +247,7 @@ class InterfaceServer(Factory):
             each.pop(connection, None)
 
     def client_of(
-        self, incoming: Incoming, peer: tuple[str, int] | None, scheme: str
+        self, incoming: Incoming | Refused, peer: tuple[str, int] | None, scheme: str
     ) -> tuple[tuple[str, int] | None, str]:
         """Client and scheme of a request: the transport's, or what trusted proxies say."""
         if not self._trusted:

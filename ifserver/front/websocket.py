@@ -210,6 +210,8 @@ class WebSocketConnection(Frames):
         """Cut the connection; `onClose` tells."""
         self.transport.abortConnection()
 
+    cut = abort
+
     def stop_reading(self) -> None:
         if self._reading:
             self._reading = False

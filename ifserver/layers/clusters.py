@@ -51,8 +51,11 @@ class Offering(Protocol):
     def placed(self, node: Node) -> None:
         """It is offered on `node` now; if on another one before, that has not taken it."""
 
-    def refused(self, why: Refusal) -> None:
-        """No node has taken it; the last one that was tried says why."""
+    def wants(self, payload: bytes) -> bool:
+        """Whether this is still to be offered."""
+
+    def refused(self, payload: bytes, why: Refusal) -> None:
+        """No node has taken this; the last one that was tried says why."""
 
 
 #: A request's payload, who offers it, and the names of the nodes that were tried.
@@ -280,8 +283,8 @@ class Clusters:
         self._unwell(node, "unreachable")
         if failure.check(PushInDoubt):
             self.counters.add("messages_in_doubt", len(batch))
-            for _, offering, _ in batch:
-                offering.refused(Refusal.IN_DOUBT)
+            for payload, offering, _ in batch:
+                offering.refused(payload, Refusal.IN_DOUBT)
         else:
             self._elsewhere(node, channel, batch, Refusal.UNREACHABLE)
 
@@ -289,10 +292,10 @@ class Clusters:
         """Offer what `node` has not taken on another one that has not refused it."""
         for payload, offering, before in batch:
             tried = before | {node.name}
-            if len(tried) < len(self.nodes):
+            if len(tried) < len(self.nodes) and offering.wants(payload):
                 self.offer(channel, payload, offering, tried)
             else:
-                offering.refused(why)
+                offering.refused(payload, why)
 
     def _look_for_silence(self) -> bool:
         now = self._clock.seconds()

@@ -34,6 +34,10 @@ Row: TypeAlias = Mapping[type, Callable[[Any, Any], Effects]]
 #: Messages with a `seq`; the others may overtake (design: Order and loss).
 _SEQUENCED: Final = frozenset({m.ResponseStart, m.ResponseBody, m.WebSocketAccept, m.WebSocketSend, m.WebSocketClose})
 
+#: Why an attempt has come to nothing: its worker was lost, or nobody knows who had it.
+_LOST: Final = 1
+_VANISHED: Final = 2
+
 #: Units (`ifserver.streams.window`) that may wait here for a worker, or for credit; beyond, the client is not read.
 _HELD_UNITS: Final = 64 * 1024
 
@@ -52,7 +56,7 @@ class Stream(ABC):
         "_reading",
         "_receive_window",
         "_received",
-        "_retried",
+        "_repeated",
         "_row",
         "_send_window",
         "_sent",
@@ -78,8 +82,8 @@ class Stream(ABC):
         #: The process that watches over the claimant, where it has said so.
         self.supervisor: str | None = None
         self._reading = True
-        #: Whether a failure has cost an attempt already.
-        self._retried = request.attempt > 0
+        #: What has cost an attempt already.
+        self._repeated = 0 if request.attempt == 0 else _LOST | _VANISHED
         self._state = state
         self._row = self.table[state]
         self._begin_attempt(request.attempt)
@@ -238,7 +242,7 @@ class Stream(ABC):
 
     def _vanished(self, event: Vanished) -> Effects:
         """A process that is dead or blocked has it; what must not run twice waits until it is known which."""
-        return self._retry("nobody who had it answers") or NOTHING
+        return self._retry("nobody who had it answers", _VANISHED) or NOTHING
 
     def _lost(self, event: m.Release) -> Effects:
         """The claimant let go before the response had begun: it died, or was told to stop."""
@@ -248,11 +252,14 @@ class Stream(ABC):
             return self._offer_again(why)
         return self._retry(why) or self._answer(502, why)
 
-    def _retry(self, why: str) -> Effects | None:
-        """Begin the next attempt, if it is the first time and does no harm; None: it must not be."""
-        if self._retried or not self._repeatable():
+    def _retry(self, why: str, cause: int = _LOST) -> Effects | None:
+        """Begin the next attempt, if it is the first time for this cause and does no harm; None: it must not be.
+
+        Where all workers of a machine die at once, one may have it, and the next take it, and die.
+        """
+        if self._repeated & cause or not self._repeatable():
             return None
-        self._retried = True
+        self._repeated |= cause
         return self._offer_again(why)
 
     @abstractmethod

@@ -271,7 +271,7 @@ class WebSocketStream(Stream):
         self._forwarded = 0
         self.request = replace(self.request, attempt=self.attempt + 1, resumable=True, unconfirmed=unconfirmed)
         self._begin_attempt(self.request.attempt)
-        self._retried = False
+        self._repeated = 0
         for message in pending:
             self._hold(message, message_bytes(message.text, message.data))
         self._enter(State.WAITING)
@@ -283,7 +283,8 @@ class WebSocketStream(Stream):
             return *self._fail(why), *release
         if self._state in _OPEN:
             self._forsake()
-            return CloseClient(INTERNAL_ERROR, "", f"bad reply: {why}"), *self._begin_to_close(), *release
+            close = CloseClient(INTERNAL_ERROR, "", f"bad reply: {why}")
+            return _WAIT_NOTHING, close, *self._begin_to_close(), *release
         if self._state is State.CLOSING:
             return NOTHING
         if self._state is State.DONE:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ifserver.errors import ApplicationError
-from ifserver.headers import bad_in_value, is_token, is_value
+from ifserver.headers import bad_in_value, is_token, is_value, length
 from ifserver.messages import Headers
 
 __all__ = [
@@ -48,7 +48,7 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
         ApplicationError: a name is no token, a value holds a control but the tab, or something is no bytes at all.
     """
     result: Headers = []
-    length: int | None = None
+    size: int | None = None
     try:
         for name, value in headers:
             if type(name) is not bytes or type(value) is not bytes:
@@ -62,7 +62,7 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
                     f"{kind}: the value of header {name!r} holds the control {found:#04x} at {where}"
                 )
             if lowered == b"content-length":
-                before, length = length, _checked_length(kind, value, length)
+                before, size = size, _checked_length(kind, value, size)
                 if before is not None:
                     continue  # RFC 9110 8.6: sent once, also where it was given twice
             elif lowered == b"transfer-encoding":
@@ -70,7 +70,7 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
             result.append((lowered, value))
     except (TypeError, ValueError) as error:
         raise ApplicationError(f"{kind}: headers must be an iterable of pairs of bytes ({error})") from error
-    return result, length
+    return result, size
 
 
 def checked_close(code: Any, reason: Any) -> tuple[int, str]:
@@ -143,7 +143,7 @@ def _checked_name(kind: str, name: bytes) -> bytes:
 
 
 def _checked_length(kind: str, value: bytes, before: int | None) -> int:
-    # 18 digits are more than anybody has, and int() takes long over very many.
-    if not value.isdigit() or len(value) > 18 or (before is not None and int(value) != before):
+    size = length(value)
+    if size is None or (before is not None and size != before):
         raise ApplicationError(f"{kind}: content-length must be one number, got {value[:80]!r}")
-    return int(value)
+    return size

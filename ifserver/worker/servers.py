@@ -79,6 +79,8 @@ class Servers:
         self._accounts: dict[Stream, Account] = {}
         #: By their inboxes.
         self._servers: dict[str, _Server] = {}
+        #: Inboxes on nodes that are not configured here, of which was complained.
+        self._unknown: set[str] = set()
         self._timer: Timer | None = None
 
     def __len__(self) -> int:
@@ -103,6 +105,9 @@ class Servers:
 
     def hear(self, sync: Sync) -> None:
         """A server tells how far its streams are."""
+        if channels.node_of(sync.sender) not in self._clusters.nodes:
+            self._complain(sync.sender)
+            return
         for entry in sync.entries:
             stream = self._streams.get(entry.stream)
             if stream is not None and stream.attempt < entry.attempt:
@@ -121,6 +126,12 @@ class Servers:
         """Tell all servers of all that we share with them at the next opportunity, as what we are called now."""
         for server in self._servers.values():
             server.everything_at = 0.0
+
+    def _complain(self, inbox: str) -> None:
+        """A server cannot be told anything where it receives now. What it had said before holds on."""
+        if inbox not in self._unknown:
+            self._unknown.add(inbox)
+            _log.error("a server receives at %s by now, on a node that is not configured here", inbox)
 
     def _follow(self, stream: Stream, sender: str) -> None:
         """The server says at which inbox it is answered, about a stream of its own."""

@@ -142,6 +142,7 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         assert isinstance(data, bytes)
         if not self.disconnecting and not self.lost:
+            assert not self.write_closed, "uvloop raises RuntimeError"
             self._written += data
 
     def writeSequence(self, data: Any) -> None:

@@ -99,6 +99,13 @@ def test_what_is_missing_is_a_dash_and_null_in_json() -> None:
     ]  # fmt: skip
 
 
+def test_of_a_request_that_was_refused_only_what_is_known_is_said() -> None:
+    nothing = entry(method="", target=b"", http_version="", status=400)
+    assert as_common(nothing).endswith(b'] "-" 400 12\n')
+    assert {json.loads(as_json(nothing))[name] for name in ("method", "target", "protocol")} == {None}
+    assert as_common(entry(method="GET", target=b"/x", http_version="", status=408)).endswith(b'] "GET /x" 408 12\n')
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -339,6 +339,31 @@ def test_what_is_left_is_read_though_the_client_was_made_to_wait() -> None:
     assert client.received().endswith(b"next")
 
 
+@pytest.mark.parametrize("answer", [200, 413])
+def test_what_made_one_wait_is_not_the_next_ones_affair(answer: int) -> None:
+    """Of the first body more has come than its window has room for, and with its end the begin of the next."""
+    world = World()
+    client = world.client(CHUNKED)
+    first = world.worker.job()
+    first.claim()
+    world.settle()
+    for _ in range(4):
+        client.send(chunk(b"x" * 64 * KIB))
+    client.send(chunk(b"y" * 70 * KIB) + b"0\r\n\r\n" + CHUNKED + chunk(b"be"))
+    assert not client.reading
+    first.respond(answer)
+    second = world.worker.job()
+    second.claim()
+    world.settle()
+    assert client.reading
+    client.send(chunk(b"gin") + b"0\r\n\r\n")
+    assert second.request.body + b"".join(each.body for each in of(m.RequestBody, second.heard())) == b"begin"
+    second.respond(body=b"got it")
+    assert client.received().endswith(b"got it")
+    client.leave()
+    world.assert_empty()
+
+
 @pytest.mark.parametrize("fields", [(), (b"Connection: close",)])
 def test_but_not_for_more_than_so_many_bytes(fields: tuple[bytes, ...]) -> None:
     world = World()
@@ -354,6 +379,26 @@ def test_but_not_for_more_than_so_many_bytes(fields: tuple[bytes, ...]) -> None:
     world.settle()
     assert not client.lost, "it would be reset, and may not have read its answer"
     world.advance(2.1)
+    assert client.lost
+    world.assert_empty()
+
+
+def test_behind_what_was_too_much_no_request_is_taken() -> None:
+    """It was told that nothing follows, while it did not take its answer; now it has, and its body is complete."""
+    world = World()
+    client = world.client(CHUNKED + chunk(b"a" * 100))
+    job = world.worker.job()
+    job.claim()
+    world.settle()
+    client.stop_taking()
+    job.respond(body=b"answer")
+    for _ in range(5):
+        client.send(chunk(b"z" * 16 * KIB))
+    assert client.write_closed
+    client.take_again()
+    client.send(b"0\r\n\r\n" + GET)
+    assert world.worker.jobs() == []
+    world.settle()
     assert client.lost
     world.assert_empty()
 

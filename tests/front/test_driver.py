@@ -10,7 +10,7 @@ from ifserver import messages as m
 from ifserver.errors import NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Pushed
 from ifserver.layers.memory import MemoryNode
-from tests.front.fakes import EPOCH_S, GET, HANDSHAKE, NODE, SERVER, WORKER, World, of
+from tests.front.fakes import EPOCH_S, GET, HANDSHAKE, NODE, SERVER, TEXT, WORKER, World, frame, of
 
 
 class Doubtful(MemoryNode):
@@ -200,3 +200,49 @@ def test_what_is_refused_is_counted() -> None:
     assert world.counters.value("requests_refused", "502") == 1
     assert world.counters.value("requests_refused", "503") == 1
     assert world.counters.value("retries") == 1
+
+
+@pytest.mark.parametrize("when", ["the answer", "a sync", "the client"])
+def test_a_defect_of_ours_cuts_the_client_off_and_leaves_nothing_behind(
+    when: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    client = world.client(HANDSHAKE)
+    job = world.worker.job(channels.WEBSOCKET_CONNECT)
+    job.accept()
+    world.settle()
+    [exchange] = world.server.registry.all()
+
+    def broken(*_: object) -> None:
+        raise ValueError("a defect")
+
+    if when == "the answer":
+        monkeypatch.setattr(exchange.websocket, "send_message", broken)
+        job.send("hello")
+    elif when == "a sync":
+        monkeypatch.setattr(type(exchange.stream), "hear_sync", broken)
+        entry = m.SyncEntry(job.stream, 0, 1, 0)
+        world.worker.push(m.Sync(WORKER, "supervisor", [entry]))
+    else:
+        monkeypatch.setattr(world.clusters, "send", broken)
+        client.send(frame(TEXT, b"hello"))
+    monkeypatch.undo()
+    world.settle()
+    assert client.aborted
+    assert "this is a defect of ifserver" in caplog.text
+    assert "ValueError: a defect" in caplog.text
+    world.assert_empty()
+
+
+def test_a_response_that_cannot_be_written_is_no_answer_to_wait_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    monkeypatch.setattr(world.server.head_writer, "write", lambda *_: 1 / 0)
+    job.respond(body=b"answer")
+    world.settle()
+    assert client.aborted
+    assert "ZeroDivisionError" in caplog.text
+    world.assert_empty()

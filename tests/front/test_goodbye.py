@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from ifserver.front.connection import Http1Connection
 from ifserver.front.goodbye import Goodbye
+from ifserver.front.live import LiveDeadlines
 from ifserver.settings import FrontSettings
 
 
@@ -42,7 +43,11 @@ class Stage:
         self.clock = Clock()
         self.connections: set[Any] = {Connection() for _ in range(count)}
         self.announced: Any = Announced()
-        self.goodbye = Goodbye(self.connections, self.announced, self.clock)
+        self.idle: LiveDeadlines[Any] = LiveDeadlines(self.clock, 75.0, Connection.shut_down)
+        self.clock.advance(60.0)
+        for each in self.connections:
+            self.idle.add(each)
+        self.goodbye = Goodbye(self.connections, self.idle, self.announced, self.clock)
         self.over: list[None] = []
 
     def say(self, quick: bool = False) -> None:
@@ -53,7 +58,9 @@ class Stage:
 
     def leave(self) -> None:
         """One connection is gone."""
-        self.connections.pop()
+        self.idle.pop(self.connections.pop(), None)
+        if not self.connections:
+            self.idle.stop()
         self.goodbye.look()
 
 

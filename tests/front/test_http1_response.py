@@ -172,7 +172,7 @@ def test_the_next_response_waits_until_the_last_was_taken() -> None:
     second.respond(body=b"second")
     assert client.received().endswith(b"second")
     client.leave()
-    world.worker.job()
+    assert world.worker.jobs() == [], "it was taken back behind its push"
     world.assert_empty()
 
 
@@ -498,11 +498,51 @@ def test_what_a_line_says_beside_that() -> None:
     fast = world.worker.job()
     fast.respond()
     client.send(b"GET nonsense HTTP/1.1\r\n\r\n")
-    first, second = world.access.entries
+    first, second, _ = world.access.entries
     assert (first.at, first.duration_s, first.queue_s) == (world.clock.seconds(), 3.5, 0.5)
     assert (first.referer, first.user_agent, first.stream, first.request_id) == (b"b", b"c", job.stream, "")
     assert (second.duration_s, second.queue_s, second.stream) == (0.0, None, fast.stream)
     assert (first.close_code, second.close_code) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "method", "target", "version"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nContent-Length: x\r\n\r\n", 400, "GET", b"/", "1.1"),
+        (b"PUT /a?b HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nContent-Length: 9999\r\n\r\n", 413, "PUT", b"/a?b", "1.1"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nX: " + b"x" * 999, 431, "GET", b"/", "1.1"),
+        (b"GET /" + b"x" * 999, 414, "GET", b"", ""),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "GET", b"/", "2.0"),
+        (b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", 501, "", b"", ""),
+        (b"\x16\x03\x01", 400, "", b"", ""),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", GET])
+def test_what_is_refused_has_a_line_as_far_as_it_is_known(
+    before: bytes, sent: bytes, status: int, method: str, target: bytes, version: str
+) -> None:
+    world = World(max_header_bytes=500, max_body_bytes=1000)
+    client = world.client(before + sent)
+    if before:
+        world.worker.job().respond()
+    world.settle()
+    assert b"HTTP/1.1 %d " % status in client.received()
+    entry = world.access.entries[-1]
+    assert (entry.status, entry.method, entry.target, entry.http_version) == (status, method, target, version)
+    assert (entry.user_agent == b"b") is (b"User-Agent" in sent)
+    assert len(world.access.entries) == (2 if before else 1)
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_head_that_does_not_end_has_a_line() -> None:
+    world = World(header_timeout_s=5.0)
+    client = world.client(b"GET /slow HTTP/1.1\r\nHost: a\r\nUser-")
+    world.advance(5.0)
+    assert client.received().startswith(b"HTTP/1.1 408 ")
+    assert world.access.lines == [("192.0.2.1", "GET /slow HTTP/1.1", 408, 4 + len("Request Timeout\n"))]
+    client.leave()
+    world.assert_empty()
 
 
 def test_a_request_that_is_offered_once_more_was_queued_until_then() -> None:

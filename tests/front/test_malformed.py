@@ -218,6 +218,7 @@ LENGTHS = [
     length("9110 8.6: digits", b"Content-Length: 3_0"),
     length("9110 8.6: ASCII digits", b"Content-Length: \xd9\xa3"),
     length("9110 8.6: no white space within", b"Content-Length: 3 3"),
+    length("9110 8.6: more digits than any body has", b"Content-Length: " + b"0" * 5000),
     length("9110 8.6: no parameters", b"Content-Length: 3;a=b"),
     length("9110 8.6: no quotes", b'Content-Length: "3"'),
     length("9110 8.6: not empty", b"Content-Length:"),

@@ -450,6 +450,30 @@ def test_a_lost_request_is_offered_once_more_within_three_seconds(request_: byte
     assert len(world.server.offers) == 0
 
 
+@pytest.mark.parametrize("order", [("died", "lost"), ("lost", "died")])
+def test_a_lost_worker_and_one_that_is_never_heard_of_cost_an_attempt_each(order: tuple[str, str]) -> None:
+    """As where all workers of a machine are killed: one had it, and the next takes it while it dies."""
+    world = World(queue_timeout_s=30)
+    client = world.client(GET)
+    for attempt, how in enumerate(order):
+        if how == "died":
+            job = world.worker.job()
+            job.claim()
+            job.release("died")
+            world.settle()
+        else:
+            assert lost(world) == 1
+            tick(world, 2.5)
+        assert world.counters.value("retries") == attempt + 1
+    job = world.worker.job()
+    assert job.request.attempt == 2
+    job.claim()
+    job.release("died")
+    assert client.received().startswith(b"HTTP/1.1 502 "), "and no more than that"
+    client.leave()
+    world.assert_empty()
+
+
 def test_what_is_offered_again_has_as_much_time_as_at_first() -> None:
     """A worker that takes it later than its deadline drops it, and nobody would answer."""
     world = World(queue_timeout_s=30, response_timeout_s=120)

@@ -138,18 +138,45 @@ def test_what_is_under_way_is_answered(begun: tuple[bytes, bytes]) -> None:
     world.assert_empty()
 
 
-def test_a_response_that_had_begun_is_completed() -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_behind_a_response_that_had_begun_one_more_request_may_be_on_its_way(at_once: bool) -> None:
+    """For the response cannot say any more that the connection ends with it."""
     world = World()
-    client = world.client(GET + GET)
+    client = world.client(GET + GET if at_once else GET)
     job = world.worker.job()
     job.respond(body=b"a", more_body=True)
     done = world.drain()
+    world.advance(2.0)
     job.body(b"b", more_body=False)
     world.settle()
     assert client.received().endswith(b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+    assert not client.lost
+    if not at_once:
+        world.advance(0.4)
+        client.send(GET)
+    world.worker.job().respond(body=b"last")
+    _, headers, body = split_response(client.received())
+    assert (headers[b"connection"], body) == (b"close", b"last")
+    world.settle()
     assert client.lost
-    assert not world.worker.jobs()
     assert done == [None]
+    world.assert_empty()
+
+
+def test_or_not() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(body=b"a", more_body=True)
+    done = world.drain()
+    world.advance(2.0)
+    job.body(b"b", more_body=False)
+    world.settle()
+    assert done == []
+    world.advance(0.5)
+    assert client.lost
+    assert done == [None]
+    world.assert_empty()
 
 
 @pytest.mark.parametrize("claimed", [True, False])
@@ -207,6 +234,8 @@ def test_the_end_waits_for_clients_that_are_slow_to_take_their_answer() -> None:
     client.take_again()
     world.settle()
     assert client.received().endswith(b"answer")
+    assert done == []
+    world.advance(0.5)
     assert done == [None]
 
 

@@ -211,6 +211,17 @@ def test_a_worker_lost_in_the_middle_of_a_denial_cuts_the_connection() -> None:
     world.assert_empty()
 
 
+def test_in_http_1_0_a_handshake_is_a_get() -> None:
+    """RFC 9110 7.8: what an HTTP/1.0 request offers MUST be ignored."""
+    world = World()
+    client = world.client(HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    world.worker.job().respond(body=b"page")
+    status_line, _, body = split_response(client.received())
+    assert (status_line, body) == (b"HTTP/1.1 200 OK", b"page")
+    client.leave()
+    world.assert_empty()
+
+
 @pytest.mark.parametrize(
     ("bad", "status"),
     [
@@ -219,7 +230,6 @@ def test_a_worker_lost_in_the_middle_of_a_denial_cuts_the_connection() -> None:
         (handshake(without=b"Sec-WebSocket-Key"), 400),
         (handshake(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 400),
         (handshake(b"Sec-WebSocket-Key: short", without=b"Sec-WebSocket-Key"), 400),
-        (HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
         (handshake(b"Content-Length: 3"), 400),
         (handshake(b"Transfer-Encoding: chunked"), 400),
     ],
@@ -236,6 +246,7 @@ def test_a_bad_handshake_is_refused(bad: bytes, status: int, before: bytes) -> N
         first, _, _ = rest.partition(b"\r\n\r\n")
     assert first.startswith(b"HTTP/1.1 %d " % status)
     assert (b"\r\nsec-websocket-version: 13\r\nupgrade: websocket\r\n" in first) is (status == 426)
+    assert first.endswith(b"\r\nconnection: upgrade") is (status == 426)
     world.settle()
     assert client.lost
     assert not world.worker.jobs(channels.WEBSOCKET_CONNECT)
@@ -1039,3 +1050,20 @@ def test_a_client_that_was_never_answered_leaves_nothing_behind() -> None:
         client = world.client(piece)
         client.leave()
         world.assert_empty()
+
+
+def test_a_bad_word_of_the_next_worker_ends_all_waiting_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(resumable_paths=("/chat",), websocket_connect_timeout_s=3.0, close_timeout_s=60.0)
+    client, job = offer(world)
+    job.accept()
+    client.received()
+    job.release("died")
+    world.settle()
+    following = world.worker.job(channels.WEBSOCKET_CONNECT)
+    following.claim()
+    following.send("hello")  # it has not accepted
+    assert frames(client.received())[-1].opcode == CLOSE
+    world.advance(10.0)
+    assert "defect" not in caplog.text
+    client.leave()
+    world.assert_empty()

@@ -26,13 +26,20 @@ class Offered:
         self.place = place
         self.payload = payload
         self.nodes: list[ToldNode] = []
+        #: Whether it is still to be offered.
+        self.wanted = True
 
     def placed(self, node: Node) -> None:
         assert isinstance(node, ToldNode)
         self.nodes.append(node)
 
-    def refused(self, why: Refusal) -> None:
-        self.place.refused.append((self.payload, why))
+    def wants(self, payload: bytes) -> bool:
+        assert payload == self.payload
+        return self.wanted
+
+    def refused(self, payload: bytes, why: Refusal) -> None:
+        assert payload == self.payload
+        self.place.refused.append((payload, why))
 
 
 class Place:
@@ -206,6 +213,17 @@ def test_what_home_does_not_take_goes_elsewhere() -> None:
     assert place.refused == []
     place.west[0].answer(Pushed(0, 10_000))
     assert place.refused == [(b"1", Refusal.FULL)]
+
+
+def test_what_is_not_wanted_any_more_goes_nowhere_else() -> None:
+    place = Place(home=2, away=1)
+    node = place.offer(b"1")
+    place.turn.end()
+    place.offered[0].wanted = False
+    node.answer(Pushed(0, 10_000))
+    assert place.refused == [(b"1", Refusal.FULL)]
+    place.turn.end()
+    assert [each.asked() for each in place.east + place.west] == [[], [], []]
 
 
 def test_what_is_in_doubt_goes_nowhere_else() -> None:

@@ -89,7 +89,8 @@ def test_what_waited_for_credit_was_in_nobodys_hands() -> None:
 
 def test_a_message_to_the_client_that_was_lost_before_the_stream_was_given_back_closes_it() -> None:
     stream = opened()
-    close, release = do(stream, replace(DRAINED, sent=2))
+    wait, close, release = do(stream, replace(DRAINED, sent=2))
+    assert wait == e.Wait(e.Waiting.NOTHING)
     close_client(close, 1011)
     assert isinstance(release, e.Tell)
     assert stream.state is State.CLOSING

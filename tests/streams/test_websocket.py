@@ -174,12 +174,12 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
         return
     why = f"bad reply: {type(message).__name__} in state {state.name}"
     assert effects == {
-        State.OPEN: [e.CloseClient(1011, "", why), release("broken")],
+        State.OPEN: [WAIT_NOTHING, e.CloseClient(1011, "", why), release("broken")],
         State.FAILING: [WAIT_NOTHING, e.FAIL, release("broken")],
         State.CLOSING: [],
         State.DENYING: [e.Abort(why), release("broken"), e.ENDED],
         State.DONE: [release("broken")],
-        **{each: [e.CloseClient(1011, "", why), release("broken", 1)] for each in WITHOUT_WORKER},
+        **{each: [WAIT_NOTHING, e.CloseClient(1011, "", why), release("broken", 1)] for each in WITHOUT_WORKER},
     }.get(state, [release("broken"), e.Answer(502, why), e.ENDED])
     closing = state in (State.OPEN, State.FAILING, State.CLOSING, *WITHOUT_WORKER)
     assert stream.state is (State.CLOSING if closing else State.DONE)
@@ -196,8 +196,8 @@ def test_nothing_more_happens_to_the_client_when_all_is_done(event: Any) -> None
 
 def test_a_gap_closes_the_websocket_with_1011() -> None:
     stream = make(State.OPEN)
-    dropped, close, told_worker = do(stream, replace(SEND, seq=2))
-    assert (dropped, told_worker) == (e.Dropped("gap"), release("broken"))
+    dropped, wait, close, told_worker = do(stream, replace(SEND, seq=2))
+    assert (dropped, wait, told_worker) == (e.Dropped("gap"), WAIT_NOTHING, release("broken"))
     close_client(close, 1011)
     assert do(stream, e.ClientGone(1011)) == [e.ENDED]
 
@@ -216,7 +216,7 @@ def test_a_lost_worker_that_goes_on_is_not_listened_to(last: Any) -> None:
 def test_a_sync_shows_what_was_lost() -> None:
     stream = make(State.OPEN)
     assert stream.hear_sync(m.SyncEntry(ID, 0, 1, 0), WORKER) == ()
-    close, _ = stream.hear_sync(m.SyncEntry(ID, 0, 2, 0), WORKER)
+    _, close, _ = stream.hear_sync(m.SyncEntry(ID, 0, 2, 0), WORKER)
     close_client(close, 1011)
 
 

@@ -142,6 +142,32 @@ def test_a_stream_that_does_not_move_is_told_of_three_times() -> None:
     played(act, application=Application())
 
 
+def test_a_server_that_has_moved_to_a_node_unknown_here_costs_no_other_anything(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def act(stage: Stage) -> None:
+        alive(stage, SERVER)
+        alive(stage, OTHER_SERVER)
+        for reply_channel in (f"{SERVER}.1", f"{OTHER_SERVER}.1"):
+            request = websocket_connect(reply_channel=reply_channel)
+            stage.node.push(channels.WEBSOCKET_CONNECT, [encode(request)])
+        await run(stage, 2)
+        told(stage), told(stage, OTHER_SERVER)
+        nowhere = "!north.0123456789"
+        for _ in range(2):
+            stage.tell(Sync(nowhere, "", [SyncEntry("0123456789.1", 0, 0, 256), SyncEntry("0123456789.x", 0, 0, 0)]))
+            await run(stage, 60)
+        assert told(stage)
+        assert told(stage, OTHER_SERVER)
+        assert len(stage.worker._servers.watched()) == 2
+        assert [record.getMessage() for record in caplog.records if nowhere in record.getMessage()] == [
+            f"a server receives at {nowhere} by now, on a node that is not configured here"
+        ]
+        await leave(stage, "0123456789.1", "9876543210.1")
+
+    played(act, application=Application(), nodes=2)
+
+
 def test_one_that_has_moved_is_told_of_again() -> None:
     async def act(stage: Stage) -> None:
         stage.connect()

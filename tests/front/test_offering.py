@@ -1,0 +1,134 @@
+"""The offers of one exchange: where they go, and that none goes anywhere when its time is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from ifserver import channels
+from ifserver.errors import PushInDoubt
+from ifserver.layers.base import Pushed
+from ifserver.layers.memory import MemoryNode
+from tests.front.fakes import GET, World
+
+POST = b"POST /pay HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+
+
+class Slow(MemoryNode):
+    """A node that answers about requests when the test says so."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.is_slow = False
+        #: Whether it has taken what was pushed, whatever it answers.
+        self.takes = False
+        self.pushes: list[Deferred[Pushed]] = []
+        self.withdrawals: list[Deferred[bool]] = []
+
+    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+        if channels.is_inbox(channel) or not self.is_slow:
+            return super().push(channel, payloads)
+        if self.takes:
+            super().push(channel, payloads)
+        self.pushes.append(Deferred())
+        return self.pushes[-1]
+
+    def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
+        if not self.is_slow:
+            return super().withdraw(channel, payload)
+        self.withdrawals.append(Deferred())
+        return self.withdrawals[-1]
+
+    def is_full(self) -> None:
+        """It answers that it takes nothing more."""
+        self.pushes.pop().callback(Pushed(0, 10_000))
+
+
+@pytest.fixture
+def world() -> World:
+    """A world with two nodes, of which the first is chosen, and slow."""
+    world = World(node=Slow, others=("other",), queue_timeout_s=30.0)
+    world.clusters._placement.told("other", channels.HTTP_REQUEST, 5)
+    slow(world).is_slow = True
+    return world
+
+
+def slow(world: World) -> Slow:
+    assert isinstance(world.node, Slow)
+    return world.node
+
+
+def test_what_a_full_node_has_not_taken_is_offered_on_another(world: World) -> None:
+    client = world.client(POST)
+    slow(world).is_full()
+    world.worker.job().respond(body=b"paid")
+    assert client.received().endswith(b"paid")
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_request_whose_client_has_left_is_offered_nowhere_else(world: World) -> None:
+    client = world.client(POST)
+    client.leave()
+    world.settle()
+    slow(world).is_full()
+    assert world.worker.jobs() == []
+    assert len(world.server.unheard) == len(world.server.offers) == 0
+    slow(world).withdrawals.pop().callback(False)
+    world.assert_empty()
+
+
+def test_a_request_that_is_being_taken_back_is_offered_nowhere_else(world: World) -> None:
+    client = world.client(POST)
+    world.advance(30.0)
+    world.settle()
+    assert len(slow(world).withdrawals) == 1
+    slow(world).is_full()
+    assert client.received().startswith(b"HTTP/1.1 503 ")
+    slow(world).withdrawals.pop().callback(False)
+    assert world.worker.jobs() == []
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_client_that_leaves_at_once_takes_its_request_with_it() -> None:
+    world = World()
+    client = world.client()
+    client.send(GET)
+    client.leave()
+    assert world.worker.jobs() == [], "it was taken back behind the push, and not before it"
+    assert world.counters.value("messages_dropped", "withdrawn") == 1
+    world.assert_empty()
+
+
+def test_a_late_doubt_about_an_attempt_is_none_about_the_next(world: World) -> None:
+    slow(world).takes = True
+    client = world.client(GET)
+    world.worker.job().release("stopped")
+    slow(world).is_slow = False
+    world.settle()
+    slow(world).pushes.pop().errback(PushInDoubt("the connection broke"))
+    job = world.worker.job()
+    assert job.request.attempt == 1
+    job.respond(body=b"answer")
+    assert client.received().endswith(b"answer")
+    assert world.counters.value("retries") == 1
+    assert world.counters.value("messages_sent") == 2, "both attempts were taken, since both were spoken of"
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_late_doubt_about_an_attempt_of_which_nobody_has_spoken_is_noted(world: World) -> None:
+    client = world.client(GET)
+    client.leave()
+    world.settle()
+    slow(world).pushes.pop().errback(PushInDoubt("the connection broke"))
+    assert len(world.server.unheard) == 1
+    slow(world).withdrawals.pop().callback(True)
+    assert len(world.server.unheard) == 0
+    sent, dropped = world.counters.value("messages_sent"), world.counters.value("messages_dropped", "withdrawn")
+    assert (sent, dropped) == (1, 1), "so it was there"
+    world.assert_empty()
