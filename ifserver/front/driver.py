@@ -28,6 +28,7 @@ from ifserver.streams.effects import (
     Signal,
     Tell,
     TimedOut,
+    Unsaid,
     Wait,
     Waiting,
 )
@@ -289,6 +290,11 @@ def _close(exchange: Exchange, effect: m.WebSocketClose | CloseClient) -> None:
         exchange.websocket.close(effect.code, effect.reason)
 
 
+def _unsaid(exchange: Exchange, effect: Unsaid) -> None:
+    text = "%s: messages of a client that has left are handed to nobody (%d): %s"
+    _log.error(text, exchange.stream.channel, effect.count, effect.why)
+
+
 def _close_client(exchange: Exchange, effect: CloseClient) -> None:
     _log.warning("%s: closing the WebSocket with %d: %s", exchange.stream.channel, effect.code, effect.why)
     _close(exchange, effect)
@@ -303,6 +309,7 @@ _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
     CloseClient: _close_client,
     Answer: _answer,
     Abort: _abort,
+    Unsaid: _unsaid,
     Tell: Exchange._tell,
     Dropped: Exchange._dropped,
     Wait: Exchange._wait_effect,

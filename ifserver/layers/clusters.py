@@ -260,7 +260,8 @@ class Clusters:
 
     def _log_unwell(self, node: Node, why: str, new: bool) -> None:
         if new:
-            _log.warning("node %s is %s: requests are offered elsewhere, if there is anywhere", node.name, why)
+            what = "requests are offered elsewhere" if len(self.nodes) > 1 else "there is no other"
+            _log.warning("node %s is %s: %s", node.name, why, what)
 
     def _push(self, node: Node, channel: str, batch: list[_Entry]) -> None:
         began_at = self._clock.seconds()

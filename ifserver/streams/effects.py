@@ -38,6 +38,7 @@ __all__ = [
     "Signal",
     "Tell",
     "TimedOut",
+    "Unsaid",
     "Vanished",
     "Wait",
     "Waiting",
@@ -164,6 +165,13 @@ class CloseClient(Struct, frozen=True, gc=False):
     why: str
 
 
+class Unsaid(Struct, frozen=True, gc=False):
+    """`count` messages of a client that has left are handed to nobody; `why` is for the log."""
+
+    count: int
+    why: str
+
+
 class Dropped(Struct, frozen=True, gc=False):
     """The message that arrived was not handed on; to be counted. Always the first effect.
 
@@ -197,5 +205,5 @@ WITHDRAW: Final = Signal.WITHDRAW
 FAIL: Final = Signal.FAIL
 ENDED: Final = Signal.ENDED
 
-Effect: TypeAlias = m.Message | Wait | Offer | Resume | Tell | Answer | Abort | CloseClient | Dropped | Signal
+Effect: TypeAlias = m.Message | Wait | Offer | Resume | Tell | Answer | Abort | CloseClient | Unsaid | Dropped | Signal
 Effects: TypeAlias = tuple[Effect, ...]

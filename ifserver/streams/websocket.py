@@ -10,6 +10,7 @@
     OPEN ----the client breaks the protocol----> FAILING ----the application knows----> CLOSING
 
     OPEN ----its worker is gone----> WAITING ----claim----> TAKEN ----accept----> OPEN
+                                        '----the client leaves----'----> LEFT ----accept----> DONE
 
 QUEUED, WITHDRAWING, CLAIMED
     As for HTTP; the client's handshake is not answered yet.
@@ -20,6 +21,8 @@ OPEN
 WAITING, RETURNING, TAKEN
     The WebSocket is open and resumable, and its worker is gone (design: Resumption): as QUEUED, WITHDRAWING and
     CLAIMED. What the client sends is held. The next worker's accept leads back to OPEN, which the client does not see.
+LEFT
+    The client has left meanwhile, and what it had sent is still held: the next worker is handed that, and told.
 FAILING
     The client has broken the protocol, and our close frame is held back: what the application says before it learns of
     that is still sent, so that no answer to an earlier message is lost.
@@ -57,6 +60,7 @@ from ifserver.streams.effects import (
     Resume,
     Tell,
     TimedOut,
+    Unsaid,
     Vanished,
     Wait,
     Waiting,
@@ -92,6 +96,7 @@ class State(enum.Enum):
     WAITING = enum.auto()
     RETURNING = enum.auto()
     TAKEN = enum.auto()
+    LEFT = enum.auto()
     FAILING = enum.auto()
     CLOSING = enum.auto()
     DONE = enum.auto()
@@ -103,7 +108,7 @@ class WebSocketStream(Stream):
     One that is resumable holds what its worker was handed until that is known to have been consumed.
     """
 
-    __slots__ = ("_forwarded", "_handed_out", "_stale_units")
+    __slots__ = ("_farewell", "_forwarded", "_handed_out", "_stale_units")
 
     request: m.WebSocketConnect
     _state: State
@@ -116,6 +121,8 @@ class WebSocketStream(Stream):
         #: Units of the present worker's messages that were passed on to the client; and of former ones', those which
         #: the kernel has not taken yet.
         self._forwarded = self._stale_units = 0
+        #: How the client has left whose messages are still held.
+        self._farewell: ClientGone | None = None
 
     @property
     def waits(self) -> bool:
@@ -135,6 +142,33 @@ class WebSocketStream(Stream):
         self._enter(State.DONE)
         # What it sent before it left is handed over, beyond the credit: it is no more than was held here.
         return *self._send_held(beyond_credit=True), *self._disconnect(event.code, event.reason), ENDED
+
+    def _left_alone(self, event: ClientGone) -> Effects:
+        """Nobody has it who could be handed what the client sent, or nobody who has accepted it."""
+        if not self._pending:
+            return self._left(event) if self._state is State.TAKEN else self._left_unclaimed(event)
+        self._farewell = event
+        self._enter(State.LEFT)
+        return (_WAIT_WORKER,)
+
+    def _accepted_left(self, message: m.WebSocketAccept) -> Effects:
+        assert self._farewell is not None
+        return self._left(self._farewell)
+
+    def _denied_left(self, message: m.ResponseStart) -> Effects:
+        release = self._release("the client has left") if message.more_body else NOTHING
+        return *release, *self._unsaid("the application has denied the WebSocket's resumption")
+
+    def _not_taken_left(self, event: TimedOut) -> Effects:
+        return WITHDRAW, *self._release("the client has left"), *self._unsaid("no worker accepted it in time")
+
+    def _withdrawn_left(self, event: Withdrawn) -> Effects:
+        return self._unsaid("no worker took it in time") if event.was_there else NOTHING
+
+    def _unsaid(self, why: str) -> Effects:
+        """Nobody is left who could hear what the client had sent."""
+        self._enter(State.DONE)
+        return Unsaid(len(self._pending), why), ENDED
 
     def _left_failing(self, event: ClientGone) -> Effects:
         """The worker knows that the client leaves; that it can be answered is over."""
@@ -292,6 +326,8 @@ class WebSocketStream(Stream):
         if self._state is State.DENYING:
             self._enter(State.DONE)
             return Abort(f"bad reply: {why}"), *release, ENDED
+        if self._state is State.LEFT:
+            return *release, *self._unsaid(f"bad reply: {why}")
         return release + self._answer(502, f"bad reply: {why}")
 
     # Helpers.
@@ -315,6 +351,8 @@ class WebSocketStream(Stream):
         if self._state in _OPEN:
             self._forsake()
             return _WAIT_NOTHING, CloseClient(SERVICE_RESTART, "", why), *self._begin_to_close()
+        if self._state is State.LEFT:
+            return self._unsaid(why)
         self._enter(State.DONE)
         return Answer(status, why), ENDED
 
@@ -326,7 +364,8 @@ class WebSocketStream(Stream):
         pending, units = self._pending, self._pending_units
         self._begin_attempt(self.request.attempt)
         self._pending, self._pending_units = pending, units
-        self._enter(State.WAITING if self._state in _OPEN else State.QUEUED)
+        if self._state is not State.LEFT:
+            self._enter(State.WAITING if self._state in _OPEN else State.QUEUED)
         return Offer(self.request, why), _WAIT_WORKER
 
     def _send_held(self, beyond_credit: bool = False) -> Effects:
@@ -425,7 +464,7 @@ WebSocketStream.table = {
     State.WAITING: {
         **_WAITING_FOR_WORKER,
         **_WITHOUT_WORKER,
-        ClientGone: WebSocketStream._left_unclaimed,
+        ClientGone: WebSocketStream._left_alone,
         TimedOut: WebSocketStream._not_taken,
         Vanished: WebSocketStream._vanished,
         Withdrawn: WebSocketStream._ignore,
@@ -433,18 +472,30 @@ WebSocketStream.table = {
     State.RETURNING: {
         **_WAITING_FOR_WORKER,
         **_WITHOUT_WORKER,
-        ClientGone: WebSocketStream._left,
+        ClientGone: WebSocketStream._left_alone,
         Withdrawn: WebSocketStream._withdrawn,
         Vanished: WebSocketStream._ignore,
     },
     State.TAKEN: {
         **_WITHOUT_WORKER,
-        ClientGone: WebSocketStream._left,
+        ClientGone: WebSocketStream._left_alone,
         Withdrawn: WebSocketStream._ignore,
         OfferRefused: WebSocketStream._ignore,
         TimedOut: WebSocketStream._no_response,
         m.Claim: WebSocketStream._claimed_again,
         m.Window: WebSocketStream._ignore,
+        m.Release: WebSocketStream._lost,
+    },
+    State.LEFT: {
+        Flushed: WebSocketStream._ignore,
+        TimedOut: WebSocketStream._not_taken_left,
+        OfferRefused: WebSocketStream._refused,
+        Vanished: WebSocketStream._vanished,
+        Withdrawn: WebSocketStream._withdrawn_left,
+        m.Claim: WebSocketStream._claimed_again,
+        m.Window: WebSocketStream._ignore,
+        m.WebSocketAccept: WebSocketStream._accepted_left,
+        m.ResponseStart: WebSocketStream._denied_left,
         m.Release: WebSocketStream._lost,
     },
     State.FAILING: {

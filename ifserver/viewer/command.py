@@ -44,7 +44,12 @@ def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: Tex
             print(client.raw_status().decode(), file=out)
         else:
             _show(client, out)
+        out.flush()
     except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # Whoever reads our output has had enough. What is still buffered must not be written at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         return 0
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigurationError):

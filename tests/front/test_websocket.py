@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ifserver import channels
 from ifserver import messages as m
+from ifserver.admin.server_subject import unsent_bytes
 from ifserver.endpoints import LoopTransport
 from ifserver.streams.window import WINDOW
 from tests.front.fakes import (
@@ -1066,4 +1067,38 @@ def test_a_bad_word_of_the_next_worker_ends_all_waiting_for_it(caplog: pytest.Lo
     world.advance(10.0)
     assert "defect" not in caplog.text
     client.leave()
+    world.assert_empty()
+
+
+def test_the_last_words_of_a_client_without_a_worker_reach_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(resumable_paths=("/chat",))
+    client, job = offer(world)
+    job.accept()
+    client.received()
+    job.release("died")
+    client.send(frame(TEXT, b"save this") + close_frame(1000))
+    world.settle()
+    assert client.lost
+    [exchange] = world.server.registry.all()
+    assert unsent_bytes(exchange) == 0
+    following = world.worker.job(channels.WEBSOCKET_CONNECT)
+    following.claim()
+    following.accept()
+    received, disconnect = following.heard()
+    assert (received.text, disconnect.code) == ("save this", 1000)
+    assert caplog.messages == []
+    world.assert_empty()
+
+
+def test_where_there_is_none_in_time_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(resumable_paths=("/chat",), queue_timeout_s=30.0)
+    client, job = offer(world)
+    job.accept()
+    client.received()
+    job.release("died")
+    client.send(frame(TEXT, b"save this") + close_frame(1000))
+    world.advance(30.0)
+    told = "messages of a client that has left are handed to nobody (1): no worker accepted it in time"
+    assert caplog.messages[-1] == f"!east.{job.stream}: {told}"
+    assert world.worker.jobs(channels.WEBSOCKET_CONNECT) == []
     world.assert_empty()

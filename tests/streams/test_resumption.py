@@ -13,7 +13,19 @@ from ifserver import messages as m
 from ifserver.streams import effects as e
 from ifserver.streams.websocket import State, WebSocketStream
 from ifserver.streams.window import MESSAGE_OVERHEAD, WINDOW
-from tests.streams.test_http import CLAIM, DIED, ID, OTHER, WAIT_NOTHING, WAIT_RESPONSE, WAIT_WORKER, WORKER, do, told
+from tests.streams.test_http import (
+    CLAIM,
+    DIED,
+    ID,
+    OTHER,
+    START,
+    WAIT_NOTHING,
+    WAIT_RESPONSE,
+    WAIT_WORKER,
+    WORKER,
+    do,
+    told,
+)
 from tests.streams.test_websocket import ACCEPT, CONNECT, RESUMABLE, SEND, close_client
 
 #: What one message of one byte costs.
@@ -42,6 +54,14 @@ def resumed(effects: list[Any]) -> m.WebSocketConnect:
     """The offer to the next worker."""
     (offer,) = [effect.request for effect in effects if isinstance(effect, e.Resume)]
     return offer
+
+
+def left() -> WebSocketStream:
+    """One whose client has left, and whose last words are held."""
+    stream = opened()
+    do(stream, DIED, *says("a"), e.ClientGone(1001))
+    assert stream.state is State.LEFT
+    return stream
 
 
 def take_over(stream: WebSocketStream) -> list[Any]:
@@ -161,12 +181,61 @@ def test_a_client_that_leaves_while_nobody_has_it_is_withdrawn() -> None:
     assert do(stream, e.ClientGone(1001)) == [e.WITHDRAW, e.ENDED]
 
 
-def test_a_client_that_leaves_between_the_claim_and_the_accept_leaves_its_last_words() -> None:
+@pytest.mark.parametrize(
+    "before", [[], [e.TimedOut()], [replace(CLAIM, **SECOND)]], ids=["waiting", "returning", "taken"]
+)
+def test_the_last_words_of_a_client_are_for_the_next_worker(before: list[Any]) -> None:
+    """It must have accepted: an application whose client leaves before that hears nothing more."""
     stream = opened()
-    do(stream, DIED, *says("a"), replace(CLAIM, **SECOND))
-    effects = do(stream, e.ClientGone(1001))
-    assert heard(effects) == ["a"]
-    assert effects[-2:] == [e.Tell(OTHER, m.Disconnect(ID, 1, 1, 1001, "")), e.ENDED]
+    do(stream, DIED, *says("a", "b"), *before)
+    assert do(stream, e.ClientGone(1001, "bye")) == [WAIT_WORKER]
+    assert do(stream, replace(CLAIM, **SECOND)) == []
+    effects = do(stream, replace(ACCEPT, **SECOND))
+    assert heard(effects) == ["a", "b"]
+    assert effects[-2:] == [e.Tell(OTHER, m.Disconnect(ID, 1, 2, 1001, "bye")), e.ENDED]
+    assert stream.state is State.DONE
+
+
+def test_one_that_has_said_nothing_has_no_last_words() -> None:
+    for before, effects in (
+        ([], [e.WITHDRAW, e.ENDED]),
+        ([replace(CLAIM, **SECOND)], [e.Tell(OTHER, m.Disconnect(ID, 1, 0, 1001, "")), e.ENDED]),
+    ):
+        stream = opened()
+        do(stream, DIED, *before)
+        assert do(stream, e.ClientGone(1001)) == effects
+
+
+@pytest.mark.parametrize("how", [DIED, e.Vanished(), e.OfferRefused(True, "in doubt")], ids=str)
+def test_they_are_offered_once_more_when_the_next_worker_is_lost_too(how: Any) -> None:
+    stream = left()
+    if how is DIED:
+        do(stream, replace(CLAIM, **SECOND))
+        how = replace(DIED, **SECOND)
+    offer, wait = do(stream, how)
+    assert (offer.request.attempt, wait) == (2, WAIT_WORKER)
+    third = {"attempt": 2, "worker": WORKER}
+    assert heard(do(stream, replace(ACCEPT, **third))) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        [e.TimedOut()],
+        [e.OfferRefused(False, "full")],
+        [e.Withdrawn(True)],
+        [replace(DIED, **SECOND), replace(DIED, attempt=2, worker=WORKER)],
+        [replace(START, **SECOND)],
+    ],
+    ids=["nobody in time", "refused", "withdrawn", "lost again", "denied"],
+)
+def test_that_nobody_heard_them_is_told(how: list[Any]) -> None:
+    stream = left()
+    effects = do(stream, *how)
+    (unsaid,) = [effect for effect in effects if isinstance(effect, e.Unsaid)]
+    assert unsaid.count == 1
+    assert effects[-1] is e.ENDED
+    assert stream.state is State.DONE
 
 
 def test_the_client_is_read_no_more_when_much_is_held() -> None:

@@ -51,6 +51,7 @@ PATHS: dict[State, list[Any]] = {
     State.WAITING: [CLAIM, RESUMABLE, DIED],
     State.RETURNING: [CLAIM, RESUMABLE, DIED, e.TimedOut()],
     State.TAKEN: [CLAIM, RESUMABLE, DIED, replace(CLAIM, attempt=1)],
+    State.LEFT: [CLAIM, RESUMABLE, DIED, e.MessageReceived("last", None), e.ClientGone(1001)],
     State.FAILING: [CLAIM, ACCEPT, e.ClientFailed(1002, "why")],
     State.CLOSING: [CLAIM, ACCEPT, CLOSE],
     State.DONE: [CLAIM, ACCEPT, CLOSE, e.ClientGone()],
@@ -179,6 +180,7 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
         State.CLOSING: [],
         State.DENYING: [e.Abort(why), release("broken"), e.ENDED],
         State.DONE: [release("broken")],
+        State.LEFT: [release("broken", 1), e.Unsaid(1, why), e.ENDED],
         **{each: [WAIT_NOTHING, e.CloseClient(1011, "", why), release("broken", 1)] for each in WITHOUT_WORKER},
     }.get(state, [release("broken"), e.Answer(502, why), e.ENDED])
     closing = state in (State.OPEN, State.FAILING, State.CLOSING, *WITHOUT_WORKER)

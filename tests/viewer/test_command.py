@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     error = capsys.readouterr().err
     assert error.startswith("ifserver: error: http://127.0.0.1:1: ")
     assert error.count("\n") == 1
+
+
+def test_a_reader_that_has_had_enough(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as out:
+        assert command.main(["status", "--json", "--admin", endpoint.url], {}, out) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_top_needs_a_terminal(endpoint: Endpoint) -> None:
