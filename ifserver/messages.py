@@ -30,8 +30,10 @@ from ifserver.errors import UndecodableError
 
 __all__ = [
     "DIED",
+    "DRAINED",
     "FORMAT",
     "GIVEN_BACK",
+    "STOPPED",
     "Claim",
     "Disconnect",
     "Headers",
@@ -69,7 +71,9 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 Position: TypeAlias = tuple[int, int]
 
 #: Reasons of a `Release` by which a worker gives a stream back in good order: it drains, or has to stop.
-GIVEN_BACK: Final = ("drained", "stopped")
+DRAINED: Final = "drained"
+STOPPED: Final = "stopped"
+GIVEN_BACK: Final = (DRAINED, STOPPED)
 #: The reason of those who say that the worker is dead.
 DIED: Final = "died"
 

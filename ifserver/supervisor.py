@@ -20,7 +20,7 @@ from ifserver import channels, processes
 from ifserver.clock import Clock, Timer
 from ifserver.errors import ChannelNameError
 from ifserver.layers.heart import value_of
-from ifserver.messages import Release, encode
+from ifserver.messages import DIED, Release, encode
 from ifserver.metrics import Counters, total
 from ifserver.places import Place, Worker
 from ifserver.processes import Child, Launch
@@ -298,7 +298,7 @@ class Supervisor:
         for reply_channel, attempt in entries:
             try:
                 stream = channels.identity(channels.check(reply_channel))
-                release = Release(stream, attempt, channels.check(inbox), "died", by=self._clusters.process)
+                release = Release(stream, attempt, channels.check(inbox), DIED, by=self._clusters.process)
                 self._clusters.send(channels.inbox_of(reply_channel), encode(release))
             except (ValueError, OverflowError) as error:
                 _log.error("%s: cannot be told that worker %d has died: %s", reply_channel, worker.child.pid, error)

@@ -39,14 +39,18 @@ class Admission:
     """
 
     def __init__(self, settings: FrontSettings, clock: Clock, counters: Counters) -> None:
-        self._settings = settings
         self._clock = clock
         self._counters = counters
-        self._uncounted = parse_networks((*settings.trusted_proxies, *settings.uncounted_networks), "front")
+        self.change(settings)
         self._by_key: dict[str | int, int] = {}
         self._told: dict[str, float] = {}
         self.turned_away: set[TurnedAway] = set()
         self.lingering = Deadlines(clock, _LINGER_S, TurnedAway.abort)
+
+    def change(self, settings: FrontSettings) -> None:
+        """From now on the limits are those of `settings`. Whoever is there already stays."""
+        self._settings = settings
+        self._uncounted = parse_networks((*settings.trusted_proxies, *settings.uncounted_networks), "front")
 
     def key(self, address: Any) -> Key:
         """As whose connection one from `address` (Twisted's) is counted."""

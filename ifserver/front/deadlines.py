@@ -33,6 +33,12 @@ class Deadlines(dict[_T, float]):
         if self._timer is None:
             self._timer = self._clock.callLater(self._seconds, self._due)
 
+    def change(self, seconds: float) -> None:
+        """From now on a deadline is `seconds` long, also for those that wait already: the oldest is still the next."""
+        if seconds != self._seconds:
+            self._seconds = seconds
+            self._await_oldest()
+
     def take_all(self) -> list[_T]:
         """Forget all; what there was, oldest first."""
         items = list(self)

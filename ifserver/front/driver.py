@@ -241,9 +241,9 @@ class Exchange(Offered):
         elif effect is FAIL:
             self.client.fail()
         elif effect is STOP_READING:
-            (self.websocket or self.client).stop_reading()
+            self.client.stop_reading()
         elif effect is RESUME_READING:
-            (self.websocket or self.client).resume_reading()
+            self.client.resume_reading()
         else:
             self.withdraw()
 

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from ifserver.clock import Clock, Timer
 from ifserver.front.connection import Http1Connection
+from ifserver.front.deadlines import Deadlines
 from ifserver.front.draining import Plan, Spread
-from ifserver.front.live import LiveDeadlines
 from ifserver.front.proxy_protocol import AnnouncedFactory
 from ifserver.front.websocket import WebSocketConnection
 from ifserver.settings import FrontSettings
@@ -32,7 +32,7 @@ class Goodbye:
     def __init__(
         self,
         connections: Set[Http1Connection | WebSocketConnection],
-        idle: LiveDeadlines[Http1Connection],
+        idle: Deadlines[Http1Connection],
         announced: AnnouncedFactory,
         clock: Clock,
     ) -> None:

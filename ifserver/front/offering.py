@@ -136,7 +136,7 @@ class Offered(ABC):
         self._offer(replace(request, deadline=server.deadline()))
 
     def _offer_claimed(self, by_claim: bool) -> None:
-        """Somebody has spoken about it, and that was a claim and no more, or not."""
+        """Somebody has spoken about the present attempt for the first time; with a mere claim, he took it just now."""
         server = self.server
         now = server.clock.seconds()
         server.tally.queue_wait.observe(now - self._since)

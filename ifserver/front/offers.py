@@ -143,7 +143,8 @@ class Offers:
         return offer
 
     def claimed(self, offering: Offered) -> bool:
-        """Somebody has spoken about the offer: it was popped, and so were those before it. True: soon enough."""
+        """Somebody has spoken about the offer: it was popped, and so were those before it. Whether that was soon enough
+        to say that its node keeps up."""
         offer, offering.offer = offering.offer, None
         if offer is None:
             return False

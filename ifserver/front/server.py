@@ -15,11 +15,11 @@ from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.clock import Clock
 from ifserver.front.access import AccessLog, Entry, closed
+from ifserver.front.admission import Admission
 from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.driver import Exchange, HttpClient
 from ifserver.front.goodbye import Goodbye
-from ifserver.front.live import LiveAdmission, LiveDeadlines, LiveUnsent
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
@@ -29,6 +29,7 @@ from ifserver.front.requests import Incoming, Refused, identify
 from ifserver.front.responses import HeadWriter, plain_answer
 from ifserver.front.tally import Tally
 from ifserver.front.unheard import Unheard
+from ifserver.front.unsent import Unsent
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.front.websocket import WebSocketConnection
 from ifserver.front.websocket_frames import configured
@@ -79,7 +80,7 @@ class InterfaceServer(Factory):
         self.registry = Registry(clusters.home.inbox)
         self.head_writer = HeadWriter(reactor.seconds, settings.server_header)
         self._websocket_protocol = configured(WebSocketConnection, settings, reactor)
-        self.admission = LiveAdmission(settings, reactor, self.counters)
+        self.admission = Admission(settings, reactor, self.counters)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
         #: From the beginning of the end: connections are not kept alive any more.
@@ -111,28 +112,28 @@ class InterfaceServer(Factory):
 
     def _make_deadlines(self) -> None:
         settings, clock = self.settings, self.clock
-        queue: LiveDeadlines[Exchange] = LiveDeadlines(clock, settings.queue_timeout_s, Exchange.timed_out)
-        response: LiveDeadlines[Exchange] = LiveDeadlines(clock, settings.response_timeout_s, Exchange.timed_out)
-        handshake: LiveDeadlines[Exchange] = LiveDeadlines(
-            clock, settings.websocket_connect_timeout_s, Exchange.timed_out
-        )
+        queue: Deadlines[Exchange] = Deadlines(clock, settings.queue_timeout_s, Exchange.timed_out)
+        response: Deadlines[Exchange] = Deadlines(clock, settings.response_timeout_s, Exchange.timed_out)
+        handshake: Deadlines[Exchange] = Deadlines(clock, settings.websocket_connect_timeout_s, Exchange.timed_out)
         self._http_deadlines = {Waiting.WORKER: queue, Waiting.RESPONSE: response}
-        last_words: LiveDeadlines[Exchange] = LiveDeadlines(clock, _LAST_WORDS_S, Exchange.timed_out)
+        last_words: Deadlines[Exchange] = Deadlines(clock, _LAST_WORDS_S, Exchange.timed_out)
         self._websocket_deadlines = {
             Waiting.WORKER: queue,
             Waiting.RESPONSE: handshake,
             Waiting.LAST_WORDS: last_words,
         }
         #: Connections without a request, those whose request's head is not complete, those that read for nothing.
-        self.idle = LiveDeadlines(clock, _idle_s(settings), Http1Connection.shut_down)
-        self.heads_due = LiveDeadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)
+        self.idle = Deadlines(clock, _idle_s(settings), Http1Connection.shut_down)
+        self.heads_due = Deadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)
         #: Those of whose request's body more must come.
-        self.bodies_due = LiveDeadlines(clock, settings.body_timeout_s, Http1Connection.body_too_slow)
+        self.bodies_due = Deadlines(clock, settings.body_timeout_s, Http1Connection.body_too_slow)
         self.discarding = Deadlines(clock, _DISCARD_S, Http1Connection.lose)
         #: Those to which more was written than their clients take.
-        self.unsent = LiveUnsent(clock, settings.write_timeout_s, self.counters)
+        self.unsent: Unsent[Http1Connection | WebSocketConnection] = Unsent(
+            clock, settings.write_timeout_s, self.counters
+        )
         # Nobody is in it while websocket_timeout_s is none.
-        self._lifetimes = LiveDeadlines(clock, settings.websocket_timeout_s or 0.0, WebSocketConnection.shut_down)
+        self._lifetimes = Deadlines(clock, settings.websocket_timeout_s or 0.0, WebSocketConnection.shut_down)
 
     def change(self, settings: FrontSettings) -> None:
         """Take over what can be changed while we run: it holds for new connections and streams, and a wait has its new

@@ -1,11 +1,14 @@
-"""Requests that were offered and of which nobody has said a word: who has had them, or that their node lost them."""
+"""Attempts that are over for us and of which nobody has spoken: kept, so that the books balance.
+
+Either somebody has had them, and is heard of late, or their node has lost them.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from ifserver.clock import Clock
-from ifserver.front.live import LiveDeadlines
+from ifserver.front.deadlines import Deadlines
 from ifserver.layers.books import Books
 from ifserver.metrics import Counters
 
@@ -38,7 +41,7 @@ class Unheard:
         self._counters = counters
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._queue_timeout_s = queue_timeout_s
-        self._late: LiveDeadlines[_Attempt] = LiveDeadlines(clock, queue_timeout_s + _MARGIN_S, self._nobody)
+        self._late: Deadlines[_Attempt] = Deadlines(clock, queue_timeout_s + _MARGIN_S, self._nobody)
 
     def __len__(self) -> int:
         return len(self._attempts)

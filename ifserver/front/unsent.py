@@ -56,6 +56,10 @@ class Unsent(Generic[_T]):
         if self._begun.pop(connection, None) is None and self._taken.pop(connection, self) is not self:
             self._deadlines.pop(connection, None)
 
+    def change(self, seconds: float) -> None:
+        """From now on, `seconds` are waited for clients that take nothing."""
+        self._deadlines.change(seconds)
+
     def stop(self) -> None:
         """Forget all."""
         self._begun.stop()

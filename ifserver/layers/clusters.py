@@ -241,10 +241,10 @@ class Clusters:
         self._placement.emptied(node.name, channel)
 
     def spill_from(self, node: Node, stood: frozenset[str]) -> frozenset[str] | None:
-        """Which nodes are out of the question for a request that has stood on `node` for too long, and on all `stood`.
+        """The nodes on which a request is not to be offered again that has stood on `node` for too long, and on all
+        `stood`. None: there is no better place.
 
         Rather than on another node of the same cluster, which the same workers read, it is offered in another one.
-        None: there is no better place.
         """
         cluster = next(nodes for nodes in self.clusters.values() if node in nodes)
         neighbours = stood | {each.name for each in cluster}

@@ -79,10 +79,6 @@ class Placement:
         """Whether any node besides those in `but` is well."""
         return any(health.why is None for name, health in self._health.items() if name not in but)
 
-    def is_well(self, name: str) -> bool:
-        """Whether the node is."""
-        return self._health[name].why is None
-
     def told(self, name: str, channel: str, length: int) -> None:
         """The node has told how long its queue is."""
         self._lengths[name, channel] = length

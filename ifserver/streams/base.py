@@ -224,6 +224,10 @@ class Stream(ABC):
     def _ignore(self, event: object) -> Effects:
         return NOTHING
 
+    def _claimed_again(self, message: m.Claim) -> Effects:
+        self._claimed_by(message)
+        return NOTHING
+
     def _claimed_by(self, message: Any) -> None:
         if type(message) is m.Claim:
             self.supervisor = message.supervisor

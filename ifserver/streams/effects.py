@@ -20,6 +20,10 @@ __all__ = [
     "FAIL",
     "RESUME_READING",
     "STOP_READING",
+    "WAIT_LAST_WORDS",
+    "WAIT_NOTHING",
+    "WAIT_RESPONSE",
+    "WAIT_WORKER",
     "WITHDRAW",
     "Abort",
     "Answer",
@@ -204,6 +208,11 @@ RESUME_READING: Final = Signal.RESUME_READING
 WITHDRAW: Final = Signal.WITHDRAW
 FAIL: Final = Signal.FAIL
 ENDED: Final = Signal.ENDED
+
+WAIT_WORKER: Final = Wait(Waiting.WORKER)
+WAIT_RESPONSE: Final = Wait(Waiting.RESPONSE)
+WAIT_LAST_WORDS: Final = Wait(Waiting.LAST_WORDS)
+WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 
 Effect: TypeAlias = m.Message | Wait | Offer | Resume | Tell | Answer | Abort | CloseClient | Unsaid | Dropped | Signal
 Effects: TypeAlias = tuple[Effect, ...]

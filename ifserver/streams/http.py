@@ -30,6 +30,9 @@ from ifserver.streams.base import NOTHING, Row, Stream
 from ifserver.streams.effects import (
     CONTINUE,
     ENDED,
+    WAIT_NOTHING,
+    WAIT_RESPONSE,
+    WAIT_WORKER,
     WITHDRAW,
     Abort,
     Answer,
@@ -43,17 +46,11 @@ from ifserver.streams.effects import (
     Tell,
     TimedOut,
     Vanished,
-    Wait,
-    Waiting,
     Withdrawn,
 )
 from ifserver.streams.window import MESSAGE_OVERHEAD, PIECE_BYTES
 
 __all__ = ["HttpStream", "State"]
-
-_WAIT_RESPONSE: Final = Wait(Waiting.RESPONSE)
-_WAIT_WORKER: Final = Wait(Waiting.WORKER)
-_WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 
 
 class State(enum.Enum):
@@ -86,7 +83,7 @@ class HttpStream(Stream):
         expects_continue: whether the client waits for ``100 Continue`` and was not told yet.
     """
 
-    __slots__ = ("_body_complete", "_expects_continue", "_retry_method")
+    __slots__ = ("_expects_continue", "_retry_method")
 
     request: m.HttpRequest
     _state: State
@@ -96,7 +93,6 @@ class HttpStream(Stream):
         super().__init__(request, _QUEUED)
         self._retry_method = retry_method
         self._expects_continue = expects_continue
-        self._body_complete = not request.more_body
         self._send_window.spend(len(request.body))
 
     @property
@@ -114,14 +110,12 @@ class HttpStream(Stream):
     # The client.
 
     def _body_received(self, event: BodyReceived) -> Effects:
-        if not event.more_body:
-            self._body_complete = True
         self._hold(event, len(event.body))
         return self._pump()
 
     def _body_received_claimed(self, event: BodyReceived) -> Effects:
         # The time for an answer counts from the last of the body (design, section 6).
-        return *self._body_received(event), _WAIT_RESPONSE
+        return *self._body_received(event), WAIT_RESPONSE
 
     def _left_unclaimed(self, event: ClientGone) -> Effects:
         self._enter(_DONE)
@@ -141,7 +135,7 @@ class HttpStream(Stream):
 
     def _not_taken(self, event: TimedOut) -> Effects:
         self._enter(_WITHDRAWING)
-        return _WAIT_NOTHING, WITHDRAW
+        return WAIT_NOTHING, WITHDRAW
 
     def _no_response(self, event: TimedOut) -> Effects:
         return self._disconnect() + self._answer(504, "the application did not begin to answer in time")
@@ -151,17 +145,13 @@ class HttpStream(Stream):
     def _claimed(self, message: m.Claim | m.Window) -> Effects:
         self._enter(_CLAIMED)
         self._claimed_by(message)
-        effects: Effects = (_WAIT_RESPONSE,)
+        effects: Effects = (WAIT_RESPONSE,)
         if self._expects_continue:
             self._expects_continue = False
             effects += (CONTINUE,)
         if type(message) is m.Window:
             self._send_window.update(message.consumed)
         return effects + self._pump()
-
-    def _claimed_again(self, message: m.Claim) -> Effects:
-        self._claimed_by(message)
-        return NOTHING
 
     def _window(self, message: m.Window) -> Effects:
         return self._pump() if self._send_window.update(message.consumed) else NOTHING
@@ -170,7 +160,7 @@ class HttpStream(Stream):
         before = self._send_window.consumed
         effects = self._window(message)
         # Some of the body was taken. What only repeats the last total, as a Sync does, gives nobody more time.
-        return (*effects, _WAIT_RESPONSE) if self._send_window.consumed > before else effects
+        return (*effects, WAIT_RESPONSE) if self._send_window.consumed > before else effects
 
     def _started(self, message: m.ResponseStart) -> Effects:
         if not message.more_body:
@@ -179,11 +169,11 @@ class HttpStream(Stream):
         claims = self._state is not _CLAIMED
         self._enter(_RESPONDING)
         if not claims:
-            return message, _WAIT_NOTHING
+            return message, WAIT_NOTHING
         # A response that begins before the body has come needs the body all the same, as an echo does.
         effects: Effects = (CONTINUE,) if self._expects_continue else NOTHING
         self._expects_continue = False
-        return *effects, message, _WAIT_NOTHING, *self._pump()
+        return *effects, message, WAIT_NOTHING, *self._pump()
 
     def _continued(self, message: m.ResponseBody) -> Effects:
         if message.more_body:
@@ -218,7 +208,7 @@ class HttpStream(Stream):
         self._begin_attempt(self.request.attempt)
         self._send_window.spend(len(self.request.body))
         self._enter(_QUEUED)
-        return Offer(self.request, why), _WAIT_WORKER
+        return Offer(self.request, why), WAIT_WORKER
 
     def _send_held(self) -> Effects:
         worker = self.worker

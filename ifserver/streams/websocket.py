@@ -45,6 +45,10 @@ from ifserver.streams.effects import (
     ENDED,
     FAIL,
     RESUME_READING,
+    WAIT_LAST_WORDS,
+    WAIT_NOTHING,
+    WAIT_RESPONSE,
+    WAIT_WORKER,
     WITHDRAW,
     Abort,
     Answer,
@@ -62,19 +66,12 @@ from ifserver.streams.effects import (
     TimedOut,
     Unsaid,
     Vanished,
-    Wait,
-    Waiting,
     Withdrawn,
 )
 from ifserver.streams.resumption import HandedOut
 from ifserver.streams.window import MESSAGE_OVERHEAD, message_bytes
 
 __all__ = ["State", "WebSocketStream"]
-
-_WAIT_RESPONSE: Final = Wait(Waiting.RESPONSE)
-_WAIT_WORKER: Final = Wait(Waiting.WORKER)
-_WAIT_LAST_WORDS: Final = Wait(Waiting.LAST_WORDS)
-_WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 
 #: RFC 6455 7.4.1 and the IANA registry: the application does not want it; it ended in error; the server restarts.
 POLICY_VIOLATION: Final = 1008
@@ -149,7 +146,7 @@ class WebSocketStream(Stream):
             return self._left(event) if self._state is State.TAKEN else self._left_unclaimed(event)
         self._farewell = event
         self._enter(State.LEFT)
-        return (_WAIT_WORKER,)
+        return (WAIT_WORKER,)
 
     def _accepted_left(self, message: m.WebSocketAccept) -> Effects:
         assert self._farewell is not None
@@ -179,7 +176,7 @@ class WebSocketStream(Stream):
         self._enter(State.FAILING)
         # As when it leaves, everything that it sent before is handed over.
         held = self._send_held(beyond_credit=True)
-        return *held, *self._disconnect(event.code, event.reason, answerable=True), _WAIT_LAST_WORDS
+        return *held, *self._disconnect(event.code, event.reason, answerable=True), WAIT_LAST_WORDS
 
     def _failed_alone(self, event: ClientFailed) -> Effects:
         """Nobody has it who could answer. Whoever takes it next hears what the client sent, and that it has left."""
@@ -212,7 +209,7 @@ class WebSocketStream(Stream):
 
     def _not_taken(self, event: TimedOut) -> Effects:
         self._enter(State.WITHDRAWING if self._state is State.QUEUED else State.RETURNING)
-        return _WAIT_NOTHING, WITHDRAW
+        return WAIT_NOTHING, WITHDRAW
 
     def _no_response(self, event: TimedOut) -> Effects:
         return self._disconnect(1006) + self._answer(504, "the application did not answer the handshake in time")
@@ -225,34 +222,30 @@ class WebSocketStream(Stream):
     def _claimed(self, message: m.Claim | m.Window) -> Effects:
         self._enter(State.CLAIMED if self._state in (State.QUEUED, State.WITHDRAWING) else State.TAKEN)
         self._claimed_by(message)
-        return (_WAIT_RESPONSE,)
-
-    def _claimed_again(self, message: m.Claim) -> Effects:
-        self._claimed_by(message)
-        return NOTHING
+        return (WAIT_RESPONSE,)
 
     def _accepted(self, message: m.WebSocketAccept) -> Effects:
         self._enter(State.OPEN)
         if message.resumable and self._handed_out is None:
             self._handed_out = HandedOut()
-        return _WAIT_NOTHING, message
+        return WAIT_NOTHING, message
 
     def _accepted_again(self, message: m.WebSocketAccept) -> Effects:
         """The client has been accepted before, by a worker that is gone."""
         self._enter(State.OPEN)
-        return _WAIT_NOTHING, *self._pump()
+        return WAIT_NOTHING, *self._pump()
 
     def _denied_again(self, message: m.ResponseStart) -> Effects:
         release = self._release("denied") if message.more_body else NOTHING
         close = CloseClient(POLICY_VIOLATION, "", "the application has denied the WebSocket's resumption")
-        return _WAIT_NOTHING, close, *self._begin_to_close(), *release
+        return WAIT_NOTHING, close, *self._begin_to_close(), *release
 
     def _denied(self, message: m.ResponseStart) -> Effects:
         if not message.more_body:
             self._enter(State.DONE)
             return message, ENDED
         self._enter(State.DENYING)
-        return _WAIT_NOTHING, message
+        return WAIT_NOTHING, message
 
     def _denial_continued(self, message: m.ResponseBody) -> Effects:
         if message.more_body:
@@ -271,7 +264,7 @@ class WebSocketStream(Stream):
     def _fail(self, event: object) -> Effects:
         """The application knows that the client has broken the protocol, or has ended."""
         self._forsake()
-        return _WAIT_NOTHING, FAIL, *self._begin_to_close()
+        return WAIT_NOTHING, FAIL, *self._begin_to_close()
 
     def _window(self, message: m.Window) -> Effects:
         if self._handed_out is not None:
@@ -309,7 +302,7 @@ class WebSocketStream(Stream):
         for message in pending:
             self._hold(message, message_bytes(message.text, message.data))
         self._enter(State.WAITING)
-        return Resume(self.request), _WAIT_WORKER, *self._stop_reading_if_full()
+        return Resume(self.request), WAIT_WORKER, *self._stop_reading_if_full()
 
     def _broken(self, why: str) -> Effects:
         release = self._release("broken")
@@ -318,7 +311,7 @@ class WebSocketStream(Stream):
         if self._state in _OPEN:
             self._forsake()
             close = CloseClient(INTERNAL_ERROR, "", f"bad reply: {why}")
-            return _WAIT_NOTHING, close, *self._begin_to_close(), *release
+            return WAIT_NOTHING, close, *self._begin_to_close(), *release
         if self._state is State.CLOSING:
             return NOTHING
         if self._state is State.DONE:
@@ -350,7 +343,7 @@ class WebSocketStream(Stream):
     def _answer(self, status: int, why: str) -> Effects:
         if self._state in _OPEN:
             self._forsake()
-            return _WAIT_NOTHING, CloseClient(SERVICE_RESTART, "", why), *self._begin_to_close()
+            return WAIT_NOTHING, CloseClient(SERVICE_RESTART, "", why), *self._begin_to_close()
         if self._state is State.LEFT:
             return self._unsaid(why)
         self._enter(State.DONE)
@@ -366,7 +359,7 @@ class WebSocketStream(Stream):
         self._pending, self._pending_units = pending, units
         if self._state is not State.LEFT:
             self._enter(State.WAITING if self._state in _OPEN else State.QUEUED)
-        return Offer(self.request, why), _WAIT_WORKER
+        return Offer(self.request, why), WAIT_WORKER
 
     def _send_held(self, beyond_credit: bool = False) -> Effects:
         worker = self.worker

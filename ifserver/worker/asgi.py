@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Final
 from ifserver import headers
 from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.logs import about
-from ifserver.messages import Disconnect, HttpRequest, RequestBody, ToWorkers, WebSocketReceive
+from ifserver.messages import STOPPED, Disconnect, HttpRequest, RequestBody, ToWorkers, WebSocketReceive
 from ifserver.worker.application import Event, Scope
 from ifserver.worker.line import Host, Line
 
-__all__ = ["Phase", "Stream"]
+__all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "SILENT", "Phase", "Stream"]
 
 #: As much of a request's id as is logged, in bytes.
 _MAX_ID: Final = 128
@@ -149,7 +149,7 @@ class Stream(Line, ABC):
             _log.error("%s: the application has raised", self, exc_info=error, extra=self._about)
         if cancelled:
             # Not its fault, whatever it has made of the cancellation: where nothing was answered, another worker can.
-            self.release("stopped")
+            self.release(STOPPED)
         elif phase is not DONE and phase is not LOST:
             self._break_off()
 
@@ -205,7 +205,7 @@ class Stream(Line, ABC):
     def release(self, reason: str) -> None:
         """Tell the server to let go, if it holds the stream; the application finds the client gone."""
         if self.phase is not DONE and self.phase is not LOST:
-            self._tell_release("stopped" if self._cancelled else reason)
+            self._tell_release(STOPPED if self._cancelled else reason)
             self._end(0, "")
 
     def _lose(self, code: int, reason: str) -> None:

@@ -75,7 +75,7 @@ class HttpStream(Responder):
         due = None
         for piece in arrivals:
             due = self._window_in.consume(len(piece)) or due
-        # The server wants to know when all has been taken, but not of a body that it has sent with the request.
+        # Of a body that has come whole nobody waits for credit.
         if due is not None and self._request.more_body:
             self._tell_window(due)
         body = arrivals[0] if len(arrivals) == 1 else b"".join(arrivals)

@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Final
 
 from ifserver.errors import ApplicationError
 from ifserver.messages import (
+    DRAINED,
+    STOPPED,
     Disconnect,
     Headers,
     RequestBody,
@@ -106,7 +108,7 @@ class WebSocketStream(Responder):
                 self._wake()
         elif self.phase is SILENT:
             # Its handshake has not been answered, so another worker can have it.
-            self.release("stopped")
+            self.release(STOPPED)
             self._code = _SERVICE_RESTART
 
     def drained(self) -> bool:
@@ -215,7 +217,7 @@ class WebSocketStream(Responder):
     def _give_back(self) -> None:
         """Let the next worker have the stream, and what the application has not taken."""
         self._arrivals.clear()
-        self._tell_release("drained")
+        self._tell_release(DRAINED)
         self._end(_SERVICE_RESTART, "")
 
     def _part(self) -> None:

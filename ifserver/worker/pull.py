@@ -103,7 +103,7 @@ class Puller:
         self._cpu_s = cpu_s
         self._soon = soon
         self._counters = counters
-        #: Nodes that wait for a free slot. Whoever frees one looks here, and calls `resume` if there are any.
+        #: Nodes that wait for a free slot. Whoever frees one looks here, and calls `read_resting` if there are any.
         self.resting: deque[_Source] = deque()
         #: Nodes whose read has ended in this turn.
         self._returned: list[_Source] = []
@@ -127,16 +127,16 @@ class Puller:
         """Begin to read."""
         self._running = True
         self.resting.extend(self._sources)
-        self.resume()
+        self.read_resting()
 
     def hold(self) -> None:
-        """Begin no further read until `release`."""
+        """Begin no further read until `resume`."""
         self._held = True
 
-    def release(self) -> None:
+    def resume(self) -> None:
         """Read again."""
         self._held = False
-        self.resume()
+        self.read_resting()
 
     def stop(self) -> Deferred[None]:
         """Begin no further read. Fires when the outstanding ones have ended; what they bring is handed on."""
@@ -155,7 +155,7 @@ class Puller:
             source.node.end_pulls()
         return stopped
 
-    def resume(self) -> None:
+    def read_resting(self) -> None:
         """Read as many of the nodes that rest as there are slots for."""
         resting = self.resting
         while resting and self._running and not self._held:
@@ -253,7 +253,7 @@ class Puller:
             self._left += (left - self._left) * weight
         self.resting.extend(self._returned)
         self._returned.clear()
-        self.resume()
+        self.read_resting()
 
     def _failed(self, failure: Failure, source: _Source) -> None:
         source.failures += 1

@@ -12,7 +12,7 @@ from ifserver.clock import Clock
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Heart
 from ifserver.liveness import SUPERVISOR_LIFE_S
-from ifserver.messages import HttpRequest, ToWorkers
+from ifserver.messages import STOPPED, HttpRequest, ToWorkers
 from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.asgi import DONE, LOST, Stream
@@ -24,7 +24,7 @@ from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
 from ifserver.worker.waiting import pause, within
 
-__all__ = ["LedgerLike", "NoLedger", "Worker"]
+__all__ = ["LedgerLike", "Worker"]
 
 #: How long a cancelled application may take to clean up before it is abandoned.
 CANCEL_S: Final = 1.0
@@ -46,18 +46,6 @@ class LedgerLike(Protocol):
 
     def clear(self, slot: int) -> None:
         """Strike it out."""
-
-
-class NoLedger:
-    """Nobody watches over this process."""
-
-    inbox = ""
-
-    def enter(self, reply_channel: str, attempt: int) -> int:
-        return 0
-
-    def clear(self, slot: int) -> None:
-        pass
 
 
 class Worker:
@@ -163,7 +151,7 @@ class Worker:
 
     def resume(self) -> None:
         """Take requests again."""
-        self._puller.release()
+        self._puller.resume()
 
     def free(self) -> int:
         """How many more requests may be taken.
@@ -220,7 +208,7 @@ class Worker:
         """A stream has begun to answer."""
         self._unanswered -= 1
         if self._puller.resting:
-            self._puller.resume()
+            self._puller.read_resting()
 
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""
@@ -233,7 +221,7 @@ class Worker:
             self._superseded.discard(stream)
         self._counters.add("streams_closed", 1, stream.KIND)
         if self._puller.resting:
-            self._puller.resume()
+            self._puller.read_resting()
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
@@ -242,7 +230,7 @@ class Worker:
         self._ledger.clear(slot)
         self._entries -= 1
         if self._puller.resting:
-            self._puller.resume()
+            self._puller.read_resting()
 
     # What is pulled.
 
@@ -336,7 +324,7 @@ class Worker:
         await self._wait_until_idle(CANCEL_S)
         for stream in [*self._streams.values(), *self._superseded]:
             _log.error("%s: the application cannot be cancelled; it is abandoned", stream)
-            stream.release("stopped")
+            stream.release(STOPPED)
 
     async def _flush(self) -> None:
         end = self._clock.seconds() + FLUSH_S

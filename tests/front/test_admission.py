@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
 
 from ifserver import channels
+from ifserver.front.admission import Admission
+from ifserver.metrics import Counters
+from ifserver.settings import FrontSettings
 from tests.front.fakes import GET, HANDSHAKE, FakeTransport, World, split_response
 
 
@@ -184,3 +188,19 @@ def test_the_end_of_the_server_does_not_wait_for_them() -> None:
     assert client.aborted
     assert done == [None]
     world.assert_empty()
+
+
+def test_the_limits_can_be_changed_meanwhile() -> None:
+    clock = Clock()
+    admission = Admission(FrontSettings(max_connections_per_client=2), clock, Counters())
+    address = IPv4Address("TCP", "192.0.2.1", 1)
+    key = admission.key(address)
+    admission.enter(key)
+    assert not admission.refuses(key, 1)
+    admission.change(FrontSettings(max_connections_per_client=1, uncounted_networks=("198.51.100.0/24",)))
+    assert admission.refuses(key, 1)
+    admission.leave(key)
+    assert not admission.refuses(key, 1)
+    assert admission.key(IPv4Address("TCP", "198.51.100.1", 1)) is None
+    admission.change(FrontSettings(max_connections=5))
+    assert admission.refuses(None, 5)

@@ -171,3 +171,28 @@ def test_nothing_expires_early_or_twice_and_nothing_is_forgotten(
         # Whoever is left still has time.
         assert all(item in fix.deadlines and began + seconds > fix.clock.seconds() for item, began in since.items())
         assert len(fix.deadlines) == len(since)
+
+
+@pytest.mark.parametrize(("seconds", "due"), [(4.0, [4.0, 5.0]), (20.0, [20.0, 21.0]), (0.5, [1.5, 1.5])])
+def test_deadlines_that_have_begun_get_the_new_length(seconds: float, due: list[float]) -> None:
+    clock, expired = Clock(), list[float]()
+    deadlines: Deadlines[str] = Deadlines(clock, 10.0, lambda _: expired.append(clock.seconds()))
+    deadlines.add("a")
+    clock.advance(1.0)
+    deadlines.add("b")
+    deadlines.change(seconds)
+    for _ in range(60):
+        clock.advance(0.5)
+    assert expired == due
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_change_without_anybody_waiting() -> None:
+    clock, expired = Clock(), list[str]()
+    deadlines: Deadlines[str] = Deadlines(clock, 10.0, expired.append)
+    deadlines.change(10.0)
+    deadlines.change(2.0)
+    assert clock.getDelayedCalls() == []
+    deadlines.add("a")
+    clock.advance(2.0)
+    assert expired == ["a"]

@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.front.connection import Http1Connection
+from ifserver.front.deadlines import Deadlines
 from ifserver.front.goodbye import Goodbye
-from ifserver.front.live import LiveDeadlines
 from ifserver.settings import FrontSettings
 
 
@@ -43,7 +43,7 @@ class Stage:
         self.clock = Clock()
         self.connections: set[Any] = {Connection() for _ in range(count)}
         self.announced: Any = Announced()
-        self.idle: LiveDeadlines[Any] = LiveDeadlines(self.clock, 75.0, Connection.shut_down)
+        self.idle: Deadlines[Any] = Deadlines(self.clock, 75.0, Connection.shut_down)
         self.clock.advance(60.0)
         for each in self.connections:
             self.idle.add(each)

@@ -154,3 +154,14 @@ def test_what_is_below_tls_is_asked() -> None:
         assert empty is not None
         ours.send(b"x")
         assert taken_by_peer(above) != empty
+
+
+def test_how_long_is_waited_can_be_changed_meanwhile() -> None:
+    clock = task.Clock()
+    unsent: Unsent[Connection] = Unsent(clock, 100.0, Counters())
+    connection = Connection()
+    unsent.begin(connection)
+    clock.advance(1.0)
+    unsent.change(5.0)
+    clock.advance(5.0)
+    assert connection.aborted

@@ -109,7 +109,7 @@ class Stage:
     def finish(self, count: int = 1) -> None:
         self.finished += count
         if self.puller.resting:
-            self.puller.resume()
+            self.puller.read_resting()
         self.check()
 
     def advance(self, seconds: float) -> None:
@@ -420,7 +420,7 @@ def test_nothing_is_taken_while_it_is_held() -> None:
     stage.turn()
     stage.finish()
     assert stage.taken == ["a"]
-    stage.puller.release()
+    stage.puller.resume()
     assert stage.taken == ["a", "b"]
 
 
@@ -431,7 +431,7 @@ def test_stop_ends_the_reads_that_wait_and_begins_no_other() -> None:
     assert fired(stopped)
     stage.turn()
     stage.push(0, "a")
-    stage.puller.resume()
+    stage.puller.read_resting()
     stage.advance(10.0)
     assert stage.taken == []
     assert stage.clock.getDelayedCalls()[0].getTime() >= 600, "nothing but the node's own sweep"

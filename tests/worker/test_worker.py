@@ -36,7 +36,7 @@ from ifserver.settings import WorkerSettings
 from ifserver.streams.ledger import Ledger
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.lifespan import StartupFailed
-from ifserver.worker.worker import NoLedger, Worker
+from ifserver.worker.worker import Worker
 from tests.test_processes import run
 from tests.worker.stage import SERVER, SUPERVISOR, WORKER, http_request, turns, websocket_connect
 
@@ -550,22 +550,6 @@ def test_the_ledger_names_what_is_held_until_the_node_has_the_end() -> None:
         assert stage.ledger == []
 
     played(act)
-
-
-def test_without_anybody_who_watches_there_is_no_ledger() -> None:
-    async def main() -> None:
-        stage = Stage()
-        stage.worker = Worker(
-            stage.settings, stage.clusters, stage.application, NoLedger(), "", stage.clock, stage.loop, lambda: 0.0
-        )
-        await stage.worker.start()
-        stage.ask(get("/fast"))
-        await turns()
-        assert kinds(stage.heard()) == [ResponseStart]
-        assert stage.worker.statistics()["ledger"] == 0
-        await stage.stop()
-
-    run(main)
 
 
 # Messages.
