@@ -58,7 +58,11 @@ _MIB: Final = 1024 * 1024
 class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where clients are listened for; 127.0.0.1:8000 if nothing is said."""
 
-    host: Annotated[str | None, "Host or address to listen on. none: 127.0.0.1; with $PORT 0.0.0.0."] = None
+    host: Annotated[
+        str | None,
+        "Host or address to listen on; :: is IPv6 alone, to which an endpoint may be added. none: 127.0.0.1; with "
+        "$PORT 0.0.0.0.",
+    ] = None
     port: Annotated[
         Annotated[int, Meta(ge=0, le=65_535)] | None,
         "Port to listen on; 0: any that is free. none: 8000. The variable PORT, which platforms set, counts where "

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
 
 from ifserver import channels
 from ifserver import messages as m
@@ -14,7 +11,8 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import ChannelNameError
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Watched
-from ifserver.streams.account import EVERYTHING_S, SYNC_ENTRIES, SYNC_S, Account
+from ifserver.layers.syncs import Correspondent, epoch_of
+from ifserver.streams.account import SYNC_S, Account
 
 if TYPE_CHECKING:
     from ifserver.front.driver import Exchange
@@ -24,20 +22,17 @@ __all__ = ["Peer", "Peers"]
 _log = logging.getLogger(__name__)
 
 
-class Peer:
+class Peer(Correspondent):
     """One worker process."""
 
-    __slots__ = ("accounts", "epoch", "everything_at", "inbox", "supervisor", "telling", "timer")
+    __slots__ = ("accounts", "inbox", "supervisor", "timer")
 
     def __init__(self, inbox: str, now: float, epoch: str | None) -> None:
+        super().__init__(now, epoch)
         self.inbox = inbox
         #: The process that beats for it, once it is known.
         self.supervisor = ""
         self.accounts: dict[Exchange, Account] = {}
-        self.everything_at = now + EVERYTHING_S
-        self.epoch = epoch
-        #: Whether a `Sync` is under way to it.
-        self.telling = False
         self.timer: Timer | None = None
 
 
@@ -98,7 +93,7 @@ class Peers:
     def tell_everything(self) -> None:
         """Tell all workers of all that we share with them at the next opportunity, as what we are called now."""
         for peer in self._peers.values():
-            peer.everything_at = 0.0
+            peer.tell_everything()
 
     def all_lost(self) -> None:
         """All worker processes have ended, with those who would have said so."""
@@ -109,17 +104,12 @@ class Peers:
         process = channels.process_of(worker)
         peer = self._peers.get(process)
         if peer is None:
-            peer = self._peers[process] = Peer(worker, self._clock.seconds(), self._epoch(worker))
+            peer = self._peers[process] = Peer(worker, self._clock.seconds(), epoch_of(self._clusters, worker))
             peer.timer = self._clock.callLater(SYNC_S, self._tick, process, peer)
         peer.inbox = worker
         if supervisor:
             peer.supervisor = supervisor
         return peer
-
-    def _epoch(self, worker: str) -> str | None:
-        """Changes when what was sent in either direction may be lost."""
-        node = self._clusters.nodes.get(channels.node_of(worker))
-        return f"{self._clusters.home.node.epoch} {node.epoch}" if node is not None else None
 
     def _tick(self, process: str, peer: Peer) -> None:
         if not peer.accounts:
@@ -130,14 +120,10 @@ class Peers:
             _log.warning("process %s is dead: its node is gone, and it has named no other", process)
             self.lost(process)
             return
-        now, epoch = self._clock.seconds(), self._epoch(peer.inbox)
-        everything = now >= peer.everything_at or epoch != peer.epoch
-        if peer.telling and now < peer.everything_at:
-            # The node has not taken the last one. It never will if there was no more room for it to wait for the node,
-            # so this lasts for a minute at most.
+        now = self._clock.seconds()
+        everything = peer.begin(now, epoch_of(self._clusters, peer.inbox))
+        if everything is None:
             return
-        if everything:
-            peer.everything_at, peer.epoch = now + EVERYTHING_S, epoch
         # Where to, and as whom: an old stream keeps its addresses for a while when either of us has moved.
         due: dict[tuple[str, str], list[m.SyncEntry]] = {}
         for exchange, account in peer.accounts.items():
@@ -148,27 +134,10 @@ class Peers:
                     m.SyncEntry(stream.identity, stream.attempt, account.sent, account.consumed)
                 )
         for (worker, sender), entries in due.items():
-            elsewhere = self._clusters.elsewhere(worker)
-            if not elsewhere:
-                self._sync(peer, worker, sender, entries)
-            else:
-                # This overtakes what waits for the worker at its old address, so it must not speak of that.
-                entries = [replace(entry, sent=0) for entry in entries]
-                for inbox in elsewhere:
-                    self._sync(peer, inbox, sender, entries)
+            peer.tell(self._clusters, worker, sender, "", entries)
 
-    def _sync(self, peer: Peer, inbox: str, sender: str, entries: list[m.SyncEntry]) -> None:
-        for start in range(0, len(entries), SYNC_ENTRIES):
-            last = start + SYNC_ENTRIES >= len(entries)
-            peer.telling = True
-            sync = m.Sync(sender, "", entries[start : start + SYNC_ENTRIES])
-            self._send(inbox, sync, (lambda: self._told(peer)) if last else None)
-
-    def _send(self, inbox: str, message: m.Message, taken: Callable[[], None] | None = None) -> None:
+    def _send(self, inbox: str, message: m.Message) -> None:
         try:
-            self._clusters.send(inbox, m.encode(message), taken)
+            self._clusters.send(inbox, m.encode(message))
         except ChannelNameError as error:
             _log.error("cannot tell a worker: %s", error)
-
-    def _told(self, peer: Peer) -> None:
-        peer.telling = False

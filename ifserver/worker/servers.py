@@ -6,14 +6,13 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from msgspec.structs import replace
-
 from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Watched
+from ifserver.layers.syncs import Correspondent, epoch_of
 from ifserver.messages import Release, Sync, SyncEntry, encode
-from ifserver.streams.account import EVERYTHING_S, SYNC_ENTRIES, SYNC_S, Account
+from ifserver.streams.account import SYNC_S, Account
 from ifserver.worker.asgi import LOST, Stream
 
 __all__ = ["Servers"]
@@ -24,34 +23,22 @@ _GONE: Final = "gone"
 _log = logging.getLogger(__name__)
 
 
-class _Server:
+class _Server(Correspondent):
     """One interface server, as long as it has streams here."""
 
-    __slots__ = ("due", "epoch", "everything", "everything_at", "silent", "telling")
+    __slots__ = ("due", "everything")
 
     def __init__(self, now: float, epoch: str | None) -> None:
-        self.everything_at = now + EVERYTHING_S
-        self.epoch = epoch
-        #: Whether a `Sync` is under way to it.
-        self.telling = False
-        #: For this second: whether it is told nothing, or of all that it shares with us, and what it is told, by the
-        #: inbox of ours that the streams name: an old stream keeps it for a while when we have moved.
-        self.silent = self.everything = False
+        super().__init__(now, epoch)
+        #: For this second: whether it is told of everything, or (None) of nothing; and what it is told, by the inbox of
+        #: ours that the streams name: an old stream keeps it for a while when we have moved.
+        self.everything: bool | None = None
         self.due: dict[str, list[SyncEntry]] = {}
 
-    def begin(self, now: float, epoch: str | None) -> None:
+    def turn(self, now: float, epoch: str | None) -> None:
         """Another second has passed."""
         self.due = {}
-        # The node has not taken the last one. It never will if there was no more room for it to wait for the node, so
-        # this lasts for a minute at most.
-        self.silent = self.telling and now < self.everything_at
-        self.everything = not self.silent and (now >= self.everything_at or epoch != self.epoch)
-        if self.everything:
-            self.everything_at, self.epoch = now + EVERYTHING_S, epoch
-
-    def told(self) -> None:
-        """The node has the last of what was under way."""
-        self.telling = False
+        self.everything = self.begin(now, epoch)
 
 
 class Servers:
@@ -125,7 +112,7 @@ class Servers:
     def tell_everything(self) -> None:
         """Tell all servers of all that we share with them at the next opportunity, as what we are called now."""
         for server in self._servers.values():
-            server.everything_at = 0.0
+            server.tell_everything()
 
     def _complain(self, inbox: str) -> None:
         """A server cannot be told anything where it receives now. What it had said before holds on."""
@@ -140,10 +127,6 @@ class Servers:
             stream.server = sender
             self._clusters.redirect(old, sender)
 
-    def _epoch(self, server: str) -> str:
-        """Changes when what was sent in either direction may be lost."""
-        return f"{self._clusters.home.node.epoch} {self._clusters.nodes[channels.node_of(server)].epoch}"
-
     def _tick(self) -> None:
         self._timer = self._clock.callLater(SYNC_S, self._tick)
         now = self._clock.seconds()
@@ -155,10 +138,11 @@ class Servers:
             account = self._accounts[stream] = accounts.get(stream) or Account(now)
             server = self._servers.get(stream.server)
             if server is None:
-                epoch = self._epoch(stream.server)
+                epoch = epoch_of(self._clusters, stream.server)
                 server = self._servers[stream.server] = servers.get(stream.server) or _Server(now, epoch)
-                server.begin(now, epoch)
-            if not server.silent and account.is_due(now, *stream.account, server.everything or stream.waits):
+                server.turn(now, epoch)
+            everything = server.everything
+            if everything is not None and account.is_due(now, *stream.account, everything or stream.waits):
                 server.due.setdefault(stream.worker, []).append(
                     SyncEntry(stream.identity, stream.attempt, account.sent, account.consumed)
                 )
@@ -170,18 +154,4 @@ class Servers:
             del self._servers[inbox]
         for named, server in self._servers.items():
             for sender, entries in server.due.items():
-                elsewhere = self._clusters.elsewhere(named)
-                if not elsewhere:
-                    self._tell(named, sender, entries, server)
-                else:
-                    # This overtakes what waits for the server at its old address, so it must not speak of that.
-                    entries = [replace(entry, sent=0) for entry in entries]
-                    for inbox in elsewhere:
-                        self._tell(inbox, sender, entries, server)
-
-    def _tell(self, inbox: str, sender: str, entries: list[SyncEntry], server: _Server) -> None:
-        for start in range(0, len(entries), SYNC_ENTRIES):
-            last = start + SYNC_ENTRIES >= len(entries)
-            server.telling = True
-            sync = Sync(sender, self._supervisor, entries[start : start + SYNC_ENTRIES])
-            self._clusters.send(inbox, encode(sync), server.told if last else None)
+                server.tell(self._clusters, named, sender, self._supervisor, entries)

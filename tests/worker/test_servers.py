@@ -154,8 +154,10 @@ def test_a_server_that_has_moved_to_a_node_unknown_here_costs_no_other_anything(
         await run(stage, 2)
         told(stage), told(stage, OTHER_SERVER)
         nowhere = "!north.0123456789"
+        entries = [SyncEntry("0123456789.1", 0, 0, 256), SyncEntry("0123456789.x", 0, 0, 0)]
+        home = stage.clusters.home
         for _ in range(2):
-            stage.tell(Sync(nowhere, "", [SyncEntry("0123456789.1", 0, 0, 256), SyncEntry("0123456789.x", 0, 0, 0)]))
+            home.node.push(home.inbox, [encode(Sync(nowhere, "", entries))])
             await run(stage, 60)
         assert told(stage)
         assert told(stage, OTHER_SERVER)
