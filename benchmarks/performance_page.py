@@ -69,13 +69,13 @@ Measured at commit {grown_at}.
 #: What the comparison shows, and what bounds each thing that grows: to be read again whenever the figures are new.
 _VERDICT: Final = """\
 * A layer is not free. The server's own part of a small request costs one and a half times as much as all of uvicorn,
-  with worker and Redis it is about three times as much; Daphne and Hypercorn, which have no layer either, cost twice as
-  much as all of that, and Pushpin, which has one, seven times as much. An application that does anything, a query say,
-  takes milliseconds: beside those it does not show.
+  with worker and Redis it is two and a half times as much; Daphne and Hypercorn, which have no layer either, cost more
+  than twice as much as all of that, and Pushpin, which has one, eight times as much. An application that does anything,
+  a query say, takes milliseconds: beside those it does not show.
 * WebSockets cost less, for they are opened once: a message costs the server's part as much as all of uvicorn, with
-  worker and Redis twice as much.
+  worker and Redis less than twice as much.
 * What a layer is for: load goes to whoever is free. Where one request in a hundred takes 200 ms of CPU, the slowest
-  hundredth of the others waits half to two thirds as long as behind a load balancer that goes round.
+  hundredth of the others waits about half as long as behind a load balancer that goes round.
 * What it costs falls with load, since messages that are ready at the same time travel together: with a single
   connection each message is alone, which is the dearest way. Its latency is what one round through Redis takes.
 * Large bodies cost most, for they are copied into Redis and out of it again. Let nginx or a CDN send files.
