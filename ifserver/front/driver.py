@@ -185,9 +185,11 @@ class Exchange(Offered):
         """Something has gone wrong here, so that not all was done that the stream asked for: whatever that was, its
         client must not wait for it for ever."""
         _log.exception("%s: this is a defect of ifserver; cutting the client off", self.stream.channel)
-        if not self._over:
-            self._end()
-        self.client.cut()
+        try:
+            if not self._over:
+                self._end()
+        finally:
+            self.client.cut()
 
     def _end(self) -> None:
         self._over = True

@@ -226,18 +226,18 @@ class Offered(ABC):
         if node is None or node.name in self._stood:
             return
         stood = self._stood | {node.name}
-        but = self.server.clusters.spill_from(node, stood)
-        if but is not None:
+        excluded = self.server.clusters.spill_from(node, stood)
+        if excluded is not None:
             self._stood = stood
-            self._take_back(but)
+            self._take_back(excluded)
 
     def readdress(self) -> None:
         """This server has moved: unless somebody has it already, let its taker know the new address."""
         if self.offer is not None:
             self._take_back(_NONE)
 
-    def _take_back(self, but: frozenset[str]) -> None:
-        node, payload, about = self.node, self._payload, (self._request.attempt, self.offer, but)
+    def _take_back(self, excluded: frozenset[str]) -> None:
+        node, payload, about = self.node, self._payload, (self._request.attempt, self.offer, excluded)
 
         def take_back() -> None:
             if node is not None:
@@ -248,7 +248,7 @@ class Offered(ABC):
         if payload:
             self.server.clusters.soon(take_back)
 
-    def _taken_back(self, was_there: bool, attempt: int, offer: StandingOffer | None, but: frozenset[str]) -> None:
+    def _taken_back(self, was_there: bool, attempt: int, offer: StandingOffer | None, excluded: frozenset[str]) -> None:
         if not was_there:
             if offer is not None:
                 self.server.offers.popped(offer)
@@ -256,7 +256,7 @@ class Offered(ABC):
         self._was_there(attempt)
         if self._payload and self.is_unclaimed and self.offer is offer:
             self._address()
-            self.server.clusters.offer(self._channel, self._payload, self, but)
+            self.server.clusters.offer(self._channel, self._payload, self, excluded)
 
     # For the books.
 

@@ -198,32 +198,32 @@ class Clusters:
         """Messages for inboxes that no node has taken yet."""
         return sum(outbox.waiting() for outbox in self._outboxes.values())
 
-    def offer(self, channel: str, payload: bytes, offering: Offering, but: frozenset[str] = _NONE) -> None:
+    def offer(self, channel: str, payload: bytes, offering: Offering, excluded: frozenset[str] = _NONE) -> None:
         """Offer a request on `channel` of some node, at the end of this turn.
 
         A node that does not take it is unwell, and the next is tried. `offering` is told which, and of refusals.
 
         Args:
-            but: names of nodes that are out of the question.
+            excluded: names of nodes on which it is not to be offered.
         """
-        node = self._choose(channel, but)
+        node = self._choose(channel, excluded)
         offering.placed(node)
         key = (node.name, channel)
         batch = self._offers.get(key)
         if batch is None:
             batch = self._offers[key] = []
             self.soon(lambda: self._push(node, channel, self._offers.pop(key)))
-        batch.append((payload, offering, but))
+        batch.append((payload, offering, excluded))
 
-    def _choose(self, channel: str, but: frozenset[str]) -> Node:
+    def _choose(self, channel: str, excluded: frozenset[str]) -> Node:
         while True:
-            name = self._placement.choose(channel, self._clock.seconds(), but)
+            name = self._placement.choose(channel, self._clock.seconds(), excluded)
             assert name is not None, "every node is out of the question"
             node = self.nodes[name]
             if node.connected:
                 return node
             self._unwell(node, "unreachable")
-            if not self._placement.has_well(but):
+            if not self._placement.has_well(excluded):
                 return node
 
     def claimed(self, node: Node) -> None:

@@ -60,11 +60,11 @@ class Placement:
         #: How many nodes are unwell.
         self.unwell_nodes = 0
 
-    def choose(self, channel: str, now: float, but: Collection[str] = ()) -> str | None:
-        """The node for the next request on `channel`; None: there is none besides those in `but`."""
-        if not self.unwell_nodes and not but:
+    def choose(self, channel: str, now: float, excluded: Collection[str] = ()) -> str | None:
+        """The node for the next request on `channel`; None: there is none besides those in `excluded`."""
+        if not self.unwell_nodes and not excluded:
             return self._shorter(self._preferred, channel)
-        left = [name for name in self._all if name not in but]
+        left = [name for name in self._all if name not in excluded]
         well = [name for name in left if self._health[name].why is None]
         preferred = well if self._policy is Policy.SPREAD else [name for name in well if name in self._home]
         for name in left:
@@ -75,9 +75,9 @@ class Placement:
         candidates = preferred or well or at_home or left
         return self._shorter(candidates, channel) if candidates else None
 
-    def has_well(self, but: Collection[str] = ()) -> bool:
-        """Whether any node besides those in `but` is well."""
-        return any(health.why is None for name, health in self._health.items() if name not in but)
+    def has_well(self, excluded: Collection[str] = ()) -> bool:
+        """Whether any node besides those in `excluded` is well."""
+        return any(health.why is None for name, health in self._health.items() if name not in excluded)
 
     def told(self, name: str, channel: str, length: int) -> None:
         """The node has told how long its queue is."""
