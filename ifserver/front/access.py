@@ -39,7 +39,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     at: float
     #: The client's address; empty if it has none.
     client: str
-    #: These are empty where they are not known: the request was refused before.
+    #: Method, target and version are empty as far as a request that was refused had not come.
     method: str
     target: bytes
     http_version: str

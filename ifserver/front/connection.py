@@ -235,6 +235,8 @@ class Http1Connection(Protocol):
         elif incoming is not None and not incoming.complete:
             self.lose()  # it has been answered, and this is what was to be thrown away
             return
+        if incoming is None:
+            response.start(None)
         extra, more_lines = _UPGRADE_REQUIRED if why.status == 426 else (None, b"")
         response.write_answer(why.status, extra, keep_alive=False, more_lines=more_lines)
         response.log_access(self._parser.refused())

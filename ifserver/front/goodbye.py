@@ -57,13 +57,13 @@ class Goodbye:
         plan = Plan.of(settings.drain_timeout_s, settings.close_timeout_s, len(websockets), quick)
         count = len(self._connections)
         _log.info("waiting up to %g s for %d connection%s", plan.timeout_s, count, "" if count == 1 else "s")
-        # Whoever has a request has its time behind that: of a response that has begun it is too late to say that the
-        # connection ends with it.
+        # Each has this time from now on, however long it was idle before, or from the end of its request on: a response
+        # that has begun cannot say any more that the connection ends with it, so that the next may be on its way.
         for each in self._idle.take_all():
             self._idle.add(each)
         self._idle.change(plan.idle_s)
         self._timers = [
-            self._clock.callLater(plan.idle_s, self._announce_no_more),
+            self._clock.callLater(plan.idle_s, self._cut_unannounced),
             self._clock.callLater(plan.timeout_s, self._timed_out, plan.timeout_s),
         ]
         self._websockets = Spread(self._clock, websockets, plan.window_s, WebSocketConnection.shut_down)
@@ -94,7 +94,7 @@ class Goodbye:
     def _gone(self) -> bool:
         return not self._connections and not len(self._announced.waiting)
 
-    def _announce_no_more(self) -> None:
+    def _cut_unannounced(self) -> None:
         self._announced.stop()
         self.look()
 

@@ -23,6 +23,9 @@ __all__ = ["RequestParser"]
 _SPACE: Final = ord(" ")
 #: A method, or the begin of one (RFC 9110 9.1).
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: |\Z)")
+#: What a log shows of a request line that llhttp does not take. Anything else may be the rest of a body that was longer
+#: than its client has said, and nobody's to read.
+_LINE: Final = re.compile(rb"([A-Z-]{1,20}) ([!-~]{0,1000})[!-~]*(?: +HTTP/([0-9.]{1,9})\Z)?")
 #: Ends every head, and every body in chunks (RFC 9112 2.1, 7.1).
 _EMPTY_LINE: Final = b"\r\n\r\n"
 #: Places in one piece of a body in chunks where its end is looked for; it may be full of empty lines.
@@ -83,6 +86,8 @@ class RequestParser:
                 if data[0] > _SPACE and data.count(_SPACE, 0, end) == 2 and data[end - 9 : end - 3] == b" HTTP/":
                     self._in_line = False
                     self._feed(data)
+                    if self.refusal is not None:
+                        self._line = data[:end]
                     return
             elif self._line:
                 data = self._line + data
@@ -93,14 +98,14 @@ class RequestParser:
         incoming = self.incoming
         if incoming is not None:
             return Refused(incoming.method, incoming.target, incoming.http_version, incoming.headers)
-        if self._in_line:
-            method = _METHOD.match(self._line)
-            return Refused(method[0].decode("latin-1").rstrip() if method else "", b"", "", [])
-        if not self._target:
+        if self._target and not self._in_line:
+            version = self._parser.get_http_version()
+            method = self._parser.get_method().decode("latin-1")
+            return Refused(method, self._target, "" if version == "0.0" else version, self._headers)
+        line = _LINE.match(self._line)
+        if line is None:
             return Refused("", b"", "", [])
-        version = self._parser.get_http_version()
-        method_name = self._parser.get_method().decode("latin-1")
-        return Refused(method_name, self._target, "" if version == "0.0" else version, self._headers)
+        return Refused(line[1].decode("ascii"), line[2], line[3].decode("ascii") if line[3] else "", [])
 
     def _feed_pieces(self, data: bytes) -> None:
         view = memoryview(data)

@@ -81,8 +81,8 @@ class Http1Response:
         self._unflushed: list[int] = []
         self._write_paused = False
 
-    def start(self, incoming: Incoming) -> None:
-        """The response to `incoming` is due."""
+    def start(self, incoming: Incoming | None) -> None:
+        """The response to `incoming` is due; None: to a request that is refused before it is all there."""
         self.incoming = incoming
         self._status = self._sent_bytes = 0
         self._began_at = self._server.clock.seconds()
@@ -280,7 +280,7 @@ class Http1Response:
         """The present request is over: count it, and write it into the access log.
 
         Args:
-            refused: what it was, if there is none to be answered, since it was refused before it was all there.
+            refused: what it was, where it was refused before it was all there; ignored otherwise.
         """
         entry = self._ended(refused)
         if entry is not None:
@@ -290,9 +290,7 @@ class Http1Response:
         """The present request is over: count it. What the access log has to say of it, if there is one."""
         server, incoming = self._server, self.incoming or refused
         now = server.clock.seconds()
-        # One that was refused has no beginning.
-        began_at = self._began_at if self.incoming is not None else now
-        server.tally.answered(self._status, began_at, self._first_at, now)
+        server.tally.answered(self._status, self._began_at, self._first_at, now)
         if incoming is None or not server.access_log.enabled:
             return None
         scheme, peer, _ = self.addresses
@@ -305,7 +303,7 @@ class Http1Response:
             http_version=incoming.http_version,
             status=self._status,
             sent_bytes=self._sent_bytes,
-            duration_s=now - began_at,
+            duration_s=now - self._began_at,
             queue_s=self._queue_s(),
             stream=incoming.stream,
             request_id=incoming.request_id.decode("ascii"),

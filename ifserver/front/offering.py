@@ -69,7 +69,7 @@ class Offered(ABC):
         self._request: m.ToWorkers = stream.request
         #: That of our inboxes which it names.
         self._inbox = ""
-        #: What is offered; empty while nothing is to be offered anywhere.
+        #: What is offered; empty while nothing is, and from when it is being taken back for good.
         self._payload = b""
         #: Whether a node has the present attempt, or somebody who has not spoken of it; and whether that is in doubt.
         self._unheard = self._in_doubt = False
@@ -111,6 +111,7 @@ class Offered(ABC):
         self._request = request
         if not clusters.home.ensure():
             # Nobody could answer.
+            self._payload, self.node = b"", None
             clusters.soon(self._unreachable)
             return
         self._address()
@@ -254,7 +255,11 @@ class Offered(ABC):
                 self.server.offers.popped(offer)
             return
         self._was_there(attempt)
-        if self._payload and self.is_unclaimed and self.offer is offer:
+        if not self._payload:
+            # Meanwhile it was asked for for good, and that has found nothing.
+            if attempt == self._request.attempt:
+                self.handle(Withdrawn(True))
+        elif self.is_unclaimed and self.offer is offer:
             self._address()
             self.server.clusters.offer(self._channel, self._payload, self, excluded)
 
@@ -290,9 +295,9 @@ class Offered(ABC):
     def withdraw(self) -> None:
         """Take it back for good, and tell the stream whether it was still there."""
         node, payload = self.node, self._payload
-        if node is None:
-            # It was offered nowhere: nobody can have it.
-            self.handle(Withdrawn(True))
+        if node is None or not payload:
+            # It was offered nowhere, so that nobody can have it; or it is being taken back already.
+            self.handle(Withdrawn(node is None))
             return
         self._payload = b""
         attempt = self._request.attempt

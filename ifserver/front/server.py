@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
@@ -50,7 +51,8 @@ Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None]
 
 #: How long a body whose response has ended is read and thrown away, in seconds (design: Request bodies).
 _DISCARD_S: Final = 2.0
-#: How long an application may go on to speak to a client that has broken the WebSocket protocol, in seconds.
+#: How long an application may go on to speak to a client that has broken the WebSocket protocol, in seconds; and how
+#: long a server that ends waits for somebody to hear what clients have said that are gone.
 _LAST_WORDS_S: Final = 1.0
 
 
@@ -83,7 +85,7 @@ class InterfaceServer(Factory):
         self.admission = Admission(settings, reactor, self.counters)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
-        #: From the beginning of the end: connections are not kept alive any more.
+        #: From the beginning of the end: responses that begin now say that the connection ends with them.
         self.draining = False
         #: Tells the time, and calls later.
         self.clock: Clock = reactor
@@ -149,7 +151,8 @@ class InterfaceServer(Factory):
         self.unheard.change(settings.queue_timeout_s)
         self._http_deadlines[Waiting.RESPONSE].change(settings.response_timeout_s)
         self._websocket_deadlines[Waiting.RESPONSE].change(settings.websocket_connect_timeout_s)
-        self.idle.change(_idle_s(settings))
+        if not self.draining:
+            self.idle.change(_idle_s(settings))
         self.heads_due.change(settings.header_timeout_s)
         self.bodies_due.change(settings.body_timeout_s)
         self.unsent.change(settings.write_timeout_s)
@@ -166,8 +169,9 @@ class InterfaceServer(Factory):
         self.heart.start()
 
     async def drain(self, quick: bool = False) -> None:
-        """End in order: no connection is kept alive, what is under way is answered for ``drain_timeout_s``, WebSockets
-        are closed one after the other, and the inbox is read until all is answered. The caller has stopped listening.
+        """End in order: no connection is kept alive for long, what is under way is answered for ``drain_timeout_s``,
+        WebSockets are closed one after the other, and the inbox is read until all is answered. The caller has stopped
+        listening.
 
         Args:
             quick: somebody waits for it.
@@ -175,6 +179,7 @@ class InterfaceServer(Factory):
         self.draining = True
         await self._goodbye.say(self.settings, quick)
         self._goodbye.stop()
+        await self._hand_over_last_words(0.0 if quick else _LAST_WORDS_S)
         await self.clusters.home.stop()
         self.heart.stop()
         self.peers.stop()
@@ -187,6 +192,16 @@ class InterfaceServer(Factory):
             each.stop()
         self.admission.stop()
         self.access_log.close()
+
+    async def _hand_over_last_words(self, seconds: float) -> None:
+        """Streams without a client are left: what those had said is held for workers that have not accepted yet."""
+        end = self.clock.seconds() + seconds
+        while len(self.registry) and self.clock.seconds() < end:
+            paused: Deferred[None] = Deferred()
+            self.clock.callLater(_LAST_WORDS_S / 20, paused.callback, None)
+            await paused
+        for exchange in self.registry.all():
+            exchange.timed_out()
 
     def drain_now(self) -> None:
         """Wait no longer for what is under way."""

@@ -34,7 +34,7 @@ Row: TypeAlias = Mapping[type, Callable[[Any, Any], Effects]]
 #: Messages with a `seq`; the others may overtake (design: Order and loss).
 _SEQUENCED: Final = frozenset({m.ResponseStart, m.ResponseBody, m.WebSocketAccept, m.WebSocketSend, m.WebSocketClose})
 
-#: Why an attempt has come to nothing: its worker was lost, or nobody knows who had it.
+#: Why an attempt has come to nothing: its worker was lost, or nobody knows who had it, if anybody.
 _LOST: Final = 1
 _VANISHED: Final = 2
 
@@ -237,7 +237,7 @@ class Stream(ABC):
             return self._answer(503, event.why)
         # To a request channel a push in doubt is repeated only if running the request twice does no harm;
         # otherwise somebody may have it, and its claim is awaited.
-        return self._retry("the connection to the node broke") or NOTHING
+        return self._retry("the connection to the node broke", _VANISHED) or NOTHING
 
     def _withdrawn(self, event: Withdrawn) -> Effects:
         if event.was_there:
@@ -254,9 +254,9 @@ class Stream(ABC):
         if event.reason in m.GIVEN_BACK and self._repeatable():
             # No failure of anybody's: however many workers are told to stop at once, none of them costs an answer.
             return self._offer_again(why)
-        return self._retry(why) or self._answer(502, why)
+        return self._retry(why, _LOST) or self._answer(502, why)
 
-    def _retry(self, why: str, cause: int = _LOST) -> Effects | None:
+    def _retry(self, why: str, cause: int) -> Effects | None:
         """Begin the next attempt, if it is the first time for this cause and does no harm; None: it must not be.
 
         Where all workers of a machine die at once, one may have it, and the next take it, and die.

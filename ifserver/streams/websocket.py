@@ -22,7 +22,8 @@ WAITING, RETURNING, TAKEN
     The WebSocket is open and resumable, and its worker is gone (design: Resumption): as QUEUED, WITHDRAWING and
     CLAIMED. What the client sends is held. The next worker's accept leads back to OPEN, which the client does not see.
 LEFT
-    The client has left meanwhile, and what it had sent is still held: the next worker is handed that, and told.
+    The client has left meanwhile, and something that it had sent is still held: the next worker is handed that when it
+    accepts, and told. (Where nothing is held, the stream ends at once.)
 FAILING
     The client has broken the protocol, and our close frame is held back: what the application says before it learns of
     that is still sent, so that no answer to an earlier message is lost.
@@ -142,11 +143,18 @@ class WebSocketStream(Stream):
 
     def _left_alone(self, event: ClientGone) -> Effects:
         """Nobody has it who could be handed what the client sent, or nobody who has accepted it."""
+        before = self._state
         if not self._pending:
-            return self._left(event) if self._state is State.TAKEN else self._left_unclaimed(event)
+            return self._left_unclaimed(event) if before is State.WAITING else self._left(event)
         self._farewell = event
         self._enter(State.LEFT)
-        return (WAIT_WORKER,)
+        # What is waited for is the same; but where the node was asked, it was nothing.
+        return (WAIT_WORKER,) if before is State.RETURNING else NOTHING
+
+    def _claimed_left(self, message: m.Claim) -> Effects:
+        first = self.supervisor is None
+        self._claimed_by(message)
+        return (WAIT_RESPONSE,) if first else NOTHING
 
     def _accepted_left(self, message: m.WebSocketAccept) -> Effects:
         assert self._farewell is not None
@@ -157,7 +165,8 @@ class WebSocketStream(Stream):
         return *release, *self._unsaid("the application has denied the WebSocket's resumption")
 
     def _not_taken_left(self, event: TimedOut) -> Effects:
-        return WITHDRAW, *self._release("the client has left"), *self._unsaid("no worker accepted it in time")
+        claimant = (WITHDRAW,) if self.worker is None else self._release("the client has left")
+        return *claimant, *self._unsaid("no worker accepted it in time")
 
     def _withdrawn_left(self, event: Withdrawn) -> Effects:
         return self._unsaid("no worker took it in time") if event.was_there else NOTHING
@@ -485,7 +494,7 @@ WebSocketStream.table = {
         OfferRefused: WebSocketStream._refused,
         Vanished: WebSocketStream._vanished,
         Withdrawn: WebSocketStream._withdrawn_left,
-        m.Claim: WebSocketStream._claimed_again,
+        m.Claim: WebSocketStream._claimed_left,
         m.Window: WebSocketStream._ignore,
         m.WebSocketAccept: WebSocketStream._accepted_left,
         m.ResponseStart: WebSocketStream._denied_left,

@@ -38,7 +38,8 @@ TURNS_S: Final = 0.001
 #: What counts is the CPU time that they take: the kernel may have given the core to others meanwhile. But when they
 #: last so much longer, in seconds, they have waited for something, and kept the loop waiting.
 BLOCKED_S: Final = 0.05
-#: Of how many requests these are means, the older counting less.
+#: Of how many requests their means are, of the time of a first turn and of the share that is left to be answered then;
+#: the older count less.
 TURNS: Final = 64
 #: First pause after a node has refused, or has failed twice in a row, and the longest.
 RETRY_S: Final = 0.05
@@ -50,12 +51,14 @@ _log = logging.getLogger(__name__)
 class _Source:
     """A node, and how to ask it next. At any time it is being read, or rests, or waits until it can be read again."""
 
-    __slots__ = ("batch", "failures", "node", "ready", "timer", "turn")
+    __slots__ = ("batch", "brought", "failures", "node", "ready", "timer", "turn")
 
     def __init__(self, node: Node, turn: int, batch: int) -> None:
         self.node = node
         #: Messages to ask for at once.
         self.batch = batch
+        #: Messages that the last read has brought.
+        self.brought = 0
         self.turn = turn
         self.failures = 0
         self.ready: Deferred[None] | None = None
@@ -170,9 +173,11 @@ class Puller:
             self._read(source, count, ROUND_WAIT_S if scarce else WAIT_S)
 
     def _batch_of(self, source: _Source) -> int:
-        turn_s, left, batch = self._turn_s, self._left, self._batch * GROWTH
-        if batch * left > 1:
-            batch = max(source.batch, int(1 / left))
+        turn_s, batch = self._turn_s, source.batch
+        if 2 * source.brought >= self._batch:
+            # Where little comes at a time, little is gained; and the next may be others, that stay, and many.
+            most = self._batch * GROWTH
+            batch = max(batch, most if most * self._left <= 1 else int(1 / self._left))
         return batch if batch * turn_s <= TURNS_S else int(TURNS_S / turn_s)
 
     def _read(self, source: _Source, count: int, wait_s: float) -> None:
@@ -189,7 +194,7 @@ class Puller:
             self._failed(result, source)
         else:
             source.failures = 0
-            taken = 0 if result is None else len(result.payloads)
+            taken = source.brought = 0 if result is None else len(result.payloads)
             if taken < count:
                 source.batch = self._batch
             elif taken == source.batch:

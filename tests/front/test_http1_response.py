@@ -511,9 +511,14 @@ def test_what_a_line_says_beside_that() -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nContent-Length: x\r\n\r\n", 400, "GET", b"/", "1.1"),
         (b"PUT /a?b HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nContent-Length: 9999\r\n\r\n", 413, "PUT", b"/a?b", "1.1"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nX: " + b"x" * 999, 431, "GET", b"/", "1.1"),
-        (b"GET /" + b"x" * 999, 414, "GET", b"", ""),
+        (b"GET /" + b"x" * 999, 414, "GET", b"/" + b"x" * 999, ""),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "GET", b"/", "2.0"),
-        (b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", 501, "", b"", ""),
+        (b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n", 501, "FOO", b"/", "1.1"),
+        (b"FOO / HTTP/1.1\r\nHo", 501, "FOO", b"/", "1.1"),
+        (b"GET /a  HTTP/1.1\r\nHost: a\r\n\r\n", 400, "GET", b"/a", "1.1"),
+        (b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "GET", b"/", ""),
+        (b"hunter2\r\n\r\n", 400, "", b"", ""),
+        (b"the password is\r\n\r\n", 400, "", b"", ""),
         (b"\x16\x03\x01", 400, "", b"", ""),
     ],
 )
@@ -531,6 +536,22 @@ def test_what_is_refused_has_a_line_as_far_as_it_is_known(
     assert (entry.status, entry.method, entry.target, entry.http_version) == (status, method, target, version)
     assert (entry.user_agent == b"b") is (b"User-Agent" in sent)
     assert len(world.access.entries) == (2 if before else 1)
+    client.leave()
+    world.assert_empty()
+
+
+def test_the_line_of_one_that_is_refused_has_nothing_of_the_one_before() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    world.advance(0.3)
+    job.claim()
+    world.settle()
+    job.respond(body=b"x" * 1000)
+    client.send(b"GET /second HTTP/1.1\r\n\r\n")
+    entry = world.access.entries[-1]
+    assert (entry.status, entry.sent_bytes) == (400, len("400 Bad Request\n"))
+    assert (entry.queue_s, entry.duration_s, entry.stream) == (None, 0.0, "")
     client.leave()
     world.assert_empty()
 

@@ -94,6 +94,24 @@ def test_a_request_that_is_being_taken_back_is_offered_nowhere_else(world: World
     world.assert_empty()
 
 
+def test_one_that_was_taken_back_to_be_offered_elsewhere_was_never_started(world: World) -> None:
+    """Its time is over while the node is asked, and asked once more it has it no longer."""
+    client = world.client(POST)
+    slow(world).pushes.pop().callback(Pushed(1, 1))
+    [exchange] = world.server.registry.all()
+    exchange.readdress()
+    world.settle()
+    world.advance(30.0)
+    world.settle()
+    first, second = slow(world).withdrawals
+    first.callback(True)
+    assert client.received().startswith(b"HTTP/1.1 503 ")
+    second.callback(False)
+    assert world.worker.jobs() == []
+    client.leave()
+    world.assert_empty()
+
+
 def test_a_client_that_leaves_at_once_takes_its_request_with_it() -> None:
     world = World()
     client = world.client()

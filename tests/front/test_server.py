@@ -10,7 +10,18 @@ from twisted.internet.interfaces import IProtocolNegotiationFactory
 
 from ifserver import channels
 from ifserver import messages as m
-from tests.front.fakes import GET, HANDSHAKE, FakeTransport, FakeWorker, World, of, split_response
+from tests.front.fakes import (
+    GET,
+    HANDSHAKE,
+    TEXT,
+    FakeTransport,
+    FakeWorker,
+    World,
+    close_frame,
+    frame,
+    of,
+    split_response,
+)
 
 
 def test_statistics() -> None:
@@ -303,3 +314,29 @@ def test_the_longest_life_of_websockets_changes_for_those_that_begin_then() -> N
     assert (bool(old.received()), bool(new.received())) == (False, True)
     world.server.change(msgspec.structs.replace(world.server.settings, websocket_timeout_s=None))
     assert len(world.server._lifetimes) == 0
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_what_a_client_has_said_that_is_gone_is_told_or_said_to_be_lost(
+    is_heard: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(resumable_paths=("/chat",))
+    client = world.client(HANDSHAKE)
+    job = world.worker.job(channels.WEBSOCKET_CONNECT)
+    job.accept()
+    client.received()
+    job.release("died")
+    client.send(frame(TEXT, b"save this") + close_frame(1000))
+    world.settle()
+    assert client.lost
+    done = world.drain()
+    world.advance(0.5)
+    assert done == []
+    if is_heard:
+        world.worker.job(channels.WEBSOCKET_CONNECT).accept()
+    for _ in range(30):
+        world.advance(0.05)
+    assert done == [None]
+    assert ("handed to nobody (1)" in caplog.text) is not is_heard
+    assert world.worker.jobs(channels.WEBSOCKET_CONNECT) == []
+    world.assert_empty()

@@ -182,13 +182,22 @@ def test_a_client_that_leaves_while_nobody_has_it_is_withdrawn() -> None:
 
 
 @pytest.mark.parametrize(
-    "before", [[], [e.TimedOut()], [replace(CLAIM, **SECOND)]], ids=["waiting", "returning", "taken"]
+    ("before", "waits", "claimed"),
+    [
+        ([], [], [WAIT_RESPONSE]),
+        ([e.TimedOut()], [WAIT_WORKER], [WAIT_RESPONSE]),
+        ([replace(CLAIM, **SECOND)], [], []),
+    ],
+    ids=["waiting", "returning", "taken"],
 )
-def test_the_last_words_of_a_client_are_for_the_next_worker(before: list[Any]) -> None:
+def test_the_last_words_of_a_client_are_for_the_next_worker(
+    before: list[Any], waits: list[Any], claimed: list[Any]
+) -> None:
     """It must have accepted: an application whose client leaves before that hears nothing more."""
     stream = opened()
     do(stream, DIED, *says("a", "b"), *before)
-    assert do(stream, e.ClientGone(1001, "bye")) == [WAIT_WORKER]
+    assert do(stream, e.ClientGone(1001, "bye")) == waits
+    assert do(stream, replace(CLAIM, **SECOND)) == claimed
     assert do(stream, replace(CLAIM, **SECOND)) == []
     effects = do(stream, replace(ACCEPT, **SECOND))
     assert heard(effects) == ["a", "b"]
@@ -199,6 +208,7 @@ def test_the_last_words_of_a_client_are_for_the_next_worker(before: list[Any]) -
 def test_one_that_has_said_nothing_has_no_last_words() -> None:
     for before, effects in (
         ([], [e.WITHDRAW, e.ENDED]),
+        ([e.TimedOut()], [e.ENDED]),
         ([replace(CLAIM, **SECOND)], [e.Tell(OTHER, m.Disconnect(ID, 1, 0, 1001, "")), e.ENDED]),
     ):
         stream = opened()

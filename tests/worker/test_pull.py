@@ -193,6 +193,20 @@ def test_the_more_are_answered_in_their_first_turn_the_more_are_taken_at_once() 
     assert asked_in_the_end(1000) == 2, "they wait for each other all the same"
 
 
+def test_after_little_has_come_at_a_time_few_are_taken_at_once() -> None:
+    """For these may be others: health checks are answered at once, and what comes with a rush of clients stays."""
+    stage = Stage(slots=100_000, batch=8)
+    stage.one_stays_of = 10_000
+    stage.puller.start()
+    for _ in range(1000):
+        stage.push(0, "health")
+        stage.turn()
+    assert stage.nodes[0].asked[-1][1] == 8
+    stage.push(0, *"abcdefghijklmno")
+    stage.turn()
+    assert stage.nodes[0].asked[-2][1] == 32, "it has come in numbers, and so far all was answered at once"
+
+
 def test_what_comes_is_taken_at_once() -> None:
     stage = Stage()
     stage.puller.start()
