@@ -40,7 +40,7 @@ from ifserver.liveness import SERVER_LIFE_S
 from ifserver.networks import parse_networks
 from ifserver.settings import FrontSettings
 from ifserver.streams.base import Stream
-from ifserver.streams.effects import Waiting
+from ifserver.streams.effects import TimedOut, Waiting
 from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream
 
@@ -201,7 +201,7 @@ class InterfaceServer(Factory):
             self.clock.callLater(_LAST_WORDS_S / 20, paused.callback, None)
             await paused
         for exchange in self.registry.all():
-            exchange.timed_out()
+            exchange.handle(TimedOut())
 
     def drain_now(self) -> None:
         """Wait no longer for what is under way."""

@@ -168,9 +168,12 @@ class Clusters:
         return node.clock()
 
     def redirect(self, old: str, new: str) -> None:
-        """What still waits for the inbox `old` is sent to `new`, where the same process receives from now on."""
+        """What still waits for the inbox `old` is sent to `new`, where the same process receives from now on.
+
+        It stays where it is if that is on a node that is not configured here.
+        """
         outbox = self._outboxes.get(channels.node_of(old))
-        if outbox is not None:
+        if outbox is not None and channels.node_of(new) in self.nodes:
             for payload, taken, counted in outbox.take(old):
                 # What the books say is of the old way.
                 if counted:

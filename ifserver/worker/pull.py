@@ -175,7 +175,7 @@ class Puller:
     def _batch_of(self, source: _Source) -> int:
         turn_s, batch = self._turn_s, source.batch
         if 2 * source.brought >= self._batch:
-            # Where little comes at a time, little is gained; and the next may be others, that stay, and many.
+            # Only while many come at once: else little is gained, and a rush that follows may be of another kind.
             most = self._batch * GROWTH
             batch = max(batch, most if most * self._left <= 1 else int(1 / self._left))
         return batch if batch * turn_s <= TURNS_S else int(TURNS_S / turn_s)

@@ -66,7 +66,7 @@ class Servers:
         self._accounts: dict[Stream, Account] = {}
         #: By their inboxes.
         self._servers: dict[str, _Server] = {}
-        #: Inboxes on nodes that are not configured here, of which was complained.
+        #: Nodes that are not configured here, of which was complained.
         self._unknown: set[str] = set()
         self._timer: Timer | None = None
 
@@ -92,8 +92,9 @@ class Servers:
 
     def hear(self, sync: Sync) -> None:
         """A server tells how far its streams are."""
-        if channels.node_of(sync.sender) not in self._clusters.nodes:
-            self._complain(sync.sender)
+        node = channels.node_of(sync.sender)
+        if node not in self._clusters.nodes:
+            self._complain(node)
             return
         for entry in sync.entries:
             stream = self._streams.get(entry.stream)
@@ -114,11 +115,11 @@ class Servers:
         for server in self._servers.values():
             server.tell_everything()
 
-    def _complain(self, inbox: str) -> None:
-        """A server cannot be told anything where it receives now. What it had said before holds on."""
-        if inbox not in self._unknown:
-            self._unknown.add(inbox)
-            _log.error("a server receives at %s by now, on a node that is not configured here", inbox)
+    def _complain(self, node: str) -> None:
+        """A server cannot be told anything where it receives now: its streams go on with its old address."""
+        if node not in self._unknown:
+            self._unknown.add(node)
+            _log.error("a server receives on node %s by now, which is not configured here", node)
 
     def _follow(self, stream: Stream, sender: str) -> None:
         """The server says at which inbox it is answered, about a stream of its own."""

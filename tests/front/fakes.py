@@ -418,6 +418,18 @@ class World:
         assert opened == closed
 
 
+def leave_with_last_words(world: World) -> tuple[FakeTransport, Job]:
+    """A client whose resumable WebSocket has lost its worker says something, and leaves; its former job."""
+    client = world.client(HANDSHAKE)
+    job = world.worker.job(channels.WEBSOCKET_CONNECT)
+    job.accept()
+    client.received()
+    job.release("died")
+    client.send(frame(TEXT, b"save this") + close_frame(1000))
+    world.settle()
+    return client, job
+
+
 HANDSHAKE = (
     b"GET /chat?x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -13,12 +13,10 @@ from ifserver import messages as m
 from tests.front.fakes import (
     GET,
     HANDSHAKE,
-    TEXT,
     FakeTransport,
     FakeWorker,
     World,
-    close_frame,
-    frame,
+    leave_with_last_words,
     of,
     split_response,
 )
@@ -321,13 +319,7 @@ def test_what_a_client_has_said_that_is_gone_is_told_or_said_to_be_lost(
     is_heard: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(resumable_paths=("/chat",))
-    client = world.client(HANDSHAKE)
-    job = world.worker.job(channels.WEBSOCKET_CONNECT)
-    job.accept()
-    client.received()
-    job.release("died")
-    client.send(frame(TEXT, b"save this") + close_frame(1000))
-    world.settle()
+    client, _ = leave_with_last_words(world)
     assert client.lost
     done = world.drain()
     world.advance(0.5)

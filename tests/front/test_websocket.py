@@ -36,6 +36,7 @@ from tests.front.fakes import (
     close_frame,
     frame,
     frames,
+    leave_with_last_words,
     of,
     split_response,
     units,
@@ -1072,12 +1073,7 @@ def test_a_bad_word_of_the_next_worker_ends_all_waiting_for_it(caplog: pytest.Lo
 
 def test_the_last_words_of_a_client_without_a_worker_reach_the_next(caplog: pytest.LogCaptureFixture) -> None:
     world = World(resumable_paths=("/chat",))
-    client, job = offer(world)
-    job.accept()
-    client.received()
-    job.release("died")
-    client.send(frame(TEXT, b"save this") + close_frame(1000))
-    world.settle()
+    client, _ = leave_with_last_words(world)
     assert client.lost
     [exchange] = world.server.registry.all()
     assert unsent_bytes(exchange) == 0
@@ -1092,11 +1088,7 @@ def test_the_last_words_of_a_client_without_a_worker_reach_the_next(caplog: pyte
 
 def test_where_there_is_none_in_time_that_is_told(caplog: pytest.LogCaptureFixture) -> None:
     world = World(resumable_paths=("/chat",), queue_timeout_s=30.0)
-    client, job = offer(world)
-    job.accept()
-    client.received()
-    job.release("died")
-    client.send(frame(TEXT, b"save this") + close_frame(1000))
+    _, job = leave_with_last_words(world)
     world.advance(30.0)
     told = "messages of a client that has left are handed to nobody (1): no worker accepted it in time"
     assert caplog.messages[-1] == f"!east.{job.stream}: {told}"

@@ -389,3 +389,14 @@ def test_and_is_dead_when_it_does_not_say_where_it_is() -> None:
     place.east[0].gone_s = 35.0
     assert place.clusters.is_missing(inbox("east-1"))
     assert not place.clusters.is_missing("!north-1.9876543210")
+
+
+@pytest.mark.parametrize(("to", "where"), [("west-1", "west-1"), ("north", "east-1")])
+def test_what_waits_follows_its_owner_but_to_no_node_that_is_unknown(to: str, where: str) -> None:
+    place = Place(home=1, away=1)
+    owner = "9876543210"
+    place.clusters.send(channels.make_inbox("east-1", owner), b"1")
+    place.clusters.redirect(channels.make_inbox("east-1", owner), channels.make_inbox(to, owner))
+    place.turn.end()
+    told = {node.name: node.asked() for node in (*place.east, *place.west) if node.asked()}
+    assert told == {where: [(channels.make_inbox(where, owner), [b"1"])]}
