@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from ifserver import channels, processes
 from ifserver.clock import Clock, Timer
 from ifserver.errors import ChannelNameError
-from ifserver.layers.heart import value_of
+from ifserver.layers.beats import value_of
 from ifserver.messages import DIED, Release, encode
 from ifserver.metrics import Counters, total
 from ifserver.places import Place, Worker

@@ -15,7 +15,8 @@ from ifserver.admin.listening import Admin
 from ifserver.admin.nursery import Nursery
 from ifserver.admin.subject import SupervisorSubject
 from ifserver.clustering import clusters_of
-from ifserver.layers.heart import Heart, with_facts
+from ifserver.layers.beats import with_facts
+from ifserver.layers.heart import Heart
 from ifserver.layers.leftovers import Leftovers
 from ifserver.life import Runtime, Service
 from ifserver.liveness import SUPERVISOR_LIFE_S

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 
 from ifserver import processes
 from ifserver.errors import ChannelNameError
-from ifserver.layers.heart import names_of
+from ifserver.layers.beats import names_of
 from ifserver.messages import Claim, Release, decode_for_server
 from ifserver.nodes import parse_cluster
 from ifserver.processes import Launch

@@ -222,12 +222,15 @@ class Offered(ABC):
         self.handle(Vanished())
 
     def spill(self) -> None:
-        """It has stood on its node for too long: offer it elsewhere, but on no node for a second time."""
-        node = self.node
-        if node is None or node.name in self._stood:
+        """It has stood on its node for too long: offer it elsewhere, but on no node for a second time, unless workers
+        are known to be free there."""
+        node, clusters = self.node, self.server.clusters
+        if node is None:
             return
         stood = self._stood | {node.name}
-        excluded = self.server.clusters.spill_from(node, stood)
+        excluded = None if node.name in self._stood else clusters.spill_from(node, stood)
+        if excluded is None and clusters.workers_are_free_beside(node):
+            stood = excluded = frozenset({node.name})
         if excluded is not None:
             self._stood = stood
             self._take_back(excluded)

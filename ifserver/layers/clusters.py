@@ -15,7 +15,8 @@ from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Node, Pushed
 from ifserver.layers.books import Books
-from ifserver.layers.home import Home
+from ifserver.layers.free_workers import FreeWorkers
+from ifserver.layers.home import UNREACHABLE_S, Home
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.placement import Placement, Policy
 from ifserver.messages import Message, encode
@@ -100,6 +101,9 @@ class Clusters:
         self._clock = clock
         names = {name: [node.name for node in nodes] for name, nodes in clusters.items()}
         self._placement = Placement(names, home, policy)
+        self._free_workers = FreeWorkers(clock, self.claimed)
+        #: Since when a node has been gone while another one of its cluster was there, and when that was seen last.
+        self._alone_gone: dict[str, tuple[float, float]] = {}
         self._offers: dict[tuple[str, str], list[_Entry]] = {}
         #: When the pushes began that a node has not answered, oldest first.
         self._pushing: dict[str, dict[int, float]] = {}
@@ -187,15 +191,30 @@ class Clusters:
         node = self.nodes.get(channels.node_of(inbox))
         if node is None or node.unreachable_s() < self.broker_grace_s:
             return []
-        (cluster,) = (nodes for nodes in self.clusters.values() if node in nodes)
-        process = channels.process_of(inbox)
-        return [channels.make_inbox(each.name, process) for each in cluster if each is not node and each.connected]
+        process, others = channels.process_of(inbox), (each for each in self._neighbours(node) if each is not node)
+        return [channels.make_inbox(each.name, process) for each in others if each.connected]
 
     def is_missing(self, inbox: str) -> bool:
-        """Whether the process that has named `inbox` must be dead: its node has been gone for so long that it would
-        have named another."""
-        node = self.nodes.get(channels.node_of(inbox))
-        return node is not None and node.unreachable_s() >= self.broker_grace_s + _MISSING_S
+        """Whether the process that has named `inbox` must be dead: its node has been gone, and another one of that
+        cluster was there, for so long that it would have named that one. To be asked every second or so.
+
+        While none is there, nobody can have moved, and nothing is known of anybody.
+        """
+        node, now = self.nodes.get(channels.node_of(inbox)), self._clock.seconds()
+        if node is None:
+            return False
+        others = [each for each in self._neighbours(node) if each is not node]
+        if _is_there(node) or not any(map(_is_there, others)):
+            self._alone_gone.pop(node.name, None)
+            return False
+        since, seen = self._alone_gone.get(node.name, (now, now))
+        since = now if now - seen > _MISSING_S else since
+        self._alone_gone[node.name] = since, now
+        return min(node.unreachable_s(), now - since) >= self.broker_grace_s + _MISSING_S
+
+    def _neighbours(self, node: Node) -> list[Node]:
+        """The nodes of its cluster, `node` among them."""
+        return next(nodes for nodes in self.clusters.values() if node in nodes)
 
     def waiting(self) -> int:
         """Messages for inboxes that no node has taken yet."""
@@ -237,7 +256,10 @@ class Clusters:
     def behind(self, node: Node) -> bool:
         """A request has stood on `node` for too long. True says that another node is well."""
         self._log_unwell(node, "behind", self._placement.behind(node.name, self._clock.seconds()))
-        return self._placement.has_well((node.name,))
+        if self._placement.has_well((node.name,)):
+            return True
+        self._free_workers.seek(each for each in self.nodes.values() if each is not node)
+        return False
 
     def emptied(self, node: Node, channel: str) -> None:
         """All that was offered on `channel` of `node` has been claimed."""
@@ -249,11 +271,14 @@ class Clusters:
 
         Rather than on another node of the same cluster, which the same workers read, it is offered in another one.
         """
-        cluster = next(nodes for nodes in self.clusters.values() if node in nodes)
-        neighbours = stood | {each.name for each in cluster}
+        neighbours = stood | {each.name for each in self._neighbours(node)}
         if self._placement.has_well(neighbours):
             return neighbours
         return stood if self._placement.has_well(stood) else None
+
+    def workers_are_free_beside(self, node: Node) -> bool:
+        """Whether another node is known to have workers that would take a request now."""
+        return any(self._free_workers.are_on(name) for name in self.nodes if name != node.name)
 
     def _silent(self, node: Node) -> None:
         self._unwell(node, "silent")
@@ -308,3 +333,8 @@ class Clusters:
             if pushing and now - next(iter(pushing.values())) >= _SILENCE_S:
                 self._unwell(self.nodes[name], "silent")
         return any(self._pushing.values())
+
+
+def _is_there(node: Node) -> bool:
+    """Whether it can be reached, and gives signs of life."""
+    return node.connected and node.unreachable_s() < UNREACHABLE_S

@@ -3,50 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.base import Node
+from ifserver.layers.beats import names_of
 from ifserver.layers.clusters import Clusters
 from ifserver.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, Watch
 from ifserver.metrics import LAG_BOUNDS_S, Histogram
 
-__all__ = ["Heart", "Watched", "facts_of", "names_of", "value_of", "with_facts"]
+__all__ = ["Heart", "Watched"]
 
 #: On each node: who is asked for, and the process that beats for them (their supervisor, or they themselves).
 Watched: TypeAlias = Mapping[str, Mapping[str, str]]
 
-#: What separates the names in the value of a beat.
-_SEPARATOR: Final = b","
-#: Behind it follow facts for people. Whoever looks for names reads no further.
-_FACTS: Final = b"\n"
-
 _log = logging.getLogger(__name__)
-
-
-def value_of(processes: Sequence[str]) -> bytes:
-    """The value of the beat of a supervisor that has these living children."""
-    return _SEPARATOR.join(process.encode() for process in processes)
-
-
-def with_facts(value: bytes, facts: bytes) -> bytes:
-    """The value of a beat that tells facts as well (`ifserver.sight.Facts`), which only who shows them reads."""
-    return value + _FACTS + facts if facts else value
-
-
-def names_of(value: bytes) -> set[str]:
-    """The living children that a beat names."""
-    names = value.partition(_FACTS)[0]
-    return {name.decode("ascii", "replace") for name in names.split(_SEPARATOR) if name}
-
-
-def facts_of(value: bytes) -> bytes:
-    """The facts that a beat tells; empty where it tells none."""
-    return value.partition(_FACTS)[2]
 
 
 class Heart:
@@ -55,7 +30,7 @@ class Heart:
     Args:
         nodes: where it beats; where it asks, it beats as well.
         life_s: how long each beat lives there.
-        value: what a beat tells (`value_of`).
+        value: what a beat tells (`ifserver.layers.beats`).
         watched: whom to ask for, at each time of asking.
         lost: is called for everyone who is dead.
     """

@@ -67,7 +67,8 @@ class Placement:
         left = [name for name in self._all if name not in excluded]
         well = [name for name in left if self._health[name].why is None]
         preferred = well if self._policy is Policy.SPREAD else [name for name in well if name in self._home]
-        for name in left:
+        # What is offered here since it has waited elsewhere is no probe.
+        for name in () if excluded else left:
             if self._is_due(name, now) and (preferred or well):
                 self._defer(self._health[name], now)
                 return name

@@ -13,7 +13,7 @@ __all__ = ["GROUPS", "MESSAGES", "VIEWS", "Right", "lacking", "try_a_message"]
 #: What a right is needed for.
 MESSAGES: Final = "messages"
 GROUPS: Final = "groups"
-VIEWS: Final = "views of all processes"
+VIEWS: Final = "views of all processes, and to find free workers"
 
 
 class Right(NamedTuple):

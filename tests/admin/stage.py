@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address
 from ifserver import channels
 from ifserver.admin.endpoint import AdminFactory
 from ifserver.admin.server_subject import ServerSubject
-from ifserver.layers.heart import value_of, with_facts
+from ifserver.layers.beats import value_of, with_facts
 from ifserver.sight import Child, Facts, encode
 from tests.front.fakes import SUPERVISOR, WORKER, FakeTransport, World, split_response
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
@@ -86,7 +87,7 @@ def test_workers_of_the_west_answer_clients_of_the_east_and_nobody_reads_elsewhe
             websocket.send("hello")
             assert websocket.recv(timeout=20) == "hello"
     east, west = (server.said(r"process (\w+)")[1] for server in (site.east, site.west))
-    requests = {"http.request", "websocket.connect"}
+    requests = {"http.request", "websocket.connect", "websocket.resume"}
     reads = {name: _reads(monitor.commands()) for name, monitor in monitors.items()}
     home = site.home_of(site.east)
     (other,) = {"east-1", "east-2"} - {home}
@@ -123,3 +124,19 @@ def test_killing_the_node_of_the_inbox_disturbs_no_request_and_closes_no_websock
             assert another.recv(timeout=20) == "new"
     site.nodes[home].start()
     assert httpx.get(site.east.url, timeout=20).status_code == 200
+
+
+def test_a_worker_that_comes_late_is_found_wherever_it_is(site: Site) -> None:
+    """By then every node is taken for behind, and a POST that waits at home has been everywhere."""
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(httpx.post, site.east.url, content=b"x", timeout=60) for _ in range(3)]
+        for name in ("east-1", "east-2", "west"):
+            site.east.said(f"node {name} is behind")
+        began = time.monotonic()
+        site.work("west")
+        came = time.monotonic()
+        assert {each.result().status_code for each in waiting} == {200}
+        # Those wait for the whole of ``queue_timeout`` where nobody looks for free workers.
+        assert time.monotonic() - began < 25
+        assert httpx.post(site.east.url, content=b"x", timeout=60).status_code == 200
+        assert time.monotonic() - came < 25

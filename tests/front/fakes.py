@@ -27,8 +27,8 @@ from ifserver.front.driver import Exchange
 from ifserver.front.server import InterfaceServer
 from ifserver.front.websocket import WebSocketConnection
 from ifserver.layers.base import Limits, Node
+from ifserver.layers.beats import value_of
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import value_of
 from ifserver.layers.home import Place
 from ifserver.layers.memory import MemoryNode
 from ifserver.metrics import Counters

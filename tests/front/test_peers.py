@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.layers.base import Pushed
-from ifserver.layers.heart import value_of
+from ifserver.layers.beats import value_of
 from ifserver.layers.memory import MemoryNode
 from ifserver.streams.account import SYNC_ENTRIES
 from tests.front.fakes import (
@@ -579,11 +579,10 @@ def test_after_the_grace_the_workers_are_told_where_it_is_now() -> None:
 def test_a_worker_that_is_gone_with_its_node_and_names_no_other_is_dead() -> None:
     world, _ = two_nodes()
     client, _ = opened(world)
-    gone_for(world.node, 34.0)
-    tick(world, 3)
+    world.node.stop()
+    tick(world, 34.0)
     assert client.received() == b""
-    gone_for(world.node, 35.0)
-    tick(world, 2)
+    tick(world, 5.0)
     assert [(each.opcode, each.payload) for each in frames(client.received())] == [(CLOSE, b"\x03\xf4")]
 
 

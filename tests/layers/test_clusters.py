@@ -6,11 +6,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 
-from ifserver import channels
+from ifserver import channels, sight
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Node, Pushed
+from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters, Refusal
 from ifserver.layers.placement import Policy
 from ifserver.metrics import Counters
@@ -384,11 +386,46 @@ def test_a_process_whose_node_is_gone_for_long_is_looked_for_on_the_others_of_it
 
 def test_and_is_dead_when_it_does_not_say_where_it_is() -> None:
     place = Place()
-    place.east[0].gone_s = 34.9
-    assert not place.clusters.is_missing(inbox("east-1"))
-    place.east[0].gone_s = 35.0
-    assert place.clusters.is_missing(inbox("east-1"))
+    assert missing_after(place, 36.0)
     assert not place.clusters.is_missing("!north-1.9876543210")
+
+
+def missing_after(place: Place, seconds: float) -> bool:
+    """Whether a process of east-1 is missing when its node has been gone for so long, asked every second."""
+    east_1 = place.east[0]
+    for second in range(int(seconds)):
+        east_1.gone_s = float(second)
+        assert not place.clusters.is_missing(inbox("east-1"))
+        place.clock.advance(1.0)
+    east_1.gone_s = seconds
+    return place.clusters.is_missing(inbox("east-1"))
+
+
+def test_nobody_is_dead_because_of_nodes_that_are_all_gone() -> None:
+    """Then he could not name another. Once one of them is back, he has as long for that as ever."""
+    place = Place()
+    for east in place.east[1:]:
+        east.reachable, east.gone_s = False, 3600.0
+    assert not missing_after(place, 3600.0)
+    place.east[1].reachable, place.east[1].gone_s = True, 0.0
+    for _ in range(35):
+        assert not place.clusters.is_missing(inbox("east-1"))
+        place.clock.advance(1.0)
+    place.east[0].gone_s = 3635.0
+    assert place.clusters.is_missing(inbox("east-1"))
+
+
+def test_with_a_single_node_nobody_is_ever_missing() -> None:
+    assert not missing_after(Place(home=1), 7200.0)
+
+
+def test_what_was_seen_of_nodes_long_ago_does_not_count() -> None:
+    place = Place()
+    place.east[0].gone_s = 2.0
+    assert not place.clusters.is_missing(inbox("east-1"))
+    place.clock.advance(3600.0)
+    place.east[0].gone_s = 36.0
+    assert not place.clusters.is_missing(inbox("east-1")), "nobody has asked meanwhile"
 
 
 @pytest.mark.parametrize(("to", "where"), [("west-1", "west-1"), ("north", "east-1")])
@@ -400,3 +437,23 @@ def test_what_waits_follows_its_owner_but_to_no_node_that_is_unknown(to: str, wh
     place.turn.end()
     told = {node.name: node.asked() for node in (*place.east, *place.west) if node.asked()}
     assert told == {where: [(channels.make_inbox(where, owner), [b"1"])]}
+
+
+def test_where_no_node_is_well_those_with_free_workers_are_found() -> None:
+    place = Place(home=1, away=1)
+    east, west = place.east[0], place.west[0]
+    for node in (east, west):
+        assert place.clusters.behind(node) is (node is east)
+    assert place.clusters.spill_from(east, frozenset({"east-1"})) is None
+    assert not place.clusters.workers_are_free_beside(east)
+    facts = sight.Facts(
+        process="s", kind="supervisor", host="h", pid=1, version="1", node="west-1", started_at=0.0,
+        children=(sight.Child(pid=2, ready=True, free=1),),
+    )  # fmt: skip
+    west.roll = lambda: succeed({"s": with_facts(b"", sight.encode(facts))})  # type: ignore[method-assign]
+    place.clock.advance(1.0)
+    place.clusters.behind(east)
+    assert place.clusters.behind(east), "a better one is known now"
+    assert place.clusters.spill_from(east, frozenset({"east-1"})) == {"east-1"}
+    assert place.clusters.workers_are_free_beside(east)
+    assert not place.clusters.workers_are_free_beside(west)

@@ -12,8 +12,9 @@ from twisted.internet.task import Clock
 
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.base import Limits
+from ifserver.layers.beats import facts_of, names_of, value_of, with_facts
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Heart, facts_of, names_of, value_of, with_facts
+from ifserver.layers.heart import Heart
 from ifserver.layers.memory import MemoryNode
 from ifserver.liveness import SERVER_LIFE_S, SUPERVISOR_LIFE_S
 from ifserver.metrics import Counters
