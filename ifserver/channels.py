@@ -27,6 +27,7 @@ __all__ = [
     "HTTP_REQUEST",
     "MAX_LENGTH",
     "WEBSOCKET_CONNECT",
+    "WEBSOCKET_RESUME",
     "check",
     "check_node_name",
     "identity",
@@ -43,6 +44,8 @@ __all__ = [
 HTTP_REQUEST: Final = "http.request"
 #: The request channel of WebSocket handshakes.
 WEBSOCKET_CONNECT: Final = "websocket.connect"
+#: The request channel of open WebSockets that wait for their next worker. Workers read it before the others.
+WEBSOCKET_RESUME: Final = "websocket.resume"
 #: The longest name, in characters; channels_redis and Channels 1 drew the line in the same region.
 MAX_LENGTH: Final = 200
 

@@ -33,6 +33,7 @@ __all__ = [
     "DRAINED",
     "FORMAT",
     "GIVEN_BACK",
+    "SERVER_LOST",
     "STOPPED",
     "Claim",
     "Disconnect",
@@ -76,6 +77,8 @@ STOPPED: Final = "stopped"
 GIVEN_BACK: Final = (DRAINED, STOPPED)
 #: The reason of those who say that the worker is dead.
 DIED: Final = "died"
+#: The reason of a worker that takes the server for dead. Where it was only frozen, it hears this when it wakes.
+SERVER_LOST: Final = "dead"
 
 #: The first byte of every payload.
 FORMAT: Final = 1

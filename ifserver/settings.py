@@ -118,6 +118,10 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     websocket_connect_timeout_s: Annotated[
         SomeSeconds, "How long a WebSocket may take to be accepted, once a worker has it; then 504."
     ] = 20.0
+    resume_timeout_s: Annotated[
+        SomeSeconds,
+        "How long a resumable WebSocket whose worker is gone waits for the next one; then it is closed with 1012.",
+    ] = 300.0
     websocket_timeout_s: Annotated[SomeSeconds | None, "The longest life of a WebSocket. none: unlimited."] = None
     ping_interval_s: Annotated[
         Seconds,

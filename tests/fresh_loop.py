@@ -13,7 +13,7 @@ __all__ = ["run"]
 _T = TypeVar("_T")
 
 
-def run(main: Callable[[], Awaitable[_T]]) -> _T:
+def run(main: Callable[[], Awaitable[_T]], limit_s: float = 30.0) -> _T:
     """Run `main` on a new uvloop loop, also where pytest-twisted has left its reactor's loop as the running one."""
     running = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
@@ -21,7 +21,7 @@ def run(main: Callable[[], Awaitable[_T]]) -> _T:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
             async def call() -> _T:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(limit_s):
                     return await main()
 
             return runner.run(call())

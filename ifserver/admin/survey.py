@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from ifserver import channels
 from ifserver.errors import IfserverError, NodeError
 from ifserver.layers.base import Node, Queue
+from ifserver.layers.beats import facts_of
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import facts_of
 from ifserver.messages import decode_request
 from ifserver.sight import ClusterStatus, Facts, NodeStatus, QueueStatus, decode_facts
 
@@ -21,7 +21,7 @@ __all__ = ["ANSWER_S", "Survey", "Surveyor"]
 
 #: How long a node may take to answer, in seconds: probes and people wait for that.
 ANSWER_S: Final = 1.0
-_CHANNELS: Final = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT)
+_CHANNELS: Final = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT, channels.WEBSOCKET_RESUME)
 
 
 class Survey(NamedTuple):
@@ -129,16 +129,16 @@ def _status(answer: _Answer, processes: dict[str, Facts]) -> NodeStatus:
         unreachable_s=round(node.unreachable_s(), 3),
         why=answer.why,
         queues=tuple(
-            QueueStatus(channel=channel, length=queue.length, age_s=_age_s(node, queue, processes))
+            QueueStatus(channel=channel, length=queue.length, age_s=_age_s(node, channel, queue, processes))
             for channel, queue in zip(_CHANNELS, answer.queues, strict=False)
         ),
     )
 
 
-def _age_s(node: Node, queue: Queue, processes: dict[str, Facts]) -> float | None:
+def _age_s(node: Node, channel: str, queue: Queue, processes: dict[str, Facts]) -> float | None:
     """How long the oldest has waited: its deadline, and how long its server lets requests wait, say when it came."""
-    if queue.oldest is None:
-        return None
+    if queue.oldest is None or channel == channels.WEBSOCKET_RESUME:
+        return None  # open WebSockets wait longer than requests, by a time that is not told
     try:
         request = decode_request(queue.oldest)
         facts = processes.get(channels.process_of(channels.check(request.reply_channel)))

@@ -232,7 +232,7 @@ class Exchange(Offered):
         self._offer_again(effect.request, effect.why)
 
     def _resume(self, effect: Resume) -> None:
-        self._offer_on(effect.request)
+        self._look_for_worker(effect)
 
     def _signal(self, effect: Signal) -> None:
         if effect is ENDED:

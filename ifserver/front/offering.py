@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 from twisted.python.failure import Failure
 
+from ifserver import channels
 from ifserver import messages as m
 from ifserver.clock import Timer
 from ifserver.errors import NodeError
 from ifserver.layers.base import Node
 from ifserver.layers.clusters import Refusal
 from ifserver.streams.base import Stream
-from ifserver.streams.effects import OfferRefused, Vanished, Withdrawn
+from ifserver.streams.effects import OfferRefused, Resume, Vanished, Withdrawn
 
 if TYPE_CHECKING:
     from ifserver.front.offers import StandingOffer
@@ -128,13 +129,30 @@ class Offered(ABC):
         # The first one's deadline may be over: then whoever takes it would drop it.
         self._offer(replace(request, deadline=server.deadline()))
 
-    def _offer_on(self, request: m.ToWorkers) -> None:
-        """Offer an open WebSocket to the next worker."""
+    # An open WebSocket whose worker is gone.
+
+    @property
+    def _resumes(self) -> bool:
+        return self._channel == channels.WEBSOCKET_RESUME
+
+    def _look_for_worker(self, effect: Resume) -> None:
+        """Wait to be offered to the next worker."""
         server = self.server
         self._end_attempt()
-        server.counters.add("resumptions")
-        _log.debug("%s: looking for another worker for an open WebSocket", request.reply_channel)
-        self._offer(replace(request, deadline=server.deadline()))
+        server.offers.left(self)
+        self._channel, self._request, self._payload, self.node = channels.WEBSOCKET_RESUME, effect.request, b"", None
+        if effect.tries:
+            text = "%s: looking for another worker for an open WebSocket, attempt %d: %s"
+            _log.info(text, effect.request.reply_channel, effect.tries + 1, effect.why)
+        else:
+            server.counters.add("resumptions")
+        server.resumptions.add(self, effect.tries)
+
+    def offer_resumption(self) -> None:
+        """It is its turn."""
+        server = self.server
+        self._since = server.clock.seconds()
+        self._offer(replace(self._request, deadline=server.deadline(server.settings.resume_timeout_s)))
 
     def _offer_claimed(self, by_claim: bool) -> None:
         """Somebody has spoken about the present attempt for the first time; with a mere claim, he took it just now."""
@@ -145,6 +163,8 @@ class Offered(ABC):
             self.claimed_at = now
         if self.node is not None and server.offers.claimed(self):
             server.clusters.claimed(self.node)
+        if self._resumes:
+            server.resumptions.left(self)
 
     def _forget_offer(self) -> None:
         """Nothing will be offered again of what is answered for long."""
@@ -158,6 +178,8 @@ class Offered(ABC):
         self.server.offers.left(self)
         if self.has_waited:
             self.server.waiting_room.left(self)
+        if self._resumes:
+            self.server.resumptions.left(self)
 
     # What the clusters tell.
 
@@ -203,7 +225,8 @@ class Offered(ABC):
         self._taken_nowhere(Refusal.UNREACHABLE)
 
     def _taken_nowhere(self, why: Refusal) -> None:
-        if why is Refusal.UNREACHABLE and self.is_unclaimed and self.server.waiting_room.enter(self):
+        may_wait = why is Refusal.UNREACHABLE and self.is_unclaimed and not self._resumes
+        if may_wait and self.server.waiting_room.enter(self):
             return
         self._give_up(why)
 

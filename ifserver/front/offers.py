@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
 from ifserver.layers.base import Node
@@ -200,6 +201,10 @@ class Offers:
             if now - offer.popped_at < _PATIENCE_S:
                 break
             vanished.append(offer)
+        if each.channel == channels.WEBSOCKET_RESUME and each.node.unreachable_s() >= _PATIENCE_S:
+            # An open WebSocket is not left to a node that is gone. Where somebody has it all the same, it is the next
+            # attempt that counts.
+            vanished += [offer for offer in each.standing if now - offer.since >= _PATIENCE_S]
         oldest = each.oldest(now)
         if oldest is not None and not each.asking:
             if now - each.quiet_since < _PATIENCE_S:

@@ -28,14 +28,16 @@ from ifserver.front.registry import Registry
 from ifserver.front.replies import Replies
 from ifserver.front.requests import Incoming, Refused, identify
 from ifserver.front.responses import HeadWriter, plain_answer
+from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
 from ifserver.front.unheard import Unheard
 from ifserver.front.unsent import Unsent
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.front.websocket import WebSocketConnection
 from ifserver.front.websocket_frames import configured
+from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Heart, with_facts
+from ifserver.layers.heart import Heart
 from ifserver.liveness import SERVER_LIFE_S
 from ifserver.networks import parse_networks
 from ifserver.settings import FrontSettings
@@ -91,6 +93,7 @@ class InterfaceServer(Factory):
         self.clock: Clock = reactor
         self.peers = Peers(clusters, reactor)
         self.offers = Offers(reactor, clusters.behind, clusters.emptied)
+        self.resumptions = Resumptions(clusters, reactor)
         self.waiting_room = WaitingRoom(clusters, reactor, settings.broker_wait_s)
         self.unheard = Unheard(clusters.books, self.counters, reactor, settings.queue_timeout_s)
         self._replies = Replies(clusters, self.registry, self.peers, self.unheard)
@@ -118,10 +121,12 @@ class InterfaceServer(Factory):
         response: Deadlines[Exchange] = Deadlines(clock, settings.response_timeout_s, Exchange.timed_out)
         handshake: Deadlines[Exchange] = Deadlines(clock, settings.websocket_connect_timeout_s, Exchange.timed_out)
         self._http_deadlines = {Waiting.WORKER: queue, Waiting.RESPONSE: response}
+        resumption: Deadlines[Exchange] = Deadlines(clock, settings.resume_timeout_s, Exchange.timed_out)
         last_words: Deadlines[Exchange] = Deadlines(clock, _LAST_WORDS_S, Exchange.timed_out)
         self._websocket_deadlines = {
             Waiting.WORKER: queue,
             Waiting.RESPONSE: handshake,
+            Waiting.RESUMPTION: resumption,
             Waiting.LAST_WORDS: last_words,
         }
         #: Connections without a request, those whose request's head is not complete, those that read for nothing.
@@ -151,6 +156,7 @@ class InterfaceServer(Factory):
         self.unheard.change(settings.queue_timeout_s)
         self._http_deadlines[Waiting.RESPONSE].change(settings.response_timeout_s)
         self._websocket_deadlines[Waiting.RESPONSE].change(settings.websocket_connect_timeout_s)
+        self._websocket_deadlines[Waiting.RESUMPTION].change(settings.resume_timeout_s)
         if not self.draining:
             self.idle.change(_idle_s(settings))
         self.heads_due.change(settings.header_timeout_s)
@@ -186,6 +192,7 @@ class InterfaceServer(Factory):
         self.offers.stop()
         self.unheard.stop()
         self.waiting_room.stop()
+        self.resumptions.stop()
         for deadlines in (*self._http_deadlines.values(), *self._websocket_deadlines.values()):
             deadlines.stop()
         for each in (self.idle, self.heads_due, self.bodies_due, self.discarding, self.unsent, self._lifetimes):
@@ -339,9 +346,13 @@ class InterfaceServer(Factory):
             self._accepted[websocket] = entry
         return websocket
 
-    def deadline(self) -> float:
-        """When nobody need start a request any more that is offered now, by the clock of the node of our inbox."""
-        return self.clusters.home.node.clock() + self.settings.queue_timeout_s
+    def deadline(self, wait_s: float | None = None) -> float:
+        """When nobody need take any more what is offered now, by the clock of the node of our inbox.
+
+        Args:
+            wait_s: how long it is waited for; None: as long as for a request.
+        """
+        return self.clusters.home.node.clock() + (self.settings.queue_timeout_s if wait_s is None else wait_s)
 
     def ended(self, exchange: Exchange) -> None:
         """`exchange` is over."""

@@ -193,13 +193,12 @@ class Stream(ABC):
     def _out_of_order(self, seq: int) -> Effects:
         if seq < self._received:
             return (Dropped("repeated"),)
-        effects = self._gap(seq)
-        self._received += 1
-        return Dropped("gap"), *effects
+        expected, self._received = self._received, seq + 1  # more may come of the same worker, until it knows
+        return Dropped("gap"), *self._broken(f"expected message {expected} of the worker, got {seq}")
 
     def _gap(self, seq: int) -> Effects:
         """The messages before `seq` will never come."""
-        expected, self._received = self._received, seq  # more may come of the same worker, until it knows
+        expected, self._received = self._received, seq
         return self._broken(f"expected message {expected} of the worker, got {seq}")
 
     def _release(self, reason: str) -> Effects:

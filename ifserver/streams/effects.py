@@ -23,6 +23,7 @@ __all__ = [
     "WAIT_LAST_WORDS",
     "WAIT_NOTHING",
     "WAIT_RESPONSE",
+    "WAIT_RESUMPTION",
     "WAIT_WORKER",
     "WITHDRAW",
     "Abort",
@@ -118,6 +119,7 @@ class Waiting(enum.Enum):
 
     WORKER = "to be taken by a worker"
     RESPONSE = "the response to begin"
+    RESUMPTION = "the next worker of an open WebSocket to accept it"
     LAST_WORDS = "what the application says to a client that has broken the protocol"
     NOTHING = "nothing in particular"
 
@@ -136,9 +138,12 @@ class Offer(Struct, frozen=True, gc=False):
 
 
 class Resume(Struct, frozen=True, gc=False):
-    """Offer this: an open WebSocket looks for its next worker."""
+    """Offer this: an open WebSocket looks for its next worker. `tries` attempts in a row have failed; `why` is for the
+    log."""
 
     request: m.WebSocketConnect
+    tries: int
+    why: str
 
 
 class Tell(Struct, frozen=True, gc=False):
@@ -211,6 +216,7 @@ ENDED: Final = Signal.ENDED
 
 WAIT_WORKER: Final = Wait(Waiting.WORKER)
 WAIT_RESPONSE: Final = Wait(Waiting.RESPONSE)
+WAIT_RESUMPTION: Final = Wait(Waiting.RESUMPTION)
 WAIT_LAST_WORDS: Final = Wait(Waiting.LAST_WORDS)
 WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 

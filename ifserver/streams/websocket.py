@@ -1,47 +1,13 @@
-"""One WebSocket, seen from the interface server, as a table.
-
-::
-
-    QUEUED ----claim----> CLAIMED ----accept----> OPEN ----close, from either side----> DONE
-      |                      |
-      |                      '-----response-----> DENYING ----last byte----> DONE
-      '----accept or response, which claim as well---->'
-
-    OPEN ----the client breaks the protocol----> FAILING ----the application knows----> CLOSING
-
-    OPEN ----its worker is gone----> WAITING ----claim----> TAKEN ----accept----> OPEN
-                                        '----the client leaves----'----> LEFT ----accept----> DONE
-
-QUEUED, WITHDRAWING, CLAIMED
-    As for HTTP; the client's handshake is not answered yet.
-DENYING
-    The application answers the handshake with an HTTP response of its own (ASGI ``websocket.http.response``).
-OPEN
-    ``101`` has been sent; frames go both ways.
-WAITING, RETURNING, TAKEN
-    The WebSocket is open and resumable, and its worker is gone (design: Resumption): as QUEUED, WITHDRAWING and
-    CLAIMED. What the client sends is held. The next worker's accept leads back to OPEN, which the client does not see.
-LEFT
-    The client has left meanwhile, and something that it had sent is still held: the next worker is handed that when it
-    accepts, and told. (Where nothing is held, the stream ends at once.)
-FAILING
-    The client has broken the protocol, and our close frame is held back: what the application says before it learns of
-    that is still sent, so that no answer to an earlier message is lost.
-CLOSING
-    Our close frame has been sent, the client's answer is awaited (RFC 6455 7.1.2).
-DONE
-    Nothing more will happen to the client.
-"""
+"""One WebSocket, seen from the interface server, as a table. Its states: `ifserver.streams.websocket_state`."""
 
 from __future__ import annotations
 
-import enum
 from typing import ClassVar, Final
 
 from msgspec.structs import replace
 
 from ifserver import messages as m
-from ifserver.streams.base import NOTHING, Row, Stream
+from ifserver.streams.base import NOTHING, Row
 from ifserver.streams.effects import (
     ENDED,
     FAIL,
@@ -62,73 +28,34 @@ from ifserver.streams.effects import (
     MessageReceived,
     Offer,
     OfferRefused,
-    Resume,
     Tell,
     TimedOut,
-    Unsaid,
     Vanished,
     Withdrawn,
 )
-from ifserver.streams.resumption import HandedOut
+from ifserver.streams.resumption import SERVICE_RESTART, HandedOut, ResumableStream
+from ifserver.streams.websocket_state import State
 from ifserver.streams.window import MESSAGE_OVERHEAD, message_bytes
 
 __all__ = ["State", "WebSocketStream"]
 
-#: RFC 6455 7.4.1 and the IANA registry: the application does not want it; it ended in error; the server restarts.
-POLICY_VIOLATION: Final = 1008
+#: RFC 6455 7.4.1: the application has ended in error.
 INTERNAL_ERROR: Final = 1011
-SERVICE_RESTART: Final = 1012
 
 
-class State(enum.Enum):
-    """Where a WebSocket is; see the module's docstring."""
-
-    # Members are keys of tables, and the hash that an Enum brings along is written in Python.
-    __hash__ = object.__hash__
-
-    QUEUED = enum.auto()
-    WITHDRAWING = enum.auto()
-    CLAIMED = enum.auto()
-    DENYING = enum.auto()
-    OPEN = enum.auto()
-    WAITING = enum.auto()
-    RETURNING = enum.auto()
-    TAKEN = enum.auto()
-    LEFT = enum.auto()
-    FAILING = enum.auto()
-    CLOSING = enum.auto()
-    DONE = enum.auto()
-
-
-class WebSocketStream(Stream):
+class WebSocketStream(ResumableStream):
     """One WebSocket. A handshake that its worker's death left unanswered is offered once more, as a GET is.
 
     One that is resumable holds what its worker was handed until that is known to have been consumed.
     """
 
-    __slots__ = ("_farewell", "_forwarded", "_handed_out", "_stale_units")
+    __slots__ = ()
 
-    request: m.WebSocketConnect
-    _state: State
     table: ClassVar[dict[State, Row]]
-
-    def __init__(self, request: m.WebSocketConnect) -> None:
-        super().__init__(request, State.QUEUED)
-        #: None: it is not resumable.
-        self._handed_out = HandedOut() if request.resumable else None
-        #: Units of the present worker's messages that were passed on to the client; and of former ones', those which
-        #: the kernel has not taken yet.
-        self._forwarded = self._stale_units = 0
-        #: How the client has left whose messages are still held.
-        self._farewell: ClientGone | None = None
 
     @property
     def waits(self) -> bool:
         return self._state in (State.CLAIMED, State.TAKEN, State.FAILING) or bool(self._pending)
-
-    @property
-    def resumable(self) -> bool:
-        return self._handed_out is not None
 
     # The client.
 
@@ -141,41 +68,6 @@ class WebSocketStream(Stream):
         # What it sent before it left is handed over, beyond the credit: it is no more than was held here.
         return *self._send_held(beyond_credit=True), *self._disconnect(event.code, event.reason), ENDED
 
-    def _left_alone(self, event: ClientGone) -> Effects:
-        """Nobody has it who could be handed what the client sent, or nobody who has accepted it."""
-        before = self._state
-        if not self._pending:
-            return self._left_unclaimed(event) if before is State.WAITING else self._left(event)
-        self._farewell = event
-        self._enter(State.LEFT)
-        # What is waited for is the same; but where the node was asked, it was nothing.
-        return (WAIT_WORKER,) if before is State.RETURNING else NOTHING
-
-    def _claimed_left(self, message: m.Claim) -> Effects:
-        first = self.supervisor is None
-        self._claimed_by(message)
-        return (WAIT_RESPONSE,) if first else NOTHING
-
-    def _accepted_left(self, message: m.WebSocketAccept) -> Effects:
-        assert self._farewell is not None
-        return self._left(self._farewell)
-
-    def _denied_left(self, message: m.ResponseStart) -> Effects:
-        release = self._release("the client has left") if message.more_body else NOTHING
-        return *release, *self._unsaid("the application has denied the WebSocket's resumption")
-
-    def _not_taken_left(self, event: TimedOut) -> Effects:
-        claimant = (WITHDRAW,) if self.worker is None else self._release("the client has left")
-        return *claimant, *self._unsaid("no worker accepted it in time")
-
-    def _withdrawn_left(self, event: Withdrawn) -> Effects:
-        return self._unsaid("no worker took it in time") if event.was_there else NOTHING
-
-    def _unsaid(self, why: str) -> Effects:
-        """Nobody is left who could hear what the client had sent."""
-        self._enter(State.DONE)
-        return Unsaid(len(self._pending), why), ENDED
-
     def _left_failing(self, event: ClientGone) -> Effects:
         """The worker knows that the client leaves; that it can be answered is over."""
         self._enter(State.DONE)
@@ -187,10 +79,6 @@ class WebSocketStream(Stream):
         held = self._send_held(beyond_credit=True)
         return *held, *self._disconnect(event.code, event.reason, answerable=True), WAIT_LAST_WORDS
 
-    def _failed_alone(self, event: ClientFailed) -> Effects:
-        """Nobody has it who could answer. Whoever takes it next hears what the client sent, and that it has left."""
-        return (FAIL,)
-
     def _received_message(self, event: MessageReceived) -> Effects:
         size = message_bytes(event.text, event.data)
         if self.worker is not None and not self._pending and self._reading and self._send_window.open:
@@ -198,11 +86,6 @@ class WebSocketStream(Stream):
             return (self._handed_over(self.worker, event, size),)
         self._hold(event, size)
         return self._pump()
-
-    def _held_message(self, event: MessageReceived) -> Effects:
-        """Of a client whose WebSocket has no worker."""
-        self._hold(event, message_bytes(event.text, event.data))
-        return self._stop_reading_if_full()
 
     def _flushed(self, event: Flushed) -> Effects:
         if self._stale_units:
@@ -217,7 +100,7 @@ class WebSocketStream(Stream):
     # The clock.
 
     def _not_taken(self, event: TimedOut) -> Effects:
-        self._enter(State.WITHDRAWING if self._state is State.QUEUED else State.RETURNING)
+        self._enter(State.WITHDRAWING)
         return WAIT_NOTHING, WITHDRAW
 
     def _no_response(self, event: TimedOut) -> Effects:
@@ -229,7 +112,7 @@ class WebSocketStream(Stream):
     # The worker.
 
     def _claimed(self, message: m.Claim | m.Window) -> Effects:
-        self._enter(State.CLAIMED if self._state in (State.QUEUED, State.WITHDRAWING) else State.TAKEN)
+        self._enter(State.CLAIMED)
         self._claimed_by(message)
         return (WAIT_RESPONSE,)
 
@@ -238,16 +121,6 @@ class WebSocketStream(Stream):
         if message.resumable and self._handed_out is None:
             self._handed_out = HandedOut()
         return WAIT_NOTHING, message
-
-    def _accepted_again(self, message: m.WebSocketAccept) -> Effects:
-        """The client has been accepted before, by a worker that is gone."""
-        self._enter(State.OPEN)
-        return WAIT_NOTHING, *self._pump()
-
-    def _denied_again(self, message: m.ResponseStart) -> Effects:
-        release = self._release("denied") if message.more_body else NOTHING
-        close = CloseClient(POLICY_VIOLATION, "", "the application has denied the WebSocket's resumption")
-        return WAIT_NOTHING, close, *self._begin_to_close(), *release
 
     def _denied(self, message: m.ResponseStart) -> Effects:
         if not message.more_body:
@@ -286,38 +159,21 @@ class WebSocketStream(Stream):
 
     def _lost_open(self, event: m.Release) -> Effects:
         restarts = event.reason == m.DIED or event.reason in m.GIVEN_BACK
-        if restarts and self._handed_out is not None:
+        if (restarts or event.reason == m.SERVER_LOST) and self._handed_out is not None:
             return self._resume(event, self._handed_out)
         code = SERVICE_RESTART if restarts else INTERNAL_ERROR
         self._forsake()
         close = CloseClient(code, "", f"worker {event.worker} has let go: {event.reason}")
         return close, *self._begin_to_close()
 
-    def _resume(self, event: m.Release, handed_out: HandedOut) -> Effects:
-        """Offer the open WebSocket to the next worker."""
-        given_back = event.reason in m.GIVEN_BACK
-        if given_back and event.sent > self._received:
-            return self._gap(event.sent)
-        handed_out.confirm(event.consumed)
-        # Who gives it back has said what it has consumed. Of one that died nobody knows, so nothing is sent again.
-        unconfirmed = 0 if given_back else len(handed_out)
-        left = handed_out.take()
-        pending = [*(left if given_back else ()), *self._pending]
-        self._stale_units += self._forwarded - self._receive_window.consumed
-        self._forwarded = 0
-        self.request = replace(self.request, attempt=self.attempt + 1, resumable=True, unconfirmed=unconfirmed)
-        self._begin_attempt(self.request.attempt)
-        self._repeated = 0
-        for message in pending:
-            self._hold(message, message_bytes(message.text, message.data))
-        self._enter(State.WAITING)
-        return Resume(self.request), WAIT_WORKER, *self._stop_reading_if_full()
-
     def _broken(self, why: str) -> Effects:
         release = self._release("broken")
         if self._state is State.FAILING:
             return *self._fail(why), *release
-        if self._state in _OPEN:
+        if self._state in _WITHOUT_WORKER:
+            # The client has been told nothing by this worker, and can have another.
+            return *release, *self._try_again(f"bad reply: {why}")
+        if self._state is State.OPEN:
             self._forsake()
             close = CloseClient(INTERNAL_ERROR, "", f"bad reply: {why}")
             return WAIT_NOTHING, close, *self._begin_to_close(), *release
@@ -328,16 +184,9 @@ class WebSocketStream(Stream):
         if self._state is State.DENYING:
             self._enter(State.DONE)
             return Abort(f"bad reply: {why}"), *release, ENDED
-        if self._state is State.LEFT:
-            return *release, *self._unsaid(f"bad reply: {why}")
         return release + self._answer(502, f"bad reply: {why}")
 
     # Helpers.
-
-    def _forsake(self) -> None:
-        """From here on nobody may speak for the stream: whoever still does is told to let go."""
-        self.worker = self.supervisor = None
-        self.attempt += 1
 
     def _begin_to_close(self) -> Effects:
         """Our close frame is sent. Nobody wants what is held; the client's answer must be read."""
@@ -350,11 +199,6 @@ class WebSocketStream(Stream):
         return (RESUME_READING,)
 
     def _answer(self, status: int, why: str) -> Effects:
-        if self._state in _OPEN:
-            self._forsake()
-            return WAIT_NOTHING, CloseClient(SERVICE_RESTART, "", why), *self._begin_to_close()
-        if self._state is State.LEFT:
-            return self._unsaid(why)
         self._enter(State.DONE)
         return Answer(status, why), ENDED
 
@@ -363,11 +207,8 @@ class WebSocketStream(Stream):
 
     def _offer_again(self, why: str) -> Effects:
         self.request = replace(self.request, attempt=self.attempt + 1)
-        pending, units = self._pending, self._pending_units
         self._begin_attempt(self.request.attempt)
-        self._pending, self._pending_units = pending, units
-        if self._state is not State.LEFT:
-            self._enter(State.WAITING if self._state in _OPEN else State.QUEUED)
+        self._enter(State.QUEUED)
         return Offer(self.request, why), WAIT_WORKER
 
     def _send_held(self, beyond_credit: bool = False) -> Effects:
@@ -392,10 +233,10 @@ class WebSocketStream(Stream):
         return Tell(worker, m.WebSocketReceive(self.identity, self.attempt, self._sequence(), event.text, event.data))
 
 
-#: Where the client's WebSocket is open.
-_OPEN: Final = (State.OPEN, State.WAITING, State.RETURNING, State.TAKEN)
+#: Where the client's WebSocket is open, or was, and no worker has accepted it.
+_WITHOUT_WORKER: Final = (State.WAITING, State.TAKEN, State.LEFT)
 
-_WAITING_FOR_WORKER: Final[Row] = {
+_UNANSWERED: Final[Row] = {
     OfferRefused: WebSocketStream._refused,
     m.Claim: WebSocketStream._claimed,
     m.Window: WebSocketStream._claimed,
@@ -404,18 +245,23 @@ _WAITING_FOR_WORKER: Final[Row] = {
     m.Release: WebSocketStream._lost,
 }
 
-#: What is particular to a WebSocket that is open and has no worker, or none that has accepted it.
-_WITHOUT_WORKER: Final[Row] = {
+#: WAITING and TAKEN.
+_TO_BE_RESUMED: Final[Row] = {
     MessageReceived: WebSocketStream._held_message,
     ClientFailed: WebSocketStream._failed_alone,
+    ClientGone: WebSocketStream._left_alone,
     Flushed: WebSocketStream._flushed,
+    TimedOut: WebSocketStream._not_resumed,
+    # Of the attempt before.
+    Withdrawn: WebSocketStream._ignore,
     m.WebSocketAccept: WebSocketStream._accepted_again,
     m.ResponseStart: WebSocketStream._denied_again,
+    m.Release: WebSocketStream._let_go,
 }
 
 WebSocketStream.table = {
     State.QUEUED: {
-        **_WAITING_FOR_WORKER,
+        **_UNANSWERED,
         ClientGone: WebSocketStream._left_unclaimed,
         TimedOut: WebSocketStream._not_taken,
         Vanished: WebSocketStream._vanished,
@@ -423,7 +269,7 @@ WebSocketStream.table = {
         Withdrawn: WebSocketStream._ignore,
     },
     State.WITHDRAWING: {
-        **_WAITING_FOR_WORKER,
+        **_UNANSWERED,
         ClientGone: WebSocketStream._left,
         Withdrawn: WebSocketStream._withdrawn,
         # The answer of the node, which was asked already, decides.
@@ -464,41 +310,29 @@ WebSocketStream.table = {
         m.Release: WebSocketStream._lost_open,
     },
     State.WAITING: {
-        **_WAITING_FOR_WORKER,
-        **_WITHOUT_WORKER,
-        ClientGone: WebSocketStream._left_alone,
-        TimedOut: WebSocketStream._not_taken,
-        Vanished: WebSocketStream._vanished,
-        Withdrawn: WebSocketStream._ignore,
-    },
-    State.RETURNING: {
-        **_WAITING_FOR_WORKER,
-        **_WITHOUT_WORKER,
-        ClientGone: WebSocketStream._left_alone,
-        Withdrawn: WebSocketStream._withdrawn,
-        Vanished: WebSocketStream._ignore,
+        **_TO_BE_RESUMED,
+        OfferRefused: WebSocketStream._not_offered,
+        Vanished: WebSocketStream._never_heard_of,
+        m.Claim: WebSocketStream._taken,
+        m.Window: WebSocketStream._taken,
     },
     State.TAKEN: {
-        **_WITHOUT_WORKER,
-        ClientGone: WebSocketStream._left_alone,
-        Withdrawn: WebSocketStream._ignore,
+        **_TO_BE_RESUMED,
         OfferRefused: WebSocketStream._ignore,
-        TimedOut: WebSocketStream._no_response,
         m.Claim: WebSocketStream._claimed_again,
         m.Window: WebSocketStream._ignore,
-        m.Release: WebSocketStream._lost,
     },
     State.LEFT: {
         Flushed: WebSocketStream._ignore,
         TimedOut: WebSocketStream._not_taken_left,
-        OfferRefused: WebSocketStream._refused,
-        Vanished: WebSocketStream._vanished,
-        Withdrawn: WebSocketStream._withdrawn_left,
-        m.Claim: WebSocketStream._claimed_left,
+        OfferRefused: WebSocketStream._not_offered,
+        Vanished: WebSocketStream._never_heard_of,
+        Withdrawn: WebSocketStream._ignore,
+        m.Claim: WebSocketStream._claimed_again,
         m.Window: WebSocketStream._ignore,
         m.WebSocketAccept: WebSocketStream._accepted_left,
         m.ResponseStart: WebSocketStream._denied_left,
-        m.Release: WebSocketStream._lost,
+        m.Release: WebSocketStream._let_go,
     },
     State.FAILING: {
         MessageReceived: WebSocketStream._ignore,

@@ -70,7 +70,8 @@ class Puller:
 
     Args:
         nodes: the nodes of the home cluster.
-        names: the request channels; which of them comes first changes with every read.
+        urgent: the request channel that is read before all others.
+        names: the other ones; which of them comes first changes with every read.
         batch: messages to ask for at once; up to `GROWTH` times as many while reads come back full, for then all
             workers have enough to do, and while requests are answered in their first turn, for then little is gained
             by giving them to others. Each read costs as much as what it brings.
@@ -84,6 +85,7 @@ class Puller:
     def __init__(
         self,
         nodes: Sequence[Node],
+        urgent: str,
         names: Sequence[str],
         batch: int,
         free: Callable[[], int],
@@ -95,7 +97,7 @@ class Puller:
         soon: Soon,
         counters: Counters,
     ) -> None:
-        self._rotations = [tuple(names[i:]) + tuple(names[:i]) for i in range(len(names))]
+        self._rotations = [(urgent, *names[i:], *names[:i]) for i in range(len(names))]
         self._sources = [_Source(node, i % len(names), batch) for i, node in enumerate(nodes)]
         self._batch = batch
         self._free = free

@@ -12,7 +12,7 @@ from ifserver.clock import Clock
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Heart
 from ifserver.liveness import SUPERVISOR_LIFE_S
-from ifserver.messages import STOPPED, HttpRequest, ToWorkers
+from ifserver.messages import SERVER_LOST, STOPPED, HttpRequest, ToWorkers
 from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.asgi import DONE, LOST, Stream
@@ -97,6 +97,7 @@ class Worker:
         names, soon = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT), loop.call_soon
         self._puller = Puller(
             clusters.home_nodes,
+            channels.WEBSOCKET_RESUME,
             names,
             settings.pull_batch,
             self.free,
@@ -167,7 +168,7 @@ class Worker:
         """The interface server `process` is dead. One that was only frozen lets go of its streams when it wakes."""
         for stream in list(self._streams.values()):
             if channels.process_of(stream.reply_channel) == process:
-                stream.release("dead")
+                stream.release(SERVER_LOST)
 
     # A `ifserver.layers.home.Resident`.
 

@@ -11,7 +11,7 @@ from ifserver import channels
 from ifserver.admin.survey import ANSWER_S, Survey, Surveyor
 from ifserver.errors import NodeRefused
 from ifserver.layers.base import Queue
-from ifserver.layers.heart import with_facts
+from ifserver.layers.beats import with_facts
 from ifserver.layers.memory import MemoryNode
 from ifserver.sight import Child, Facts, QueueStatus, encode
 from tests.admin.stage import Stage, supervisor_facts
@@ -54,7 +54,7 @@ def test_all_is_well(stage: Stage) -> None:
     ]
     assert cluster.nodes[0].queues == tuple(
         QueueStatus(channel=channel, length=0, age_s=None)
-        for channel in (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT)
+        for channel in (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT, channels.WEBSOCKET_RESUME)
     )
     assert set(found.processes) == {"supervisor"}
     assert found.workers() == 1
@@ -82,6 +82,7 @@ def test_an_age_that_nobody_knows(stage: Stage) -> None:
     stage.world.client(GET)
     stage.world.settle()
     stage.world.node.push("websocket.connect", [b"nonsense"])
+    stage.world.node.push("websocket.resume", [b"waits by another time"])
     [found] = survey(stage)
     assert {queue.age_s for node in found.clusters[0].nodes for queue in node.queues} == {None}
 
@@ -138,7 +139,7 @@ def test_those_who_ask_at_once_get_one_answer(stage: Stage) -> None:
     assert errors[0].check(CancelledError)
     node.silent = False
     survey(stage, surveyor)
-    assert node.looks == 3
+    assert node.looks == 4
 
 
 def test_a_bug_is_told_to_all_who_ask(stage: Stage) -> None:

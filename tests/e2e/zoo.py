@@ -239,8 +239,10 @@ async def ws_report(scope: Scope, receive: Receive, send: Send) -> None:
 async def ws_resume(scope: Scope, receive: Receive, send: Send) -> None:
     """Outlives its workers: says when it is resumed, and sends back what it gets with the number of its process."""
     await receive()
-    await send({"type": "websocket.accept", "resumable": True})
     resume = scope["extensions"]["websocket.resume"]
+    if resume["resumed"] and asked(scope, "gate"):
+        await at(asked(scope, "gate"))
+    await send({"type": "websocket.accept", "resumable": True})
     if resume["resumed"]:
         await send({"type": "websocket.send", "text": f"resumed {resume['unconfirmed']}"})
     while (event := await receive())["type"] == "websocket.receive":

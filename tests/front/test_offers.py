@@ -608,3 +608,16 @@ def test_the_end_of_the_server_is_the_end_of_its_offers() -> None:
     assert done == [None]
     assert len(world.server.offers) == 0
     assert timers(world.clock) == []
+
+
+def test_an_open_websocket_is_not_left_to_a_node_that_is_gone() -> None:
+    stage = Stage()
+    stage.offer("resumed", channel=channels.WEBSOCKET_RESUME)
+    stage.offer("request")
+    stage.node.stop()
+    stage.run(0.75)
+    assert stage.vanished == []
+    stage.run(0.75)
+    assert stage.vanished == ["resumed"], "somebody may have the request"
+    stage.run(5)
+    assert stage.vanished == ["resumed"]

@@ -325,10 +325,10 @@ def test_what_a_client_has_said_that_is_gone_is_told_or_said_to_be_lost(
     world.advance(0.5)
     assert done == []
     if is_heard:
-        world.worker.job(channels.WEBSOCKET_CONNECT).accept()
+        world.worker.job(channels.WEBSOCKET_RESUME).accept()
     for _ in range(30):
         world.advance(0.05)
     assert done == [None]
     assert ("handed to nobody (1)" in caplog.text) is not is_heard
-    assert world.worker.jobs(channels.WEBSOCKET_CONNECT) == []
+    assert world.worker.jobs(channels.WEBSOCKET_RESUME) == []
     world.assert_empty()

@@ -35,7 +35,7 @@ MORE = m.ResponseBody(ID, 0, WORKER, 1, b"b", True)
 LAST = m.ResponseBody(ID, 0, WORKER, 2, b"c", False)
 DIED = m.Release(ID, 0, WORKER, "died")
 
-WAIT_WORKER, WAIT_RESPONSE, WAIT_LAST_WORDS, WAIT_NOTHING = (e.Wait(each) for each in e.Waiting)
+WAIT_WORKER, WAIT_RESPONSE, WAIT_RESUMPTION, WAIT_LAST_WORDS, WAIT_NOTHING = (e.Wait(each) for each in e.Waiting)
 
 EVENTS = [
     e.BodyReceived(b"x", True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,8 +21,7 @@ from tests.streams.test_http import (
     OTHER,
     START,
     WAIT_NOTHING,
-    WAIT_RESPONSE,
-    WAIT_WORKER,
+    WAIT_RESUMPTION,
     WORKER,
     do,
     told,
@@ -66,7 +66,7 @@ def left() -> WebSocketStream:
 
 def take_over(stream: WebSocketStream) -> list[Any]:
     """The second worker claims and accepts."""
-    assert do(stream, replace(CLAIM, **SECOND)) == [WAIT_RESPONSE]
+    assert do(stream, replace(CLAIM, **SECOND)) == []
     return do(stream, replace(ACCEPT, **SECOND))
 
 
@@ -74,7 +74,8 @@ def test_a_worker_that_drains_gives_back_what_it_has_not_consumed_and_the_next_g
     stream = opened()
     assert heard(do(stream, *says("a", "b", "c"))) == ["a", "b", "c"]
     effects = do(stream, replace(DRAINED, consumed=2 * UNITS))
-    assert effects == [e.Resume(replace(CONNECT, attempt=1, resumable=True, unconfirmed=0)), WAIT_WORKER]
+    offer = replace(CONNECT, attempt=1, resumable=True, unconfirmed=0)
+    assert effects == [e.Resume(offer, 0, "drained"), WAIT_RESUMPTION]
     assert do(stream, *says("d")) == []
     effects = take_over(stream)
     assert effects[0] == WAIT_NOTHING
@@ -128,22 +129,71 @@ def test_a_path_may_make_it_resumable_too() -> None:
     assert resumed(do(stream, DIED)).unconfirmed == 1
 
 
-def test_each_resumption_counts_as_the_first_time() -> None:
+@pytest.mark.parametrize("reason", [m.DIED, m.DRAINED, m.STOPPED, m.SERVER_LOST])
+def test_it_goes_on_whatever_has_become_of_its_worker(reason: str) -> None:
+    assert resumed(do(opened(), replace(DIED, reason=reason))).attempt == 1
+
+
+#: What may become of an attempt before the worker has accepted.
+FAILURES: list[tuple[str, Callable[[WebSocketStream], list[Any]]]] = [
+    ("refused", lambda stream: do(stream, e.OfferRefused(False, "full"))),
+    ("in doubt", lambda stream: do(stream, e.OfferRefused(True, "broke"))),
+    ("vanished", lambda stream: do(stream, e.Vanished())),
+    ("died", lambda stream: do(stream, spoken(CLAIM, stream), spoken(DIED, stream))),
+    ("failed", lambda stream: do(stream, spoken(CLAIM, stream), replace(spoken(DIED, stream), reason="failed"))),
+    ("gap", lambda stream: do(stream, spoken(CLAIM, stream), replace(spoken(ACCEPT, stream), seq=1))),
+    ("bad word", lambda stream: do(stream, spoken(CLAIM, stream), replace(spoken(SEND, stream), seq=0))),
+    ("lost accept", lambda stream: list(stream.hear_sync(m.SyncEntry(ID, stream.attempt, 1, 0), WORKER))),
+]
+
+
+def spoken(message: Any, stream: WebSocketStream) -> Any:
+    """`message` as a worker says it about the present attempt."""
+    return replace(message, attempt=stream.attempt)
+
+
+@pytest.mark.parametrize("fail", [fail for _, fail in FAILURES], ids=[name for name, _ in FAILURES])
+@pytest.mark.parametrize("make", [opened, left], ids=["waiting", "left"])
+def test_no_failed_attempt_closes_it_and_each_begins_the_next(
+    make: Callable[[], WebSocketStream], fail: Callable[[WebSocketStream], list[Any]]
+) -> None:
+    stream = make()
+    if stream.state is State.OPEN:
+        do(stream, DIED, *says("a"))
+    for tries in range(1, 20):
+        attempt = stream.attempt
+        (offer,) = [effect for effect in fail(stream) if isinstance(effect, e.Resume)]
+        assert (offer.tries, offer.request.attempt, stream.attempt) == (tries, attempt + 1, attempt + 1)
+        assert stream.state in (State.WAITING, State.LEFT)
+    do(stream, spoken(CLAIM, stream))
+    assert heard(do(stream, spoken(ACCEPT, stream))) == ["a"]
+
+
+def test_the_messages_of_the_attempt_after_a_gap_are_counted_from_the_beginning() -> None:
     stream = opened()
-    do(stream, DIED)
-    for attempt in (1, 3, 5):
-        # The worker that takes it dies before it has accepted, and is replaced once; then one accepts, and dies.
-        now: dict[str, Any] = {"attempt": attempt, "worker": OTHER}
-        offer, wait = do(stream, replace(CLAIM, **now), replace(DIED, **now))[1:]
-        assert (offer.request.attempt, wait, stream.state) == (attempt + 1, WAIT_WORKER, State.WAITING)
-        now = {"attempt": attempt + 1, "worker": WORKER}
-        do(stream, replace(ACCEPT, **now), replace(DIED, **now))
-        assert stream.attempt == attempt + 2
-    now = {"attempt": 7, "worker": OTHER}
-    do(stream, replace(DIED, **now))
-    assert stream.state is State.WAITING
-    close = do(stream, replace(DIED, attempt=8, worker=OTHER))[1]
-    close_client(close, 1012)
+    do(stream, DIED, spoken_at(CLAIM, 1), replace(spoken_at(ACCEPT, 1), seq=3))
+    do(stream, spoken_at(ACCEPT, 2))
+    send = spoken_at(SEND, 2)
+    assert do(stream, send) == [send]
+
+
+def spoken_at(message: Any, attempt: int) -> Any:
+    return replace(message, attempt=attempt)
+
+
+def test_a_worker_that_gives_it_back_before_it_accepts_is_no_failure() -> None:
+    stream = opened()
+    do(stream, DIED, replace(CLAIM, **SECOND))
+    (offer,) = do(stream, replace(DIED, **SECOND, reason=m.STOPPED))
+    assert (offer.tries, offer.request.attempt) == (0, 2)
+
+
+def test_failures_are_counted_anew_after_each_accept() -> None:
+    stream = opened()
+    do(stream, DIED, e.Vanished(), e.Vanished())
+    do(stream, spoken(ACCEPT, stream))
+    (offer, wait) = do(stream, spoken(DIED, stream))
+    assert (offer.tries, wait) == (0, WAIT_RESUMPTION)
 
 
 def test_what_the_client_says_meanwhile_survives_the_death_of_the_next_worker_too() -> None:
@@ -152,20 +202,25 @@ def test_what_the_client_says_meanwhile_survives_the_death_of_the_next_worker_to
     assert heard(do(stream, replace(ACCEPT, attempt=2))) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("was_there", [True, False])
-def test_with_nobody_to_take_it_it_is_closed_with_1012(was_there: bool) -> None:
+@pytest.mark.parametrize(
+    ("before", "claimant"),
+    [
+        ([], [e.WITHDRAW]),
+        ([e.Vanished()], [e.WITHDRAW]),
+        ([replace(CLAIM, **SECOND)], [e.Tell(OTHER, m.Release(ID, 1, OTHER, "not accepted in time"))]),
+    ],
+    ids=["offered", "offered again", "taken"],
+)
+def test_with_nobody_who_accepts_it_in_time_it_is_closed_with_1012(before: list[Any], claimant: list[Any]) -> None:
     stream = opened()
-    do(stream, DIED)
-    assert do(stream, e.TimedOut()) == [WAIT_NOTHING, e.WITHDRAW]
-    _, close = do(stream, e.Withdrawn(was_there))
+    do(stream, DIED, *says("a"), *before)
+    *first, close = do(stream, e.TimedOut())
+    assert first == claimant
     close_client(close, 1012)
+    # Whoever takes it now is told to let go.
+    late = replace(CLAIM, attempt=stream.attempt - 1, worker=WORKER)
+    assert do(stream, late, e.Withdrawn(True))[0] == e.Dropped("gone")
     assert do(stream, e.ClientGone(1012)) == [e.ENDED]
-
-
-def test_a_node_that_refuses_the_offer_closes_it_with_1012() -> None:
-    stream = opened()
-    do(stream, DIED)
-    close_client(do(stream, e.OfferRefused(False, "full"))[1], 1012)
 
 
 def test_an_application_that_does_not_accept_it_again_closes_it() -> None:
@@ -181,23 +236,12 @@ def test_a_client_that_leaves_while_nobody_has_it_is_withdrawn() -> None:
     assert do(stream, e.ClientGone(1001)) == [e.WITHDRAW, e.ENDED]
 
 
-@pytest.mark.parametrize(
-    ("before", "waits", "claimed"),
-    [
-        ([], [], [WAIT_RESPONSE]),
-        ([e.TimedOut()], [WAIT_WORKER], [WAIT_RESPONSE]),
-        ([replace(CLAIM, **SECOND)], [], []),
-    ],
-    ids=["waiting", "returning", "taken"],
-)
-def test_the_last_words_of_a_client_are_for_the_next_worker(
-    before: list[Any], waits: list[Any], claimed: list[Any]
-) -> None:
+@pytest.mark.parametrize("before", [[], [replace(CLAIM, **SECOND)]], ids=["waiting", "taken"])
+def test_the_last_words_of_a_client_are_for_the_next_worker(before: list[Any]) -> None:
     """It must have accepted: an application whose client leaves before that hears nothing more."""
     stream = opened()
     do(stream, DIED, *says("a", "b"), *before)
-    assert do(stream, e.ClientGone(1001, "bye")) == waits
-    assert do(stream, replace(CLAIM, **SECOND)) == claimed
+    assert do(stream, e.ClientGone(1001, "bye")) == []
     assert do(stream, replace(CLAIM, **SECOND)) == []
     effects = do(stream, replace(ACCEPT, **SECOND))
     assert heard(effects) == ["a", "b"]
@@ -208,7 +252,6 @@ def test_the_last_words_of_a_client_are_for_the_next_worker(
 def test_one_that_has_said_nothing_has_no_last_words() -> None:
     for before, effects in (
         ([], [e.WITHDRAW, e.ENDED]),
-        ([e.TimedOut()], [e.ENDED]),
         ([replace(CLAIM, **SECOND)], [e.Tell(OTHER, m.Disconnect(ID, 1, 0, 1001, "")), e.ENDED]),
     ):
         stream = opened()
@@ -216,28 +259,14 @@ def test_one_that_has_said_nothing_has_no_last_words() -> None:
         assert do(stream, e.ClientGone(1001)) == effects
 
 
-@pytest.mark.parametrize("how", [DIED, e.Vanished(), e.OfferRefused(True, "in doubt")], ids=str)
-def test_they_are_offered_once_more_when_the_next_worker_is_lost_too(how: Any) -> None:
-    stream = left()
-    if how is DIED:
-        do(stream, replace(CLAIM, **SECOND))
-        how = replace(DIED, **SECOND)
-    offer, wait = do(stream, how)
-    assert (offer.request.attempt, wait) == (2, WAIT_WORKER)
-    third = {"attempt": 2, "worker": WORKER}
-    assert heard(do(stream, replace(ACCEPT, **third))) == ["a"]
-
-
 @pytest.mark.parametrize(
     "how",
     [
         [e.TimedOut()],
-        [e.OfferRefused(False, "full")],
-        [e.Withdrawn(True)],
-        [replace(DIED, **SECOND), replace(DIED, attempt=2, worker=WORKER)],
+        [replace(CLAIM, **SECOND), e.TimedOut()],
         [replace(START, **SECOND)],
     ],
-    ids=["nobody in time", "refused", "withdrawn", "lost again", "denied"],
+    ids=["nobody in time", "not accepted in time", "denied"],
 )
 def test_that_nobody_heard_them_is_told(how: list[Any]) -> None:
     stream = left()

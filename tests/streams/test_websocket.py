@@ -49,7 +49,6 @@ PATHS: dict[State, list[Any]] = {
     State.DENYING: [CLAIM, START],
     State.OPEN: [CLAIM, ACCEPT],
     State.WAITING: [CLAIM, RESUMABLE, DIED],
-    State.RETURNING: [CLAIM, RESUMABLE, DIED, e.TimedOut()],
     State.TAKEN: [CLAIM, RESUMABLE, DIED, replace(CLAIM, attempt=1)],
     State.LEFT: [CLAIM, RESUMABLE, DIED, e.MessageReceived("last", None), e.ClientGone(1001)],
     State.FAILING: [CLAIM, ACCEPT, e.ClientFailed(1002, "why")],
@@ -57,7 +56,7 @@ PATHS: dict[State, list[Any]] = {
     State.DONE: [CLAIM, ACCEPT, CLOSE, e.ClientGone()],
 }
 #: Those of an open WebSocket whose worker is gone.
-WITHOUT_WORKER = (State.WAITING, State.RETURNING, State.TAKEN)
+WITHOUT_WORKER = (State.WAITING, State.TAKEN)
 #: How many of the worker's messages those paths hold.
 HEARD = {State.DENYING: 1, State.OPEN: 1, State.FAILING: 1, State.CLOSING: 2, State.DONE: 2}
 
@@ -180,11 +179,11 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
         State.CLOSING: [],
         State.DENYING: [e.Abort(why), release("broken"), e.ENDED],
         State.DONE: [release("broken")],
-        State.LEFT: [release("broken", 1), e.Unsaid(1, why), e.ENDED],
-        **{each: [WAIT_NOTHING, e.CloseClient(1011, "", why), release("broken", 1)] for each in WITHOUT_WORKER},
+        **{each: [release("broken", 1), e.Resume(stream.request, 1, why)] for each in (State.LEFT, *WITHOUT_WORKER)},
     }.get(state, [release("broken"), e.Answer(502, why), e.ENDED])
-    closing = state in (State.OPEN, State.FAILING, State.CLOSING, *WITHOUT_WORKER)
-    assert stream.state is (State.CLOSING if closing else State.DONE)
+    after = {State.LEFT: State.LEFT, **dict.fromkeys(WITHOUT_WORKER, State.WAITING)}
+    closing = state in (State.OPEN, State.FAILING, State.CLOSING)
+    assert stream.state is after.get(state, State.CLOSING if closing else State.DONE)
 
 
 @pytest.mark.parametrize("event", [*EVENTS, DIED, SEND, CLAIM], ids=str)

@@ -20,7 +20,7 @@ from ifserver.worker.pull import RETRY_MAX_S, RETRY_S, ROUND_WAIT_S, WAIT_S, Pul
 from tests.worker.stage import http_request
 
 LIMITS = Limits(1000, 600.0)
-A, B = "http.request", "websocket.connect"
+URGENT, A, B = "websocket.resume", "http.request", "websocket.connect"
 
 
 class Node(MemoryNode):
@@ -62,6 +62,7 @@ class Stage:
         self.one_stays_of = 1
         self.puller = Puller(
             self.nodes,
+            URGENT,
             names,
             batch,
             self.free,
@@ -231,13 +232,25 @@ def test_the_channel_that_comes_first_changes_with_every_read() -> None:
     for _ in range(6):
         stage.turn()
     assert stage.taken == ["a1", "b1", "b2", "a2", "a3", "b3"]
-    assert [names for names, _, _ in stage.nodes[0].asked[:3]] == [(A, B), (B, A), (A, B)]
+    assert [names for names, _, _ in stage.nodes[0].asked[:3]] == [(URGENT, A, B), (URGENT, B, A), (URGENT, A, B)]
+
+
+def test_what_is_urgent_is_taken_before_all_that_came_earlier() -> None:
+    stage = Stage(batch=1)
+    stage.push(0, "a1", "a2", name=A)
+    stage.push(0, "b1", "b2", name=B)
+    stage.push(0, "u1", "u2", "u3", name=URGENT)
+    stage.puller.start()
+    for _ in range(7):
+        stage.turn()
+    assert stage.taken[:3] == ["u1", "u2", "u3"]
+    assert sorted(stage.taken[3:]) == ["a1", "a2", "b1", "b2"]
 
 
 def test_nodes_begin_with_different_channels() -> None:
     stage = Stage(nodes=3)
     stage.puller.start()
-    assert [node.asked[0][0] for node in stage.nodes] == [(A, B), (B, A), (A, B)]
+    assert [node.asked[0][0] for node in stage.nodes] == [(URGENT, A, B), (URGENT, B, A), (URGENT, A, B)]
 
 
 def test_a_read_asks_for_no_more_than_there_are_slots() -> None:
@@ -259,7 +272,8 @@ def test_a_read_asks_for_no_more_than_there_are_slots() -> None:
 def test_each_node_is_read_when_there_are_slots_for_all() -> None:
     stage = Stage(nodes=3, slots=6)
     stage.puller.start()
-    assert [node.asked for node in stage.nodes] == [[((A, B), 4, WAIT_S)], [((B, A), 1, WAIT_S)], [((A, B), 1, WAIT_S)]]
+    one, other = (URGENT, A, B), (URGENT, B, A)
+    assert [node.asked for node in stage.nodes] == [[(one, 4, WAIT_S)], [(other, 1, WAIT_S)], [(one, 1, WAIT_S)]]
 
 
 def test_with_fewer_slots_than_nodes_the_reads_go_round() -> None:

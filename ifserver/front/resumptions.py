@@ -1,0 +1,110 @@
+"""Open WebSockets whose worker is gone: they wait here until they are offered to the next one.
+
+They are offered on a request channel of their own, which workers read before all others, and only so many at a time
+that no limit of a node refuses them. What fails is offered again after a growing pause. How long all of that may take
+in the end is the stream's affair (``resume_timeout_s``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from ifserver.clock import Clock, Timer
+from ifserver.layers.clusters import Clusters
+
+if TYPE_CHECKING:
+    from ifserver.front.offering import Offered
+
+__all__ = ["Resumptions"]
+
+#: How many are offered at a time. Workers take a few dozen with each read, so that none of them waits for the next.
+MOST_OFFERED: Final = 200
+#: The pause after the first attempt that has failed, and the longest, in seconds; spread by the factors below. A
+#: WebSocket whose acceptance ends its worker must not end one worker after another.
+PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 15.0
+_JITTER: Final = (0.7, 1.3)
+
+
+class Resumptions:
+    """The open WebSockets of one server that have no worker."""
+
+    def __init__(self, clusters: Clusters, clock: Clock) -> None:
+        self._clusters = clusters
+        self._clock = clock
+        #: Those that pause, those whose turn comes next, and those that are offered and not claimed.
+        self._pausing: dict[Offered, Timer] = {}
+        self._waiting: OrderedDict[Offered, None] = OrderedDict()
+        self._offered: set[Offered] = set()
+        #: Is waited for while this server cannot be reached for answers.
+        self._reachable: Deferred[None] | None = None
+        self._stopped = False
+
+    def __len__(self) -> int:
+        return len(self._pausing) + len(self._waiting) + len(self._offered)
+
+    def add(self, offered: Offered, tries: int) -> None:
+        """`offered` looks for a worker; `tries` attempts in a row have failed."""
+        self._forget(offered)
+        if self._stopped:
+            return
+        if tries:
+            pause = min(PAUSE_S * 2.0 ** min(tries - 1, 10), LONGEST_PAUSE_S) * random.uniform(*_JITTER)
+            self._pausing[offered] = self._clock.callLater(pause, self._over, offered)
+        else:
+            self._waiting[offered] = None
+        self._offer_more()
+
+    def left(self, offered: Offered) -> None:
+        """Somebody has claimed it, or it has ended."""
+        self._forget(offered)
+        self._offer_more()
+
+    def stop(self) -> None:
+        """Offer no more."""
+        self._stopped = True
+        for timer in self._pausing.values():
+            timer.cancel()
+        self._pausing.clear()
+        self._waiting.clear()
+        self._offered.clear()
+        reachable, self._reachable = self._reachable, None
+        if reachable is not None:
+            reachable.cancel()
+
+    def _forget(self, offered: Offered) -> None:
+        timer = self._pausing.pop(offered, None)
+        if timer is not None and timer.active():
+            timer.cancel()
+        self._waiting.pop(offered, None)
+        self._offered.discard(offered)
+
+    def _over(self, offered: Offered) -> None:
+        del self._pausing[offered]
+        self._waiting[offered] = None
+        self._offer_more()
+
+    def _offer_more(self) -> None:
+        if self._reachable is not None:
+            return
+        while self._waiting and len(self._offered) < MOST_OFFERED:
+            if not self._clusters.home.ensure():
+                self._reachable = self._clusters.home.ready()
+                self._reachable.addCallbacks(self._is_reachable, _cancelled)
+                return
+            offered, _ = self._waiting.popitem(last=False)
+            self._offered.add(offered)
+            offered.offer_resumption()
+
+    def _is_reachable(self, _: None) -> None:
+        self._reachable = None
+        self._offer_more()
+
+
+def _cancelled(failure: Failure) -> None:
+    failure.trap(CancelledError)
