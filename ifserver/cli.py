@@ -113,7 +113,7 @@ def _worker(given: argparse.Namespace) -> int:
     _check_application(worker.application, worker.app_dir)
 
     def build(runtime: Runtime) -> Service:
-        from ifserver.workers import SupervisorService
+        from ifserver.supervisors import SupervisorService
 
         return SupervisorService(runtime, layer, worker, _log_settings(given))
 
@@ -160,7 +160,7 @@ def _child(words: list[str]) -> int:
     if launch.role == "supervisor":
 
         def build_supervisor(runtime: Runtime) -> Service:
-            from ifserver.workers import SupervisorService
+            from ifserver.supervisors import SupervisorService
 
             return SupervisorService(runtime, launch.layer, launch.worker, launch.log, launch.ready_fd)
 

@@ -65,7 +65,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "admin.*",
         ),
     ),
-    "service": (4, ("life", "clustering", "service", "workers", "fleet", "check")),
+    "service": (4, ("life", "clustering", "service", "supervisors", "workers", "fleet", "check")),
     "command": (5, ("arguments", "cli", "__main__", "viewer.*")),
 }
 
