@@ -156,7 +156,7 @@ def _child(words: list[str]) -> int:
     if words[1] == "server":
         return _member(int(words[2]))
     launch = processes.become_child(int(words[2]))
-    logs.configure(launch.log)
+    logs.configure(launch.log, python_warnings=launch.role != "worker")
     if launch.role == "supervisor":
 
         def build_supervisor(runtime: Runtime) -> Service:
@@ -259,7 +259,7 @@ def _live_with(
             runtime.loop.add_signal_handler(number, handler, number)
     runtime.loop.call_soon(life.begin)
     runtime.reactor.run(installSignalHandlers=False)
-    for number in handlers:
+    for number in (*handlers, signal.SIGINT):
         # Python's own end puts the default handlers back, by which a late signal would spoil the exit code.
         signal.signal(number, signal.SIG_IGN)
     return life.status
