@@ -6,6 +6,10 @@ application's startup has failed, 1 for anything else.
 
 from __future__ import annotations
 
+# First of all, for it must come before Twisted.
+import ifserver.standard_library  # noqa: F401
+
+# isort: split
 import argparse
 import asyncio
 import logging
