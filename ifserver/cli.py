@@ -25,11 +25,15 @@ from ifserver import arguments as a
 from ifserver.errors import ConfigurationError, IfserverError
 from ifserver.life import Control, Life, failed
 from ifserver.notify import Herald, Manager, counted
+from ifserver.processes import Launch
 from ifserver.settings import ListenSettings, LogSettings
 from ifserver.tls import Certificate
 
 if TYPE_CHECKING:
+    import socket
+
     from ifserver.addresses import Addresses
+    from ifserver.fork_server import ForkServer, Standby
     from ifserver.life import Runtime, Service
     from ifserver.processes import Child
     from ifserver.rereading import Reading
@@ -74,17 +78,19 @@ def _carry_out(given: argparse.Namespace) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     front, worker, listen = a.front_settings(given), a.worker_settings(given), a.bind_of(given)
+    standby = _standby()
+    if not standby.pid:
+        return _supervise_forked(standby)
     if (listen.processes or 1) > 1:
         _log.warning("listen.processes is for serve: there is one server, which is the workers' broker")
     certificate = _certificate(listen)
     with addresses.opened(listen, given.manager.sockets, given.handed) as opened:
-        _check_application(worker.application, worker.app_dir)
 
         def build(runtime: Runtime) -> Service:
             from ifserver.service import Listening, RunService
 
             listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
-            return RunService(runtime, front, worker, listening, _log_settings(given))
+            return RunService(runtime, front, worker, listening, _log_settings(given), standby)
 
         return _live(build, given, opened)
 
@@ -114,14 +120,32 @@ def _serve(given: argparse.Namespace) -> int:
 
 def _worker(given: argparse.Namespace) -> int:
     layer, worker = a.layer_settings(given), a.worker_settings(given)
-    _check_application(worker.application, worker.app_dir)
+    server = _fork_server()
+    if isinstance(server, Launch):
+        return _work(server)
 
     def build(runtime: Runtime) -> Service:
         from ifserver.supervisors import SupervisorService
 
-        return SupervisorService(runtime, layer, worker, _log_settings(given))
+        return SupervisorService(runtime, layer, worker, _log_settings(given), server.spawn)
 
     return _live(build, given)
+
+
+def _standby() -> Standby:
+    """A process that will be the supervisor: forked now, since nothing can be forked once there is a loop."""
+    from ifserver.fork_server import Standby
+
+    _import_shared()
+    return Standby.fork()
+
+
+def _fork_server(not_for_it: socket.socket | None = None) -> ForkServer | Launch:
+    """The process that starts the workers of this supervisor; in each of them, what it is to do."""
+    from ifserver.fork_server import ForkServer
+
+    _import_shared()
+    return ForkServer.fork(not_for_it)
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -157,33 +181,68 @@ def _child(words: list[str]) -> int:
     """A process that another one of ours has started (`ifserver.processes.spawn`, `ifserver.handover`)."""
     if len(words) != 3 or not words[2].isdecimal():
         raise ConfigurationError("'child' is what ifserver itself starts")
+    fd = int(words[2])
     if words[1] == "server":
-        return _member(int(words[2]))
-    launch = processes.become_child(int(words[2]))
-    logs.configure(launch.log, python_warnings=launch.role != "worker")
-    if launch.role == "supervisor":
+        return _member(fd)
+    if words[1] == "fork-server":
+        from ifserver import fork_server
 
-        def build_supervisor(runtime: Runtime) -> Service:
-            from ifserver.supervisors import SupervisorService
+        _import_shared()
+        return _work(fork_server.become(fd))
+    launch = processes.become_child(fd)
+    if launch.role == "worker":
+        return _work(launch)
+    server = _fork_server()
+    return _work(server) if isinstance(server, Launch) else _supervise(launch, server)
 
-            return SupervisorService(runtime, launch.layer, launch.worker, launch.log, launch.ready_fd)
 
-        return _live_with(build_supervisor, lambda runtime: Control(reread=dict, is_child=True))
+def _import_shared() -> None:
+    """Import what a worker needs: what is imported before a fork is imported once, and its memory is shared."""
+    import uvloop  # noqa: F401
+    from twisted.internet import asyncioreactor  # noqa: F401
 
-    def build_worker(runtime: Runtime) -> Service:
+    from ifserver import workers  # noqa: F401
+
+
+def _supervise_forked(standby: Standby) -> int:
+    """The supervisor of ``run``, which is this process by now."""
+    server = _fork_server(standby.socket)
+    return _work(server) if isinstance(server, Launch) else _supervise(standby.wait(), server)
+
+
+def _supervise(launch: Launch, server: ForkServer) -> int:
+    """Be the supervisor of ``run``."""
+    logs.configure(launch.log)
+
+    def build(runtime: Runtime) -> Service:
+        from ifserver.supervisors import SupervisorService
+
+        return SupervisorService(runtime, launch.layer, launch.worker, launch.log, server.spawn, launch.ready_fd)
+
+    return _live_with(build, lambda runtime: Control(reread=dict, is_child=True))
+
+
+def _work(launch: Launch) -> int:
+    """Be a worker."""
+    logs.configure(launch.log, python_warnings=False)
+
+    def build(runtime: Runtime) -> Service:
         from ifserver.worker.application import load
         from ifserver.workers import WorkerService
 
-        try:
-            application = load(launch.worker.application, launch.worker.app_dir)
-        except ConfigurationError as error:
-            # Here the whole traceback is worth having: the application was found when its supervisor started.
-            _log.error("%s", error, exc_info=error.__cause__)
-            raise
+        application = load(launch.worker.application, launch.worker.app_dir)
         logs.enable()
+        processes.report_loaded(launch.ready_fd)
         return WorkerService(runtime, launch, application)
 
-    return _live_with(build_worker, lambda runtime: Control(is_child=True))
+    try:
+        return _live_with(build, lambda runtime: Control(is_child=True))
+    except ConfigurationError as error:
+        processes.report_failure(launch.ready_fd, str(error))
+        if not launch.first:
+            # The application was found when its supervisor started, so the whole traceback is worth having.
+            _log.error("%s", error, exc_info=error.__cause__)
+        return 2
 
 
 def _member(fd: int) -> int:
@@ -198,14 +257,6 @@ def _member(fd: int) -> int:
 
     control = Control(reread=_rereading(launch.words), log_at=logs.at, is_child=True, is_member=True)
     return _live_with(build, lambda runtime: control)
-
-
-def _check_application(application: str, app_dir: str) -> None:
-    from ifserver.worker.application import check
-
-    problem = check(application, app_dir)
-    if problem is not None:
-        raise ConfigurationError(problem)
 
 
 # The reactor.

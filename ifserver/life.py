@@ -296,7 +296,9 @@ class Life:
         starting = asyncio.create_task(self._service.start())
         told = asyncio.create_task(self._told.wait())
         try:
-            await asyncio.wait((starting, told), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((starting, told, self._service.ended), return_when=asyncio.FIRST_COMPLETED)
+            if self._service.ended.done():
+                return self._service.ended.result()
             if not starting.done():
                 return 0
             starting.result()

@@ -1,8 +1,9 @@
 """Starting our own processes, and never leaving one behind.
 
-A child is told what to do through an anonymous file (``memfd``): nothing of it is in its arguments, its environment or
-on the disk, and passwords are among it. It says that it is ready by a byte in a pipe, and that it has ended by its
-pidfd: there is no handler for SIGCHLD, and only processes that were started here are waited for.
+A child is told what to do through an anonymous file (``memfd``) or a socket: nothing of it is in its arguments, its
+environment or on the disk, and passwords are among it. It reports through a pipe that its application is loaded, that
+it is ready, or why it cannot be; and that it has ended, by its pidfd: there is no handler for SIGCHLD, and only
+processes that were started here are waited for.
 
 A child ends with its parent, however that ends: the kernel sends it SIGKILL (`die_with_parent`).
 """
@@ -39,6 +40,8 @@ __all__ = [
     "open_ledger",
     "popen",
     "read",
+    "report_failure",
+    "report_loaded",
     "report_ready",
     "spawn",
     "start",
@@ -46,6 +49,14 @@ __all__ = [
 
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
+
+#: What a child reports through its pipe: its application is loaded; it is ready; it cannot be, for a reason that
+#: follows, up to the end of the line.
+_LOADED: Final = b"+"
+_READY: Final = b"."
+_FAILED: Final = b"!"
+#: The longest report, which a pipe takes in one piece (PIPE_BUF).
+_REPORT_BYTES: Final = 4096
 
 
 _T = TypeVar("_T", bound="Told")
@@ -74,6 +85,8 @@ class Launch(Told, frozen=True, kw_only=True, forbid_unknown_fields=True):
     worker: WorkerSettings
     #: Process name of the supervisor that watches over a worker; empty for a supervisor itself.
     supervisor: str = ""
+    #: Whether no worker of this supervisor has loaded the application yet.
+    first: bool = False
     #: The memory of a worker's ledger (`open_ledger`).
     ledger_fd: int | None = None
     log: LogSettings = LogSettings()
@@ -87,31 +100,41 @@ class Child:
     """A process that was started here.
 
     Args:
-        ready_fd: the end of its pipe that is read here.
+        pidfd: by which it is signalled.
+        poll: the status once it has ended (see `status`), waiting for it so that no zombie is left; None before that.
+        reports_fd: the end of its pipe that is read here.
         ready: is called when it has said that it is ready; at most once, and not after it has ended.
         ended: is called when it has ended and was waited for.
+        ended_fd: becomes readable when it has ended; None: the pidfd does.
     """
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        pid: int,
         pidfd: int,
-        ready_fd: int,
+        poll: Callable[[], int | None],
+        reports_fd: int,
         loop: asyncio.AbstractEventLoop,
         ready: Callable[[], None],
         ended: Callable[[], None],
+        ended_fd: int | None = None,
     ) -> None:
-        self.pid = process.pid
+        self.pid = pid
         #: Exit code, or minus the number of the signal that ended it; None while it lives.
         self.status: int | None = None
-        self._process = process
+        #: Whether its application was loaded, and why it could not get ready; None: it has not said.
+        self.loaded = False
+        self.failure: str | None = None
+        self._poll = poll
         self._pidfd = pidfd
-        self._ready_fd: int | None = ready_fd
+        self._ended_fd = pidfd if ended_fd is None else ended_fd
+        self._reports_fd: int | None = reports_fd
         self._loop = loop
         self._ready = ready
         self._ended = ended
-        loop.add_reader(pidfd, self._exited)
-        loop.add_reader(ready_fd, self._said)
+        os.set_blocking(reports_fd, False)
+        loop.add_reader(self._ended_fd, self._exited)
+        loop.add_reader(reports_fd, self._read_reports)
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM). Does nothing once it has."""
@@ -139,29 +162,48 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
-    def _said(self) -> None:
-        said = os.read(self._ready_fd, 1) if self._ready_fd is not None else b""
-        self._close_ready()
-        if said:
+    def _read_reports(self) -> None:
+        """Hear what it reports; nothing follows the report that it is ready, or cannot be."""
+        try:
+            said = os.read(self._reports_fd, _REPORT_BYTES) if self._reports_fd is not None else b""
+        except BlockingIOError:
+            return
+        if said.startswith(_LOADED):
+            self.loaded = True
+            said = said[1:]
+            if not said:
+                return
+        self._close_reports()
+        if said.startswith(_FAILED):
+            self.failure = said[1:].decode("utf-8", "replace").strip()
+        elif said:
             self._ready()
 
-    def _close_ready(self) -> None:
-        fd, self._ready_fd = self._ready_fd, None
+    def _close_reports(self) -> None:
+        fd, self._reports_fd = self._reports_fd, None
         if fd is not None:
             self._loop.remove_reader(fd)
             os.close(fd)
 
     def _exited(self) -> None:
-        status = self._process.poll()
+        status = self._poll()
         if status is None:
             return
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._close_ready()
+        self._loop.remove_reader(self._ended_fd)
+        for fd in {self._pidfd, self._ended_fd}:
+            os.close(fd)
+        if self._reports_fd is not None:
+            self._ready = _nothing
+            self._read_reports()  # it may have said why it ends
+        self._close_reports()
         self.status = status
         # Both refer to whoever refers to this object.
-        ended, self._ready, self._ended = self._ended, _nothing, _nothing
+        ended, self._ready, self._ended, self._poll = self._ended, _nothing, _nothing, _no_status
         ended()
+
+
+def _no_status() -> int | None:
+    return None
 
 
 def _nothing() -> None:
@@ -210,7 +252,6 @@ def start(
         opened.callback(os.close, write_end)
         on_failure = opened.enter_context(contextlib.ExitStack())
         on_failure.callback(os.close, read_end)
-        os.set_blocking(read_end, False)
         file = os.memfd_create("ifserver-launch")
         opened.callback(os.close, file)
         # MessagePack and not JSON, which has no infinity, and a timeout may be infinite.
@@ -223,7 +264,7 @@ def start(
             process.wait()
             raise
         on_failure.pop_all()
-    return kind(process, pidfd, read_end, loop, ready, ended)
+    return kind(process.pid, pidfd, process.poll, read_end, loop, ready, ended)
 
 
 def popen(arguments: Sequence[str], fds: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -321,9 +362,23 @@ def open_ledger(fd: int, slots: int) -> Ledger:
         os.close(fd)
 
 
+def report_loaded(fd: int) -> None:
+    """Tell the parent that the application is loaded."""
+    os.write(fd, _LOADED)
+
+
 def report_ready(fd: int) -> None:
     """Tell the parent that this process is ready. Closes `fd`."""
     try:
-        os.write(fd, b".")
+        os.write(fd, _READY)
+    finally:
+        os.close(fd)
+
+
+def report_failure(fd: int, why: str) -> None:
+    """Tell the parent in one line why this process cannot get ready. Closes `fd`."""
+    line = " ".join(why.split()).encode()[: _REPORT_BYTES - 8]
+    try:
+        os.write(fd, _FAILED + line + b"\n")
     finally:
         os.close(fd)

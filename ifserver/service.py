@@ -33,6 +33,7 @@ from ifserver.clock import Timer
 from ifserver.clustering import clusters_of
 from ifserver.endpoints import SocketEndpoint
 from ifserver.errors import ConfigurationError
+from ifserver.fork_server import Standby
 from ifserver.front.access import open_log
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.base import Limits, Node
@@ -281,13 +282,21 @@ class RunService(ServeService):
     """An interface server that is its own broker, and the parent of the workers."""
 
     def __init__(
-        self, runtime: Runtime, front: FrontSettings, worker: WorkerSettings, listening: Listening, log: LogSettings
+        self,
+        runtime: Runtime,
+        front: FrontSettings,
+        worker: WorkerSettings,
+        listening: Listening,
+        log: LogSettings,
+        standby: Standby,
     ) -> None:
         self._worker = worker
         self._log = log
         node = NodeSettings(name=_EMBEDDED, kind="memory")
         layer = LayerSettings(clusters=(ClusterSettings(name=_EMBEDDED, nodes=(node,)),))
         super().__init__(runtime, front, layer, listening)
+        #: The first supervisor, until it is told what to do.
+        self._standby: Standby | None = standby
         self._supervisor: Child | None = None
         self._supervisor_ended: asyncio.Future[None] = runtime.loop.create_future()
         self._again: Timer | None = None
@@ -342,8 +351,10 @@ class RunService(ServeService):
         node = NodeSettings(name=_EMBEDDED, kind="local", path=path)
         layer = LayerSettings(clusters=(ClusterSettings(name=_EMBEDDED, nodes=(node,)),))
         launch = Launch(role="supervisor", parent=os.getpid(), layer=layer, worker=self._worker, log=self._log)
+        standby, self._standby = self._standby, None
+        start = processes.spawn if standby is None else standby.begin
         try:
-            self._supervisor = processes.spawn(launch, self.runtime.loop, self._supervisor_ready, self._supervisor_lost)
+            self._supervisor = start(launch, self.runtime.loop, self._supervisor_ready, self._supervisor_lost)
         except OSError as error:
             _log.error("cannot start the supervisor: %s; trying again in %g s", error, _RESTART_S)
             self._again = self.runtime.reactor.callLater(_RESTART_S, self._start_supervisor)
@@ -366,6 +377,12 @@ class RunService(ServeService):
     def _supervisor_lost(self) -> None:
         """It has ended, and its workers with it."""
         supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None and supervisor.failure is not None:
+            self._stopping = True
+            self._supervisor_ended.set_result(None)
+            if not self.ended.done():
+                self.ended.set_exception(ConfigurationError(supervisor.failure))
+            return
         self._workers_run.clear()
         if self._stopping:
             self._supervisor_ended.set_result(None)

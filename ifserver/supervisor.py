@@ -67,6 +67,7 @@ class Supervisor:
     Args:
         loop: the loop of the reactor; children are heard on it.
         ready: is called once, when the first workers are all ready.
+        failed: is called once with the reason if the first workers cannot load the application.
         buried: is told the inbox of every child that has ended.
     """
 
@@ -79,6 +80,7 @@ class Supervisor:
         loop: asyncio.AbstractEventLoop,
         log: LogSettings,
         ready: Callable[[], None],
+        failed: Callable[[str], None],
         buried: Callable[[str], None],
         spawn: Spawn = processes.spawn,
     ) -> None:
@@ -89,6 +91,9 @@ class Supervisor:
         self._loop = loop
         self._log = log
         self._announce: Callable[[], None] | None = ready
+        self._announce_failure = failed
+        #: Whether any worker has loaded the application.
+        self._has_loaded = False
         self._buried = buried
         self._spawn = spawn
         self._places = [Place() for _ in range(settings.processes or len(os.sched_getaffinity(0)))]
@@ -199,6 +204,7 @@ class Supervisor:
             layer=self._layer,
             worker=self._settings,
             supervisor=self._clusters.process,
+            first=not self._has_loaded,
             ledger_fd=fd,
             log=self._log,
         )
@@ -213,6 +219,7 @@ class Supervisor:
         return worker
 
     def _worker_ready(self, worker: Worker) -> None:
+        self._has_loaded = True
         worker.ready_at = self._clock.seconds()
         _log.info("worker %d is ready after %.1f s", worker.child.pid, worker.ready_at - worker.started_at)
         if self._stopping.begun or worker.place is None:
@@ -258,6 +265,10 @@ class Supervisor:
         if released:
             what += f"; {released} streams released"
         place = worker.place
+        self._has_loaded = self._has_loaded or worker.child.loaded
+        if not self._has_loaded and not self._stopping.begun:
+            self._cannot_load(worker.child)
+            return
         if self._roll.ended(worker):
             return
         if place is not None and not self._stopping.begun:
@@ -266,6 +277,16 @@ class Supervisor:
         else:
             _log.info("%s", what)
             self._stopping.look()
+
+    def _cannot_load(self, child: Child) -> None:
+        """The first worker that has ended could not load the application: the others could not, either."""
+        application = self._settings.application
+        self._stopping.begin(0.0)
+        for worker in self._workers:
+            worker.child.kill()
+        self._announce_failure(
+            child.failure or f"application {application!r}: the process that imported it has ended: {child.ending}"
+        )
 
     def _replace(self, place: Place, worker: Worker, what: str) -> None:
         lived_s = 0.0 if worker.ready_at is None else self._clock.seconds() - worker.ready_at

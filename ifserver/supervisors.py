@@ -10,6 +10,7 @@ from ifserver.admin.listening import Admin
 from ifserver.admin.nursery import Nursery
 from ifserver.admin.subject import SupervisorSubject
 from ifserver.clustering import clusters_of
+from ifserver.errors import ConfigurationError
 from ifserver.layers.beats import with_facts
 from ifserver.layers.heart import Heart
 from ifserver.layers.leftovers import Leftovers
@@ -19,7 +20,7 @@ from ifserver.loop_lag import LoopLag
 from ifserver.reload import Reloader
 from ifserver.rereading import Reading
 from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
-from ifserver.supervisor import Supervisor
+from ifserver.supervisor import Spawn, Supervisor
 
 __all__ = ["SupervisorService"]
 
@@ -35,6 +36,7 @@ class SupervisorService(Service):
         layer: LayerSettings,
         worker: WorkerSettings,
         log: LogSettings,
+        spawn: Spawn,
         ready_fd: int | None = None,
     ) -> None:
         super().__init__(runtime)
@@ -43,7 +45,7 @@ class SupervisorService(Service):
         self._ready_fd = ready_fd
         self._clusters = clusters_of(runtime, layer, channels.new_process_name())
         self._leftovers = Leftovers(self._clusters, runtime.reactor)
-        nursery = Nursery(worker.max_streams)
+        nursery = Nursery(worker.max_streams, spawn)
         self.supervisor = Supervisor(
             worker,
             layer,
@@ -52,6 +54,7 @@ class SupervisorService(Service):
             runtime.loop,
             log,
             self._ready,
+            self._failed,
             self._leftovers.ended,
             spawn=nursery.spawn,
         )
@@ -103,6 +106,15 @@ class SupervisorService(Service):
     def reload(self, new: Reading) -> Collection[str]:
         self.supervisor.replace()
         return ()
+
+    def _failed(self, why: str) -> None:
+        """The application cannot be loaded."""
+        if self._ready_fd is None:
+            self.ended.set_exception(ConfigurationError(why))
+        else:
+            fd, self._ready_fd = self._ready_fd, None
+            processes.report_failure(fd, why)
+            self.ended.set_result(2)
 
     def _ready(self) -> None:
         self.is_ready()

@@ -53,6 +53,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
         (
             "malloc",
             "processes",
+            "fork_server",
             "handover",
             "addresses",
             "servers",
