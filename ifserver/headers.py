@@ -5,13 +5,12 @@ Names are lower-case bytes throughout; order and duplicates are kept.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from functools import lru_cache
 from typing import Final
 
 from ifserver.messages import Headers
-from ifserver.networks import Networks
+from ifserver.networks import Networks, address_text, plain_address
 
 __all__ = ["bad_in_value", "find", "is_token", "is_value", "length", "list_items", "seen_by_proxies", "values"]
 
@@ -31,6 +30,7 @@ _SCHEMES: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http
 _LENGTH_DIGITS: Final = 18
 #: More characters than an address and a port have.
 _MAX_NODE: Final = 100
+_MAX_PORT: Final = 65535
 
 
 def is_token(name: bytes) -> bool:
@@ -119,7 +119,7 @@ def _parsed_address(node: str) -> tuple[str, int] | None:
     elif node.count(":") == 1:
         host, _, port = node.partition(":")
     try:
-        return str(ipaddress.ip_address(host)), int(port) if port.isascii() and port.isdigit() else 0
+        address = plain_address(host)
     except ValueError:
         return None
 
@@ -127,6 +127,8 @@ def _parsed_address(node: str) -> tuple[str, int] | None:
 def _forwarded_hop(element: str) -> tuple[str, str]:
     """``for`` and ``proto`` of one element of Forwarded."""
     pairs = {key.lower(): value for key, value in _FORWARDED_PAIR.findall(element)}
+    number = int(port) if port.isascii() and port.isdigit() else 0
+    return address_text(address), number if number <= _MAX_PORT else 0
     return _unquoted(pairs.get("for", "")), _unquoted(pairs.get("proto", "")).lower()
 
 
