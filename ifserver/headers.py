@@ -12,7 +12,7 @@ from typing import Final
 from ifserver.messages import Headers
 from ifserver.networks import Networks, address_text, plain_address
 
-__all__ = ["bad_in_value", "find", "is_token", "is_value", "length", "list_items", "seen_by_proxies", "values"]
+__all__ = ["bad_in_value", "find", "is_token", "is_value", "items", "length", "list_items", "seen_by_proxies", "values"]
 
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -63,7 +63,12 @@ def values(headers: Headers, name: bytes) -> list[bytes]:
 
 def list_items(headers: Headers, name: bytes) -> list[bytes]:
     """The items of all the comma-separated lists of `name`, in order, without empty ones (RFC 9110 5.6.1)."""
-    return [item for value in values(headers, name) for part in value.split(b",") if (item := part.strip(b" \t"))]
+    return [item for value in values(headers, name) for item in items(value)]
+
+
+def items(value: bytes) -> list[bytes]:
+    """The items of one comma-separated list, in order, without empty ones (RFC 9110 5.6.1)."""
+    return [item for part in value.split(b",") if (item := part.strip(b" \t"))]
 
 
 def seen_by_proxies(
@@ -122,13 +127,13 @@ def _parsed_address(node: str) -> tuple[str, int] | None:
         address = plain_address(host)
     except ValueError:
         return None
+    number = int(port) if port.isascii() and port.isdigit() else 0
+    return address_text(address), number if number <= _MAX_PORT else 0
 
 
 def _forwarded_hop(element: str) -> tuple[str, str]:
     """``for`` and ``proto`` of one element of Forwarded."""
     pairs = {key.lower(): value for key, value in _FORWARDED_PAIR.findall(element)}
-    number = int(port) if port.isascii() and port.isdigit() else 0
-    return address_text(address), number if number <= _MAX_PORT else 0
     return _unquoted(pairs.get("for", "")), _unquoted(pairs.get("proto", "")).lower()
 
 
