@@ -30,6 +30,9 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: |\Z)")
 _LINE: Final = re.compile(rb"([A-Z-]{1,20}) ([!-~]{0,1000})[!-~]*(?: +HTTP/([0-9.]{1,9})\Z)?")
 #: Ends every head (RFC 9112 2.1).
 _EMPTY_LINE: Final = b"\r\n\r\n"
+#: Empty lines that are ignored before a request. RFC 9112 2.2 asks for at least one, since some clients send one behind
+#: a body; without a limit, a client could keep the server busy with nothing else.
+_MAX_EMPTY_LINES: Final = 4
 #: An empty body in chunks. It tells llhttp that a body which it has not seen has ended.
 _NO_CHUNKS: Final = b"0\r\n\r\n"
 #: What llhttp says of versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
@@ -68,9 +71,11 @@ class RequestParser:
         self._declined: Incoming | None = None
         # The last Host that was right: the next one is the same, as a rule.
         self._host = b""
-        # Whether a request line is awaited, and what has come of it; the last bytes of a head that was not complete.
+        # Whether a request line is awaited, what has come of it, and how many empty lines before it; the last bytes of
+        # a head that was not complete.
         self._in_line = True
         self._line = self._tail = b""
+        self._empty_lines = 0
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes. `refusal` and `early` tell whether that was the last.
@@ -160,7 +165,11 @@ class RequestParser:
         line before it (RFC 9112 2.2).
         """
         while data.startswith(b"\r\n", start):
-            start += 2  # RFC 9112 2.2: a server SHOULD ignore an empty line there
+            start += 2
+            self._empty_lines += 1
+            if self._empty_lines > _MAX_EMPTY_LINES:
+                self.refusal = BadRequest(400, "too many empty lines before a request")
+                return -1
         end = data.find(b"\r\n", start)
         self._line = line = data[start : end if end >= 0 else None]
         if end >= 0:
@@ -267,7 +276,7 @@ class RequestParser:
         self.incoming = None
         self._in_line = True
         self._line = b""
-        self._head_bytes = 0
+        self._head_bytes = self._empty_lines = 0
         incoming.complete = True
         # RFC 9110 10.1.1: a server may omit 100 Continue when it has got the body.
         incoming.expects_continue = False

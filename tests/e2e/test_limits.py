@@ -232,6 +232,13 @@ def test_close_wins_over_keep_alive(strict: Running) -> None:
         assert client.closed()
 
 
+def test_many_empty_lines_before_a_request(strict: Running) -> None:
+    with wire(strict) as client:
+        assert client.send(b"\r\n" * 4).get("/page").status == 200
+        assert client.send(b"\r\n" * 5).receive().status == 400
+        assert client.closed()
+
+
 # Connections.
 
 

@@ -466,6 +466,36 @@ def test_a_body_of_empty_lines_hides_no_request() -> None:
     assert parser.refusal.status == 400
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_empty_lines_before_each_request_are_ignored_and_do_not_add_up(size: int) -> None:
+    complete: list[Incoming] = []
+    parser = RequestParser(FrontSettings(), complete.append)
+    data = (b"\r\n" + GET + b"\r\n\r\n\r\n" + UPLOAD) * 10
+    for start in range(0, len(data), size):
+        parser.feed(data[start : start + size])
+    assert parser.refusal is None
+    assert len(complete) == 20
+    for _ in range(4):
+        parser.feed(b"\r\n")
+    parser.feed(GET)
+    assert len(complete) == 21
+    for _ in range(4):
+        parser.feed(b"\r\n")
+    assert parser.refusal is None
+    parser.feed(b"\r\n")
+    assert parser.refusal is not None
+    assert parser.refusal.status == 400
+
+
+def test_many_empty_lines_are_refused_at_once() -> None:
+    world = World()
+    client = world.client(b"\r\n" * 1_000_000)
+    assert client.received().startswith(b"HTTP/1.1 400 ")
+    world.settle()
+    assert client.lost
+    world.assert_empty()
+
+
 @pytest.mark.parametrize(
     ("version", "connection", "kept"),
     [

@@ -102,6 +102,8 @@ LINES = [
     line("9110 9.1: a method is a token", b"G\xc3\x84T / HTTP/1.1"),
     line("9110 9.3.6: no tunnels here", b"CONNECT a:80 HTTP/1.1", 501),
     Case("9112 2.2: one empty line before a request", b"\r\n" + NEXT, 200),
+    Case("9112 2.2: a few empty lines before a request", b"\r\n" * 4 + NEXT, 200),
+    Case("9112 2.2: too many empty lines before a request", b"\r\n" * 5 + NEXT, 400),
     Case("9112 2.2: a lone LF is no empty line", b"\n" + NEXT, 400),
     Case("9112 2.2: a lone CR is no empty line", b"\r" + NEXT, 400),
     Case("9112 2.2: LF CR is no empty line", b"\n\r" + NEXT, 400),
