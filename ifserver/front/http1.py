@@ -38,6 +38,9 @@ _NO_CHUNKS: Final = b"0\r\n\r\n"
 #: What llhttp says of versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
 _OTHER_VERSION: Final = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
 
+#: Takes the place of a parser that is not needed any more. It is never fed.
+_UNUSED: Final = httptools.HttpRequestParser(None)
+
 _log = logging.getLogger(__name__)
 
 
@@ -95,6 +98,18 @@ class RequestParser:
             elif self._line:
                 data = self._line + data
         self._feed_pieces(data)
+
+    def close(self) -> None:
+        """Parse no more, and free what is held of the client's bytes: the connection has ended.
+
+        This object and llhttp's parser refer to each other. Without this, they and up to `max_header_bytes` of an
+        incomplete head stay until the next full garbage collection, which may be hours away.
+        """
+        self.refusal = self.refusal or BadRequest(400, "the connection has ended")
+        self._parser = _UNUSED
+        self._target = self._line = self._tail = b""
+        self._headers = []
+        self._chunks = self._declined = self.incoming = self.early = None
 
     def refused(self) -> Refused:
         """What the log can say of the request that is refused."""

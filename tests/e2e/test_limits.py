@@ -146,6 +146,24 @@ def test_a_client_that_stops_reading_is_cut_and_a_slow_one_is_not(strict: Runnin
     )
 
 
+def test_half_heads_of_clients_that_have_gone_fill_no_memory() -> None:
+    """There are 15 MB of them at once."""
+    half = b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 60_000
+    with Running(*EDGES, app_dir=APPS) as server:
+        server.ready()
+        before = resident_bytes(server)
+        for _ in range(8):
+            with ExitStack() as stack:
+                clients = [stack.enter_context(wire(server)) for _ in range(250)]
+                for client in clients:
+                    client.send(half)
+                for client in clients:
+                    client.socket.shutdown(socket.SHUT_WR)
+                for client in clients:
+                    client.rest()
+        assert resident_bytes(server) - before < 32 * MIB
+
+
 def test_requests_without_reading_the_answers_fill_no_memory(strict: Running) -> None:
     with wire(strict) as client:
         before = resident_bytes(strict)

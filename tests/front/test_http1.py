@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any, NamedTuple
 
 import pytest
@@ -524,3 +526,25 @@ def test_close_wins_wherever_it_stands(version: bytes, connection: bytes, kept: 
     assert client.lost is not kept
     client.leave()
     world.assert_empty()
+
+
+@pytest.mark.parametrize("half", [b"GET /", b"GET / HTTP/1.1\r\nHost: a\r\nX: "])
+def test_nothing_is_left_of_half_a_head_whose_client_has_gone(half: bytes) -> None:
+    """Also without a garbage collection, which may be hours away."""
+    world = World()
+    world.client(half).leave()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        client = world.client()
+        before = tracemalloc.get_traced_memory()[0]
+        for piece in (half, *[b"x" * 1000] * 60):
+            client.send(piece)
+        assert tracemalloc.get_traced_memory()[0] - before > 60_000
+        client.leave()
+        world.assert_empty()
+        assert tracemalloc.get_traced_memory()[0] - before < 10_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()
