@@ -5,15 +5,14 @@ Names are lower-case bytes throughout; order and duplicates are kept.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from functools import lru_cache
 from typing import Final
 
 from ifserver.messages import Headers
-from ifserver.networks import Networks
+from ifserver.networks import Networks, address_text, plain_address
 
-__all__ = ["bad_in_value", "find", "is_token", "is_value", "length", "list_items", "seen_by_proxies", "values"]
+__all__ = ["bad_in_value", "find", "is_token", "is_value", "items", "length", "list_items", "seen_by_proxies", "values"]
 
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -31,6 +30,7 @@ _SCHEMES: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http
 _LENGTH_DIGITS: Final = 18
 #: More characters than an address and a port have.
 _MAX_NODE: Final = 100
+_MAX_PORT: Final = 65535
 
 
 def is_token(name: bytes) -> bool:
@@ -63,7 +63,12 @@ def values(headers: Headers, name: bytes) -> list[bytes]:
 
 def list_items(headers: Headers, name: bytes) -> list[bytes]:
     """The items of all the comma-separated lists of `name`, in order, without empty ones (RFC 9110 5.6.1)."""
-    return [item for value in values(headers, name) for part in value.split(b",") if (item := part.strip(b" \t"))]
+    return [item for value in values(headers, name) for item in items(value)]
+
+
+def items(value: bytes) -> list[bytes]:
+    """The items of one comma-separated list, in order, without empty ones (RFC 9110 5.6.1)."""
+    return [item for part in value.split(b",") if (item := part.strip(b" \t"))]
 
 
 def seen_by_proxies(
@@ -119,9 +124,11 @@ def _parsed_address(node: str) -> tuple[str, int] | None:
     elif node.count(":") == 1:
         host, _, port = node.partition(":")
     try:
-        return str(ipaddress.ip_address(host)), int(port) if port.isascii() and port.isdigit() else 0
+        address = plain_address(host)
     except ValueError:
         return None
+    number = int(port) if port.isascii() and port.isdigit() else 0
+    return address_text(address), number if number <= _MAX_PORT else 0
 
 
 def _forwarded_hop(element: str) -> tuple[str, str]:

@@ -9,8 +9,9 @@ from typing import Final, TypeAlias
 
 from ifserver.errors import ConfigurationError
 
-__all__ = ["Networks", "parse_networks"]
+__all__ = ["Networks", "address_text", "parse_networks", "plain_address"]
 
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Addresses that are remembered, with whether they belong.
@@ -48,6 +49,30 @@ class Networks:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._networks)
+
+
+def plain_address(text: str) -> _Address:
+    """The address that another host has sent as `text`.
+
+    A zone (``fe80::1%eth0``) is refused: it names an interface of the other host and means nothing here (RFC 4007
+    11.2), and `ipaddress` allows any characters in it, line feeds included.
+
+    Raises:
+        ValueError: not an address, or one with a zone.
+    """
+    if "%" in text:
+        raise ValueError(f"an address with a zone: {text!r}")
+    return ipaddress.ip_address(text)
+
+
+def address_text(address: _Address) -> str:
+    """`address` in the form in which the socket module writes it.
+
+    It differs from ``str()`` in IPv4-mapped addresses: these are ``::ffff:192.0.2.1`` (RFC 5952 5) on every version of
+    Python, not ``::ffff:c000:201``, as ``str()`` has it before Python 3.13.
+    """
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(address) if mapped is None else f"::ffff:{mapped}"
 
 
 def parse_networks(texts: Iterable[str], path: str) -> Networks:

@@ -44,6 +44,7 @@ def test_values_keep_their_order_and_their_doubles() -> None:
     assert h.values(HEADERS, b"a") == [b"1, 2", b" ,3,\t, 4 "]
     assert h.list_items(HEADERS, b"a") == [b"1", b"2", b"3", b"4"]
     assert h.list_items(HEADERS, b"c") == h.values(HEADERS, b"c") == []
+    assert h.items(b", a,\tB ,") == [b"a", b"B"]
 
 
 def seen(*headers: tuple[str, str], peer: tuple[str, int] | None = PROXY) -> tuple[tuple[str, int] | None, str]:
@@ -80,6 +81,17 @@ def test_without_these_headers_the_peer_is_the_client() -> None:
         (["6.6.6.6, unknown, 10.0.0.2"], ("10.0.0.2", 0)),
         (["rubbish"], PROXY),
         (["203.0.113.9:x"], CLIENT),
+        (["203.0.113.9:65535"], ("203.0.113.9", 65535)),
+        (["203.0.113.9:65536"], CLIENT),
+        # In the form of the socket module, on every version of Python.
+        (["::ffff:203.0.113.9"], ("::ffff:203.0.113.9", 0)),
+        (["::FFFF:cb00:7109"], ("::ffff:203.0.113.9", 0)),
+        (["[::ffff:203.0.113.9]:77"], ("::ffff:203.0.113.9", 77)),
+        # A zone names an interface of another host, and may contain any characters.
+        (["fe80::1%eth0"], PROXY),
+        (["[fe80::1%25eth0]:77"], PROXY),
+        (["fe80::1%x\tforged, 10.0.0.2"], ("10.0.0.2", 0)),
+        (["203.0.113.9%x"], PROXY),
         (["203.0.113.9:" + "9" * 5000], PROXY),
         ([" , "], PROXY),
     ],
@@ -98,6 +110,8 @@ def test_x_forwarded_for_is_read_from_the_right(fors: list[str], client: tuple[s
         (["for=6.6.6.6;proto=http, for=203.0.113.9;proto=https", "for=10.0.0.2"], (CLIENT, "https")),
         (["for=_hidden;proto=https"], (PROXY, "http")),
         (["for=unknown"], (PROXY, "http")),
+        (['for="[fe80::1%eth0]:77";proto=https'], (PROXY, "http")),
+        (['for="[::ffff:203.0.113.9]"'], (("::ffff:203.0.113.9", 0), "http")),
         (["by=10.0.0.1"], (PROXY, "http")),
         (["rubbish"], (PROXY, "http")),
         # A quote that the client leaves open swallows nothing of what the proxy adds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ifserver.errors import ConfigurationError
-from ifserver.networks import Networks, parse_networks
+from ifserver.networks import Networks, address_text, parse_networks, plain_address
 
 NETWORKS = parse_networks(["10.0.0.0/8", "::1", "1.2.3.4", "fe80::/10"], "x")
 
@@ -57,3 +57,23 @@ def test_what_is_remembered_is_bounded() -> None:
     for i in range(5000):
         assert f"10.0.{i // 250}.{i % 250}" in networks
     assert networks._remembered.cache_info().currsize == 4096
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0:0::1", "2001:db8::1"),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+        ("::FFFF:c000:201", "::ffff:192.0.2.1"),
+        ("::192.0.2.1", "::c000:201"),
+    ],
+)
+def test_an_address_is_written_in_one_way(text: str, written: str) -> None:
+    assert address_text(plain_address(text)) == written
+
+
+@pytest.mark.parametrize("text", ["fe80::1%eth0", "fe80::1%x\nforged", "::ffff:192.0.2.1%1", "192.0.2.1%x", "", "x"])
+def test_an_address_with_a_zone_is_none_of_another_host(text: str) -> None:
+    with pytest.raises(ValueError, match="zone" if "%" in text else "does not appear"):
+        plain_address(text)

@@ -98,6 +98,7 @@ class Http1Connection(Protocol):
         if exchange is not None:
             response.log_access()
             exchange.handle(ClientGone())
+        self._parser.close()
         # Last, since the server may have waited for this.
         self._server.disconnected(self)
 

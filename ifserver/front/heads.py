@@ -24,7 +24,7 @@ _END_OF_AUTHORITY: Final = re.compile(rb"[/?#]")
 #: The ports that need not be said (RFC 9110 4.2.1, 4.2.2).
 _DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
 #: The fields that are looked at one by one.
-_TELLING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+_TELLING: Final = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding", b"expect"})
 # A number, since bytes are searched for it much faster than for bytes.
 _UNDERSCORE: Final = ord("_")
 
@@ -59,6 +59,10 @@ def examine(incoming: Incoming, settings: FrontSettings, known_host: bytes) -> b
                 if not _HOST.match(value):
                     raise BadRequest(400, "not a Host")
                 known_host = value
+        elif name == b"connection":
+            # RFC 9112 9.3: "close" wins over "keep-alive". In HTTP/1.0, llhttp has it the other way round.
+            if value.lower() != b"keep-alive" and b"close" in h.items(value.lower()):
+                incoming.keep_alive = False
         elif name == b"content-length":
             incoming.content_length = h.length(value)
             if incoming.content_length is None:

@@ -1,6 +1,7 @@
 """The bytes of HTTP/1.0 and 1.1 to requests.
 
-The client's bytes are parsed once, by llhttp, through httptools, whose only importer this is.
+The client's bytes are parsed once: by llhttp, through httptools, whose only importer this is; bodies in chunks by
+`chunked`, from the end of the head on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 
 import httptools
 
+from ifserver.front.chunked import ChunkedBody
 from ifserver.front.heads import examine
 from ifserver.front.requests import BadRequest, Incoming, Refused, is_websocket_upgrade
 from ifserver.messages import Headers
@@ -26,14 +28,18 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: |\Z)")
 #: What a log shows of a request line that llhttp does not take. Anything else may be the rest of a body that was longer
 #: than its client has said, and nobody's to read.
 _LINE: Final = re.compile(rb"([A-Z-]{1,20}) ([!-~]{0,1000})[!-~]*(?: +HTTP/([0-9.]{1,9})\Z)?")
-#: Ends every head, and every body in chunks (RFC 9112 2.1, 7.1).
+#: Ends every head (RFC 9112 2.1).
 _EMPTY_LINE: Final = b"\r\n\r\n"
-#: Places in one piece of a body in chunks where its end is looked for; it may be full of empty lines.
-_MAX_LOOKS: Final = 64
-#: Bytes around a chunk that nobody minds, for each byte of the body: a body may come in chunks of one byte.
-_OVERHEAD_PER_BYTE: Final = 16
+#: Empty lines that are ignored before a request. RFC 9112 2.2 asks for at least one, since some clients send one behind
+#: a body; without a limit, a client could keep the server busy with nothing else.
+_MAX_EMPTY_LINES: Final = 4
+#: An empty body in chunks. It tells llhttp that a body which it has not seen has ended.
+_NO_CHUNKS: Final = b"0\r\n\r\n"
 #: What llhttp says of versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
 _OTHER_VERSION: Final = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
+
+#: Takes the place of a parser that is not needed any more. It is never fed.
+_UNUSED: Final = httptools.HttpRequestParser(None)
 
 _log = logging.getLogger(__name__)
 
@@ -62,17 +68,17 @@ class RequestParser:
         self._headers: Headers = []
         # Bytes of the pieces that the head has come in so far.
         self._head_bytes = 0
-        # Of the body: what came beside it (sizes and extensions of chunks, trailers).
-        self._overhead = 0
+        # Reads the body of `incoming`, if that comes in chunks.
+        self._chunks: ChunkedBody | None = None
         # A request that offers another protocol than WebSocket, which is declined.
         self._declined: Incoming | None = None
         # The last Host that was right: the next one is the same, as a rule.
         self._host = b""
-        # Whether a request line is awaited, and what has come of it; the last bytes of what was not complete.
+        # Whether a request line is awaited, what has come of it, and how many empty lines before it; the last bytes of
+        # a head that was not complete.
         self._in_line = True
         self._line = self._tail = b""
-        #: Whether a message may begin in the middle of what llhttp is being fed.
-        self._unseen = False
+        self._empty_lines = 0
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes. `refusal` and `early` tell whether that was the last.
@@ -93,6 +99,18 @@ class RequestParser:
                 data = self._line + data
         self._feed_pieces(data)
 
+    def close(self) -> None:
+        """Parse no more, and free what is held of the client's bytes: the connection has ended.
+
+        This object and llhttp's parser refer to each other. Without this, they and up to `max_header_bytes` of an
+        incomplete head stay until the next full garbage collection, which may be hours away.
+        """
+        self.refusal = self.refusal or BadRequest(400, "the connection has ended")
+        self._parser = _UNUSED
+        self._target = self._line = self._tail = b""
+        self._headers = []
+        self._chunks = self._declined = self.incoming = self.early = None
+
     def refused(self) -> Refused:
         """What the log can say of the request that is refused."""
         incoming = self.incoming
@@ -109,42 +127,51 @@ class RequestParser:
 
     def _feed_pieces(self, data: bytes) -> None:
         view = memoryview(data)
-        start = looks = 0
-        tail = self._tail
+        start = 0
         while start < len(data):
             if self._in_line:
                 start = self._begin(data, start)
                 if start < 0:
                     return
-            end = self._end_of_piece(data, start, looks)
-            self._feed(view[start:end])
-            self._unseen = False
+            if self._chunks is not None:
+                start = self._feed_chunks(self._chunks, data, start)
+            else:
+                end = self._end_of_piece(data, start)
+                self._feed(view[start:end])
+                start = end
             if self.refusal is not None:
                 return
             if self.early is not None:
-                self.early += data[end:]
+                self.early += data[start:]
                 return
-            self._tail = b""
-            start = end
-            looks += 1
-        if self.in_head or (self.incoming is not None and self.incoming.chunked):
-            self._tail = data[-3:] if len(data) > 2 else (tail + data)[-3:]
 
-    def _end_of_piece(self, data: bytes, start: int, looks: int) -> int:
-        """Up to where the present message may reach; none ends before that."""
+    def _feed_chunks(self, chunks: ChunkedBody, data: bytes, start: int) -> int:
+        """Decode more of a body in chunks, and return where it ends in `data`, or the length of that."""
+        try:
+            end = chunks.feed(data, start)
+        except BadRequest as error:
+            self.refusal = error
+            return start
+        if chunks.complete:
+            self._chunks = None
+            self._feed(_NO_CHUNKS)
+        return end
+
+    def _end_of_piece(self, data: bytes, start: int) -> int:
+        """How far the current head or body may reach; it does not end before that."""
         incoming = self.incoming
-        if incoming is not None:
-            if incoming.content_length is not None:
-                return min(len(data), start + incoming.content_length - incoming.body_bytes)
-            self._unseen = looks > _MAX_LOOKS
-            if self._unseen:
-                return len(data)
-        if self._tail:
-            found = (self._tail + data[:3]).find(_EMPTY_LINE)
+        if incoming is not None and incoming.content_length is not None:
+            return min(len(data), start + incoming.content_length - incoming.body_bytes)
+        tail, self._tail = self._tail, b""
+        if tail:
+            found = (tail + data[:3]).find(_EMPTY_LINE)
             if found >= 0:
-                return found + 4 - len(self._tail)
+                return found + 4 - len(tail)
         found = data.find(_EMPTY_LINE, start)
-        return len(data) if found < 0 else found + 4
+        if found >= 0:
+            return found + 4
+        self._tail = data[-3:] if len(data) - start > 2 else (tail + data[start:])[-3:]
+        return len(data)
 
     def _begin(self, data: bytes, start: int) -> int:
         """Where the request line begins once all of it is there; -1 until then, and where it is refused.
@@ -153,7 +180,11 @@ class RequestParser:
         line before it (RFC 9112 2.2).
         """
         while data.startswith(b"\r\n", start):
-            start += 2  # RFC 9112 2.2: a server SHOULD ignore an empty line there
+            start += 2
+            self._empty_lines += 1
+            if self._empty_lines > _MAX_EMPTY_LINES:
+                self.refusal = BadRequest(400, "too many empty lines before a request")
+                return -1
         end = data.find(b"\r\n", start)
         self._line = line = data[start : end if end >= 0 else None]
         if end >= 0:
@@ -171,10 +202,8 @@ class RequestParser:
         return -1
 
     def _feed(self, data: bytes | memoryview) -> None:
-        in_head, incoming = self.in_head, self.incoming
-        before = incoming.body_bytes if incoming is not None else 0
         length = len(data)
-        self._head_bytes = self._head_bytes + length if in_head else length
+        self._head_bytes = self._head_bytes + length if self.in_head else length
         while True:
             try:
                 self._parser.feed_data(data)
@@ -191,10 +220,6 @@ class RequestParser:
             break
         if self.in_head:
             self._check_head()
-        elif incoming is not None and incoming is self.incoming and incoming.content_length is None:
-            self._overhead += length - (incoming.body_bytes - before)
-            if self._overhead > self._max_header_bytes + _OVERHEAD_PER_BYTE * incoming.body_bytes:
-                self.refusal = self.refusal or BadRequest(431, "too much around the chunks of the body")
 
     def _check_head(self) -> None:
         """Is it too large, as far as it has come? All bytes count: of a field llhttp tells when it has ended."""
@@ -204,12 +229,9 @@ class RequestParser:
     # What httptools calls.
 
     def on_message_begin(self) -> None:
-        if self._unseen:
-            self.refusal = self.refusal or BadRequest(400, "a request behind a body of too many empty lines in one go")
         self.in_head = True
         self._target = b""
         self._headers = []
-        self._overhead = 0
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -217,10 +239,8 @@ class RequestParser:
             self.refusal = self.refusal or BadRequest(414, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Outside of a head it is a trailer: it must not pass for a header (RFC 9110 6.5.1), and ASGI has none.
-        if self.in_head:
-            # RFC 9110 5.5: white space behind a value is no part of it; llhttp leaves it there.
-            self._headers.append((name.lower(), value.rstrip(b" \t")))
+        # RFC 9110 5.5: white space behind a value is no part of it; llhttp leaves it there.
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         self.in_head = False
@@ -251,16 +271,13 @@ class RequestParser:
             self.refusal = error
             return
         self.incoming = incoming
+        if incoming.chunked:
+            self._chunks = ChunkedBody(incoming, self._settings.max_body_bytes, self._max_header_bytes)
 
     def on_body(self, body: bytes) -> None:
         incoming = self.incoming
-        if incoming is None:
-            return
-        incoming.body_bytes += len(body)
-        limit = self._settings.max_body_bytes
-        if limit is not None and incoming.body_bytes > limit:
-            self.refusal = self.refusal or BadRequest(413, "the body is too large")
-        else:
+        if incoming is not None:
+            incoming.body_bytes += len(body)
             incoming.body.append(body)
 
     def on_message_complete(self) -> None:
@@ -274,7 +291,7 @@ class RequestParser:
         self.incoming = None
         self._in_line = True
         self._line = b""
-        self._head_bytes = 0
+        self._head_bytes = self._empty_lines = 0
         incoming.complete = True
         # RFC 9110 10.1.1: a server may omit 100 Continue when it has got the body.
         incoming.expects_continue = False

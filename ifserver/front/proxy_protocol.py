@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,7 +22,7 @@ from zope.interface import implementer
 from ifserver.clock import Clock
 from ifserver.endpoints import Address, LoopTransport
 from ifserver.front.deadlines import Deadlines
-from ifserver.networks import parse_networks
+from ifserver.networks import parse_networks, plain_address
 
 if TYPE_CHECKING:
     from ifserver.front.server import InterfaceServer
@@ -31,10 +32,8 @@ __all__ = ["Announced", "AnnouncedFactory", "BadProxyHeader", "Header", "parse_h
 _BEGIN_V1: Final = b"PROXY "
 #: The specification, 2.1: the longest line that there is, CRLF included.
 _MAX_V1_BYTES: Final = 107
-_ADDRESSES_V1: Final[dict[bytes, type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]]] = {
-    b"TCP4": ipaddress.IPv4Address,
-    b"TCP6": ipaddress.IPv6Address,
-}
+#: IP versions of the address families.
+_FAMILIES_V1: Final = {b"TCP4": 4, b"TCP6": 6}
 _BEGIN_V2: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED_V2_BYTES: Final = 16
 #: Addresses, and what proxies like to add to them: an AWS endpoint, the name in a TLS certificate. 64 KiB may be said.
@@ -44,6 +43,8 @@ _PROXY: Final = 0x21
 #: The specification, 2.2.3: the proxy's own client spoke TLS to it, if the lowest bit of the first byte is set.
 _TLV_SSL: Final = 0x20
 _CLIENT_SSL: Final = 1
+#: What must not reach a log or an application.
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
 _log = logging.getLogger(__name__)
 
@@ -87,13 +88,15 @@ def _parse_v1(data: bytes) -> Header | None:
     parts = data[:end].split(b" ")
     if parts[1] == b"UNKNOWN":
         return Header(None, None, False, length)  # 2.1: what follows is ignored
-    check = _ADDRESSES_V1.get(parts[1])
-    if len(parts) != 6 or check is None:
+    version = _FAMILIES_V1.get(parts[1])
+    if len(parts) != 6 or version is None:
         raise BadProxyHeader(f"not a line of version 1: {data[:end]!r}")
     try:
-        hosts = [check(part.decode("ascii")) for part in parts[2:4]]
+        hosts = [plain_address(part.decode("ascii")) for part in parts[2:4]]
     except ValueError:
         raise BadProxyHeader(f"not an address: {data[:end]!r}") from None
+    if any(host.version != version for host in hosts):
+        raise BadProxyHeader(f"an address of another kind: {data[:end]!r}")
     client, server = (_tcp(host, _port(port)) for host, port in zip(hosts, parts[4:6], strict=True))
     return Header(client, server, False, length)
 
@@ -143,13 +146,21 @@ def _addresses_v2(family: int, data: bytes) -> tuple[Address | None, Address | N
             client6, server6 = map(ipaddress.IPv6Address, packed)
             return _tcp(client6, port), _tcp(server6, to_port), 36
         if family == 0x31:
-            paths = [each.rstrip(b"\0") or None for each in struct.unpack_from("!108s108s", data)]
-            return UNIXAddress(paths[0]), UNIXAddress(paths[1]), 216
+            path, to_path = struct.unpack_from("!108s108s", data)
+            return _unix(path), _unix(to_path), 216
     except struct.error:
         raise BadProxyHeader("half an address") from None
     if family == 0:
         return None, None, 0  # 2.2: not known
     raise BadProxyHeader(f"address family and protocol 0x{family:02x}")
+
+
+def _unix(path: bytes) -> UNIXAddress:
+    path = path.rstrip(b"\0")
+    # A name in Linux's abstract namespace starts with a NUL (unix(7)).
+    if _CONTROL.search(path[1:] if path.startswith(b"\0") else path):
+        raise BadProxyHeader(f"control characters in a path: {path!r}")
+    return UNIXAddress(path or None)
 
 
 def _tells_of_tls(data: bytes) -> bool:

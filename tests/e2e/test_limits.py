@@ -146,6 +146,24 @@ def test_a_client_that_stops_reading_is_cut_and_a_slow_one_is_not(strict: Runnin
     )
 
 
+def test_half_heads_of_clients_that_have_gone_fill_no_memory() -> None:
+    """There are 15 MB of them at once."""
+    half = b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 60_000
+    with Running(*EDGES, app_dir=APPS) as server:
+        server.ready()
+        before = resident_bytes(server)
+        for _ in range(8):
+            with ExitStack() as stack:
+                clients = [stack.enter_context(wire(server)) for _ in range(250)]
+                for client in clients:
+                    client.send(half)
+                for client in clients:
+                    client.socket.shutdown(socket.SHUT_WR)
+                for client in clients:
+                    client.rest()
+        assert resident_bytes(server) - before < 32 * MIB
+
+
 def test_requests_without_reading_the_answers_fill_no_memory(strict: Running) -> None:
     with wire(strict) as client:
         before = resident_bytes(strict)
@@ -186,6 +204,7 @@ def test_an_idle_connection(strict: Running) -> None:
             + bytes(LARGEST + MIB),
             413,
         ),
+        (b"POST /read HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffe\r\n", 413),
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"x" * 70_000 + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 100 + b"\r\n", 431),
@@ -198,6 +217,44 @@ def test_what_is_too_large(strict: Running, request_: bytes, status: int) -> Non
         except ConnectionError:
             pass  # refused before all of it was sent
         assert client.head()[0] == status
+
+
+# Pipelines, and what is between requests.
+
+CHUNKED = b"POST /read HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+GET = b"GET /page HTTP/1.1\r\nhost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("pipeline", [[CHUNKED] * 34, [*[GET] * 65, CHUNKED, GET]])
+def test_a_pipeline_is_answered_to_its_end(strict: Running, pipeline: list[bytes]) -> None:
+    with wire(strict) as client:
+        client.send(b"".join(pipeline))
+        for request in pipeline:
+            reply = client.receive()
+            assert reply.status == 200
+            assert request is GET or reply.body == b"3"
+
+
+def test_trailers_say_nothing_about_the_connection(strict: Running) -> None:
+    with wire(strict) as client:
+        for trailer in (b"connection: close", b"connection: upgrade\r\nupgrade: h2c", b"host: b"):
+            upload = CHUNKED[:-2] + trailer + b"\r\n\r\n"
+            assert client.send(upload).receive().body == b"3"
+        assert client.get("/page").status == 200
+
+
+def test_close_wins_over_keep_alive(strict: Running) -> None:
+    with wire(strict) as client:
+        assert client.get("/page", "connection: keep-alive", version="1.0").header("connection") == "keep-alive"
+        assert client.get("/page", "connection: keep-alive, close", version="1.0").header("connection") == "close"
+        assert client.closed()
+
+
+def test_many_empty_lines_before_a_request(strict: Running) -> None:
+    with wire(strict) as client:
+        assert client.send(b"\r\n" * 4).get("/page").status == 200
+        assert client.send(b"\r\n" * 5).receive().status == 400
+        assert client.closed()
 
 
 # Connections.

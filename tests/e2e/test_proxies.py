@@ -72,6 +72,9 @@ HOPS: list[tuple[tuple[str, ...], list[Any], str]] = [
     (("forwarded: for=192.0.2.1, for=203.0.113.7;proto=https, for=10.1.2.3;proto=http",), ["203.0.113.7", 0], "https"),
     (("forwarded: for=_hidden;proto=https",), ["127.0.0.2", None], "http"),
     (("x-forwarded-for: nonsense",), ["127.0.0.2", None], "http"),
+    (("x-forwarded-for: fe80::1%eth0",), ["127.0.0.2", None], "http"),
+    (('forwarded: for="[fe80::1%25eth0]";proto=https',), ["127.0.0.2", None], "http"),
+    (("x-forwarded-for: ::ffff:203.0.113.7",), ["::ffff:203.0.113.7", 0], "http"),
 ]
 
 
@@ -191,7 +194,13 @@ def test_a_connection_of_the_proxys_own(places: Places, where: str, header: byte
 
 @EVERYWHERE
 @pytest.mark.parametrize(
-    "bad", [b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"PROXY TCP4 nonsense\r\n", SIGNATURE + b"\x22\x11\0\0"]
+    "bad",
+    [
+        b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"PROXY TCP4 nonsense\r\n",
+        b"PROXY TCP6 fe80::1%x\nforged ::1 1 2\r\n",
+        SIGNATURE + b"\x22\x11\0\0",
+    ],
 )
 def test_a_connection_without_a_header_is_closed(places: Places, where: str, bad: bytes) -> None:
     with Wire(places.address(where)) as wire:

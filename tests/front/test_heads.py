@@ -34,6 +34,22 @@ def test_how_the_body_is_framed_and_what_is_expected_is_noted() -> None:
     assert (chunked.content_length, chunked.chunked) == (None, True)
 
 
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([b"keep-alive"], True),
+        ([b"x-close", b"closed"], True),
+        ([b"close"], False),
+        ([b"keep-alive,\tClose ,"], False),
+        ([b"keep-alive", b"upgrade, CLOSE"], False),
+    ],
+)
+def test_close_wins_over_whatever_llhttp_has_made_of_it(values: list[bytes], kept: bool) -> None:
+    incoming = request(HOST, *((b"connection", value) for value in values))
+    examined(incoming)
+    assert incoming.keep_alive is kept
+
+
 def test_http_1_0_knows_neither_host_nor_expectations() -> None:
     old = request((b"expect", b"what"), version="1.0")
     assert examined(old) == [(b"expect", b"what")]

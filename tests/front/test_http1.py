@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any, NamedTuple
 
 import pytest
@@ -101,8 +103,9 @@ def one_request(draw: st.DrawFn) -> bytes:
     if framing == "chunked":
         lines.append(b"Transfer-Encoding: chunked")
         at = draw(st.integers(0, len(body)))
-        chunks = [b"%x;ext=1\r\n%b\r\n" % (len(each), each) for each in (body[:at], body[at:]) if each]
-        trailer = draw(st.sampled_from([b"", b"X-Trailer: 1\r\nHost: evil\r\n"]))
+        extension = draw(st.sampled_from([b"", b";ext=1", b' ; a = "\\";\xe4" ; b']))
+        chunks = [b"%x%b\r\n%b\r\n" % (len(each), extension, each) for each in (body[:at], body[at:]) if each]
+        trailer = draw(st.sampled_from([b"", b"X-Trailer: 1\r\nHost: evil\r\n", b"Connection: close\r\n"]))
         body = b"".join(chunks) + b"0\r\n" + trailer + b"\r\n"
     else:
         lines.append(b"Content-Length: %d" % len(body))
@@ -433,22 +436,115 @@ def test_requests_go_to_the_channel_of_requests() -> None:
     assert world.waiting(channels.WEBSOCKET_CONNECT) == 0
 
 
-@pytest.mark.parametrize("behind", [b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", GET])
-def test_no_request_hides_behind_a_body_of_many_empty_lines(behind: bytes) -> None:
-    body = b"\r\n\r\n" * 100
-    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    upload = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+UPLOAD = b"POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("pipeline", [[UPLOAD] * 200, [*[GET] * 65, UPLOAD, GET], [*[UPLOAD, GET] * 100]])
+def test_a_pipeline_may_be_long(pipeline: list[bytes]) -> None:
+    complete: list[Incoming] = []
+    parser = RequestParser(FrontSettings(), complete.append)
+    parser.feed(b"".join(pipeline))
+    assert parser.refusal is None
+    assert [each.take_body() for each in complete] == [b"abc" if each is UPLOAD else b"" for each in pipeline]
+
+
+@pytest.mark.parametrize("pieces", [[UPLOAD * 34], [UPLOAD[:-2], UPLOAD[-2:] + UPLOAD * 33]])
+def test_a_pipeline_of_bodies_in_chunks_is_answered(pieces: list[bytes]) -> None:
+    requests, got, lost = exchange(pieces)
+    assert [each.body for each in requests] == [b"abc"] * 34
+    assert got.count(b"HTTP/1.1 200 OK\r\n") == 34
+    assert not lost
+
+
+def test_a_body_of_empty_lines_hides_no_request() -> None:
+    """Nothing of a body is looked at as if it were a head, and what is behind it is, in the same bytes too."""
+    body = b"\r\n\r\n" * 1000
+    upload = UPLOAD.replace(b"3\r\nabc", b"%x\r\n%b" % (len(body), body))
+    complete: list[Incoming] = []
+    parser = RequestParser(FrontSettings(), complete.append)
+    parser.feed(upload + GET + upload + b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n" + GET)
+    assert [each.take_body() for each in complete] == [body, b"", body]
+    assert parser.refusal is not None
+    assert parser.refusal.status == 400
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_empty_lines_before_each_request_are_ignored_and_do_not_add_up(size: int) -> None:
+    complete: list[Incoming] = []
+    parser = RequestParser(FrontSettings(), complete.append)
+    data = (b"\r\n" + GET + b"\r\n\r\n\r\n" + UPLOAD) * 10
+    for start in range(0, len(data), size):
+        parser.feed(data[start : start + size])
+    assert parser.refusal is None
+    assert len(complete) == 20
+    for _ in range(4):
+        parser.feed(b"\r\n")
+    parser.feed(GET)
+    assert len(complete) == 21
+    for _ in range(4):
+        parser.feed(b"\r\n")
+    assert parser.refusal is None
+    parser.feed(b"\r\n")
+    assert parser.refusal is not None
+    assert parser.refusal.status == 400
+
+
+def test_many_empty_lines_are_refused_at_once() -> None:
     world = World()
-    client = world.client(upload + behind)
-    world.worker.job().respond(body=b"done")
+    client = world.client(b"\r\n" * 1_000_000)
+    assert client.received().startswith(b"HTTP/1.1 400 ")
     world.settle()
-    answers = client.received()
-    assert answers.count(b"HTTP/1.1 ") == 2
-    assert b"done" in answers
-    assert b"HTTP/1.1 400 " in answers
-    # In a read of its own it is looked at as any other.
-    client = world.client(upload)
-    world.worker.job().respond(body=b"done")
-    client.send(GET)
-    world.worker.job().respond(body=b"next")
-    assert client.received().endswith(b"next")
+    assert client.lost
+    world.assert_empty()
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "kept"),
+    [
+        (b"1.0", b"", False),
+        (b"1.0", b"Connection: keep-alive\r\n", True),
+        (b"1.0", b"Connection: Keep-Alive , Foo\r\n", True),
+        (b"1.0", b"Connection: keep-alive, close\r\n", False),
+        (b"1.0", b"Connection: close, keep-alive\r\n", False),
+        (b"1.0", b"Connection: keep-alive\r\nX: y\r\nConnection: Foo,\tCLOSE\r\n", False),
+        (b"1.0", b"Connection: Close\r\nConnection: keep-alive\r\n", False),
+        (b"1.1", b"", True),
+        (b"1.1", b"Connection: keep-alive\r\n", True),
+        (b"1.1", b"Connection: foo\r\n", True),
+        (b"1.1", b"Connection: keep-alive, close\r\n", False),
+        (b"1.1", b"Connection: keep-alive\r\nConnection: CLOSE\r\n", False),
+    ],
+)
+def test_close_wins_wherever_it_stands(version: bytes, connection: bytes, kept: bool) -> None:
+    """RFC 9112 9.3."""
+    world = World()
+    client = world.client(b"GET / HTTP/" + version + b"\r\nHost: a\r\n" + connection + b"\r\n")
+    world.worker.job().respond(body=b"x")
+    _, headers, _ = split_response(client.received())
+    assert headers.get(b"connection") == (b"keep-alive" if kept and version == b"1.0" else None if kept else b"close")
+    world.settle()
+    assert client.lost is not kept
+    client.leave()
+    world.assert_empty()
+
+
+@pytest.mark.parametrize("half", [b"GET /", b"GET / HTTP/1.1\r\nHost: a\r\nX: "])
+def test_nothing_is_left_of_half_a_head_whose_client_has_gone(half: bytes) -> None:
+    """Also without a garbage collection, which may be hours away."""
+    world = World()
+    world.client(half).leave()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        client = world.client()
+        before = tracemalloc.get_traced_memory()[0]
+        for piece in (half, *[b"x" * 1000] * 60):
+            client.send(piece)
+        assert tracemalloc.get_traced_memory()[0] - before > 60_000
+        client.leave()
+        world.assert_empty()
+        assert tracemalloc.get_traced_memory()[0] - before < 10_000
+    finally:
+        tracemalloc.stop()
+        gc.enable()

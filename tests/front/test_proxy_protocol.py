@@ -91,6 +91,9 @@ BAD = [
     b"PROXY TCP4 2001:db8::1 198.51.100.1 1 2\r\n",
     b"PROXY TCP6 203.0.113.7 2001:db8::1 1 2\r\n",
     b"PROXY TCP6 2001:db8::g 2001:db8::1 1 2\r\n",
+    b"PROXY TCP6 fe80::1%eth0 2001:db8::1 1 2\r\n",
+    b"PROXY TCP6 fe80::1%x\nforged 2001:db8::1 1 2\r\n",
+    b"PROXY TCP6 2001:db8::1 fe80::1% 1 2\r\n",
     b"PROXY TCP4 203.0.113.7 198.51.100.1 65536 2\r\n",
     b"PROXY TCP4 203.0.113.7 198.51.100.1 -1 2\r\n",
     b"PROXY TCP4 203.0.113.7 198.51.100.1 +1 2\r\n",
@@ -101,6 +104,9 @@ BAD = [
     b"PROXY TCP4 a\xff.b c 1 2\r\n",
     b"PROXY UNKNOWN " + b"x" * 200 + b"\r\n",
     b"PROXY UNKNOWN " + b"x" * 93,
+    v2(0x21, 0x31, UNIX.replace(b"client", b"cli\nnt")),
+    v2(0x21, 0x31, UNIX.replace(b"server", b"s\0rver")),
+    v2(0x21, 0x31, UNIX.replace(b"server", b"serve\x7f")),
     v2(0x22, 0x11, A4),
     v2(0x11, 0x11, A4),
     v2(0x31, 0x11, A4),
@@ -314,3 +320,12 @@ def test_headers_of_http_are_believed_by_the_client_that_is_announced() -> None:
 def test_tls_clients_may_choose_http_1() -> None:
     server = World().server
     assert server.announced.acceptableProtocols() == server.acceptableProtocols()
+
+
+def test_a_name_in_the_abstract_namespace_begins_with_a_nul() -> None:
+    header = parse_header(v2(0x21, 0x31, b"\0client".ljust(108, b"\0") + b"\0server".ljust(108, b"\0")))
+    assert header is not None
+    assert isinstance(header.server, UNIXAddress)
+    assert header.server.name == b"\0server"
+    with pytest.raises(BadProxyHeader, match="control characters"):
+        parse_header(v2(0x21, 0x31, b"\0\0client".ljust(216, b"\0")))

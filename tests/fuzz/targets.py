@@ -35,6 +35,7 @@ TOKENS: Final = (
     b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: b\r\n", b"Expect: 100-continue\r\n",
     b"Connection: close\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n",
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.0", b"http://b", b"ffffffffffffffff\r\n",
+    b";a", b' ; a = "\\""', b"=", b'"', b"\\", b"\r\n5\r\n", b"Connection: keep-alive, close\r\n",
 )  # fmt: skip
 LIMITS: Final = {"max_header_bytes": 2000, "max_headers": 20, "max_body_bytes": 5000, "whole_body_bytes": 1000}
 #: More than one connection of a world with `LIMITS` may hold of what its client has sent.
@@ -132,6 +133,7 @@ def _held(client: f.FakeTransport) -> int:
     parser = connection._parser
     held = sum(len(each.body) for each in connection._waiting) + len(connection._unparsed)
     held += len(parser._line) + len(parser._tail) + len(parser._target) + len(parser.early or b"")
+    held += len(parser._chunks._line) if parser._chunks is not None else 0
     return held + sum(len(name) + len(value) for name, value in parser._headers)
 
 
