@@ -29,6 +29,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
+import setproctitle
 
 from ifserver import processes
 from ifserver.processes import Child, Launch
@@ -251,9 +252,15 @@ def _become_child(parent: int) -> None:
     processes.die_with_parent(parent)
 
 
+def _name(role: str) -> None:
+    """Be listed (ps, top, pkill) as a process would be that was started for the role."""
+    setproctitle.setproctitle(f"ifserver child {role}")
+
+
 def _told(launch: Launch, fds: list[int]) -> Launch:
     """The launch with the numbers that its descriptors have here, in the process that it is for."""
     reports, *rest = fds
+    _name(launch.role)
     ledger = rest[0] if rest else None
     launch = msgspec.structs.replace(launch, ready_fd=reports, ledger_fd=ledger, parent=os.getppid())
     processes.belong_to(launch.parent)
@@ -282,6 +289,7 @@ def become(fd: int) -> Launch:
 
 def serve(sock: socket.socket) -> Launch:
     """Fork a child for each launch that comes from `sock`; returns in the children only."""
+    _name("fork-server")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     living: dict[int, _Living] = {}
     poll = select.poll()

@@ -208,6 +208,7 @@ class FakeSupervisor:
     pid = 0
     status: int | None = None
     ending = "exit code 0"
+    failure: str | None = None
 
     def __init__(self, launch: Launch, loop: object, ready: Callable[[], None], ended: Callable[[], None]) -> None:
         self.launch = launch
@@ -217,6 +218,16 @@ class FakeSupervisor:
         RUNTIME.loop.call_soon(self.ended)
 
     kill = terminate
+
+
+class FakeStandby:
+    """A process that has been forked for the first supervisor."""
+
+    def begin(self, *arguments: Any) -> Any:
+        return processes.spawn(*arguments)
+
+
+STANDBY: Any = FakeStandby()
 
 
 @pytest.fixture
@@ -251,7 +262,7 @@ async def test_with_workers_it_is_ready_when_they_are(
         assert file is not None
         listening = Listening([sock], files=[file], taken_over=taken_over)
         service = RunService(
-            RUNTIME, FrontSettings(), WorkerSettings(application="a:b", processes=3), listening, "info"
+            RUNTIME, FrontSettings(), WorkerSettings(application="a:b", processes=3), listening, "info", STANDBY
         )
         start = await starting(service, supervisors)
         # Before that clients wait; but those of a predecessor are better off with that one.
@@ -271,7 +282,7 @@ async def test_the_broker_is_there_for_as_long_as_the_service(supervisors: list[
     """uvloop closes a listening socket to which nobody refers any more."""
 
     async def main() -> None:
-        service = RunService(RUNTIME, FrontSettings(), WorkerSettings(application="a:b"), Listening(), "info")
+        service = RunService(RUNTIME, FrontSettings(), WorkerSettings(application="a:b"), Listening(), "info", STANDBY)
         start = await starting(service, supervisors)
         supervisors[0].ready()
         await start

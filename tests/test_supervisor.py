@@ -60,6 +60,8 @@ class FakeChild:
         self.launch = launch
         self.status: int | None = None
         self.ending = "exit code 9"
+        self.loaded = True
+        self.failure: str | None = None
         self.signals: list[str] = []
         self.say_ready = ready
         self._ended = ended
@@ -94,6 +96,7 @@ class Stage:
         self.failing = False
         self.clusters = FakeClusters(self.events)
         self.ready_calls = 0
+        self.failures: list[str] = []
         self.buried: list[str] = []
         self.settings = WorkerSettings(application="a:b", processes=processes, max_streams=8, **settings)
         self.supervisor = Supervisor(
@@ -104,6 +107,7 @@ class Stage:
             NO_LOOP,
             LogSettings(verbosity=0),
             self._ready,
+            self.failures.append,
             self.buried.append,
             self._spawn,
         )
@@ -207,6 +211,42 @@ def test_as_many_workers_as_there_are_cpus_that_we_may_use() -> None:
     stage = Stage(processes=None)
     stage.start()
     assert len(stage.alive) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        ("application 'a:b': No module named 'a'", "application 'a:b': No module named 'a'"),
+        (None, "application 'a:b': the process that imported it has ended: exit code 9"),
+    ],
+)
+def test_an_application_that_no_worker_can_load_ends_all(failure: str | None, why: str) -> None:
+    stage = Stage(3)
+    first, *others = stage.start(ready=False)
+    for child in stage.children:
+        child.loaded = False
+    first.failure = failure
+    first.end()
+    assert stage.failures == [why]
+    for child in others:
+        assert child.signals == ["KILL"]
+        child.end()
+    stage.clock.advance(60.0)
+    assert stage.failures == [why]
+    assert len(stage.children) == 3
+    assert all(child.launch.first for child in stage.children)
+
+
+def test_an_application_that_was_loaded_once_is_tried_again() -> None:
+    stage = Stage(2)
+    one, other = stage.start(ready=False)
+    one.say_ready()
+    other.loaded = False
+    other.failure = "application 'a:b': SyntaxError"
+    other.end()
+    assert stage.failures == []
+    stage.clock.advance(1.0)
+    assert [child.launch.first for child in stage.children] == [True, True, False]
 
 
 def test_ready_is_called_once_when_all_are_ready() -> None:
@@ -698,6 +738,7 @@ class Live:
             self.loop,
             LogSettings(),
             lambda: self.events.append("ready"),
+            self.events.append,
             lambda inbox: None,
             self._spawn,
         )

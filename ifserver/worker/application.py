@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from ifserver.errors import ConfigurationError
 from ifserver.settings_checks import parse_application
 
-__all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "check", "load"]
+__all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "load"]
 
 Scope: TypeAlias = dict[str, Any]
 Event: TypeAlias = dict[str, Any]
@@ -40,7 +39,7 @@ def load(application: str, app_dir: str) -> ASGIApplication:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigurationError(f"application {application!r}: {error} (looked in {folder} first)") from error
         raise _import_failed(application, error) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # it may even exit
         raise _import_failed(application, error) from error
     for position, part in enumerate(parts := attribute.split(".")):
         try:
@@ -51,53 +50,6 @@ def load(application: str, app_dir: str) -> ASGIApplication:
     if not callable(found):
         raise ConfigurationError(f"application {application!r}: not callable, but of type {type(found).__name__}")
     return found  # type: ignore[no-any-return]
-
-
-def check(application: str, app_dir: str) -> str | None:
-    """What is wrong with the application, in one line, or None; found out by importing it in a child process.
-
-    So the caller never runs application code. Must be called before there are threads or an event loop. What the
-    application prints goes where it always goes. There is no time limit: an import may rightly take minutes, and
-    Ctrl-C ends parent and child alike.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(reading)
-        _answer(writing, application, app_dir)
-    os.close(writing)
-    status: int | None = None
-    try:
-        with os.fdopen(reading, "rb") as pipe:
-            # One line, not up to the end: a process that the application has left behind may hold the pipe open.
-            answer = pipe.readline()
-        status = os.waitpid(child, 0)[1]
-    finally:
-        if status is None:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-    if not answer.endswith(b"\n"):
-        return f"application {application!r}: the process that imported it {_how_it_ended(status)}"
-    return answer[:-1].decode(errors="replace") or None
-
-
-def _answer(writing: int, application: str, app_dir: str) -> NoReturn:
-    """In the child: import, write the problem or nothing and a newline, and end without any clean-up."""
-    try:
-        problem = ""
-        try:
-            load(application, app_dir)
-        except ConfigurationError as error:
-            problem = _one_line(str(error))
-        except BaseException as error:
-            problem = f"application {application!r}: {type(error).__name__} while importing it"
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.write(writing, problem.encode(errors="replace") + b"\n")
-    finally:
-        os._exit(0)
 
 
 def _enter(app_dir: str) -> str:
@@ -130,8 +82,3 @@ def _where(error: BaseException) -> str:
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _TEXT_CHARACTERS else f"{line[:_TEXT_CHARACTERS]}..."
-
-
-def _how_it_ended(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"

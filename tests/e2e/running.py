@@ -190,8 +190,15 @@ class Running:
         return self.process.pid
 
     def workers(self) -> list[int]:
-        """The process ids of the workers that live."""
-        return [pid for supervisor in self.supervisors() for pid in _children(supervisor)]
+        """The process ids of the workers that live, which are children of a supervisor or of its fork server."""
+        servers = self.fork_servers()
+        children = [pid for each in (*self.supervisors(), *servers) for pid in _children(each)]
+        return [pid for pid in children if pid not in servers]
+
+    def fork_servers(self) -> list[int]:
+        """The process ids of the processes that start workers."""
+        children = [pid for supervisor in self.supervisors() for pid in _children(supervisor)]
+        return [pid for pid in children if "fork-server" in _name_of(pid)]
 
     def supervisors(self) -> list[int]:
         """The process ids of the supervisors that live: one, of which ``run`` is the parent and ``worker`` is it."""
@@ -249,6 +256,14 @@ def _processes() -> Iterator[tuple[int, int, int]]:
         state, parent, _, session = stat.rpartition(")")[2].split()[:4]
         if state not in "ZX":
             yield int(name), int(parent), int(session)
+
+
+def _name_of(pid: int) -> str:
+    """How a process is listed; empty where it has ended."""
+    try:
+        return Path("/proc", str(pid), "cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _children(pid: int) -> list[int]:

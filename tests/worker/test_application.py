@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +10,6 @@ import pytest
 
 from ifserver.errors import ConfigurationError
 from ifserver.worker.application import load
-from tests.test_processes import ROOT
 
 #: Module -> its text.
 MODULES = {
@@ -154,62 +150,15 @@ def test_what_the_import_raised_is_kept_for_the_traceback(site: Path) -> None:
     assert isinstance(error.value.__cause__, ValueError)
 
 
-CHECK = """
-import json, sys
-from ifserver.worker.application import check
-print(json.dumps([check(each, sys.argv[1]) for each in sys.argv[2:]]))
-assert not [name for name in sys.modules if name.endswith("_site")], "application code was run in the caller's process"
-"""
-
-
-def checked(folder: Path, *applications: str) -> tuple[list[str | None], str]:
-    """What `check` says of each application, and what was printed before."""
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK, str(folder), *applications],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={"PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert done.stderr == ""
-    printed, _, answer = done.stdout.rpartition("[")
-    answers: list[str | None] = json.loads(f"[{answer}")
-    return answers, printed
-
-
-def test_check_says_in_one_line_what_is_wrong_and_runs_nothing_in_this_process(site: Path) -> None:
-    expected = {
-        "good_site.asgi:application": None,
-        "prints_site:application": None,
-        "nothing": "application 'nothing': expected MODULE:ATTRIBUTE, for example mysite.asgi:application",
-        "raises_site:a": f"application 'raises_site:a': ValueError: first line second line ({site}/raises_site.py:3)",
-        "exits_site:a": f"application 'exits_site:a': SystemExit: bye ({site}/exits_site.py:2)",
-        "interrupts_site:a": "application 'interrupts_site:a': KeyboardInterrupt while importing it",
-        "vanishes_site:a": "application 'vanishes_site:a': the process that imported it exited with status 3",
-        "killed_site:a": "application 'killed_site:a': the process that imported it was ended by signal 9",
-    }
-    answers, printed = checked(site, *expected)
-    assert dict(zip(expected, answers, strict=True)) == expected
-    assert printed == "importing"
-
-
-def test_check_does_not_wait_for_a_process_that_the_application_has_left_behind(site: Path) -> None:
-    # Its standard output must not be ours, or whoever reads that would wait.
-    text = (
-        f"import ifserver.worker.application as a; raise SystemExit(a.check('leaves_site:application', {str(site)!r}))"
-    )
-    until, over = os.pipe()
-    try:
-        subprocess.run(
-            [sys.executable, "-c", text],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=30,
-            pass_fds=[until],
-            env={"PYTHONPATH": ROOT, "PYTHONDONTWRITEBYTECODE": "1", "UNTIL": str(until)},
-        )
-    finally:
-        os.close(over)
-        os.close(until)
+@pytest.mark.parametrize(
+    ("application", "why"),
+    [
+        ("raises_site:a", "ValueError: first line second line ({site}/raises_site.py:3)"),
+        ("exits_site:a", "SystemExit: bye ({site}/exits_site.py:2)"),
+        ("interrupts_site:a", "KeyboardInterrupt ({site}/interrupts_site.py:1)"),
+    ],
+)
+def test_whatever_ends_the_import_is_told_in_one_line(site: Path, application: str, why: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load(application, str(site))
+    assert str(error.value) == f"application {application!r}: {why.format(site=site)}"
