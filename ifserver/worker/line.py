@@ -34,7 +34,13 @@ class Host(Protocol):
     send: Callable[[str, bytes, Callable[[], None] | None], None]
 
     def began(self) -> None:
-        """A stream has begun to answer."""
+        """A stream has begun to answer, and gives its slot back."""
+
+    def awaits_client(self) -> None:
+        """A stream waits for more of its request's body. Until it goes on, another request can have its slot."""
+
+    def goes_on(self) -> None:
+        """A stream that waited for its client needs its slot again."""
 
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""

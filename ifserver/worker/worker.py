@@ -84,9 +84,11 @@ class Worker:
         self._streams: dict[str, Stream] = {}
         #: Streams whose place a later attempt has taken, until their applications return.
         self._superseded: set[Stream] = set()
-        #: Applications that run, those of them that have not begun to answer, and entries in the ledger.
+        #: Applications that run; those of them that have not begun to answer; those of these that
+        #: wait for their clients, and so hold no slot; and entries in the ledger.
         self._running = 0
         self._unanswered = 0
+        self._awaiting = 0
         self._entries = 0
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
@@ -100,6 +102,7 @@ class Worker:
             names,
             settings.pull_batch,
             self.free,
+            self.unanswered,
             clusters.clock_of,
             clusters.pulled,
             self._open,
@@ -154,14 +157,18 @@ class Worker:
         self._puller.resume()
 
     def free(self) -> int:
-        """How many more requests may be taken.
+        """How many more requests may be taken. Below 0 when streams go on that have waited for their clients.
 
         Entries of the ledger count as well as running applications: while a node takes nothing from us, what it has
         not taken must not pile up.
         """
         settings = self._settings
         held = self._running if self._running > self._entries else self._entries
-        return min(settings.concurrency - self._unanswered, settings.max_streams - held)
+        return min(settings.concurrency - self._unanswered + self._awaiting, settings.max_streams - held)
+
+    def unanswered(self) -> int:
+        """How many streams have not begun to answer, those included that wait for their clients."""
+        return self._unanswered
 
     def lose(self, process: str) -> None:
         """The interface server `process` is dead. One that was only frozen lets go of its streams when it wakes."""
@@ -196,7 +203,7 @@ class Worker:
         """Counts, for logs and metrics."""
         return {
             "streams": self._running,
-            "unanswered": self._unanswered,
+            "unanswered": self._unanswered - self._awaiting,
             "ledger": self._entries,
             "free": self.free(),
             "reads": self._puller.reads,
@@ -209,6 +216,16 @@ class Worker:
         self._unanswered -= 1
         if self._puller.resting:
             self._puller.read_resting()
+
+    def awaits_client(self) -> None:
+        """A stream waits for more of its request's body: others can have its slot."""
+        self._awaiting += 1
+        if self._puller.resting:
+            self._puller.read_resting()
+
+    def goes_on(self) -> None:
+        """A stream that waited for its client needs its slot again."""
+        self._awaiting -= 1
 
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""

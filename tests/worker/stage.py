@@ -99,7 +99,7 @@ class FakeHost:
         self.sent: list[Any] = []
         #: For each last message that the node has not taken yet: what to call when it has.
         self.untaken: list[Callable[[], None]] = []
-        self.begun = 0
+        self.begun = self.awaiting = 0
         self.has_ended = 0
         self.slots_told: list[int] = []
 
@@ -111,6 +111,12 @@ class FakeHost:
 
     def began(self) -> None:
         self.begun += 1
+
+    def awaits_client(self) -> None:
+        self.awaiting += 1
+
+    def goes_on(self) -> None:
+        self.awaiting -= 1
 
     def ended(self, stream: Stream) -> None:
         self.has_ended += 1

@@ -199,6 +199,128 @@ def test_after_the_client_has_left_there_is_only_the_disconnect_each_time() -> N
     assert play(act, body=b"x").sent == []
 
 
+# Waiting for the client holds no slot.
+
+
+def test_a_receive_that_waits_for_the_body_lends_the_slot_until_some_has_come() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        assert one.host.awaiting == 0, "what is there was taken at once"
+        for piece, more in ((b"b", True), (b"c", False)):
+            waiting = asyncio.ensure_future(one.receive())
+            await turns()
+            assert one.host.awaiting == 1
+            one.body(piece, more)
+            await waiting
+            assert one.host.awaiting == 0, "the application works"
+        waiting = asyncio.ensure_future(one.receive())
+        await turns()
+        assert one.host.awaiting == 0, "nothing more is due of this client"
+        one.leave()
+        await waiting
+
+    play(act, more_body=True)
+
+
+def test_one_that_works_and_does_not_ask_for_the_body_keeps_its_slot() -> None:
+    async def act(one: Play) -> None:
+        await turns()
+        assert one.host.awaiting == 0
+        one.leave()
+
+    play(act, more_body=True)
+
+
+def test_a_receive_that_is_cancelled_takes_the_slot_back() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        for _ in range(2):
+            waiting = asyncio.ensure_future(one.receive())
+            await turns()
+            assert one.host.awaiting == 1
+            waiting.cancel()
+            await turns()
+            assert one.host.awaiting == 0
+        one.leave()
+
+    play(act, more_body=True)
+
+
+def test_several_tasks_that_wait_lend_one_slot_until_the_last_is_cancelled() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        first, second = asyncio.ensure_future(one.receive()), asyncio.ensure_future(one.receive())
+        await turns()
+        assert one.host.awaiting == 1
+        first.cancel()
+        await turns()
+        assert one.host.awaiting == 1, "another task waits"
+        second.cancel()
+        await turns()
+        assert one.host.awaiting == 0
+        one.leave()
+
+    play(act, more_body=True)
+
+
+def test_several_tasks_that_wait_are_served_one_after_the_other() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        first, second = asyncio.ensure_future(one.receive()), asyncio.ensure_future(one.receive())
+        await turns()
+        one.body(b"b", more=True)
+        await turns()
+        assert (first.done(), second.done(), one.host.awaiting) == (True, False, 1)
+        one.body(b"c", more=False)
+        await turns()
+        assert (second.done(), one.host.awaiting) == (True, 0)
+        one.leave()
+
+    play(act, more_body=True)
+
+
+def test_one_that_has_begun_to_answer_has_no_slot_to_lend() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        early = asyncio.ensure_future(one.receive())
+        await turns()
+        assert (one.host.awaiting, one.host.begun) == (1, 0)
+        await one.send(START)
+        await one.send(body(b"x", more=True))
+        assert (one.host.awaiting, one.host.begun) == (0, 1), "it is given back once"
+        one.body(b"b", more=True)
+        await early
+        waiting = asyncio.ensure_future(one.receive())
+        await turns()
+        assert (one.host.awaiting, one.host.begun) == (0, 1)
+        await one.send(body())
+        await waiting
+
+    play(act, more_body=True)
+
+
+@pytest.mark.parametrize("end", ["leaves", "returns", "raises", "is let go"])
+def test_however_a_stream_ends_it_lends_no_slot_behind_its_end(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        waiting = asyncio.ensure_future(one.receive())
+        await turns()
+        assert one.host.awaiting == 1
+        if end == "leaves":
+            one.leave()
+        elif end == "returns":
+            await one.returns()
+        elif end == "raises":
+            await one.raises(ValueError("a defect"))
+        else:
+            one.stream.let_go()
+        assert one.host.awaiting == 0
+        assert await waiting == {"type": "http.disconnect"}
+        assert one.host.awaiting == 0
+
+    play(act, more_body=True)
+
+
 # The response.
 
 
