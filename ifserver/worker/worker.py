@@ -23,6 +23,7 @@ from ifserver.worker.lifespan import Lifespan
 from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
 from ifserver.worker.waiting import pause, within
+from ifserver.worker.wsgi import ThreadedStream, WSGIAdapter
 
 __all__ = ["LedgerLike", "Worker"]
 
@@ -81,10 +82,11 @@ class Worker:
         self._clock = clock
         self._lifespan = Lifespan(application, clock, loop)
         self.state = self._lifespan.state
+        self._http_stream = ThreadedStream if isinstance(application, WSGIAdapter) else HttpStream
         self._streams: dict[str, Stream] = {}
         #: Streams whose place a later attempt has taken, until their applications return.
         self._superseded: set[Stream] = set()
-        #: Applications that run; those of them that have not begun to answer; those of these that
+        #: Applications that run; those of them that have not begun to answer, or hold a thread; those of these that
         #: wait for their clients, and so hold no slot; and entries in the ledger.
         self._running = 0
         self._unanswered = 0
@@ -302,7 +304,7 @@ class Worker:
             _log.error("the ledger has no room for %s", request.reply_channel)
             slot = -1
         if isinstance(request, HttpRequest):
-            return HttpStream(self, request, slot)
+            return self._http_stream(self, request, slot)
         return WebSocketStream(self, request, slot)
 
     def _claim(self, fresh: list[Stream], requests: list[ToWorkers]) -> None:
