@@ -33,7 +33,7 @@ class Phase(enum.Enum):
 
     #: The application has sent nothing.
     SILENT = "no response has been started"
-    #: It has sent the start of a response, which is held until the first of its body.
+    #: It has sent the start of a response, which is held until the first of its body, or for a short while.
     HELD = "the response's body is due"
     #: Part of the response is on its way.
     ANSWERING = "the response's body is not complete"
@@ -121,6 +121,10 @@ class Stream(Line, ABC):
             ApplicationError: `event` breaks the ASGI specification; nothing has been sent of it.
             ClientDisconnected: the client has left.
         """
+
+    @abstractmethod
+    def send_head(self) -> None:
+        """Send the start of a response, if it is still held."""
 
     def cancel(self) -> None:
         """Cancel the application: this worker has to stop."""

@@ -42,6 +42,9 @@ class Host(Protocol):
     def goes_on(self) -> None:
         """A stream that waited for its client needs its slot again."""
 
+    def held(self, stream: Stream) -> None:
+        """A stream holds the start of a response: `Stream.send_head` is due if the body does not follow soon."""
+
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""
 
@@ -61,6 +64,7 @@ class Line:
         "_window_in",
         "_window_out",
         "attempt",
+        "claimed",
         "identity",
         "reply_channel",
         "server",
@@ -79,6 +83,8 @@ class Line:
         #: Our inbox, as the server knows it.
         self.worker = host.inbox
         self._slot = slot
+        #: Whether the server was told who has the stream, which is left out where the first step says it all.
+        self.claimed = False
         self._sent = 0
         self._received = 0
         self._window_out = SendWindow()
@@ -97,6 +103,7 @@ class Line:
 
     def claim(self) -> None:
         """Tell the server who has the stream."""
+        self.claimed = True
         self._say(Claim(self.identity, self.attempt, self.worker, self._host.supervisor))
 
     def consumed(self, total: int) -> None:

@@ -15,9 +15,10 @@ from ifserver.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import STOPPED, HttpRequest, ToWorkers
 from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication
-from ifserver.worker.asgi import DONE, LOST, Stream
+from ifserver.worker.asgi import DONE, HELD, LOST, Stream
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_websocket import WebSocketStream
+from ifserver.worker.heads import Heads
 from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan
 from ifserver.worker.pull import Puller
@@ -97,6 +98,7 @@ class Worker:
         self._servers = Servers(clusters, self._streams, supervisor, self.lose, clock)
         # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
         self._heart = Heart(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
+        self._heads = Heads(clock)
         self._inbox = Inbox(self._streams, self._servers.hear, clusters.books, clusters.counters)
         names, soon = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT), loop.call_soon
         self._puller = Puller(
@@ -145,6 +147,7 @@ class Worker:
         # No stream is left that could be told anything.
         self._servers.stop()
         self._heart.stop()
+        self._heads.stop()
         unread = self._clusters.home.stop().asFuture(self.loop)
         await self._lifespan.shutdown(self._settings.shutdown_timeout_s)
         await self._within(FLUSH_S, unread)
@@ -229,6 +232,10 @@ class Worker:
         """A stream that waited for its client needs its slot again."""
         self._awaiting -= 1
 
+    def held(self, stream: Stream) -> None:
+        """A stream holds the start of a response, whose body has not come in the same step."""
+        self._heads.add(stream)
+
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""
         self._running -= 1
@@ -311,9 +318,12 @@ class Worker:
         """Claim those of the new streams that were not answered in whole by their first step."""
         claims = 0
         for stream in fresh:
-            if stream.phase is not DONE and stream.phase is not LOST:
+            phase = stream.phase
+            if phase is not DONE and phase is not LOST:
                 stream.claim()
                 claims += 1
+                if phase is HELD:
+                    self._heads.add(stream)
         if claims:
             self._counters.add("claims", claims)
         self._pulled(requests)

@@ -1,4 +1,4 @@
-"""What holds no slot of a worker: clients that send slowly."""
+"""What holds no slot of a worker: clients that send slowly, and event sources that say nothing yet."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e.running import APPS, Running
-from tests.e2e.wire import Wire
+from tests.e2e.running import APPS, Gate, Running
+from tests.e2e.wire import Wire, handshake
 
 TIMEOUT_S = 2.0
 #: Slots of all workers together, and clients that would take them all if they held one each.
@@ -47,3 +47,47 @@ def test_uploads_that_stand_still_keep_nobody_waiting_and_go_on(server: Running)
             reply = each.receive()
             assert (reply.status, len(reply.body)) == (200, LENGTH)
         assert other.get("/").status == 200
+
+
+def test_the_head_of_an_event_source_that_says_nothing_is_seen_and_holds_no_slot(server: Running, gate: Gate) -> None:
+    with ExitStack() as stack:
+        sources = [wire(server, stack) for _ in range(CLIENTS)]
+        for each in sources:
+            status, _, headers = each.send(f"GET /source?gate={gate} HTTP/1.1\r\nhost: test\r\n\r\n".encode()).head()
+            assert (status, dict(headers)["transfer-encoding"]) == (200, "chunked")
+        # Longer than a response may take to begin: these have begun.
+        other = Gate(gate.path.with_name("other"))
+        assert wire(server, stack).get(f"/wait?gate={other}").status == 504
+        other.open()
+        gate.open()
+        for each in sources:
+            assert each.chunks() == b"data: x\n\n"
+            assert each.get("/").status == 200, "the connection goes on"
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_head_that_leaves_early_is_framed_as_its_client_needs_it(
+    server: Running, gate: Gate, method: str, version: str
+) -> None:
+    with ExitStack() as stack:
+        client = wire(server, stack)
+        client.send(f"{method} /source?gate={gate} HTTP/{version}\r\nhost: test\r\n\r\n".encode())
+        status, _, headers = client.head()
+        fields = dict(headers)
+        assert (status, fields["content-type"]) == (200, "text/event-stream")
+        gate.open()
+        if version == "1.0":
+            assert fields["connection"] == "close"
+            assert client.rest() == (b"" if method == "HEAD" else b"data: x\n\n")
+        elif method == "GET":
+            assert client.chunks() == b"data: x\n\n"
+
+
+def test_a_handshake_that_is_denied_slowly_is_answered_at_once(server: Running, gate: Gate) -> None:
+    with ExitStack() as stack:
+        client = wire(server, stack)
+        status, _, _ = client.send(handshake(f"/deny-late?gate={gate}")).head()
+        assert status == 403
+        gate.open()
+        assert client.read(2) == b"no"

@@ -100,6 +100,7 @@ class FakeHost:
         #: For each last message that the node has not taken yet: what to call when it has.
         self.untaken: list[Callable[[], None]] = []
         self.begun = self.awaiting = 0
+        self.holding: list[Stream] = []
         self.has_ended = 0
         self.slots_told: list[int] = []
 
@@ -117,6 +118,9 @@ class FakeHost:
 
     def goes_on(self) -> None:
         self.awaiting -= 1
+
+    def held(self, stream: Stream) -> None:
+        self.holding.append(stream)
 
     def ended(self, stream: Stream) -> None:
         self.has_ended += 1

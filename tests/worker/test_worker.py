@@ -20,6 +20,7 @@ from ifserver.messages import (
     Disconnect,
     Release,
     RequestBody,
+    ResponseBody,
     ResponseStart,
     Statement,
     Sync,
@@ -35,6 +36,7 @@ from ifserver.metrics import Counters
 from ifserver.settings import WorkerSettings
 from ifserver.streams.ledger import Ledger
 from ifserver.worker.application import ASGIApplication
+from ifserver.worker.heads import GRACE_S
 from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.worker import Worker
 from tests.test_processes import run
@@ -104,6 +106,20 @@ class Application:
     async def late(self, scope: Any, receive: Any, send: Any) -> None:
         await self._until_told()
         await self.begun(scope, receive, send)
+
+    async def source(self, scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await self._until_told()
+        await send(BODY)
+
+    async def late_source(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._until_told()
+        await self.source(scope, receive, send)
+
+    async def middleware(self, scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await asyncio.sleep(0)  # another task sends the body
+        await send(BODY)
 
     async def upload(self, scope: Any, receive: Any, send: Any) -> None:
         event = await receive()
@@ -330,6 +346,53 @@ def test_what_is_answered_at_once_leaves_before_the_next_read() -> None:
         await turns()
         assert done == ["push", "pull"]
         stage.application.go()
+
+    played(act)
+
+
+# The heads of responses.
+
+
+@pytest.mark.parametrize("path", ["/source", "/late_source"])
+def test_an_event_source_that_has_nothing_to_tell_is_seen_and_holds_no_slot(path: str) -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get(path))
+        await turns()
+        if path == "/late_source":
+            stage.application.go()
+            await turns()
+        assert kinds(stage.heard()) == [Claim], "the body may follow"
+        assert stage.worker.free() == 0
+        await stage.advance(2 * GRACE_S, GRACE_S)
+        (head,) = stage.heard()
+        assert (type(head), head.body, head.more_body) == (ResponseStart, b"", True)
+        assert stage.worker.free() == 1
+        stage.application.go()
+        await turns()
+        (body,) = stage.heard()
+        assert (type(body), body.body, body.more_body) == (ResponseBody, b"hello", False)
+
+    played(act, concurrency=1)
+
+
+def test_a_body_that_follows_soon_makes_one_message_with_its_start() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/middleware"))
+        await turns()
+        (start,) = [message for message in stage.heard() if type(message) is not Claim]
+        assert (type(start), start.body, start.more_body) == (ResponseStart, b"hello", False)
+        await stage.advance(3 * GRACE_S, GRACE_S)
+        assert stage.heard() == []
+
+    played(act)
+
+
+def test_a_response_in_one_step_needs_no_timer() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/fast"))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart]
+        assert stage.worker._heads._timer is None
 
     played(act)
 
