@@ -74,7 +74,7 @@ COUNTERS: Final[dict[str, Description]] = {
 GAUGES: Final[dict[str, str]] = {
     "messages_flying": "Messages that were pushed, and not answered by their nodes yet.",
     "streams_held": "Streams whose application runs.",
-    "streams_unanswered": "Those of them that have not begun to answer.",
+    "streams_unanswered": "Those of them that hold a slot: neither begun to answer, nor waiting for their client.",
     "slots_free": "How many more requests may be taken now.",
 }
 

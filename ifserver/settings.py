@@ -351,7 +351,11 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 8
     app_dir: Annotated[str, "Folder that is importable: put in front of sys.path."] = "."
     processes: Annotated[Count | None, "Worker processes. none: as many as there are CPUs."] = None
-    concurrency: Annotated[Count, "Streams that one process works on and has not begun to answer."] = 100
+    concurrency: Annotated[
+        Count,
+        "Streams that one process works on and has not begun to answer. Uploads do not count while the application "
+        "waits for more from their clients.",
+    ] = 100
     max_streams: Annotated[Count, "All streams that one process holds, open WebSockets included."] = 10_000
     pull_batch: Annotated[
         Count,

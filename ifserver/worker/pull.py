@@ -75,7 +75,8 @@ class Puller:
         batch: messages to ask for at once; up to `GROWTH` times as many while reads come back full, for then all
             workers have enough to do, and while requests are answered in their first turn, for then little is gained
             by giving them to others. Each read costs as much as what it brings.
-        free: how many requests could be taken right now.
+        free: how many requests could be taken right now; below 0 as well as at 0: none.
+        unanswered: how many of those that were taken have not begun to be answered.
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
         dropped: is given the reply channels of requests that nobody will answer, since it is too late for that.
         opened: is given the requests that one read has brought, oldest first.
@@ -89,6 +90,7 @@ class Puller:
         names: Sequence[str],
         batch: int,
         free: Callable[[], int],
+        unanswered: Callable[[], int],
         clock_of: Callable[[str], float],
         dropped: Callable[[list[str]], None],
         opened: Callable[[list[ToWorkers]], None],
@@ -101,6 +103,7 @@ class Puller:
         self._sources = [_Source(node, i % len(names), batch) for i, node in enumerate(nodes)]
         self._batch = batch
         self._free = free
+        self._unanswered = unanswered
         self._clock_of = clock_of
         self._dropped = dropped
         self._opened = opened
@@ -116,9 +119,9 @@ class Puller:
         #: were not answered in it.
         self._turn_s = 0.0
         self._left = 1.0
-        #: What was taken in this turn of the loop; how much could have been, and since when, by the clock and by the
-        #: thread's CPU time.
-        self._taken = self._free_before = 0
+        #: What was taken in this turn of the loop; how many others were unanswered then, and since when, by the clock
+        #: and by the thread's CPU time.
+        self._taken = self._unanswered_before = 0
         self._taken_at = self._taken_cpu_s = 0.0
         #: Outstanding reads, and the sum of what they ask for.
         self.reads = 0
@@ -234,7 +237,7 @@ class Puller:
             self._dropped(expired)
         if requests:
             if not self._taken:
-                self._free_before = self._free()
+                self._unanswered_before = self._unanswered()
                 self._taken_at, self._taken_cpu_s = self._clock.seconds(), self._cpu_s()
             self._taken += len(requests)
             try:
@@ -254,7 +257,7 @@ class Puller:
         if taken:
             cpu_s, took_s = self._cpu_s() - self._taken_cpu_s, self._clock.seconds() - self._taken_at
             turn_s = max(cpu_s, took_s - BLOCKED_S) / taken
-            left = min(1.0, max(0, self._free_before - self._free()) / taken)
+            left = min(1.0, max(0, self._unanswered() - self._unanswered_before) / taken)
             weight = min(1.0, taken / TURNS)
             self._turn_s += (turn_s - self._turn_s) * weight
             self._left += (left - self._left) * weight

@@ -204,6 +204,14 @@ async def half(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"end"})
 
 
+async def source(scope: Scope, receive: Receive, send: Send) -> None:
+    """An event source that has nothing to tell for long."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    await at(asked(scope, "gate"))
+    await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+    await send({"type": "http.response.body"})
+
+
 async def ws_echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Accepts at once, says who it is in a header, and sends back what it gets."""
     await receive()
@@ -255,6 +263,13 @@ async def ws_deny(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": b"who are you?"})
 
 
+async def ws_deny_late(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.http.response.start", "status": 403, "headers": [(b"content-length", b"2")]})
+    await at(asked(scope, "gate"))
+    await send({"type": "websocket.http.response.body", "body": b"no"})
+
+
 async def ws_fails(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("before the accept")
 
@@ -269,8 +284,9 @@ PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/": pid, "/echo": echo, "/whole": whole, "/count": count, "/show": show, "/show/a b": show,
     "/duplicates": duplicates, "/status": status, "/large-headers": large_headers, "/stream": stream, "/large": large,
     "/fails": fails, "/fails-late": fails_late, "/returns": returns, "/wait": wait, "/block": block, "/half": half,
+    "/source": source,
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,
-    "/fails-late": ws_fails_late, "/resume": ws_resume,
+    "/fails-late": ws_fails_late, "/resume": ws_resume, "/deny-late": ws_deny_late,
 }  # fmt: skip
