@@ -229,6 +229,9 @@ def test_in_http_1_0_a_handshake_is_a_get() -> None:
     [
         (handshake(without=b"Sec-WebSocket-Version"), 426),
         (handshake(b"Sec-WebSocket-Version: 8", without=b"Sec-WebSocket-Version"), 426),
+        (handshake(b"Sec-WebSocket-Version: 8"), 426),
+        (handshake(b"Sec-WebSocket-Version: 13"), 426),
+        (handshake(b"Sec-WebSocket-Version: 13, 8", without=b"Sec-WebSocket-Version"), 426),
         (handshake(without=b"Sec-WebSocket-Key"), 400),
         (handshake(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 400),
         (handshake(b"Sec-WebSocket-Key: short", without=b"Sec-WebSocket-Key"), 400),
