@@ -127,8 +127,8 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     close_timeout_s: Annotated[SomeSeconds, "How long a WebSocket client may take to answer our close frame."] = 5.0
     max_websocket_message_bytes: Annotated[
         SomeBytes,
-        "Largest WebSocket message after decompression, in both directions; more is 1009. Applications that send "
-        "larger ones need it for the workers too.",
+        "Largest WebSocket message of a client, after decompression; more is 1009. What applications send has a limit "
+        "of its own, which the workers know.",
     ] = 1 * _MIB
     # The most that the Autobahn test suite tries is a message of 4 MiB in frames of 64 bytes, and an empty one at its
     # end.
@@ -355,8 +355,10 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "where they keep the loop busy, and more where nearly all are answered at once.",
     ] = 8
     max_websocket_message_bytes: Annotated[
-        SomeBytes, "Largest WebSocket message that the application may send. The front's limit holds both ways."
-    ] = 1 * _MIB
+        Annotated[int, Meta(ge=1, le=64 * _MIB)],
+        "Largest WebSocket message that the application may send: send() raises for a larger one. A node carries 64MiB "
+        "at most.",
+    ] = 32 * _MIB
     drain_timeout_s: Annotated[
         Seconds, "How long a worker that is told to stop waits for the streams that it holds."
     ] = 5.0

@@ -28,10 +28,9 @@ __all__ = ["WebSocketConnection"]
 
 #: RFC 6455 1.3.
 _ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: RFC 6455 7.4.1: no code was given; the server goes away; a message too big; an unexpected condition.
+#: RFC 6455 7.4.1: no code was given; the server goes away; an unexpected condition.
 _NO_STATUS: Final = 1005
 _GOING_AWAY: Final = 1001
-_TOO_BIG: Final = 1009
 _INTERNAL_ERROR: Final = 1011
 #: Codes that stand for what never was in a close frame (RFC 6455 7.4.1).
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
@@ -169,23 +168,12 @@ class WebSocketConnection(Frames):
             return
         text = message.text
         payload = (message.data or b"") if text is None else text.encode("utf-8")
-        if len(payload) > self._server.settings.max_websocket_message_bytes:
-            self._too_big(len(payload))
-            return
         self.send_whole(BINARY if text is None else TEXT, payload)
         length = message_bytes(text, message.data)
         if self.write_paused:
             self._unflushed.append(length)
         elif self._exchange is not None:
             self._exchange.handle(Flushed(length))
-
-    def _too_big(self, length: int) -> None:
-        """The worker allows more than we do."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            _log.error("%s: bad reply: a message of %d bytes", exchange.stream.channel, length)
-            exchange.handle(ClientGone(_TOO_BIG))
-        self.close(_TOO_BIG, "")
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Not by autobahn's `sendClose`, which allows two ranges of codes only."""

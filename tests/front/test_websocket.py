@@ -852,16 +852,15 @@ def test_a_bad_reply_closes_with_1011(what: str) -> None:
     world.assert_empty()
 
 
-def test_a_message_that_is_larger_than_the_front_allows_closes() -> None:
+def test_the_limit_on_messages_is_for_clients_and_not_for_the_application() -> None:
     world = World(max_websocket_message_bytes=1000)
     client, job = opened(world)
-    job.send("ä" * 500)
-    assert len(frames(client.received())) == 1
     job.send("ä" * 501)
-    assert closes(client.received()) == [(1009, b"")]
-    assert disconnects(job) == [(1009, "")]
-    client.leave()
-    world.assert_empty()
+    job.send(data=bytes(3_000_000))
+    assert frames(client.received()) == [Frame(TEXT, "ä".encode() * 501), Frame(BINARY, bytes(3_000_000))]
+    client.send(frame(TEXT, b"x" * 1001))
+    job.release()
+    assert [each[0] for each in closes(client.received())] == [1009]
 
 
 def test_a_client_that_vanishes_is_1006() -> None:
