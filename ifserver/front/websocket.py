@@ -159,6 +159,7 @@ class WebSocketConnection(Frames):
         self._server.disconnected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.forget_timers()
         self._connectionLost(reason)  # type: ignore[arg-type]
 
     # What the stream asks for (`ifserver.front.driver.WebSocketClient`).

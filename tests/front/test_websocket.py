@@ -467,7 +467,7 @@ def deflate(payload: bytes) -> bytes:
     ("offers", "answer"),
     [
         (b"permessage-deflate", b"permessage-deflate"),
-        (b"permessage-deflate; client_max_window_bits", b"permessage-deflate"),
+        (b"permessage-deflate; client_max_window_bits", b"permessage-deflate; client_max_window_bits=12"),
         (
             b"x-unknown, permessage-deflate; server_no_context_takeover",
             b"permessage-deflate; server_no_context_takeover",
@@ -476,6 +476,7 @@ def deflate(payload: bytes) -> bytes:
         (b"permessage-deflate; nonsense=1, Permessage-Deflate", b"permessage-deflate"),
         (b'permessage-deflate; server_max_window_bits="10"', b"permessage-deflate; server_max_window_bits=10"),
         (b"permessage-deflate; client_max_window_bits=99", None),
+        (b"permessage-deflate; server_max_window_bits=+9", None),
         (b"permessage-deflate; nonsense", None),
         (b"permessage-bzip2", None),
         (b"x\x85y, \xe4", None),
@@ -505,6 +506,90 @@ def test_compressed_messages() -> None:
     assert (sent.opcode, sent.rsv) == (TEXT, 4)
     assert len(sent.payload) < 100
     assert inflate(sent.payload) == text
+
+
+def test_a_final_block_does_not_end_compression() -> None:
+    """RFC 7692 7.2.3.4: it ends what zlib calls a stream, which then takes no more."""
+    world = World()
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    for payload in ("f348cdc9c9070000", "f248cdc9c90700", "f348cdc9c90700f248cdc9c90700"):
+        client.send(frame(TEXT, bytes.fromhex(payload), rsv=4))
+    assert [each.text for each in of(m.WebSocketReceive, job.heard())] == ["Hello", "Hello", "HelloHello"]
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("over", [0, 1, 10, 50, 100])
+def test_a_compressed_message_is_never_cut_to_the_limit(over: int, pieces: int) -> None:
+    world = World(max_websocket_message_bytes=1000)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    payload = deflate(bytes(1000 + over))
+    size = -(-len(payload) // pieces)
+    for start in range(0, len(payload), size):
+        opcode, rsv = (BINARY, 4) if start == 0 else (CONTINUATION, 0)
+        client.send(frame(opcode, payload[start : start + size], fin=start + size >= len(payload), rsv=rsv))
+    received = of(m.WebSocketReceive, job.heard())
+    job.release()
+    if over:
+        assert received == []
+        assert closes(client.received()) == [(1009, b"a message may have 1000 bytes")]
+    else:
+        assert [each.data for each in received] == [bytes(1000)]
+
+
+@pytest.mark.parametrize("broken", [deflate(bytes(100_000)), b"\xff" * 100], ids=["too large", "corrupt"])
+def test_the_answer_of_a_client_to_our_close_is_found_behind_what_was_wrong(broken: bytes) -> None:
+    world = World(max_websocket_message_bytes=1000)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    client.send(frame(TEXT, broken, fin=False, rsv=4) + frame(CONTINUATION, broken))
+    job.release()
+    [[code, _]] = closes(client.received())
+    assert code in (1007, 1009)
+    client.send(close_frame(code))
+    world.settle()
+    assert client.lost
+    assert not client.aborted
+    world.assert_empty()
+
+
+def test_what_compression_makes_longer_is_received_all_the_same() -> None:
+    world = World(max_websocket_message_bytes=1000)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    noise = os.urandom(1000)
+    assert len(deflate(noise)) > 1000
+    client.send(frame(BINARY, deflate(noise), rsv=4))
+    assert [each.data for each in of(m.WebSocketReceive, job.heard())] == [noise]
+
+
+def test_a_very_large_message_is_sent_as_it_is() -> None:
+    """Compressing it would keep everybody else waiting."""
+    world = World()
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    for size in (4 * 1024 * KIB, 4 * 1024 * KIB + 1):
+        job.send(data=bytes(size))
+    first, second = frames(client.received())
+    assert (first.rsv, inflate(first.payload)) == (4, bytes(4 * 1024 * KIB))
+    assert (second.rsv, second.payload) == (0, bytes(4 * 1024 * KIB + 1))
+
+
+def test_the_context_of_a_websocket_to_which_nothing_is_sent_is_freed() -> None:
+    world = World(ping_interval_s=0)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    text = "the quick brown fox jumps over the lazy dog"
+
+    def sent() -> int:
+        job.send(text)
+        return len(frames(client.received())[0].payload)
+
+    alone, following = sent(), sent()
+    assert following < alone / 3
+    for _ in range(5):
+        world.advance(9.0)
+        assert sent() <= following
+    world.advance(10.0)
+    world.advance(10.0)
+    assert sent() == alone
+    client.leave()
+    world.assert_empty()
 
 
 def test_compression_can_be_switched_off() -> None:
