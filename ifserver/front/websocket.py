@@ -48,6 +48,8 @@ class WebSocketConnection(Frames):
     key: Key = None
     # What the client has done wrong, as close code and text, while that is not told it.
     _failure: tuple[int, str] | None = None
+    # Why the connection was lost, while what was read before is still being parsed.
+    _lost: Failure | None = None
 
     def __init__(
         self, server: InterfaceServer, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept
@@ -57,7 +59,6 @@ class WebSocketConnection(Frames):
         self._exchange: Exchange | None = exchange
         self._handshake = (incoming, accept)
         self._unflushed: list[int] = []
-        self._reading = True
 
     # Opening.
 
@@ -115,7 +116,7 @@ class WebSocketConnection(Frames):
         self._exchange.handle(ClientFailed(code, reason))
 
     def onAutoPingTimeout(self) -> None:
-        if self._reading:
+        if self.is_read:
             super().onAutoPingTimeout()
         else:
             # The pong may well be there: it is we who do not read.
@@ -159,6 +160,18 @@ class WebSocketConnection(Frames):
         self._server.disconnected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.will_go_on and not self.ended():
+            self._lost = reason
+        else:
+            self._tell_loss(reason)
+
+    def turn_over(self) -> None:
+        if self._lost is None:
+            super().turn_over()
+        else:
+            self._tell_loss(self._lost)
+
+    def _tell_loss(self, reason: Failure) -> None:
         self.forget_timers()
         self._connectionLost(reason)  # type: ignore[arg-type]
 
@@ -201,19 +214,12 @@ class WebSocketConnection(Frames):
 
     cut = abort
 
-    def stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self.transport.pauseProducing()
-
     def resume_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self.transport.resumeProducing()
-            if self.autoPingTimeoutCall is not None:
-                # The client has had no chance until now.
-                self.autoPingTimeoutCall.cancel()
-                self._await_pong()
+        if self.is_stopped and self.autoPingTimeoutCall is not None:
+            # The client has had no chance until now.
+            self.autoPingTimeoutCall.cancel()
+            self._await_pong()
+        super().resume_reading()
 
     def shut_down(self) -> None:
         """The server ends, or ``websocket_timeout_s`` is over."""

@@ -15,6 +15,7 @@ from autobahn.websocket import protocol as _autobahn
 
 from ifserver.clock import Clock, Timer
 from ifserver.front import deflate
+from ifserver.front.inflow import STEP_UNITS, Inflow
 from ifserver.messages import Headers
 from ifserver.settings import FrontSettings
 
@@ -135,7 +136,7 @@ class _Compression:
         self.decompressor.begin(self._max_bytes)
 
 
-class Frames(WebSocketServerProtocol, ABC):
+class Frames(Inflow, WebSocketServerProtocol, ABC):
     """One open WebSocket of a client; made of a class that is `configured`.
 
     What the client sends is bounded also where autobahn would let it grow.
@@ -213,7 +214,7 @@ class Frames(WebSocketServerProtocol, ABC):
 
     def dataReceived(self, data: bytes) -> None:
         if not self._receive_short(data):
-            self._dataReceived(data)  # without the text that autobahn makes for its log
+            self.receive(data)
 
     def _receive_short(self, data: bytes) -> bool:
         """Receive `data` if it is one short message and nothing else, as most are; whether it was."""
@@ -222,6 +223,7 @@ class Frames(WebSocketServerProtocol, ABC):
             not 0 <= length <= self.max_short_bytes
             or data[1] != _MASKED | length
             or self.data
+            or self._held
             or self.current_frame is not None
             or self.inside_message
             or self.state != self.STATE_OPEN
@@ -247,6 +249,14 @@ class Frames(WebSocketServerProtocol, ABC):
         else:
             self.message_received(text, None)
         return True
+
+    # The parser (`Inflow`) is autobahn; what it finds is judged here.
+
+    def parse_step(self) -> bool:
+        return self.processData()
+
+    def ended(self) -> bool:
+        return bool(self.state == self.STATE_CLOSED)
 
     def _onMessageFrameBegin(self, length: int) -> None:
         if self.state != self.STATE_OPEN:
@@ -284,6 +294,7 @@ class Frames(WebSocketServerProtocol, ABC):
         except deflate.CorruptMessage as error:
             self._invalid_payload(str(error))
         else:
+            self.spend(len(plain))
             if plain:
                 self._receive_plain(plain)
 
@@ -315,6 +326,7 @@ class Frames(WebSocketServerProtocol, ABC):
     def _onMessageEnd(self) -> None:
         if self._isMessageCompressed:
             self._receive_compressed(None)
+            self.spend(self._perMessageCompress.decompressor.final_blocks * STEP_UNITS)
         text = not self.message_is_binary
         if text and self.state == self.STATE_OPEN and not self.utf8validateLast[1]:
             self._invalid_payload("a text that ends within a character")
@@ -360,6 +372,7 @@ class Frames(WebSocketServerProtocol, ABC):
 
     def forget_timers(self) -> None:
         """Cancel what autobahn does not know of: the connection is lost."""
+        self.forget_turn()
         timer, self._idle_timer = self._idle_timer, None
         if timer is not None:
             timer.cancel()

@@ -743,6 +743,162 @@ def test_what_compression_hides_counts() -> None:
     assert of(m.WebSocketReceive, job.heard()) == []
 
 
+# Turns: what one client sends keeps nobody else waiting.
+
+
+def floods() -> list[Any]:
+    empty = frame(CONTINUATION, b"", fin=False) * 10_000
+    return [
+        pytest.param(frame(PING, b"p") * 10_000, id="pings"),
+        pytest.param(frame(TEXT, b"", fin=False) + empty + frame(CONTINUATION, b"a"), id="empty fragments"),
+        pytest.param(b"".join(frame(TEXT, b"%d" % number) for number in range(1000)), id="short messages"),
+    ]
+
+
+@pytest.mark.parametrize("flood", floods())
+def test_what_one_client_sends_is_parsed_in_many_turns(flood: bytes) -> None:
+    world = World()
+    client, job = opened(world)
+    [websocket] = world.server.connections
+    steps = 0
+    step = websocket.processData  # type: ignore[union-attr]
+
+    def counted() -> Any:
+        nonlocal steps
+        steps += 1
+        return step()
+
+    websocket.processData = counted  # type: ignore[union-attr,method-assign]
+    client.send(flood + frame(TEXT, b"last"))
+    turns = 0
+    while websocket.will_go_on:  # type: ignore[union-attr]
+        assert 0 < steps <= 256
+        assert not client.reading
+        steps = 0
+        # One call only: `Clock.advance` would make those as well that this one asks for.
+        call: Any = world.clock.calls.pop(0)
+        call.called = 1
+        call.func(*call.args)
+        turns += 1
+    assert turns >= 5
+    assert client.reading
+    received = of(m.WebSocketReceive, job.heard())
+    if len(received) > 2:
+        assert [each.text for each in received[:-1]] == [str(number) for number in range(1000)]
+    assert received[-1].text == "last"
+    pongs = frames(client.received())
+    assert pongs == [Frame(PONG, b"p")] * (10_000 if flood.startswith(frame(PING, b"p")) else 0)
+
+
+def test_what_was_read_is_inflated_only_as_the_worker_takes_it() -> None:
+    """Two hundred MB in two hundred KB, which are read at once."""
+    world = World()
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    sent = b"".join(frame(BINARY, deflate(bytes([number]) * 1_000_000), rsv=4) for number in range(200))
+    assert len(sent) < 300_000
+    tracemalloc.start()
+    try:
+        client.send(sent)
+        world.settle()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+    received: list[bytes] = []
+    while len(received) < 200:
+        assert not client.reading
+        more = [each.data for each in of(m.WebSocketReceive, job.heard())]
+        assert 0 < len(more) <= 2
+        received += more
+        job.window(sum(units(len(each)) for each in received))
+    assert [each[:1] for each in received] == [bytes([number]) for number in range(200)]
+    assert {len(each) for each in received} == {1_000_000}
+    world.settle()
+    assert client.reading
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_loss_is_told_behind_what_was_read_before_it(compressed: bool) -> None:
+    world = World()
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate") if compressed else HANDSHAKE)
+    data = b"".join(
+        frame(TEXT, deflate(b"%d" % i), rsv=4) if compressed else frame(TEXT, b"%d" % i) for i in range(900)
+    )
+    client.send(data)
+    client.leave()
+    heard = job.heard()
+    assert [each.text for each in heard[:-1]] == [str(i) for i in range(900)]
+    assert (type(heard[-1]), heard[-1].code) == (m.Disconnect, 1006)
+    world.assert_empty()
+
+
+def test_a_loss_while_the_worker_takes_nothing_is_told_at_once() -> None:
+    world = World()
+    client, job = opened(world)
+    client.send(frame(BINARY, bytes(60 * KIB)) * 10)
+    world.settle()
+    assert not client.reading
+    client.leave()
+    assert [each.code for each in of(m.Disconnect, job.heard())] == [1006]
+    world.assert_empty()
+
+
+def test_a_close_behind_a_flood_is_answered() -> None:
+    world = World()
+    client, job = opened(world)
+    client.send(frame(PING) * 5000 + close_frame(4001))
+    assert not closes(client.received())
+    world.settle()
+    assert closes(client.received()) == [(4001, b"")]
+    assert client.lost
+    assert not client.aborted
+    assert disconnects(job) == [(4001, "")]
+    world.assert_empty()
+
+
+def test_our_close_is_answered_within_what_was_read_and_is_not_parsed() -> None:
+    world = World()
+    client, job = opened(world)
+    client.send(frame(BINARY, bytes(60 * KIB)) * 10 + close_frame(4000))
+    world.settle()
+    assert not client.reading
+    job.close(4000)
+    world.settle()
+    assert client.lost
+    assert not client.aborted
+    world.assert_empty()
+
+
+def test_a_connection_that_we_cut_is_not_parsed_any_further() -> None:
+    world = World()
+    client, job = opened(world)
+    client.send(frame(PING) * 5000)
+    [websocket] = world.server.connections
+    websocket.abort()
+    world.settle()
+    assert client.lost
+    assert disconnects(job) == [(1006, "")]
+    world.assert_empty()
+
+
+def test_a_pong_that_was_read_and_is_not_parsed_is_no_silence() -> None:
+    world = World(ping_interval_s=20, ping_timeout_s=30)
+    client, job = opened(world)
+    world.advance(20.0)
+    (ping,) = frames(client.received())
+    client.send(frame(BINARY, bytes(60 * KIB)) * 5 + frame(TEXT, b"held") * 400 + frame(PONG, ping.payload))
+    assert not client.reading
+    world.advance(200.0)
+    assert not client.lost
+    job.window(WINDOW * 2)
+    world.settle()
+    assert client.reading
+    world.advance(19.0)
+    assert not client.lost
+    client.leave()
+    world.assert_empty()
+
+
 # Errors of the client.
 
 
