@@ -361,6 +361,21 @@ def test_a_bomb_is_stopped_at_the_limit(few: Running) -> None:
         assert resident_bytes(few) - before < 20 * MIB
 
 
+def test_what_is_compressed_stays_so_until_the_application_takes_it(few: Running) -> None:
+    """Each of these messages is allowed, and all of them are read at once."""
+    deflate = zlib.compressobj(9, wbits=-15)
+    message = deflate.compress(bytes(MIB)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    with connect(f"ws://127.0.0.1:{few.port}/", compression="deflate") as client:
+        client.recv(20)
+        before = resident_bytes(few)
+        # The application sends them back, and nobody reads that: so it stops to take them.
+        client.socket.sendall(frame(BINARY, message[:-4], rsv=4) * 200)
+        with wire(few) as bystander:
+            for _ in range(20):
+                bystander.get("/")
+        assert resident_bytes(few) - before < 40 * MIB
+
+
 def test_frames_of_one_message_are_bounded(few: Running) -> None:
     with connect(f"ws://127.0.0.1:{few.port}/") as client:
         client.recv(20)

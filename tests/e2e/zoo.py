@@ -244,6 +244,15 @@ async def ws_report(scope: Scope, receive: Receive, send: Send) -> None:
     report.with_suffix(".draft").rename(report)
 
 
+async def ws_large(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends a text and bytes of three million each, which is more than any client may send."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": "large!" * 500_000})
+    await send({"type": "websocket.send", "bytes": b"large!" * 500_000})
+    await receive()
+
+
 async def ws_resume(scope: Scope, receive: Receive, send: Send) -> None:
     """Outlives its workers: says when it is resumed, and sends back what it gets with the number of its process."""
     await receive()
@@ -288,5 +297,9 @@ PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,
+<<<<<<< HEAD
     "/fails-late": ws_fails_late, "/resume": ws_resume, "/deny-late": ws_deny_late,
+=======
+    "/fails-late": ws_fails_late, "/large": ws_large, "/resume": ws_resume,
+>>>>>>> wt-frames
 }  # fmt: skip

@@ -351,9 +351,13 @@ class World:
         self._due.append(call)
 
     def settle(self) -> None:
-        """Let everything happen that is due now."""
-        while self._due:
-            self._due.popleft()()
+        """Let everything happen that is due now, in this turn and those that follow at once."""
+        while True:
+            while self._due:
+                self._due.popleft()()
+            self.clock.advance(0.0)
+            if not self._due:
+                return
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
