@@ -101,6 +101,7 @@ class Worker:
             settings.pull_batch,
             self.free,
             clusters.clock_of,
+            clusters.least_clock_of,
             clusters.pulled,
             self._open,
             clock,

@@ -401,6 +401,8 @@ class NodeSuite:
         ahead = node.clock() - time.monotonic()
         await turn(0.2)
         assert abs(node.clock() - time.monotonic() - ahead) < 0.1
+        for each in (node, other):
+            assert abs(await each.least_clock() - node.clock()) < 2.0
 
     @async_test
     async def test_it_counts(self, harness: Harness) -> None:
