@@ -296,7 +296,7 @@ class Http1Response:
         scheme, peer, _ = self.addresses
         client = server.client_of(incoming, peer, scheme)[0]
         return Entry(
-            at=now,
+            at=server.wall(),
             client=client[0] if client else "",
             method=incoming.method,
             target=incoming.target,

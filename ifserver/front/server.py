@@ -14,7 +14,7 @@ from zope.interface import implementer
 from ifserver import channels
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.clock import Clock
+from ifserver.clock import Clock, WallClock
 from ifserver.front.access import AccessLog, Entry, closed
 from ifserver.front.admission import Admission
 from ifserver.front.connection import Http1Connection
@@ -63,6 +63,8 @@ class InterfaceServer(Factory):
     """Builds the protocol of each connection, and holds what they have in common.
 
     Args:
+        reactor: tells how time goes by, and calls later.
+        wall: tells the time of day, for Date and the access log.
         facts: what the beats of this server tell people (`ifserver.sight.Facts`).
     """
 
@@ -74,6 +76,7 @@ class InterfaceServer(Factory):
         clusters: Clusters,
         access_log: AccessLog,
         reactor: Any,
+        wall: WallClock,
         facts: Callable[[], bytes] = bytes,
     ) -> None:
         self.settings = settings
@@ -82,14 +85,15 @@ class InterfaceServer(Factory):
         self.tally = Tally()
         self.access_log = access_log
         self.registry = Registry(clusters.home.inbox)
-        self.head_writer = HeadWriter(reactor.seconds, settings.server_header)
+        self.wall = wall
+        self.head_writer = HeadWriter(wall, settings.server_header)
         self._websocket_protocol = configured(WebSocketConnection, settings, reactor)
         self.admission = Admission(settings, reactor, self.counters)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
         #: From the beginning of the end: responses that begin now say that the connection ends with them.
         self.draining = False
-        #: Tells the time, and calls later.
+        #: Tells how time goes by, and calls later.
         self.clock: Clock = reactor
         self.peers = Peers(clusters, reactor)
         self.offers = Offers(reactor, clusters.behind, clusters.emptied)
@@ -109,8 +113,8 @@ class InterfaceServer(Factory):
         self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
         self._retry_methods = frozenset(settings.retry_methods)
         self._connections: set[Http1Connection | WebSocketConnection] = set()
-        # Open WebSockets, with what the access log will say of them.
-        self._accepted: dict[WebSocketConnection, Entry] = {}
+        # Open WebSockets, with what the access log will say of them, and since when they are open.
+        self._accepted: dict[WebSocketConnection, tuple[Entry, float]] = {}
         self._make_deadlines()
         self._goodbye = Goodbye(self._connections, self.idle, self.announced, reactor)
         access_log.change(settings.access_log_format, settings.access_log_queries)
@@ -146,7 +150,7 @@ class InterfaceServer(Factory):
         """Take over what can be changed while we run: it holds for new connections and streams, and a wait has its new
         length for those too that wait already."""
         self.settings = settings
-        self.head_writer = HeadWriter(self.clock.seconds, settings.server_header)
+        self.head_writer = HeadWriter(self.wall, settings.server_header)
         self._websocket_protocol = configured(WebSocketConnection, settings, self.clock)
         self.admission.change(settings)
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
@@ -255,9 +259,10 @@ class InterfaceServer(Factory):
             self._forget_deadlines(connection)
         else:
             self._lifetimes.pop(connection, None)
-            entry = self._accepted.pop(connection, None)
-            if entry is not None:
-                self.access_log.write(closed(entry, self.clock.seconds(), connection))
+            accepted = self._accepted.pop(connection, None)
+            if accepted is not None:
+                entry, since = accepted
+                self.access_log.write(closed(entry, self.wall(), self.clock.seconds() - since, connection))
         self._goodbye.look()
 
     @property
@@ -343,7 +348,7 @@ class InterfaceServer(Factory):
         """The protocol of a WebSocket that the application has accepted; `entry` will be logged at its end."""
         websocket = self._websocket_protocol(self, exchange, incoming, accept)
         if entry is not None:
-            self._accepted[websocket] = entry
+            self._accepted[websocket] = entry, self.clock.seconds()
         return websocket
 
     def deadline(self, wait_s: float | None = None) -> float:

@@ -78,6 +78,7 @@ class Puller:
         free: how many requests could be taken right now; below 0 as well as at 0: none.
         unanswered: how many of those that were taken have not begun to be answered.
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
+        least_clock_of: the earliest time that its server may take it to be there (`Node.least_clock`).
         dropped: is given the reply channels of requests that nobody will answer, since it is too late for that.
         opened: is given the requests that one read has brought, oldest first.
         cpu_s: the CPU time that this thread has used, in seconds (``time.thread_time``).
@@ -92,6 +93,7 @@ class Puller:
         free: Callable[[], int],
         unanswered: Callable[[], int],
         clock_of: Callable[[str], float],
+        least_clock_of: Callable[[str], Deferred[float]],
         dropped: Callable[[list[str]], None],
         opened: Callable[[list[ToWorkers]], None],
         clock: Clock,
@@ -105,6 +107,7 @@ class Puller:
         self._free = free
         self._unanswered = unanswered
         self._clock_of = clock_of
+        self._least_clock_of = least_clock_of
         self._dropped = dropped
         self._opened = opened
         self._clock = clock
@@ -207,6 +210,9 @@ class Puller:
             if result is not None:
                 self._take(source.node, result)
             self._again(source)
+        self._look_whether_stopped()
+
+    def _look_whether_stopped(self) -> None:
         if self._stopped is not None and not self.reads:
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)
@@ -214,7 +220,7 @@ class Puller:
     def _take(self, node: Node, pulled: Pulled) -> None:
         now = node.clock()
         undecodable = 0
-        expired: list[str] = []
+        late: dict[str, list[ToWorkers]] = {}
         requests: list[ToWorkers] = []
         for payload in pulled.payloads:
             try:
@@ -225,26 +231,46 @@ class Puller:
                     self._undecodable.add(pulled.channel)
                     _log.error("dropped a message from %s of node %s: %s", pulled.channel, node.name, error)
                 continue
-            # The nearer clock first, since it is nearly always right that there is time left.
+            # The nearer clock first, since it is nearly always right that there is time left. That there is none has to
+            # be asked for, since the clock of a node may have been set.
             if now > request.deadline and self._clock_of(request.reply_channel) > request.deadline:
-                expired.append(request.reply_channel)
+                late.setdefault(request.reply_channel.partition(".")[0], []).append(request)
             else:
                 requests.append(request)
         if undecodable:
             self._counters.add("messages_dropped", undecodable, "undecodable")
-        if expired:
-            self._counters.add("messages_dropped", len(expired), "expired")
-            self._dropped(expired)
+        # What seems to be too late counts as asked for until its node has said what time it is there.
+        self.reads += len(late)
+        self.asked += sum(map(len, late.values()))
         if requests:
             if not self._taken:
                 self._unanswered_before = self._unanswered()
                 self._taken_at, self._taken_cpu_s = self._clock.seconds(), self._cpu_s()
             self._taken += len(requests)
-            try:
-                self._opened(requests)
-            except Exception:
-                # A bug of ours must not end the reading of this node.
-                _log.exception("requests from %s of node %s could not be handled", pulled.channel, node.name)
+            self._open(requests)
+        for each in late.values():
+            self._least_clock_of(each[0].reply_channel).addCallback(self._told_the_time, each)
+
+    def _open(self, requests: list[ToWorkers]) -> None:
+        try:
+            self._opened(requests)
+        except Exception:
+            # A bug of ours must not end the reading of a node.
+            _log.exception("requests of %s and others could not be handled", requests[0].reply_channel)
+
+    def _told_the_time(self, now: float, requests: list[ToWorkers]) -> None:
+        """Drop those of `requests` that are too late, now that it is known (`ifserver.layers.redis_clock`)."""
+        self.reads -= 1
+        self.asked -= len(requests)
+        expired = [request.reply_channel for request in requests if now > request.deadline]
+        in_time = [request for request in requests if now <= request.deadline]
+        if expired:
+            self._counters.add("messages_dropped", len(expired), "expired")
+            self._dropped(expired)
+        if in_time:
+            self._open(in_time)
+        self.read_resting()
+        self._look_whether_stopped()
 
     def _again(self, source: _Source) -> None:
         """Read the node again once the tasks that are ready now have had their turn."""

@@ -109,6 +109,7 @@ class Worker:
             self.free,
             self.unanswered,
             clusters.clock_of,
+            clusters.least_clock_of,
             clusters.pulled,
             self._open,
             clock,

@@ -41,7 +41,9 @@ NODE = "east"
 SERVER = "front00000"
 WORKER = "!east.worker0000"
 SUPERVISOR = "supervisor"
-#: What `task.Clock` shows at first, so that dates are plausible: 2001-09-09 01:46:40.
+#: What `task.Clock` shows at first: the machine was started so long ago.
+UPTIME_S = 1000.0
+#: What the wall clock shows at first: 2001-09-09 01:46:40.
 EPOCH_S = 1_000_000_000.0
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -327,7 +329,9 @@ class World:
         **settings: Any,
     ) -> None:
         self.clock = task.Clock()
-        self.clock.rightNow = EPOCH_S
+        self.clock.rightNow = UPTIME_S
+        #: By how much the wall clock was set forward since, or back.
+        self.stepped_s = 0.0
         self._due: deque[Callable[[], object]] = deque()
         self.counters = Counters()
         limits = Limits(request_capacity, 90.0), Limits(100_000, 600.0)
@@ -338,13 +342,17 @@ class World:
         self.access = Lines()
         settings.setdefault("server_header", None)
         settings.setdefault("request_id", False)
-        self.server = InterfaceServer(FrontSettings(**settings), self.clusters, self.access, self.clock)
+        self.server = InterfaceServer(FrontSettings(**settings), self.clusters, self.access, self.clock, self.wall)
         self.worker = FakeWorker(self)
         if start:
             for each in (self.node, *self.others):
                 each.start()
             self.node.beat(SUPERVISOR, value_of([channels.process_of(WORKER)]), math.inf)
             self.server.start()
+
+    def wall(self) -> float:
+        """The time of day."""
+        return EPOCH_S - UPTIME_S + self.clock.seconds() + self.stepped_s
 
     def soon(self, call: Callable[[], object]) -> None:
         """Run `call` at the end of this turn."""

@@ -21,6 +21,7 @@ from tests.front.fakes import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    EPOCH_S,
     GET,
     HANDSHAKE,
     PING,
@@ -95,6 +96,7 @@ def test_a_websocket_is_logged_at_its_end_with_its_code(end: Callable[[FakeTrans
     world.advance(9.5)
     job.accept()
     world.advance(1.0)
+    world.stepped_s = 3600.0
     assert world.access.lines == []
     end(client, job)
     world.settle()
@@ -102,6 +104,7 @@ def test_a_websocket_is_logged_at_its_end_with_its_code(end: Callable[[FakeTrans
     [entry] = world.access.entries
     assert world.access.lines == [("192.0.2.1", "GET /chat?x HTTP/1.1", 101, 0)]
     assert (entry.close_code, entry.queue_s, entry.duration_s) == (code, 0.5, 11.0)
+    assert entry.at == EPOCH_S + 3600 + 11
     world.assert_empty()
 
 
