@@ -297,9 +297,5 @@ PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,
-<<<<<<< HEAD
-    "/fails-late": ws_fails_late, "/resume": ws_resume, "/deny-late": ws_deny_late,
-=======
-    "/fails-late": ws_fails_late, "/large": ws_large, "/resume": ws_resume,
->>>>>>> wt-frames
+    "/fails-late": ws_fails_late, "/large": ws_large, "/resume": ws_resume, "/deny-late": ws_deny_late,
 }  # fmt: skip
