@@ -6,6 +6,10 @@ application's startup has failed, 1 for anything else.
 
 from __future__ import annotations
 
+# First of all, for it must come before Twisted.
+import ifserver.standard_library  # noqa: F401
+
+# isort: split
 import argparse
 import asyncio
 import logging
@@ -113,7 +117,7 @@ def _worker(given: argparse.Namespace) -> int:
     _check_application(worker.application, worker.app_dir)
 
     def build(runtime: Runtime) -> Service:
-        from ifserver.workers import SupervisorService
+        from ifserver.supervisors import SupervisorService
 
         return SupervisorService(runtime, layer, worker, _log_settings(given))
 
@@ -156,11 +160,11 @@ def _child(words: list[str]) -> int:
     if words[1] == "server":
         return _member(int(words[2]))
     launch = processes.become_child(int(words[2]))
-    logs.configure(launch.log)
+    logs.configure(launch.log, python_warnings=launch.role != "worker")
     if launch.role == "supervisor":
 
         def build_supervisor(runtime: Runtime) -> Service:
-            from ifserver.workers import SupervisorService
+            from ifserver.supervisors import SupervisorService
 
             return SupervisorService(runtime, launch.layer, launch.worker, launch.log, launch.ready_fd)
 
@@ -259,7 +263,7 @@ def _live_with(
             runtime.loop.add_signal_handler(number, handler, number)
     runtime.loop.call_soon(life.begin)
     runtime.reactor.run(installSignalHandlers=False)
-    for number in handlers:
+    for number in (*handlers, signal.SIGINT):
         # Python's own end puts the default handlers back, by which a late signal would spoil the exit code.
         signal.signal(number, signal.SIG_IGN)
     return life.status

@@ -154,7 +154,8 @@ class Life:
 
     def handlers(self) -> Mapping[signal.Signals, Callable[[signal.Signals], None]]:
         """What signals do."""
-        handlers = dict.fromkeys(_ENDS if self._control.is_child else _ENDS[:2], self.told_to_end)
+        # Children leave SIGINT to their parent, see `processes.belong_to`.
+        handlers = dict.fromkeys(_ENDS[1:] if self._control.is_child else _ENDS[:2], self.told_to_end)
         if self._control.reread is not None:
             handlers[signal.SIGHUP] = self.told_to_reload
             handlers[signal.SIGUSR1] = self.told_to_reopen

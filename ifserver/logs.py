@@ -1,7 +1,7 @@
 """The log of what happens, by Python's own ``logging``: on standard error or in the journal, for people or programs.
 
 Only the loggers ``ifserver`` and ``twisted`` are ours; the application's own logging is its own affair. What Twisted
-logs comes to the second, failures with their tracebacks, and so do Python's warnings.
+logs comes to the second, failures with their tracebacks, and so do Python's warnings, but not those of an application.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import time
+import warnings
 from typing import Any, Final
 
 from twisted.logger import STDLibLogObserver, globalLogBeginner
@@ -46,8 +47,16 @@ _DEBUG: Final = 7
 _twisted_is_joined = False
 
 
-def configure(settings: LogSettings, clock: Clock | None = None, journal_socket: str = journal.SOCKET) -> None:
+def configure(
+    settings: LogSettings,
+    clock: Clock | None = None,
+    journal_socket: str = journal.SOCKET,
+    python_warnings: bool = True,
+) -> None:
     """Let our loggers write as `settings` say, and no others. May be called again.
+
+    Args:
+        python_warnings: whether Python's warnings are logged. Otherwise they go where Python writes them.
 
     Raises:
         ConfigurationError: the journal is asked for, and there is none.
@@ -66,7 +75,7 @@ def configure(settings: LogSettings, clock: Clock | None = None, journal_socket:
         logger.handlers = [once]
         logger.propagate = False
     at(settings.verbosity)
-    _join_twisted()
+    _join_twisted(python_warnings)
 
 
 def at(verbosity: int) -> None:
@@ -75,12 +84,15 @@ def at(verbosity: int) -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def _join_twisted() -> None:
+def _join_twisted(python_warnings: bool) -> None:
     """Let Twisted log to the logger ``twisted``, once in a process: it refuses to begin twice."""
     global _twisted_is_joined
     if not _twisted_is_joined:
         _twisted_is_joined = True
+        shows = warnings.showwarning
         globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
+        if not python_warnings:
+            warnings.showwarning = shows
 
 
 def enable() -> None:

@@ -276,9 +276,16 @@ def belong_to(parent: int) -> None:
 
     Ctrl-C reaches every process of the terminal; the parent decides in which order they end.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A handler that does nothing: programs that the application starts would inherit SIG_IGN, and then could not be
+    # interrupted. Whoever has us started with SIG_IGN (a shell script with ``&``) wants just that.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _left_to_parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     die_with_parent(parent)
+
+
+def _left_to_parent(number: int, frame: object) -> None:
+    """A signal's handler."""
 
 
 def read(fd: int, kind: type[_T]) -> _T:

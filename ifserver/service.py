@@ -1,4 +1,5 @@
-"""Composition roots: settings in, running services out, in order. Those of the workers are in `ifserver.workers`.
+"""Composition roots of the servers: settings in, running services out, in order. The others are in
+`ifserver.supervisors` and `ifserver.workers`.
 
 Each process is the parent of the next, and none outlives its parent:
 

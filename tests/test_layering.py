@@ -44,7 +44,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "streams.*",
         ),
     ),
-    "nodes": (1, ("endpoints", "sockets", "notify", "tls", "layers.*")),
+    "nodes": (1, ("standard_library", "endpoints", "sockets", "notify", "tls", "layers.*")),
     "logs": (1, ("journal", "repeats", "logs")),
     "front": (2, ("front.*",)),
     "worker": (2, ("worker.*",)),
@@ -65,7 +65,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "admin.*",
         ),
     ),
-    "service": (4, ("life", "clustering", "service", "workers", "fleet", "check")),
+    "service": (4, ("life", "clustering", "service", "supervisors", "workers", "fleet", "check")),
     "command": (5, ("arguments", "reactor", "cli", "__main__", "viewer.*")),
 }
 

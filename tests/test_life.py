@@ -271,7 +271,8 @@ async def test_a_child_is_told_to_hurry_by_another_signal() -> None:
 def test_who_hears_which_signals() -> None:
     handled = set(Stage().life.handlers())
     assert handled == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-    assert signal.SIGQUIT in Stage(is_child=True).life.handlers()
+    child = set(Stage(is_child=True).life.handlers())
+    assert child == {signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
     assert signal.SIGQUIT not in handled
     runtime = Runtime(FakeReactor(), LOOP)
     plain = Life(FakeService(runtime), runtime, FakeHerald(), Control())  # type: ignore[arg-type]

@@ -190,6 +190,18 @@ def test_twisted_s_log_begins_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(begun) == 1
 
 
+@pytest.mark.parametrize("logged", [True, False])
+def test_python_s_warnings_are_logged_or_left_alone(monkeypatch: pytest.MonkeyPatch, logged: bool) -> None:
+    def begin(*args: object, **kwargs: object) -> None:
+        warnings.showwarning = LOG.warning  # type: ignore[assignment]  # as Twisted does
+
+    monkeypatch.setattr(logs, "_twisted_is_joined", False)
+    monkeypatch.setattr(logs.globalLogBeginner, "beginLoggingTo", begin)
+    monkeypatch.setattr(warnings, "showwarning", shows := warnings.showwarning)
+    logs.configure(LogSettings(), Clock(), python_warnings=logged)
+    assert (warnings.showwarning is shows) is not logged
+
+
 def test_loggers_that_others_have_switched_off() -> None:
     for name in ("ifserver.some.module", "twisted", "app"):
         logging.getLogger(name).disabled = True

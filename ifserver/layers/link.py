@@ -7,12 +7,10 @@ import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint, ITransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from ifserver.clock import Clock, Timer
 
@@ -60,10 +58,13 @@ class Troubles:
 
 
 class Link:
-    """Keeps one connection with Twisted's ``ClientService``, from `start` to `stop`.
+    """Keeps one connection, from `start` to `stop`.
 
     The protocol says when the connection can be used (`settle`) and when it no longer can (`unsettle`): pauses between
     attempts grow until then, so that a peer who accepts and then refuses is not run down either.
+
+    Does what Twisted's ``ClientService`` does, which belongs to ``twisted.application``: importing that takes 30 ms
+    and changes how this process pickles functions, methods and modules (``twisted.persisted.styles``).
 
     Args:
         build: makes the protocol of a new connection.
@@ -78,41 +79,45 @@ class Link:
         pauses: Pauses,
         troubled: Callable[[str], None],
     ) -> None:
+        # mypy cannot see that it implements the interface.
+        self._endpoint: Any = endpoint
         self._clock = clock
         self._pauses = pauses
+        self._troubled = troubled
         self._attempts = 0
         self._waiting: dict[Deferred[None], None] = {}
-        self._factory = _Factory(build)
-        # mypy cannot see what these implement; of ``IReactorTime`` nothing is used beyond `Clock`.
-        watched: Any = _Endpoint(endpoint, troubled)
-        factory: Any = self._factory
-        reactor: Any = clock
-        self._service = ClientService(watched, factory, retryPolicy=self._pause, clock=reactor)
-        self._closed = False
+        self._factory = _Factory(build, self._lost)
+        #: The attempt to connect that is under way, and the pause before the next one.
+        self._connecting: Deferred[Any] | None = None
+        self._again: Timer | None = None
+        #: Who waits for the end; None: it has not been asked for.
+        self._stopping: list[Deferred[None]] | None = None
         #: Whether the connection can be used.
         self.up = False
 
     def start(self) -> None:
         """Begin to connect."""
-        self._service.startService()
+        self._connect()
 
     def stop(self) -> Deferred[None]:
         """Disconnect for good; fires when the socket is closed."""
         self._waiting.clear()
-        # ``ClientService`` cannot be asked again by whom it has just told.
-        if self._closed:
-            return succeed(None)
-        abort = self._clock.callLater(_CLOSE_S, self.abort)
-        return self._service.stopService().addCallback(self._stopped, abort)
-
-    def _stopped(self, result: None, abort: Timer) -> None:
-        self._closed = True
-        if abort.active():
-            abort.cancel()
+        first = self._stopping is None
+        stopped: Deferred[None] = Deferred()
+        self._stopping = [*(self._stopping or ()), stopped]
+        if self._again is not None and self._again.active():
+            self._again.cancel()
+        if first and self._connecting is not None:
+            self._connecting.cancel()
+        elif first and self._factory.watched is not None:
+            self._close()
+        if self._connecting is None and self._factory.watched is None:
+            self._tell_stopped()
+        return stopped
 
     def abort(self) -> None:
         """Close the connection at once; it is made again unless the link is stopped."""
-        transport: Any = self._factory.latest.transport if self._factory.latest is not None else None
+        transport: Any = self._factory.watched.transport if self._factory.watched is not None else None
         if transport is not None:
             transport.abortConnection()
 
@@ -136,37 +141,90 @@ class Link:
         """The connection can no longer be used."""
         self.up = False
 
-    def _pause(self, _attempts: int) -> float:
+    def _connect(self) -> None:
+        self._connecting = connecting = self._endpoint.connect(self._factory)
+        connecting.addCallbacks(self._connected, self._failed)
+
+    def _connected(self, _: object) -> None:
+        self._connecting = None
+        if self._factory.watched is None:
+            self._over()  # it has been lost meanwhile
+        elif self._stopping is not None:
+            self._close()
+
+    def _failed(self, failure: Failure) -> None:
+        self._connecting = None
+        self._factory.watched = None
+        if not failure.check(CancelledError):
+            what = failure.getErrorMessage() or type(failure.value).__name__
+            self._troubled(f"cannot connect: {what}")
+        self._over()
+
+    def _lost(self) -> None:
+        """The protocol has been told that its connection is lost."""
+        if self._connecting is None:
+            self._over()
+
+    def _over(self) -> None:
+        """There is no connection, and no attempt to make one."""
+        if self._stopping is not None:
+            self._tell_stopped()
+            return
         self._attempts += 1
-        return self._pauses.after(self._attempts)
+        self._again = self._clock.callLater(self._pauses.after(self._attempts), self._connect)
+
+    def _close(self) -> None:
+        """Close the connection in order; `abort` it if that takes too long."""
+        watched = self._factory.watched
+        assert watched is not None
+        watched.abort = self._clock.callLater(_CLOSE_S, self.abort)
+        transport: Any = watched.transport
+        transport.loseConnection()
+
+    def _tell_stopped(self) -> None:
+        stopping, self._stopping = self._stopping, []
+        for stopped in stopping or ():
+            stopped.callback(None)
+
+
+class _Watched(Protocol):
+    """Another protocol, of whose end is told."""
+
+    def __init__(self, protocol: Protocol, lost: Callable[[_Watched], None]) -> None:
+        self._protocol = protocol
+        self._lost = lost
+        # No call in between for each time that something arrives. Transports look it up before `makeConnection`.
+        self.dataReceived = protocol.dataReceived  # type: ignore[method-assign]
+        #: Calls `Link.abort`, once the connection is to be closed.
+        self.abort: Timer | None = None
+
+    def makeConnection(self, transport: ITransport) -> None:
+        self.transport = transport
+        self._protocol.makeConnection(transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.abort is not None and self.abort.active():
+            self.abort.cancel()
+        try:
+            self._protocol.connectionLost(reason)
+        finally:
+            self._lost(self)
 
 
 class _Factory(Factory):
     noisy = False
 
-    def __init__(self, build: Callable[[], Protocol]) -> None:
+    def __init__(self, build: Callable[[], Protocol], lost: Callable[[], None]) -> None:
         self._build = build
-        self.latest: Protocol | None = None
+        self._tell_lost = lost
+        #: The protocol of the connection that there is.
+        self.watched: _Watched | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        self.latest = self._build()
-        return self.latest
+        self.watched = _Watched(self._build(), self._lost)
+        return self.watched
 
-
-@implementer(IStreamClientEndpoint)
-class _Endpoint:
-    """Another endpoint, whose failures are told: ``ClientService`` keeps them to itself."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, troubled: Callable[[str], None]) -> None:
-        self._endpoint: Any = endpoint
-        self._troubled = troubled
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
-        return connecting.addErrback(self._failed)
-
-    def _failed(self, failure: Failure) -> Failure:
-        if not failure.check(CancelledError):
-            what = failure.getErrorMessage() or type(failure.value).__name__
-            self._troubled(f"cannot connect: {what}")
-        return failure
+    def _lost(self, watched: _Watched) -> None:
+        if self.watched is watched:
+            self.watched = None
+            self._tell_lost()

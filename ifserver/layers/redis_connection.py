@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import hiredis
-import txredisapi
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -21,6 +20,10 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.redis_clock import lead_of
+from ifserver.standard_library import pickling_kept
+
+with pickling_kept():  # it imports twisted.application
+    import txredisapi
 
 __all__ = ["ANSWER_S", "Connection", "ErrorReply", "Named", "Server", "pack", "pack_with"]
 

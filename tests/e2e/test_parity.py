@@ -127,6 +127,7 @@ REQUESTS = {
     "many large headers": ("GET /large-headers HTTP/1.1", HOST),
     "a stream": ("GET /stream HTTP/1.1", HOST),
     "a stream over HTTP/1.0": ("GET /stream HTTP/1.0", HOST),
+    "what the application sees of its process": ("GET /looked-at HTTP/1.1", HOST),
     "204": ("GET /status?status=204 HTTP/1.1", HOST),
     "304": ("GET /status?status=304 HTTP/1.1", HOST),
     "an empty body": ("GET /status HTTP/1.1", HOST),

@@ -65,6 +65,16 @@ def site(started: Site) -> Site:
     return started
 
 
+def test_an_application_does_not_see_that_redis_is_spoken_in_its_process(site: Site) -> None:
+    """As uvicorn's does not (`tests.e2e.test_parity`)."""
+    seen = httpx.get(f"{site.servers[0].url}/looked-at", timeout=20).json()
+    assert "twisted" not in seen["pickled"]
+    assert seen["warnings"] == "warnings"
+    assert "__implemented__" not in dict(seen["Concrete"])
+    # Programs that it starts can be interrupted.
+    assert not any(int(mask.split()[1], 16) & 1 << signal.SIGINT - 1 for mask in seen["signals"])
+
+
 def test_a_reply_goes_home_and_nobody_else_reads_there(site: Site) -> None:
     monitor = Monitor(site.redis)
     workers = [httpx.get(server.url).text for server in site.servers]

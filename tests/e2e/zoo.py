@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import pickle
+import re
+import subprocess
 import time
+import warnings
+from abc import ABC, abstractmethod
+from collections import UserList
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 Event = dict[str, Any]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
+T = TypeVar("T")
 
 held = 0
 
@@ -78,6 +86,48 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def pid(scope: Scope, receive: Receive, send: Send) -> None:
     await respond(send, str(os.getpid()).encode())
+
+
+# Classes that are derived from the standard library's.
+
+
+class Abstract(ABC):
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+
+class Concrete(Abstract):
+    name = "concrete"
+
+
+class Generated(Generic[T]): ...
+
+
+class Structural(Protocol): ...
+
+
+class Structure(Structural): ...
+
+
+class Connected(asyncio.Protocol): ...
+
+
+class Listed(UserList[int]): ...
+
+
+async def looked_at(scope: Scope, receive: Receive, send: Send) -> None:
+    """What an application can see of the process in which it runs, as JSON: classes, pickling, warnings, signals."""
+    seen: dict[str, Any] = {}
+    for instance in (Concrete(), Generated[int](), Structure(), Connected(), Listed(), logging.getLogger("zoo")):
+        # Gradio does this when it starts.
+        seen[type(instance).__name__] = [(name, type(getattr(instance, name)).__name__) for name in dir(instance)]
+    seen["pickled"] = pickle.dumps(Listed([1]).count).decode("latin-1")
+    seen["warnings"] = warnings.showwarning.__module__
+    # What programs inherit that are started here.
+    status = subprocess.run(["cat", "/proc/self/status"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    seen["signals"] = re.findall("Sig(?:Blk|Ign):.*", status)
+    await respond(send, json.dumps(seen).encode())
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -293,7 +343,7 @@ PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/": pid, "/echo": echo, "/whole": whole, "/count": count, "/show": show, "/show/a b": show,
     "/duplicates": duplicates, "/status": status, "/large-headers": large_headers, "/stream": stream, "/large": large,
     "/fails": fails, "/fails-late": fails_late, "/returns": returns, "/wait": wait, "/block": block, "/half": half,
-    "/source": source,
+    "/source": source, "/looked-at": looked_at,
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,

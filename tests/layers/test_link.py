@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from ifserver.layers.link import Link, Pauses, Troubles
 from tests.layers.fakes import FakeEndpoint
@@ -174,6 +175,47 @@ def test_abort_makes_it_connect_anew() -> None:
     place.pause()
     assert place.endpoint.count == 2
     place.link.stop()
+
+
+def test_a_connection_that_is_lost_before_its_attempt_has_succeeded_is_made_anew_once() -> None:
+    place = Place()
+    place.link.start()
+    factory, attempt = place.endpoint.attempts.pop()
+    protocol = factory.buildProtocol(None)
+    protocol.makeConnection(place.endpoint.transport)
+    protocol.connectionLost(Failure(ConnectionDone()))
+    assert place.clock.getDelayedCalls() == []
+    attempt.callback(protocol)
+    place.pause()
+    assert place.endpoint.count == 2
+    place.link.stop()
+
+
+def test_an_attempt_that_fails_after_it_had_a_connection_is_repeated_once() -> None:
+    place = Place()
+    place.link.start()
+    factory, attempt = place.endpoint.attempts.pop()
+    protocol = factory.buildProtocol(None)
+    protocol.makeConnection(place.endpoint.transport)
+    attempt.errback(Failure(ConnectionRefusedError()))
+    protocol.connectionLost(Failure(ConnectionDone()))
+    place.pause()
+    assert place.endpoint.count == 2
+    place.link.stop()
+
+
+def test_an_attempt_that_succeeds_although_it_was_cancelled_is_closed() -> None:
+    place = Place()
+    place.link.start()
+    factory, attempt = place.endpoint.attempts.pop()
+    made: Deferred[Any] = Deferred(lambda cancelled: cancelled.callback(None))
+    place.endpoint.connect = lambda factory: made  # type: ignore[method-assign]
+    attempt.errback(Failure(ConnectionRefusedError()))
+    place.clock.advance(2.0)
+    factory.buildProtocol(None).makeConnection(place.endpoint.transport)
+    stopped = fired(place.link.stop())
+    assert place.endpoint.transport.disconnecting
+    assert stopped == []
 
 
 def test_troubles_are_logged_once_each_until_they_are_over(caplog: pytest.LogCaptureFixture) -> None:
