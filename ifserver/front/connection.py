@@ -18,6 +18,7 @@ from ifserver.endpoints import LoopTransport
 from ifserver.front.admission import Key
 from ifserver.front.http1 import RequestParser
 from ifserver.front.http1_response import CONTINUE, STREAM, Http1Response
+from ifserver.front.leftover import Leftover
 from ifserver.front.requests import BadRequest, Incoming, websocket_problem
 from ifserver.front.responses import Framing
 from ifserver.streams.effects import BodyReceived, ClientGone
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Http1Connection"]
 
-#: What is read and thrown away of a body whose response has ended, so that the connection may be used again; beyond, it
-#: ends (design, section 5).
-DISCARD_BYTES: Final = 64 * 1024
 #: What is kept of what a client sends before its WebSocket is accepted; beyond, it is not read.
 EARLY_BYTES: Final = 64 * 1024
 #: Bytes that are parsed in one go. So many can hold so many small requests, before it is seen that they are too many.
@@ -73,9 +71,8 @@ class Http1Connection(Protocol):
         self._paused = 0
         # The connection ends when what was written has been sent; nothing is answered any more.
         self._closing = False
-        # It ends when the rest of a body has been read and thrown away.
-        self._ending = False
-        self._discarded = 0
+        # What is left of a body whose response is complete; None: nothing.
+        self._leftover: Leftover | None = None
 
     # What the transport calls.
 
@@ -108,8 +105,8 @@ class Http1Connection(Protocol):
         self._server.tally.http_bytes_in += len(data)
         parser = self._parser
         if parser.refusal is not None:
-            if self._ending:
-                self._throw_away(len(data))
+            if self._leftover is not None:
+                self._leftover.take(len(data))
         elif parser.early is not None:
             parser.early += data
             if len(parser.early) > EARLY_BYTES:
@@ -150,9 +147,9 @@ class Http1Connection(Protocol):
         """A body goes on in the next bytes: send on what has come, unless the request is pushed whole."""
         response = self._response
         if incoming is response.incoming:
-            if response.exchange is None:
-                self._throw_away(len(incoming.take_body()))
-            elif incoming.body:
+            if self._leftover is not None:
+                self._leftover.take(len(incoming.take_body()))
+            elif incoming.body and response.exchange is not None:
                 self._server.bodies_due.add(self)
                 response.exchange.handle(BodyReceived(incoming.take_body(), True))
         elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
@@ -175,7 +172,7 @@ class Http1Connection(Protocol):
             response.exchange.handle(BodyReceived(incoming.take_body(), False))
         elif response.postponed is not None:
             return  # it ends when the client has taken it
-        elif self._ending:
+        elif self._leftover is not None and self._leftover.ends:
             self.lose()
         else:
             self._next()
@@ -242,56 +239,42 @@ class Http1Connection(Protocol):
         response.write_answer(why.status, extra, keep_alive=False, more_lines=more_lines)
         response.log_access(self._parser.refused())
         if why.status == 413:
-            # Its body is on the way: a connection that is closed before it is read would be reset, and the client
-            # might never see the answer (RFC 9112 9.6).
-            self._discard()
-            self._ending = True
+            # Its body is on the way.
+            self._read_rest(Leftover(self, self._server, ends=True))
         else:
             self.lose()
 
     # Between two requests.
 
     def response_finished(self, framing: Framing) -> None:
-        """The response has been written completely."""
+        """The response has been written completely, and the client takes it."""
+        incoming, leftover = self._response.incoming, self._leftover
+        assert incoming is not None
+        if not incoming.complete:
+            if leftover is None:
+                self.discard_body(framing)
+        elif framing.close or (leftover is not None and leftover.ends):
+            self.lose()
+        else:
+            self._next()
+
+    def discard_body(self, framing: Framing) -> None:
+        """The response has been written completely, and its request's body is still on the way."""
         incoming = self._response.incoming
         assert incoming is not None
-        close = framing.close or self._ending
-        if incoming.complete:
-            if close:
-                self.lose()
-            else:
-                self._next()
-        elif close and (incoming.expects_continue or framing.ends_with_connection):
-            self.lose()  # no body will come; or the client is told by this that the response is complete
-        else:
-            # What is left of the body is thrown away, for a while (design: Request bodies).
-            incoming.body.clear()
-            self._ending = close
-            self._discard()
+        incoming.body.clear()
+        self._read_rest(Leftover(self, self._server, incoming.left_bytes, framing.close, framing.ends_with_connection))
 
-    def _discard(self) -> None:
-        self._discarded = 0
+    def _read_rest(self, leftover: Leftover) -> None:
+        self._leftover = leftover
         self._server.heads_due.pop(self, None)
         self._server.bodies_due.pop(self, None)
-        self._server.discarding.add(self)
         self.resume(STREAM)
-
-    def _throw_away(self, length: int) -> None:
-        before, self._discarded = self._discarded, self._discarded + length
-        if before <= DISCARD_BYTES < self._discarded:
-            # Closing now would reset the connection, and the client might never see its answer (RFC 9112 9.6): it is
-            # told that nothing follows, and what it still sends is thrown away until `discarding` ends it.
-            self._ending = True
-            half_close = getattr(self.transport, "loseWriteConnection", None)
-            if half_close is None:
-                self.lose()
-            else:
-                half_close()
 
     def _next(self) -> None:
         """Begin with the next request, or wait for one."""
         server, parser, waiting = self._server, self._parser, self._waiting
-        self._response.incoming = None
+        self._response.incoming = self._leftover = None
         server.discarding.pop(self, None)
         self.resume(STREAM)
         if waiting:

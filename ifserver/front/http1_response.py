@@ -12,6 +12,7 @@ from zope.interface import implementer
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
+from ifserver.front.leftover import DISCARD_BYTES
 from ifserver.front.requests import REQUEST_ID, Incoming, Refused
 from ifserver.front.responses import BadResponse, Framing, bad_field, plain_answer
 from ifserver.front.timing import server_timing
@@ -105,8 +106,7 @@ class Http1Response:
                 None if more else len(body),
                 incoming.method,
                 incoming.http_version,
-                # A client that has not been told to continue may send its body, or not.
-                self._keeps_alive(incoming) and not incoming.expects_continue,
+                self._keeps_alive(incoming) and (incoming.complete or _is_read_on(incoming, more)),
                 incoming.request_id,
                 self._timing(now) if self._settings.server_timing else b"",
             )
@@ -267,6 +267,10 @@ class Http1Response:
             self._unflushed.clear()
             if not framing.close:
                 self.postponed = framing
+                incoming = self.incoming
+                if incoming is not None and not incoming.complete:
+                    # At once: many clients take nothing of the response before they have sent their whole body.
+                    self._connection.discard_body(framing)
                 return
         self._connection.response_finished(framing)
 
@@ -330,6 +334,18 @@ class Http1Response:
 
     def stopProducing(self) -> None:
         """The connection is lost; `Http1Connection.connectionLost` tells."""
+
+
+def _is_read_on(incoming: Incoming, more: bool) -> bool:
+    """Whether the rest of a body will be read, so that the connection can be kept behind a response that begins now.
+
+    Args:
+        more: the response is not complete, so that the application may still read all of the body.
+    """
+    if incoming.expects_continue:
+        return False  # the client may send its body, or not
+    left = incoming.left_bytes
+    return more or left is None or left <= DISCARD_BYTES
 
 
 def _problem_of_accept(message: m.WebSocketAccept) -> str | None:

@@ -21,6 +21,7 @@ from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.driver import Exchange, HttpClient
 from ifserver.front.goodbye import Goodbye
+from ifserver.front.leftover import SILENCE_S
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
@@ -51,8 +52,6 @@ __all__ = ["InterfaceServer"]
 #: Scheme, client and server of a connection, as its transport knows them.
 Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None] | None]
 
-#: How long a body whose response has ended is read and thrown away, in seconds (design: Request bodies).
-_DISCARD_S: Final = 2.0
 #: How long an application may go on to speak to a client that has broken the WebSocket protocol, in seconds; and how
 #: long a server that ends waits for somebody to hear what clients have said that are gone.
 _LAST_WORDS_S: Final = 1.0
@@ -134,7 +133,7 @@ class InterfaceServer(Factory):
         self.heads_due = Deadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)
         #: Those of whose request's body more must come.
         self.bodies_due = Deadlines(clock, settings.body_timeout_s, Http1Connection.body_too_slow)
-        self.discarding = Deadlines(clock, _DISCARD_S, Http1Connection.lose)
+        self.discarding = Deadlines(clock, SILENCE_S, Http1Connection.lose)
         #: Those to which more was written than their clients take.
         self.unsent: Unsent[Http1Connection | WebSocketConnection] = Unsent(
             clock, settings.write_timeout_s, self.counters
