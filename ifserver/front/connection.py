@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from ifserver import messages as m
 from ifserver.endpoints import LoopTransport
 from ifserver.front.admission import Key
+from ifserver.front.afterwards import Afterwards
 from ifserver.front.http1 import RequestParser
 from ifserver.front.http1_response import CONTINUE, STREAM, Http1Response
 from ifserver.front.leftover import Leftover
@@ -73,6 +74,8 @@ class Http1Connection(Protocol):
         self._closing = False
         # What is left of a body whose response is complete; None: nothing.
         self._leftover: Leftover | None = None
+        # Exchanges of requests whose responses the client has, and that have not ended; None: there was none.
+        self._afterwards: set[Exchange] | None = None
 
     # What the transport calls.
 
@@ -95,6 +98,7 @@ class Http1Connection(Protocol):
         if exchange is not None:
             response.log_access()
             exchange.handle(ClientGone())
+        self._leave_afterwards()
         self._parser.close()
         # Last, since the server may have waited for this.
         self._server.disconnected(self)
@@ -170,6 +174,7 @@ class Http1Connection(Protocol):
                 self._arrived(incoming)
         elif response.exchange is not None:
             response.exchange.handle(BodyReceived(incoming.take_body(), False))
+            response.body_complete()
         elif response.postponed is not None:
             return  # it ends when the client has taken it
         elif self._leftover is not None and self._leftover.ends:
@@ -258,6 +263,16 @@ class Http1Connection(Protocol):
         else:
             self._next()
 
+    def goes_on(self, exchange: Exchange, framing: Framing) -> None:
+        """`exchange` goes on though its client has the whole response; it is told when the client leaves."""
+        if self._afterwards is None:
+            self._afterwards = set()
+        Afterwards(exchange, framing.no_body, self._afterwards)
+
+    def _leave_afterwards(self) -> None:
+        for exchange in tuple(self._afterwards or ()):
+            exchange.client.leave()
+
     def discard_body(self, framing: Framing) -> None:
         """The response has been written completely, and its request's body is still on the way."""
         incoming = self._response.incoming
@@ -297,6 +312,7 @@ class Http1Connection(Protocol):
         assert incoming is not None
         self._closing = True
         self._response.forget_flow()
+        self._leave_afterwards()  # nobody would tell them when the client leaves
         websocket = server.open_websocket(exchange, incoming, message, entry)
         websocket.key = self.key
         exchange.opened(websocket)

@@ -17,7 +17,7 @@ from ifserver.front.requests import REQUEST_ID, Incoming, Refused
 from ifserver.front.responses import BadResponse, Framing, bad_field, plain_answer
 from ifserver.front.timing import server_timing
 from ifserver.messages import Headers
-from ifserver.streams.effects import ClientGone, Flushed
+from ifserver.streams.effects import Answered, ClientGone, Flushed
 
 if TYPE_CHECKING:
     from ifserver.front.connection import Http1Connection
@@ -139,7 +139,7 @@ class Http1Response:
         assert incoming is not None
         retry = [(b"retry-after", str(self._settings.retry_after_s).encode())] if status == 503 else None
         self.write_answer(status, retry, self._keeps_alive(incoming) and incoming.complete)
-        self._finish()
+        self.finish()
 
     def abort(self) -> None:
         self.exchange = None
@@ -215,18 +215,48 @@ class Http1Response:
         """A piece has been written: wait for the kernel to take it, or end the response."""
         if more:
             self._wait_for_client(length)
+            if framing.no_body or framing.remaining == 0:
+                self._answered(framing)
         elif framing.remaining:
             self._bad_response("the body is shorter than its Content-Length")
         else:
             if framing.chunked:
                 self.write(_LAST_CHUNK)
-            self._finish()
+            self.finish()
 
     def _wait_for_client(self, length: int) -> None:
         if self._write_paused:
             self._unflushed.append(length)
         elif self.exchange is not None:
             self.exchange.handle(Flushed(length))
+
+    def _answered(self, framing: Framing) -> None:
+        """The client has its whole response, and the worker says that more will follow."""
+        exchange, incoming = self.exchange, self.incoming
+        if exchange is None or incoming is None or incoming.upgrade:
+            return  # (what denies a WebSocket is the last on its connection)
+        exchange.handle(Answered())
+        if incoming.complete and not framing.close:
+            self._go_on()
+
+    def body_complete(self) -> None:
+        """All of the request's body has come and was handed to the stream, behind the begin of the response or not."""
+        framing = self.framing
+        if self.exchange is not None and framing is not None and framing.spent and not framing.close:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The exchange goes on without the client, whose next request must not wait for its end."""
+        exchange, self.exchange = self.exchange, None
+        framing = self.framing
+        assert exchange is not None
+        assert framing is not None
+        # Its last pieces are the server's own affair now: the worker need not wait for the client to take them.
+        unflushed, self._unflushed = self._unflushed, []
+        for length in unflushed:
+            exchange.handle(Flushed(length))
+        self._connection.goes_on(exchange, framing)
+        self.finish()
 
     def _bad_response(self, why: str) -> None:
         """The worker should have refused it; what the client gets cannot be mended once its head is out."""
@@ -237,7 +267,7 @@ class Http1Response:
         if self.framing is None:
             self._server.counters.add("requests_refused", label="502")
             self.write_answer(502, None, keep_alive=False)
-            self._finish()
+            self.finish()
         else:
             self.abort()
 
@@ -256,7 +286,7 @@ class Http1Response:
         self._first_at = self._server.clock.seconds()
         self.write(head if framing.no_body else head + self._framed(framing, body))
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """The response is complete."""
         framing = self.framing
         assert framing is not None
