@@ -18,7 +18,8 @@ from ifserver.endpoints import LoopTransport
 from ifserver.front.admission import Key
 from ifserver.front.afterwards import Afterwards
 from ifserver.front.http1 import RequestParser
-from ifserver.front.http1_response import CONTINUE, STREAM, Http1Response
+from ifserver.front.http1_response import CONTINUE, Http1Response
+from ifserver.front.intake import HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
 from ifserver.front.leftover import Leftover
 from ifserver.front.requests import BadRequest, Incoming, websocket_problem
 from ifserver.front.responses import Framing
@@ -34,14 +35,6 @@ __all__ = ["Http1Connection"]
 
 #: What is kept of what a client sends before its WebSocket is accepted; beyond, it is not read.
 EARLY_BYTES: Final = 64 * 1024
-#: Bytes that are parsed in one go. So many can hold so many small requests, before it is seen that they are too many.
-_SLICE: Final = 16 * 1024
-
-# Why a connection is not being read, beside `STREAM`; plain bits, since they are turned for every request.
-#: A pipelined request waits.
-_PIPELINE: Final = 2
-#: What came before a WebSocket was accepted is enough.
-_HANDSHAKE: Final = 4
 
 #: What a 426 says beside (RFC 6455 4.4, RFC 9110 7.8).
 _UPGRADE_REQUIRED: Final = (
@@ -66,12 +59,11 @@ class Http1Connection(Protocol):
         self._settings = server.settings
         self._parser = RequestParser(server.settings, self._complete)
         self._response = Http1Response(self, server)
-        # Requests that wait for the one before them, and bytes that wait to be parsed since there are many of those.
+        # Requests that wait for the one before them.
         self._waiting: list[Incoming] = []
-        self._unparsed = b""
-        self._paused = 0
-        # The connection ends when what was written has been sent; nothing is answered any more.
-        self._closing = False
+        self.intake = Intake(self, server, self._parser, self._waiting)
+        #: The connection ends when what was written has been sent; nothing is answered any more.
+        self.closing = False
         # What is left of a body whose response is complete; None: nothing.
         self._leftover: Leftover | None = None
         # Exchanges of requests whose responses the client has, and that have not ended; None: there was none.
@@ -92,7 +84,7 @@ class Http1Connection(Protocol):
         self._server.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._closing = True
+        self.closing = True
         response = self._response
         exchange, response.exchange = response.exchange, None
         if exchange is not None:
@@ -104,7 +96,7 @@ class Http1Connection(Protocol):
         self._server.disconnected(self)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._closing:
+        if self.closing:
             return
         self._server.tally.http_bytes_in += len(data)
         parser = self._parser
@@ -114,29 +106,22 @@ class Http1Connection(Protocol):
         elif parser.early is not None:
             parser.early += data
             if len(parser.early) > EARLY_BYTES:
-                self.pause(_HANDSHAKE)
-        elif self._unparsed:
-            self._unparsed += data
+                self.intake.pause(HANDSHAKE)
+        elif self.intake.unparsed:
+            self.intake.unparsed += data
         else:
-            self._parse(data)
+            self.parse(data)
 
     # Requests.
 
-    def _parse(self, data: bytes) -> None:
+    def parse(self, data: bytes) -> None:
+        """Parse the next bytes; of more than a slice, as many as are due now."""
         parser = self._parser
-        if len(data) <= _SLICE:
+        if len(data) <= SLICE:
             parser.feed(data)
         else:
-            for start in range(0, len(data), _SLICE):
-                if len(self._waiting) >= self._settings.max_pipelined:
-                    self._unparsed = data[start:]
-                    break
-                parser.feed(data[start : start + _SLICE])
-                if parser.refusal is not None or parser.early is not None or self._closing:
-                    if parser.early is not None:
-                        parser.early += data[start + _SLICE :]
-                    break
-        if self._closing:
+            self.intake.feed(data)
+        if self.closing:
             return
         incoming = parser.incoming
         if parser.refusal is not None:
@@ -195,7 +180,7 @@ class Http1Connection(Protocol):
             self._start(incoming)
         else:
             self._waiting.append(incoming)
-            self.pause(_PIPELINE)
+            self.intake.pause(PIPELINE)
 
     def _start(self, incoming: Incoming) -> None:
         response = self._response
@@ -284,14 +269,14 @@ class Http1Connection(Protocol):
         self._leftover = leftover
         self._server.heads_due.pop(self, None)
         self._server.bodies_due.pop(self, None)
-        self.resume(STREAM)
+        self.intake.resume(STREAM)
 
     def _next(self) -> None:
         """Begin with the next request, or wait for one."""
         server, parser, waiting = self._server, self._parser, self._waiting
         self._response.incoming = self._leftover = None
         server.discarding.pop(self, None)
-        self.resume(STREAM)
+        self.intake.resume(STREAM)
         if waiting:
             self._start(waiting.pop(0))
         elif parser.refusal is not None:
@@ -300,17 +285,17 @@ class Http1Connection(Protocol):
             self._continue(parser.incoming)
         elif not parser.in_head:
             server.idle.add(self)
-        if self._unparsed and len(waiting) < self._settings.max_pipelined and not self._closing:
-            unparsed, self._unparsed = self._unparsed, b""
-            self._parse(unparsed)
-        if not waiting and not self._unparsed:
-            self.resume(_PIPELINE)  # what comes now may be the rest of the present request
+        intake = self.intake
+        if intake.unparsed and len(waiting) < self._settings.max_pipelined and not self.closing:
+            intake.parse_rest()
+        if intake.reasons:
+            intake.resume_behind_pipeline()
 
     def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:
         """The handshake is complete: hand the connection on, and what the access log will say of it."""
         incoming, server, transport = self._response.incoming, self._server, self.transport
         assert incoming is not None
-        self._closing = True
+        self.closing = True
         self._response.forget_flow()
         self._leave_afterwards()  # nobody would tell them when the client leaves
         websocket = server.open_websocket(exchange, incoming, message, entry)
@@ -322,7 +307,7 @@ class Http1Connection(Protocol):
             transport.protocol = websocket
         websocket.makeConnection(transport)  # type: ignore[no-untyped-call]
         server.disconnected(self)
-        self.resume(_HANDSHAKE)
+        self.intake.resume(HANDSHAKE)
         if self._parser.early:
             websocket.dataReceived(self._parser.early)
         if server.draining:
@@ -335,22 +320,22 @@ class Http1Connection(Protocol):
 
     def lose(self) -> None:
         """Close the connection behind what was written."""
-        if not self._closing:
-            self._closing = True
+        if not self.closing:
+            self.closing = True
             self._response.forget_flow()
             self._server.closing(self)
             self.transport.loseConnection()
 
     def abort(self) -> None:
         """Cut the connection at once; what is under way is told."""
-        self._closing = True
+        self.closing = True
         self.transport.abortConnection()
 
     # Deadlines.
 
     def head_too_slow(self) -> None:
         """A request was begun and not ended."""
-        if self._paused:
+        if self.intake.reasons:
             self._server.heads_due.add(self)  # it may be there, and wait for being read
             return
         self._parser.refusal = BadRequest(408, "the request took too long")
@@ -362,30 +347,13 @@ class Http1Connection(Protocol):
         response, incoming = self._response, self._parser.incoming
         if incoming is None:
             return
-        if self._paused or incoming.expects_continue:
+        if self.intake.reasons or incoming.expects_continue:
             # It is we who do not read, or have not asked for it.
             self._server.bodies_due.add(self)
         else:
             self._parser.refusal = BadRequest(408, "the body took too long")
             if response.incoming is None or response.incoming is incoming:
                 self._refuse()
-
-    # Reading.
-
-    def pause(self, why: int) -> None:
-        """Leave what the client sends in the kernel's buffers."""
-        if not self._paused:
-            self.transport.pauseProducing()
-        self._paused |= why
-
-    def resume(self, why: int) -> None:
-        """Read it again, unless there is another reason not to."""
-        if self._paused:
-            self._paused &= ~why
-            if not self._paused:
-                self.transport.resumeProducing()
-                if self in self._server.bodies_due:
-                    self._server.bodies_due.add(self)  # until now the client had no chance
 
 
 def _tcp_address(address: Any) -> tuple[str, int] | None:

@@ -12,6 +12,7 @@ from zope.interface import implementer
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
+from ifserver.front.intake import STREAM
 from ifserver.front.leftover import DISCARD_BYTES
 from ifserver.front.requests import REQUEST_ID, Incoming, Refused
 from ifserver.front.responses import BadResponse, Framing, bad_field, plain_answer
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
     from ifserver.front.driver import Exchange
     from ifserver.front.server import Addresses, InterfaceServer
 
-__all__ = ["CONTINUE", "STREAM", "Http1Response"]
+__all__ = ["CONTINUE", "Http1Response"]
 
 #: RFC 9110 15.2.1.
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-#: A reason why a connection is not read: the stream has more than it can send on.
-STREAM: Final = 1
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 #: What of a handshake's answer is ours to say (RFC 6455 4.2.2), or would change its framing.
 _OURS_IN_HANDSHAKE: Final = frozenset(
@@ -159,10 +158,10 @@ class Http1Response:
         self._connection.abort()
 
     def stop_reading(self) -> None:
-        self._connection.pause(STREAM)
+        self._connection.intake.pause(STREAM)
 
     def resume_reading(self) -> None:
-        self._connection.resume(STREAM)
+        self._connection.intake.resume(STREAM)
 
     def accept(self, message: m.WebSocketAccept) -> None:
         problem = _problem_of_accept(message)
