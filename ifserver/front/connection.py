@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ifserver import messages as m
 from ifserver.endpoints import LoopTransport
@@ -19,7 +20,7 @@ from ifserver.front.admission import Key
 from ifserver.front.afterwards import Afterwards
 from ifserver.front.http1 import RequestParser
 from ifserver.front.http1_response import CONTINUE, Http1Response
-from ifserver.front.intake import HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
+from ifserver.front.intake import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
 from ifserver.front.leftover import Leftover
 from ifserver.front.requests import BadRequest, Incoming, websocket_problem
 from ifserver.front.responses import Framing
@@ -45,6 +46,7 @@ _UPGRADE_REQUIRED: Final = (
 _log = logging.getLogger(__name__)
 
 
+@implementer(IHalfCloseableProtocol)
 class Http1Connection(Protocol):
     """One client's connection."""
 
@@ -68,6 +70,8 @@ class Http1Connection(Protocol):
         self._leftover: Leftover | None = None
         # Exchanges of requests whose responses the client has, and that have not ended; None: there was none.
         self._afterwards: set[Exchange] | None = None
+        # How far the response was when the client, which sends nothing more, was last looked at.
+        self._progress: object = None
 
     # What the transport calls.
 
@@ -94,6 +98,50 @@ class Http1Connection(Protocol):
         self._parser.close()
         # Last, since the server may have waited for this.
         self._server.disconnected(self)
+
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more. It has left, or waits for what is due to it; nothing tells the two apart.
+
+        So requests that have come whole are answered, if that does not take long (`half_closed`).
+        """
+        if self.closing:
+            return
+        response, waiting = self._response, self._waiting
+        if waiting and not waiting[-1].complete:
+            waiting.pop()
+        incoming = response.incoming
+        if (response.exchange is None and response.postponed is None) or incoming is None or incoming.upgrade:
+            self.lose()
+        elif not incoming.complete:
+            if response.framing is None:
+                self.lose()
+            else:
+                self.abort()  # what has been sent of its response must not look whole
+        else:
+            self.intake.reasons |= HALF_CLOSED  # (the transport reads no more by itself)
+            self._server.heads_due.pop(self, None)
+            self._server.bodies_due.pop(self, None)
+            if waiting:
+                waiting[-1].keep_alive = False
+            else:
+                response.make_last()
+            self._progress = response.progress
+            self._server.half_closed.add(self)
+
+    def writeConnectionLost(self) -> None:
+        """We have told the client that nothing follows."""
+
+    def half_closed(self) -> None:
+        """The client has sent nothing more for a while. Has it left, or does it still take what it is sent?
+
+        What is sent to a client that has left fails with the second write at the latest.
+        """
+        progress = self._response.progress
+        if progress == self._progress:
+            self.abort()
+        else:
+            self._progress = progress
+            self._server.half_closed.add(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self.closing:
@@ -303,6 +351,8 @@ class Http1Connection(Protocol):
         exchange.opened(websocket)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
         self.connectionLost = websocket.connectionLost  # type: ignore[method-assign]
+        # A WebSocket ends both ways or not at all: a client that closes one way only has left.
+        self.readConnectionLost = transport.abortConnection  # type: ignore[method-assign]
         if isinstance(transport, LoopTransport):
             transport.protocol = websocket
         websocket.makeConnection(transport)  # type: ignore[no-untyped-call]

@@ -89,6 +89,20 @@ class Http1Response:
         self._first_at = 0.0
         self._claimed_at = None
 
+    @property
+    def progress(self) -> object:
+        """Something that differs from the last time if the client has been sent more, or must take what it was sent."""
+        # (`Unsent` looks after clients that take nothing.)
+        return object() if self._write_paused else (self.incoming, self.framing, self._sent_bytes)
+
+    def make_last(self) -> None:
+        """The connection ends behind this response."""
+        framing = self.framing or self.postponed
+        if framing is not None:
+            framing.close = True
+        if self.incoming is not None:
+            self.incoming.keep_alive = False
+
     # What the stream asks for.
 
     def begin(self, message: m.ResponseStart) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ifserver.front.requests import Incoming
     from ifserver.front.server import InterfaceServer
 
-__all__ = ["HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "Intake"]
+__all__ = ["HALF_CLOSED", "HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "Intake"]
 
 # Why a connection is not read; plain bits, since they are turned for every request.
 #: The stream has more than it can send on.
@@ -19,6 +19,8 @@ STREAM: Final = 1
 PIPELINE: Final = 2
 #: What came before a WebSocket was accepted is enough.
 HANDSHAKE: Final = 4
+#: The client sends nothing more.
+HALF_CLOSED: Final = 8
 #: What has been read is parsed in several turns of the loop, so that other connections have theirs.
 TURN: Final = 16
 

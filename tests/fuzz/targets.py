@@ -167,11 +167,13 @@ def _headers(random: Random) -> m.Headers:
 
 
 def _annoy(random: Random, world: f.World, client: f.FakeTransport) -> None:
-    kind = random.randrange(3)
+    kind = random.randrange(4)
     if kind == 0 and not client.full:
         client.stop_taking()
     elif kind == 1 and client.full:
         client.take_again()
+    elif kind == 2:
+        client.half_close()
     else:
         world.advance(random.choice((0.1, 1.0, 30.0)))
 
