@@ -92,6 +92,11 @@ class Incoming:
         self.request_id = b""
         self.path, self.raw_path, self.query_string = parse_target(method, target)
 
+    @property
+    def left_bytes(self) -> int | None:
+        """How much of the body has not arrived; None: nobody knows (chunks)."""
+        return None if self.content_length is None else self.content_length - self.body_bytes
+
     def take_body(self) -> bytes:
         """What has arrived of the body since the last call."""
         body = self.body

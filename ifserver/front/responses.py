@@ -48,6 +48,11 @@ class Framing:
         """Whether nothing but the end of the connection tells the end of the body."""
         return not self.no_body and not self.chunked and self.remaining is None
 
+    @property
+    def spent(self) -> bool:
+        """Whether the client has all that the head has promised: it takes the response for complete."""
+        return self.no_body or self.remaining == 0
+
 
 def reason_phrase(status: int) -> str:
     """The registered reason phrase, or an empty one."""

@@ -21,6 +21,7 @@ from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.driver import Exchange, HttpClient
 from ifserver.front.goodbye import Goodbye
+from ifserver.front.leftover import SILENCE_S
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
@@ -51,11 +52,12 @@ __all__ = ["InterfaceServer"]
 #: Scheme, client and server of a connection, as its transport knows them.
 Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None] | None]
 
-#: How long a body whose response has ended is read and thrown away, in seconds (design: Request bodies).
-_DISCARD_S: Final = 2.0
 #: How long an application may go on to speak to a client that has broken the WebSocket protocol, in seconds; and how
 #: long a server that ends waits for somebody to hear what clients have said that are gone.
 _LAST_WORDS_S: Final = 1.0
+#: How long a client that has closed its sending side may wait for a response, in seconds. By so much later does an
+#: application hear of a client that has left.
+_HALF_CLOSED_S: Final = 1.0
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -138,7 +140,9 @@ class InterfaceServer(Factory):
         self.heads_due = Deadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)
         #: Those of whose request's body more must come.
         self.bodies_due = Deadlines(clock, settings.body_timeout_s, Http1Connection.body_too_slow)
-        self.discarding = Deadlines(clock, _DISCARD_S, Http1Connection.lose)
+        self.discarding = Deadlines(clock, SILENCE_S, Http1Connection.lose)
+        #: Those whose clients send nothing more, and may wait for a response.
+        self.half_closed = Deadlines(clock, _HALF_CLOSED_S, Http1Connection.half_closed)
         #: Those to which more was written than their clients take.
         self.unsent: Unsent[Http1Connection | WebSocketConnection] = Unsent(
             clock, settings.write_timeout_s, self.counters
@@ -199,8 +203,10 @@ class InterfaceServer(Factory):
         self.resumptions.stop()
         for deadlines in (*self._http_deadlines.values(), *self._websocket_deadlines.values()):
             deadlines.stop()
-        for each in (self.idle, self.heads_due, self.bodies_due, self.discarding, self.unsent, self._lifetimes):
+        for each in self._waits():
             each.stop()
+        self.unsent.stop()
+        self._lifetimes.stop()
         self.admission.stop()
         self.access_log.close()
 
@@ -271,8 +277,12 @@ class InterfaceServer(Factory):
         return self._connections
 
     def _forget_deadlines(self, connection: Http1Connection) -> None:
-        for each in (self.idle, self.heads_due, self.bodies_due, self.discarding):
+        for each in self._waits():
             each.pop(connection, None)
+
+    def _waits(self) -> tuple[Deadlines[Http1Connection], ...]:
+        """What an HTTP connection may wait for."""
+        return self.idle, self.heads_due, self.bodies_due, self.discarding, self.half_closed
 
     def client_of(
         self, incoming: Incoming | Refused, peer: tuple[str, int] | None, scheme: str

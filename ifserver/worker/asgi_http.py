@@ -50,8 +50,13 @@ class HttpStream(Responder):
             self._start(event)
         elif kind == "http.response.body" and (phase is HELD or phase is ANSWERING):
             await self._continue(event)
-        else:
+        elif not (phase is LOST and self._is_mere_end(event)):
             raise self._refusal(event)
+
+    def _is_mere_end(self, event: Event) -> bool:
+        """Whether `event` only says that a response has ended of which the client had everything before it left."""
+        had_everything = self.answering and (self._bodyless or self._remaining == 0)
+        return had_everything and event["type"] == "http.response.body" and not event.get("body")
 
     def _scope(self) -> Scope:
         request = self._request

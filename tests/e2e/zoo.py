@@ -339,11 +339,19 @@ async def ws_fails_late(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("after the accept")
 
 
+async def complete(scope: Scope, receive: Receive, send: Send) -> None:
+    """A response that its client takes for complete before it has been ended here."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": b"done", "more_body": True})
+    await at(asked(scope, "gate"))
+    await send({"type": "http.response.body"})
+
+
 PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/": pid, "/echo": echo, "/whole": whole, "/count": count, "/show": show, "/show/a b": show,
     "/duplicates": duplicates, "/status": status, "/large-headers": large_headers, "/stream": stream, "/large": large,
     "/fails": fails, "/fails-late": fails_late, "/returns": returns, "/wait": wait, "/block": block, "/half": half,
-    "/source": source, "/looked-at": looked_at,
+    "/source": source, "/looked-at": looked_at, "/complete": complete,
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from twisted.internet import error, task
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -104,6 +104,7 @@ class FakeTransport:
         self.lost = False
         self.aborted = False
         self.write_closed = False
+        self._half_closed = self.read_closed = False
 
     # The client.
 
@@ -124,6 +125,12 @@ class FakeTransport:
     def leave(self, why: Exception | None = None) -> None:
         """The client cuts the connection. Unlike a kernel, this tells even while reading is paused."""
         self._lose(why or error.ConnectionDone())
+
+    def half_close(self) -> None:
+        """The client sends nothing more; seen when all has been read that it has sent."""
+        self._half_closed = True
+        self._deliver()
+        self._world.settle()
 
     def stop_taking(self) -> None:
         """The client reads no more, and the buffers are full."""
@@ -171,6 +178,7 @@ class FakeTransport:
 
     def resumeProducing(self) -> None:
         assert not self.reading, "resumed twice"
+        assert not self.read_closed, "nothing will come"
         self.reading = True
         self._world.soon(self._deliver)
 
@@ -196,6 +204,12 @@ class FakeTransport:
     def _deliver(self) -> None:
         while self._unread and self.reading and not self.disconnecting and not self.lost:
             self.protocol.dataReceived(self._unread.popleft())
+        if self._half_closed and not self._unread and self.reading and not self.disconnecting and not self.lost:
+            self._half_closed, self.reading, self.read_closed = False, False, True
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self.protocol.readConnectionLost()
+            else:
+                self._lose(error.ConnectionDone())
 
     def _lose(self, why: Exception) -> None:
         if not self.lost:
@@ -417,7 +431,8 @@ class World:
         assert len(server.registry) == 0
         assert server.statistics()["connections"] == 0
         tables: list[Any] = [*server._http_deadlines.values(), *server._websocket_deadlines.values()]
-        tables += [server.idle, server.heads_due, server.bodies_due, server.discarding, server.unsent]
+        tables += [server.idle, server.heads_due, server.bodies_due, server.discarding, server.half_closed]
+        tables += [server.unsent]
         tables += [server._lifetimes] if server._lifetimes is not None else []
         assert [len(table) for table in tables] == [0] * len(tables)
         timers: Any = self.clock.getDelayedCalls()

@@ -993,6 +993,38 @@ def test_send_raises_an_oserror_once_the_client_has_left(before: list[Any], capl
     assert errors(caplog) == []
 
 
+@pytest.mark.parametrize(
+    ("method", "start", "first"),
+    [("GET", length(3), body(b"abc", more=True)), ("HEAD", START, body(more=True))],
+)
+def test_the_end_of_a_response_of_which_the_client_had_everything_is_no_failure(
+    method: str, start: dict[str, Any], first: dict[str, Any]
+) -> None:
+    async def act(one: Play) -> None:
+        await one.send(start)
+        await one.send(first)
+        one.leave()
+        assert await one.receive() == {"type": "http.disconnect"}
+        for _ in range(2):
+            await one.send(body())
+        for more in (body(b"x"), START):
+            with pytest.raises(ClientDisconnected):
+                await one.send(more)
+
+    assert len(play(act, method=method).sent) == 1
+
+
+def test_it_is_one_where_something_is_missing() -> None:
+    async def act(one: Play) -> None:
+        await one.send(length(3))
+        await one.send(body(b"ab", more=True))
+        one.leave()
+        with pytest.raises(ClientDisconnected):
+            await one.send(body())
+
+    play(act)
+
+
 def test_a_send_that_waits_for_credit_raises_when_the_client_leaves() -> None:
     async def act(one: Play) -> None:
         await one.send(START)
