@@ -82,7 +82,7 @@ class Site:
 
     def ask(self, method: str, target: str) -> int:
         """The status of one request."""
-        return httpx.request(method, self.server.url + target, timeout=25).status_code
+        return httpx.request(method, self.server.url + target, timeout=60).status_code
 
     def queued(self, count: int) -> None:
         """Wait until so many requests wait on the node."""
@@ -167,7 +167,7 @@ def test_what_is_queued_expires_when_redis_is_set_forward_by_more_than_it_is_kep
     tmp_path: Path, gate: Gate, pool: ThreadPoolExecutor
 ) -> None:
     with ExitStack() as stack:
-        site = Site(stack, tmp_path, "--queue-timeout", "5")
+        site = Site(stack, tmp_path, "--queue-timeout", "15")
         sockets = [site.socket(path) for path in ("/ws", "/resume")]
         held = pool.submit(site.ask, "POST", f"/wait?gate={gate}")
         gate.reached()
