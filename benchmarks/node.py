@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import uvloop
-from twisted.internet import asyncioreactor
+
+from ifserver.reactor import install
 
 LOOP = uvloop.new_event_loop()
-asyncioreactor.install(LOOP)
+install(LOOP)
 
 from twisted.internet import reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402

@@ -7,6 +7,7 @@ password in it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Final, TextIO
 
@@ -55,7 +56,7 @@ class CheckService(Service):
     async def _examine(self, node: NodeSettings) -> Report:
         if node.kind != "redis":
             return await self._knock(node)
-        asking = examine(node, self._layer.prefix, self.runtime.reactor, self.runtime.loop)
+        asking = examine(node, self._layer.prefix, self.runtime.reactor, time.time, self.runtime.loop)
         return await self.runtime.future(Deferred.fromCoroutine(asking))
 
     async def _knock(self, node: NodeSettings) -> Report:

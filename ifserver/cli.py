@@ -1,4 +1,4 @@
-"""The command: arguments, signals and exit codes. The only file that installs a reactor.
+"""The command: arguments, signals and exit codes. It installs the reactor (`ifserver.reactor`).
 
 Exit codes: 0 for an end that was asked for, 2 for what the operator has to mend (one line says what), 3 when the
 application's startup has failed, 1 for anything else.
@@ -348,14 +348,11 @@ def _rereading(words: Sequence[str]) -> Callable[[], Reading]:
 
 def _install_reactor() -> Runtime:
     import uvloop
-    from twisted.internet import asyncioreactor
+
+    from ifserver import reactor
+    from ifserver.life import Runtime
 
     loop = uvloop.new_event_loop()
     # For applications that ask for the loop while they are imported.
     asyncio.set_event_loop(loop)
-    asyncioreactor.install(loop)
-    from twisted.internet import reactor
-
-    from ifserver.life import Runtime
-
-    return Runtime(reactor, loop)
+    return Runtime(reactor.install(loop), loop)

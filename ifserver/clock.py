@@ -1,6 +1,12 @@
 """Time as an argument: the part of Twisted's ``IReactorTime`` that is used here, as types.
 
-The reactor is a `Clock`, and so is ``twisted.internet.task.Clock``, which tests use.
+The reactor is a `Clock`, and so is ``twisted.internet.task.Clock``, which tests use. There are two kinds of time, and
+never one in place of the other:
+
+* A `Clock` goes on evenly. All waits, durations, ages and judgements of who is alive are by it.
+* A `WallClock` tells the date, and may be set forward and back at any moment: by NTP, an operator, or whoever wakes a
+  virtual machine. It is for what people and other programs read as a time of day: ``Date``, logs, when a process
+  was started, and the time of a Redis.
 """
 
 from __future__ import annotations
@@ -8,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Clock", "Soon", "Timer"]
+__all__ = ["Clock", "Soon", "Timer", "WallClock"]
 
 
 class Timer(Protocol):
@@ -25,11 +31,15 @@ class Clock(Protocol):
     """Tells the time and calls later (``IReactorTime``)."""
 
     def seconds(self) -> float:
-        """The time, in seconds since the epoch."""
+        """Seconds since some time in the past, which nobody sets (``time.monotonic``); no date can be made of them, and
+        those of two machines have nothing to do with each other."""
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Timer:
         """Call `callable` in `delay` seconds."""
 
+
+#: Tells the time of day, in seconds since the epoch (``time.time``).
+WallClock: TypeAlias = Callable[[], float]
 
 #: Runs a function at the end of this turn of the event loop.
 Soon: TypeAlias = Callable[[Callable[[], None]], object]

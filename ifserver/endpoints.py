@@ -19,6 +19,7 @@ from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
     IListeningPort,
     IProtocol,
     IProtocolFactory,
@@ -166,6 +167,15 @@ class LoopTransport(_Socket, asyncio.Protocol):
         self._producer = None
         self._protocol.connectionLost(reason)
 
+    def eof_received(self) -> bool:
+        """The peer sends nothing more, and may still read. Whether the connection stays open for that, as it does if
+        the protocol is an `IHalfCloseableProtocol`."""
+        protocol: Any = self._protocol
+        if not IHalfCloseableProtocol.providedBy(protocol):
+            return False
+        protocol.readConnectionLost()
+        return True
+
     def pause_writing(self) -> None:
         self._full = True
         if self._producer is not None:
@@ -249,6 +259,9 @@ class LoopTransport(_Socket, asyncio.Protocol):
 
 class TlsTransport(LoopTransport):
     """The same over TLS, which the loop speaks; there is a connection once its handshake is complete."""
+
+    def eof_received(self) -> bool:
+        return False  # the loop knows of no TLS connection that is closed one way
 
     def getPeerCertificate(self) -> bytes | None:
         """The client's certificate in DER; None: it has shown none."""

@@ -38,6 +38,8 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "front.websocket_timeout_s": ("--websocket_timeout",),
     "front.websocket_connect_timeout_s": ("--websocket_connect_timeout",),
     "front.server_header": ("-s", "--server-name"),
+    # In a command that has the workers' as well: that is a limit on what the application sends, and another matter.
+    "front.max_websocket_message_bytes": ("--max-websocket-message-bytes",),
     "front.resumable_paths": ("--resumable",),
     "layer.clusters": ("--cluster",),
     "worker.processes": ("--workers", "--processes"),

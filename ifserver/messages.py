@@ -17,7 +17,8 @@ Fields that many messages share:
     Position of the message in its direction of this attempt, from 0. The messages without it may be
     overtaken.
 ``deadline``
-    Seconds since the epoch in the node's clock, after which nobody need start the request. Only a backstop.
+    By the clock of the node of the reply channel (`ifserver.layers.base.Node.clock`), in seconds: after it nobody need
+    start the request. Only a backstop.
 """
 
 from __future__ import annotations

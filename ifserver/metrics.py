@@ -74,7 +74,7 @@ COUNTERS: Final[dict[str, Description]] = {
 GAUGES: Final[dict[str, str]] = {
     "messages_flying": "Messages that were pushed, and not answered by their nodes yet.",
     "streams_held": "Streams whose application runs.",
-    "streams_unanswered": "Those of them that have not begun to answer.",
+    "streams_unanswered": "Those of them that hold a slot: neither begun to answer, nor waiting for their client.",
     "slots_free": "How many more requests may be taken now.",
 }
 
@@ -159,7 +159,8 @@ class Counters:
         return {name: self._cells[CELLS[name, ""]] for name in GAUGES}
 
     def late(self, seconds: float) -> None:
-        """The loop of this process was so late for what was due (`LOOP_LAG`). Below 0, as by a clock set back, is 0."""
+        """The loop of this process was so late for what was due (`LOOP_LAG`). Timers may be early by a fraction of a
+        millisecond: that is 0."""
         cells = self._cells
         cells[_FIRST_LAG + bisect_left(LAG_BOUNDS_S, seconds)] += 1
         cells[_SUM_OF_LAGS] += max(0, int(seconds * 1_000_000))

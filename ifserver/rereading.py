@@ -34,6 +34,8 @@ LIVE: Final = frozenset(
             "max_websocket_fragments",
             "allowed_origins",
             "websocket_compression",
+            "websocket_compression_window_bits",
+            "websocket_compression_memory_level",
             "header_timeout_s",
             "keep_alive_timeout_s",
             "body_timeout_s",

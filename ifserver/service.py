@@ -19,6 +19,7 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
@@ -98,7 +99,7 @@ class ServeService(Service):
         self._no_delay = asyncio.Event()
         self._clusters = self._make_clusters()
         self.server = InterfaceServer(
-            front, self._clusters, open_log(front.access_log), runtime.reactor, lambda: subject.told()
+            front, self._clusters, open_log(front.access_log), runtime.reactor, time.time, lambda: subject.told()
         )
         subject = ServerSubject(self.server, self._is_listening, parent=isinstance(self, RunService))
         self._admin_starting: asyncio.Task[None] | None = None

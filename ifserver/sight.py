@@ -57,6 +57,7 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str
     #: The node of its inbox.
     node: str
+    #: By its wall clock.
     started_at: float
     #: Of a server: whether it listens for clients, how many there are, and how long a request may wait for a worker.
     listening: bool = False
@@ -120,7 +121,7 @@ class StreamStatus(Struct, frozen=True, kw_only=True):
 class Status(Struct, frozen=True, kw_only=True):
     """All that one process can tell."""
 
-    #: When it was made, by the clock of that process.
+    #: When it was made, by the wall clock of that process.
     now: float
     me: Facts
     #: Why this process is not ready; empty: it is.

@@ -1,6 +1,7 @@
 """Composition root of the supervisor: settings in, a running supervisor out. Its workers' is in `ifserver.workers`."""
 
 import logging
+import time
 from collections.abc import Collection
 
 from twisted.internet.defer import Deferred
@@ -63,7 +64,7 @@ class SupervisorService(Service):
         # Where a server is its parent, that one speaks for it.
         alone = ready_fd is None
         self._subject = SupervisorSubject(
-            self.supervisor, nursery, self._clusters, self._heart, clock, tells_counts=not alone
+            self.supervisor, nursery, self._clusters, self._heart, clock, time.time, tells_counts=not alone
         )
         self._admin = Admin(self._subject, clock, runtime.loop, worker.admin if alone else None, worker.admin_hosts)
         self._lag = LoopLag(clock, self._clusters.counters.late)

@@ -29,16 +29,25 @@ class Certificate:
     def __init__(self, certfile: str, keyfile: str | None) -> None:
         self._files = certfile, keyfile
         #: For all connections, also those that come after a `reload`.
-        self.context = self._make()
+        self.context = self._current = self._make()
+        # OpenSSL calls it for each handshake, whether the client has named a server or not.
+        self.context.sni_callback = self._choose
 
     def reload(self) -> None:
         """Read the files anew: connections that come from now on get what they hold. Others keep what they have.
 
+        A client that resumes an earlier session (RFC 8446 2.2) is shown no certificate.
+
         Raises:
             ConfigurationError: as above; nothing has changed then.
         """
-        self._make()
-        self._load(self.context)
+        # Not into the same context: that keeps one certificate for each type of key, and serves the old one to clients
+        # that like its type better.
+        self._current = self._make()
+
+    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        """Let a connection, which is about to be made, have the certificate that counts now."""
+        connection.context = self._current
 
     def _make(self) -> ssl.SSLContext:
         # RFC 9325 3.1.1: 1.2 at least. Renegotiation, which costs a server more than a client, is not offered.

@@ -11,27 +11,32 @@ from types import TracebackType
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 __all__ = ["Certificates"]
 
-_Key = ec.EllipticCurvePrivateKey
+_Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class Certificates:
     """An authority of its own, and two certificates: ``server`` for the given names, ``client`` for nobody's name.
 
     As a context manager it removes its folder in the end.
+
+    Args:
+        kind: of the server's key, ``EC`` or ``RSA``; the others' are EC.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, kind: str = "EC") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tls-"))
         key = ec.generate_private_key(ec.SECP256R1())
         authority = _certificate("authority", key, None)
         self._write("ca.pem", authority)
         for name, valid_for in (("server", names or ("localhost", "127.0.0.1")), ("client", ())):
-            own = ec.generate_private_key(ec.SECP256R1())
+            own: _Key = ec.generate_private_key(ec.SECP256R1())
+            if (name, kind) == ("server", "RSA"):
+                own = rsa.generate_private_key(65_537, 2048)
             self._write(f"{name}.pem", _certificate(name, own, (authority, key), valid_for))
             self._write(f"{name}.key", own)
 
@@ -50,6 +55,11 @@ class Certificates:
     def path(self, name: str) -> str:
         """The file ``ca.pem``, ``server.pem``, ``server.key``, ``client.pem`` or ``client.key``."""
         return str(self.folder / name)
+
+    def give(self, to: Certificates) -> None:
+        """Put the authority's and the server's files in the place of the other's."""
+        for name in ("ca.pem", "server.pem", "server.key"):
+            shutil.copyfile(self.path(name), to.path(name))
 
     def of_redis(self) -> list[str]:
         """The lines of a Redis' configuration that name them."""

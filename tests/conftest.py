@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 
 import uvloop
-from twisted.internet import asyncioreactor
+
+from ifserver import reactor
 
 # pytest-twisted's `--reactor=asyncio` then takes it as it is, since it is of the right kind.
-asyncioreactor.install(uvloop.new_event_loop())
+reactor.install(uvloop.new_event_loop())
 
 # However the tests were started: nohup, and shells that put something into the background, have these ignored by all
 # that comes after them.

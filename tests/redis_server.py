@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -103,6 +104,7 @@ class RedisServer:
             an option says so.
         password: is asked of the default user (``requirepass``); `command` gives it.
         certificates: with which it speaks TLS on `tls_port`.
+        environment: is added to ours.
     """
 
     #: What it writes when it can be asked, in lower case.
@@ -111,9 +113,15 @@ class RedisServer:
     _mode: tuple[str, ...] = ()
 
     def __init__(
-        self, *, password: str | None = None, certificates: Certificates | None = None, **options: str
+        self,
+        *,
+        password: str | None = None,
+        certificates: Certificates | None = None,
+        environment: Mapping[str, str] | None = None,
+        **options: str,
     ) -> None:
         self._folder = tempfile.mkdtemp(prefix="redis-")  # short: a socket's path has 107 characters at most
+        self._environment = {**os.environ, **(environment or {})}
         self._certificates = certificates
         self._options = self._defaults()
         self._options |= {name.replace("_", "-"): value for name, value in options.items()}
@@ -244,7 +252,12 @@ class RedisServer:
         if shutil.which("setpriv") is not None:
             command = ["setpriv", "--pdeathsig", "KILL", *command]
         process = self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._environment,
         )
         self._log = []
         ready = threading.Event()

@@ -15,9 +15,10 @@ import pytest_twisted
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IListeningPort, IPushProducer, ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IListeningPort, IPushProducer, ITransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import globalLogPublisher
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from ifserver.endpoints import (
@@ -309,6 +310,31 @@ async def test_half_a_close(place: Place) -> None:
     client.transport.loseWriteConnection()
     await eventually(lambda: server.reason is not None)
     assert server.data == b"question"
+
+
+@implementer(IHalfCloseableProtocol)
+class Answering(Recorder):
+    """Says something when the other side has said all."""
+
+    def readConnectionLost(self) -> None:
+        self.transport.write(b"answer to " + self.data)
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        raise AssertionError("nobody has closed that")
+
+
+@async_test
+@pytest.mark.parametrize("kind", ["tcp4", "unix"])
+async def test_who_knows_of_half_a_close_may_still_answer(place: Place, kind: str) -> None:
+    place.served.build = Answering
+    client, server = await place.pair(kind)
+    client.transport.write(b"question")
+    client.transport.loseWriteConnection()
+    await eventually(lambda: client.reason is not None)
+    assert client.data == b"answer to question"
+    await eventually(lambda: server.reason is not None)
+    assert server.reason.check(error.ConnectionDone)
 
 
 # Flow.

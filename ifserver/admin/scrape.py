@@ -175,7 +175,11 @@ def _slots(supervisors: Iterable[Facts]) -> Iterator[Metric]:
     children = [child for facts in supervisors for child in facts.children]
     yield _gauge("worker_streams", "Streams that the workers hold.", sum(child.streams for child in children))
     unanswered = sum(child.unanswered for child in children)
-    yield _gauge("worker_unanswered", "Those of them that have not begun to answer: slots that are used.", unanswered)
+    yield _gauge(
+        "worker_unanswered",
+        "Those of them that hold a slot: neither begun to answer, nor waiting for their client.",
+        unanswered,
+    )
     free = sum(child.free for child in children if child.ready)
     yield _gauge("worker_slots_free", "How many more requests the workers would take now.", free)
 

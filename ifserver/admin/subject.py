@@ -11,7 +11,7 @@ from typing import Any
 from ifserver import __version__
 from ifserver.admin.nursery import Nursery
 from ifserver.admin.survey import Survey
-from ifserver.clock import Clock
+from ifserver.clock import Clock, WallClock
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Heart
 from ifserver.metrics import total
@@ -24,14 +24,20 @@ _log = logging.getLogger(__name__)
 
 
 class Subject(ABC):
-    """What is told of this process."""
+    """What is told of this process.
 
-    def __init__(self, clusters: Clusters, heart: Heart, clock: Clock) -> None:
+    Args:
+        clock: tells how time goes by.
+        wall: tells the time of day.
+    """
+
+    def __init__(self, clusters: Clusters, heart: Heart, clock: Clock, wall: WallClock) -> None:
         self.clusters = clusters
         #: Knows how long nodes take to answer.
         self.heart = heart
         self.clock = clock
-        self._started_at = clock.seconds()
+        self._wall = wall
+        self._began_at = clock.seconds()
         self._failed = False
 
     @abstractmethod
@@ -63,7 +69,7 @@ class Subject(ABC):
         streams = self.streams()
         me = self.facts()
         return Status(
-            now=self.clock.seconds(),
+            now=self._wall(),
             me=me,
             unready=tuple(self.unready(survey)),
             clusters=survey.clusters,
@@ -91,7 +97,8 @@ class Subject(ABC):
             pid=os.getpid(),
             version=__version__,
             node=clusters.home.node.name,
-            started_at=self._started_at,
+            # By the clock as it is set now: else whoever sets it would change how long we have been up.
+            started_at=round(self._wall() - (self.clock.seconds() - self._began_at), 3),
             **more,
         )
 
@@ -110,9 +117,10 @@ class SupervisorSubject(Subject):
         clusters: Clusters,
         heart: Heart,
         clock: Clock,
+        wall: WallClock,
         tells_counts: bool,
     ) -> None:
-        super().__init__(clusters, heart, clock)
+        super().__init__(clusters, heart, clock, wall)
         self.supervisor = supervisor
         self.nursery = nursery
         self._tells_counts = tells_counts

@@ -35,7 +35,7 @@ _PRIORITY: Final = 6
 class Entry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A request that has ended."""
 
-    #: When it ended, in seconds since the epoch.
+    #: When it ended: the time of day, in seconds since the epoch. No duration is made of it.
     at: float
     #: The client's address; empty if it has none.
     client: str
@@ -76,15 +76,19 @@ class Closed(Protocol):
         """What the client has sent."""
 
 
-def closed(entry: Entry, now: float, websocket: Closed) -> Entry:
+def closed(entry: Entry, at: float, open_s: float, websocket: Closed) -> Entry:
     """The entry of an accepted handshake, now that the WebSocket is over: with the code of whoever began to close it.
 
     1005: it gave none. 1006: nobody has closed it (RFC 6455 7.4.1).
+
+    Args:
+        at: the time of day, in seconds since the epoch.
+        open_s: how long it was open, in seconds.
     """
     code = websocket.localCloseCode if websocket.closedByMe else websocket.remoteCloseCode
     if code is None:
         code = _NO_CODE if websocket.wasClean else _ABNORMAL
-    return replace(entry, at=now, duration_s=entry.duration_s + now - entry.at, close_code=code)
+    return replace(entry, at=at, duration_s=entry.duration_s + open_s, close_code=code)
 
 
 class AccessLog(Protocol):

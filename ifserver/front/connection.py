@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ifserver import messages as m
 from ifserver.endpoints import LoopTransport
 from ifserver.front.admission import Key
+from ifserver.front.afterwards import Afterwards
 from ifserver.front.http1 import RequestParser
-from ifserver.front.http1_response import CONTINUE, STREAM, Http1Response
+from ifserver.front.http1_response import CONTINUE, Http1Response
+from ifserver.front.intake import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
+from ifserver.front.leftover import Leftover
 from ifserver.front.requests import BadRequest, Incoming, websocket_problem
 from ifserver.front.responses import Framing
 from ifserver.streams.effects import BodyReceived, ClientGone
@@ -30,19 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Http1Connection"]
 
-#: What is read and thrown away of a body whose response has ended, so that the connection may be used again; beyond, it
-#: ends (design, section 5).
-DISCARD_BYTES: Final = 64 * 1024
 #: What is kept of what a client sends before its WebSocket is accepted; beyond, it is not read.
 EARLY_BYTES: Final = 64 * 1024
-#: Bytes that are parsed in one go. So many can hold so many small requests, before it is seen that they are too many.
-_SLICE: Final = 16 * 1024
-
-# Why a connection is not being read, beside `STREAM`; plain bits, since they are turned for every request.
-#: A pipelined request waits.
-_PIPELINE: Final = 2
-#: What came before a WebSocket was accepted is enough.
-_HANDSHAKE: Final = 4
 
 #: What a 426 says beside (RFC 6455 4.4, RFC 9110 7.8).
 _UPGRADE_REQUIRED: Final = (
@@ -53,6 +46,7 @@ _UPGRADE_REQUIRED: Final = (
 _log = logging.getLogger(__name__)
 
 
+@implementer(IHalfCloseableProtocol)
 class Http1Connection(Protocol):
     """One client's connection."""
 
@@ -67,15 +61,17 @@ class Http1Connection(Protocol):
         self._settings = server.settings
         self._parser = RequestParser(server.settings, self._complete)
         self._response = Http1Response(self, server)
-        # Requests that wait for the one before them, and bytes that wait to be parsed since there are many of those.
+        # Requests that wait for the one before them.
         self._waiting: list[Incoming] = []
-        self._unparsed = b""
-        self._paused = 0
-        # The connection ends when what was written has been sent; nothing is answered any more.
-        self._closing = False
-        # It ends when the rest of a body has been read and thrown away.
-        self._ending = False
-        self._discarded = 0
+        self.intake = Intake(self, server, self._parser, self._waiting)
+        #: The connection ends when what was written has been sent; nothing is answered any more.
+        self.closing = False
+        # What is left of a body whose response is complete; None: nothing.
+        self._leftover: Leftover | None = None
+        # Exchanges of requests whose responses the client has, and that have not ended; None: there was none.
+        self._afterwards: set[Exchange] | None = None
+        # How far the response was when the client, which sends nothing more, was last looked at.
+        self._progress: object = None
 
     # What the transport calls.
 
@@ -92,50 +88,88 @@ class Http1Connection(Protocol):
         self._server.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._closing = True
+        self.closing = True
         response = self._response
         exchange, response.exchange = response.exchange, None
         if exchange is not None:
             response.log_access()
             exchange.handle(ClientGone())
+        self._leave_afterwards()
         self._parser.close()
         # Last, since the server may have waited for this.
         self._server.disconnected(self)
 
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more. It has left, or waits for what is due to it; nothing tells the two apart.
+
+        So requests that have come whole are answered, if that does not take long (`half_closed`).
+        """
+        if self.closing:
+            return
+        response, waiting = self._response, self._waiting
+        if waiting and not waiting[-1].complete:
+            waiting.pop()
+        incoming = response.incoming
+        if (response.exchange is None and response.postponed is None) or incoming is None or incoming.upgrade:
+            self.lose()
+        elif not incoming.complete:
+            if response.framing is None:
+                self.lose()
+            else:
+                self.abort()  # what has been sent of its response must not look whole
+        else:
+            self.intake.reasons |= HALF_CLOSED  # (the transport reads no more by itself)
+            self._server.heads_due.pop(self, None)
+            self._server.bodies_due.pop(self, None)
+            if waiting:
+                waiting[-1].keep_alive = False
+            else:
+                response.make_last()
+            self._progress = response.progress
+            self._server.half_closed.add(self)
+
+    def writeConnectionLost(self) -> None:
+        """We have told the client that nothing follows."""
+
+    def half_closed(self) -> None:
+        """The client has sent nothing more for a while. Has it left, or does it still take what it is sent?
+
+        What is sent to a client that has left fails with the second write at the latest.
+        """
+        progress = self._response.progress
+        if progress == self._progress:
+            self.abort()
+        else:
+            self._progress = progress
+            self._server.half_closed.add(self)
+
     def dataReceived(self, data: bytes) -> None:
-        if self._closing:
+        if self.closing:
             return
         self._server.tally.http_bytes_in += len(data)
         parser = self._parser
         if parser.refusal is not None:
-            if self._ending:
-                self._throw_away(len(data))
+            if self._leftover is not None:
+                self._leftover.take(len(data))
         elif parser.early is not None:
             parser.early += data
             if len(parser.early) > EARLY_BYTES:
-                self.pause(_HANDSHAKE)
-        elif self._unparsed:
-            self._unparsed += data
+                self.intake.pause(HANDSHAKE)
+        elif self.intake.unparsed:
+            self.intake.unparsed += data
         else:
-            self._parse(data)
+            self.parse(data)
 
     # Requests.
 
-    def _parse(self, data: bytes) -> None:
+    def parse(self, data: bytes) -> None:
+        """Parse the next bytes; of more than a slice, as many as are due now."""
         parser = self._parser
-        if len(data) <= _SLICE:
+        if len(data) <= SLICE:
             parser.feed(data)
         else:
-            for start in range(0, len(data), _SLICE):
-                if len(self._waiting) >= self._settings.max_pipelined:
-                    self._unparsed = data[start:]
-                    break
-                parser.feed(data[start : start + _SLICE])
-                if parser.refusal is not None or parser.early is not None or self._closing:
-                    if parser.early is not None:
-                        parser.early += data[start + _SLICE :]
-                    break
-        if self._closing:
+            self.intake.feed(data)
+        if self.closing:
             return
         incoming = parser.incoming
         if parser.refusal is not None:
@@ -150,9 +184,9 @@ class Http1Connection(Protocol):
         """A body goes on in the next bytes: send on what has come, unless the request is pushed whole."""
         response = self._response
         if incoming is response.incoming:
-            if response.exchange is None:
-                self._throw_away(len(incoming.take_body()))
-            elif incoming.body:
+            if self._leftover is not None:
+                self._leftover.take(len(incoming.take_body()))
+            elif incoming.body and response.exchange is not None:
                 self._server.bodies_due.add(self)
                 response.exchange.handle(BodyReceived(incoming.take_body(), True))
         elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
@@ -173,9 +207,10 @@ class Http1Connection(Protocol):
                 self._arrived(incoming)
         elif response.exchange is not None:
             response.exchange.handle(BodyReceived(incoming.take_body(), False))
+            response.body_complete()
         elif response.postponed is not None:
             return  # it ends when the client has taken it
-        elif self._ending:
+        elif self._leftover is not None and self._leftover.ends:
             self.lose()
         else:
             self._next()
@@ -193,7 +228,7 @@ class Http1Connection(Protocol):
             self._start(incoming)
         else:
             self._waiting.append(incoming)
-            self.pause(_PIPELINE)
+            self.intake.pause(PIPELINE)
 
     def _start(self, incoming: Incoming) -> None:
         response = self._response
@@ -242,58 +277,54 @@ class Http1Connection(Protocol):
         response.write_answer(why.status, extra, keep_alive=False, more_lines=more_lines)
         response.log_access(self._parser.refused())
         if why.status == 413:
-            # Its body is on the way: a connection that is closed before it is read would be reset, and the client
-            # might never see the answer (RFC 9112 9.6).
-            self._discard()
-            self._ending = True
+            # Its body is on the way.
+            self._read_rest(Leftover(self, self._server, ends=True))
         else:
             self.lose()
 
     # Between two requests.
 
     def response_finished(self, framing: Framing) -> None:
-        """The response has been written completely."""
+        """The response has been written completely, and the client takes it."""
+        incoming, leftover = self._response.incoming, self._leftover
+        assert incoming is not None
+        if not incoming.complete:
+            if leftover is None:
+                self.discard_body(framing)
+        elif framing.close or (leftover is not None and leftover.ends):
+            self.lose()
+        else:
+            self._next()
+
+    def goes_on(self, exchange: Exchange, framing: Framing) -> None:
+        """`exchange` goes on though its client has the whole response; it is told when the client leaves."""
+        if self._afterwards is None:
+            self._afterwards = set()
+        Afterwards(exchange, framing.no_body, self._afterwards)
+
+    def _leave_afterwards(self) -> None:
+        for exchange in tuple(self._afterwards or ()):
+            exchange.client.leave()
+
+    def discard_body(self, framing: Framing) -> None:
+        """The response has been written completely, and its request's body is still on the way."""
         incoming = self._response.incoming
         assert incoming is not None
-        close = framing.close or self._ending
-        if incoming.complete:
-            if close:
-                self.lose()
-            else:
-                self._next()
-        elif close and (incoming.expects_continue or framing.ends_with_connection):
-            self.lose()  # no body will come; or the client is told by this that the response is complete
-        else:
-            # What is left of the body is thrown away, for a while (design: Request bodies).
-            incoming.body.clear()
-            self._ending = close
-            self._discard()
+        incoming.body.clear()
+        self._read_rest(Leftover(self, self._server, incoming.left_bytes, framing.close, framing.ends_with_connection))
 
-    def _discard(self) -> None:
-        self._discarded = 0
+    def _read_rest(self, leftover: Leftover) -> None:
+        self._leftover = leftover
         self._server.heads_due.pop(self, None)
         self._server.bodies_due.pop(self, None)
-        self._server.discarding.add(self)
-        self.resume(STREAM)
-
-    def _throw_away(self, length: int) -> None:
-        before, self._discarded = self._discarded, self._discarded + length
-        if before <= DISCARD_BYTES < self._discarded:
-            # Closing now would reset the connection, and the client might never see its answer (RFC 9112 9.6): it is
-            # told that nothing follows, and what it still sends is thrown away until `discarding` ends it.
-            self._ending = True
-            half_close = getattr(self.transport, "loseWriteConnection", None)
-            if half_close is None:
-                self.lose()
-            else:
-                half_close()
+        self.intake.resume(STREAM)
 
     def _next(self) -> None:
         """Begin with the next request, or wait for one."""
         server, parser, waiting = self._server, self._parser, self._waiting
-        self._response.incoming = None
+        self._response.incoming = self._leftover = None
         server.discarding.pop(self, None)
-        self.resume(STREAM)
+        self.intake.resume(STREAM)
         if waiting:
             self._start(waiting.pop(0))
         elif parser.refusal is not None:
@@ -302,28 +333,31 @@ class Http1Connection(Protocol):
             self._continue(parser.incoming)
         elif not parser.in_head:
             server.idle.add(self)
-        if self._unparsed and len(waiting) < self._settings.max_pipelined and not self._closing:
-            unparsed, self._unparsed = self._unparsed, b""
-            self._parse(unparsed)
-        if not waiting and not self._unparsed:
-            self.resume(_PIPELINE)  # what comes now may be the rest of the present request
+        intake = self.intake
+        if intake.unparsed and len(waiting) < self._settings.max_pipelined and not self.closing:
+            intake.parse_rest()
+        if intake.reasons:
+            intake.resume_behind_pipeline()
 
     def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:
         """The handshake is complete: hand the connection on, and what the access log will say of it."""
         incoming, server, transport = self._response.incoming, self._server, self.transport
         assert incoming is not None
-        self._closing = True
+        self.closing = True
         self._response.forget_flow()
+        self._leave_afterwards()  # nobody would tell them when the client leaves
         websocket = server.open_websocket(exchange, incoming, message, entry)
         websocket.key = self.key
         exchange.opened(websocket)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
         self.connectionLost = websocket.connectionLost  # type: ignore[method-assign]
+        # A WebSocket ends both ways or not at all: a client that closes one way only has left.
+        self.readConnectionLost = transport.abortConnection  # type: ignore[method-assign]
         if isinstance(transport, LoopTransport):
             transport.protocol = websocket
         websocket.makeConnection(transport)  # type: ignore[no-untyped-call]
         server.disconnected(self)
-        self.resume(_HANDSHAKE)
+        self.intake.resume(HANDSHAKE)
         if self._parser.early:
             websocket.dataReceived(self._parser.early)
         if server.draining:
@@ -336,22 +370,22 @@ class Http1Connection(Protocol):
 
     def lose(self) -> None:
         """Close the connection behind what was written."""
-        if not self._closing:
-            self._closing = True
+        if not self.closing:
+            self.closing = True
             self._response.forget_flow()
             self._server.closing(self)
             self.transport.loseConnection()
 
     def abort(self) -> None:
         """Cut the connection at once; what is under way is told."""
-        self._closing = True
+        self.closing = True
         self.transport.abortConnection()
 
     # Deadlines.
 
     def head_too_slow(self) -> None:
         """A request was begun and not ended."""
-        if self._paused:
+        if self.intake.reasons:
             self._server.heads_due.add(self)  # it may be there, and wait for being read
             return
         self._parser.refusal = BadRequest(408, "the request took too long")
@@ -363,30 +397,13 @@ class Http1Connection(Protocol):
         response, incoming = self._response, self._parser.incoming
         if incoming is None:
             return
-        if self._paused or incoming.expects_continue:
+        if self.intake.reasons or incoming.expects_continue:
             # It is we who do not read, or have not asked for it.
             self._server.bodies_due.add(self)
         else:
             self._parser.refusal = BadRequest(408, "the body took too long")
             if response.incoming is None or response.incoming is incoming:
                 self._refuse()
-
-    # Reading.
-
-    def pause(self, why: int) -> None:
-        """Leave what the client sends in the kernel's buffers."""
-        if not self._paused:
-            self.transport.pauseProducing()
-        self._paused |= why
-
-    def resume(self, why: int) -> None:
-        """Read it again, unless there is another reason not to."""
-        if self._paused:
-            self._paused &= ~why
-            if not self._paused:
-                self.transport.resumeProducing()
-                if self in self._server.bodies_due:
-                    self._server.bodies_due.add(self)  # until now the client had no chance
 
 
 def _tcp_address(address: Any) -> tuple[str, int] | None:

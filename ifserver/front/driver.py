@@ -23,6 +23,7 @@ from ifserver.streams.effects import (
     CloseClient,
     Dropped,
     Effects,
+    Finish,
     Offer,
     Resume,
     Signal,
@@ -70,6 +71,9 @@ class HttpClient(Client, Protocol):
 
     def body(self, message: m.ResponseBody) -> None:
         """Send a further piece of it."""
+
+    def finish(self) -> None:
+        """The response was complete, and will not be ended in another way."""
 
     def answer(self, status: int) -> None:
         """Answer in the server's own name."""
@@ -276,6 +280,12 @@ def _abort(exchange: Exchange, effect: Abort) -> None:
     exchange.client.abort()
 
 
+def _finish(exchange: Exchange, effect: Finish) -> None:
+    text = "%s: the client has its whole response, but the application has not ended it: %s"
+    _log.warning(text, exchange.stream.channel, effect.why)
+    exchange.client.finish()
+
+
 def _accept(exchange: Exchange, effect: m.WebSocketAccept) -> None:
     exchange.client.accept(effect)
     if not exchange.stream.resumable:
@@ -311,6 +321,7 @@ _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
     CloseClient: _close_client,
     Answer: _answer,
     Abort: _abort,
+    Finish: _finish,
     Unsaid: _unsaid,
     Tell: Exchange._tell,
     Dropped: Exchange._dropped,

@@ -12,23 +12,23 @@ from zope.interface import implementer
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
+from ifserver.front.intake import STREAM
+from ifserver.front.leftover import DISCARD_BYTES
 from ifserver.front.requests import REQUEST_ID, Incoming, Refused
 from ifserver.front.responses import BadResponse, Framing, bad_field, plain_answer
 from ifserver.front.timing import server_timing
 from ifserver.messages import Headers
-from ifserver.streams.effects import ClientGone, Flushed
+from ifserver.streams.effects import Answered, ClientGone, Flushed
 
 if TYPE_CHECKING:
     from ifserver.front.connection import Http1Connection
     from ifserver.front.driver import Exchange
     from ifserver.front.server import Addresses, InterfaceServer
 
-__all__ = ["CONTINUE", "STREAM", "Http1Response"]
+__all__ = ["CONTINUE", "Http1Response"]
 
 #: RFC 9110 15.2.1.
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-#: A reason why a connection is not read: the stream has more than it can send on.
-STREAM: Final = 1
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 #: What of a handshake's answer is ours to say (RFC 6455 4.2.2), or would change its framing.
 _OURS_IN_HANDSHAKE: Final = frozenset(
@@ -89,6 +89,20 @@ class Http1Response:
         self._first_at = 0.0
         self._claimed_at = None
 
+    @property
+    def progress(self) -> object:
+        """Something that differs from the last time if the client has been sent more, or must take what it was sent."""
+        # (`Unsent` looks after clients that take nothing.)
+        return object() if self._write_paused else (self.incoming, self.framing, self._sent_bytes)
+
+    def make_last(self) -> None:
+        """The connection ends behind this response."""
+        framing = self.framing or self.postponed
+        if framing is not None:
+            framing.close = True
+        if self.incoming is not None:
+            self.incoming.keep_alive = False
+
     # What the stream asks for.
 
     def begin(self, message: m.ResponseStart) -> None:
@@ -105,8 +119,7 @@ class Http1Response:
                 None if more else len(body),
                 incoming.method,
                 incoming.http_version,
-                # A client that has not been told to continue may send its body, or not.
-                self._keeps_alive(incoming) and not incoming.expects_continue,
+                self._keeps_alive(incoming) and (incoming.complete or _is_read_on(incoming, more)),
                 incoming.request_id,
                 self._timing(now) if self._settings.server_timing else b"",
             )
@@ -139,7 +152,7 @@ class Http1Response:
         assert incoming is not None
         retry = [(b"retry-after", str(self._settings.retry_after_s).encode())] if status == 503 else None
         self.write_answer(status, retry, self._keeps_alive(incoming) and incoming.complete)
-        self._finish()
+        self.finish()
 
     def abort(self) -> None:
         self.exchange = None
@@ -159,10 +172,10 @@ class Http1Response:
         self._connection.abort()
 
     def stop_reading(self) -> None:
-        self._connection.pause(STREAM)
+        self._connection.intake.pause(STREAM)
 
     def resume_reading(self) -> None:
-        self._connection.resume(STREAM)
+        self._connection.intake.resume(STREAM)
 
     def accept(self, message: m.WebSocketAccept) -> None:
         problem = _problem_of_accept(message)
@@ -215,18 +228,48 @@ class Http1Response:
         """A piece has been written: wait for the kernel to take it, or end the response."""
         if more:
             self._wait_for_client(length)
+            if framing.no_body or framing.remaining == 0:
+                self._answered(framing)
         elif framing.remaining:
             self._bad_response("the body is shorter than its Content-Length")
         else:
             if framing.chunked:
                 self.write(_LAST_CHUNK)
-            self._finish()
+            self.finish()
 
     def _wait_for_client(self, length: int) -> None:
         if self._write_paused:
             self._unflushed.append(length)
         elif self.exchange is not None:
             self.exchange.handle(Flushed(length))
+
+    def _answered(self, framing: Framing) -> None:
+        """The client has its whole response, and the worker says that more will follow."""
+        exchange, incoming = self.exchange, self.incoming
+        if exchange is None or incoming is None or incoming.upgrade:
+            return  # (what denies a WebSocket is the last on its connection)
+        exchange.handle(Answered())
+        if incoming.complete and not framing.close:
+            self._go_on()
+
+    def body_complete(self) -> None:
+        """All of the request's body has come and was handed to the stream, behind the begin of the response or not."""
+        framing = self.framing
+        if self.exchange is not None and framing is not None and framing.spent and not framing.close:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The exchange goes on without the client, whose next request must not wait for its end."""
+        exchange, self.exchange = self.exchange, None
+        framing = self.framing
+        assert exchange is not None
+        assert framing is not None
+        # Its last pieces are the server's own affair now: the worker need not wait for the client to take them.
+        unflushed, self._unflushed = self._unflushed, []
+        for length in unflushed:
+            exchange.handle(Flushed(length))
+        self._connection.goes_on(exchange, framing)
+        self.finish()
 
     def _bad_response(self, why: str) -> None:
         """The worker should have refused it; what the client gets cannot be mended once its head is out."""
@@ -237,7 +280,7 @@ class Http1Response:
         if self.framing is None:
             self._server.counters.add("requests_refused", label="502")
             self.write_answer(502, None, keep_alive=False)
-            self._finish()
+            self.finish()
         else:
             self.abort()
 
@@ -256,7 +299,7 @@ class Http1Response:
         self._first_at = self._server.clock.seconds()
         self.write(head if framing.no_body else head + self._framed(framing, body))
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """The response is complete."""
         framing = self.framing
         assert framing is not None
@@ -267,6 +310,10 @@ class Http1Response:
             self._unflushed.clear()
             if not framing.close:
                 self.postponed = framing
+                incoming = self.incoming
+                if incoming is not None and not incoming.complete:
+                    # At once: many clients take nothing of the response before they have sent their whole body.
+                    self._connection.discard_body(framing)
                 return
         self._connection.response_finished(framing)
 
@@ -296,7 +343,7 @@ class Http1Response:
         scheme, peer, _ = self.addresses
         client = server.client_of(incoming, peer, scheme)[0]
         return Entry(
-            at=now,
+            at=server.wall(),
             client=client[0] if client else "",
             method=incoming.method,
             target=incoming.target,
@@ -330,6 +377,18 @@ class Http1Response:
 
     def stopProducing(self) -> None:
         """The connection is lost; `Http1Connection.connectionLost` tells."""
+
+
+def _is_read_on(incoming: Incoming, more: bool) -> bool:
+    """Whether the rest of a body will be read, so that the connection can be kept behind a response that begins now.
+
+    Args:
+        more: the response is not complete, so that the application may still read all of the body.
+    """
+    if incoming.expects_continue:
+        return False  # the client may send its body, or not
+    left = incoming.left_bytes
+    return more or left is None or left <= DISCARD_BYTES
 
 
 def _problem_of_accept(message: m.WebSocketAccept) -> str | None:

@@ -92,6 +92,11 @@ class Incoming:
         self.request_id = b""
         self.path, self.raw_path, self.query_string = parse_target(method, target)
 
+    @property
+    def left_bytes(self) -> int | None:
+        """How much of the body has not arrived; None: nobody knows (chunks)."""
+        return None if self.content_length is None else self.content_length - self.body_bytes
+
     def take_body(self) -> bytes:
         """What has arrived of the body since the last call."""
         body = self.body
@@ -178,7 +183,8 @@ def is_websocket_upgrade(incoming: Incoming) -> bool:
 
 def websocket_problem(incoming: Incoming, allowed_origins: Sequence[str] = ()) -> tuple[int, str] | None:
     """What is wrong with a WebSocket handshake: the status to answer and why; None if it is right (RFC 6455 4.2.1)."""
-    if h.find(incoming.headers, b"sec-websocket-version") != b"13":
+    # RFC 6455 4.2.1: one value, 13. Another one beside it may be what the client means.
+    if h.values(incoming.headers, b"sec-websocket-version") != [b"13"]:
         return 426, "only version 13 of the WebSocket protocol is spoken here"
     keys = h.values(incoming.headers, b"sec-websocket-key")
     try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http
-from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
 from ifserver import headers as h
+from ifserver.clock import WallClock
 from ifserver.front.requests import REQUEST_ID
 from ifserver.headers import bad_in_value
 from ifserver.messages import Headers
@@ -48,6 +48,11 @@ class Framing:
         """Whether nothing but the end of the connection tells the end of the body."""
         return not self.no_body and not self.chunked and self.remaining is None
 
+    @property
+    def spent(self) -> bool:
+        """Whether the client has all that the head has promised: it takes the response for complete."""
+        return self.no_body or self.remaining == 0
+
 
 def reason_phrase(status: int) -> str:
     """The registered reason phrase, or an empty one."""
@@ -74,13 +79,13 @@ _REQUEST_ID_START: Final = b"\r\n" + REQUEST_ID + b": "
 
 
 class HeadWriter:
-    """Writes heads; `seconds` tells the time for Date, `server_header` is what Server says.
+    """Writes heads; `wall` tells the time for Date, `server_header` is what Server says.
 
     Each line is written behind the end of the one before.
     """
 
-    def __init__(self, seconds: Callable[[], float], server_header: str | None) -> None:
-        self._seconds = seconds
+    def __init__(self, wall: WallClock, server_header: str | None) -> None:
+        self._wall = wall
         self._server = b"" if server_header is None else b"\r\nserver: " + server_header.encode("latin-1")
         self._second = -1
         self._defaults = b""
@@ -163,10 +168,10 @@ class HeadWriter:
         return self._date_and_server().split(b"\r\n")[1:]
 
     def _date(self) -> bytes:
-        return b"\r\ndate: " + formatdate(self._seconds(), usegmt=True).encode()
+        return b"\r\ndate: " + formatdate(self._wall(), usegmt=True).encode()
 
     def _date_and_server(self) -> bytes:
-        second = int(self._seconds())
+        second = int(self._wall())
         if second != self._second:
             self._second = second
             self._defaults = self._date() + self._server

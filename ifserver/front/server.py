@@ -14,13 +14,14 @@ from zope.interface import implementer
 from ifserver import channels
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.clock import Clock
+from ifserver.clock import Clock, WallClock
 from ifserver.front.access import AccessLog, Entry, closed
 from ifserver.front.admission import Admission
 from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.driver import Exchange, HttpClient
 from ifserver.front.goodbye import Goodbye
+from ifserver.front.leftover import SILENCE_S
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
@@ -51,11 +52,12 @@ __all__ = ["InterfaceServer"]
 #: Scheme, client and server of a connection, as its transport knows them.
 Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None] | None]
 
-#: How long a body whose response has ended is read and thrown away, in seconds (design: Request bodies).
-_DISCARD_S: Final = 2.0
 #: How long an application may go on to speak to a client that has broken the WebSocket protocol, in seconds; and how
 #: long a server that ends waits for somebody to hear what clients have said that are gone.
 _LAST_WORDS_S: Final = 1.0
+#: How long a client that has closed its sending side may wait for a response, in seconds. By so much later does an
+#: application hear of a client that has left.
+_HALF_CLOSED_S: Final = 1.0
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -63,6 +65,8 @@ class InterfaceServer(Factory):
     """Builds the protocol of each connection, and holds what they have in common.
 
     Args:
+        reactor: tells how time goes by, and calls later.
+        wall: tells the time of day, for Date and the access log.
         facts: what the beats of this server tell people (`ifserver.sight.Facts`).
     """
 
@@ -74,6 +78,7 @@ class InterfaceServer(Factory):
         clusters: Clusters,
         access_log: AccessLog,
         reactor: Any,
+        wall: WallClock,
         facts: Callable[[], bytes] = bytes,
     ) -> None:
         self.settings = settings
@@ -82,14 +87,15 @@ class InterfaceServer(Factory):
         self.tally = Tally()
         self.access_log = access_log
         self.registry = Registry(clusters.home.inbox)
-        self.head_writer = HeadWriter(reactor.seconds, settings.server_header)
+        self.wall = wall
+        self.head_writer = HeadWriter(wall, settings.server_header)
         self._websocket_protocol = configured(WebSocketConnection, settings, reactor)
         self.admission = Admission(settings, reactor, self.counters)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
         #: From the beginning of the end: responses that begin now say that the connection ends with them.
         self.draining = False
-        #: Tells the time, and calls later.
+        #: Tells how time goes by, and calls later.
         self.clock: Clock = reactor
         self.peers = Peers(clusters, reactor)
         self.offers = Offers(reactor, clusters.behind, clusters.emptied)
@@ -109,8 +115,8 @@ class InterfaceServer(Factory):
         self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
         self._retry_methods = frozenset(settings.retry_methods)
         self._connections: set[Http1Connection | WebSocketConnection] = set()
-        # Open WebSockets, with what the access log will say of them.
-        self._accepted: dict[WebSocketConnection, Entry] = {}
+        # Open WebSockets, with what the access log will say of them, and since when they are open.
+        self._accepted: dict[WebSocketConnection, tuple[Entry, float]] = {}
         self._make_deadlines()
         self._goodbye = Goodbye(self._connections, self.idle, self.announced, reactor)
         access_log.change(settings.access_log_format, settings.access_log_queries)
@@ -134,7 +140,9 @@ class InterfaceServer(Factory):
         self.heads_due = Deadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)
         #: Those of whose request's body more must come.
         self.bodies_due = Deadlines(clock, settings.body_timeout_s, Http1Connection.body_too_slow)
-        self.discarding = Deadlines(clock, _DISCARD_S, Http1Connection.lose)
+        self.discarding = Deadlines(clock, SILENCE_S, Http1Connection.lose)
+        #: Those whose clients send nothing more, and may wait for a response.
+        self.half_closed = Deadlines(clock, _HALF_CLOSED_S, Http1Connection.half_closed)
         #: Those to which more was written than their clients take.
         self.unsent: Unsent[Http1Connection | WebSocketConnection] = Unsent(
             clock, settings.write_timeout_s, self.counters
@@ -146,7 +154,7 @@ class InterfaceServer(Factory):
         """Take over what can be changed while we run: it holds for new connections and streams, and a wait has its new
         length for those too that wait already."""
         self.settings = settings
-        self.head_writer = HeadWriter(self.clock.seconds, settings.server_header)
+        self.head_writer = HeadWriter(self.wall, settings.server_header)
         self._websocket_protocol = configured(WebSocketConnection, settings, self.clock)
         self.admission.change(settings)
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
@@ -195,8 +203,10 @@ class InterfaceServer(Factory):
         self.resumptions.stop()
         for deadlines in (*self._http_deadlines.values(), *self._websocket_deadlines.values()):
             deadlines.stop()
-        for each in (self.idle, self.heads_due, self.bodies_due, self.discarding, self.unsent, self._lifetimes):
+        for each in self._waits():
             each.stop()
+        self.unsent.stop()
+        self._lifetimes.stop()
         self.admission.stop()
         self.access_log.close()
 
@@ -255,9 +265,10 @@ class InterfaceServer(Factory):
             self._forget_deadlines(connection)
         else:
             self._lifetimes.pop(connection, None)
-            entry = self._accepted.pop(connection, None)
-            if entry is not None:
-                self.access_log.write(closed(entry, self.clock.seconds(), connection))
+            accepted = self._accepted.pop(connection, None)
+            if accepted is not None:
+                entry, since = accepted
+                self.access_log.write(closed(entry, self.wall(), self.clock.seconds() - since, connection))
         self._goodbye.look()
 
     @property
@@ -266,8 +277,12 @@ class InterfaceServer(Factory):
         return self._connections
 
     def _forget_deadlines(self, connection: Http1Connection) -> None:
-        for each in (self.idle, self.heads_due, self.bodies_due, self.discarding):
+        for each in self._waits():
             each.pop(connection, None)
+
+    def _waits(self) -> tuple[Deadlines[Http1Connection], ...]:
+        """What an HTTP connection may wait for."""
+        return self.idle, self.heads_due, self.bodies_due, self.discarding, self.half_closed
 
     def client_of(
         self, incoming: Incoming | Refused, peer: tuple[str, int] | None, scheme: str
@@ -343,7 +358,7 @@ class InterfaceServer(Factory):
         """The protocol of a WebSocket that the application has accepted; `entry` will be logged at its end."""
         websocket = self._websocket_protocol(self, exchange, incoming, accept)
         if entry is not None:
-            self._accepted[websocket] = entry
+            self._accepted[websocket] = entry, self.clock.seconds()
         return websocket
 
     def deadline(self, wait_s: float | None = None) -> float:

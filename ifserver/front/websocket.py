@@ -28,10 +28,9 @@ __all__ = ["WebSocketConnection"]
 
 #: RFC 6455 1.3.
 _ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: RFC 6455 7.4.1: no code was given; the server goes away; a message too big; an unexpected condition.
+#: RFC 6455 7.4.1: no code was given; the server goes away; an unexpected condition.
 _NO_STATUS: Final = 1005
 _GOING_AWAY: Final = 1001
-_TOO_BIG: Final = 1009
 _INTERNAL_ERROR: Final = 1011
 #: Codes that stand for what never was in a close frame (RFC 6455 7.4.1).
 _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
@@ -49,6 +48,8 @@ class WebSocketConnection(Frames):
     key: Key = None
     # What the client has done wrong, as close code and text, while that is not told it.
     _failure: tuple[int, str] | None = None
+    # Why the connection was lost, while what was read before is still being parsed.
+    _lost: Failure | None = None
 
     def __init__(
         self, server: InterfaceServer, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept
@@ -58,7 +59,6 @@ class WebSocketConnection(Frames):
         self._exchange: Exchange | None = exchange
         self._handshake = (incoming, accept)
         self._unflushed: list[int] = []
-        self._reading = True
 
     # Opening.
 
@@ -116,7 +116,7 @@ class WebSocketConnection(Frames):
         self._exchange.handle(ClientFailed(code, reason))
 
     def onAutoPingTimeout(self) -> None:
-        if self._reading:
+        if self.is_read:
             super().onAutoPingTimeout()
         else:
             # The pong may well be there: it is we who do not read.
@@ -160,6 +160,19 @@ class WebSocketConnection(Frames):
         self._server.disconnected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.will_go_on and not self.ended():
+            self._lost = reason
+        else:
+            self._tell_loss(reason)
+
+    def turn_over(self) -> None:
+        if self._lost is None:
+            super().turn_over()
+        else:
+            self._tell_loss(self._lost)
+
+    def _tell_loss(self, reason: Failure) -> None:
+        self.forget_timers()
         self._connectionLost(reason)  # type: ignore[arg-type]
 
     # What the stream asks for (`ifserver.front.driver.WebSocketClient`).
@@ -169,23 +182,12 @@ class WebSocketConnection(Frames):
             return
         text = message.text
         payload = (message.data or b"") if text is None else text.encode("utf-8")
-        if len(payload) > self._server.settings.max_websocket_message_bytes:
-            self._too_big(len(payload))
-            return
         self.send_whole(BINARY if text is None else TEXT, payload)
         length = message_bytes(text, message.data)
         if self.write_paused:
             self._unflushed.append(length)
         elif self._exchange is not None:
             self._exchange.handle(Flushed(length))
-
-    def _too_big(self, length: int) -> None:
-        """The worker allows more than we do."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            _log.error("%s: bad reply: a message of %d bytes", exchange.stream.channel, length)
-            exchange.handle(ClientGone(_TOO_BIG))
-        self.close(_TOO_BIG, "")
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Not by autobahn's `sendClose`, which allows two ranges of codes only."""
@@ -212,19 +214,12 @@ class WebSocketConnection(Frames):
 
     cut = abort
 
-    def stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self.transport.pauseProducing()
-
     def resume_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self.transport.resumeProducing()
-            if self.autoPingTimeoutCall is not None:
-                # The client has had no chance until now.
-                self.autoPingTimeoutCall.cancel()
-                self._await_pong()
+        if self.is_stopped and self.autoPingTimeoutCall is not None:
+            # The client has had no chance until now.
+            self.autoPingTimeoutCall.cancel()
+            self._await_pong()
+        super().resume_reading()
 
     def shut_down(self) -> None:
         """The server ends, or ``websocket_timeout_s`` is over."""

@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket import protocol as _autobahn
-from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 
-from ifserver import headers as h
 from ifserver.clock import Clock, Timer
+from ifserver.front import deflate
+from ifserver.front.inflow import STEP_UNITS, Inflow
 from ifserver.messages import Headers
 from ifserver.settings import FrontSettings
 
@@ -38,6 +38,10 @@ _SHORT_BYTES: Final = 125
 _SHORT_HEAD_BYTES: Final = 6
 #: Pieces of a message that are kept beside each other; more are put together.
 _MAX_PIECES: Final = 1024
+#: Larger messages are sent uncompressed: compressing one would block the event loop for more than 30 ms.
+_MAX_COMPRESSED_BYTES: Final = 4 * 1024 * 1024
+#: How often to look for an idle compressor, in seconds. It is dropped at the second look.
+_IDLE_S: Final = 10.0
 
 _P = TypeVar("_P", bound="Frames")
 
@@ -87,10 +91,8 @@ def configured(protocol: type[_P], settings: FrontSettings, clock: Any) -> type[
     """`protocol` with settings for all of its connections; autobahn would copy thirty into each of them."""
     factory = WebSocketServerFactory(reactor=clock)
     factory._batched_timer = _Timers(clock)
-    # autobahn's own sizes default to unlimited.
+    # Its sizes are left alone, which default to unlimited: `Frames` looks at ours before it does.
     factory.setProtocolOptions(
-        maxFramePayloadSize=settings.max_websocket_message_bytes,
-        maxMessagePayloadSize=settings.max_websocket_message_bytes,
         utf8validateIncoming=True,
         requireMaskedClientFrames=True,
         failByDrop=False,
@@ -107,14 +109,34 @@ def configured(protocol: type[_P], settings: FrontSettings, clock: Any) -> type[
         "CONFIG_ATTRS": (),  # nothing is left to be copied
         "factory": factory,
         "max_short_bytes": min(_SHORT_BYTES, settings.max_websocket_message_bytes),
+        "max_message_bytes": settings.max_websocket_message_bytes,
         "max_fragments": settings.max_websocket_fragments,
         "compression": settings.websocket_compression,
+        "window_bits": settings.websocket_compression_window_bits,
+        "memory_level": settings.websocket_compression_memory_level,
         "__module__": protocol.__module__,
     }
     return type(protocol.__name__, (protocol,), attributes)
 
 
-class Frames(WebSocketServerProtocol, ABC):
+class _Compression:
+    """The extension of one WebSocket, as autobahn asks for it."""
+
+    EXTENSION_NAME: Final = deflate.NAME
+    __slots__ = ("_max_bytes", "compressor", "decompressor")
+
+    def __init__(self, agreement: deflate.Agreement, memory_level: int, max_bytes: int) -> None:
+        server_bits, server_takeover, client_bits, client_takeover, _ = agreement
+        self.compressor = deflate.Compressor(server_bits, memory_level, server_takeover)
+        self.decompressor = deflate.Decompressor(client_bits, client_takeover)
+        self._max_bytes = max_bytes
+
+    def start_decompress_message(self) -> None:
+        """A compressed message begins."""
+        self.decompressor.begin(self._max_bytes)
+
+
+class Frames(Inflow, WebSocketServerProtocol, ABC):
     """One open WebSocket of a client; made of a class that is `configured`.
 
     What the client sends is bounded also where autobahn would let it grow.
@@ -123,10 +145,14 @@ class Frames(WebSocketServerProtocol, ABC):
     log = _QuietLog()
     transport: Any
     factory: Any
-    #: Bytes of payload up to which a frame takes the short way; frames of one message; whether to compress.
+    #: Bytes of payload up to which a frame takes the short way; bytes and frames of one message.
     max_short_bytes: int
+    max_message_bytes: int
     max_fragments: int
+    #: Whether to compress, and how.
     compression: bool
+    window_bits: int
+    memory_level: int
     # autobahn's, whose types are not told or too narrow.
     autoPingTimeout: float
     autoPingInterval: float | None
@@ -135,7 +161,8 @@ class Frames(WebSocketServerProtocol, ABC):
     _cancelAutoPingTimeoutCall: Callable[[], None]
     closeHandshakeTimeout: float
     closeHandshakeTimeoutCall: Any
-    _perMessageCompress: Any
+    _perMessageCompress: Any  # a _Compression, or None
+    _isMessageCompressed: bool
     _transport_details: Any
     peer: Any
 
@@ -147,6 +174,8 @@ class Frames(WebSocketServerProtocol, ABC):
     _fragments = 0
     # The answer to the last ping that has come while the client takes nothing.
     _pong: bytes | None = None
+    # When to look whether the compressor is idle.
+    _idle_timer: Timer | None = None
 
     def begin(self, headers: Headers) -> bytes | None:
         """The WebSocket is open. Of what the client offers in the `headers` of its handshake, compression is taken;
@@ -163,12 +192,11 @@ class Frames(WebSocketServerProtocol, ABC):
         self.send_queue: Any = ()
         self.is_open = self.is_closed = _NOBODY
         del self._transport_details
-        offer = _first_offer(headers) if self.compression else None
-        if offer is None:
+        agreement = deflate.agree(headers, self.window_bits) if self.compression else None
+        if agreement is None:
             return None
-        accept = PerMessageDeflateOfferAccept(offer)
-        self._perMessageCompress = PerMessageDeflate.create_from_offer_accept(True, accept)
-        return str(accept.get_extension_string()).encode("ascii")
+        self._perMessageCompress = _Compression(agreement, self.memory_level, self.max_message_bytes)
+        return agreement.answer
 
     def call_later(self, delay: float, call: Callable[..., Any], *args: Any) -> Timer:
         """Call `call` in `delay` seconds."""
@@ -186,7 +214,7 @@ class Frames(WebSocketServerProtocol, ABC):
 
     def dataReceived(self, data: bytes) -> None:
         if not self._receive_short(data):
-            self._dataReceived(data)  # without the text that autobahn makes for its log
+            self.receive(data)
 
     def _receive_short(self, data: bytes) -> bool:
         """Receive `data` if it is one short message and nothing else, as most are; whether it was."""
@@ -195,6 +223,7 @@ class Frames(WebSocketServerProtocol, ABC):
             not 0 <= length <= self.max_short_bytes
             or data[1] != _MASKED | length
             or self.data
+            or self._held
             or self.current_frame is not None
             or self.inside_message
             or self.state != self.STATE_OPEN
@@ -221,34 +250,95 @@ class Frames(WebSocketServerProtocol, ABC):
             self.message_received(text, None)
         return True
 
+    # The parser (`Inflow`) is autobahn; what it finds is judged here.
+
+    def parse_step(self) -> bool:
+        return self.processData()
+
+    def ended(self) -> bool:
+        return bool(self.state == self.STATE_CLOSED)
+
     def _onMessageFrameBegin(self, length: int) -> None:
+        if self.state != self.STATE_OPEN:
+            return
         self._fragments += 1
-        if self._fragments > self.max_fragments and not self.failedByMe:
+        if self._fragments > self.max_fragments:
             # RFC 6455 10.4 has frames that are too many under the same limit as bytes that are too many: 1009.
             self._max_message_size_exceeded(self._fragments, self.max_fragments, "too many frames")
-        self.onMessageFrameBegin(length)
+        elif not self._isMessageCompressed:
+            # The frames of a compressed message do not say what it comes to.
+            self.message_data_total_length += length
+            if self.message_data_total_length > self.max_message_bytes:
+                self._too_large()
 
-    def _onMessageFrameData(self, payload: bytes) -> None:
-        if not self.failedByMe:
-            pieces = self.message_data
-            pieces.append(payload)
-            if len(pieces) > _MAX_PIECES:
-                # They may be of one byte each, around which Python needs forty.
-                self.message_data = [b"".join(pieces)]
+    def _too_large(self) -> None:
+        limit = self.max_message_bytes
+        self._max_message_size_exceeded(limit + 1, limit, f"a message may have {limit} bytes")
 
-    def _onMessageFrameEnd(self) -> None:
-        """The message has all of it already."""
+    def onFrameData(self, payload: bytes) -> None:
+        if self.current_frame.opcode > 7:
+            self.control_frame_data.append(payload)
+        elif self.state == self.STATE_OPEN:  # what comes behind our close frame is of no use
+            if self._isMessageCompressed:
+                self._receive_compressed(payload)
+            else:
+                self._receive_plain(payload)
+
+    def _receive_compressed(self, payload: bytes | None) -> None:
+        """The next piece of a compressed message has come, or its end (None)."""
+        decompressor = self._perMessageCompress.decompressor
+        try:
+            plain = decompressor.end() if payload is None else decompressor.decompress(payload)
+        except deflate.MessageTooLarge:
+            self._too_large()
+        except deflate.CorruptMessage as error:
+            self._invalid_payload(str(error))
+        else:
+            self.spend(len(plain))
+            if plain:
+                self._receive_plain(plain)
+
+    def _receive_plain(self, payload: bytes) -> None:
+        if self.utf8validateIncomingCurrentMessage:
+            self.utf8validateLast = self.utf8validator.validate(payload)
+            if not self.utf8validateLast[0]:
+                self._invalid_payload("a text that is not UTF-8")
+                return
+        pieces = self.message_data
+        pieces.append(payload)
+        if len(pieces) > _MAX_PIECES:
+            # They may be of one byte each, around which Python needs forty.
+            self.message_data = [b"".join(pieces)]
+
+    def onFrameEnd(self) -> None:
+        frame = self.current_frame
+        if frame.opcode > 7:
+            self.processControlFrame()
+        else:
+            if self.autoPingTimeoutCall is not None:
+                self._cancelAutoPingTimeoutCall()
+            if frame.fin:
+                if self.state == self.STATE_OPEN:
+                    self._onMessageEnd()
+                self.inside_message = False
+        self.current_frame = None
 
     def _onMessageEnd(self) -> None:
-        # In place of autobahn's, which looks for listeners besides. What comes behind our close frame is of no use.
-        if self.state == self.STATE_OPEN:
-            self._fragments = 0
-            pieces, self.message_data = self.message_data, []
-            payload = b"".join(pieces)
-            if self.message_is_binary:
-                self.message_received(None, payload)
-            else:
-                self.message_received(payload.decode("utf-8"), None)
+        if self._isMessageCompressed:
+            self._receive_compressed(None)
+            self.spend(self._perMessageCompress.decompressor.final_blocks * STEP_UNITS)
+        text = not self.message_is_binary
+        if text and self.state == self.STATE_OPEN and not self.utf8validateLast[1]:
+            self._invalid_payload("a text that ends within a character")
+        if self.state != self.STATE_OPEN:
+            return
+        self._fragments = 0
+        pieces, self.message_data = self.message_data, []
+        payload = b"".join(pieces)
+        if text:
+            self.message_received(payload.decode("utf-8"), None)
+        else:
+            self.message_received(None, payload)
 
     def _onPing(self, payload: bytes) -> None:
         if self.write_paused:
@@ -267,12 +357,25 @@ class Frames(WebSocketServerProtocol, ABC):
     def send_whole(self, opcode: int, payload: bytes) -> None:
         """Send a message in one frame. Not by autobahn's `sendMessage`, whose limit is for what compression has made of
         it, which may be more."""
-        deflate = self._perMessageCompress
-        if deflate is not None:
-            deflate.start_compress_message()
-            payload = deflate.compress_message_data(payload) + deflate.end_compress_message()
+        compression = self._perMessageCompress
+        if compression is not None and len(payload) <= _MAX_COMPRESSED_BYTES:
+            compressor = compression.compressor
+            payload = compressor.compress(payload)
             opcode |= _COMPRESSED
+            if self._idle_timer is None and compressor.holds_context:
+                self._idle_timer = self.call_later(_IDLE_S, self._check_idle, compressor)
         self.sendData(_frame_head(opcode, len(payload)) + payload)
+
+    def _check_idle(self, compressor: deflate.Compressor) -> None:
+        """Drop the compressor's context if nothing was sent since the last look, or else look again later."""
+        self._idle_timer = None if compressor.drop_if_idle() else self.call_later(_IDLE_S, self._check_idle, compressor)
+
+    def forget_timers(self) -> None:
+        """Cancel what autobahn does not know of: the connection is lost."""
+        self.forget_turn()
+        timer, self._idle_timer = self._idle_timer, None
+        if timer is not None:
+            timer.cancel()
 
 
 def _frame_head(opcode: int, length: int) -> bytes:
@@ -282,20 +385,3 @@ def _frame_head(opcode: int, length: int) -> bytes:
     if length < 65536:
         return bytes((_WHOLE | opcode, 126)) + length.to_bytes(2, "big")
     return bytes((_WHOLE | opcode, 127)) + length.to_bytes(8, "big")
-
-
-def _first_offer(headers: Headers) -> Any:
-    """The first offer of permessage-deflate that can be taken; None: there is none (RFC 7692 5.1)."""
-    for item in h.list_items(headers, b"sec-websocket-extensions"):
-        name, *pairs = (part.strip() for part in item.decode("latin-1").split(";"))
-        if name.lower() != "permessage-deflate":
-            continue
-        parameters: dict[str, list[str | bool]] = {}
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            parameters.setdefault(key.strip().lower(), []).append(value.strip().strip('"') if equals else True)
-        try:
-            return PerMessageDeflateOffer.parse(parameters)
-        except Exception:  # autobahn raises nothing more special
-            continue
-    return None

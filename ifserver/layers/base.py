@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from ifserver import channels
 from ifserver.settings import LayerSettings
@@ -166,7 +166,13 @@ class Node(ABC):
 
     @abstractmethod
     def clock(self) -> float:
-        """Seconds since the epoch by the node's own clock, as well as it is known here."""
+        """The node's own clock, in seconds, as well as it is known here: about the same for every process, so that a
+        deadline can be sent to another one."""
+
+    def least_clock(self) -> Deferred[float]:
+        """The earliest time that some process may take it to be at the node; the node is asked again for it. A deadline
+        before that is over for everybody. Never fails: without an answer it is what is known here."""
+        return succeed(self.clock())
 
     @abstractmethod
     def statistics(self) -> dict[str, int]:

@@ -163,13 +163,19 @@ class Clusters:
                 self.books.pulled(inbox, count)
 
     def clock_of(self, channel: str) -> float:
-        """Seconds since the epoch by the clock of the node that an inbox or reply channel names, as well as it is known
-        here; by that of our own where it is not."""
+        """The clock of the node that an inbox or reply channel names (`Node.clock`); that of our own where it is not
+        known here."""
+        return self._node_of(channel).clock()
+
+    def least_clock_of(self, channel: str) -> Deferred[float]:
+        """The same, as `Node.least_clock`."""
+        return self._node_of(channel).least_clock()
+
+    def _node_of(self, channel: str) -> Node:
         try:
-            node = self.nodes[channels.node_of(channel)]
+            return self.nodes[channels.node_of(channel)]
         except (KeyError, ValueError):
-            node = self.home.node
-        return node.clock()
+            return self.home.node
 
     def redirect(self, old: str, new: str) -> None:
         """What still waits for the inbox `old` is sent to `new`, where the same process receives from now on.

@@ -203,11 +203,12 @@ class _Watched(Protocol):
         self._protocol.makeConnection(transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.abort is not None and self.abort.active():
-            self.abort.cancel()
         try:
             self._protocol.connectionLost(reason)
         finally:
+            # Behind that: whoever hears of the loss may stop the link.
+            if self.abort is not None and self.abort.active():
+                self.abort.cancel()
             self._lost(self)
 
 

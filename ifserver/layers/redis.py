@@ -219,7 +219,7 @@ class RedisNode(RedisViews):
     def _looked(self, connection: Connection, lead_s: float) -> None:
         if self._stopped:
             return
-        self._lead_s = lead_s
+        self._leads.measured(lead_s, self._clock.seconds())
         if self._epoch not in (None, connection.epoch):
             _log.warning("node %s: it was restarted or replaced, what was queued there is lost", self.name)
             self._keys.clear()

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
-from ifserver.clock import Clock
+from ifserver.clock import Clock, WallClock
 from ifserver.errors import ConfigurationError, NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers import redis_rights as rights
 from ifserver.layers.redis_client import Client, connect
@@ -97,10 +97,17 @@ class Report(Struct, kw_only=True):
         return all(finding.level != "problem" for finding in self.findings)
 
 
-async def examine(node: NodeSettings, prefix: str, clock: Clock, loop: asyncio.AbstractEventLoop) -> Report:
-    """Ask the Redis of `node`, whose keys begin with `prefix`, and its Sentinels. Raises nothing."""
+async def examine(
+    node: NodeSettings, prefix: str, clock: Clock, wall: WallClock, loop: asyncio.AbstractEventLoop
+) -> Report:
+    """Ask the Redis of `node`, whose keys begin with `prefix`, and its Sentinels. Raises nothing.
+
+    Args:
+        clock: by which answers are waited for.
+        wall: the clock of this machine, with which that of Redis is compared.
+    """
     report = Report(node=node.name, where=node.where)
-    examination = _Examination(node, prefix, clock, report)
+    examination = _Examination(node, prefix, clock, wall, report)
     try:
         await examination.run(RedisPlaces(node, loop))
     except (NodeError, ConfigurationError) as error:
@@ -113,10 +120,11 @@ async def examine(node: NodeSettings, prefix: str, clock: Clock, loop: asyncio.A
 class _Examination:
     """The questions, one after the other."""
 
-    def __init__(self, node: NodeSettings, prefix: str, clock: Clock, report: Report) -> None:
+    def __init__(self, node: NodeSettings, prefix: str, clock: Clock, wall: WallClock, report: Report) -> None:
         self._node = node
         self._prefix = prefix
         self._clock = clock
+        self._wall = wall
         self._report = report
         self._clients: list[Client] = []
 
@@ -269,13 +277,13 @@ class _Examination:
     async def _ask_the_time(self, client: Client) -> None:
         rounds: list[tuple[float, float]] = []
         for _ in range(_TIMES):
-            begin = self._clock.seconds()
+            begin, wall = self._clock.seconds(), self._wall()
             try:
                 seconds, microseconds = await client.ask("TIME")
             except NodeRefused:
                 return  # `_try_rights` says so
-            end = self._clock.seconds()
-            rounds.append((end - begin, int(seconds) + int(microseconds) / 1e6 - (begin + end) / 2))
+            took_s = self._clock.seconds() - begin
+            rounds.append((took_s, int(seconds) + int(microseconds) / 1e6 - (wall + took_s / 2)))
         self._report.latency_ms = round(statistics.median(took for took, _ in rounds) * 1000, 3)
         skew_s = min(rounds)[1]
         self._report.skew_ms = round(skew_s * 1000, 1)

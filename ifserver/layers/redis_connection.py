@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
+from ifserver.layers.redis_clock import lead_of
 from ifserver.standard_library import pickling_kept
 
 with pickling_kept():  # it imports twisted.application
@@ -224,7 +225,11 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         """Ask Redis who it is, and for the time."""
         if not self._closed:
             self.ask(_INFO, self._described, None)
-            self.ask(_TIME, self._told_the_time, None, self._clock.seconds())
+            self.ask_the_time(self._told_the_time)
+
+    def ask_the_time(self, answered: _Answered, result: Deferred[Any] | None = None) -> None:
+        """Ask Redis for the time. `answered` is called with the reply, `result`, and when it was asked by our clock."""
+        self.ask(_TIME, answered, result, self._clock.seconds())
 
     def leave_unless(self, named: Named) -> None:
         """Close the connection at once, unless it was made to whom Sentinel names now."""
@@ -270,9 +275,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
             self.give_up(self._server.clean(f"it refuses TIME: {reply}"))
             return
         self.epoch = self._run_id if self.named is None else f"{self._run_id}.{self.named.config_epoch}"
-        seconds, microseconds = map(int, reply)
-        between = (asked + self._clock.seconds()) / 2
-        self._when_looked(self, seconds + microseconds / 1e6 - between)
+        self._when_looked(self, lead_of(reply, asked, self._clock.seconds()))
 
     def _close(self, why: str) -> None:
         if self._timer is not None:

@@ -15,6 +15,7 @@ from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Limits, Node, Queue, check
 from ifserver.layers.link import Troubles
+from ifserver.layers.redis_clock import Leads, lead_of
 from ifserver.layers.redis_connection import Connection, ErrorReply, Server, pack
 from ifserver.layers.redis_keys import Keys
 
@@ -33,8 +34,7 @@ class RedisViews(Node):
         super().__init__(server.node, requests, inboxes)
         self._server = server
         self._clock = clock
-        #: How far its clock is before ours, in seconds.
-        self._lead_s = 0.0
+        self._leads = Leads()
         self._troubles = Troubles(server.node)
         self._keys = Keys(self.limits)
         #: The connection that can be used.
@@ -52,6 +52,8 @@ class RedisViews(Node):
         command = (b"SET", self._alive(process), value, b"PX", max(1, round(life_s * 1000)))
         beating = self._simple(command, PushInDoubt).addCallback(lambda _: None)
         if connection is not None:
+            # Deadlines that we set are right again soon after the clock there was set, or this machine was suspended.
+            connection.ask_the_time(self._measured)
             # For `roll`, which nobody's life depends on: where this is refused, the beat is a beat all the same.
             now, what = self.clock(), "to keep a roll of who is alive"
             enroll = pack((b"ZADD", self._alive(""), now + life_s, process))
@@ -82,7 +84,20 @@ class RedisViews(Node):
         return both.addCallback(lambda found: Queue(*found))
 
     def clock(self) -> float:
-        return self._clock.seconds() + self._lead_s
+        return self._clock.seconds() + self._leads.now_s
+
+    def least_clock(self) -> Deferred[float]:
+        connection = self._sending
+        measuring: Deferred[None] = succeed(None) if connection is None else Deferred()
+        if connection is not None:
+            connection.ask_the_time(self._measured, measuring)
+        measuring.addErrback(lambda failure: None if failure.check(NodeError) else failure)
+
+        def least(_: None) -> float:
+            now = self._clock.seconds()
+            return now + self._leads.least_s(now)
+
+        return measuring.addCallback(least)
 
     def _alive(self, process: str) -> bytes:
         # Without the epoch, which says what was lost of messages: whoever is alive says so again soon enough.
@@ -97,6 +112,14 @@ class RedisViews(Node):
         return self.beats(processes).addCallback(known)
 
     # Asking, and the answers.
+
+    def _measured(self, reply: Any, result: Deferred[None] | None, asked: float) -> None:
+        # Where it is refused, `Connection.look` says so.
+        if type(reply) is list:
+            now = self._clock.seconds()
+            self._leads.measured(lead_of(reply, asked, now), now)
+        if result is not None:
+            result.callback(None)
 
     def _simple(self, command: tuple[Any, ...], when_lost: type[NodeError]) -> Deferred[Any]:
         """Ask what needs no more than an answer, which the Deferred fires with."""

@@ -28,6 +28,7 @@ __all__ = [
     "WITHDRAW",
     "Abort",
     "Answer",
+    "Answered",
     "BodyReceived",
     "ClientFailed",
     "ClientGone",
@@ -35,6 +36,7 @@ __all__ = [
     "Dropped",
     "Effect",
     "Effects",
+    "Finish",
     "Flushed",
     "MessageReceived",
     "Offer",
@@ -85,6 +87,10 @@ class Flushed(Struct, frozen=True, gc=False):
     """A message with `payload_bytes` has been handed to the kernel's socket."""
 
     payload_bytes: int
+
+
+class Answered(Struct, frozen=True, gc=False):
+    """The client has the whole response, though the worker has not ended it: its length was told, or it has no body."""
 
 
 class OfferRefused(Struct, frozen=True, gc=False):
@@ -166,6 +172,12 @@ class Abort(Struct, frozen=True, gc=False):
     why: str
 
 
+class Finish(Struct, frozen=True, gc=False):
+    """The response was complete, and the worker will not end it any more; `why` is for the log."""
+
+    why: str
+
+
 class CloseClient(Struct, frozen=True, gc=False):
     """Close the client's WebSocket in the server's own name."""
 
@@ -220,5 +232,7 @@ WAIT_RESUMPTION: Final = Wait(Waiting.RESUMPTION)
 WAIT_LAST_WORDS: Final = Wait(Waiting.LAST_WORDS)
 WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 
-Effect: TypeAlias = m.Message | Wait | Offer | Resume | Tell | Answer | Abort | CloseClient | Unsaid | Dropped | Signal
+Effect: TypeAlias = (
+    m.Message | Wait | Offer | Resume | Tell | Answer | Abort | Finish | CloseClient | Unsaid | Dropped | Signal
+)
 Effects: TypeAlias = tuple[Effect, ...]

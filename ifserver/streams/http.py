@@ -2,9 +2,12 @@
 
 ::
 
-    QUEUED ----claim----> CLAIMED ----response----> RESPONDING ----last byte----> DONE
-      |                      |
-      '--------response (the claim is left out when it is complete at once)------->'
+    QUEUED ----claim----> CLAIMED ----response----> RESPONDING ----end----> DONE
+      |                      |                          |                    |
+      |                      |                      last byte due            |
+      |                      |                          '--> ANSWERED --end--'
+      |                      |                                               |
+      '--------response (the claim is left out when it is complete at once)--'
 
 QUEUED
     Offered on a request channel, claimed by nobody yet.
@@ -14,6 +17,9 @@ CLAIMED
     A worker has it, the response has not begun.
 RESPONDING
     The status line has been sent: from here an error can only cut the connection (RFC 9112 8).
+ANSWERED
+    The client has as many bytes as Content-Length has promised, or a response without a body, so that it takes the
+    response for complete; the worker has not said that it is. Nothing that the worker does can harm the client now.
 DONE
     Nothing more will happen to the client.
 """
@@ -36,10 +42,12 @@ from ifserver.streams.effects import (
     WITHDRAW,
     Abort,
     Answer,
+    Answered,
     BodyReceived,
     ClientGone,
     Effect,
     Effects,
+    Finish,
     Flushed,
     Offer,
     OfferRefused,
@@ -63,6 +71,7 @@ class State(enum.Enum):
     WITHDRAWING = enum.auto()
     CLAIMED = enum.auto()
     RESPONDING = enum.auto()
+    ANSWERED = enum.auto()
     DONE = enum.auto()
 
 
@@ -71,6 +80,7 @@ _QUEUED: Final = State.QUEUED
 _WITHDRAWING: Final = State.WITHDRAWING
 _CLAIMED: Final = State.CLAIMED
 _RESPONDING: Final = State.RESPONDING
+_ANSWERED: Final = State.ANSWERED
 _DONE: Final = State.DONE
 
 
@@ -131,6 +141,10 @@ class HttpStream(Stream):
             return NOTHING
         return (Tell(self.worker, m.Window(self.identity, self.attempt, self.worker, total)),)
 
+    def _answered(self, event: Answered) -> Effects:
+        self._enter(_ANSWERED)
+        return NOTHING
+
     # The clock.
 
     def _not_taken(self, event: TimedOut) -> Effects:
@@ -185,8 +199,15 @@ class HttpStream(Stream):
         self._enter(_DONE)
         return Abort(f"worker {event.worker} let go in the middle of the response: {event.reason}"), ENDED
 
+    def _let_go(self, event: m.Release) -> Effects:
+        self._enter(_DONE)
+        return Finish(f"worker {event.worker} let go: {event.reason}"), ENDED
+
     def _broken(self, why: str) -> Effects:
         release = self._release("broken")
+        if self._state is _ANSWERED:
+            self._enter(_DONE)
+            return Finish(f"bad reply: {why}"), *release, ENDED
         if self._state is _RESPONDING:
             self._enter(_DONE)
             return Abort(f"bad reply: {why}"), *release, ENDED
@@ -272,6 +293,7 @@ HttpStream.table = {
         BodyReceived: HttpStream._body_received,
         ClientGone: HttpStream._left,
         Flushed: HttpStream._flushed,
+        Answered: HttpStream._answered,
         Withdrawn: HttpStream._ignore,
         OfferRefused: HttpStream._ignore,
         m.Claim: HttpStream._claimed_again,
@@ -279,10 +301,24 @@ HttpStream.table = {
         m.ResponseBody: HttpStream._continued,
         m.Release: HttpStream._cut_off,
     },
+    State.ANSWERED: {
+        BodyReceived: HttpStream._body_received,
+        ClientGone: HttpStream._left,
+        Flushed: HttpStream._flushed,
+        # Told again with each further piece, which is empty, or belongs to a response that has no body.
+        Answered: HttpStream._ignore,
+        Withdrawn: HttpStream._ignore,
+        OfferRefused: HttpStream._ignore,
+        m.Claim: HttpStream._claimed_again,
+        m.Window: HttpStream._window,
+        m.ResponseBody: HttpStream._continued,
+        m.Release: HttpStream._let_go,
+    },
     State.DONE: {
         BodyReceived: HttpStream._ignore,
         ClientGone: HttpStream._ignore,
         Flushed: HttpStream._ignore,
+        Answered: HttpStream._ignore,
         OfferRefused: HttpStream._ignore,
         TimedOut: HttpStream._ignore,
         Withdrawn: HttpStream._ignore,

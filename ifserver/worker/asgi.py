@@ -33,7 +33,7 @@ class Phase(enum.Enum):
 
     #: The application has sent nothing.
     SILENT = "no response has been started"
-    #: It has sent the start of a response, which is held until the first of its body.
+    #: It has sent the start of a response, which is held until the first of its body, or for a short while.
     HELD = "the response's body is due"
     #: Part of the response is on its way.
     ANSWERING = "the response's body is not complete"
@@ -57,7 +57,7 @@ LOST: Final = Phase.LOST
 class Stream(Line, ABC):
     """One stream. The worker calls `run` once, in a task, and hands on the server's messages."""
 
-    __slots__ = ("_cancelled", "_request", "answering", "phase", "task")
+    __slots__ = ("_cancelled", "_request", "answering", "awaits_client", "phase", "task")
 
     KIND: ClassVar[str]
     #: The events that the application may send, each at its time.
@@ -66,8 +66,10 @@ class Stream(Line, ABC):
     def __init__(self, host: Host, request: ToWorkers, slot: int) -> None:
         super().__init__(host, request, slot)
         self.phase: Phase = SILENT
-        #: Whether it has begun to answer; until then it counts against ``concurrency``.
+        #: Whether it has begun to answer, and has given its slot (one of ``concurrency``) back for good.
         self.answering = False
+        #: Whether it has lent its slot to others, since it cannot go on before its client has sent more.
+        self.awaits_client = False
         self.task: asyncio.Task[None] | None = None
         self._request = request
         self._cancelled = False
@@ -119,6 +121,10 @@ class Stream(Line, ABC):
             ApplicationError: `event` breaks the ASGI specification; nothing has been sent of it.
             ClientDisconnected: the client has left.
         """
+
+    @abstractmethod
+    def send_head(self) -> None:
+        """Send the start of a response, if it is still held."""
 
     def cancel(self) -> None:
         """Cancel the application: this worker has to stop."""
@@ -215,16 +221,25 @@ class Stream(Line, ABC):
 
     def _end(self, code: int, reason: str) -> None:
         self.phase = LOST
+        self._go_on()
         self._wake()
 
     def _move(self, phase: Phase) -> None:
         """The answer has begun, goes on, or is complete."""
         if not self.answering:
             self.answering = True
+            if self.awaits_client:
+                self._go_on()
             self._host.began()
         self.phase = phase
         if phase is DONE:
             self._wake()
+
+    def _go_on(self) -> None:
+        """It waits for its client no longer."""
+        if self.awaits_client:
+            self.awaits_client = False
+            self._host.goes_on()
 
     def _refusal(self, event: Event) -> Exception:
         """What ``send()`` raises for an event that is of no use in this phase."""

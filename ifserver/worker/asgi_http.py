@@ -38,7 +38,10 @@ class HttpStream(Responder):
                 return {"type": "http.disconnect"}
             if self._arrivals:
                 return self._take()
-            await self._wait()
+            if self._more_body:
+                await self._wait_for_body()
+            else:
+                await self._wait()
 
     async def send(self, event: Event) -> None:
         kind = event["type"]
@@ -47,8 +50,13 @@ class HttpStream(Responder):
             self._start(event)
         elif kind == "http.response.body" and (phase is HELD or phase is ANSWERING):
             await self._continue(event)
-        else:
+        elif not (phase is LOST and self._is_mere_end(event)):
             raise self._refusal(event)
+
+    def _is_mere_end(self, event: Event) -> bool:
+        """Whether `event` only says that a response has ended of which the client had everything before it left."""
+        had_everything = self.answering and (self._bodyless or self._remaining == 0)
+        return had_everything and event["type"] == "http.response.body" and not event.get("body")
 
     def _scope(self) -> Scope:
         request = self._request
@@ -68,6 +76,27 @@ class HttpStream(Responder):
             "state": self._host.state.copy(),
             "extensions": {},
         }
+
+    async def _wait_for_body(self) -> None:
+        """Wait for the client. Meanwhile the slot is free for others, or clients that send slowly could take them all.
+
+        It does not matter which of the application's tasks waits here: Starlette's ``BaseHTTPMiddleware`` always has
+        another one receive. If the others work meanwhile, nobody can tell. ``max_streams`` bounds them all.
+        """
+        if not (self.awaits_client or self.answering) and self._may_lend_slot:
+            self.awaits_client = True
+            self._host.awaits_client()
+        try:
+            await self._wait()
+        finally:
+            # One that is cancelled may leave others behind that wait.
+            if not self._waiters:
+                self._go_on()
+
+    @property
+    def _may_lend_slot(self) -> bool:
+        """Whether it holds nothing that others need while it waits for its client."""
+        return True
 
     def _take(self) -> Event:
         """All of the request's body that has come since the last time."""

@@ -34,7 +34,16 @@ class Host(Protocol):
     send: Callable[[str, bytes, Callable[[], None] | None], None]
 
     def began(self) -> None:
-        """A stream has begun to answer."""
+        """A stream has begun to answer, and gives its slot back."""
+
+    def awaits_client(self) -> None:
+        """A stream waits for more of its request's body. Until it goes on, another request can have its slot."""
+
+    def goes_on(self) -> None:
+        """A stream that waited for its client needs its slot again."""
+
+    def held(self, stream: Stream) -> None:
+        """A stream holds the start of a response: `Stream.send_head` is due if the body does not follow soon."""
 
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""
@@ -55,6 +64,7 @@ class Line:
         "_window_in",
         "_window_out",
         "attempt",
+        "claimed",
         "identity",
         "reply_channel",
         "server",
@@ -73,6 +83,8 @@ class Line:
         #: Our inbox, as the server knows it.
         self.worker = host.inbox
         self._slot = slot
+        #: Whether the server was told who has the stream, which is left out where the first step says it all.
+        self.claimed = False
         self._sent = 0
         self._received = 0
         self._window_out = SendWindow()
@@ -91,6 +103,7 @@ class Line:
 
     def claim(self) -> None:
         """Tell the server who has the stream."""
+        self.claimed = True
         self._say(Claim(self.identity, self.attempt, self.worker, self._host.supervisor))
 
     def consumed(self, total: int) -> None:

@@ -75,8 +75,10 @@ class Puller:
         batch: messages to ask for at once; up to `GROWTH` times as many while reads come back full, for then all
             workers have enough to do, and while requests are answered in their first turn, for then little is gained
             by giving them to others. Each read costs as much as what it brings.
-        free: how many requests could be taken right now.
+        free: how many requests could be taken right now; below 0 as well as at 0: none.
+        unanswered: how many of those that were taken have not begun to be answered.
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
+        least_clock_of: the earliest time that its server may take it to be there (`Node.least_clock`).
         dropped: is given the reply channels of requests that nobody will answer, since it is too late for that.
         opened: is given the requests that one read has brought, oldest first.
         cpu_s: the CPU time that this thread has used, in seconds (``time.thread_time``).
@@ -89,7 +91,9 @@ class Puller:
         names: Sequence[str],
         batch: int,
         free: Callable[[], int],
+        unanswered: Callable[[], int],
         clock_of: Callable[[str], float],
+        least_clock_of: Callable[[str], Deferred[float]],
         dropped: Callable[[list[str]], None],
         opened: Callable[[list[ToWorkers]], None],
         clock: Clock,
@@ -101,7 +105,9 @@ class Puller:
         self._sources = [_Source(node, i % len(names), batch) for i, node in enumerate(nodes)]
         self._batch = batch
         self._free = free
+        self._unanswered = unanswered
         self._clock_of = clock_of
+        self._least_clock_of = least_clock_of
         self._dropped = dropped
         self._opened = opened
         self._clock = clock
@@ -116,9 +122,9 @@ class Puller:
         #: were not answered in it.
         self._turn_s = 0.0
         self._left = 1.0
-        #: What was taken in this turn of the loop; how much could have been, and since when, by the clock and by the
-        #: thread's CPU time.
-        self._taken = self._free_before = 0
+        #: What was taken in this turn of the loop; how many others were unanswered then, and since when, by the clock
+        #: and by the thread's CPU time.
+        self._taken = self._unanswered_before = 0
         self._taken_at = self._taken_cpu_s = 0.0
         #: Outstanding reads, and the sum of what they ask for.
         self.reads = 0
@@ -204,6 +210,9 @@ class Puller:
             if result is not None:
                 self._take(source.node, result)
             self._again(source)
+        self._look_whether_stopped()
+
+    def _look_whether_stopped(self) -> None:
         if self._stopped is not None and not self.reads:
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)
@@ -211,7 +220,7 @@ class Puller:
     def _take(self, node: Node, pulled: Pulled) -> None:
         now = node.clock()
         undecodable = 0
-        expired: list[str] = []
+        late: dict[str, list[ToWorkers]] = {}
         requests: list[ToWorkers] = []
         for payload in pulled.payloads:
             try:
@@ -222,26 +231,46 @@ class Puller:
                     self._undecodable.add(pulled.channel)
                     _log.error("dropped a message from %s of node %s: %s", pulled.channel, node.name, error)
                 continue
-            # The nearer clock first, since it is nearly always right that there is time left.
+            # The nearer clock first, since it is nearly always right that there is time left. That there is none has to
+            # be asked for, since the clock of a node may have been set.
             if now > request.deadline and self._clock_of(request.reply_channel) > request.deadline:
-                expired.append(request.reply_channel)
+                late.setdefault(request.reply_channel.partition(".")[0], []).append(request)
             else:
                 requests.append(request)
         if undecodable:
             self._counters.add("messages_dropped", undecodable, "undecodable")
+        # What seems to be too late counts as asked for until its node has said what time it is there.
+        self.reads += len(late)
+        self.asked += sum(map(len, late.values()))
+        if requests:
+            if not self._taken:
+                self._unanswered_before = self._unanswered()
+                self._taken_at, self._taken_cpu_s = self._clock.seconds(), self._cpu_s()
+            self._taken += len(requests)
+            self._open(requests)
+        for each in late.values():
+            self._least_clock_of(each[0].reply_channel).addCallback(self._told_the_time, each)
+
+    def _open(self, requests: list[ToWorkers]) -> None:
+        try:
+            self._opened(requests)
+        except Exception:
+            # A bug of ours must not end the reading of a node.
+            _log.exception("requests of %s and others could not be handled", requests[0].reply_channel)
+
+    def _told_the_time(self, now: float, requests: list[ToWorkers]) -> None:
+        """Drop those of `requests` that are too late, now that it is known (`ifserver.layers.redis_clock`)."""
+        self.reads -= 1
+        self.asked -= len(requests)
+        expired = [request.reply_channel for request in requests if now > request.deadline]
+        in_time = [request for request in requests if now <= request.deadline]
         if expired:
             self._counters.add("messages_dropped", len(expired), "expired")
             self._dropped(expired)
-        if requests:
-            if not self._taken:
-                self._free_before = self._free()
-                self._taken_at, self._taken_cpu_s = self._clock.seconds(), self._cpu_s()
-            self._taken += len(requests)
-            try:
-                self._opened(requests)
-            except Exception:
-                # A bug of ours must not end the reading of this node.
-                _log.exception("requests from %s of node %s could not be handled", pulled.channel, node.name)
+        if in_time:
+            self._open(in_time)
+        self.read_resting()
+        self._look_whether_stopped()
 
     def _again(self, source: _Source) -> None:
         """Read the node again once the tasks that are ready now have had their turn."""
@@ -254,7 +283,7 @@ class Puller:
         if taken:
             cpu_s, took_s = self._cpu_s() - self._taken_cpu_s, self._clock.seconds() - self._taken_at
             turn_s = max(cpu_s, took_s - BLOCKED_S) / taken
-            left = min(1.0, max(0, self._free_before - self._free()) / taken)
+            left = min(1.0, max(0, self._unanswered() - self._unanswered_before) / taken)
             weight = min(1.0, taken / TURNS)
             self._turn_s += (turn_s - self._turn_s) * weight
             self._left += (left - self._left) * weight

@@ -1,7 +1,8 @@
 """Sending a response: that of an HTTP exchange, or the one that denies a WebSocket handshake.
 
-The start is held until the first of the body is there, so that a small response is one message. Bodies are cut into
-pieces, each of which waits for credit.
+The start is held until the first of the body is there, so that a small response is one message. Where the body does not
+follow soon (`ifserver.worker.heads`), as that of an event source that has nothing to tell yet, the start leaves without
+it. Bodies are cut into pieces, each of which waits for credit.
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ class Responder(Stream):
         if not self._bodyless:
             self._remaining = length
         self.phase = HELD
+        # In its first step `Worker` looks for itself what has become of the stream, behind that step.
+        if self.claimed:
+            self._host.held(self)
+
+    def send_head(self) -> None:
+        """Send the start, if it is still held: the body keeps the client waiting. From now on a failure cuts it off."""
+        if self.phase is HELD:
+            self._piece(b"", more=True)
 
     async def _continue(self, event: Event) -> None:
         """Send some of the body."""

@@ -15,14 +15,16 @@ from ifserver.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import SERVER_LOST, STOPPED, HttpRequest, ToWorkers
 from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication
-from ifserver.worker.asgi import DONE, LOST, Stream
+from ifserver.worker.asgi import DONE, HELD, LOST, Stream
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_websocket import WebSocketStream
+from ifserver.worker.heads import Heads
 from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan
 from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
 from ifserver.worker.waiting import pause, within
+from ifserver.worker.wsgi import ThreadedStream, WSGIAdapter
 
 __all__ = ["LedgerLike", "Worker"]
 
@@ -81,18 +83,22 @@ class Worker:
         self._clock = clock
         self._lifespan = Lifespan(application, clock, loop)
         self.state = self._lifespan.state
+        self._http_stream = ThreadedStream if isinstance(application, WSGIAdapter) else HttpStream
         self._streams: dict[str, Stream] = {}
         #: Streams whose place a later attempt has taken, until their applications return.
         self._superseded: set[Stream] = set()
-        #: Applications that run, those of them that have not begun to answer, and entries in the ledger.
+        #: Applications that run; those of them that have not begun to answer, or hold a thread; those of these that
+        #: wait for their clients, and so hold no slot; and entries in the ledger.
         self._running = 0
         self._unanswered = 0
+        self._awaiting = 0
         self._entries = 0
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
         self._servers = Servers(clusters, self._streams, supervisor, self.lose, clock)
         # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
         self._heart = Heart(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
+        self._heads = Heads(clock)
         self._inbox = Inbox(self._streams, self._servers.hear, clusters.books, clusters.counters)
         names, soon = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT), loop.call_soon
         self._puller = Puller(
@@ -101,7 +107,9 @@ class Worker:
             names,
             settings.pull_batch,
             self.free,
+            self.unanswered,
             clusters.clock_of,
+            clusters.least_clock_of,
             clusters.pulled,
             self._open,
             clock,
@@ -141,6 +149,7 @@ class Worker:
         # No stream is left that could be told anything.
         self._servers.stop()
         self._heart.stop()
+        self._heads.stop()
         unread = self._clusters.home.stop().asFuture(self.loop)
         await self._lifespan.shutdown(self._settings.shutdown_timeout_s)
         await self._within(FLUSH_S, unread)
@@ -155,14 +164,18 @@ class Worker:
         self._puller.resume()
 
     def free(self) -> int:
-        """How many more requests may be taken.
+        """How many more requests may be taken. Below 0 when streams go on that have waited for their clients.
 
         Entries of the ledger count as well as running applications: while a node takes nothing from us, what it has
         not taken must not pile up.
         """
         settings = self._settings
         held = self._running if self._running > self._entries else self._entries
-        return min(settings.concurrency - self._unanswered, settings.max_streams - held)
+        return min(settings.concurrency - self._unanswered + self._awaiting, settings.max_streams - held)
+
+    def unanswered(self) -> int:
+        """How many streams have not begun to answer, those included that wait for their clients."""
+        return self._unanswered
 
     def lose(self, process: str) -> None:
         """The interface server `process` is dead. One that was only frozen lets go of its streams when it wakes."""
@@ -197,7 +210,7 @@ class Worker:
         """Counts, for logs and metrics."""
         return {
             "streams": self._running,
-            "unanswered": self._unanswered,
+            "unanswered": self._unanswered - self._awaiting,
             "ledger": self._entries,
             "free": self.free(),
             "reads": self._puller.reads,
@@ -210,6 +223,20 @@ class Worker:
         self._unanswered -= 1
         if self._puller.resting:
             self._puller.read_resting()
+
+    def awaits_client(self) -> None:
+        """A stream waits for more of its request's body: others can have its slot."""
+        self._awaiting += 1
+        if self._puller.resting:
+            self._puller.read_resting()
+
+    def goes_on(self) -> None:
+        """A stream that waited for its client needs its slot again."""
+        self._awaiting -= 1
+
+    def held(self, stream: Stream) -> None:
+        """A stream holds the start of a response, whose body has not come in the same step."""
+        self._heads.add(stream)
 
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""
@@ -286,16 +313,19 @@ class Worker:
             _log.error("the ledger has no room for %s", request.reply_channel)
             slot = -1
         if isinstance(request, HttpRequest):
-            return HttpStream(self, request, slot)
+            return self._http_stream(self, request, slot)
         return WebSocketStream(self, request, slot)
 
     def _claim(self, fresh: list[Stream], requests: list[ToWorkers]) -> None:
         """Claim those of the new streams that were not answered in whole by their first step."""
         claims = 0
         for stream in fresh:
-            if stream.phase is not DONE and stream.phase is not LOST:
+            phase = stream.phase
+            if phase is not DONE and phase is not LOST:
                 stream.claim()
                 claims += 1
+                if phase is HELD:
+                    self._heads.add(stream)
         if claims:
             self._counters.add("claims", claims)
         self._pulled(requests)

@@ -1,7 +1,8 @@
 """Running a WSGI application (PEP 3333) as an ASGI application: each request in a thread.
 
 What is sent from a thread waits there until it has been taken, so a slow client slows its own thread. A request's body
-is read from the client as the application reads it.
+is read from the client as the application reads it, from its first bytes on: until they are there, no thread is used. A
+thread that is in use is a slot that is in use, also while it waits for its client, or sends a response that has begun.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from wsgiref.util import FileWrapper, is_hop_by_hop
 from msgspec.structs import replace
 
 from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.messages import HttpRequest
 from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication, Event, Receive, Scope, Send
+from ifserver.worker.asgi import DONE, Phase
+from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.line import Host
 
-__all__ = ["WSGIAdapter", "adapted", "is_wsgi"]
+__all__ = ["ThreadedStream", "WSGIAdapter", "adapted", "is_wsgi"]
 
 _T = TypeVar("_T")
 _ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType] | None"
@@ -81,11 +86,46 @@ class WSGIAdapter:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         # In most requests the body is whole, and then no thread need ask for it.
         first = await receive()
+        while _is_empty(first):
+            first = await receive()
         if first["type"] != "http.request":
             return
         loop = asyncio.get_running_loop()
         exchange = _Exchange(loop, receive, send, first)
         await loop.run_in_executor(self._threads, exchange.run, self._application, environ_of(scope))
+
+
+class ThreadedStream(HttpStream):
+    """One request of a `WSGIAdapter`. Its slot is its thread, which it holds until the application has returned.
+
+    So it never counts as `answering`: a worker all of whose threads send responses takes no more requests.
+    """
+
+    __slots__ = ("_in_thread",)
+
+    def __init__(self, host: Host, request: HttpRequest, slot: int) -> None:
+        super().__init__(host, request, slot)
+        self._in_thread = False
+
+    @property
+    def _may_lend_slot(self) -> bool:
+        return not self._in_thread
+
+    def _take(self) -> Event:
+        event = super()._take()
+        if not _is_empty(event):
+            self._in_thread = True
+        return event
+
+    def _move(self, phase: Phase) -> None:
+        self.phase = phase
+        if phase is DONE:
+            self._wake()
+
+
+def _is_empty(event: Event) -> bool:
+    """Whether an event of ``receive()`` brings nothing of a body of which more is to come."""
+    return bool(event.get("more_body")) and not event.get("body")
 
 
 class _Exchange:

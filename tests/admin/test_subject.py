@@ -16,7 +16,7 @@ from ifserver.layers.heart import Heart
 from ifserver.metrics import Counters
 from ifserver.sight import MAX_STREAMS, Child, StreamStatus, decode_facts
 from tests.admin.stage import Stage, supervisor_facts
-from tests.front.fakes import GET, HANDSHAKE, SERVER, WORKER
+from tests.front.fakes import EPOCH_S, GET, HANDSHAKE, SERVER, WORKER
 
 
 def survey(stage: Stage) -> Survey:
@@ -37,6 +37,15 @@ def test_the_facts_of_a_server() -> None:
     assert (facts.listening, facts.connections, facts.streams, facts.queue_timeout_s) == (True, 2, 1, 12.0)
     stage.listening = False
     assert not stage.subject.facts().listening
+
+
+def test_when_it_was_started_is_told_by_the_clock_as_it_is_set_now() -> None:
+    stage = Stage()
+    stage.world.advance(10)
+    assert stage.subject.facts().started_at == EPOCH_S
+    stage.world.stepped_s = 3600.0
+    status = stage.subject.status(survey(stage))
+    assert (status.now, status.me.started_at) == (EPOCH_S + 3610, EPOCH_S + 3600)
 
 
 def test_a_server_that_drains_does_not_listen() -> None:
@@ -147,7 +156,7 @@ def supervisor(stage: Stage, *children: Child, tells_counts: bool = False) -> Su
     clusters.counters.add("messages_sent", 2)
     heart = Heart(clusters, list, clock, 3.0, bytes, dict, print)
     fake: Any = FakeSupervisor(), FakeNursery(*children)
-    return SupervisorSubject(*fake, clusters, heart, clock, tells_counts)
+    return SupervisorSubject(*fake, clusters, heart, clock, stage.world.wall, tells_counts)
 
 
 def test_a_supervisor() -> None:

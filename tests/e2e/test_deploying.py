@@ -325,6 +325,21 @@ def test_a_large_upload(way: Way) -> None:
         assert wire.receive().body == b"%d" % size
 
 
+def test_a_body_that_nobody_reads_breaks_nobody_elses_request(way: Way) -> None:
+    """The proxy may use the same connection for the next request, whoever it is from."""
+    size = 3_000_000
+    with way.wire() as other:
+        for _ in range(40):
+            # Behind such an answer nginx itself closes its client's connection, but not the one to the server.
+            with way.wire() as one:
+                # "/" answers without reading the body.
+                one.send(b"POST / HTTP/1.1\r\nhost: test\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
+                assert one.receive().status == 200
+            other.send(b"POST /read HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\n" + bytes(1000))
+            reply = other.receive()
+            assert (reply.status, reply.body) == (200, b"1000")
+
+
 # nginx alone.
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.e2e.running import APPS, Running, command_line
-from tests.e2e.wire import Wire, heard_over_tls
+from tests.e2e.wire import Wire, handshake, heard_over_tls
 
 #: A server alone. It answers 503, which is enough where only the way to it matters.
 SERVE = ("serve", "--cluster", "none=redis+unix:///nowhere")
@@ -114,6 +115,41 @@ def test_a_tcp_endpoint(everywhere: Everywhere) -> None:
 def test_a_unix_endpoint(everywhere: Everywhere) -> None:
     with Wire(str(everywhere.other_path)) as wire:
         assert wire.get("/").status == 200
+
+
+def plain_addresses(everywhere: Everywhere) -> list[tuple[str, int] | str]:
+    """Every place where no TLS is spoken, on the loop's own transports and on Twisted's."""
+    twisted = (("127.0.0.1", everywhere.tcp), str(everywhere.other_path))
+    return [*everywhere.inherited.values(), str(everywhere.path), *twisted]
+
+
+def test_half_a_close_behind_a_request(everywhere: Everywhere) -> None:
+    for address in plain_addresses(everywhere):
+        with Wire(address) as wire:
+            wire.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 3)
+            wire.socket.shutdown(socket.SHUT_WR)
+            assert [wire.receive().status for _ in range(3)] == [200] * 3
+            assert wire.closed()
+
+
+def test_half_a_close_behind_a_body_that_is_longer_than_a_window(everywhere: Everywhere) -> None:
+    for address in plain_addresses(everywhere):
+        with Wire(address) as wire:
+            wire.send(b"POST /count HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n" + bytes(1_000_000))
+            wire.socket.shutdown(socket.SHUT_WR)
+            assert wire.receive().body == b"1000000"
+            assert wire.closed()
+
+
+def test_half_a_close_of_a_websocket_is_the_whole(everywhere: Everywhere) -> None:
+    for address in plain_addresses(everywhere):
+        with Wire(address) as wire:
+            wire.send(handshake("/ws"))
+            assert wire.head()[0] == 101
+            wire.socket.shutdown(socket.SHUT_WR)
+            began = time.monotonic()
+            wire.closed()
+            assert time.monotonic() - began < 10.0, "it was waited for a ping"
 
 
 def test_a_tls_endpoint(everywhere: Everywhere) -> None:

@@ -69,6 +69,35 @@ def test_a_post_is_answered_with_502_at_once(zoo: Running, tmp_path: Path) -> No
             assert gate.arrivals() == [worker]
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_behind_a_complete_response_no_request_notices(zoo: Running, wire: Wire, tmp_path: Path, method: str) -> None:
+    """The application has not ended it when its client already sends the next request."""
+    gate, next_gate = Gate(tmp_path / "gate"), Gate(tmp_path / "next")
+    reply = wire.get(f"/complete?gate={gate}", method=method)
+    assert (reply.status, reply.body) == (200, b"done" if method == "GET" else b"")
+    [worker] = gate.reached()
+    assert wire.get("/").status == 200
+    wire.send(f"GET /wait?gate={next_gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+    next_gate.reached()
+    os.kill(worker, signal.SIGKILL)
+    zoo.said(rf"worker {worker} has ended: SIGKILL")
+    zoo.said(r"the client has its whole response, but the application has not ended it: .* let go: died")
+    next_gate.open()
+    assert wire.receive().status == 200
+
+
+def test_an_application_may_end_a_complete_response_later(zoo: Running, wire: Wire, tmp_path: Path) -> None:
+    """Also when its client has left: that its last, empty event fails would be seen in the log."""
+    gates = [Gate(tmp_path / name) for name in ("stays", "leaves")]
+    with Wire(("127.0.0.1", zoo.port)) as leaving:
+        for each, gate in zip((wire, leaving), gates, strict=True):
+            assert each.get(f"/complete?gate={gate}").body == b"done"
+            gate.reached()
+    for gate in gates:
+        gate.open()
+    assert wire.get("/").status == 200
+
+
 def test_half_a_response_is_cut_and_does_not_look_whole(zoo: Running, tmp_path: Path) -> None:
     # Chunked, with a Content-Length, and until the connection is closed.
     for version, length in (("1.1", ""), ("1.1", "100"), ("1.0", "")):

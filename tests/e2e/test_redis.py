@@ -120,6 +120,11 @@ def test_each_inbox_has_one_blocked_reader_however_many_connections(site: Site) 
         assert max(seen()[1] for _ in range(50)) == 6
 
 
+def test_an_application_may_send_more_than_clients_may(site: Site) -> None:
+    with connect(f"ws://127.0.0.1:{site.servers[0].port}/large", max_size=None) as client:
+        assert [client.recv(20), client.recv(20)] == ["large!" * 500_000, b"large!" * 500_000]
+
+
 def test_requests_and_websockets_through_either_server(site: Site) -> None:
     body = os.urandom(1_000_000)
     for server in site.servers:

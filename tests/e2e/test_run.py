@@ -183,6 +183,14 @@ def test_the_application_raises_in_the_middle(zoo: Running, wire: Wire) -> None:
     zoo.said("RuntimeError: after the start")
 
 
+@pytest.mark.parametrize("compression", ["deflate", None])
+def test_an_application_may_send_more_than_clients_may(zoo: Running, compression: str | None) -> None:
+    with connect(f"ws://127.0.0.1:{zoo.port}/large", compression=compression, max_size=None) as client:
+        assert [client.recv(20), client.recv(20)] == ["large!" * 500_000, b"large!" * 500_000]
+        client.send(b"x" * 3_000_000)
+        assert close_of(client)[0] == 1009
+
+
 def test_the_application_raises_in_a_websocket(zoo: Running) -> None:
     with connect(socket_url(zoo, "/fails-late")) as client:
         assert close_of(client) == (1011, "")

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from websockets.sync.client import connect
 
 from tests.certificates import Certificates
 from tests.e2e.running import APPS, Running
@@ -50,13 +53,52 @@ def test_a_certificate_that_was_replaced_is_used_after_a_sighup(server: Running,
     old = trusting(files)
     assert httpx.get(url, verify=old, timeout=20).status_code == 200
     with Certificates() as newer:
-        for name in ("ca.pem", "server.pem", "server.key"):
-            Path(files.path(name)).write_bytes(Path(newer.path(name)).read_bytes())
+        newer.give(to=files)
     server.process.send_signal(signal.SIGHUP)
     server.said("SIGHUP")
     assert httpx.get(url, verify=trusting(files), timeout=20).status_code == 200
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
         httpx.get(url, verify=old, timeout=20)
+
+
+def shown(server: Running, ciphers: str) -> str:
+    """The kind of key in the certificate that a new client is shown; `ciphers` are a client's of TLS 1.2."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if ciphers:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ciphers)
+    address = ("127.0.0.1", server.port)
+    with socket.create_connection(address, 20) as plain, context.wrap_socket(plain) as client:
+        der = client.getpeercert(binary_form=True)
+        assert der is not None
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    key = x509.load_der_x509_certificate(der).public_key()
+    return "RSA" if isinstance(key, rsa.RSAPublicKey) else "EC"
+
+
+def test_after_a_sighup_a_certificate_with_another_kind_of_key_is_the_only_one(
+    server: Running, files: Certificates
+) -> None:
+    def all_are_shown() -> set[str]:
+        return {shown(server, ciphers) for ciphers in ("", "ECDHE+ECDSA:ECDHE+aRSA", "ECDHE+aRSA:ECDHE+ECDSA")}
+
+    assert all_are_shown() == {"EC"}
+    # A connection that is there all the time.
+    with connect(f"wss://127.0.0.1:{server.port}/ws", ssl=trusting(files)) as old:
+        for times, kind in enumerate(("RSA", "EC", "RSA"), 1):
+            with Certificates(kind=kind) as newer:
+                newer.give(to=files)
+            server.process.send_signal(signal.SIGHUP)
+            server.said("SIGHUP", times)
+            assert all_are_shown() == {kind}
+        Path(files.path("server.pem")).write_text("nonsense")
+        server.process.send_signal(signal.SIGHUP)
+        server.said("in PEM; the old certificate is kept")
+        assert all_are_shown() == {"RSA"}
+        assert old.ping().wait(20)
 
 
 def test_who_speaks_no_tls_gets_no_answer(server: Running) -> None:

@@ -254,6 +254,14 @@ async def half(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"end"})
 
 
+async def source(scope: Scope, receive: Receive, send: Send) -> None:
+    """An event source that has nothing to tell for long."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    await at(asked(scope, "gate"))
+    await send({"type": "http.response.body", "body": b"data: x\n\n", "more_body": True})
+    await send({"type": "http.response.body"})
+
+
 async def ws_echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Accepts at once, says who it is in a header, and sends back what it gets."""
     await receive()
@@ -286,6 +294,15 @@ async def ws_report(scope: Scope, receive: Receive, send: Send) -> None:
     report.with_suffix(".draft").rename(report)
 
 
+async def ws_large(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends a text and bytes of three million each, which is more than any client may send."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": "large!" * 500_000})
+    await send({"type": "websocket.send", "bytes": b"large!" * 500_000})
+    await receive()
+
+
 async def ws_resume(scope: Scope, receive: Receive, send: Send) -> None:
     """Outlives its workers: says when it is resumed, and sends back what it gets with the number of its process."""
     await receive()
@@ -305,6 +322,13 @@ async def ws_deny(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": b"who are you?"})
 
 
+async def ws_deny_late(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.http.response.start", "status": 403, "headers": [(b"content-length", b"2")]})
+    await at(asked(scope, "gate"))
+    await send({"type": "websocket.http.response.body", "body": b"no"})
+
+
 async def ws_fails(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("before the accept")
 
@@ -315,13 +339,21 @@ async def ws_fails_late(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("after the accept")
 
 
+async def complete(scope: Scope, receive: Receive, send: Send) -> None:
+    """A response that its client takes for complete before it has been ended here."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+    await send({"type": "http.response.body", "body": b"done", "more_body": True})
+    await at(asked(scope, "gate"))
+    await send({"type": "http.response.body"})
+
+
 PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/": pid, "/echo": echo, "/whole": whole, "/count": count, "/show": show, "/show/a b": show,
     "/duplicates": duplicates, "/status": status, "/large-headers": large_headers, "/stream": stream, "/large": large,
     "/fails": fails, "/fails-late": fails_late, "/returns": returns, "/wait": wait, "/block": block, "/half": half,
-    "/looked-at": looked_at,
+    "/source": source, "/looked-at": looked_at, "/complete": complete,
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,
-    "/fails-late": ws_fails_late, "/resume": ws_resume,
+    "/fails-late": ws_fails_late, "/large": ws_large, "/resume": ws_resume, "/deny-late": ws_deny_late,
 }  # fmt: skip

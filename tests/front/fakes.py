@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from twisted.internet import error, task
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -41,7 +41,9 @@ NODE = "east"
 SERVER = "front00000"
 WORKER = "!east.worker0000"
 SUPERVISOR = "supervisor"
-#: What `task.Clock` shows at first, so that dates are plausible: 2001-09-09 01:46:40.
+#: What `task.Clock` shows at first: the machine was started so long ago.
+UPTIME_S = 1000.0
+#: What the wall clock shows at first: 2001-09-09 01:46:40.
 EPOCH_S = 1_000_000_000.0
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -102,6 +104,7 @@ class FakeTransport:
         self.lost = False
         self.aborted = False
         self.write_closed = False
+        self._half_closed = self.read_closed = False
 
     # The client.
 
@@ -122,6 +125,12 @@ class FakeTransport:
     def leave(self, why: Exception | None = None) -> None:
         """The client cuts the connection. Unlike a kernel, this tells even while reading is paused."""
         self._lose(why or error.ConnectionDone())
+
+    def half_close(self) -> None:
+        """The client sends nothing more; seen when all has been read that it has sent."""
+        self._half_closed = True
+        self._deliver()
+        self._world.settle()
 
     def stop_taking(self) -> None:
         """The client reads no more, and the buffers are full."""
@@ -169,6 +178,7 @@ class FakeTransport:
 
     def resumeProducing(self) -> None:
         assert not self.reading, "resumed twice"
+        assert not self.read_closed, "nothing will come"
         self.reading = True
         self._world.soon(self._deliver)
 
@@ -194,6 +204,12 @@ class FakeTransport:
     def _deliver(self) -> None:
         while self._unread and self.reading and not self.disconnecting and not self.lost:
             self.protocol.dataReceived(self._unread.popleft())
+        if self._half_closed and not self._unread and self.reading and not self.disconnecting and not self.lost:
+            self._half_closed, self.reading, self.read_closed = False, False, True
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self.protocol.readConnectionLost()
+            else:
+                self._lose(error.ConnectionDone())
 
     def _lose(self, why: Exception) -> None:
         if not self.lost:
@@ -327,7 +343,9 @@ class World:
         **settings: Any,
     ) -> None:
         self.clock = task.Clock()
-        self.clock.rightNow = EPOCH_S
+        self.clock.rightNow = UPTIME_S
+        #: By how much the wall clock was set forward since, or back.
+        self.stepped_s = 0.0
         self._due: deque[Callable[[], object]] = deque()
         self.counters = Counters()
         limits = Limits(request_capacity, 90.0), Limits(100_000, 600.0)
@@ -338,7 +356,7 @@ class World:
         self.access = Lines()
         settings.setdefault("server_header", None)
         settings.setdefault("request_id", False)
-        self.server = InterfaceServer(FrontSettings(**settings), self.clusters, self.access, self.clock)
+        self.server = InterfaceServer(FrontSettings(**settings), self.clusters, self.access, self.clock, self.wall)
         self.worker = FakeWorker(self)
         if start:
             for each in (self.node, *self.others):
@@ -346,14 +364,22 @@ class World:
             self.node.beat(SUPERVISOR, value_of([channels.process_of(WORKER)]), math.inf)
             self.server.start()
 
+    def wall(self) -> float:
+        """The time of day."""
+        return EPOCH_S - UPTIME_S + self.clock.seconds() + self.stepped_s
+
     def soon(self, call: Callable[[], object]) -> None:
         """Run `call` at the end of this turn."""
         self._due.append(call)
 
     def settle(self) -> None:
-        """Let everything happen that is due now."""
-        while self._due:
-            self._due.popleft()()
+        """Let everything happen that is due now, in this turn and those that follow at once."""
+        while True:
+            while self._due:
+                self._due.popleft()()
+            self.clock.advance(0.0)
+            if not self._due:
+                return
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -405,7 +431,8 @@ class World:
         assert len(server.registry) == 0
         assert server.statistics()["connections"] == 0
         tables: list[Any] = [*server._http_deadlines.values(), *server._websocket_deadlines.values()]
-        tables += [server.idle, server.heads_due, server.bodies_due, server.discarding, server.unsent]
+        tables += [server.idle, server.heads_due, server.bodies_due, server.discarding, server.half_closed]
+        tables += [server.unsent]
         tables += [server._lifetimes] if server._lifetimes is not None else []
         assert [len(table) for table in tables] == [0] * len(tables)
         timers: Any = self.clock.getDelayedCalls()

@@ -181,8 +181,8 @@ def test_the_code_is_that_of_whoever_began_to_close(
     mine: bool, local: int | None, remote: int | None, clean: bool, code: int
 ) -> None:
     websocket: Any = SimpleNamespace(closedByMe=mine, localCloseCode=local, remoteCloseCode=remote, wasClean=clean)
-    found = closed(entry(status=101), ENTRY.at + 10, websocket)
-    assert (found.close_code, found.at, found.duration_s) == (code, ENTRY.at + 10, 10.0625)
+    found = closed(entry(status=101), ENTRY.at - 3600, 10.0, websocket)
+    assert (found.close_code, found.at, found.duration_s) == (code, ENTRY.at - 3600, 10.0625)
     assert json.loads(as_json(found))["close_code"] == code
 
 

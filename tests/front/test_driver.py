@@ -10,7 +10,7 @@ from ifserver import messages as m
 from ifserver.errors import NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Pushed
 from ifserver.layers.memory import MemoryNode
-from tests.front.fakes import EPOCH_S, GET, HANDSHAKE, NODE, SERVER, TEXT, WORKER, World, frame, of
+from tests.front.fakes import GET, HANDSHAKE, NODE, SERVER, TEXT, UPTIME_S, WORKER, World, frame, of
 
 
 class Doubtful(MemoryNode):
@@ -51,11 +51,11 @@ def test_an_offer_names_the_stream_and_its_deadline() -> None:
     world.client(GET)
     first = world.worker.job().request
     assert first.reply_channel == f"!{NODE}.{SERVER}.1"
-    assert (first.attempt, first.deadline) == (0, EPOCH_S + 30)
+    assert (first.attempt, first.deadline) == (0, UPTIME_S + 30)
     world.client(HANDSHAKE)
     second = world.worker.job(channels.WEBSOCKET_CONNECT).request
     assert second.reply_channel == f"!{NODE}.{SERVER}.2"
-    assert second.deadline == EPOCH_S + 30
+    assert second.deadline == UPTIME_S + 30
 
 
 def test_a_push_in_doubt_is_repeated_where_that_does_no_harm(world: World) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.front.http1 import RequestParser
+from ifserver.front.leftover import SILENCE_S
 from ifserver.front.requests import Incoming
 from ifserver.settings import FrontSettings
 from tests.front.fakes import GET, FakeTransport, Job, World, of, split_response
@@ -280,7 +281,7 @@ def test_a_bad_request_is_refused_behind_those_before_it(request_: bytes, status
     assert status_line.startswith(b"HTTP/1.1 %d " % status)
     assert headers[b"connection"] == b"close"
     assert len(rest) == int(headers[b"content-length"])
-    world.advance(2.0)
+    world.advance(SILENCE_S)
     assert client.lost
     assert world.counters.value("requests_refused", str(status)) == 1
     assert not world.worker.jobs()

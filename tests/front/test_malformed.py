@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from ifserver import messages as m
+from ifserver.front.leftover import SILENCE_S
 from tests.front.fakes import Job, World, of
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -388,7 +389,7 @@ def answers(pieces: list[bytes]) -> tuple[list[str], list[int], bool]:
             world.settle()
     got = client.received()
     statuses = [int(part[:3]) for part in got.split(b"HTTP/1.1 ")[1:]]
-    world.advance(2.0)
+    world.advance(SILENCE_S)
     lost = client.lost
     client.leave()
     world.assert_empty()

@@ -21,6 +21,7 @@ from tests.front.fakes import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    EPOCH_S,
     GET,
     HANDSHAKE,
     PING,
@@ -95,6 +96,7 @@ def test_a_websocket_is_logged_at_its_end_with_its_code(end: Callable[[FakeTrans
     world.advance(9.5)
     job.accept()
     world.advance(1.0)
+    world.stepped_s = 3600.0
     assert world.access.lines == []
     end(client, job)
     world.settle()
@@ -102,6 +104,7 @@ def test_a_websocket_is_logged_at_its_end_with_its_code(end: Callable[[FakeTrans
     [entry] = world.access.entries
     assert world.access.lines == [("192.0.2.1", "GET /chat?x HTTP/1.1", 101, 0)]
     assert (entry.close_code, entry.queue_s, entry.duration_s) == (code, 0.5, 11.0)
+    assert entry.at == EPOCH_S + 3600 + 11
     world.assert_empty()
 
 
@@ -229,6 +232,9 @@ def test_in_http_1_0_a_handshake_is_a_get() -> None:
     [
         (handshake(without=b"Sec-WebSocket-Version"), 426),
         (handshake(b"Sec-WebSocket-Version: 8", without=b"Sec-WebSocket-Version"), 426),
+        (handshake(b"Sec-WebSocket-Version: 8"), 426),
+        (handshake(b"Sec-WebSocket-Version: 13"), 426),
+        (handshake(b"Sec-WebSocket-Version: 13, 8", without=b"Sec-WebSocket-Version"), 426),
         (handshake(without=b"Sec-WebSocket-Key"), 400),
         (handshake(b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 400),
         (handshake(b"Sec-WebSocket-Key: short", without=b"Sec-WebSocket-Key"), 400),
@@ -464,7 +470,7 @@ def deflate(payload: bytes) -> bytes:
     ("offers", "answer"),
     [
         (b"permessage-deflate", b"permessage-deflate"),
-        (b"permessage-deflate; client_max_window_bits", b"permessage-deflate"),
+        (b"permessage-deflate; client_max_window_bits", b"permessage-deflate; client_max_window_bits=12"),
         (
             b"x-unknown, permessage-deflate; server_no_context_takeover",
             b"permessage-deflate; server_no_context_takeover",
@@ -473,6 +479,7 @@ def deflate(payload: bytes) -> bytes:
         (b"permessage-deflate; nonsense=1, Permessage-Deflate", b"permessage-deflate"),
         (b'permessage-deflate; server_max_window_bits="10"', b"permessage-deflate; server_max_window_bits=10"),
         (b"permessage-deflate; client_max_window_bits=99", None),
+        (b"permessage-deflate; server_max_window_bits=+9", None),
         (b"permessage-deflate; nonsense", None),
         (b"permessage-bzip2", None),
         (b"x\x85y, \xe4", None),
@@ -502,6 +509,90 @@ def test_compressed_messages() -> None:
     assert (sent.opcode, sent.rsv) == (TEXT, 4)
     assert len(sent.payload) < 100
     assert inflate(sent.payload) == text
+
+
+def test_a_final_block_does_not_end_compression() -> None:
+    """RFC 7692 7.2.3.4: it ends what zlib calls a stream, which then takes no more."""
+    world = World()
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    for payload in ("f348cdc9c9070000", "f248cdc9c90700", "f348cdc9c90700f248cdc9c90700"):
+        client.send(frame(TEXT, bytes.fromhex(payload), rsv=4))
+    assert [each.text for each in of(m.WebSocketReceive, job.heard())] == ["Hello", "Hello", "HelloHello"]
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("over", [0, 1, 10, 50, 100])
+def test_a_compressed_message_is_never_cut_to_the_limit(over: int, pieces: int) -> None:
+    world = World(max_websocket_message_bytes=1000)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    payload = deflate(bytes(1000 + over))
+    size = -(-len(payload) // pieces)
+    for start in range(0, len(payload), size):
+        opcode, rsv = (BINARY, 4) if start == 0 else (CONTINUATION, 0)
+        client.send(frame(opcode, payload[start : start + size], fin=start + size >= len(payload), rsv=rsv))
+    received = of(m.WebSocketReceive, job.heard())
+    job.release()
+    if over:
+        assert received == []
+        assert closes(client.received()) == [(1009, b"a message may have 1000 bytes")]
+    else:
+        assert [each.data for each in received] == [bytes(1000)]
+
+
+@pytest.mark.parametrize("broken", [deflate(bytes(100_000)), b"\xff" * 100], ids=["too large", "corrupt"])
+def test_the_answer_of_a_client_to_our_close_is_found_behind_what_was_wrong(broken: bytes) -> None:
+    world = World(max_websocket_message_bytes=1000)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    client.send(frame(TEXT, broken, fin=False, rsv=4) + frame(CONTINUATION, broken))
+    job.release()
+    [[code, _]] = closes(client.received())
+    assert code in (1007, 1009)
+    client.send(close_frame(code))
+    world.settle()
+    assert client.lost
+    assert not client.aborted
+    world.assert_empty()
+
+
+def test_what_compression_makes_longer_is_received_all_the_same() -> None:
+    world = World(max_websocket_message_bytes=1000)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    noise = os.urandom(1000)
+    assert len(deflate(noise)) > 1000
+    client.send(frame(BINARY, deflate(noise), rsv=4))
+    assert [each.data for each in of(m.WebSocketReceive, job.heard())] == [noise]
+
+
+def test_a_very_large_message_is_sent_as_it_is() -> None:
+    """Compressing it would keep everybody else waiting."""
+    world = World()
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    for size in (4 * 1024 * KIB, 4 * 1024 * KIB + 1):
+        job.send(data=bytes(size))
+    first, second = frames(client.received())
+    assert (first.rsv, inflate(first.payload)) == (4, bytes(4 * 1024 * KIB))
+    assert (second.rsv, second.payload) == (0, bytes(4 * 1024 * KIB + 1))
+
+
+def test_the_context_of_a_websocket_to_which_nothing_is_sent_is_freed() -> None:
+    world = World(ping_interval_s=0)
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    text = "the quick brown fox jumps over the lazy dog"
+
+    def sent() -> int:
+        job.send(text)
+        return len(frames(client.received())[0].payload)
+
+    alone, following = sent(), sent()
+    assert following < alone / 3
+    for _ in range(5):
+        world.advance(9.0)
+        assert sent() <= following
+    world.advance(10.0)
+    world.advance(10.0)
+    assert sent() == alone
+    client.leave()
+    world.assert_empty()
 
 
 def test_compression_can_be_switched_off() -> None:
@@ -653,6 +744,162 @@ def test_what_compression_hides_counts() -> None:
     job.release()
     assert closes(client.received())[0][0] == 1009
     assert of(m.WebSocketReceive, job.heard()) == []
+
+
+# Turns: what one client sends keeps nobody else waiting.
+
+
+def floods() -> list[Any]:
+    empty = frame(CONTINUATION, b"", fin=False) * 10_000
+    return [
+        pytest.param(frame(PING, b"p") * 10_000, id="pings"),
+        pytest.param(frame(TEXT, b"", fin=False) + empty + frame(CONTINUATION, b"a"), id="empty fragments"),
+        pytest.param(b"".join(frame(TEXT, b"%d" % number) for number in range(1000)), id="short messages"),
+    ]
+
+
+@pytest.mark.parametrize("flood", floods())
+def test_what_one_client_sends_is_parsed_in_many_turns(flood: bytes) -> None:
+    world = World()
+    client, job = opened(world)
+    [websocket] = world.server.connections
+    steps = 0
+    step = websocket.processData  # type: ignore[union-attr]
+
+    def counted() -> Any:
+        nonlocal steps
+        steps += 1
+        return step()
+
+    websocket.processData = counted  # type: ignore[union-attr,method-assign]
+    client.send(flood + frame(TEXT, b"last"))
+    turns = 0
+    while websocket.will_go_on:  # type: ignore[union-attr]
+        assert 0 < steps <= 256
+        assert not client.reading
+        steps = 0
+        # One call only: `Clock.advance` would make those as well that this one asks for.
+        call: Any = world.clock.calls.pop(0)
+        call.called = 1
+        call.func(*call.args)
+        turns += 1
+    assert turns >= 5
+    assert client.reading
+    received = of(m.WebSocketReceive, job.heard())
+    if len(received) > 2:
+        assert [each.text for each in received[:-1]] == [str(number) for number in range(1000)]
+    assert received[-1].text == "last"
+    pongs = frames(client.received())
+    assert pongs == [Frame(PONG, b"p")] * (10_000 if flood.startswith(frame(PING, b"p")) else 0)
+
+
+def test_what_was_read_is_inflated_only_as_the_worker_takes_it() -> None:
+    """Two hundred MB in two hundred KB, which are read at once."""
+    world = World()
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate"))
+    sent = b"".join(frame(BINARY, deflate(bytes([number]) * 1_000_000), rsv=4) for number in range(200))
+    assert len(sent) < 300_000
+    tracemalloc.start()
+    try:
+        client.send(sent)
+        world.settle()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+    received: list[bytes] = []
+    while len(received) < 200:
+        assert not client.reading
+        more = [each.data for each in of(m.WebSocketReceive, job.heard())]
+        assert 0 < len(more) <= 2
+        received += more
+        job.window(sum(units(len(each)) for each in received))
+    assert [each[:1] for each in received] == [bytes([number]) for number in range(200)]
+    assert {len(each) for each in received} == {1_000_000}
+    world.settle()
+    assert client.reading
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_loss_is_told_behind_what_was_read_before_it(compressed: bool) -> None:
+    world = World()
+    client, job = opened(world, handshake(b"Sec-WebSocket-Extensions: permessage-deflate") if compressed else HANDSHAKE)
+    data = b"".join(
+        frame(TEXT, deflate(b"%d" % i), rsv=4) if compressed else frame(TEXT, b"%d" % i) for i in range(900)
+    )
+    client.send(data)
+    client.leave()
+    heard = job.heard()
+    assert [each.text for each in heard[:-1]] == [str(i) for i in range(900)]
+    assert (type(heard[-1]), heard[-1].code) == (m.Disconnect, 1006)
+    world.assert_empty()
+
+
+def test_a_loss_while_the_worker_takes_nothing_is_told_at_once() -> None:
+    world = World()
+    client, job = opened(world)
+    client.send(frame(BINARY, bytes(60 * KIB)) * 10)
+    world.settle()
+    assert not client.reading
+    client.leave()
+    assert [each.code for each in of(m.Disconnect, job.heard())] == [1006]
+    world.assert_empty()
+
+
+def test_a_close_behind_a_flood_is_answered() -> None:
+    world = World()
+    client, job = opened(world)
+    client.send(frame(PING) * 5000 + close_frame(4001))
+    assert not closes(client.received())
+    world.settle()
+    assert closes(client.received()) == [(4001, b"")]
+    assert client.lost
+    assert not client.aborted
+    assert disconnects(job) == [(4001, "")]
+    world.assert_empty()
+
+
+def test_our_close_is_answered_within_what_was_read_and_is_not_parsed() -> None:
+    world = World()
+    client, job = opened(world)
+    client.send(frame(BINARY, bytes(60 * KIB)) * 10 + close_frame(4000))
+    world.settle()
+    assert not client.reading
+    job.close(4000)
+    world.settle()
+    assert client.lost
+    assert not client.aborted
+    world.assert_empty()
+
+
+def test_a_connection_that_we_cut_is_not_parsed_any_further() -> None:
+    world = World()
+    client, job = opened(world)
+    client.send(frame(PING) * 5000)
+    [websocket] = world.server.connections
+    websocket.abort()
+    world.settle()
+    assert client.lost
+    assert disconnects(job) == [(1006, "")]
+    world.assert_empty()
+
+
+def test_a_pong_that_was_read_and_is_not_parsed_is_no_silence() -> None:
+    world = World(ping_interval_s=20, ping_timeout_s=30)
+    client, job = opened(world)
+    world.advance(20.0)
+    (ping,) = frames(client.received())
+    client.send(frame(BINARY, bytes(60 * KIB)) * 5 + frame(TEXT, b"held") * 400 + frame(PONG, ping.payload))
+    assert not client.reading
+    world.advance(200.0)
+    assert not client.lost
+    job.window(WINDOW * 2)
+    world.settle()
+    assert client.reading
+    world.advance(19.0)
+    assert not client.lost
+    client.leave()
+    world.assert_empty()
 
 
 # Errors of the client.
@@ -849,16 +1096,15 @@ def test_a_bad_reply_closes_with_1011(what: str) -> None:
     world.assert_empty()
 
 
-def test_a_message_that_is_larger_than_the_front_allows_closes() -> None:
+def test_the_limit_on_messages_is_for_clients_and_not_for_the_application() -> None:
     world = World(max_websocket_message_bytes=1000)
     client, job = opened(world)
-    job.send("ä" * 500)
-    assert len(frames(client.received())) == 1
     job.send("ä" * 501)
-    assert closes(client.received()) == [(1009, b"")]
-    assert disconnects(job) == [(1009, "")]
-    client.leave()
-    world.assert_empty()
+    job.send(data=bytes(3_000_000))
+    assert frames(client.received()) == [Frame(TEXT, "ä".encode() * 501), Frame(BINARY, bytes(3_000_000))]
+    client.send(frame(TEXT, b"x" * 1001))
+    job.release()
+    assert [each[0] for each in closes(client.received())] == [1009]
 
 
 def test_a_client_that_vanishes_is_1006() -> None:

@@ -16,9 +16,10 @@ import traceback
 from random import Random, SystemRandom
 
 import uvloop
-from twisted.internet import asyncioreactor
 
-asyncioreactor.install(uvloop.new_event_loop())
+from ifserver import reactor
+
+reactor.install(uvloop.new_event_loop())
 
 # After the reactor, which some of what they import asks for.
 from tests.fuzz.targets import TARGETS  # noqa: E402

@@ -131,7 +131,7 @@ def http(random: Random) -> None:
 def _held(client: f.FakeTransport) -> int:
     connection: Any = client.protocol
     parser = connection._parser
-    held = sum(len(each.body) for each in connection._waiting) + len(connection._unparsed)
+    held = sum(len(each.body) for each in connection._waiting) + len(connection.intake.unparsed)
     held += len(parser._line) + len(parser._tail) + len(parser._target) + len(parser.early or b"")
     held += len(parser._chunks._line) if parser._chunks is not None else 0
     return held + sum(len(name) + len(value) for name, value in parser._headers)
@@ -167,11 +167,13 @@ def _headers(random: Random) -> m.Headers:
 
 
 def _annoy(random: Random, world: f.World, client: f.FakeTransport) -> None:
-    kind = random.randrange(3)
+    kind = random.randrange(4)
     if kind == 0 and not client.full:
         client.stop_taking()
     elif kind == 1 and client.full:
         client.take_again()
+    elif kind == 2:
+        client.half_close()
     else:
         world.advance(random.choice((0.1, 1.0, 30.0)))
 

@@ -395,9 +395,18 @@ class NodeSuite:
         assert await other.look("r") == Queue(0, None)
 
     @async_test
-    async def test_it_tells_the_time_and_counts(self, harness: Harness) -> None:
+    async def test_its_time_is_one_for_all_and_goes_on_evenly(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        assert abs(node.clock() - other.clock()) < 2.0
+        ahead = node.clock() - time.monotonic()
+        await turn(0.2)
+        assert abs(node.clock() - time.monotonic() - ahead) < 0.1
+        for each in (node, other):
+            assert abs(await each.least_clock() - node.clock()) < 2.0
+
+    @async_test
+    async def test_it_counts(self, harness: Harness) -> None:
         node = await harness.node()
-        assert abs(node.clock() - time.time()) < 2.0
         before = node.statistics()
         await node.push("r", numbered(3))
         await node.pull(("r",), 2, LONG_S)

@@ -10,9 +10,10 @@ import select
 import sys
 
 import uvloop
-from twisted.internet import asyncioreactor
 
-asyncioreactor.install(uvloop.new_event_loop())
+from ifserver.reactor import install
+
+install(uvloop.new_event_loop())
 
 from twisted.internet import reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402

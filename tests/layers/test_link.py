@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
-from twisted.internet.protocol import Protocol
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -139,6 +139,22 @@ def test_stop_fires_when_the_connection_is_lost() -> None:
     assert fired(place.link.stop()) == [None]
     assert place.clock.getDelayedCalls() == []
     assert place.endpoint.count == 1
+
+
+def test_whoever_hears_of_the_loss_may_stop_it() -> None:
+    place = Place()
+    stopped: list[Any] = []
+
+    class Stops(Protocol):
+        def connectionLost(self, reason: Failure = connectionDone) -> None:
+            place.link.stop().addBoth(stopped.append)
+
+    place.link = Link(place.endpoint, Stops, place.clock, PAUSES, place.told.append)
+    place.link.start()
+    place.endpoint.accept()
+    place.endpoint.lose()
+    assert stopped == [None]
+    assert place.clock.getDelayedCalls() == []
 
 
 def test_stop_may_be_called_by_whom_stop_has_just_told() -> None:

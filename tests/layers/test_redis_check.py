@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
+from ifserver.clock import WallClock
 from ifserver.endpoints import SocketEndpoint
 from ifserver.layers import redis_places
 from ifserver.layers.redis_check import Finding, Report, SentinelReport, examine
@@ -41,9 +43,10 @@ class Place:
         server.start()
         return server
 
-    async def examine(self, url: str, clock: Any = reactor) -> Report:
+    async def examine(self, url: str, wall: WallClock = time.time) -> Report:
+        clock: Any = reactor
         [node] = parse_cluster(f"east={url}").nodes
-        return await within(Deferred.fromCoroutine(examine(node, "ifserver:", clock, LOOP)))
+        return await within(Deferred.fromCoroutine(examine(node, "ifserver:", clock, wall, LOOP)))
 
     def close(self) -> None:
         for server in self._servers:
@@ -229,23 +232,11 @@ async def test_clients(place: Place) -> None:
     assert warning.text.startswith("4 of 4 clients (maxclients) are connected; each server and worker needs ")
 
 
-class Shifted:
-    """A clock that is wrong."""
-
-    def __init__(self, by: float) -> None:
-        self._by = by
-        self.callLater = reactor.callLater
-
-    def seconds(self) -> float:
-        now: float = reactor.seconds() + self._by
-        return now
-
-
 @pytest.mark.parametrize(("by", "text"), [(-5.0, "5.0 s ahead of"), (5.0, "5.0 s behind")])
 @async_test
 async def test_a_clock_that_is_wrong(place: Place, by: float, text: str) -> None:
     server = place.server(maxmemory="100mb")
-    report = await place.examine(f"redis+unix://{server.path}", Shifted(by))
+    report = await place.examine(f"redis+unix://{server.path}", lambda: time.time() + by)
     assert report.findings == [Finding("warning", f"its clock is {text} this machine's")]
     assert report.skew_ms is not None
     assert abs(report.skew_ms + by * 1000) < 500
@@ -293,7 +284,7 @@ class FakeRedis(Protocol):
             text = "".join(f"{name}:{value}\r\n" for name, value in self._info.items()).encode()
             return b"$%d\r\n%s\r\n" % (len(text), text)
         if command[0] == b"TIME":
-            seconds = b"%d" % reactor.seconds()
+            seconds = b"%d" % time.time()
             return b"*2\r\n$%d\r\n%s\r\n$1\r\n0\r\n" % (len(seconds), seconds)
         return b"-ERR no\r\n" if command[0] in (b"ACL", b"CONFIG") else b"+OK\r\n"
 

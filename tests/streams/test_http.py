@@ -43,6 +43,7 @@ EVENTS = [
     e.ClientFailed(1002, "why"),
     e.ClientGone(),
     e.Flushed(1),
+    e.Answered(),
     e.OfferRefused(False, "full"),
     e.OfferRefused(True, "broke"),
     e.TimedOut(),
@@ -55,6 +56,7 @@ PATHS: dict[State, list[Any]] = {
     State.WITHDRAWING: [e.TimedOut()],
     State.CLAIMED: [CLAIM],
     State.RESPONDING: [CLAIM, START],
+    State.ANSWERED: [CLAIM, START, e.Answered()],
     State.DONE: [CLAIM, START, replace(LAST, seq=1)],
 }
 
@@ -147,7 +149,11 @@ def test_an_event_that_cannot_happen_raises_and_changes_nothing(state: State, ev
 @pytest.mark.parametrize("state", State)
 def test_a_message_that_must_not_be_said_breaks_the_exchange(state: State, kind: Any) -> None:
     stream = make(state)
-    message = replace(kind, seq={State.RESPONDING: 1, State.DONE: 2}.get(state, 0)) if hasattr(kind, "seq") else kind
+    message = (
+        replace(kind, seq={State.RESPONDING: 1, State.ANSWERED: 1, State.DONE: 2}.get(state, 0))
+        if hasattr(kind, "seq")
+        else kind
+    )
     effects = do(stream, message)
     if type(message) in HttpStream.table[state]:
         assert release("broken") not in effects
@@ -156,6 +162,7 @@ def test_a_message_that_must_not_be_said_breaks_the_exchange(state: State, kind:
     assert stream.state is State.DONE
     assert effects == {
         State.RESPONDING: [e.Abort(why), release("broken"), e.ENDED],
+        State.ANSWERED: [e.Finish(why), release("broken"), e.ENDED],
         State.DONE: [release("broken")],
     }.get(state, [release("broken"), e.Answer(502, why), e.ENDED])
 
@@ -211,6 +218,23 @@ def test_a_worker_that_dies_in_the_middle_of_its_answer_cuts_the_connection() ->
     assert do(make(State.RESPONDING), DIED) == [e.Abort(why), e.ENDED]
 
 
+def test_what_a_worker_does_when_the_client_has_all_harms_nobody() -> None:
+    assert do(make(State.ANSWERED), DIED) == [e.Finish(f"worker {WORKER} let go: died"), e.ENDED]
+    stream = make(State.ANSWERED)
+    assert do(stream, replace(MORE, body=b"")) == [replace(MORE, body=b"")]
+    assert do(stream, e.Answered()) == []
+    assert do(stream, replace(LAST, body=b"")) == [replace(LAST, body=b""), e.ENDED]
+    dropped, finish, tell, ended = do(make(State.ANSWERED), replace(LAST, seq=2))
+    assert (dropped, tell, ended) == (e.Dropped("gap"), release("broken"), e.ENDED)
+    assert isinstance(finish, e.Finish)
+
+
+def test_an_application_may_read_on_when_the_client_has_all() -> None:
+    stream = make(State.ANSWERED, UPLOAD)
+    pieces = told(do(stream, body(1), body(2, more=False)), m.RequestBody)
+    assert [(each.body, each.more_body) for each in pieces] == [(b"x", True), (b"xx", False)]
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "why"),
     [(True, 503, "no worker took it in time"), (False, 504, "taken by somebody who was never heard of")],
@@ -252,6 +276,7 @@ def test_an_application_that_takes_too_long_is_a_504() -> None:
         (State.WITHDRAWING, [e.ENDED]),
         (State.CLAIMED, [e.Tell(WORKER, m.Disconnect(ID, 0, 0, 0, "")), e.ENDED]),
         (State.RESPONDING, [e.Tell(WORKER, m.Disconnect(ID, 0, 0, 0, "")), e.ENDED]),
+        (State.ANSWERED, [e.Tell(WORKER, m.Disconnect(ID, 0, 0, 0, "")), e.ENDED]),
         (State.DONE, []),
     ],
 )
@@ -356,6 +381,7 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any], upload: b
     client: list[Any] = []
     pushed: list[m.RequestBody] = []
     sent = b""
+    has_all = False
     for each in happenings:
         try:
             if isinstance(each, e.BodyReceived) and upload and stream.state is not State.DONE:
@@ -363,6 +389,8 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any], upload: b
             effects = say(stream, each) if isinstance(each, tuple) else stream.handle(each)
         except TransitionError:
             continue
+        assert not (has_all and any(isinstance(x, e.Abort | e.Answer) for x in effects))
+        has_all = has_all or stream.state is State.ANSWERED
         pushed += told(list(effects), m.RequestBody)
         client += [x for x in effects if isinstance(x, m.Message | e.Answer | e.Abort) or x is e.ENDED]
     # One end at most, and nothing behind it.

@@ -99,7 +99,8 @@ class FakeHost:
         self.sent: list[Any] = []
         #: For each last message that the node has not taken yet: what to call when it has.
         self.untaken: list[Callable[[], None]] = []
-        self.begun = 0
+        self.begun = self.awaiting = 0
+        self.holding: list[Stream] = []
         self.has_ended = 0
         self.slots_told: list[int] = []
 
@@ -111,6 +112,15 @@ class FakeHost:
 
     def began(self) -> None:
         self.begun += 1
+
+    def awaits_client(self) -> None:
+        self.awaiting += 1
+
+    def goes_on(self) -> None:
+        self.awaiting -= 1
+
+    def held(self, stream: Stream) -> None:
+        self.holding.append(stream)
 
     def ended(self, stream: Stream) -> None:
         self.has_ended += 1

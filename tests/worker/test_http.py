@@ -199,6 +199,128 @@ def test_after_the_client_has_left_there_is_only_the_disconnect_each_time() -> N
     assert play(act, body=b"x").sent == []
 
 
+# Waiting for the client holds no slot.
+
+
+def test_a_receive_that_waits_for_the_body_lends_the_slot_until_some_has_come() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        assert one.host.awaiting == 0, "what is there was taken at once"
+        for piece, more in ((b"b", True), (b"c", False)):
+            waiting = asyncio.ensure_future(one.receive())
+            await turns()
+            assert one.host.awaiting == 1
+            one.body(piece, more)
+            await waiting
+            assert one.host.awaiting == 0, "the application works"
+        waiting = asyncio.ensure_future(one.receive())
+        await turns()
+        assert one.host.awaiting == 0, "nothing more is due of this client"
+        one.leave()
+        await waiting
+
+    play(act, more_body=True)
+
+
+def test_one_that_works_and_does_not_ask_for_the_body_keeps_its_slot() -> None:
+    async def act(one: Play) -> None:
+        await turns()
+        assert one.host.awaiting == 0
+        one.leave()
+
+    play(act, more_body=True)
+
+
+def test_a_receive_that_is_cancelled_takes_the_slot_back() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        for _ in range(2):
+            waiting = asyncio.ensure_future(one.receive())
+            await turns()
+            assert one.host.awaiting == 1
+            waiting.cancel()
+            await turns()
+            assert one.host.awaiting == 0
+        one.leave()
+
+    play(act, more_body=True)
+
+
+def test_several_tasks_that_wait_lend_one_slot_until_the_last_is_cancelled() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        first, second = asyncio.ensure_future(one.receive()), asyncio.ensure_future(one.receive())
+        await turns()
+        assert one.host.awaiting == 1
+        first.cancel()
+        await turns()
+        assert one.host.awaiting == 1, "another task waits"
+        second.cancel()
+        await turns()
+        assert one.host.awaiting == 0
+        one.leave()
+
+    play(act, more_body=True)
+
+
+def test_several_tasks_that_wait_are_served_one_after_the_other() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        first, second = asyncio.ensure_future(one.receive()), asyncio.ensure_future(one.receive())
+        await turns()
+        one.body(b"b", more=True)
+        await turns()
+        assert (first.done(), second.done(), one.host.awaiting) == (True, False, 1)
+        one.body(b"c", more=False)
+        await turns()
+        assert (second.done(), one.host.awaiting) == (True, 0)
+        one.leave()
+
+    play(act, more_body=True)
+
+
+def test_one_that_has_begun_to_answer_has_no_slot_to_lend() -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        early = asyncio.ensure_future(one.receive())
+        await turns()
+        assert (one.host.awaiting, one.host.begun) == (1, 0)
+        await one.send(START)
+        await one.send(body(b"x", more=True))
+        assert (one.host.awaiting, one.host.begun) == (0, 1), "it is given back once"
+        one.body(b"b", more=True)
+        await early
+        waiting = asyncio.ensure_future(one.receive())
+        await turns()
+        assert (one.host.awaiting, one.host.begun) == (0, 1)
+        await one.send(body())
+        await waiting
+
+    play(act, more_body=True)
+
+
+@pytest.mark.parametrize("end", ["leaves", "returns", "raises", "is let go"])
+def test_however_a_stream_ends_it_lends_no_slot_behind_its_end(end: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        waiting = asyncio.ensure_future(one.receive())
+        await turns()
+        assert one.host.awaiting == 1
+        if end == "leaves":
+            one.leave()
+        elif end == "returns":
+            await one.returns()
+        elif end == "raises":
+            await one.raises(ValueError("a defect"))
+        else:
+            one.stream.let_go()
+        assert one.host.awaiting == 0
+        assert await waiting == {"type": "http.disconnect"}
+        assert one.host.awaiting == 0
+
+    play(act, more_body=True)
+
+
 # The response.
 
 
@@ -252,6 +374,89 @@ def test_the_start_of_a_stream_leaves_with_its_first_body_though_that_is_empty()
         await one.send(body())
 
     play(act)
+
+
+def test_a_start_in_the_first_step_is_looked_after_by_the_worker_and_a_later_one_tells_it() -> None:
+    async def early(one: Play) -> None:
+        await one.send(START)
+        assert one.host.holding == []
+        one.leave()
+
+    async def late(one: Play) -> None:
+        one.stream.claim()
+        await one.send(START)
+        assert one.host.holding == [one.stream]
+        one.leave()
+
+    play(early)
+    play(late)
+
+
+def test_a_head_whose_body_keeps_the_client_waiting_leaves_without_it() -> None:
+    async def act(one: Play) -> None:
+        await one.send(START)
+        one.stream.send_head()
+        assert one.take_sent() == [ResponseStart(STREAM, 0, WORKER, 0, 200, [(b"x-a", b"1")], b"", True)]
+        assert one.host.begun == 1, "an event source that has nothing to tell holds no slot"
+        one.stream.send_head()
+        assert one.sent == []
+        await one.send(body(b"a", more=True))
+        await one.send(body())
+        assert one.sent == [
+            ResponseBody(STREAM, 0, WORKER, 1, b"a", True),
+            ResponseBody(STREAM, 0, WORKER, 2, b"", False),
+        ]
+
+    play(act)
+
+
+@pytest.mark.parametrize("begun", [[], [START, body(b"x", more=True)], [START, body(b"x")]], ids=len)
+def test_a_head_that_is_not_held_is_not_sent(begun: list[Any]) -> None:
+    async def act(one: Play) -> None:
+        for event in begun:
+            await one.send(event)
+        one.take_sent()
+        one.stream.send_head()
+        assert one.sent == []
+        one.leave()
+        one.stream.send_head()
+        assert one.sent == []
+
+    play(act)
+
+
+def test_behind_a_head_that_has_left_the_content_length_still_holds() -> None:
+    async def act(one: Play) -> None:
+        await one.send(length(3))
+        one.stream.send_head()
+        with pytest.raises(ApplicationError, match="longer than its Content-Length by 1 bytes"):
+            await one.send(body(b"four"))
+        await one.send(body(b"abc"))
+
+    start, end = play(act).sent
+    assert (start.headers, start.body, start.more_body) == ([(b"content-length", b"3")], b"", True)
+    assert (end.body, end.more_body) == (b"abc", False)
+
+
+@pytest.mark.parametrize(("request_fields", "status"), [({"method": "HEAD"}, 200), ({}, 204)], ids=["HEAD", "204"])
+def test_a_head_without_a_body_to_come_leaves_early_as_well(request_fields: dict[str, Any], status: int) -> None:
+    async def act(one: Play) -> None:
+        await one.send({**START, "status": status})
+        one.stream.send_head()
+        await one.send(body(b"dropped"))
+
+    start, end = play(act, **request_fields).sent
+    assert (start.status, start.body, start.more_body) == (status, b"", True)
+    assert (end.body, end.more_body) == (b"", False)
+
+
+def test_a_failure_behind_a_head_that_has_left_aborts(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(one: Play) -> None:
+        await one.send(START)
+        one.stream.send_head()
+        await one.raises(ValueError("a defect"))
+
+    assert play(act).sent[1:] == [failed()]
 
 
 def test_headers_keep_order_and_doubles_are_lower_case_and_transfer_encoding_is_ignored() -> None:
@@ -786,6 +991,38 @@ def test_send_raises_an_oserror_once_the_client_has_left(before: list[Any], capl
 
     assert play(act).sent == []
     assert errors(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "first"),
+    [("GET", length(3), body(b"abc", more=True)), ("HEAD", START, body(more=True))],
+)
+def test_the_end_of_a_response_of_which_the_client_had_everything_is_no_failure(
+    method: str, start: dict[str, Any], first: dict[str, Any]
+) -> None:
+    async def act(one: Play) -> None:
+        await one.send(start)
+        await one.send(first)
+        one.leave()
+        assert await one.receive() == {"type": "http.disconnect"}
+        for _ in range(2):
+            await one.send(body())
+        for more in (body(b"x"), START):
+            with pytest.raises(ClientDisconnected):
+                await one.send(more)
+
+    assert len(play(act, method=method).sent) == 1
+
+
+def test_it_is_one_where_something_is_missing() -> None:
+    async def act(one: Play) -> None:
+        await one.send(length(3))
+        await one.send(body(b"ab", more=True))
+        one.leave()
+        with pytest.raises(ClientDisconnected):
+            await one.send(body())
+
+    play(act)
 
 
 def test_a_send_that_waits_for_credit_raises_when_the_client_leaves() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeRefused, NodeUnreachable
@@ -54,19 +54,27 @@ class Stage:
         self.counters = Counters()
         self._due: list[Callable[[], None]] = []
         self.home_leads_s = 0.0
+        #: Who has asked the node for its clock, and has no answer yet; None: all are answered at once.
+        self.asking: list[Deferred[float]] | None = None
+        #: By how much a server may have taken that clock for less.
+        self.server_lags_s = 0.0
         #: How long the first turn of one request keeps the loop busy, how long beside that it only waits; and the CPU
         #: time that this thread has used.
         self.busy_s = self.waits_s = 0.0
         self.cpu_s = 0.0
         #: Of how many requests all but one are answered in their first turn; 1: none is.
         self.one_stays_of = 1
+        #: Whether what is taken waits for its client, and so keeps no slot.
+        self.lends = False
         self.puller = Puller(
             self.nodes,
             URGENT,
             names,
             batch,
             self.free,
+            self.unanswered,
             lambda channel: self.clock.seconds() + self.home_leads_s,
+            self._least_clock_of,
             self.pulled.extend,
             self._opened,
             self.clock,
@@ -75,8 +83,25 @@ class Stage:
             self.counters,
         )
 
+    def least_clock(self) -> float:
+        return self.clock.seconds() + self.home_leads_s - self.server_lags_s
+
+    def _least_clock_of(self, channel: str) -> Deferred[float]:
+        if self.asking is None:
+            return succeed(self.least_clock())
+        asking: Deferred[float] = Deferred()
+        self.asking.append(asking)
+        return asking
+
+    def tell_the_time(self) -> None:
+        assert self.asking is not None
+        self.asking.pop(0).callback(self.least_clock())
+
     def free(self) -> int:
-        return self.slots - (len(self.taken) - self.finished)
+        return self.slots - (0 if self.lends else self.unanswered())
+
+    def unanswered(self) -> int:
+        return len(self.taken) - self.finished
 
     def _opened(self, requests: list[ToWorkers]) -> None:
         self.taken += [request.path for request in requests]
@@ -88,7 +113,7 @@ class Stage:
 
     def check(self) -> None:
         waiting = sum(node.statistics()["pulls"] for node in self.nodes)
-        assert self.puller.reads == waiting
+        assert self.puller.reads == waiting + len(self.asking or ())
         assert self.puller.asked <= self.free()
 
     def turn(self) -> None:
@@ -189,7 +214,9 @@ def test_the_more_are_answered_in_their_first_turn_the_more_are_taken_at_once() 
     assert asked_in_the_end(1) == 4, "others might have time for them"
     assert asked_in_the_end(8) in (7, 8, 9), "about one of which will stay"
     assert asked_in_the_end(1000) == 16
-    assert asked_in_the_end(1) == 4
+    stage.lends = True
+    assert asked_in_the_end(1) == 4, "for others might answer them when their clients have sent all"
+    stage.lends = False
     stage.busy_s = 0.0005
     assert asked_in_the_end(1000) == 2, "they wait for each other all the same"
 
@@ -349,6 +376,77 @@ def test_a_deadline_is_by_the_clock_of_the_servers_node() -> None:
     stage.puller.start()
     assert stage.taken == ["fresh"]
     assert stage.counters.value("messages_dropped", "expired") == 1
+
+
+def test_before_anything_is_dropped_its_node_is_asked_for_the_time() -> None:
+    stage = Stage()
+    stage.asking = []
+    stage.clock.advance(100.0)
+    stage.push(0, "late", deadline=50.0)
+    stage.push(0, "in time", deadline=100.0)
+    stage.push(0, "later", deadline=90.0)
+    stage.puller.start()
+    # It holds up nothing else, but has a slot.
+    assert stage.taken == ["in time"]
+    assert stage.puller.asked == 2
+    stage.turn()
+    # The clock of the node was set back, and nobody knew.
+    stage.home_leads_s = -20.0
+    stage.tell_the_time()
+    stage.turn()
+    assert stage.taken == ["in time", "later"]
+    assert len(stage.pulled) == stage.counters.value("messages_dropped", "expired") == 1
+
+
+def test_a_server_that_does_not_know_that_the_clock_was_set_forward_is_served() -> None:
+    stage = Stage()
+    stage.clock.advance(100.0)
+    stage.home_leads_s, stage.server_lags_s = 3600.0, 3600.0
+    stage.push(0, "fresh", deadline=130.0)
+    stage.push(0, "old", deadline=99.0)
+    stage.puller.start()
+    assert stage.taken == ["fresh"]
+    assert stage.counters.value("messages_dropped", "expired") == 1
+
+
+def test_what_may_be_late_has_slots_and_nobody_else_gets_them() -> None:
+    stage = Stage(nodes=2, slots=3, batch=3)
+    stage.asking = []
+    stage.clock.advance(100.0)
+    stage.push(0, "a", "b", "c", deadline=50.0)
+    stage.puller.start()
+    stage.turn()
+    stage.advance(ROUND_WAIT_S)
+    stage.push(1, "d", "e", "f")
+    held = stage.puller.asked
+    assert stage.asking
+    assert held <= 3
+    while stage.asking:
+        stage.tell_the_time()
+        stage.turn()
+    for _ in range(10):
+        stage.finish(len(stage.taken) - stage.finished)
+        stage.advance(ROUND_WAIT_S)
+        while stage.asking:
+            stage.tell_the_time()
+            stage.turn()
+    assert sorted(stage.taken) == list("def")
+    assert stage.counters.value("messages_dropped", "expired") == 3
+
+
+def test_a_stop_waits_for_what_may_be_late() -> None:
+    stage = Stage()
+    stage.asking = []
+    stage.clock.advance(100.0)
+    stage.push(0, "late", deadline=50.0)
+    stage.puller.start()
+    stage.turn()
+    stopped = stage.puller.stop()
+    stage.home_leads_s = -60.0
+    assert not fired(stopped)
+    stage.tell_the_time()
+    assert fired(stopped)
+    assert stage.taken == ["late"]
 
 
 def test_what_does_not_decode_is_dropped_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -198,6 +198,28 @@ def test_a_small_denial_is_one_message() -> None:
     assert play(act).sent == [ResponseStart(STREAM, 0, WORKER, 0, 401, [(b"x-a", b"1")], b"no", False)]
 
 
+def test_a_denial_whose_body_keeps_the_client_waiting_begins_without_it() -> None:
+    async def act(one: Play) -> None:
+        await one.send(DENIAL)
+        one.stream.send_head()
+        await one.send(denial_body(b"no"))
+
+    assert play(act).sent == [
+        ResponseStart(STREAM, 0, WORKER, 0, 401, [(b"x-a", b"1")], b"", True),
+        ResponseBody(STREAM, 0, WORKER, 1, b"no", False),
+    ]
+
+
+def test_of_a_websocket_that_is_not_denied_no_head_is_sent() -> None:
+    async def act(one: Play) -> None:
+        one.stream.send_head()
+        await one.send(ACCEPT)
+        one.stream.send_head()
+        one.leave(1000)
+
+    assert [type(message) for message in play(act).sent] == [WebSocketAccept]
+
+
 def test_a_large_denial_waits_for_credit() -> None:
     async def act(one: Play) -> None:
         await one.send(DENIAL)

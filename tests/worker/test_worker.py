@@ -20,6 +20,7 @@ from ifserver.messages import (
     Disconnect,
     Release,
     RequestBody,
+    ResponseBody,
     ResponseStart,
     Statement,
     Sync,
@@ -35,6 +36,7 @@ from ifserver.metrics import Counters
 from ifserver.settings import WorkerSettings
 from ifserver.streams.ledger import Ledger
 from ifserver.worker.application import ASGIApplication
+from ifserver.worker.heads import GRACE_S
 from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.worker import Worker
 from tests.test_processes import run
@@ -104,6 +106,20 @@ class Application:
     async def late(self, scope: Any, receive: Any, send: Any) -> None:
         await self._until_told()
         await self.begun(scope, receive, send)
+
+    async def source(self, scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await self._until_told()
+        await send(BODY)
+
+    async def late_source(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._until_told()
+        await self.source(scope, receive, send)
+
+    async def middleware(self, scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await asyncio.sleep(0)  # another task sends the body
+        await send(BODY)
 
     async def upload(self, scope: Any, receive: Any, send: Any) -> None:
         event = await receive()
@@ -223,6 +239,7 @@ def played(act: Callable[[Stage], Awaitable[None]], **fields: Any) -> None:
         for kind in ("http", "websocket"):
             assert counts.get(f"streams_opened{{{kind}}}") == counts.get(f"streams_closed{{{kind}}}")
         assert stage.ledger == []
+        assert (stage.worker.unanswered(), stage.worker.statistics()["unanswered"]) == (0, 0)
         await stage.clusters.stop().asFuture(stage.loop)
         assert stage.clock.getDelayedCalls() == []
 
@@ -329,6 +346,53 @@ def test_what_is_answered_at_once_leaves_before_the_next_read() -> None:
         await turns()
         assert done == ["push", "pull"]
         stage.application.go()
+
+    played(act)
+
+
+# The heads of responses.
+
+
+@pytest.mark.parametrize("path", ["/source", "/late_source"])
+def test_an_event_source_that_has_nothing_to_tell_is_seen_and_holds_no_slot(path: str) -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get(path))
+        await turns()
+        if path == "/late_source":
+            stage.application.go()
+            await turns()
+        assert kinds(stage.heard()) == [Claim], "the body may follow"
+        assert stage.worker.free() == 0
+        await stage.advance(2 * GRACE_S, GRACE_S)
+        (head,) = stage.heard()
+        assert (type(head), head.body, head.more_body) == (ResponseStart, b"", True)
+        assert stage.worker.free() == 1
+        stage.application.go()
+        await turns()
+        (body,) = stage.heard()
+        assert (type(body), body.body, body.more_body) == (ResponseBody, b"hello", False)
+
+    played(act, concurrency=1)
+
+
+def test_a_body_that_follows_soon_makes_one_message_with_its_start() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/middleware"))
+        await turns()
+        (start,) = [message for message in stage.heard() if type(message) is not Claim]
+        assert (type(start), start.body, start.more_body) == (ResponseStart, b"hello", False)
+        await stage.advance(3 * GRACE_S, GRACE_S)
+        assert stage.heard() == []
+
+    played(act)
+
+
+def test_a_response_in_one_step_needs_no_timer() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/fast"))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart]
+        assert stage.worker._heads._timer is None
 
     played(act)
 
@@ -468,6 +532,100 @@ def test_a_slot_is_free_as_soon_as_the_answer_has_begun() -> None:
         stage.application.go()
 
     played(act, concurrency=1)
+
+
+def test_clients_that_are_still_sending_their_bodies_keep_nobody_waiting() -> None:
+    async def act(stage: Stage) -> None:
+        names = "0123456789"
+        stage.ask(*(get("/upload", name, more_body=True) for name in names))
+        await turns(40)
+        assert stage.application.paths == ["/upload"] * 10
+        assert stage.worker.statistics() == {"streams": 10, "unanswered": 0, "ledger": 10, "free": 2, "reads": 1}
+        stage.heard()
+        stage.ask(get("/fast", "a"))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart], "that is answered at once"
+        stage.tell(*(RequestBody(f"0123456789.{name}", 0, 0, b"x", False) for name in names))
+        await turns()
+        assert stage.application.events == ["http.request"] * 10
+        assert kinds(stage.heard()) == [ResponseStart] * 10
+        assert stage.worker.free() == 2
+
+    played(act, concurrency=2)
+
+
+def test_a_slot_is_free_as_soon_as_its_upload_waits_again() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await mine._live(scope, receive, send)
+            return
+        mine.paths.append(scope["path"])
+        await mine._until_told()
+        await mine.upload(scope, receive, send)
+
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/first", "1", more_body=True), get("/second", "2"))
+        await turns()
+        assert mine.paths == ["/first"], "which works, and has not asked for its body yet"
+        mine.go()
+        await turns()
+        assert mine.paths == ["/first", "/second"]
+        mine.go()
+        stage.tell(RequestBody("0123456789.1", 0, 0, b"x", False))
+
+    mine = Application()
+    played(act, application=application, concurrency=1)
+
+
+def test_max_streams_bounds_them_all_the_same() -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(*(get("/upload", str(number), more_body=True) for number in range(5)))
+        await turns(40)
+        assert stage.application.paths == ["/upload"] * 3
+        stage.tell(Disconnect("0123456789.0", 0, 0, 0, ""))
+        await turns()
+        assert stage.application.paths == ["/upload"] * 4
+        for number in range(1, 5):
+            stage.tell(Disconnect(f"0123456789.{number}", 0, 0, 0, ""))
+            await turns()
+
+    played(act, concurrency=2, max_streams=3)
+
+
+def test_uploads_that_go_on_count_again_and_until_they_are_answered_nothing_is_taken() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await mine._live(scope, receive, send)
+            return
+        mine.paths.append(scope["path"])
+        while (await receive())["more_body"]:
+            pass
+        await mine.wait(scope, receive, send)
+
+    async def act(stage: Stage) -> None:
+        stage.ask(*(get("/upload", name, more_body=True) for name in "1234"))
+        await turns(40)
+        assert (stage.worker.free(), stage.worker.unanswered()) == (2, 4)
+        stage.tell(*(RequestBody(f"0123456789.{name}", 0, 0, b"x", False) for name in "1234"))
+        await turns()
+        assert stage.worker.free() == -2
+        # A read, for one, was outstanding; what it brings is served.
+        stage.ask(*(get("/", name) for name in "abc"))
+        await turns()
+        assert mine.paths == ["/upload"] * 4 + ["/"]
+        assert stage.worker.free() == -3
+        for _ in range(3):
+            mine.go()
+            await turns()
+        assert len(mine.paths) == 5
+        for _ in range(4):
+            mine.go()
+            await turns()
+        assert len(mine.paths) == 7
+        assert stage.worker.free() == 2
+
+    mine = Application()
+    played(act, application=application, concurrency=2, pull_batch=1)
 
 
 def test_the_limit_on_messages_is_that_of_the_settings() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.validate import validator
@@ -10,9 +12,12 @@ from wsgiref.validate import validator
 import pytest
 
 from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.messages import Claim, Disconnect, RequestBody, ResponseBody, ResponseStart, Window
 from ifserver.settings import WorkerSettings
 from ifserver.worker.wsgi import WSGIAdapter, adapted, environ_of, is_wsgi
 from tests.test_processes import run
+from tests.worker.stage import turns
+from tests.worker.test_worker import Stage, get, kinds, played
 
 HEADERS = [("Content-Type", "text/plain")]
 SCOPE = {
@@ -154,6 +159,17 @@ def test_a_client_that_has_left_already_is_not_served() -> None:
     assert serve(None, {"type": "http.disconnect"}) == []
 
 
+def test_no_thread_is_used_before_the_first_of_the_body_is_there() -> None:
+    assert serve(None, body(b"", more=True), body(b"", more=True), {"type": "http.disconnect"}) == []
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", HEADERS)
+        return [environ["wsgi.input"].read()]
+
+    assert serve(application, body(b"", more=True), body(b"ab", more=True), body(b"c"))[1] == sent_body(b"abc")
+    assert serve(application, body(b"", more=True), body(b""))[1] == sent_body(b"")
+
+
 class Closing:
     """A result that remembers that it was closed."""
 
@@ -273,3 +289,109 @@ def test_many_at_a_time_use_as_many_threads_as_there_are() -> None:
         await asyncio.gather(*(adapter(SCOPE, receive, send) for _ in range(2)))
 
     run(main)
+
+
+# A thread is a slot, in a worker.
+
+
+class Threads:
+    """A WSGI application whose requests to ``/wait`` hold their threads, in the middle of the response, until `go`."""
+
+    def __init__(self) -> None:
+        self.adapter = WSGIAdapter(self._serve, 2)
+        self.begun: list[str] = []
+        self._gate = threading.Semaphore(0)
+
+    def go(self) -> None:
+        self._gate.release()
+
+    def _serve(self, environ: Any, start_response: Any) -> Iterator[bytes]:
+        self.begun.append(environ["PATH_INFO"])
+        start_response("200 OK", HEADERS)
+        if environ["PATH_INFO"] == "/wait":
+            yield b"begun"
+            assert self._gate.acquire(timeout=20)
+        yield environ["wsgi.input"].read()
+
+    def played(self, act: Callable[[Stage], Any]) -> None:
+        played(act, application=self.adapter, concurrency=2, pull_batch=1)
+
+
+async def until(look: Callable[[], Any]) -> None:
+    """Let the loop turn until `look` finds what threads do in their own time."""
+    end = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.001)
+
+
+async def heard(stage: Stage, count: int) -> list[Any]:
+    """The next messages, which are that many, but for claims."""
+    messages: list[Any] = []
+
+    def look() -> bool:
+        messages.extend(message for message in stage.heard() if not isinstance(message, Claim | Window))
+        return len(messages) >= count
+
+    await until(look)
+    return messages
+
+
+def test_a_thread_that_sends_a_response_which_has_begun_holds_its_slot() -> None:
+    threads = Threads()
+
+    async def act(stage: Stage) -> None:
+        stage.ask(*(get("/wait", name) for name in "12"), *(get("/", name) for name in "34"))
+        assert kinds(await heard(stage, 2)) == [ResponseStart] * 2
+        await turns()
+        assert threads.begun == ["/wait"] * 2
+        assert stage.worker.statistics() == {"streams": 2, "unanswered": 2, "ledger": 2, "free": 0, "reads": 0}
+        threads.go()
+        # The end of the one, and all of the other two, by the thread that is free now.
+        assert {type(message) for message in await heard(stage, 3)} == {ResponseStart, ResponseBody}
+        await until(lambda: stage.worker.free() == 1)
+        assert threads.begun == ["/wait"] * 2 + ["/"] * 2
+        threads.go()
+
+    threads.played(act)
+
+
+def test_a_client_that_leaves_does_not_free_the_thread() -> None:
+    threads = Threads()
+
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/wait", "1"), get("/wait", "2"))
+        await heard(stage, 2)
+        stage.tell(Disconnect("0123456789.1", 0, 0, 0, ""))
+        await turns()
+        assert stage.worker.free() == 0
+        threads.go()
+        threads.go()
+        await until(lambda: stage.worker.free() == 2)
+
+    threads.played(act)
+
+
+def test_an_upload_holds_no_thread_before_its_first_bytes_and_then_one_to_the_end() -> None:
+    threads = Threads()
+
+    async def act(stage: Stage) -> None:
+        stage.ask(*(get("/upload", str(number), more_body=True) for number in range(5)))
+        await turns(40)
+        assert stage.worker.statistics()["streams"] == 5
+        assert (threads.begun, stage.worker.free()) == ([], 2)
+        stage.tell(RequestBody("0123456789.0", 0, 0, b"a", True))
+        await until(lambda: threads.begun)
+        assert stage.worker.free() == 1
+        await turns()
+        assert stage.worker.free() == 1, "the thread waits for more of the body"
+        stage.tell(RequestBody("0123456789.0", 0, 1, b"b", False))
+        (start, _) = await heard(stage, 2)
+        assert (type(start), start.body) == (ResponseStart, b"ab")
+        await until(lambda: stage.worker.free() == 2)
+        for number in range(1, 5):
+            stage.tell(Disconnect(f"0123456789.{number}", 0, 0, 0, ""))
+            await turns()
+        assert threads.begun == ["/upload"]
+
+    threads.played(act)
