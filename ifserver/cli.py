@@ -199,9 +199,8 @@ def _child(words: list[str]) -> int:
 def _import_shared() -> None:
     """Import what a worker needs: what is imported before a fork is imported once, and its memory is shared."""
     import uvloop  # noqa: F401
-    from twisted.internet import asyncioreactor  # noqa: F401
 
-    from ifserver import workers  # noqa: F401
+    from ifserver import reactor, workers  # noqa: F401
 
 
 def _supervise_forked(standby: Standby) -> int:
