@@ -12,6 +12,7 @@ import ifserver.standard_library  # noqa: F401
 # isort: split
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -80,6 +81,7 @@ def _run(given: argparse.Namespace) -> int:
     front, worker, listen = a.front_settings(given), a.worker_settings(given), a.bind_of(given)
     standby = _standby()
     if not standby.pid:
+        _leave_sockets(given, listen)
         return _supervise_forked(standby)
     if (listen.processes or 1) > 1:
         _log.warning("listen.processes is for serve: there is one server, which is the workers' broker")
@@ -194,6 +196,15 @@ def _child(words: list[str]) -> int:
         return _work(launch)
     server = _fork_server()
     return _work(server) if isinstance(server, Launch) else _supervise(launch, server)
+
+
+def _leave_sockets(given: argparse.Namespace, listen: ListenSettings) -> None:
+    """Close the listening sockets that were given to the command. Where a supervisor and its workers held them too,
+    clients would wait in vain while the server has stopped listening and the workers have not ended."""
+    handed = () if given.handed is None else (*given.handed.sockets, given.handed.ready_fd)
+    for fd in {*handed, *listen.fd, *(each.fd for each in given.manager.sockets)}:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def _import_shared() -> None:

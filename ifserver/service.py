@@ -3,11 +3,13 @@
 
 Each process is the parent of the next, and none outlives its parent:
 
-==========  ===========================================================
-``run``     `RunService` (server and broker) > `SupervisorService` > `WorkerService`, ...
+==========  ====================================================================================
+``run``     `RunService` (server and broker) > `SupervisorService` > fork server > `WorkerService`, ...
 ``serve``   `ServeService`
-``worker``  `SupervisorService` > `WorkerService`, ...
-==========  ===========================================================
+``worker``  `SupervisorService` > fork server > `WorkerService`, ...
+==========  ====================================================================================
+
+The fork server (`ifserver.fork_server`) does nothing but start workers.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import httpx
@@ -72,3 +73,19 @@ def test_a_signal_to_all_processes_does_not_end_it(number: signal.Signals) -> No
         os.killpg(server.pid, number)
         eventually(lambda: httpx.get(server.url, timeout=60).status_code == 200, "it goes on")
         assert server.fork_servers() == [forker]
+
+
+def test_listening_sockets_that_were_given_are_the_servers_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        fd = given.fileno()
+        with Running("run", "zoo:app", "--fd", str(fd), "--workers", "1", app_dir=APPS, pass_fds=[fd]) as server:
+            server.ready()
+            link = f"socket:[{os.fstat(fd).st_ino}]"
+            assert link in links_of(server.pid)
+            for pid in (*server.supervisors(), *server.fork_servers(), *server.workers()):
+                assert link not in links_of(pid)
+
+
+def links_of(pid: int) -> list[str]:
+    """What the descriptors of a process are."""
+    return [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()]
