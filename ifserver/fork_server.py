@@ -364,12 +364,15 @@ def _start(sock: socket.socket, launch: Launch, fds: list[int], living: dict[int
     *descriptors, status_fd = fds
     for fd in descriptors:
         os.close(fd)
-    if error:
-        os.close(status_fd)
-        sock.sendall(_ANSWER.pack(0, error))
-        return -1
-    living[pidfd] = _Living(pid, status_fd)
-    socket.send_fds(sock, [_ANSWER.pack(pid, 0)], [pidfd])
+    try:
+        if error:
+            os.close(status_fd)
+            sock.sendall(_ANSWER.pack(0, error))
+            return -1
+        living[pidfd] = _Living(pid, status_fd)
+        socket.send_fds(sock, [_ANSWER.pack(pid, 0)], [pidfd])
+    except ConnectionError:
+        os._exit(0)  # the parent has ended
     return pidfd
 
 
