@@ -311,7 +311,10 @@ def become(fd: int) -> Launch:
     sock = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     processes.die_with_parent(os.getppid())
-    sock.sendall(_HELLO)
+    try:
+        sock.sendall(_HELLO)
+    except ConnectionError:
+        os._exit(0)  # the parent has ended meanwhile
     return serve(sock)
 
 
