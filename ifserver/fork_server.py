@@ -257,7 +257,10 @@ def _send(sock: socket.socket, launch: Launch, fds: list[int]) -> None:
 
 def _receive(sock: socket.socket) -> tuple[Launch, list[int]] | None:
     """The next launch with its descriptors; None when the parent has closed its end."""
-    data, fds, _, _ = socket.recv_fds(sock, _LAUNCH_BYTES, _MAX_FDS)
+    try:
+        data, fds, _, _ = socket.recv_fds(sock, _LAUNCH_BYTES, _MAX_FDS)
+    except ConnectionResetError:
+        return None  # closed without having read our last answer
     return (msgspec.msgpack.decode(data, type=Launch), list(fds)) if data else None
 
 
