@@ -18,7 +18,7 @@ from ifserver.layers.leftovers import Leftovers
 from ifserver.life import Runtime, Service
 from ifserver.liveness import SUPERVISOR_LIFE_S
 from ifserver.loop_lag import LoopLag
-from ifserver.reload import Reloader
+from ifserver.reload import Reloader, Wanted
 from ifserver.rereading import Reading
 from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.supervisor import Spawn, Supervisor
@@ -70,7 +70,9 @@ class SupervisorService(Service):
         self._lag = LoopLag(clock, self._clusters.counters.late)
         self._reloader: Reloader | None = None
         if worker.reload:
-            self._reloader = Reloader(worker.app_dir, self.supervisor.restart, runtime.loop)
+            folders = worker.reload_dirs or (worker.app_dir,)
+            wanted = Wanted(worker.reload_include, worker.reload_exclude)
+            self._reloader = Reloader(folders, wanted, self.supervisor.restart, runtime.loop)
 
     async def start(self) -> None:
         await self._admin.start()
