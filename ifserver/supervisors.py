@@ -121,9 +121,10 @@ class SupervisorService(Service):
 
     def _ready(self) -> None:
         self.is_ready()
-        started = self.supervisor.statistics()["workers_ready"]
-        what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
-        _log.info("%s %s, %d streams at a time each", what, self._settings.application, self._settings.concurrency)
+        if not self.supervisor.broken:
+            started = self.supervisor.statistics()["workers_ready"]
+            what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
+            _log.info("%s %s, %d streams at a time each", what, self._settings.application, self._settings.concurrency)
         if self._ready_fd is not None:
             fd, self._ready_fd = self._ready_fd, None
             processes.report_ready(fd)
