@@ -58,10 +58,11 @@ class Broken:
     @classmethod
     def not_started(cls, error: BaseException) -> Broken:
         """For an application whose lifespan says that it cannot start."""
-        return cls("The application's startup failed", str(error))
+        return cls("The application's startup failed", str(error).strip())
 
     def __str__(self) -> str:
-        return f"{self.title}: {self.text}"
+        separator = "\n" if "\n" in self.text else " "
+        return f"{self.title}:{separator}{self.text}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

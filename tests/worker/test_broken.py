@@ -105,7 +105,10 @@ def test_what_is_wrong_with_the_name_of_the_application(application: str, said: 
 
 
 def test_a_startup_that_failed() -> None:
-    broken = Broken.not_started(StartupFailed("Traceback (most recent call last):\n  ...\nOSError: no database"))
+    broken = Broken.not_started(StartupFailed("Traceback (most recent call last):\n  ...\nOSError: no database\n"))
+    assert str(broken).startswith("The application's startup failed:\nTraceback")
+    assert str(broken).endswith("OSError: no database")
+    assert str(Broken.not_started(StartupFailed("why"))) == "The application's startup failed: why"
     _, text = text_of(broken)
     assert "startup failed" in text
     assert "OSError: no database" in text
