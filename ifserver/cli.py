@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ifserver.processes import Child
     from ifserver.rereading import Reading
     from ifserver.schema import Settings
+    from ifserver.worker.application import ASGIApplication
 
 __all__ = ["main"]
 
@@ -238,11 +239,19 @@ def _work(launch: Launch) -> int:
 
     def build(runtime: Runtime) -> Service:
         from ifserver.worker.application import load
+        from ifserver.worker.broken import Broken
         from ifserver.workers import WorkerService
 
-        application = load(launch.worker.application, launch.worker.app_dir)
+        application: ASGIApplication
+        try:
+            application = load(launch.worker.application, launch.worker.app_dir)
+        except ConfigurationError as error:
+            if not launch.worker.reload:
+                raise
+            application = Broken.not_loaded(error)
+        else:
+            processes.report_loaded(launch.ready_fd)
         logs.enable()
-        processes.report_loaded(launch.ready_fd)
         return WorkerService(runtime, launch, application)
 
     try:
