@@ -285,8 +285,11 @@ class Supervisor:
         place = worker.place
         self._has_loaded = self._has_loaded or worker.child.loaded
         can_be_mended = self._settings.reload and worker.child.failure is None
-        if not self._has_loaded and not self._stopping.begun and not can_be_mended:
-            self._cannot_load(worker.child)
+        if not self._has_loaded and not can_be_mended:
+            if not self._stopping.begun:
+                self._cannot_load(worker.child)
+            else:
+                self._stopping.look()
             return
         if self._roll.ended(worker):
             return
