@@ -1,8 +1,8 @@
 """Running a WSGI application (PEP 3333) as an ASGI application: each request in a thread.
 
-What is sent from a thread waits there until it has been taken, so a slow client slows its own thread. A request's body
-is read from the client as the application reads it, from its first bytes on: until they are there, no thread is used. A
-thread that is in use is a slot that is in use, also while it waits for its client, or sends a response that has begun.
+A request's body is read before a thread is used, as Django's own ASGI handler does it, so clients that send slowly hold
+no threads. What is sent from a thread waits there until it has been taken, so a client that reads slowly slows its own
+thread. A thread that is in use is a slot that is in use, also while it sends a response that has begun.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import io
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from tempfile import SpooledTemporaryFile
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import IO, Any, Final, TypeAlias, TypeVar
 from wsgiref.util import FileWrapper, is_hop_by_hop
 
 from msgspec.structs import replace
 
-from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.errors import ApplicationError
 from ifserver.messages import HttpRequest
 from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication, Event, Receive, Scope, Send
@@ -33,6 +34,9 @@ _T = TypeVar("_T")
 _ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType] | None"
 _Write: TypeAlias = Callable[[bytes], None]
 Environ: TypeAlias = dict[str, Any]
+
+#: A body that is longer goes on in a temporary file.
+_IN_MEMORY_BYTES: Final = 65_536
 
 
 def is_wsgi(application: Any) -> bool:
@@ -84,15 +88,30 @@ class WSGIAdapter:
             await send({"type": "websocket.close"})  # before the accept: 403
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # In most requests the body is whole, and then no thread need ask for it.
-        first = await receive()
-        while _is_empty(first):
-            first = await receive()
-        if first["type"] != "http.request":
+        body = await _whole_body(receive)
+        if body is None:
             return
+        environ = environ_of(scope)
+        environ["wsgi.input"] = body
         loop = asyncio.get_running_loop()
-        exchange = _Exchange(loop, receive, send, first)
-        await loop.run_in_executor(self._threads, exchange.run, self._application, environ_of(scope))
+        await loop.run_in_executor(self._threads, _Exchange(loop, send).run, self._application, environ)
+
+
+async def _whole_body(receive: Receive) -> IO[bytes] | None:
+    """A request's body, once all of it is there; None: the client has left before."""
+    event = await receive()
+    if event["type"] == "http.request" and not event.get("more_body"):
+        return io.BytesIO(event.get("body", b""))  # as in most requests
+    body = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 (the thread closes it)
+    while event["type"] == "http.request":
+        body.write(event.get("body", b""))
+        if not event.get("more_body"):
+            body.seek(0)
+            return body
+        event = await receive()
+    # What was cut off must not look whole, so the application gets nothing of it.
+    body.close()
+    return None
 
 
 class ThreadedStream(HttpStream):
@@ -113,8 +132,7 @@ class ThreadedStream(HttpStream):
 
     def _take(self) -> Event:
         event = super()._take()
-        if not _is_empty(event):
-            self._in_thread = True
+        self._in_thread = not event["more_body"]
         return event
 
     def _move(self, phase: Phase) -> None:
@@ -123,19 +141,12 @@ class ThreadedStream(HttpStream):
             self._wake()
 
 
-def _is_empty(event: Event) -> bool:
-    """Whether an event of ``receive()`` brings nothing of a body of which more is to come."""
-    return bool(event.get("more_body")) and not event.get("body")
-
-
 class _Exchange:
     """One request. All but the constructor runs in a thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, send: Send, first: Event) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, send: Send) -> None:
         self._loop = loop
-        self._receive = receive
         self._send = send
-        self._first = first
         self._start: Event | None = None
         #: Bytes of the body that are still to come by the response's Content-Length; None: nobody knows.
         self._left: int | None = None
@@ -143,9 +154,10 @@ class _Exchange:
 
     def run(self, application: Callable[..., Iterable[bytes]], environ: Environ) -> None:
         """Call the application, and send what it answers."""
-        more = self._first.get("more_body", False)
-        body = self._first.get("body", b"")
-        environ["wsgi.input"] = io.BufferedReader(_Body(self._read, body)) if more else io.BytesIO(body)
+        with environ["wsgi.input"]:
+            self._run(application, environ)
+
+    def _run(self, application: Callable[..., Iterable[bytes]], environ: Environ) -> None:
         result = application(environ, self._start_response)
         try:
             if isinstance(result, list | tuple):
@@ -191,44 +203,13 @@ class _Exchange:
         if self._start is None:
             raise ApplicationError("a body was sent before start_response() was called")
         start, self._started, self._ended = None if self._started else self._start, True, not more
-        self._wait_for(self._send_both(start, {"type": "http.response.body", "body": body, "more_body": more}))
+        both = self._send_both(start, {"type": "http.response.body", "body": body, "more_body": more})
+        asyncio.run_coroutine_threadsafe(both, self._loop).result()
 
     async def _send_both(self, start: Event | None, body: Event) -> None:
         if start is not None:
             await self._send(start)
         await self._send(body)
-
-    def _read(self) -> tuple[bytes, bool]:
-        """The next piece of the request's body, and whether another follows."""
-        event = self._wait_for(self._receive())
-        if event["type"] != "http.request":
-            # Never the end of the body: what was cut off must not look whole.
-            raise ClientDisconnected("the client has left in the middle of its request's body")
-        return event.get("body", b""), event.get("more_body", False)
-
-    def _wait_for(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-
-class _Body(io.RawIOBase):
-    """A request's body as it arrives; `io.BufferedReader` makes ``wsgi.input`` of it."""
-
-    def __init__(self, read: Callable[[], tuple[bytes, bool]], first: bytes) -> None:
-        self._read_more = read
-        self._piece = memoryview(first)
-        self._more = True
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._piece and self._more:
-            piece, self._more = self._read_more()
-            self._piece = memoryview(piece)
-        count = min(len(self._piece), len(buffer))
-        buffer[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
 
 
 def environ_of(scope: Scope) -> Environ:
