@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="less of everything, and write nothing")
     parser.add_argument("--seed", type=int, default=1, help="of all chance (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="to work in (default: %(default)s)")
-    parser.add_argument("--docs", type=Path, default=Path("docs/research"), help="where to write (default: %(default)s)")
+    parser.add_argument(
+        "--docs", type=Path, default=Path("docs/research"), help="where to write (default: %(default)s)"
+    )
     given = parser.parse_args(arguments)
     results = carry_out(list(plans(given.quick, given.seed)), given.processes)
     for setting, table in page.tables(results):
