@@ -46,7 +46,7 @@ bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.performance_page
 
-placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write docs/placement.*
+placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write docs/research/placement.*
 	$(BIN)/python -m benchmarks.placement
 
 lint: $(VENV)/.for-tests  ## check style

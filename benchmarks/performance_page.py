@@ -77,7 +77,7 @@ _VERDICT: Final = """\
 * What a layer is for: load goes to whoever is free. Where one request in a hundred takes 200 ms of CPU, the slowest
   hundredth of the others waits about half as long as behind a load balancer that goes round.
 * What it costs falls with load, since messages that are ready at the same time travel together: with a single
-  connection each message is alone, which is the dearest way. Its latency is what one round through Redis takes.
+  connection each message travels alone and costs the most. Its latency is that of one round through Redis.
 * Large bodies cost most, for they are copied into Redis and out of it again. Let nginx or a CDN send files.
 * The embedded broker (``ifserver run``) saves Redis' part, and works in the server's process."""
 _KNEES: Final[Mapping[str, str]] = {

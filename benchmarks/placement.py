@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.placement [--quick] [--seed N] [--processes N]
 
-prints a table and writes ``docs/placement.rst`` and ``docs/placement.svg``; ``--quick`` prints a short one and writes
-nothing. No second of it passes in truth: a seed always gives the same figures.
+prints a table and writes ``docs/research/placement.rst`` and ``.svg``; ``--quick`` prints a short one and writes
+nothing. Time is simulated: a seed always gives the same figures.
 """
 
 from __future__ import annotations
@@ -68,13 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="less of everything, and write nothing")
     parser.add_argument("--seed", type=int, default=1, help="of all chance (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="to work in (default: %(default)s)")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where to write (default: %(default)s)")
+    parser.add_argument(
+        "--docs", type=Path, default=Path("docs/research"), help="where to write (default: %(default)s)"
+    )
     given = parser.parse_args(arguments)
     results = carry_out(list(plans(given.quick, given.seed)), given.processes)
     for setting, table in page.tables(results):
         print(f"{setting}\n\n{table}\n")
     if not given.quick:
-        given.docs.mkdir(exist_ok=True)
+        given.docs.mkdir(parents=True, exist_ok=True)
         (given.docs / "placement.rst").write_text(page.page(results), encoding="utf-8")
         (given.docs / "placement.svg").write_text(render(page.charts(results)), encoding="utf-8")
     return 0

@@ -45,8 +45,8 @@ AdminAddress: TypeAlias = Annotated[
 ]
 AdminHosts: TypeAlias = Annotated[
     tuple[str, ...],
-    "Names by which the admin endpoint is asked, beside IP addresses and localhost. A page that is made to look as "
-    "if it came from here (DNS rebinding) asks by another.",
+    "Host names that the admin endpoint answers to, beside IP addresses and localhost. Requests with other names are "
+    "refused, against DNS rebinding.",
 ]
 
 #: What runs on this machine.
@@ -56,11 +56,11 @@ _MIB: Final = 1024 * 1024
 
 
 class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where clients are listened for; 127.0.0.1:8000 if nothing is said."""
+    """Where to listen for clients; 127.0.0.1:8000 by default."""
 
     host: Annotated[
         str | None,
-        "Host or address to listen on; :: is IPv6 alone, to which an endpoint may be added. none: 127.0.0.1; with "
+        "Host or address to listen on; :: is IPv6 only, to which an endpoint may be added. none: 127.0.0.1; with "
         "$PORT 0.0.0.0.",
     ] = None
     port: Annotated[
@@ -76,8 +76,7 @@ class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     certfile: Annotated[
         str | None,
         "Certificate for TLS on host and port and on inherited sockets: a file in PEM. "
-        "Behind it there may be those that lead to one that clients know. It is read again on SIGHUP. "
-        "none: no TLS is spoken there.",
+        "Intermediate certificates follow it in the same file. It is read again on SIGHUP. none: no TLS there.",
     ] = None
     keyfile: Annotated[
         str | None, "The certificate's private key, in PEM and not encrypted. none: certfile holds it as well."
@@ -101,22 +100,23 @@ class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an interface server allows its clients, and how long it waits for whom."""
+    """What an interface server allows its clients, and how long it waits."""
 
     broker_wait_s: Annotated[
         Seconds,
-        "How long a request waits for a node when none can be reached; then 503. 0: a client that may try again is "
-        "told so at once.",
+        "How long a request waits when no node can be reached; then 503. 0: the client gets 503 at once, and may try "
+        "again.",
     ] = 0.0
     queue_timeout_s: Annotated[
         SomeSeconds,
-        "How long a request may wait to be taken by a worker; then 503. What a person waits before reloading.",
+        "How long a request may wait for a free worker; then 503. The default is about what a person waits before "
+        "reloading the page.",
     ] = 30.0
     response_timeout_s: Annotated[
-        SomeSeconds, "How long a response may take to begin, once a worker has the request; then 504."
+        SomeSeconds, "How long the application may take to begin its response, once a worker has the request; then 504."
     ] = 120.0
     websocket_connect_timeout_s: Annotated[
-        SomeSeconds, "How long a WebSocket may take to be accepted, once a worker has it; then 504."
+        SomeSeconds, "How long the application may take to accept a WebSocket, once a worker has it; then 504."
     ] = 20.0
     resume_timeout_s: Annotated[
         SomeSeconds,
@@ -125,19 +125,23 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     websocket_timeout_s: Annotated[SomeSeconds | None, "The longest life of a WebSocket. none: unlimited."] = None
     ping_interval_s: Annotated[
         Seconds,
-        "Silence after which a WebSocket client is pinged; 0: never. Below the 60 s after which most proxies cut.",
+        "Silence after which a WebSocket client is pinged; 0: never. The default is below the 60 s after which most "
+        "proxies close a silent connection.",
     ] = 20.0
-    ping_timeout_s: Annotated[SomeSeconds, "How long the pong may take; then the connection is dropped."] = 30.0
+    ping_timeout_s: Annotated[
+        SomeSeconds, "How long the client may take to answer a ping; then the connection is cut."
+    ] = 30.0
     close_timeout_s: Annotated[SomeSeconds, "How long a WebSocket client may take to answer our close frame."] = 5.0
     max_websocket_message_bytes: Annotated[
         SomeBytes,
-        "Largest WebSocket message of a client, after decompression; more is 1009. What applications send has a limit "
-        "of its own, which the workers know.",
+        "Largest WebSocket message of a client, after decompression; a larger one closes the WebSocket with 1009. "
+        "Messages of the application have a limit of their own (worker.max_websocket_message_bytes).",
     ] = 1 * _MIB
     # The most that the Autobahn test suite tries is a message of 4 MiB in frames of 64 bytes, and an empty one at its
     # end.
     max_websocket_fragments: Annotated[
-        Count, "Frames of one WebSocket message; more is 1009. A frame of no bytes costs as much as one of many."
+        Count,
+        "Frames of one WebSocket message; more close it with 1009. An empty frame costs as much as a full one.",
     ] = 65_537
     resumable_paths: Annotated[
         tuple[str, ...],
@@ -148,130 +152,131 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     allowed_origins: Annotated[
         tuple[str, ...],
         "The origins whose pages may open WebSockets (RFC 6455 10.2), as https://www.example.com; others get 403. "
-        "Empty: all. Clients that name no origin are no browsers, and not meant.",
+        "Empty: all. Clients that send no Origin are not browsers, and are let in.",
     ] = ()
     websocket_compression: Annotated[
         bool, "Whether permessage-deflate (RFC 7692), which costs CPU, is accepted when a client offers it."
     ] = True
     websocket_compression_window_bits: Annotated[
         Annotated[int, Meta(ge=9, le=15)],
-        "How far back compression refers: to the last 2^9 to 2^15 bytes. Clients that leave that to the server are "
-        "asked for the same. With it and the memory level at 12 and 5, a compressor costs 40 KiB, and JSON messages "
-        "of 200 bytes become 4.2 times smaller; with 10 and 3, 14 KiB and 3.4 times; with 15 and 8, 260 KiB and 4.7 "
-        "times. One that has nothing to do for 20 s costs nothing.",
+        "Window of the compression: 2^9 to 2^15 bytes. Clients that let the server choose are asked for the same. With "
+        "window bits 12 and memory level 5, a compressor uses 40 KiB, and JSON messages of 200 bytes become 4.2 times "
+        "smaller; with 10 and 3, 14 KiB and 3.4 times; with 15 and 8, 260 KiB and 4.7 times. A compressor that is idle "
+        "for 20 s uses no memory.",
     ] = 12
     websocket_compression_memory_level: Annotated[
         Annotated[int, Meta(ge=1, le=9)],
-        "How much memory a compressor takes beside its window (zlib's memLevel): 2^10 to 2^18 bytes.",
+        "Memory that a compressor uses beside its window (zlib's memLevel): 2^10 to 2^18 bytes.",
     ] = 5
     header_timeout_s: Annotated[
-        SomeSeconds, "From the first byte of a request to the end of its headers; then 408. Ends a slowloris."
+        SomeSeconds,
+        "Time from the first byte of a request to the end of its headers; then 408. Stops slowloris attacks.",
     ] = 20.0
     keep_alive_timeout_s: Annotated[
         Seconds,
-        "How long the next request on a connection may take to come. Above the 60 s of common load balancers.",
+        "How long an idle connection is kept for the next request. The default is above the 60 s of common load "
+        "balancers.",
     ] = 75.0
     body_timeout_s: Annotated[
         SomeSeconds,
-        "Silence in the middle of a request's body, while it is being read; then 408. An abort once the response has "
-        "begun. As nginx's client_body_timeout.",
+        "Longest silence in the middle of a request's body; then 408, or a cut connection once the response has begun. "
+        "As nginx's client_body_timeout.",
     ] = 60.0
     write_timeout_s: Annotated[
         SomeSeconds,
-        "How long a client may take nothing of what is due to it; then its connection is cut. Looked at first a second "
-        "after it has stopped, and some kernels tell us that it takes something in steps of 400 KiB only, which are "
-        "40 s for one that reads 10 KB/s.",
+        "How long a client may read nothing of its response; then its connection is cut. Some kernels report progress "
+        "in steps of 400 KiB only, which take a client that reads 10 KB/s 40 s: much smaller values cut slow clients.",
     ] = 120.0
     max_connections: Annotated[
-        Count, "Connections in all; others are answered 503. An idle one costs 8 KiB, and a file descriptor."
+        Count, "Connections in all; further ones are answered 503. An idle one uses 8 KiB and a file descriptor."
     ] = 20_000
     max_connections_per_client: Annotated[
         Count,
-        "Connections of one client address (of IPv6: of its /64); others are answered 503. Enough for an office "
-        "behind one address, too few to use up max_connections. Unix sockets, trusted_proxies and uncounted_networks "
-        "are not counted.",
+        "Connections of one client address (with IPv6: of one /64); further ones are answered 503. The default is "
+        "enough for an office behind one address, and too few to use up max_connections. Unix sockets, trusted_proxies "
+        "and uncounted_networks are not counted.",
     ] = 2_000
     uncounted_networks: Annotated[
         tuple[str, ...],
-        "Networks of which any client may have any number of connections. What runs on this machine may be a proxy "
-        "that nobody has told us of. Where max_connections_per_client is given and this is not: none.",
+        "Networks that max_connections_per_client does not apply to. The default is this machine, where a proxy may "
+        "run. Where max_connections_per_client is given and this is not: none.",
     ] = LOCAL_NETWORKS
     max_header_bytes: Annotated[
         Annotated[int, Meta(ge=256)],
-        "Request line and headers of one request; 431 beyond, 414 where the target alone is longer.",
+        "Size of the request line and headers of one request; beyond it 431, or 414 if the target alone is longer.",
     ] = 64 * _KIB
-    max_headers: Annotated[Count, "Header lines of one request; 431 beyond."] = 100
-    max_body_bytes: Annotated[Bytes | None, "Body of one request; 413 beyond. none: unlimited."] = 1024 * _MIB
+    max_headers: Annotated[Count, "Number of header lines of one request; beyond it 431."] = 100
+    max_body_bytes: Annotated[Bytes | None, "Size of the body of one request; beyond it 413. none: unlimited."] = (
+        1024 * _MIB
+    )
     whole_body_bytes: Annotated[
         Bytes,
-        "A request with a Content-Length up to this is handed on whole, a larger one while it is still arriving.",
+        "A request with a Content-Length up to this is passed to a worker when it is complete, a larger one while it "
+        "is still arriving.",
     ] = 64 * _KIB
     max_pipelined: Annotated[
         Count,
-        "Requests that may wait on one connection behind the one being answered; reading pauses beyond.",
+        "Pipelined requests that may wait on one connection; beyond that, reading pauses.",
     ] = 16
     underscores_in_headers: Annotated[
         Literal["drop", "refuse", "allow"],
-        "What becomes of header fields with '_' in their names: drop (as nginx does), refuse (400) or allow. CGI-like "
-        "environments give X_User and X-User the same name.",
+        "What to do with header fields that have '_' in their names: drop (as nginx does), refuse (400) or allow. In "
+        "CGI-like environments such as WSGI, X_User and X-User get the same name.",
     ] = "drop"
-    retry_after_s: Annotated[
-        Annotated[int, Meta(ge=0)], "What an unanswered client is told to wait, in the Retry-After of a 503."
-    ] = 1
+    retry_after_s: Annotated[Annotated[int, Meta(ge=0)], "Seconds in the Retry-After header of a 503."] = 1
     retry_methods: Annotated[
         tuple[str, ...],
-        "Methods that are offered once more when their worker died before the response began (RFC 9110 9.2.2).",
+        "Methods that another worker answers when theirs died before the response began (RFC 9110 9.2.2).",
     ] = ("GET", "HEAD", "OPTIONS")
     shutdown_delay_s: Annotated[
         Seconds,
-        "How long a server that is told to end goes on, saying that it is not ready, so that balancers notice. "
-        "None of it after Ctrl-C.",
+        "How long a server that is told to stop goes on as before, but not ready, so that load balancers notice. Not "
+        "after Ctrl-C.",
     ] = 0.0
     drain_timeout_s: Annotated[
         Seconds,
-        "How long the end of this server waits for responses that are under way, and the time over which WebSockets "
-        "are closed. After Ctrl-C 5 s at most. Service managers must wait longer before they kill: docker stop waits "
-        "10 s, Kubernetes 30 s.",
+        "How long a server that stops waits for responses under way, and the time over which it closes WebSockets. "
+        "After Ctrl-C 5 s at most. Service managers must wait longer before they kill: docker stop waits 10 s, "
+        "Kubernetes 30 s.",
     ] = 30.0
     root_path: Annotated[str, "The root_path of every ASGI scope: a prefix that a proxy has cut off."] = ""
     server_header: Annotated[str | None, "What the Server header says. none: it is not sent."] = "ifserver"
     trusted_proxies: Annotated[
-        tuple[str, ...], "Networks whose Forwarded and X-Forwarded-* are believed. Empty: nobody's."
+        tuple[str, ...], "Networks of proxies whose Forwarded and X-Forwarded-* headers are trusted. Empty: none."
     ] = ()
     proxy_protocol: Annotated[
-        bool, "Whether clients are announced with the PROXY protocol on TCP and Unix sockets."
+        bool, "Whether proxies announce their clients with the PROXY protocol on TCP and Unix sockets."
     ] = False
     proxy_protocol_networks: Annotated[
         tuple[str, ...],
-        "Who may announce clients with the PROXY protocol, also on haproxy: endpoints; others are refused. Whoever "
-        "connects to a Unix socket may. Where trusted_proxies is given and this is not: those.",
+        "Proxies that may announce clients with the PROXY protocol, also on haproxy: endpoints; others are refused. On "
+        "a Unix socket everybody may. Where trusted_proxies is given and this is not: those.",
     ] = LOCAL_NETWORKS
     proxy_protocol_timeout_s: Annotated[
         SomeSeconds,
-        "How long it may take until the header of the PROXY protocol is complete. Its specification asks for 3 s at "
-        "least, so that a packet may be lost.",
+        "How long the header of the PROXY protocol may take. Its specification asks for 3 s at least, so that a packet "
+        "may be lost.",
     ] = 5.0
     access_log: Annotated[
         str | None,
-        "Where the access log goes: a path, - for standard output, or journal for that of systemd. none: nowhere. A "
-        "file is opened anew at SIGUSR1.",
+        "Where the access log goes: a path, - for standard output, or journal for that of systemd. none: no access "
+        "log. A file is reopened on SIGUSR1.",
     ] = None
     access_log_format: Annotated[
         Literal["common", "combined", "json"],
         "Format of the access log: that of NCSA (common), of Apache (combined), or one JSON object a line.",
     ] = "combined"
     access_log_queries: Annotated[
-        bool, "Whether query strings are written into the access log. Some applications have secrets there."
+        bool, "Whether the access log contains query strings. Some applications have secrets there."
     ] = True
     request_id: Annotated[
         bool,
-        "Whether each request has an id, which is in the logs, and told to the application and the client as "
-        "X-Request-ID. That of trusted_proxies is taken over; others are made, of our process and the number of the "
-        "request.",
+        "Whether each request has an id in the logs, and in the header X-Request-ID for the application and the "
+        "client. An id from trusted_proxies is kept; others are made of the process and the number of the request.",
     ] = True
     server_timing: Annotated[
         bool,
-        "Whether responses say in Server-Timing how long the request was queued, and how long the application took to "
+        "Whether the header Server-Timing says how long the request was queued, and how long the application took to "
         "begin. Any client can read it.",
     ] = False
     admin: AdminAddress = None
@@ -292,7 +297,7 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class LayerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The channel layer: which clusters there are, and what a node may hold."""
+    """The channel layer: the clusters, and what a node may hold."""
 
     clusters: Annotated[
         Clusters,
@@ -309,20 +314,20 @@ class LayerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = "home-first"
     broker_grace_s: Annotated[
         Seconds,
-        "How long a node may be unreachable before the streams whose messages go over it are given an address on "
-        "another node; and before a process that receives there, and has named no other node, is taken for dead.",
+        "How long a node may be unreachable. Then the streams that use it move to another node, and processes that "
+        "receive there and have moved to no other node are treated as dead.",
     ] = 30.0
     prefix: Annotated[str, "Prefix of every Redis key, so that a Redis can be shared with other things."] = "ifserver:"
     request_capacity: Annotated[
-        Count, "Messages on a request channel. More than that would wait longer than queue_timeout_s anyway."
+        Count, "Messages on a request channel; beyond it 503. More would wait longer than queue_timeout_s anyway."
     ] = 10_000
     inbox_capacity: Annotated[
         Count,
-        "Messages in an inbox. The windows keep it far below; reaching it means that its owner is gone or stuck.",
+        "Messages in an inbox. It is reached only when its owner is gone or stuck.",
     ] = 100_000
     inbox_expiry_s: Annotated[
         Annotated[float, Meta(ge=1)],
-        "How long an abandoned inbox is kept. Collects garbage and decides nothing, so far above any pause of a node.",
+        "How long an abandoned inbox is kept in Redis. Far above any pause of a node: this only collects garbage.",
     ] = 600.0
     request_expiry_s: Annotated[
         Annotated[float, Meta(ge=1)],
@@ -351,28 +356,29 @@ class LayerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The application, and how much of it runs where."""
+    """The application, and how its workers run."""
 
     application: Annotated[str, "The application as MODULE:ATTRIBUTE, for example mysite.asgi:application."]
     interface: Annotated[
         Literal["auto", "asgi", "wsgi"],
-        "What the application speaks: asgi (3), wsgi, or whichever its parameters show (auto).",
+        "Interface of the application: asgi (3), wsgi, or auto, which looks at its parameters.",
     ] = "auto"
     threads: Annotated[
-        Count, "Threads of one process in which a WSGI application runs; it works on no more requests at a time."
+        Count,
+        "Threads in which a WSGI application runs, in each process: the number of requests that it handles at a time.",
     ] = 8
-    app_dir: Annotated[str, "Folder that is importable: put in front of sys.path."] = "."
+    app_dir: Annotated[str, "Folder to import the application from: put first in sys.path."] = "."
     processes: Annotated[Count | None, "Worker processes. none: as many as there are CPUs; with reload one."] = None
     concurrency: Annotated[
         Count,
-        "Streams that one process works on and has not begun to answer. Uploads do not count while the application "
-        "waits for more from their clients.",
+        "Requests that one process handles at a time before it has begun to answer them. Uploads do not count while "
+        "the application waits for their clients.",
     ] = 100
-    max_streams: Annotated[Count, "All streams that one process holds, open WebSockets included."] = 10_000
+    max_streams: Annotated[Count, "Requests and open WebSockets that one process has in all."] = 10_000
     pull_batch: Annotated[
         Count,
-        "Messages taken from a request channel at once. Few, so that a burst spreads over the workers; by itself fewer "
-        "where they keep the loop busy, and more where nearly all are answered at once.",
+        "Requests that a process takes at once. Few, so that a burst spreads over the workers. The process adapts it: "
+        "fewer when they keep its loop busy, more when nearly all are answered at once.",
     ] = 8
     max_websocket_message_bytes: Annotated[
         Annotated[int, Meta(ge=1, le=64 * _MIB)],
@@ -380,12 +386,13 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "at most.",
     ] = 32 * _MIB
     drain_timeout_s: Annotated[
-        Seconds, "How long a worker that is told to stop waits for the streams that it holds."
+        Seconds,
+        "How long a worker that is told to stop waits for its requests and WebSockets; then they are cancelled.",
     ] = 5.0
-    shutdown_timeout_s: Annotated[Seconds, "How long the application may take over its lifespan's shutdown."] = 5.0
+    shutdown_timeout_s: Annotated[Seconds, "How long the application may take for its lifespan's shutdown."] = 5.0
     stall_timeout_s: Annotated[
         Annotated[float, Meta(ge=1)],
-        "Without a turn of its loop for so long, a worker process is stuck: it is killed, told and replaced.",
+        "How long a worker's event loop may be blocked; then the worker is killed and replaced.",
     ] = 150.0
     restart_delay_s: Annotated[
         Seconds,
@@ -393,7 +400,7 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 0.1
     max_restart_delay_s: Annotated[
         Annotated[float, Meta(ge=0.1)],
-        "What that delay grows to. It starts anew when a worker has lived for this long.",
+        "Longest restart_delay_s. The delay is reset when a worker has run for this long.",
     ] = 10.0
     reload: Annotated[
         bool,
@@ -427,12 +434,12 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class LogSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is said of what happens, beside the access log."""
+    """The log of events, beside the access log."""
 
-    verbosity: Annotated[Literal[0, 1, 2, 3], "0: warnings, 1: what happens, 2 and 3: details."] = 1
-    log_format: Annotated[Literal["human", "json"], "How it is said: lines for people, or one JSON object a line."] = (
-        "human"
-    )
+    verbosity: Annotated[Literal[0, 1, 2, 3], "How much is logged. 0: warnings, 1: events, 2 and 3: details."] = 1
+    log_format: Annotated[
+        Literal["human", "json"], "Format of the log: lines for people, or one JSON object a line."
+    ] = "human"
     log_to: Annotated[
-        Literal["stderr", "journal"], "Where it is said: on standard error, or in the journal of systemd."
+        Literal["stderr", "journal"], "Where the log goes: to standard error, or to the journal of systemd."
     ] = "stderr"

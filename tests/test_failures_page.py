@@ -1,4 +1,4 @@
-"""``docs/failures.rst`` names the tests that show what it says: they exist, and nothing there is without one."""
+"""``docs/failures.rst`` names at its end the tests of each of its entries: they exist, and no entry is without one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import pytest
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs/failures.rst"
-#: What happens, with all that is said of it.
-ENTRIES = re.findall(r"^(\S[^\n]*)\n(?= {4})((?:(?: {4}[^\n]*)?\n)+)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+_ENTRY = re.compile(r"^(\S[^\n]*)\n((?:(?: {4}[^\n]*)?\n)*? {4}[^\n]*\n(?:(?: {4}[^\n]*)?\n)*)", re.MULTILINE)
+BEFORE, HEADING, BEHIND = PAGE.read_text(encoding="utf-8").partition("\nThe tests\n---------\n")
+#: What happens, with what is said of it.
+ENTRIES = dict(_ENTRY.findall(BEFORE))
+#: What happens, with its tests.
+PROOFS = dict(_ENTRY.findall(BEHIND))
 
 
 def named(text: str) -> list[tuple[str, str]]:
-    """The tests that an entry names, each with its file."""
+    """The tests that `text` names, each with its file."""
     found = []
     file = ""
     for name in re.findall(r"``([\w/.]+)``", text):
@@ -26,10 +30,19 @@ def named(text: str) -> list[tuple[str, str]]:
 
 
 def test_there_are_entries() -> None:
+    assert HEADING
     assert len(ENTRIES) >= 20
 
 
-@pytest.mark.parametrize(("what", "text"), ENTRIES, ids=[what for what, _ in ENTRIES])
+def test_each_entry_has_its_tests_and_no_test_is_without_an_entry() -> None:
+    assert list(PROOFS) == list(ENTRIES)
+
+
+def test_entries_are_not_interrupted_by_tests() -> None:
+    assert named(BEFORE) == []
+
+
+@pytest.mark.parametrize(("what", "text"), PROOFS.items(), ids=list(PROOFS))
 def test_the_tests_of_an_entry_exist(what: str, text: str) -> None:
     tests = named(text)
     assert tests

@@ -30,7 +30,7 @@ from tests.command_lines import arguments_in_yaml, command_lines, flags_named, v
 
 ROOT = Path(__file__).parent.parent
 PACKAGING = ROOT / "packaging"
-DOCUMENTS = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+DOCUMENTS = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
 EXAMPLES = sorted(path for path in PACKAGING.rglob("*") if path.is_file())
 DOCKERFILE = PACKAGING / "docker/Dockerfile"
 #: Fields of the journal, which look like variables.

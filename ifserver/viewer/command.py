@@ -80,7 +80,8 @@ def _url(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
         named = (configuration.of(path).value for path in ("front.admin", "worker.admin"))
         address = next((value for value in named if value), None)
     if address is None:
-        raise ConfigurationError(f"{given.command}: ask whom? --admin HOST:PORT says so, or the setting front.admin")
+        missing = "no admin endpoint is named: give --admin HOST:PORT, or set front.admin"
+        raise ConfigurationError(f"{given.command}: {missing}")
     url: str = address if address.startswith(("http://", "https://")) else f"http://{address}"
     return url
 

@@ -196,6 +196,8 @@ def through_haproxy(site: Site, certificates: Certificates, tmp_path_factory: py
 
 # nginx.
 
+#: A static file.
+STYLE = b"body { color: green }"
 WRAPPER = """
 {user}
 pid {folder}/nginx.pid;
@@ -232,7 +234,10 @@ def through_nginx(tmp_path_factory: pytest.TempPathFactory, app_dir: Path, certi
             (r"# ssl_certificate     /etc/nginx/site.crt;", f"ssl_certificate {certificates.path('server.pem')};"),
             (r"# ssl_certificate_key /etc/nginx/site.key;", f"ssl_certificate_key {certificates.path('server.key')};"),
             (r"# ssl_protocols ", "ssl_protocols "),
+            (r"alias /srv/site/static/;", f"alias {folder}/static/;"),
         )
+        (folder / "static").mkdir()
+        (folder / "static/site.css").write_bytes(STYLE)
         (folder / "ifserver.conf").write_text(text)
         wrapper = folder / "nginx.conf"
         # Only root can become somebody else, and then cannot read a test's folders.
@@ -351,6 +356,15 @@ def test_one_id_for_a_request_in_both_logs(through_nginx: Way) -> None:
         assert re.fullmatch(r"[0-9a-f]{32}", told), told  # nginx's form
         assert ["x-request-id", told] in json.loads(reply.body)["headers"]
         assert not [name for name, _ in json.loads(reply.body)["headers"] if name == "forwarded"]
+
+
+def test_static_files_do_not_reach_ifserver(through_nginx: Way) -> None:
+    """ifserver would add an id to its response."""
+    with through_nginx.wire() as wire:
+        found, missing = wire.get("/static/site.css"), wire.get("/static/missing.css")
+        assert (found.status, found.body, found.header("x-request-id")) == (200, STYLE, None)
+        assert (missing.status, missing.header("x-request-id")) == (404, None)
+        assert wire.get("/").header("x-request-id")
 
 
 # HAProxy alone: two servers, which come and go.

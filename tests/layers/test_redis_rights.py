@@ -19,7 +19,7 @@ from ifserver.layers.redis_rights import GROUPS, MESSAGES, VIEWS, lacking, try_a
 from tests.layers.helpers import LOOP, async_test
 from tests.redis_server import Monitor, RedisServer
 
-#: All that a user needs; the README says so too.
+#: All that a user needs; docs/redis.rst says so too.
 _COMMANDS = (
     "rpush blmpop lmpop lrem lpos llen pexpire eval set mget info time publish subscribe "
     "lindex zadd zrangebyscore zremrangebyscore"

@@ -57,7 +57,7 @@ def test_the_settings_say_where(endpoint: Endpoint, tmp_path: Path) -> None:
 
 def test_nobody_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match="status: ask whom"):
+    with pytest.raises(ConfigurationError, match="status: no admin endpoint is named"):
         status()
 
 
