@@ -49,7 +49,7 @@ def flags_of(command: str) -> set[str]:
     sections = flags.COMMANDS[command]
     found = {"-h", "--help", "--help-all", "--config"} | ({"--json"} if command in ("check", "settings") else set())
     found |= {"--example", "--rst"} if command == "settings" else set()
-    for flag in flags.flags_of(sections):
+    for flag in flags.flags_of(command):
         found |= set(flag.names)
         if flag.settings[0].kind is Kind.SWITCH:
             found |= {flags.switched_off(name) for name in flag.names if name.startswith("--")}
