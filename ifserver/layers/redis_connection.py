@@ -93,9 +93,9 @@ class Server:
         else:
             variables = "{}, or {} for this node alone".format(*Credentials.password_variables(self.node))
         if "NOAUTH" in text:
-            return f" Set {variables}."
+            return f" Set {variables}"
         if "WRONGPASS" in text:
-            return f" The password is that of the URL, or else of {variables}."
+            return f" The password is that of the URL, or else of {variables}"
         return ""
 
     def unreachable(self) -> NodeUnreachable:

@@ -61,11 +61,11 @@ async def place() -> AsyncIterator[Place]:
 
 
 NOAUTH = (
-    "NOAUTH Authentication required. Set IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST for this node alone."
+    "NOAUTH Authentication required. Set IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST for this node alone"
 )
 WRONGPASS = (
     "AUTH: WRONGPASS invalid username-password pair or user is disabled. The password is that of the URL, or else of "
-    "IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST for this node alone."
+    "IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST for this node alone"
 )
 
 
@@ -379,7 +379,7 @@ async def test_sentinels_that_know_nothing(place: Place) -> None:
     report = await place.examine(url)
     assert problems(report) == ["no Sentinel says where 'main' is"]
     assert warnings(report) == [
-        f"Sentinel 127.0.0.1:{sentinel.port}: NOAUTH Authentication required. Set IFSERVER_REDIS_SENTINEL_PASSWORD."
+        f"Sentinel 127.0.0.1:{sentinel.port}: NOAUTH Authentication required. Set IFSERVER_REDIS_SENTINEL_PASSWORD"
     ]
     report = await place.examine(url.replace("/main", "/other?sentinel_password=geheim"))
     assert warnings(report) == [f"Sentinel 127.0.0.1:{sentinel.port}: ERR No such master with that name"]

@@ -165,7 +165,7 @@ def test_an_error_is_an_answer() -> None:
         (
             [b"-NOAUTH Authentication required.\r\n"],
             "it refuses INFO: NOAUTH Authentication required. Set IFSERVER_REDIS_PASSWORD, "
-            "or IFSERVER_REDIS_PASSWORD_EAST_1 for this node alone.",
+            "or IFSERVER_REDIS_PASSWORD_EAST_1 for this node alone",
         ),
         ([b"-ERR max number of clients reached\r\n"], "it refuses INFO: ERR max number of clients reached"),
         ([bulk(INFO.replace(b"loading:0", b"loading:1"))], "it is still loading its data"),
@@ -206,7 +206,7 @@ def test_a_refused_password_is_told_without_it() -> None:
     place.receive(b"-WRONGPASS geheim is wrong\r\n")
     assert place.closed == [
         "could not auth: WRONGPASS *** is wrong The password is that of the URL, or else of "
-        "IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST_1 for this node alone."
+        "IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST_1 for this node alone"
     ]
     assert place.transport.aborting
 

@@ -111,7 +111,7 @@ class Site:
         self.addresses: list[tuple[str, int]] = []
         self.moves: list[Named] = []
         places = [Place(f"s{i}", fake) for i, fake in enumerate(self.fakes, 1)]
-        login = Server("east-1", "", None, password, 0)
+        login = Server("east-1", "", None, password, 0, is_sentinel=True)
         self.sentinels = Sentinels("east-1", "main", places, login, self.clock, self._endpoint)
 
     def _endpoint(self, address: tuple[str, int]) -> Nowhere:
@@ -204,7 +204,8 @@ def test_none_that_knows_is_one_error_that_names_all() -> None:
     assert text.startswith(
         "no Sentinel says where 'main' is: s1: ERR No such master with that name; s2: it answers what"
     )
-    assert "; s3: NOAUTH Authentication required.; s4: it does not speak Redis' protocol; s5: cannot connect: " in text
+    assert "; s3: NOAUTH Authentication required. Set IFSERVER_REDIS_SENTINEL_PASSWORD; s4: it does not speak " in text
+    assert "; s4: it does not speak Redis' protocol; s5: cannot connect: " in text
     site.stop()
 
 
