@@ -216,7 +216,9 @@ def test_a_password_is_given_and_not_told() -> None:
     site.stop()
     site = Site(b"-WRONGPASS geheim is wrong\r\n", password="geheim")
     [error] = outcome(site.sentinels.find())
-    assert str(error).endswith("s1: AUTH: WRONGPASS *** is wrong")
+    assert str(error).endswith(
+        "s1: AUTH: WRONGPASS *** is wrong The password is that of the URL, or else of IFSERVER_REDIS_SENTINEL_PASSWORD"
+    )
     site.stop()
 
 
