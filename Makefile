@@ -4,6 +4,8 @@
 # Set on make's command line. Not taken from the environment, where HOST may mean something else (conda's, csh's).
 HOST := 127.0.0.1
 PORT := 8000
+# The live view of `make run`.
+ADMIN := 127.0.0.1:9100
 SECONDS := 600
 # .venv is made with the first of these that is new enough.
 PYTHON := python3.13 python3.12 python3.11 python3
@@ -19,9 +21,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
-run: $(VENV)/.for-examples  ## start the Django example; HOST= and PORT= say where
+run: $(VENV)/.for-examples  ## start the Django example; HOST= and PORT= say where, ADMIN= where its live view is
 	@echo "Starting the Django example on http://$(HOST):$(PORT)/ (Ctrl-C stops it)"
-	@exec $(BIN)/ifserver run demo.asgi:application --app-dir examples/django_site -b $(HOST) -p $(PORT)
+	@admin=$$($(BIN)/python tools/free-address $(ADMIN)) && \
+	echo "Its live view, for operators, is on http://$$admin/" && \
+	exec $(BIN)/ifserver run demo.asgi:application --app-dir examples/django_site -b $(HOST) -p $(PORT) --admin $$admin
 
 test: lint types system-packages $(VENV)/.for-tests  ## check style and types, then run all tests
 	@# Else each of the hundreds of processes would compile it anew where PYTHONDONTWRITEBYTECODE is set.

@@ -1,8 +1,31 @@
-"""``python -m ifserver``"""
+"""The command ``ifserver``, also as ``python -m ifserver``.
 
+Help is printed before anything is imported that only running needs, which would take as long again.
+"""
+
+import contextlib
 import sys
 
-from ifserver.cli import main
+__all__ = ["main"]
+
+_ONLY_PRINT = {"-h", "--help", "--help-all", "--version"}
+
+
+def main() -> int:
+    """Run the command; returns its exit code."""
+    words = sys.argv[1:]
+    if not words or not _ONLY_PRINT.isdisjoint(words):
+        from ifserver import arguments
+        from ifserver.errors import ConfigurationError
+
+        if not words or words[0] not in arguments.VIEWERS:
+            # Exits, unless the word was the value of something else; then what is wrong is told below.
+            with contextlib.suppress(ConfigurationError):
+                arguments.parse(words)
+    from ifserver import cli
+
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -84,7 +84,7 @@ def _open(addresses: Addresses, given: Sequence[GivenSocket], servers: int) -> N
     addresses.sockets += [sockets.inherit(fd) for fd in listen.fd]
     addresses.sockets += map(_inherit, given)
     if listen.unix is not None:
-        sock, file = sockets.bind_unix(listen.unix)
+        sock, file = sockets.bind_unix(listen.unix, int(listen.unix_mode, 8))
         addresses.sockets.append(sock)
         if file is not None:
             addresses.add_file(listen.unix, file)

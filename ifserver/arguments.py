@@ -9,11 +9,11 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
-from ifserver import __version__, flags
+from ifserver import __version__, flags, other_servers
 from ifserver.configuration import (
     CONFIG_VARIABLE,
     Configuration,
@@ -49,6 +49,11 @@ _METAVARS_BY_NAME: Final = {
     "host": "HOST",
     "port": "PORT",
     "unix": "PATH",
+    "unix_mode": "MODE",
+    "env_file": "FILE",
+    "certfile": "FILE",
+    "keyfile": "FILE",
+    "resumable_paths": "PATTERN[,...]",
     "fd": "N",
     "endpoints": "ENDPOINT",
     "access_log": "PATH",
@@ -164,7 +169,10 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
     if surplus:
         # One may be the URL of a node, with a password.
         shown = " ".join(re.sub("//.*@", "//***@", word) for word in surplus)
-        parser.error(f"unrecognized arguments: {shown}{_meant(surplus[0], sections)}")
+        for name in (word.partition("=")[0] for word in surplus):
+            if name in other_servers.ADVICE:
+                parser.error(f"{name}: {other_servers.ADVICE[name]}")
+        parser.error(f"unrecognized arguments: {shown}{_meant(surplus[0], given.command)}")
     file, in_file = _from_file(given.config, environ)
     settings = in_file | from_environment(environ) | _from_flags(given.said)
     if "listen" in sections:
@@ -174,11 +182,18 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
     return given
 
 
-def _meant(word: str, sections: Sequence[str]) -> str:
+def _meant(word: str, command: str) -> str:
     name = word.partition("=")[0]
-    names = [name for flag in flags.flags_of(sections) for name in flag.names]
+    elsewhere = [other for other in flags.COMMANDS if name in _names_of(other) and other != "settings"]
+    if elsewhere:
+        return f"; {name} is a flag of {' and '.join(elsewhere)}"
+    names = _names_of(command)
     close = difflib.get_close_matches(name, names, 1) if name.startswith("--") else ()
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _names_of(command: str) -> list[str]:
+    return [name for flag in (*flags.flags_of(command), *flags.others_of(command)) for name in flag.names]
 
 
 def _parser(whole: bool) -> _Parser:
@@ -213,7 +228,7 @@ def _parser(whole: bool) -> _Parser:
             command.add_argument(
                 "said", action=_Say, nargs="?", metavar="APP", settings=(setting,), help=_lower(setting.summary)
             )
-        _add_flags(command, sections, whole)
+        _add_flags(command, name, whole)
     for name, brief in VIEWERS.items():
         commands.add_parser(name, help=brief)
     return parser
@@ -226,9 +241,9 @@ def _add_formats(parser: _Parser) -> None:
     formats.add_argument("--rst", action="store_true", help=argparse.SUPPRESS)  # docs/settings.rst
 
 
-def _add_flags(parser: _Parser, sections: Sequence[str], whole: bool) -> None:
+def _add_flags(parser: _Parser, command: str, whole: bool) -> None:
     groups = {key: parser.add_argument_group(title) for key, title in _TITLES.items()}
-    for flag in flags.flags_of(sections):
+    for flag in flags.flags_of(command):
         setting = flag.settings[0]
         shown = whole or any(each.path in flags.COMMON for each in flag.settings)
         group = groups[_group(setting) if len(flag.settings) == 1 else "several"]
@@ -246,7 +261,7 @@ def _add_flags(parser: _Parser, sections: Sequence[str], whole: bool) -> None:
         )
     for each in flags.SHORTHANDS:
         setting = all_settings()[each.path]
-        if setting.section in sections:
+        if setting.section in flags.COMMANDS[command]:
             groups[_group(setting)].add_argument(
                 each.name,
                 dest="said",
@@ -256,6 +271,16 @@ def _add_flags(parser: _Parser, sections: Sequence[str], whole: bool) -> None:
                 weak=each.weak,
                 help=_lower(each.help),
             )
+
+    for flag in flags.others_of(command):
+        parser.add_argument(
+            *flag.names,
+            dest="said",
+            action=_Say,
+            settings=flag.settings,
+            weak=len(flag.settings) > 1,
+            help=argparse.SUPPRESS,
+        )
 
 
 def _add_switch(group: Any, flag: flags.Flag, shown: bool, whole: bool) -> None:
@@ -315,7 +340,7 @@ def _lower(text: str) -> str:
 
 def _from_flags(said: Sequence[_Said]) -> dict[str, Given]:
     by_path: dict[str, list[_Said]] = {}
-    for each in said:
+    for each in _with_places(said):
         for setting in each.settings:
             by_path.setdefault(setting.path, []).append(each)
     return {
@@ -324,14 +349,39 @@ def _from_flags(said: Sequence[_Said]) -> dict[str, Given]:
     }
 
 
+def _with_places(said: Sequence[_Said]) -> Iterator[_Said]:
+    """`said`, with the other settings that ``--bind HOST:PORT`` and ``--bind unix:PATH`` mean."""
+    bound = set()
+    for each in said:
+        if each.settings[0].path != "listen.host":
+            yield each
+            continue
+        try:
+            places = other_servers.bind_to(each.text)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{each.name}: listen.host: {error}") from None
+        bound |= {each.text} if "listen.port" in places else set()
+        if len(bound) > 1:
+            raise ConfigurationError(f"{each.name}: {each.text!r}: there is one --bind; -e adds other addresses")
+        for path, text in places.items():
+            yield each._replace(settings=(all_settings()[path],), text=text)
+
+
+def _in_our_words(setting: Setting, said: _Said) -> str:
+    try:
+        return other_servers.meant(setting.path, said.name, said.text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{said.name}: {setting.path}: {error}") from None
+
+
 def _given(setting: Setting, said: Sequence[_Said]) -> Given:
     """What the flags of one setting say: the last one, or of a list all of them."""
     if not setting.many:
-        name, text = said[-1].name, said[-1].text
+        name, text = said[-1].name, _in_our_words(setting, said[-1])
         return given_text(setting, NONE if text == "-1" and setting.path in flags.UNLIMITED else text, name)
     each = [
-        given_text(setting, text, name, one=setting.separator is None)
-        for name, _, text, _ in dict.fromkeys(said)  # who says the same twice means it once
+        given_text(setting, _in_our_words(setting, each), each.name, one=setting.separator is None)
+        for each in dict.fromkeys(said)  # who says the same twice means it once
     ]
     return Given(tuple(value for given in each for value in given.value), said[-1].name)
 
@@ -390,11 +440,14 @@ def worker_settings(given: argparse.Namespace) -> WorkerSettings:
         ConfigurationError: the application is missing, or a value cannot be.
     """
     configuration: Configuration = given.configuration
-    app_dir, reload_dirs = (configuration.of(f"worker.{name}").value for name in ("app_dir", "reload_dirs"))
+    app_dir, reload_dirs, env_file = (
+        configuration.of(f"worker.{name}").value for name in ("app_dir", "reload_dirs", "env_file")
+    )
     return configuration.make(
         WorkerSettings,
         app_dir=_folder(configuration, "worker.app_dir", app_dir),
         reload_dirs=tuple(_folder(configuration, "worker.reload_dirs", each) for each in reload_dirs),
+        env_file=None if env_file is None else _file(configuration, "worker.env_file", env_file),
     )
 
 
@@ -403,3 +456,9 @@ def _folder(configuration: Configuration, path: str, given: str) -> str:
     if not os.path.isdir(folder):
         raise configuration.error(f"{path}: no such folder: {given!r}")
     return folder
+
+
+def _file(configuration: Configuration, path: str, given: str) -> str:
+    if not os.path.isfile(given):
+        raise configuration.error(f"{path}: no such file: {given!r}")
+    return os.path.abspath(given)

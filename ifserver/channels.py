@@ -18,7 +18,6 @@ message for that channel goes: there is nothing to look up and nothing to agree 
 from __future__ import annotations
 
 import re
-import secrets
 from typing import Final
 
 from ifserver.errors import ChannelNameError
@@ -88,6 +87,8 @@ def check_node_name(name: str) -> str:
 
 def new_process_name() -> str:
     """A new name for this process: 50 random bits, so that nobody receives what was meant for a predecessor."""
+    import secrets  # brings hashlib along, which commands without a process do not need
+
     return "".join(secrets.choice(_BASE32) for _ in range(_PROCESS_LENGTH))
 
 

@@ -11,7 +11,6 @@ import ifserver.standard_library  # noqa: F401
 
 # isort: split
 import argparse
-import asyncio
 import contextlib
 import logging
 import os
@@ -21,24 +20,24 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ifserver import addresses, flags, handover, logs, malloc, manual, notify, processes
+from ifserver import addresses, flags, handover, logs, malloc, notify, processes
 from ifserver import arguments as a
 from ifserver.errors import ConfigurationError, IfserverError
-from ifserver.life import Control, Life, failed
 from ifserver.notify import Herald, Manager, counted
 from ifserver.processes import Launch
 from ifserver.settings import ListenSettings, LogSettings
-from ifserver.tls import Certificate
 
+# Twisted, asyncio and what needs them are imported by the commands that use them: the help must be quick.
 if TYPE_CHECKING:
     import socket
 
     from ifserver.addresses import Addresses
     from ifserver.fork_server import ForkServer, Standby
-    from ifserver.life import Runtime, Service
+    from ifserver.life import Control, Runtime, Service
     from ifserver.processes import Child
     from ifserver.rereading import Reading
     from ifserver.schema import Settings
+    from ifserver.tls import Certificate
     from ifserver.worker.application import ASGIApplication
 
 __all__ = ["main"]
@@ -63,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         given.words, given.manager, given.handed = words, manager, handed
         return _carry_out(given)
     except IfserverError as error:
+        from ifserver.life import failed
+
         return failed(error)
     except KeyboardInterrupt:
         return 0  # before there was anything to end
@@ -71,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 def _carry_out(given: argparse.Namespace) -> int:
     commands = {"run": _run, "serve": _serve, "worker": _worker, "check": _check, "settings": _settings}
     try:
-        logs.configure(_log_settings(given))
+        if given.command != "settings":
+            logs.configure(_log_settings(given))
         return commands[given.command](given)
     except ConfigurationError as error:
         # What is found out only now: a file that cannot be opened, an endpoint that nobody knows.
@@ -99,7 +101,11 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _certificate(listen: ListenSettings) -> Certificate | None:
-    return None if listen.certfile is None else Certificate(listen.certfile, listen.keyfile)
+    if listen.certfile is None:
+        return None
+    from ifserver.tls import Certificate
+
+    return Certificate(listen.certfile, listen.keyfile)
 
 
 def _serve(given: argparse.Namespace) -> int:
@@ -170,6 +176,8 @@ def _viewer(words: list[str]) -> int:
 
 
 def _settings(given: argparse.Namespace) -> int:
+    from ifserver import manual
+
     configuration = given.configuration
     if given.example or given.rst:
         text = manual.example() if given.example else manual.rst()
@@ -223,6 +231,8 @@ def _supervise_forked(standby: Standby) -> int:
 
 def _supervise(launch: Launch, server: ForkServer) -> int:
     """Be the supervisor of ``run``."""
+    from ifserver.life import Control
+
     logs.configure(launch.log)
 
     def build(runtime: Runtime) -> Service:
@@ -235,16 +245,18 @@ def _supervise(launch: Launch, server: ForkServer) -> int:
 
 def _work(launch: Launch) -> int:
     """Be a worker."""
+    from ifserver.life import Control
+
     logs.configure(launch.log, python_warnings=False)
 
     def build(runtime: Runtime) -> Service:
-        from ifserver.worker.application import load
+        from ifserver.worker.application import load_for
         from ifserver.worker.broken import Broken
         from ifserver.workers import WorkerService
 
         application: ASGIApplication
         try:
-            application = load(launch.worker.application, launch.worker.app_dir)
+            application = load_for(launch.worker)
         except ConfigurationError as error:
             if not launch.worker.reload:
                 raise
@@ -266,6 +278,8 @@ def _work(launch: Launch) -> int:
 
 def _member(fd: int) -> int:
     """One of several servers."""
+    from ifserver.life import Control
+
     launch = handover.become_server(fd)
     logs.configure(launch.log)
 
@@ -285,6 +299,8 @@ def _live(
     build: Callable[[Runtime], Service], given: argparse.Namespace | None = None, opened: Addresses | None = None
 ) -> int:
     """Run what `build` makes, which an operator has started; the exit code."""
+    from ifserver.life import Control
+
     if given is None:
         return _live_with(build, lambda runtime: Control())
     manager: Manager = given.manager
@@ -313,6 +329,8 @@ def _live_with(
     build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _NOBODY
 ) -> int:
     """Install the reactor, and run what `build` makes until it ends or is told to; the exit code."""
+    from ifserver.life import Life
+
     malloc.keep_freed(os.environ)
     runtime = _install_reactor()
     service = build(runtime)
@@ -366,6 +384,8 @@ def _rereading(words: Sequence[str]) -> Callable[[], Reading]:
 
 
 def _install_reactor() -> Runtime:
+    import asyncio
+
     import uvloop
 
     from ifserver import reactor

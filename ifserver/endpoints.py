@@ -34,6 +34,7 @@ from twisted.python.failure import Failure
 from zope.interface import classImplements, implementer
 
 from ifserver.errors import ConfigurationError
+from ifserver.networks import unix_address
 from ifserver.nodes import TlsSettings
 
 #: How long a connection to a Unix socket waits before it tries a full backlog again.
@@ -59,11 +60,6 @@ __all__ = [
     "tls_context",
     "unix_address",
 ]
-
-
-def unix_address(path: str) -> str:
-    """The address of the Unix socket `path`; a leading ``@`` stands for Linux's abstract namespace."""
-    return "\0" + path[1:] if path.startswith("@") else path
 
 
 def address_of(name: Any) -> Address:

@@ -1,5 +1,7 @@
 """The names of the flags: one for each setting, and beside it Daphne's and other well-known ones. Pure.
 
+Names that only other servers have are in `ifserver.other_servers`.
+
 A setting's flag is its name without the unit of a time: ``--keep-alive-timeout`` for ``front.keep_alive_timeout_s``.
 Where two sections have a setting of the same name, its section stands in front (``--front-drain-timeout``,
 ``--worker-drain-timeout``), and the plain flag means each of them that the command has.
@@ -9,15 +11,28 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ifserver.configuration import all_settings
+from ifserver.other_servers import NAMES
 from ifserver.schema import Setting
 from ifserver.settings import LOCAL_NETWORKS
 from ifserver.values import NONE
 
-__all__ = ["COMMANDS", "COMMON", "SHORTHANDS", "UNLIMITED", "Flag", "Shorthand", "flags_of", "names_of", "switched_off"]
+__all__ = [
+    "COMMANDS",
+    "COMMON",
+    "SHORTHANDS",
+    "UNLIMITED",
+    "Flag",
+    "Shorthand",
+    "flags_of",
+    "names_of",
+    "others_of",
+    "settings_of",
+    "switched_off",
+]
 
 #: The sections that each command uses. The others in a file are read and checked, but do not concern it.
 COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -26,6 +41,12 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "worker": ("layer", "worker", "log"),
     "check": ("layer", "log"),
     "settings": ("listen", "layer", "front", "worker", "log"),
+}
+
+#: Settings of a command's sections that mean nothing for it, so that it has no flag for them: ``run`` has one server,
+#: whose admin endpoint tells of the workers as well.
+_WITHOUT: Final[Mapping[str, frozenset[str]]] = {
+    "run": frozenset({"listen.processes", "worker.admin", "worker.admin_hosts"}),
 }
 
 #: Names beside those that follow from the setting's.
@@ -42,7 +63,7 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "front.max_websocket_message_bytes": ("--max-websocket-message-bytes",),
     "front.resumable_paths": ("--resumable",),
     "layer.clusters": ("--cluster",),
-    "worker.processes": ("--workers", "--processes"),
+    "worker.processes": ("-w", "--workers", "--processes"),
     "worker.reload_dirs": ("--reload-dir",),
     "log.verbosity": ("-v",),
 }
@@ -54,13 +75,13 @@ COMMON: Final = frozenset(
         "listen": "host port unix fd endpoints certfile keyfile processes",
         "layer": "clusters home placement",
         "worker": (
-            "application interface app_dir processes concurrency threads max_streams drain_timeout_s reload admin"
+            "application factory interface app_dir env_file processes concurrency threads max_requests drain_timeout_s "
+            "reload admin"
         ),
         "front": (
-            "root_path trusted_proxies proxy_protocol allowed_origins resumable_paths underscores_in_headers "
-            "websocket_compression server_header access_log max_connections max_connections_per_client max_body_bytes "
-            "response_timeout_s websocket_timeout_s websocket_connect_timeout_s header_timeout_s body_timeout_s "
-            "write_timeout_s keep_alive_timeout_s ping_interval_s ping_timeout_s shutdown_delay_s drain_timeout_s admin"
+            "root_path trusted_proxies proxy_protocol allowed_origins resumable_paths server_header access_log "
+            "max_connections max_body_bytes response_timeout_s websocket_timeout_s keep_alive_timeout_s "
+            "ping_interval_s drain_timeout_s admin"
         ),
         "log": "verbosity",
     }.items()
@@ -110,9 +131,9 @@ def names_of(setting: Setting) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*short, derived, *aliases)))
 
 
-def flags_of(sections: Sequence[str]) -> Iterator[Flag]:
-    """The flags of a command with these sections, without `SHORTHANDS`."""
-    settings = [setting for setting in all_settings().values() if setting.section in sections]
+def flags_of(command: str) -> Iterator[Flag]:
+    """The flags of a command, without `SHORTHANDS` and other servers' names."""
+    settings = list(settings_of(command))
     taken = {name for setting in settings for name in names_of(setting)}
     by_plain: dict[str, list[Setting]] = {}
     for setting in settings:
@@ -123,6 +144,21 @@ def flags_of(sections: Sequence[str]) -> Iterator[Flag]:
             yield Flag(names_of(setting) + ((plain,) if free and len(alike) == 1 else ()), (setting,))
         if free and len(alike) > 1:
             yield Flag((plain,), tuple(alike))
+
+
+def settings_of(command: str) -> Iterator[Setting]:
+    """The settings for which a command has flags."""
+    for path, setting in all_settings().items():
+        if setting.section in COMMANDS[command] and path not in _WITHOUT.get(command, ()):
+            yield setting
+
+
+def others_of(command: str) -> Iterator[Flag]:
+    """The names that other servers have for settings of a command."""
+    settings = {setting.path: setting for setting in settings_of(command)}
+    for paths, names in NAMES.items():
+        if found := tuple(settings[path] for path in paths if path in settings):
+            yield Flag(names, found)
 
 
 def switched_off(name: str) -> str:

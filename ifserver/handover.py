@@ -7,13 +7,11 @@ does not end with us.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -21,6 +19,10 @@ from ifserver import processes
 from ifserver.errors import ConfigurationError
 from ifserver.processes import Child, Told
 from ifserver.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
+
+if TYPE_CHECKING:
+    import asyncio
+    import subprocess
 
 __all__ = [
     "Handover",
@@ -161,6 +163,8 @@ def start_successor(
     Raises:
         OSError: there are no processes, descriptors or memory left, or the command is not there any more.
     """
+    import subprocess
+
     line = list(command) or [sys.executable, *sys.orig_argv[1:]]
 
     def popen(told: int, fds: list[int]) -> subprocess.Popen[bytes]:

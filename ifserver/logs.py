@@ -14,8 +14,6 @@ import time
 import warnings
 from typing import Any, Final
 
-from twisted.logger import STDLibLogObserver, globalLogBeginner
-
 from ifserver import journal
 from ifserver.clock import Clock
 from ifserver.repeats import Repeats, ThreadClock
@@ -89,6 +87,8 @@ def _join_twisted(python_warnings: bool) -> None:
     global _twisted_is_joined
     if not _twisted_is_joined:
         _twisted_is_joined = True
+        from twisted.logger import STDLibLogObserver, globalLogBeginner
+
         shows = warnings.showwarning
         globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
         if not python_warnings:

@@ -1,4 +1,4 @@
-"""Networks in CIDR notation (RFC 4632), and which addresses are in them. Pure."""
+"""Networks in CIDR notation (RFC 4632), and which addresses are in them; how addresses are written. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from ifserver.errors import ConfigurationError
 
-__all__ = ["Networks", "address_text", "parse_networks", "plain_address"]
+__all__ = ["Networks", "address_text", "parse_networks", "plain_address", "unix_address"]
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -88,3 +88,8 @@ def parse_networks(texts: Iterable[str], path: str) -> Networks:
         except ValueError as error:
             raise ConfigurationError(f"{path}: {error}") from error
     return Networks(networks)
+
+
+def unix_address(path: str) -> str:
+    """The address of the Unix socket `path`; a leading ``@`` stands for Linux's abstract namespace."""
+    return "\0" + path[1:] if path.startswith("@") else path

@@ -31,6 +31,7 @@ from ifserver import channels
 from ifserver.errors import ChannelNameError, ConfigurationError
 
 __all__ = [
+    "SENTINEL_PASSWORD",
     "Address",
     "ClusterSettings",
     "Credentials",
@@ -44,6 +45,9 @@ __all__ = [
 #: Host and port.
 Address: TypeAlias = tuple[str, int]
 _Wrong: TypeAlias = Callable[[str], ConfigurationError]
+
+#: The variable that may hold the password of all Sentinels.
+SENTINEL_PASSWORD: Final = "IFSERVER_REDIS_SENTINEL_PASSWORD"
 
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
@@ -141,10 +145,15 @@ class Credentials(NamedTuple):
     username: str | None
     password: str | None
 
+    @staticmethod
+    def password_variables(node: str) -> tuple[str, str]:
+        """The variables that may hold the password of a node: for all nodes, and for this one alone."""
+        return "IFSERVER_REDIS_PASSWORD", f"IFSERVER_REDIS_PASSWORD_{_in_capitals(node)}"
+
     @classmethod
     def of_node(cls, name: str, environ: Mapping[str, str]) -> Credentials:
         """Those of a node."""
-        own = re.sub(r"[^A-Z0-9]", "_", name.upper())
+        own = _in_capitals(name)
         username = _variable(environ, f"USERNAME_{own}", "USERNAME")
         return cls(username, _variable(environ, f"PASSWORD_{own}", "PASSWORD"))
 
@@ -156,6 +165,11 @@ class Credentials(NamedTuple):
     def unless(self, given: Credentials) -> Credentials:
         """`given`, with what it lacks from here: nothing if it has a password."""
         return given if given.password is not None else Credentials(given.username or self.username, self.password)
+
+
+def _in_capitals(node: str) -> str:
+    """A node's name as it stands in the name of a variable."""
+    return re.sub(r"[^A-Z0-9]", "_", node.upper())
 
 
 def _variable(environ: Mapping[str, str], *names: str) -> str | None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Final, NamedTuple, Protocol
 
 from ifserver.clock import Clock, Timer
-from ifserver.endpoints import unix_address
 from ifserver.errors import ConfigurationError
+from ifserver.networks import unix_address
 
 __all__ = ["GivenSocket", "Herald", "Manager", "NoNotifier", "Notifier", "SocketNotifier", "counted", "encode", "take"]
 

@@ -10,23 +10,24 @@ A child ends with its parent, however that ends: the kernel sends it SIGKILL (`d
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ctypes
 import mmap
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
 import ifserver
 from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.streams.ledger import Ledger
+
+if TYPE_CHECKING:
+    import asyncio
+    import subprocess
 
 __all__ = [
     "Child",
@@ -282,6 +283,8 @@ def popen(arguments: Sequence[str], fds: Sequence[int]) -> subprocess.Popen[byte
 
     An interrupt between the start of Python and `belong_to` would print a traceback; the mask is inherited.
     """
+    import subprocess
+
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=fds)
@@ -355,6 +358,8 @@ def die_with_parent(parent: int) -> None:
     Raises:
         OSError: the kernel refuses.
     """
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         number = ctypes.get_errno()

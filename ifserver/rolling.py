@@ -39,6 +39,13 @@ class Roll:
         if self._successor is None:
             self._next()
 
+    def add(self, place: Place) -> None:
+        """Replace the worker of one place, behind those that are being replaced."""
+        if place not in self._queue and (self._successor is None or self._successor.place is not place):
+            self._queue.append(place)
+        if self._successor is None:
+            self._next()
+
     def stop(self) -> None:
         """Replace no more."""
         self._queue.clear()

@@ -51,6 +51,8 @@ AdminHosts: TypeAlias = Annotated[
 
 #: What runs on this machine.
 LOCAL_NETWORKS: Final = ("127.0.0.0/8", "::1")
+#: chmod(1); a socket's file has no use for more bits.
+_MODE: Final = re.compile(r"(0|0o)?[0-7]{3}")
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 
@@ -60,8 +62,8 @@ class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
 
     host: Annotated[
         str | None,
-        "Host or address to listen on; :: is IPv6 only, to which an endpoint may be added. none: 127.0.0.1; with "
-        "$PORT 0.0.0.0.",
+        "Host or address to listen on; the flag also takes HOST:PORT and unix:PATH. :: is IPv6 only, to which an "
+        "endpoint may be added. none: 127.0.0.1; with $PORT 0.0.0.0.",
     ] = None
     port: Annotated[
         Annotated[int, Meta(ge=0, le=65_535)] | None,
@@ -69,6 +71,12 @@ class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "neither a port nor another place to listen is given, and then the host is 0.0.0.0 unless one is given.",
     ] = None
     unix: Annotated[str | None, "A Unix socket to listen on."] = None
+    unix_mode: Annotated[
+        str,
+        "Permissions of that socket's file, in octal. Whoever may write to it may connect. By default that is "
+        "everybody, since a proxy in front runs as another user: limit it by the permissions of the folder, or with "
+        "660 and a common group.",
+    ] = "666"
     fd: Annotated[tuple[int, ...], "Inherited sockets to listen on, from systemd or a process manager."] = ()
     endpoints: Annotated[
         Texts, "Endpoints of Twisted to listen on, for example ssl:8443:privateKey=key.pem:certKey=cert.pem."
@@ -87,6 +95,8 @@ class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not _MODE.fullmatch(self.unix_mode):
+            raise ConfigurationError(f"listen.unix_mode: expected an octal number such as 660, got {self.unix_mode!r}")
         if self.keyfile is not None and self.certfile is None:
             raise ConfigurationError(f"listen.keyfile: {self.keyfile!r} is of no use without a certfile")
 
@@ -359,6 +369,11 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     """The application, and how its workers run."""
 
     application: Annotated[str, "The application as MODULE:ATTRIBUTE, for example mysite.asgi:application."]
+    factory: Annotated[
+        bool,
+        "Whether the application is a factory: a function that takes no arguments and returns the application. One "
+        "whose parameters are all optional is called as a factory in any case.",
+    ] = False
     interface: Annotated[
         Literal["auto", "asgi", "wsgi"],
         "Interface of the application: asgi (3), wsgi, or auto, which looks at its parameters.",
@@ -368,6 +383,12 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "Threads in which a WSGI application runs, in each process: the number of requests that it handles at a time.",
     ] = 8
     app_dir: Annotated[str, "Folder to import the application from: put first in sys.path."] = "."
+    env_file: Annotated[
+        str | None,
+        "File of variables, NAME=VALUE on each line, for the environment of the application. Each worker reads it "
+        "before it imports the application. Variables that exist already keep their values, and settings of ifserver "
+        "have no effect there. none: no file.",
+    ] = None
     processes: Annotated[Count | None, "Worker processes. none: as many as there are CPUs; with reload one."] = None
     concurrency: Annotated[
         Count,
@@ -385,6 +406,17 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "Largest WebSocket message that the application may send: send() raises for a larger one. A node carries 64MiB "
         "at most.",
     ] = 32 * _MIB
+    max_requests: Annotated[
+        Annotated[int, Meta(ge=0)],
+        "Requests and WebSockets after which a worker process is replaced; 0: never. The new process is ready before "
+        "the old one stops, as on SIGHUP; until then the old one takes more. Holds a memory leak of the application "
+        "in check.",
+    ] = 0
+    max_requests_jitter: Annotated[
+        Annotated[int, Meta(ge=0)],
+        "Up to so many are added to max_requests, by chance for each worker process, so that not all are replaced at "
+        "once.",
+    ] = 0
     drain_timeout_s: Annotated[
         Seconds,
         "How long a worker that is told to stop waits for its requests and WebSockets; then they are cancelled.",

@@ -13,8 +13,8 @@ import stat
 import termios
 from typing import Any, Final
 
-from ifserver.endpoints import unix_address
 from ifserver.errors import ConfigurationError
+from ifserver.networks import unix_address
 
 __all__ = [
     "UnixFile",
@@ -93,8 +93,8 @@ class UnixFile:
                     os.unlink(path)
 
 
-def bind_unix(path: str) -> tuple[socket.socket, UnixFile | None]:
-    """A Unix socket at `path` that everybody may connect to; the folder's permissions decide who gets that far.
+def bind_unix(path: str, mode: int = 0o666) -> tuple[socket.socket, UnixFile | None]:
+    """A Unix socket at `path`, whose file has the permissions `mode`. The folder's permissions count as well.
 
     What a server that was killed has left behind there is replaced. With a leading ``@`` there is no file.
 
@@ -110,7 +110,8 @@ def bind_unix(path: str) -> tuple[socket.socket, UnixFile | None]:
             _remove_stale(path)
             sock.bind(path)
             file = UnixFile(path)
-            os.chmod(path, 0o666)
+            # Before it is listened on, so nobody connects whom `mode` keeps out.
+            os.chmod(path, mode)
         sock.listen()
     except (OSError, ValueError) as error:
         sock.close()

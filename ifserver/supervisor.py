@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from twisted.internet.defer import Deferred
 
 from ifserver import channels, processes
+from ifserver.aging import Aging
 from ifserver.clock import Clock, Timer
 from ifserver.errors import ChannelNameError
 from ifserver.layers.beats import value_of
@@ -102,7 +103,10 @@ class Supervisor:
         self._workers: set[Worker] = set()
         self._roll = Roll(self._start, self._restart, lambda worker: self._end(worker, self._patience_s()))
         self._stalls = Stalls(lambda: self._workers, clusters, clock, settings.stall_timeout_s)
-        self._stopping = Stopping(self._workers, clock, clusters.waiting, self._stalls.stop)
+        self._aging = Aging(
+            lambda: self._workers, self._replace_one, clock, settings.max_requests, settings.max_requests_jitter
+        )
+        self._stopping = Stopping(self._workers, clock, clusters.waiting, self._stop_looking)
         self._started = self._ended = self._released = 0
         #: What the children have counted that have ended.
         self._ended_counts: dict[str, int] = {}
@@ -112,6 +116,7 @@ class Supervisor:
         for place in self._places:
             self._fill(place)
         self._stalls.start()
+        self._aging.start()
 
     def restart(self) -> None:
         """Replace every worker: the new ones start at once, and the old ones end when their streams have.
@@ -128,6 +133,14 @@ class Supervisor:
         if not self._stopping.begun:
             self._error = None
             self._roll.begin(self._places)
+
+    def _replace_one(self, place: Place) -> None:
+        if not self._stopping.begun:
+            self._roll.add(place)
+
+    def _stop_looking(self) -> None:
+        self._stalls.stop()
+        self._aging.stop()
 
     def _restart(self, place: Place) -> None:
         place.crashes = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Final
 
@@ -72,11 +73,26 @@ class Certificate:
             # Without a password a key that is encrypted is an error; without the argument OpenSSL asks a terminal.
             context.load_cert_chain(certfile, keyfile, password="")
         except ssl.SSLError as error:
-            reason = error.reason or ""
-            if "MISMATCH" in reason:
-                why = "the key does not belong to the certificate"
-            elif "PEM" in reason or not reason:
-                why = "not a certificate and a key that is not encrypted, in PEM"
-            else:
-                why = reason.replace("_", " ").lower()
-            raise ConfigurationError(f"listen.certfile, listen.keyfile: {certfile!r}, {keyfile!r}: {why}") from error
+            raise ConfigurationError(_wrong(certfile, keyfile, error.reason or "")) from error
+
+
+def _wrong(certfile: str, keyfile: str | None, reason: str) -> str:
+    """What is wrong with files that OpenSSL has refused for `reason`."""
+    key = f"listen.certfile: {certfile!r}" if keyfile is None else f"listen.keyfile: {keyfile!r}"
+    key_path = certfile if keyfile is None else keyfile
+    if "MISMATCH" in reason:
+        return f"{key}: the key does not belong to the certificate in {certfile!r}"
+    if not _holds(certfile, b"CERTIFICATE"):
+        return f"listen.certfile: {certfile!r}: there is no certificate in PEM in it"
+    if not _holds(key_path, b"PRIVATE KEY"):
+        elsewhere = "; where the key has a file of its own, name that with --keyfile" if keyfile is None else ""
+        return f"{key}: there is no private key in PEM in it{elsewhere}"
+    if _holds(key_path, b"ENCRYPTED PRIVATE KEY") or _holds(key_path, b"PRIVATE KEY", b"\\s+Proc-Type: 4,ENCRYPTED"):
+        return f"{key}: the private key is encrypted, and must not be"
+    return f"{key}: {reason.replace('_', ' ').lower() or 'the certificate or its key is damaged'}"
+
+
+def _holds(path: str, kind: bytes, behind: bytes = b"") -> bool:
+    """Whether a file has something of that kind in PEM (RFC 7468): ``-----BEGIN CERTIFICATE-----``."""
+    with open(path, "rb") as file:
+        return re.search(rb"-----BEGIN [A-Z0-9 ]*" + kind + b"-----" + behind, file.read()) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,13 @@ def test_an_address_that_was_asked_for_is_had_besides(given: GivenSocket, tmp_pa
         assert path.exists()
         close(addresses.sockets)
     assert not path.exists()
+
+
+def test_the_mode_of_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    with opened(ListenSettings(unix=str(path), unix_mode="0600")) as addresses:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        close(addresses.sockets)
 
 
 def test_what_is_given_and_cannot_be_listened_on() -> None:

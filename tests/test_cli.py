@@ -326,6 +326,15 @@ def test_help_fits_a_terminal(
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help"), ("--version",), ("settings",), ("run", "--no-such")])
+def test_what_only_prints_is_quick(folder: Path, words: tuple[str, ...]) -> None:
+    """It imports no Twisted and no asyncio, which take longer than all the rest."""
+    done = ifserver(folder, *words, entry=("-X", "importtime", "-m", "ifserver"))
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert imported & {"twisted", "asyncio", "uvloop", "ssl", "subprocess", "rich"} == set()
+
+
 def test_help_shows_what_is_common_and_help_all_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     said = []
     for flag in ("--help", "--help-all"):

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from ifserver import flags
+from ifserver import flags, other_servers
 from ifserver.configuration import SECTIONS, all_settings
 
 
 def flag(name: str, command: str) -> list[str]:
     """The paths that a flag of a command sets."""
-    [found] = [each for each in flags.flags_of(flags.COMMANDS[command]) if name in each.names]
+    [found] = [each for each in flags.flags_of(command) if name in each.names]
     return [setting.path for setting in found.settings]
 
 
 @pytest.mark.parametrize("command", flags.COMMANDS)
 def test_every_setting_of_a_command_has_a_flag_and_no_name_is_used_twice(command: str) -> None:
     sections = flags.COMMANDS[command]
-    found = list(flags.flags_of(sections))
+    found = list(flags.flags_of(command))
     own = [each.settings[0].path for each in found if len(each.settings) == 1]
-    assert sorted(own) == sorted(path for path, setting in all_settings().items() if setting.section in sections)
-    names = [name for each in found for name in each.names] + [each.name for each in flags.SHORTHANDS]
+    without = {"listen.processes", "worker.admin", "worker.admin_hosts"} if command == "run" else set()
+    assert sorted(own) == sorted(
+        path for path, setting in all_settings().items() if setting.section in sections and path not in without
+    )
+    others = list(flags.others_of(command))
+    names = [name for each in (*found, *others) for name in each.names] + [each.name for each in flags.SHORTHANDS]
+    names += other_servers.ADVICE
     assert len(names) == len(set(names))
 
 
@@ -48,6 +53,7 @@ def test_what_a_flag_means(name: str, command: str, paths: list[str]) -> None:
 
 def test_tables_name_settings_that_exist() -> None:
     paths = {*flags.COMMON, *flags.UNLIMITED, *flags._ALIASES, *(each.path for each in flags.SHORTHANDS)}
+    paths |= {path for paths in other_servers.NAMES for path in paths}
     assert paths <= set(all_settings())
 
 

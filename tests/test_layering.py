@@ -28,7 +28,9 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "values",
             "configuration",
             "settings_file",
+            "env_file",
             "flags",
+            "other_servers",
             "manual",
             "nodes",
             "channels",
@@ -51,6 +53,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "processes": (
         3,
         (
+            "aging",
             "malloc",
             "processes",
             "fork_server",

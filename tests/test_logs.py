@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import Logger
+from twisted.logger import Logger, STDLibLogObserver, globalLogBeginner
 from twisted.python.failure import Failure
 
 from ifserver import logs
@@ -164,7 +164,7 @@ def test_no_journal(tmp_path: Path) -> None:
 
 def test_twisted_s_log_is_joined(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(LogSettings(), Clock())
-    observer = logs.STDLibLogObserver()
+    observer = STDLibLogObserver()
     log = Logger("somewhere", observer=observer)
     log.info("not seen")
     log.warn("{what} is odd", what="it")
@@ -183,7 +183,7 @@ def test_twisted_s_log_is_joined(capsys: pytest.CaptureFixture[str]) -> None:
 def test_twisted_s_log_begins_once(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[object] = []
     monkeypatch.setattr(logs, "_twisted_is_joined", False)
-    monkeypatch.setattr(logs.globalLogBeginner, "beginLoggingTo", lambda *args, **kwargs: begun.append(args))
+    monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda *args, **kwargs: begun.append(args))
     with warnings.catch_warnings():
         for _ in range(2):
             logs.configure(LogSettings(), Clock())
@@ -196,7 +196,7 @@ def test_python_s_warnings_are_logged_or_left_alone(monkeypatch: pytest.MonkeyPa
         warnings.showwarning = LOG.warning  # type: ignore[assignment]  # as Twisted does
 
     monkeypatch.setattr(logs, "_twisted_is_joined", False)
-    monkeypatch.setattr(logs.globalLogBeginner, "beginLoggingTo", begin)
+    monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", begin)
     monkeypatch.setattr(warnings, "showwarning", shows := warnings.showwarning)
     logs.configure(LogSettings(), Clock(), python_warnings=logged)
     assert (warnings.showwarning is shows) is not logged

@@ -86,6 +86,13 @@ def test_a_unix_socket_is_open_to_all_and_its_file_goes_with_it(stack: ExitStack
     file.remove()
 
 
+def test_a_unix_socket_may_be_for_few(stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    sock, _ = sockets.bind_unix(str(path), 0o660)
+    stack.enter_context(sock)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
 def test_a_file_that_another_server_has_put_in_its_place_stays(stack: ExitStack, tmp_path: Path) -> None:
     path = tmp_path / "sock"
     sock, file = sockets.bind_unix(str(path))

@@ -19,6 +19,7 @@ from ifserver import processes
 from ifserver.errors import ChannelNameError
 from ifserver.layers.beats import names_of
 from ifserver.messages import Claim, Release, decode_for_server
+from ifserver.metrics import Counters
 from ifserver.nodes import parse_cluster
 from ifserver.processes import Launch
 from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
@@ -390,6 +391,42 @@ def test_an_old_worker_ends_when_the_new_one_in_its_place_is_ready_and_then_the_
     second.end()
     assert stage.alive == [103, 104]
     assert stage.supervisor.statistics()["workers_ready"] == 2
+
+
+def test_a_worker_that_has_served_enough_is_replaced() -> None:
+    stage = Stage(processes=2, max_requests=10)
+    _, second = stage.start()
+    Counters(second.ledger.cells).add("streams_opened", 10, "http")
+    stage.clock.advance(1.0)
+    assert stage.alive == [101, 102, 103]
+    stage.clock.advance(1.0)
+    assert stage.alive == [101, 102, 103]
+    stage.children[2].say_ready()
+    assert second.signals == ["TERM"]
+    stage.clock.advance(1.0)
+    assert stage.alive == [101, 102, 103]
+
+
+def test_one_that_is_being_replaced_is_not_replaced_again() -> None:
+    stage = Stage(max_requests=10)
+    [worker] = stage.start()
+    stage.supervisor.replace()
+    Counters(worker.ledger.cells).add("streams_opened", 10, "http")
+    stage.clock.advance(1.0)
+    stage.children[1].say_ready()
+    assert stage.alive == [101, 102]
+
+
+def test_nobody_is_replaced_at_the_end() -> None:
+    stage = Stage(max_requests=10)
+    [worker] = stage.start()
+    stage.supervisor.stop()
+    Counters(worker.ledger.cells).add("streams_opened", 10, "http")
+    stage.clock.advance(1.0)
+    assert stage.alive == [101]
+    worker.end()
+    stage.clock.advance(5.0)
+    assert stage.clock.getDelayedCalls() == []
 
 
 def test_a_new_worker_that_does_not_start_leaves_the_old_ones(caplog: pytest.LogCaptureFixture) -> None:

@@ -143,16 +143,28 @@ def test_what_is_wrong_is_said(files: Certificates, tmp_path: Path) -> None:
         Certificate(pem, "/nothing")
     with pytest.raises(ConfigurationError, match="the key does not belong to the certificate"):
         Certificate(pem, files.path("client.key"))
-    with pytest.raises(ConfigurationError, match="in PEM"):
+    with pytest.raises(ConfigurationError, match=r"listen\.certfile: '.*server\.key': there is no certificate in PEM"):
         Certificate(key, key)
-    encrypted = tmp_path / "encrypted.key"
-    private = serialization.load_pem_private_key(Path(key).read_bytes(), None)
-    encrypted.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(b"secret"),
-        )
+    with pytest.raises(ConfigurationError, match=r"listen\.keyfile: '.*server\.pem': there is no private key"):
+        Certificate(pem, pem)
+    with pytest.raises(ConfigurationError) as caught:
+        Certificate(pem, None)
+    assert str(caught.value) == (
+        f"listen.certfile: {pem!r}: there is no private key in PEM in it; where the key has a file of its own, "
+        "name that with --keyfile"
     )
-    with pytest.raises(ConfigurationError, match=r"listen\.certfile, listen\.keyfile"):
-        Certificate(pem, str(encrypted))
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_bytes(Path(pem).read_bytes().replace(b"M", b"N"))
+    with pytest.raises(ConfigurationError, match=r"listen\.keyfile: "):
+        Certificate(str(damaged), key)
+
+
+@pytest.mark.parametrize("form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])
+def test_a_key_that_is_encrypted(files: Certificates, tmp_path: Path, form: serialization.PrivateFormat) -> None:
+    encrypted = tmp_path / "encrypted.key"
+    private = serialization.load_pem_private_key(Path(files.path("server.key")).read_bytes(), None)
+    encrypted.write_bytes(
+        private.private_bytes(serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"secret"))
+    )
+    with pytest.raises(ConfigurationError, match=r"listen\.keyfile: .* is encrypted, and must not be$"):
+        Certificate(files.path("server.pem"), str(encrypted))

@@ -35,12 +35,12 @@ SKEW_S: Final = 1.0
 _NEARLY: Final = 0.8
 
 _MIB: Final = 1024 * 1024
-#: The first versions with ``BLMPOP ... COUNT`` and rights for channels as they are used here.
+#: The first versions with ``BLMPOP ... COUNT``, and of Valkey the first that was tried.
 _LEAST: Final[Mapping[str, tuple[int, ...]]] = {"redis": (7, 0), "valkey": (7, 2)}
 
 Level: TypeAlias = Literal["problem", "warning", "note"]
-#: How bad it is when rights for something are missing. Requests and replies do without groups and views.
-_LOST: Final[Mapping[str, Level]] = {rights.MESSAGES: "problem", rights.GROUPS: "warning", rights.VIEWS: "warning"}
+#: How bad it is when rights for something are missing. Requests and replies do without views.
+_LOST: Final[Mapping[str, Level]] = {rights.MESSAGES: "problem", rights.VIEWS: "warning"}
 
 
 class Finding(Struct, frozen=True):
@@ -207,7 +207,7 @@ class _Examination:
             lines = (await client.ask("INFO")).decode("utf-8", "replace").split("\r\n")
         except NodeRefused as error:
             if str(error).startswith("NOAUTH"):
-                raise NodeUnreachable(f"{error} Give a password") from error
+                raise NodeUnreachable(str(error)) from error
             self._report.add("problem", f"INFO: {error}")
             return
         info = {name: value for name, _, value in (line.partition(":") for line in lines)}

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.redis_clock import lead_of
+from ifserver.nodes import SENTINEL_PASSWORD, Credentials
 from ifserver.standard_library import pickling_kept
 
 with pickling_kept():  # it imports twisted.application
@@ -71,15 +72,31 @@ class Server:
     username: str | None
     password: str | None = field(repr=False)
     database: int
+    is_sentinel: bool = False
 
     def prefix_of(self, epoch: str | None) -> bytes:
         """What the keys of an epoch begin with."""
         return f"{self.prefix}{epoch}:".encode()
 
     def clean(self, text: str) -> str:
-        """`text` without the password and without a command's arguments, which Redis quotes when it knows no such."""
+        """`text` without the password and without a command's arguments, which Redis quotes when it knows no such.
+
+        Where a password is missing or wrong, it also says which variables may hold it.
+        """
         text = text.partition(", with args beginning")[0]
-        return text.replace(self.password, "***") if self.password else text
+        text = text.replace(self.password, "***") if self.password else text
+        return f"{text}{self._login_hint(text)}"
+
+    def _login_hint(self, text: str) -> str:
+        if self.is_sentinel:
+            variables = SENTINEL_PASSWORD
+        else:
+            variables = "{}, or {} for this node alone".format(*Credentials.password_variables(self.node))
+        if "NOAUTH" in text:
+            return f" Set {variables}"
+        if "WRONGPASS" in text:
+            return f" The password is that of the URL, or else of {variables}"
+        return ""
 
     def unreachable(self) -> NodeUnreachable:
         """The error of what was asked in vain."""

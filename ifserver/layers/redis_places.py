@@ -66,7 +66,7 @@ class RedisPlaces:
         """How its Sentinels are logged in to."""
         settings = self._node.sentinel
         username, password = (settings.username, settings.password) if settings is not None else (None, None)
-        return Server(self._node.name, "", username, password, 0)
+        return Server(self._node.name, "", username, password, 0, is_sentinel=True)
 
 
 def redis_node(

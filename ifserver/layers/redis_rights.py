@@ -8,12 +8,11 @@ from typing import Final, NamedTuple
 from ifserver.errors import NodeRefused
 from ifserver.layers.redis_client import Client, Command
 
-__all__ = ["GROUPS", "MESSAGES", "VIEWS", "Right", "lacking", "try_a_message"]
+__all__ = ["MESSAGES", "VIEWS", "Right", "lacking", "try_a_message"]
 
 #: What a right is needed for.
 MESSAGES: Final = "messages"
-GROUPS: Final = "groups"
-VIEWS: Final = "views of all processes, and to find free workers"
+VIEWS: Final = "views of all processes and the search for free workers"
 
 
 class Right(NamedTuple):
@@ -27,7 +26,7 @@ class Right(NamedTuple):
 def _rights(prefix: str) -> tuple[Right, ...]:
     """Every command that a node uses, in an order in which they leave nothing behind when they are really sent."""
     key = f"{prefix}check:{secrets.token_hex(8)}"
-    beat, roll, group = f"{key}:alive", f"{key}:roll", f"{prefix}group:check"
+    beat, roll = f"{key}:alive", f"{key}:roll"
     return (
         Right("RPUSH", ("RPUSH", key, "x")),
         Right("PEXPIRE", ("PEXPIRE", key, 10_000)),
@@ -45,17 +44,13 @@ def _rights(prefix: str) -> tuple[Right, ...]:
         Right("ZREMRANGEBYSCORE", ("ZREMRANGEBYSCORE", roll, 0, 2), VIEWS),
         Right("INFO", ("INFO", "server")),
         Right("TIME", ("TIME",)),
-        Right("PUBLISH", ("PUBLISH", group, "x"), GROUPS),
-        # Last: nothing but other subscriptions may follow it.
-        Right("SUBSCRIBE", ("SUBSCRIBE", group), GROUPS),
     )
 
 
 async def lacking(client: Client, prefix: str) -> dict[Right, str]:
     """The rights that the user of `client` lacks, each with why.
 
-    Redis is asked (``ACL DRYRUN``) by a user who may ask; otherwise each command is sent, and `client` can be asked
-    nothing else afterwards.
+    Redis is asked (``ACL DRYRUN``) by a user who may ask; otherwise each command is sent.
     """
     user = await _user(client)
     found: dict[Right, str] = {}
@@ -103,7 +98,4 @@ def _meant(refusal: str) -> str:
     """What Redis means: its versions say it differently, and quote the key, which is of no interest."""
     if "permission" not in refusal:
         return refusal
-    for what in ("channel", "key"):
-        if what in refusal:
-            return f"the user has no right to the {what}s"
-    return "the user has no right to the command"
+    return f"the user has no right to the {'keys' if 'key' in refusal else 'command'}"

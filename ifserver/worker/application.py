@@ -1,19 +1,27 @@
-"""Finding the application: ``module:attribute`` to something that can be called, or one line that says why not."""
+"""Finding the application: ``module:attribute`` to something that can be called, or one line that says why not.
+
+It may also be a factory: something that is called without arguments, and returns the application.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from ifserver.env_file import parse_env
 from ifserver.errors import ConfigurationError
+from ifserver.settings import WorkerSettings
 from ifserver.settings_checks import parse_application
 
-__all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "load"]
+__all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "load", "load_for"]
 
 Scope: TypeAlias = dict[str, Any]
 Event: TypeAlias = dict[str, Any]
@@ -23,13 +31,41 @@ ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Longer texts of exceptions are cut: the whole answer must fit a line, and a pipe's buffer.
 _TEXT_CHARACTERS = 400
+#: How many arguments an application takes, by ``worker.interface``.
+_ARGUMENTS: Final = {"asgi": (3,), "wsgi": (2,), "auto": (3, 2)}
+
+_log = logging.getLogger(__name__)
 
 
-def load(application: str, app_dir: str) -> ASGIApplication:
-    """Import the application that ``module:attribute`` names, with the folder `app_dir` first on ``sys.path``.
+def load_for(settings: WorkerSettings) -> ASGIApplication:
+    """The application of a worker, imported with the variables of its ``env_file`` in the environment.
+
+    Variables that exist already keep their values.
 
     Raises:
-        ConfigurationError: it cannot be; the text is one line. What the import raised is its ``__cause__``.
+        ConfigurationError: as `load`; or the file cannot be read, or is none.
+    """
+    if settings.env_file is not None:
+        try:
+            text = Path(settings.env_file).read_text("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "not UTF-8"
+            raise ConfigurationError(f"worker.env_file: {settings.env_file!r}: {why}") from error
+        for name, value in parse_env(text, settings.env_file).items():
+            os.environ.setdefault(name, value)
+    return load(settings.application, settings.app_dir, settings.interface, settings.factory)
+
+
+def load(application: str, app_dir: str, interface: str = "auto", factory: bool = False) -> ASGIApplication:
+    """Import the application that ``module:attribute`` names, with the folder `app_dir` first on ``sys.path``.
+
+    Args:
+        interface: ``worker.interface``.
+        factory: whether it must be a factory. Otherwise it is called as one where its parameters show that it is.
+
+    Raises:
+        ConfigurationError: it cannot be; the text is one line. What the import or the factory raised is its
+            ``__cause__``.
     """
     module_name, attribute = parse_application(application)
     folder = _enter(app_dir)
@@ -49,7 +85,86 @@ def load(application: str, app_dir: str) -> ASGIApplication:
             raise ConfigurationError(f"application {application!r}: {owner} has no attribute {part!r}") from error
     if not callable(found):
         raise ConfigurationError(f"application {application!r}: not callable, but of type {type(found).__name__}")
-    return found  # type: ignore[no-any-return]
+    return _made(application, found, interface, factory)  # type: ignore[no-any-return]
+
+
+def _made(application: str, found: Any, interface: str, factory: bool) -> Any:
+    """`found`, or the application that it returns where it is a factory."""
+    if not factory and not _is_factory(found):
+        if _is_application(found, interface):
+            return found
+        raise ConfigurationError(f"application {application!r}: {_neither(found, interface)}")
+    if not _takes(found, 0):
+        raise ConfigurationError(
+            f"application {application!r}: it needs arguments, so it is no factory; without --factory it is the "
+            "application itself"
+        )
+    try:
+        made = found()
+    except BaseException as error:  # it may even exit
+        raise _import_failed(application, error) from error
+    if not factory:
+        _log.debug("application %r is a factory, and was called", application)
+    if inspect.iscoroutine(made):
+        made.close()
+        raise ConfigurationError(f"application {application!r}: a factory cannot be an async function")
+    if not callable(made) or not _is_application(made, interface):
+        raise ConfigurationError(
+            f"application {application!r}: called as a factory, it has returned no application, but an object of type "
+            f"{type(made).__name__}"
+        )
+    return made
+
+
+def _neither(found: Any, interface: str) -> str:
+    """Why `found` is neither an application nor a factory."""
+    if _takes(found, 1):
+        return "it takes one argument: applications of ASGI 2 need asgiref.compatibility.guarantee_single_callable"
+    if interface != "auto" and _is_application(found, "auto"):
+        return f"its parameters are not those of {interface.upper()}, which worker.interface asks for"
+    return (
+        "its parameters are those of no ASGI application (scope, receive, send), no WSGI application (environ, "
+        "start_response), and no factory (none)"
+    )
+
+
+def _is_application(found: Any, interface: str) -> bool:
+    return any(_takes(found, count) for count in _ARGUMENTS[interface])
+
+
+def _is_factory(found: Any) -> bool:
+    """Whether it must be meant to be called without arguments: each parameter that it has is named, and optional.
+
+    ``*args`` may stand for anything, and an async function that takes three arguments is an application.
+    """
+    signatures = _signatures(found)
+    if not signatures or (inspect.iscoroutinefunction(found) and _takes(found, 3)):
+        return False
+    optional = all(_fits(signature, 0) for signature in signatures)
+    return optional and not any(each.kind is each.VAR_POSITIONAL for each in signatures[0].parameters.values())
+
+
+def _takes(found: Any, count: int) -> bool:
+    """Whether it can be called with so many arguments; True where that cannot be seen."""
+    signatures = _signatures(found)
+    return not signatures or any(_fits(signature, count) for signature in signatures)
+
+
+def _signatures(found: Any) -> list[inspect.Signature]:
+    """Its signature, and without ``functools.wraps``: a decorator may take other arguments than what it decorates."""
+    signatures = []
+    for as_wrapped in (True, False):
+        with contextlib.suppress(TypeError, ValueError):
+            signatures.append(inspect.signature(found, follow_wrapped=as_wrapped))
+    return signatures
+
+
+def _fits(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*(None,) * count)
+    except TypeError:
+        return False
+    return True
 
 
 def _enter(app_dir: str) -> str:

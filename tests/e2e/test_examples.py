@@ -62,6 +62,13 @@ def django(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.ready().url
 
 
+def test_the_django_site_has_an_icon_and_the_chat_leads_back(django: str) -> None:
+    icon = httpx.get(f"{django}/favicon.ico", follow_redirects=True, timeout=20)
+    assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
+    assert icon.url.path in httpx.get(django, timeout=20).text
+    assert '<a id="back" href="/">' in httpx.get(f"{django}/chat/", timeout=20).text
+
+
 def socket_url(url: str) -> str:
     return url.replace("http", "ws", 1)
 

@@ -60,6 +60,15 @@ async def place() -> AsyncIterator[Place]:
     place.close()
 
 
+NOAUTH = (
+    "NOAUTH Authentication required. Set IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST for this node alone"
+)
+WRONGPASS = (
+    "AUTH: WRONGPASS invalid username-password pair or user is disabled. The password is that of the URL, or else of "
+    "IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST for this node alone"
+)
+
+
 def problems(report: Report) -> list[str]:
     return [finding.text for finding in report.findings if finding.level == "problem"]
 
@@ -96,9 +105,12 @@ async def test_nobody_is_there(place: Place) -> None:
 @pytest.mark.parametrize(
     ("login", "problem"),
     [
-        ("", "NOAUTH Authentication required. Give a password"),
-        (":geheim@", "AUTH: WRONGPASS invalid username-password pair or user is disabled."),
-        ("me:geheim@", "AUTH: WRONGPASS invalid username-password pair or user is disabled."),
+        (
+            "",
+            NOAUTH,
+        ),
+        (":geheim@", WRONGPASS),
+        ("me:geheim@", WRONGPASS),
     ],
 )
 @async_test
@@ -158,14 +170,18 @@ async def test_a_user_with_just_the_needed_rights(place: Place) -> None:
 @async_test
 async def test_rights_that_are_missing(place: Place) -> None:
     server = place.server(maxmemory="100mb")
-    server.command("ACL", "SETUSER", "app", "reset", "on", ">geheim", *NEEDED, "-info", "-lpos", "-time", "-publish")
+    server.command("ACL", "SETUSER", "app", "reset", "on", ">geheim", *NEEDED, "-info", "-lpos", "-time", "-zadd")
     report = await place.examine(f"redis+unix://app:geheim@{server.path}")
-    assert report.missing_rights == ["LPOS", "INFO", "TIME", "PUBLISH"]
+    assert report.missing_rights == ["LPOS", "ZADD", "INFO", "TIME"]
     first, *rest = report.findings
     assert first.text.startswith("INFO: NOPERM ")
     assert rest == [
         Finding("problem", "LPOS, INFO, TIME: the user has no right to the command; messages need it"),
-        Finding("warning", "PUBLISH: the user has no right to the command; groups need it"),
+        Finding(
+            "warning",
+            "ZADD: the user has no right to the command; "
+            "views of all processes and the search for free workers need it",
+        ),
     ]
     assert report.latency_ms is None
 
@@ -362,7 +378,9 @@ async def test_sentinels_that_know_nothing(place: Place) -> None:
     url = url_of(sentinel)
     report = await place.examine(url)
     assert problems(report) == ["no Sentinel says where 'main' is"]
-    assert warnings(report) == [f"Sentinel 127.0.0.1:{sentinel.port}: NOAUTH Authentication required."]
+    assert warnings(report) == [
+        f"Sentinel 127.0.0.1:{sentinel.port}: NOAUTH Authentication required. Set IFSERVER_REDIS_SENTINEL_PASSWORD"
+    ]
     report = await place.examine(url.replace("/main", "/other?sentinel_password=geheim"))
     assert warnings(report) == [f"Sentinel 127.0.0.1:{sentinel.port}: ERR No such master with that name"]
     assert [each.primary for each in report.sentinels] == [""]

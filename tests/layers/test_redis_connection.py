@@ -162,7 +162,11 @@ def test_an_error_is_an_answer() -> None:
 @pytest.mark.parametrize(
     ("replies", "why"),
     [
-        ([b"-NOAUTH Authentication required.\r\n"], "it refuses INFO: NOAUTH Authentication required."),
+        (
+            [b"-NOAUTH Authentication required.\r\n"],
+            "it refuses INFO: NOAUTH Authentication required. Set IFSERVER_REDIS_PASSWORD, "
+            "or IFSERVER_REDIS_PASSWORD_EAST_1 for this node alone",
+        ),
         ([b"-ERR max number of clients reached\r\n"], "it refuses INFO: ERR max number of clients reached"),
         ([bulk(INFO.replace(b"loading:0", b"loading:1"))], "it is still loading its data"),
         ([bulk(INFO.replace(b"master", b"slave"))], "it is a replica, not a primary"),
@@ -200,7 +204,10 @@ def test_a_refused_password_is_told_without_it() -> None:
     assert place.closed == ["could not auth: ERR unknown command 'AUTH'"]
     place = Place(password="geheim")
     place.receive(b"-WRONGPASS geheim is wrong\r\n")
-    assert place.closed == ["could not auth: WRONGPASS *** is wrong"]
+    assert place.closed == [
+        "could not auth: WRONGPASS *** is wrong The password is that of the URL, or else of "
+        "IFSERVER_REDIS_PASSWORD, or IFSERVER_REDIS_PASSWORD_EAST_1 for this node alone"
+    ]
     assert place.transport.aborting
 
 

@@ -15,16 +15,15 @@ from ifserver.errors import NodeRefused
 from ifserver.layers import redis, redis_connection, redis_keys, redis_readers, redis_views
 from ifserver.layers.redis_client import Client, connect
 from ifserver.layers.redis_connection import Server
-from ifserver.layers.redis_rights import GROUPS, MESSAGES, VIEWS, lacking, try_a_message
+from ifserver.layers.redis_rights import MESSAGES, VIEWS, lacking, try_a_message
 from tests.layers.helpers import LOOP, async_test
 from tests.redis_server import Monitor, RedisServer
 
 #: All that a user needs; docs/redis.rst says so too.
 _COMMANDS = (
-    "rpush blmpop lmpop lrem lpos llen pexpire eval set mget info time publish subscribe "
-    "lindex zadd zrangebyscore zremrangebyscore"
+    "rpush blmpop lmpop lrem lpos llen pexpire eval set mget info time lindex zadd zrangebyscore zremrangebyscore"
 )
-NEEDED = [*(f"+{name}" for name in _COMMANDS.split()), "~ifserver:*", "&ifserver:group:*"]
+NEEDED = [*(f"+{name}" for name in _COMMANDS.split()), "~ifserver:*"]
 MAY_ASK = ["+acl|whoami", "+acl|dryrun"]
 
 
@@ -86,7 +85,7 @@ async def test_one_that_is_missing_is_named(place: Place, right: str, more: list
     assert {each.name: why for each, why in found.items()} == {name: "the user has no right to the command"}
     [missing] = found
     viewed = name == "LINDEX" or name.startswith("Z")
-    assert missing.needed_for == (GROUPS if name in ("PUBLISH", "SUBSCRIBE") else VIEWS if viewed else MESSAGES)
+    assert missing.needed_for == (VIEWS if viewed else MESSAGES)
 
 
 @async_test
@@ -97,14 +96,12 @@ async def test_a_script_needs_the_right_to_what_it_does(place: Place) -> None:
 
 @pytest.mark.parametrize("more", [[], MAY_ASK])
 @async_test
-async def test_keys_and_channels_need_rights_too(place: Place, more: list[str]) -> None:
+async def test_keys_need_rights_too(place: Place, more: list[str]) -> None:
     client = await place.client(*NEEDED, *more)
     found = await lacking(client, "other:")
-    channels = ["PUBLISH", "SUBSCRIBE"]
-    assert [right.name for right, why in found.items() if why == "the user has no right to the channels"] == channels
     keys = {right.name for right, why in found.items() if why == "the user has no right to the keys"}
-    assert keys == {name.upper() for name in _COMMANDS.split()} - {"INFO", "TIME", *channels}
-    assert len(found) == len(keys) + len(channels)
+    assert keys == {name.upper() for name in _COMMANDS.split()} - {"INFO", "TIME"}
+    assert len(found) == len(keys)
 
 
 @async_test

@@ -111,7 +111,7 @@ class Site:
         self.addresses: list[tuple[str, int]] = []
         self.moves: list[Named] = []
         places = [Place(f"s{i}", fake) for i, fake in enumerate(self.fakes, 1)]
-        login = Server("east-1", "", None, password, 0)
+        login = Server("east-1", "", None, password, 0, is_sentinel=True)
         self.sentinels = Sentinels("east-1", "main", places, login, self.clock, self._endpoint)
 
     def _endpoint(self, address: tuple[str, int]) -> Nowhere:
@@ -204,7 +204,8 @@ def test_none_that_knows_is_one_error_that_names_all() -> None:
     assert text.startswith(
         "no Sentinel says where 'main' is: s1: ERR No such master with that name; s2: it answers what"
     )
-    assert "; s3: NOAUTH Authentication required.; s4: it does not speak Redis' protocol; s5: cannot connect: " in text
+    assert "; s3: NOAUTH Authentication required. Set IFSERVER_REDIS_SENTINEL_PASSWORD; s4: it does not speak " in text
+    assert "; s4: it does not speak Redis' protocol; s5: cannot connect: " in text
     site.stop()
 
 
@@ -215,7 +216,9 @@ def test_a_password_is_given_and_not_told() -> None:
     site.stop()
     site = Site(b"-WRONGPASS geheim is wrong\r\n", password="geheim")
     [error] = outcome(site.sentinels.find())
-    assert str(error).endswith("s1: AUTH: WRONGPASS *** is wrong")
+    assert str(error).endswith(
+        "s1: AUTH: WRONGPASS *** is wrong The password is that of the URL, or else of IFSERVER_REDIS_SENTINEL_PASSWORD"
+    )
     site.stop()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ifserver.errors import ConfigurationError
-from ifserver.worker.application import load
+from ifserver.settings import WorkerSettings
+from ifserver.worker.application import load, load_for
 
 #: Module -> its text.
 MODULES = {
@@ -27,6 +29,32 @@ MODULES = {
     "interrupts_site.py": "raise KeyboardInterrupt\n",
     "vanishes_site.py": "import os\nos._exit(3)\n",
     "killed_site.py": "import os\nos.kill(os.getpid(), 9)\n",
+    "factory_site.py": (
+        "import functools, os\n"
+        "async def application(scope, receive, send): pass\n"
+        "def wsgi(environ, start_response): pass\n"
+        "def make(): return application\n"
+        "def make_wsgi(config=None, debug=False): return wsgi\n"
+        "def make_any(*args): return application\n"
+        "cached = functools.lru_cache(make)\n"
+        "class Made:\n"
+        "    async def __call__(self, scope, receive, send): pass\n"
+        "class Asgi2:\n"
+        "    def __init__(self, scope): pass\n"
+        "    async def __call__(self, receive, send): pass\n"
+        "async def make_async(): return application\n"
+        "def make_nothing(): pass\n"
+        "def make_factory(): return make\n"
+        "def make_fail():\n    raise RuntimeError('no database')\n"
+        "def five(a, b, c, d, e): pass\n"
+        "def variables(): return lambda scope, receive, send: (os.environ.get('NEW'), os.environ.get('OLD'))\n"
+        "def decorated(function):\n"
+        "    @functools.wraps(function)\n"
+        "    def wrapper(scope, receive, send): return function()\n"
+        "    return wrapper\n"
+        "@decorated\n"
+        "def wrapped(): pass\n"
+    ),
     "prints_site.py": "print('importing', end='')\nasync def application(scope, receive, send): pass\n",
     "leaves_site.py": (
         "import os\nif not os.fork():\n    os.read(int(os.environ['UNTIL']), 1)\n    os._exit(0)\n"
@@ -162,3 +190,93 @@ def test_whatever_ends_the_import_is_told_in_one_line(site: Path, application: s
     with pytest.raises(ConfigurationError) as error:
         load(application, str(site))
     assert str(error.value) == f"application {application!r}: {why.format(site=site)}"
+
+
+# Factories.
+
+
+@pytest.mark.parametrize("factory", [False, True])
+@pytest.mark.parametrize(("name", "made"), [("make", "application"), ("cached", "application"), ("make_wsgi", "wsgi")])
+def test_a_factory_is_called(site: Path, name: str, made: str, factory: bool) -> None:
+    application: object = load(f"factory_site:{name}", str(site), factory=factory)
+    assert application is getattr(sys.modules["factory_site"], made)
+
+
+def test_a_class_without_arguments_is_one_too(site: Path) -> None:
+    assert type(load("factory_site:Made", str(site))) is sys.modules["factory_site"].Made
+
+
+def test_one_that_takes_anything_is_one_only_if_that_is_said(site: Path) -> None:
+    application: object = load("factory_site:make_any", str(site))
+    assert application is sys.modules["factory_site"].make_any
+    application = load("factory_site:make_any", str(site), factory=True)
+    assert application is sys.modules["factory_site"].application
+
+
+@pytest.mark.parametrize(
+    ("name", "interface", "said"),
+    [
+        ("make_async", "auto", "a factory cannot be an async function"),
+        ("make_nothing", "auto", "called as a factory, it has returned no application, but an object of type NoneType"),
+        ("make_factory", "auto", "called as a factory, it has returned no application, but an object of type function"),
+        ("make_fail", "auto", "RuntimeError: no database ({site}/factory_site.py:17)"),
+        ("make", "wsgi", "called as a factory, it has returned no application, but an object of type function"),
+        (
+            "Asgi2",
+            "auto",
+            "it takes one argument: applications of ASGI 2 need asgiref.compatibility.guarantee_single_callable",
+        ),
+        ("wsgi", "asgi", "its parameters are not those of ASGI, which worker.interface asks for"),
+        ("application", "wsgi", "its parameters are not those of WSGI, which worker.interface asks for"),
+        (
+            "five",
+            "auto",
+            "its parameters are those of no ASGI application (scope, receive, send), no WSGI application (environ, "
+            "start_response), and no factory (none)",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_neither(site: Path, name: str, interface: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        load(f"factory_site:{name}", str(site), interface)
+    assert str(error.value) == f"application 'factory_site:{name}': {said.format(site=site)}"
+
+
+def test_who_says_factory_of_an_application(site: Path) -> None:
+    with pytest.raises(ConfigurationError, match="needs arguments, so it is no factory; without --factory it is the"):
+        load("factory_site:application", str(site), factory=True)
+
+
+def test_what_a_decorator_takes_counts_as_well(site: Path) -> None:
+    """``functools.wraps`` shows the parameters of what is decorated."""
+    application = load("factory_site:wrapped", str(site), "asgi")
+    assert application is sys.modules["factory_site"].wrapped
+
+
+# Variables.
+
+
+def test_variables_of_a_file_are_there_before_the_import(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEW", "")
+    monkeypatch.delenv("NEW")
+    monkeypatch.setenv("OLD", "kept")
+    file = site / ".env"
+    file.write_text("\ufeffNEW=from the file\r\nOLD=not taken\r\n", encoding="utf-8")
+    settings = WorkerSettings(application="factory_site:variables", app_dir=str(site), env_file=str(file))
+    application: Any = load_for(settings)
+    assert application(None, None, None) == ("from the file", "kept")
+
+
+def test_a_file_of_variables_that_cannot_be_read(site: Path) -> None:
+    def problem_of(file: Path) -> str:
+        with pytest.raises(ConfigurationError) as error:
+            load_for(WorkerSettings(application="factory_site:make", app_dir=str(site), env_file=str(file)))
+        return str(error.value)
+
+    missing, latin, bad = site / "missing", site / "latin", site / "bad"
+    latin.write_bytes(b"A=\xe4")
+    bad.write_text("A=1\nB\n")
+    assert problem_of(missing) == f"worker.env_file: '{missing}': No such file or directory"
+    assert problem_of(latin) == f"worker.env_file: '{latin}': not UTF-8"
+    assert problem_of(bad) == f"{bad}:2: expected NAME=VALUE"

@@ -14,4 +14,5 @@ urlpatterns = [
     path("clock/", views.clock, name="clock"),
     path("clock/events/", views.clock_events, name="clock_events"),
     path("chat/", views.chat, name="chat"),
+    path("favicon.ico", views.favicon, name="favicon"),
 ]

@@ -7,6 +7,8 @@ from chat.app import PAGE as CHAT_PAGE
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.templatetags.static import static
+from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -86,4 +88,11 @@ async def clock_events(request: HttpRequest) -> StreamingHttpResponse:
 @require_safe
 def chat(request: HttpRequest) -> HttpResponse:
     """The chat's page; its WebSocket never comes to Django (see ``demo/asgi.py``)."""
-    return HttpResponse(CHAT_PAGE.read_bytes())
+    way_back = f'<a id="back" href="{reverse("home")}">&larr; Start page</a>'
+    return HttpResponse(CHAT_PAGE.read_text("utf-8").replace("<!-- the way back -->", way_back))
+
+
+@require_safe
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Browsers ask for it on pages that name no icon, such as those of the admin."""
+    return redirect(static("pages/icon.svg"))
