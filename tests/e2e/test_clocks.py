@@ -18,7 +18,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import APPS, Gate, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
 from tests.redis_server import RedisServer
 from tests.stepped_clock import SteppedClock, build, missing
 
@@ -82,7 +82,7 @@ class Site:
 
     def ask(self, method: str, target: str) -> int:
         """The status of one request."""
-        return httpx.request(method, self.server.url + target, timeout=60).status_code
+        return httpx.request(method, self.server.url + target, timeout=LIMIT_S).status_code
 
     def queued(self, count: int) -> None:
         """Wait until so many requests wait on the node."""

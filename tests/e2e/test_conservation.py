@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.e2e.operators import ADMIN, balance, scrape, settled
-from tests.e2e.running import APPS, Running, eventually, frozen
+from tests.e2e.running import APPS, LIMIT_S, Running, eventually, frozen
 from tests.redis_server import RedisServer
 
 #: What requests may be answered while a Redis is at fault. A WebSocket is refused with one of the others, or closed.
@@ -76,14 +76,14 @@ class Load:
 
     def _gets(self) -> int:
         served = 0
-        with httpx.Client(timeout=20) as client:
+        with httpx.Client(timeout=LIMIT_S) as client:
             while not self._over.is_set():
                 served += was_served(client.get(self._url).status_code)
         return served
 
     def _posts(self) -> int:
         served = 0
-        with httpx.Client(timeout=20) as client:
+        with httpx.Client(timeout=LIMIT_S) as client:
             while not self._over.is_set():
                 try:
                     answer = client.post(f"{self._url}/echo", content=self._body)
@@ -99,10 +99,10 @@ class Load:
         served = 0
         while not self._over.is_set():
             try:
-                with connect(f"{self._url.replace('http', 'ws', 1)}/ws", open_timeout=20) as client:
+                with connect(f"{self._url.replace('http', 'ws', 1)}/ws", open_timeout=LIMIT_S) as client:
                     while not self._over.is_set():
                         client.send("x" * 1000)
-                        client.recv(20)
+                        client.recv(LIMIT_S)
                         served += 1
             except InvalidStatus as refused:
                 was_served(refused.response.status_code)
@@ -161,7 +161,7 @@ def test_what_waits_in_a_redis_that_is_emptied_is_counted_as_lost(site: Site, po
         site.redis.last_reads_end(others=1)
         for _ in range(3):
             client.send("nobody will read this")
-        posts = [pool.submit(httpx.post, site.server.url, timeout=20) for _ in range(2)]
+        posts = [pool.submit(httpx.post, site.server.url, timeout=LIMIT_S) for _ in range(2)]
         eventually(lambda: site.waiting(b"will read", "!main.*") == 3, "the messages wait in Redis")
         eventually(lambda: site.waiting(b"", "http.request") == 2, "the requests wait in Redis")
         site.redis.command("FLUSHALL")

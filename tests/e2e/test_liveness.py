@@ -17,7 +17,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import APPS, Gate, Running, eventually, frozen
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 from tests.redis_server import RedisServer
 
@@ -97,7 +97,7 @@ def socket_of(server: Running, target: str = "/ws") -> ClientConnection:
 
 def echoes(client: ClientConnection, text: str = "still here?") -> bool:
     client.send(text)
-    return client.recv(20) == text
+    return client.recv(LIMIT_S) == text
 
 
 def condemned(*processes: Running) -> bool:
@@ -216,7 +216,7 @@ def test_a_loop_that_is_blocked_for_five_seconds_is_not_taken_for_dead(
         requests = InFlight(stack, server, tmp_path)
         gate = Gate(tmp_path / "block")
         stack.callback(gate.open)
-        blocked = pool.submit(httpx.get, f"{server.url}/block?gate={gate}", timeout=20)
+        blocked = pool.submit(httpx.get, f"{server.url}/block?gate={gate}", timeout=LIMIT_S)
         assert gate.reached() == [requests.worker]
         since = time.monotonic()
         [other] = site.supervisor().workers()
@@ -242,7 +242,7 @@ def test_a_server_that_was_frozen_takes_nobody_else_for_silent(site: Site, pool:
     def ask() -> set[int]:
         """What a client is answered again and again."""
         with httpx.Client() as http:
-            return {http.get(server.url, timeout=20).status_code for _ in iter(over.is_set, True)}
+            return {http.get(server.url, timeout=LIMIT_S).status_code for _ in iter(over.is_set, True)}
 
     asking = [pool.submit(ask) for _ in range(8)]
     for _ in range(2):
@@ -277,7 +277,7 @@ class Storm:
         assert echoes(self.other, "awake")
         stack.callback(gate.open)
         self._gate = gate
-        self._waiting = pool.submit(httpx.get, f"{self.server.url}/wait?gate={gate}", timeout=20)
+        self._waiting = pool.submit(httpx.get, f"{self.server.url}/wait?gate={gate}", timeout=LIMIT_S)
         gate.reached()
         self._queued: Future[httpx.Response] | None = None
         self._pool = pool
@@ -289,7 +289,7 @@ class Storm:
             # Of the worker; the server has one of its own, which it begins again at once.
             self.redis.last_reads_end(others=1)
             self.other.send("it waits")
-            queued = self._pool.submit(httpx.get, self.server.url, timeout=20)
+            queued = self._pool.submit(httpx.get, self.server.url, timeout=LIMIT_S)
             eventually(lambda: self._holds("!main.*", b"it waits"), "a message waits for the worker")
             eventually(lambda: self._holds("http.request", b""), "a request waits for the worker")
             yield
@@ -308,7 +308,7 @@ class Storm:
         assert self._waiting.result().text == str(self.worker)
         assert echoes(self.idle)
         with httpx.Client() as http:
-            assert {http.get(self.server.url, timeout=20).text for _ in range(10)} == {str(self.worker)}
+            assert {http.get(self.server.url, timeout=LIMIT_S).text for _ in range(10)} == {str(self.worker)}
         assert not condemned(*self.all)
 
 
@@ -345,7 +345,7 @@ def test_a_redis_that_is_frozen(storm: Storm) -> None:
         storm.other.recv(6)
     storm.redis.thaw()
     assert time.monotonic() - frozen_at >= 6
-    assert storm.other.recv(20) == "it waits"
+    assert storm.other.recv(LIMIT_S) == "it waits"
     storm.is_over()
 
 

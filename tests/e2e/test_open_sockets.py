@@ -20,7 +20,7 @@ from tests.e2e.running import APPS, Gate, Running, eventually
 from tests.redis_server import RedisServer
 
 #: How long any step may take, in seconds.
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 class Site:
