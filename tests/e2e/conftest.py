@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,11 @@ for name in ("connect", "read", "write", "pool"):
 assert httpx.Client().timeout == httpx.AsyncClient().timeout == httpx.Timeout(LIMIT_S)
 for opens in (websockets.sync.client.connect, websockets.asyncio.client.connect.__init__):
     opens.__kwdefaults__.update(open_timeout=LIMIT_S, ping_timeout=LIMIT_S)  # type: ignore[attr-defined]
+
+
+# httpx reads the system's certificates for each client, and each `httpx.get` makes one: 20 ms of CPU. Once is enough.
+transports = httpx._transports.default
+transports.create_ssl_context = functools.cache(transports.create_ssl_context)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def balance(counted: dict[str, float]) -> float:
 
 
 def settled(
-    look: Callable[[], dict[str, float]], fits: Callable[[dict[str, float]], bool], within_s: float = 15.0
+    look: Callable[[], dict[str, float]], fits: Callable[[dict[str, float]], bool], within_s: float = LIMIT_S
 ) -> dict[str, float]:
     """The counts, once they fit."""
     found: dict[str, float] = {}

@@ -221,7 +221,8 @@ class Running:
         self._over = True
         assert self.process.wait(LIMIT_S) == self._status, f"exit code {self.process.returncode}\n{self.output}"
         assert self.closed.wait(LIMIT_S), f"processes that still hold its output: {self.left()}\n{self.output}"
-        assert not self.left()
+        # A process that is killed closes its files before it is gone.
+        eventually(lambda: not self.left(), "all that it started has ended", GONE_S)
         assert self.output.count("Traceback (most recent call last)") == self.tracebacks, self.output
         for word in ("Warning", "never retrieved", "was destroyed but it is pending", "defect of ifserver"):
             assert word not in self.output, self.output

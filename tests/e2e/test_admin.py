@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -137,7 +138,8 @@ def test_a_server_is_not_ready_while_redis_is_frozen_or_no_worker_lives(over_red
         for each in site.all:
             code, text = ready(each)
             assert code == 503
-            assert "node main, where this process receives: no answer within 1 s" in text
+            # The answer to this question is late; or already that to an earlier one, which cost the connection.
+            assert re.search("node main, where this process receives: (no answer|there is no connection)", text)
             assert httpx.get(f"{admin_of(each)}/livez", timeout=LIMIT_S).status_code == 200
             assert scrape(each)["ifserver_node_up"] == 0
     finally:
