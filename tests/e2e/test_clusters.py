@@ -78,7 +78,7 @@ def test_workers_of_the_west_answer_clients_of_the_east_and_nobody_reads_elsewhe
     # Whom nobody at home serves waits for a second, and the next ones no more.
     began = time.monotonic()
     assert httpx.get(site.east.url, timeout=LIMIT_S).text == str(worker)
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < 10
     monitors = {name: Monitor(node) for name, node in site.nodes.items()}
     for server in (site.east, site.west):
         for _ in range(3):

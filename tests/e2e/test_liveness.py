@@ -21,10 +21,11 @@ from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 from tests.redis_server import RedisServer
 
-#: What section 6 of the design grants, in seconds, and what a machine that is busy with other things may add.
-SOON_S = 0.1 + 0.9
-HOST_GONE_S = 5.0 + 1.0
-SERVER_GONE_S = 10.0 + 1.0
+#: What section 6 of the design grants, in seconds, and what a machine that is busy with other things may add. Each is
+#: less than what comes to the rescue when this has failed: 5, 10 and 30 s.
+SOON_S = 0.1 + 2.9
+HOST_GONE_S = 5.0 + 4.0
+SERVER_GONE_S = 10.0 + 10.0
 
 
 class Site:
@@ -193,14 +194,14 @@ def test_a_host_that_is_frozen_is_as_good_as_dead_and_lets_go_when_it_wakes(site
         woken_at = time.monotonic()
         requests.open()
         # Its applications learn it, and it works again.
-        eventually(requests.report.exists, "the thawed worker lets go", 2)
+        eventually(requests.report.exists, "the thawed worker lets go", 5)
         assert json.loads(requests.report.read_text()) == [1006, ""]
         both = {requests.worker, *other.workers()}
         with httpx.Client() as http:
             found: set[int] = set()
             while found != both:
                 found.add(int(http.get(server.url).text))
-                assert time.monotonic() - woken_at < 10, found
+                assert time.monotonic() - woken_at < LIMIT_S, found
         # What it had of them is not mixed into what follows on the same connections.
         for wire in (requests.get, requests.post):
             assert int(wire.get("/").body) in both
@@ -222,7 +223,7 @@ def test_a_loop_that_is_blocked_for_five_seconds_is_not_taken_for_dead(
         [other] = site.supervisor().workers()
         with httpx.Client() as http:
             while time.monotonic() - since < 5:
-                assert int(http.get(server.url, timeout=5).text) == other
+                assert int(http.get(server.url, timeout=LIMIT_S).text) == other
         # Unclaimed it would be offered once more after two seconds.
         assert gate.arrivals() == [requests.worker]
         gate.open()
@@ -355,5 +356,5 @@ def test_a_redis_that_is_killed_and_started_again(storm: Storm) -> None:
         storm.redis.start()
         back_at = time.monotonic()
     assert close_of(storm.other)[0] == 1011
-    assert time.monotonic() - back_at < 3 + 1
+    assert time.monotonic() - back_at < 3 + 5
     storm.is_over()

@@ -168,7 +168,7 @@ def test_all_that_die_at_once_cost_no_get_its_answer(zoo: Running, pool: ThreadP
     answers = [answer for each in running for answer in each.result()]
     assert {status for status, _ in answers} == {200}
     # Nobody knows for 2 to 3 s who had it, and then there must be workers again.
-    assert max(took_s for _, took_s in answers) < 10.0
+    assert max(took_s for _, took_s in answers) < 20.0
 
 
 def test_a_frozen_worker_keeps_only_its_own_clients_waiting(zoo: Running, pool: ThreadPoolExecutor, gate: Gate) -> None:
