@@ -58,6 +58,9 @@ _METAVARS_BY_NAME: Final = {
     "home": "NAME",
     "app_dir": "DIR",
     "application": "APP",
+    "reload_dirs": "DIR[,...]",
+    "reload_include": "GLOB[,...]",
+    "reload_exclude": "GLOB[,...]",
     "trusted_proxies": "NETWORK[,...]",
     "uncounted_networks": "NETWORK[,...]",
     "proxy_protocol_networks": "NETWORK[,...]",
@@ -387,8 +390,16 @@ def worker_settings(given: argparse.Namespace) -> WorkerSettings:
         ConfigurationError: the application is missing, or a value cannot be.
     """
     configuration: Configuration = given.configuration
-    app_dir = configuration.of("worker.app_dir").value
-    folder = os.path.realpath(app_dir)
+    app_dir, reload_dirs = (configuration.of(f"worker.{name}").value for name in ("app_dir", "reload_dirs"))
+    return configuration.make(
+        WorkerSettings,
+        app_dir=_folder(configuration, "worker.app_dir", app_dir),
+        reload_dirs=tuple(_folder(configuration, "worker.reload_dirs", each) for each in reload_dirs),
+    )
+
+
+def _folder(configuration: Configuration, path: str, given: str) -> str:
+    folder = os.path.realpath(given)
     if not os.path.isdir(folder):
-        raise configuration.error(f"worker.app_dir: no such folder: {app_dir!r}")
-    return configuration.make(WorkerSettings, app_dir=folder)
+        raise configuration.error(f"{path}: no such folder: {given!r}")
+    return folder

@@ -12,6 +12,7 @@ import ifserver.standard_library  # noqa: F401
 # isort: split
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ifserver.processes import Child
     from ifserver.rereading import Reading
     from ifserver.schema import Settings
+    from ifserver.worker.application import ASGIApplication
 
 __all__ = ["main"]
 
@@ -80,6 +82,7 @@ def _run(given: argparse.Namespace) -> int:
     front, worker, listen = a.front_settings(given), a.worker_settings(given), a.bind_of(given)
     standby = _standby()
     if not standby.pid:
+        _leave_sockets(given, listen)
         return _supervise_forked(standby)
     if (listen.processes or 1) > 1:
         _log.warning("listen.processes is for serve: there is one server, which is the workers' broker")
@@ -196,12 +199,20 @@ def _child(words: list[str]) -> int:
     return _work(server) if isinstance(server, Launch) else _supervise(launch, server)
 
 
+def _leave_sockets(given: argparse.Namespace, listen: ListenSettings) -> None:
+    """Close the listening sockets that were given to the command. Where a supervisor and its workers held them too,
+    clients would wait in vain while the server has stopped listening and the workers have not ended."""
+    handed = () if given.handed is None else (*given.handed.sockets, given.handed.ready_fd)
+    for fd in {*handed, *listen.fd, *(each.fd for each in given.manager.sockets)}:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
 def _import_shared() -> None:
     """Import what a worker needs: what is imported before a fork is imported once, and its memory is shared."""
     import uvloop  # noqa: F401
-    from twisted.internet import asyncioreactor  # noqa: F401
 
-    from ifserver import workers  # noqa: F401
+    from ifserver import reactor, workers  # noqa: F401
 
 
 def _supervise_forked(standby: Standby) -> int:
@@ -228,11 +239,19 @@ def _work(launch: Launch) -> int:
 
     def build(runtime: Runtime) -> Service:
         from ifserver.worker.application import load
+        from ifserver.worker.broken import Broken
         from ifserver.workers import WorkerService
 
-        application = load(launch.worker.application, launch.worker.app_dir)
+        application: ASGIApplication
+        try:
+            application = load(launch.worker.application, launch.worker.app_dir)
+        except ConfigurationError as error:
+            if not launch.worker.reload:
+                raise
+            application = Broken.not_loaded(error)
+        else:
+            processes.report_loaded(launch.ready_fd)
         logs.enable()
-        processes.report_loaded(launch.ready_fd)
         return WorkerService(runtime, launch, application)
 
     try:

@@ -82,6 +82,9 @@ class Given(NamedTuple):
 _IMPLIED: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "front.uncounted_networks": ("front.max_connections_per_client", lambda limit: ()),
     "front.proxy_protocol_networks": ("front.trusted_proxies", lambda trusted: trusted or LOCAL_NETWORKS),
+    # For development: state in memory is whole with one worker, and an edit closes no WebSocket.
+    "front.resumable_paths": ("worker.reload", lambda reload: ("*",) if reload else ()),
+    "worker.processes": ("worker.reload", lambda reload: 1 if reload else None),
 }
 #: The form in which a value is kept.
 _TIDIED: Final[Mapping[str, Callable[[Any], Any]]] = {

@@ -43,6 +43,7 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "front.resumable_paths": ("--resumable",),
     "layer.clusters": ("--cluster",),
     "worker.processes": ("--workers", "--processes"),
+    "worker.reload_dirs": ("--reload-dir",),
     "log.verbosity": ("-v",),
 }
 

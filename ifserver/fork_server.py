@@ -46,8 +46,9 @@ _ANSWER: Final = struct.Struct("ii")
 _HELLO: Final = b"."
 #: An exit code, or minus the number of a signal.
 _STATUS: Final = struct.Struct("i")
-#: How long the answer may take, in seconds: a fork takes milliseconds.
-_PATIENCE_S: Final = 5.0
+#: How long the answer may take, in seconds. A fork takes milliseconds; a supervisor that waits for longer than its
+#: beats live (3 s) would be taken for dead.
+_PATIENCE_S: Final = 2.0
 #: What a process manager, a terminal or a person may send to all processes of a service.
 _SIGNALS: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
@@ -64,23 +65,25 @@ class Standby:
     In the new process itself: the place where it waits.
     """
 
-    def __init__(self, sock: socket.socket, pid: int) -> None:
+    def __init__(self, sock: socket.socket, pid: int, parent: int) -> None:
         self.socket = sock
         #: Its process id; 0: it is this very process.
         self.pid = pid
+        self._parent = parent
 
     @classmethod
     def fork(cls) -> Standby:
         """Fork this process, which must have one thread and no loop. Returns in both; see `pid`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
+        _share_memory()
         pid = _fork()
         if pid:
             theirs.close()
-            return cls(ours, pid)
+            return cls(ours, pid, parent)
         ours.close()
         _become_child(parent)
-        return cls(theirs, 0)
+        return cls(theirs, 0, parent)
 
     def wait(self) -> Launch:
         """In the new process: wait until it is told what to do."""
@@ -88,7 +91,7 @@ class Standby:
         self.socket.close()
         if received is None:
             os._exit(0)  # there is nothing to do
-        return _told(*received)
+        return _told(*received, self._parent)
 
     def begin(self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: _Notified, ended: _Notified) -> Child:
         """Tell it what to do; as `ifserver.processes.spawn`.
@@ -122,6 +125,8 @@ class ForkServer:
     def __init__(self, sock: socket.socket, is_up: bool = True) -> None:
         self._socket = sock
         sock.settimeout(_PATIENCE_S)
+        #: Those of fork servers that do not answer, and have living children: they would end with them.
+        self._given_up: list[socket.socket] = []
         #: Whether it has said that it can be asked, and whether it is to be replaced.
         self._is_up = is_up
         self._is_lost = False
@@ -137,6 +142,7 @@ class ForkServer:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
+        _share_memory()
         if _fork():
             theirs.close()
             return cls(ours)
@@ -156,26 +162,35 @@ class ForkServer:
             try:
                 return self._fork_child(launch, loop, ready, ended)
             except (ConnectionError, TimeoutError) as error:
-                _log.error("the fork server has failed (%s): starting another, and workers without it meanwhile", error)
+                why = error.strerror or "no answer"
+                _log.error("the fork server has failed (%s): starting another, and workers without it meanwhile", why)
                 self._is_lost = True
+                if isinstance(error, TimeoutError):
+                    self._given_up.append(self._socket)
+                else:
+                    self._socket.close()
         if self._is_lost:
             self._replace()
         return processes.spawn(launch, loop, ready, ended)
 
     def close(self) -> None:
         """Let it end, and its children with it."""
-        self._socket.close()
+        for sock in (self._socket, *self._given_up):
+            sock.close()
 
     def _can_be_asked(self) -> bool:
-        if not self._is_up and not self._is_lost and select.select([self._socket], [], [], 0)[0]:
+        if self._is_lost:
+            return False
+        if not self._is_up and select.select([self._socket], [], [], 0)[0]:
             self._is_up = self._socket.recv(1) == _HELLO
-            self._is_lost = not self._is_up
-        return self._is_up
+            if not self._is_up:
+                self._is_lost = True
+                self._socket.close()
+        return self._is_up and not self._is_lost
 
     def _replace(self) -> None:
         """Start another as a new process: a process that has a loop cannot be forked."""
         self._is_up = self._is_lost = False
-        self._socket.close()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(_PATIENCE_S)
         with theirs:
@@ -226,10 +241,14 @@ def _wait(pid: int) -> int | None:
 def _fork() -> int:
     sys.stdout.flush()
     sys.stderr.flush()
-    # What lives now is never looked at again by the collector, whose marks would make private what could be shared.
+    return os.fork()
+
+
+def _share_memory() -> None:
+    """Before a fork: what lives now is never looked at again by the garbage collector, whose marks would make private
+    what can be shared."""
     gc.collect()
     gc.freeze()
-    return os.fork()
 
 
 def _send(sock: socket.socket, launch: Launch, fds: list[int]) -> None:
@@ -238,7 +257,10 @@ def _send(sock: socket.socket, launch: Launch, fds: list[int]) -> None:
 
 def _receive(sock: socket.socket) -> tuple[Launch, list[int]] | None:
     """The next launch with its descriptors; None when the parent has closed its end."""
-    data, fds, _, _ = socket.recv_fds(sock, _LAUNCH_BYTES, _MAX_FDS)
+    try:
+        data, fds, _, _ = socket.recv_fds(sock, _LAUNCH_BYTES, _MAX_FDS)
+    except ConnectionResetError:
+        return None  # closed without having read our last answer
     return (msgspec.msgpack.decode(data, type=Launch), list(fds)) if data else None
 
 
@@ -257,13 +279,22 @@ def _name(role: str) -> None:
     setproctitle.setproctitle(f"ifserver child {role}")
 
 
-def _told(launch: Launch, fds: list[int]) -> Launch:
-    """The launch with the numbers that its descriptors have here, in the process that it is for."""
+def _nobody_reads(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))
+
+
+def _told(launch: Launch, fds: list[int], parent: int) -> Launch:
+    """The launch with the numbers that its descriptors have here, in the process that it is for; `parent` has forked
+    it."""
     reports, *rest = fds
+    if _nobody_reads(reports):
+        os._exit(0)  # who has asked for it has given up, and knows nothing of it
     _name(launch.role)
     ledger = rest[0] if rest else None
-    launch = msgspec.structs.replace(launch, ready_fd=reports, ledger_fd=ledger, parent=os.getppid())
-    processes.belong_to(launch.parent)
+    launch = msgspec.structs.replace(launch, ready_fd=reports, ledger_fd=ledger, parent=parent)
+    processes.belong_to(parent)
     return launch
 
 
@@ -283,13 +314,18 @@ def become(fd: int) -> Launch:
     sock = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     processes.die_with_parent(os.getppid())
-    sock.sendall(_HELLO)
+    try:
+        sock.sendall(_HELLO)
+    except ConnectionError:
+        os._exit(0)  # the parent has ended meanwhile
     return serve(sock)
 
 
 def serve(sock: socket.socket) -> Launch:
     """Fork a child for each launch that comes from `sock`; returns in the children only."""
     _name("fork-server")
+    _share_memory()
+    me = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     living: dict[int, _Living] = {}
     poll = select.poll()
@@ -312,7 +348,7 @@ def serve(sock: socket.socket) -> Launch:
                     os.close(each)
                     os.close(child.status_fd)
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                return _told(launch, fds)
+                return _told(launch, fds, me)
             if pidfd >= 0:
                 poll.register(pidfd, select.POLLIN)
 
@@ -334,12 +370,15 @@ def _start(sock: socket.socket, launch: Launch, fds: list[int], living: dict[int
     *descriptors, status_fd = fds
     for fd in descriptors:
         os.close(fd)
-    if error:
-        os.close(status_fd)
-        sock.sendall(_ANSWER.pack(0, error))
-        return -1
-    living[pidfd] = _Living(pid, status_fd)
-    socket.send_fds(sock, [_ANSWER.pack(pid, 0)], [pidfd])
+    try:
+        if error:
+            os.close(status_fd)
+            sock.sendall(_ANSWER.pack(0, error))
+            return -1
+        living[pidfd] = _Living(pid, status_fd)
+        socket.send_fds(sock, [_ANSWER.pack(pid, 0)], [pidfd])
+    except ConnectionError:
+        os._exit(0)  # the parent has ended
     return pidfd
 
 

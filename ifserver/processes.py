@@ -40,6 +40,7 @@ __all__ = [
     "open_ledger",
     "popen",
     "read",
+    "report_broken",
     "report_failure",
     "report_loaded",
     "report_ready",
@@ -50,9 +51,10 @@ __all__ = [
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 
-#: What a child reports through its pipe: its application is loaded; it is ready; it cannot be, for a reason that
-#: follows, up to the end of the line.
+#: What a child reports through its pipe: its application is loaded; it shows an error in place of the application,
+#: which follows, up to a zero byte; it is ready; it cannot be, for a reason that follows, up to the end of the line.
 _LOADED: Final = b"+"
+_BROKEN: Final = b"?"
 _READY: Final = b"."
 _FAILED: Final = b"!"
 #: The longest report, which a pipe takes in one piece (PIPE_BUF).
@@ -125,6 +127,9 @@ class Child:
         #: Whether its application was loaded, and why it could not get ready; None: it has not said.
         self.loaded = False
         self.failure: str | None = None
+        #: The error that it shows in place of its application; None: it runs the application.
+        self.error: str | None = None
+        self._said = b""
         self._poll = poll
         self._pidfd = pidfd
         self._ended_fd = pidfd if ended_fd is None else ended_fd
@@ -168,15 +173,20 @@ class Child:
             said = os.read(self._reports_fd, _REPORT_BYTES) if self._reports_fd is not None else b""
         except BlockingIOError:
             return
+        said, is_over = self._said + said, not said
         if said.startswith(_LOADED):
             self.loaded = True
             said = said[1:]
-            if not said:
-                return
+        if said.startswith(_BROKEN) and b"\0" in said:
+            error, _, said = said[1:].partition(b"\0")
+            self.error = error.decode("utf-8", "replace")
+        self._said = said
+        if not is_over and (not said or said.startswith(_BROKEN)):
+            return
         self._close_reports()
         if said.startswith(_FAILED):
             self.failure = said[1:].decode("utf-8", "replace").strip()
-        elif said:
+        elif said.startswith(_READY):
             self._ready()
 
     def _close_reports(self) -> None:
@@ -365,6 +375,12 @@ def open_ledger(fd: int, slots: int) -> Ledger:
 def report_loaded(fd: int) -> None:
     """Tell the parent that the application is loaded."""
     os.write(fd, _LOADED)
+
+
+def report_broken(fd: int, error: str) -> None:
+    """Tell the parent that this process shows `error`, which may have many lines, in place of its application."""
+    with open(fd, "wb", closefd=False) as pipe:
+        pipe.write(_BROKEN + error.encode("utf-8", "backslashreplace").replace(b"\0", b"") + b"\0")
 
 
 def report_ready(fd: int) -> None:

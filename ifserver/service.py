@@ -3,11 +3,13 @@
 
 Each process is the parent of the next, and none outlives its parent:
 
-==========  ===========================================================
-``run``     `RunService` (server and broker) > `SupervisorService` > `WorkerService`, ...
+==========  ====================================================================================
+``run``     `RunService` (server and broker) > `SupervisorService` > fork server > `WorkerService`, ...
 ``serve``   `ServeService`
-``worker``  `SupervisorService` > `WorkerService`, ...
-==========  ===========================================================
+``worker``  `SupervisorService` > fork server > `WorkerService`, ...
+==========  ====================================================================================
+
+The fork server (`ifserver.fork_server`) does nothing but start workers.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from ifserver import __version__, channels, processes, sockets
@@ -110,6 +111,8 @@ class ServeService(Service):
         return clusters_of(self.runtime, self._layer, self.process)
 
     async def start(self) -> None:
+        # Now, and not when the first one comes: until then an upgrade may have replaced the files.
+        self.server.websocket_protocol()
         await self.prepare()
         await self.listen()
         self.is_ready()
@@ -409,6 +412,9 @@ class RunService(ServeService):
 
 def _described(runtime: Runtime, description: str) -> tuple[IStreamServerEndpoint, bool]:
     """The endpoint, and whether its connections are announced with the PROXY protocol."""
+    # Only here: it imports what speaks TLS (`ifserver.reactor`).
+    from twisted.internet.endpoints import serverFromString
+
     plain = description.removeprefix("haproxy:")
     try:
         endpoint: IStreamServerEndpoint = serverFromString(runtime.reactor, plain)

@@ -17,7 +17,7 @@ from ifserver.errors import ConfigurationError
 from ifserver.networks import parse_networks
 from ifserver.nodes import ClusterSettings
 from ifserver.schema import Settings
-from ifserver.settings_checks import check_address, check_origins, parse_application
+from ifserver.settings_checks import check_address, check_origins, check_patterns, parse_application
 
 __all__ = [
     "LOCAL_NETWORKS",
@@ -142,7 +142,8 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     resumable_paths: Annotated[
         tuple[str, ...],
         "Paths whose WebSockets stay open when their worker ends, and are given to the next one: patterns with * and "
-        "?, as /ws/*. An application may say so of each in its accept as well.",
+        "?, as /ws/*. An application may say so of each in its accept as well. Where worker.reload is on and this is "
+        "not given: all.",
     ] = ()
     allowed_origins: Annotated[
         tuple[str, ...],
@@ -361,7 +362,7 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         Count, "Threads of one process in which a WSGI application runs; it works on no more requests at a time."
     ] = 8
     app_dir: Annotated[str, "Folder that is importable: put in front of sys.path."] = "."
-    processes: Annotated[Count | None, "Worker processes. none: as many as there are CPUs."] = None
+    processes: Annotated[Count | None, "Worker processes. none: as many as there are CPUs; with reload one."] = None
     concurrency: Annotated[
         Count,
         "Streams that one process works on and has not begun to answer. Uploads do not count while the application "
@@ -394,13 +395,31 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         Annotated[float, Meta(ge=0.1)],
         "What that delay grows to. It starts anew when a worker has lived for this long.",
     ] = 10.0
-    reload: Annotated[bool, "Whether the workers are restarted when a Python file below app_dir changes."] = False
+    reload: Annotated[
+        bool,
+        "For development: whether the workers are restarted when a file of the application changes. While the "
+        "application cannot be loaded, requests are answered with the error.",
+    ] = False
+    reload_dirs: Annotated[tuple[str, ...], "Folders where reload looks for changes. Empty: app_dir."] = ()
+    reload_include: Annotated[
+        tuple[str, ...],
+        "Files that reload watches beside *.py, *.mo, .env and all in folders that are named templates or jinja2: "
+        "patterns as *.yaml or config/*.toml. One that fits a folder means all that is in it.",
+    ] = ()
+    reload_exclude: Annotated[
+        tuple[str, ...],
+        "Files and folders that reload does not watch: patterns as for reload_include, which win against those. "
+        "Hidden ones, node_modules, site-packages, __pycache__ and what editors write beside a file are never watched, "
+        "unless reload_include has just that name or pattern.",
+    ] = ()
     admin: AdminAddress = None
     admin_hosts: AdminHosts = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_address(self.admin, "worker.admin")
+        for name in ("reload_include", "reload_exclude"):
+            check_patterns(getattr(self, name), f"worker.{name}")
         try:
             parse_application(self.application)
         except ConfigurationError as error:

@@ -11,7 +11,7 @@ from typing import Final
 
 from ifserver.errors import ConfigurationError
 
-__all__ = ["check_address", "check_origins", "parse_address", "parse_application"]
+__all__ = ["check_address", "check_origins", "check_patterns", "parse_address", "parse_application"]
 
 #: RFC 6454 6.2; in lower case, as browsers write it.
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
@@ -67,4 +67,17 @@ def check_origins(texts: Iterable[str], path: str) -> None:
         if not _ORIGIN.fullmatch(text):
             raise ConfigurationError(
                 f"{path}: {text!r}: expected SCHEME://HOST[:PORT], for example https://example.com"
+            )
+
+
+def check_patterns(texts: Iterable[str], path: str) -> None:
+    """Let pass patterns of files that can fit a file.
+
+    Raises:
+        ConfigurationError: one is empty, or means the folder itself or one above it.
+    """
+    for text in texts:
+        if {".", ".."} & set(text.split("/")) or text.startswith("/") or not text:
+            raise ConfigurationError(
+                f"{path}: {text!r}: expected a pattern of files, for example *.yaml or config/*.toml"
             )

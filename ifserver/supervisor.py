@@ -94,6 +94,8 @@ class Supervisor:
         self._announce_failure = failed
         #: Whether any worker has loaded the application.
         self._has_loaded = False
+        #: The error that the newest workers show in place of the application, and that was logged.
+        self._error: str | None = None
         self._buried = buried
         self._spawn = spawn
         self._places = [Place() for _ in range(settings.processes or len(os.sched_getaffinity(0)))]
@@ -117,12 +119,14 @@ class Supervisor:
         May be called again at any time: at most one worker of each place is starting.
         """
         if not self._stopping.begun:
+            self._error = None
             for place in self._places:
                 self._restart(place)
 
     def replace(self) -> None:
         """Replace every worker, one after another: an old one ends when the new one in its place is ready."""
         if not self._stopping.begun:
+            self._error = None
             self._roll.begin(self._places)
 
     def _restart(self, place: Place) -> None:
@@ -164,6 +168,11 @@ class Supervisor:
     def living(self) -> bytes:
         """What the beat of this supervisor says: the children that live."""
         return value_of([channels.process_of(inbox) for inbox in map(_inbox_of, self._workers) if inbox])
+
+    @property
+    def broken(self) -> bool:
+        """Whether workers show an error in place of the application; see the setting ``worker.reload``."""
+        return self._error is not None
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
@@ -221,7 +230,7 @@ class Supervisor:
     def _worker_ready(self, worker: Worker) -> None:
         self._has_loaded = True
         worker.ready_at = self._clock.seconds()
-        _log.info("worker %d is ready after %.1f s", worker.child.pid, worker.ready_at - worker.started_at)
+        self._log_ready(worker)
         if self._stopping.begun or worker.place is None:
             return
         if self._roll.ready(worker):
@@ -233,6 +242,15 @@ class Supervisor:
         elif self._announce is not None and all(p.worker is not None and p.worker.ready for p in self._places):
             announce, self._announce = self._announce, None
             announce()
+
+    def _log_ready(self, worker: Worker) -> None:
+        error = worker.child.error
+        if error is None:
+            _log.info("worker %d is ready after %.1f s", worker.child.pid, self._clock.seconds() - worker.started_at)
+        elif error != self._error:
+            # Once, for the others of the same restart have found the same.
+            self._error = error
+            _log.error("%s\nRequests are answered with this error until a watched file changes.", error)
 
     # Ending.
 
@@ -266,7 +284,8 @@ class Supervisor:
             what += f"; {released} streams released"
         place = worker.place
         self._has_loaded = self._has_loaded or worker.child.loaded
-        if not self._has_loaded and not self._stopping.begun:
+        can_be_mended = self._settings.reload and worker.child.failure is None
+        if not self._has_loaded and not self._stopping.begun and not can_be_mended:
             self._cannot_load(worker.child)
             return
         if self._roll.ended(worker):

@@ -18,7 +18,7 @@ from ifserver.layers.leftovers import Leftovers
 from ifserver.life import Runtime, Service
 from ifserver.liveness import SUPERVISOR_LIFE_S
 from ifserver.loop_lag import LoopLag
-from ifserver.reload import Reloader
+from ifserver.reload import Reloader, Wanted
 from ifserver.rereading import Reading
 from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.supervisor import Spawn, Supervisor
@@ -70,7 +70,9 @@ class SupervisorService(Service):
         self._lag = LoopLag(clock, self._clusters.counters.late)
         self._reloader: Reloader | None = None
         if worker.reload:
-            self._reloader = Reloader(worker.app_dir, self.supervisor.restart, runtime.loop)
+            folders = worker.reload_dirs or (worker.app_dir,)
+            wanted = Wanted(worker.reload_include, worker.reload_exclude)
+            self._reloader = Reloader(folders, wanted, self.supervisor.restart, runtime.loop)
 
     async def start(self) -> None:
         await self._admin.start()
@@ -119,9 +121,10 @@ class SupervisorService(Service):
 
     def _ready(self) -> None:
         self.is_ready()
-        started = self.supervisor.statistics()["workers_ready"]
-        what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
-        _log.info("%s %s, %d streams at a time each", what, self._settings.application, self._settings.concurrency)
+        if not self.supervisor.broken:
+            started = self.supervisor.statistics()["workers_ready"]
+            what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
+            _log.info("%s %s, %d streams at a time each", what, self._settings.application, self._settings.concurrency)
         if self._ready_fd is not None:
             fd, self._ready_fd = self._ready_fd, None
             processes.report_ready(fd)

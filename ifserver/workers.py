@@ -13,7 +13,9 @@ from ifserver.loop_lag import LoopLag
 from ifserver.metrics import Counters
 from ifserver.processes import Launch
 from ifserver.worker.application import ASGIApplication
+from ifserver.worker.broken import Broken
 from ifserver.worker.guard import Guard
+from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.worker import Worker
 from ifserver.worker.wsgi import adapted
 
@@ -26,31 +28,43 @@ class WorkerService(Service):
     def __init__(self, runtime: Runtime, launch: Launch, application: ASGIApplication) -> None:
         super().__init__(runtime)
         assert launch.ledger_fd is not None
-        self._ready_fd = launch.ready_fd
-        settings, application = adapted(launch.worker, application)
-        ledger = processes.open_ledger(launch.ledger_fd, settings.max_streams)
-        counters = Counters(ledger.cells)
+        self._launch = launch
+        self._ledger = processes.open_ledger(launch.ledger_fd, launch.worker.max_streams)
+        counters = Counters(self._ledger.cells)
         self._clusters = clusters_of(runtime, launch.layer, channels.new_process_name(), counters)
-        self.worker = Worker(
-            settings,
-            self._clusters,
-            application,
-            ledger,
-            launch.supervisor,
-            runtime.reactor,
-            runtime.loop,
-            time.thread_time,
-        )
-        self._guard = Guard(ledger, self.worker, runtime.reactor)
+        self.worker = self._worker_of(application)
         self._counters = counters
         self._lag = LoopLag(runtime.reactor, counters.late, self._note)
 
+    def _worker_of(self, application: ASGIApplication) -> Worker:
+        settings = self._launch.worker
+        if not isinstance(application, Broken):
+            settings, application = adapted(settings, application)
+        return Worker(
+            settings,
+            self._clusters,
+            application,
+            self._ledger,
+            self._launch.supervisor,
+            self.runtime.reactor,
+            self.runtime.loop,
+            time.thread_time,
+        )
+
     async def start(self) -> None:
         self._clusters.start()
-        await self.worker.start()
-        self._guard.start()
+        try:
+            await self.worker.start()
+        except StartupFailed as error:
+            if not self._launch.worker.reload:
+                raise
+            self.worker = self._worker_of(Broken.not_started(error))
+            await self.worker.start()
+        Guard(self._ledger, self.worker, self.runtime.reactor).start()
         self._lag.start()
-        processes.report_ready(self._ready_fd)
+        if isinstance(self.worker.application, Broken):
+            processes.report_broken(self._launch.ready_fd, str(self.worker.application))
+        processes.report_ready(self._launch.ready_fd)
 
     async def stop(self) -> None:
         await self.worker.stop()

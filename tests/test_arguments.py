@@ -135,6 +135,23 @@ def test_a_flag_of_the_workers(flags: tuple[str, ...], name: str, value: object)
     assert getattr(worker(*flags), name) == value
 
 
+def test_folders_that_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = worker(
+        "--reload-dir", "one", "--reload-dir", "two", "--reload-include", "*.yaml", "--reload-exclude", "media"
+    )
+    assert found.reload_dirs == (str(tmp_path / "one"), str(tmp_path / "two"))
+    assert (found.reload_include, found.reload_exclude) == (("*.yaml",), ("media",))
+    with pytest.raises(ConfigurationError, match=r"^--reload-dir: worker.reload_dirs: no such folder: 'nowhere'$"):
+        worker("--reload-dir", "one", "--reload-dir", "nowhere")
+    with pytest.raises(
+        ConfigurationError, match=r"^--reload-exclude: worker.reload_exclude: '/srv': expected a pattern"
+    ):
+        worker("--reload-exclude", "/srv")
+
+
 def test_app_dir_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

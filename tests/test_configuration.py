@@ -89,6 +89,18 @@ def test_what_follows_says_from_what() -> None:
     assert made.of("front.proxy_protocol_networks") == Given(("::2",), "follows from front.trusted_proxies")
 
 
+def test_for_development_one_worker_runs_and_an_edit_closes_no_websocket() -> None:
+    made = configuration(worker__reload=True)
+    assert made.of("worker.processes") == Given(1, "follows from worker.reload")
+    assert made.make(FrontSettings).resumable_paths == ("*",)
+    made = configuration(worker__reload=True, worker__processes=3, front__resumable_paths=("/ws/*",))
+    assert made.of("worker.processes").value == 3
+    assert made.make(FrontSettings).resumable_paths == ("/ws/*",)
+    made = configuration(worker__reload=False)
+    assert made.of("worker.processes").value is None
+    assert made.make(FrontSettings).resumable_paths == ()
+
+
 # Errors.
 
 

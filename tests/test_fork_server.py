@@ -195,6 +195,46 @@ def test_children_end_with_the_fork_server_and_others_are_started_without_it_and
     assert said == "-9\n-15\napplication 'a:b': No module named 'a' (looked in " + ROOT + " first)\n"
 
 
+def test_one_that_does_not_answer_is_given_up_and_its_children_live() -> None:
+    said = scene(
+        """
+        from ifserver import fork_server as module
+        module._PATIENCE_S = 0.2
+
+        def be(launch):
+            processes.report_ready(launch.ready_fd)
+            signal.pause()
+
+        server = fork_server(be)
+        WAITS = [sys.executable, "-c", "import sys, signal; from ifserver import processes; "
+                 "launch = processes.become_child(int(sys.argv[1])); "
+                 "processes.report_ready(launch.ready_fd); signal.pause()"]
+        processes.command = lambda role, before=processes.command: WAITS if role == "worker" else before(role)
+
+        async def main():
+            first = Life(server.spawn, launch())
+            await first.ready
+            (forker,) = children(os.getpid())
+            os.kill(forker, signal.SIGSTOP)
+            second = Life(server.spawn, launch())
+            await second.ready
+            assert not first.ended.done()
+            print(await second.end())
+            # When it goes on, what it was asked for has come to nothing.
+            os.kill(forker, signal.SIGCONT)
+            print(await first.end())
+            while children(forker):
+                os.kill(children(forker)[0], signal.SIGKILL)
+                time.sleep(0.01)
+
+        import logging
+        logging.disable()
+        asyncio.run(main())
+        """
+    )
+    assert said == "-15\n-15\n"
+
+
 def test_it_ends_with_its_parent_and_its_children_too() -> None:
     said = scene(
         """

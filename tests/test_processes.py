@@ -132,6 +132,37 @@ def test_a_child_says_that_it_is_ready_and_ends_when_it_is_told_to() -> None:
     run(main)
 
 
+def test_a_child_says_that_it_shows_an_error_however_long_that_is() -> None:
+    async def main() -> None:
+        before = open_fds()
+        started = Started(
+            code("""
+                processes.report_broken(launch.ready_fd, "first\\n\\0\\udcff" + "x" * 20_000 + ".last")
+                processes.report_ready(launch.ready_fd)
+                signal.pause()
+            """)
+        )
+        await started.ready
+        assert started.child.error == "first\n\\udcff" + "x" * 20_000 + ".last"
+        assert (started.child.loaded, started.child.failure) == (False, None)
+        started.child.kill()
+        await started.ended
+        assert open_fds() == before
+
+    run(main)
+
+
+def test_a_child_that_ends_in_the_middle_of_its_report_is_not_ready() -> None:
+    async def main() -> None:
+        started = Started(code("os.write(launch.ready_fd, b'+?half of')\nsys.exit(3)"))
+        await started.ended
+        assert started.child.loaded
+        assert started.child.error is None
+        assert not started.ready.done()
+
+    run(main)
+
+
 @pytest.mark.parametrize(
     ("text", "ending"),
     [

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +19,7 @@ from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.internet.task import LoopingCall
 
 from ifserver.reactor import MonotonicReactor, install
+from tests.certificates import Certificates
 from tests.layers.helpers import async_test
 
 REACTOR: Any = installed
@@ -98,3 +103,46 @@ async def test_what_loops_goes_on(wall: None) -> None:
     loop.stop()
     await ended
     assert 0.08 - 0.01 <= turns[-1] - turns[0] < 5
+
+
+def test_tls_of_twisteds_own_is_imported_when_it_is_used() -> None:
+    text = """
+        import asyncio, sys
+        import uvloop
+        from ifserver import reactor as ours
+        assert "OpenSSL" not in sys.modules
+        reactor = ours.install(uvloop.new_event_loop())
+        from twisted.internet import defer, endpoints, interfaces, protocol, ssl
+        assert interfaces.IReactorSSL.providedBy(reactor)
+
+        class Echo(protocol.Protocol):
+            def dataReceived(self, data):
+                self.transport.write(data)
+
+        class Says(protocol.Protocol):
+            def connectionMade(self):
+                self.transport.write(b"over TLS")
+
+            def dataReceived(self, data):
+                print(data.decode())
+                reactor.stop()
+
+        async def main():
+            server = endpoints.serverFromString(reactor, "ssl:0:interface=127.0.0.1:privateKey=%s:certKey=%s")
+            port = (await server.listen(protocol.Factory.forProtocol(Echo))).getHost().port
+            client = protocol.ClientFactory.forProtocol(Says)
+            reactor.connectSSL("127.0.0.1", port, client, ssl.CertificateOptions())
+
+        reactor.callWhenRunning(lambda: defer.Deferred.fromCoroutine(main()))
+        reactor.run()
+    """
+    with Certificates() as certificates:
+        files = certificates.path("server.key"), certificates.path("server.pem")
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(text) % files],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            cwd=Path(__file__).parent.parent,
+        )
+    assert (done.stdout, done.returncode) == ("over TLS\n", 0), done.stderr

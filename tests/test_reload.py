@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ifserver import reload
-from ifserver.reload import Reloader
+from ifserver.reload import Reloader, Wanted
 from tests.test_processes import ROOT, run
 
 
@@ -27,7 +27,7 @@ class Watching:
         self.restarts = 0
         self._restarted = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self.reloader = Reloader(str(folder), self._restart, self._loop)
+        self.reloader = Reloader([str(folder)], Wanted(), self._restart, self._loop)
 
     def _restart(self) -> None:
         self.restarts += 1
@@ -114,6 +114,101 @@ def test_other_files_and_folders_that_are_not_ours_do_not_restart(
     }
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "main.py",
+        "site/pages/views.py",
+        ".env",
+        "site/.env",
+        "pages/templates/home.html",
+        "pages/templates/pages/mail/body.txt",
+        "jinja2/page.j2",
+        "locale/de/LC_MESSAGES/django.mo",
+    ],
+)
+def test_what_is_watched(path: str) -> None:
+    assert Wanted()(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "notes.txt",
+        "media/upload.html",
+        "static/app.js",
+        "db.sqlite3",
+        "locale/de/LC_MESSAGES/django.po",
+        "templates.txt",
+        ".venv/lib/main.py",
+        ".git/.env",
+        "venv/lib/python3.12/site-packages/django/templates/a.html",
+        "node_modules/a/main.py",
+        ".hidden.py",
+        "main.pyc",
+        "pages/templates/.home.html.swp",
+        "pages/templates/home.html~",
+        "pages/templates/4913",
+        "pages/templates/#home.html#",
+        "pages/templates/home.html___jb_tmp___",
+    ],
+)
+def test_what_is_not_watched(path: str) -> None:
+    assert not Wanted()(path)
+
+
+def test_patterns_that_are_watched_too() -> None:
+    wanted = Wanted(["*.yaml", "conf/*.toml", "fixtures", ".flaskenv", "./data/seed/"])
+    for path in (
+        "a/b.yaml",
+        "conf/a.toml",
+        "x/conf/a.toml",
+        "a/fixtures/b/c.bin",
+        ".flaskenv",
+        "data/seed/x/y",
+        "a.py",
+    ):
+        assert wanted(path), path
+    for path in ("a.toml", "conf/x/a.toml", "data/a", ".a.yaml", "node_modules/a.yaml"):
+        assert not wanted(path), path
+
+
+def test_patterns_that_are_not_watched_win() -> None:
+    wanted = Wanted(["*.yaml", "static"], ["media", "*_gen.py", "site/data", "*.mo", ".env"])
+    for path in ("media/a.py", "a/media/b.yaml", "x_gen.py", "site/data/a/b.py", "a.mo", ".env"):
+        assert not wanted(path), path
+    for path in ("a.py", "data/a.py", "a.yaml", "static/app.js"):
+        assert wanted(path), path
+
+
+def test_what_is_never_watched_can_be_by_its_own_pattern() -> None:
+    assert Wanted([".*"])(".hidden.py")
+    assert Wanted(["node_modules"])("node_modules/a/b.js")
+
+
+def test_several_folders_each_by_what_is_below_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    main_folder, library = tmp_path / "site", tmp_path / "site" / "node_modules" / "library"
+    library.mkdir(parents=True)
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        watching = Watching(library)
+        watching.reloader._folders.insert(0, str(main_folder))
+        await watching.started()
+        caplog.clear()
+        (library / "part.py").write_text("x = 1")
+        await watching.next_restart()
+        (main_folder / "node_modules" / "other.py").write_text("x = 1")
+        (main_folder / "main.py").write_text("x = 1")
+        while "main.py changed: restarting the workers" not in caplog.messages:
+            await watching.next_restart()
+        await watching.stop()
+
+    run(main)
+    assert "part.py changed: restarting the workers" in caplog.messages
+    assert "other.py" not in caplog.text
+
+
 def test_a_folder_below_one_that_is_ignored_is_watched(tmp_path: Path) -> None:
     folder = tmp_path / "node_modules" / "site"
     folder.mkdir(parents=True)
@@ -176,7 +271,11 @@ def test_a_restart_that_fails_is_logged_once(tmp_path: Path, caplog: pytest.LogC
 
 def test_stop_before_start() -> None:
     async def main() -> None:
-        await Reloader(".", lambda: None, asyncio.get_running_loop()).stop().asFuture(asyncio.get_running_loop())
+        await (
+            Reloader(["."], Wanted(), lambda: None, asyncio.get_running_loop())
+            .stop()
+            .asFuture(asyncio.get_running_loop())
+        )
 
     run(main)
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ifserver.errors import ConfigurationError
-from ifserver.settings_checks import check_address, check_origins, parse_address, parse_application
+from ifserver.settings_checks import check_address, check_origins, check_patterns, parse_address, parse_application
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,13 @@ def test_origins() -> None:
 def test_what_is_no_origin(text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{re.escape(f'x: {text!r}: expected SCHEME://HOST')}"):
         check_origins(["https://example.com", text], "x")
+
+
+def test_patterns() -> None:
+    check_patterns(["*.py", ".env", "media/", "config/*.toml", "*", ".*"], "x")
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "./", "/", "/srv/media", "../media", "a/../b"])
+def test_what_is_no_pattern(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(f'x: {text!r}: expected a pattern')}"):
+        check_patterns(["*.py", text], "x")

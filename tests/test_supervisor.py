@@ -62,6 +62,7 @@ class FakeChild:
         self.ending = "exit code 9"
         self.loaded = True
         self.failure: str | None = None
+        self.error: str | None = None
         self.signals: list[str] = []
         self.say_ready = ready
         self._ended = ended
@@ -481,6 +482,47 @@ def test_a_restart_ends_the_old_workers_and_starts_new_ones_at_once() -> None:
     first.end()
     second.end()
     assert stage.alive == [103, 104], "those that were drained are not replaced"
+
+
+def test_an_error_that_workers_show_is_logged_once_for_each_restart(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    stage = Stage(processes=2, reload=True)
+    stage.start()
+    assert not stage.supervisor.broken
+    for _ in range(2):
+        caplog.clear()
+        stage.supervisor.restart()
+        for child in stage.children[-2:]:
+            child.error = "SyntaxError in part.py"
+            child.say_ready()
+        assert stage.supervisor.broken
+        assert [record.getMessage() for record in caplog.records] == [
+            "SyntaxError in part.py\nRequests are answered with this error until a watched file changes."
+        ]
+    stage.supervisor.restart()
+    assert not stage.supervisor.broken
+    assert [child.signals for child in stage.children[4:]] == [["TERM"], ["TERM"], [], []]
+    caplog.clear()
+    stage.children[-1].say_ready()
+    assert caplog.messages == ["worker 108 is ready after 0.0 s"]
+
+
+def test_first_workers_that_show_an_error_are_ready() -> None:
+    stage = Stage(processes=1, reload=True)
+    (child,) = stage.start(ready=False)
+    child.loaded, child.error = False, "SyntaxError in part.py"
+    child.say_ready()
+    assert (stage.ready_calls, stage.failures) == (1, [])
+
+
+def test_an_application_whose_import_ends_the_process_is_tried_again_where_it_may_be_mended() -> None:
+    stage = Stage(processes=1, reload=True)
+    (child,) = stage.start(ready=False)
+    child.loaded = False
+    child.end()
+    assert stage.failures == []
+    stage.supervisor.restart()
+    assert stage.alive == [102]
 
 
 def test_an_old_worker_that_is_not_drained_in_time_is_killed_and_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from ifserver.admin.server_subject import ServerSubject, states_of, unsent_bytes
 from ifserver.admin.subject import Subject, SupervisorSubject
 from ifserver.admin.survey import Survey
-from ifserver.front.websocket import WebSocketConnection
+from ifserver.front.connection import Http1Connection
 from ifserver.metrics import COUNTERS, LAG_BOUNDS_S, LOOP_LAG, Histogram
 from ifserver.sight import Facts
 from ifserver.streams import http, websocket
@@ -199,7 +199,7 @@ def _workers(subject: SupervisorSubject) -> Iterator[Metric]:
 def _clients(subject: ServerSubject) -> Iterator[Metric]:
     server = subject.server
     tally = server.tally
-    websockets = sum(isinstance(each, WebSocketConnection) for each in server.connections)
+    websockets = sum(not isinstance(each, Http1Connection) for each in server.connections)
     connections = {("http",): float(len(server.connections) - websockets), ("websocket",): float(websockets)}
     yield _by_label("connections", "Clients' connections that are open.", ("kind",), connections)
     exchanges = server.registry.all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Set
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -12,8 +13,10 @@ from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.draining import Plan, Spread
 from ifserver.front.proxy_protocol import AnnouncedFactory
-from ifserver.front.websocket import WebSocketConnection
 from ifserver.settings import FrontSettings
+
+if TYPE_CHECKING:
+    from ifserver.front.websocket import WebSocketConnection
 
 __all__ = ["Goodbye"]
 
@@ -53,7 +56,7 @@ class Goodbye:
         if self._gone():
             return succeed(None)
         over = self._over = Deferred()
-        websockets = [each for each in self._connections if isinstance(each, WebSocketConnection)]
+        websockets = [each for each in self._connections if not isinstance(each, Http1Connection)]
         plan = Plan.of(settings.drain_timeout_s, settings.close_timeout_s, len(websockets), quick)
         count = len(self._connections)
         _log.info("waiting up to %g s for %d connection%s", plan.timeout_s, count, "" if count == 1 else "s")
@@ -66,7 +69,7 @@ class Goodbye:
             self._clock.callLater(plan.idle_s, self._cut_unannounced),
             self._clock.callLater(plan.timeout_s, self._timed_out, plan.timeout_s),
         ]
-        self._websockets = Spread(self._clock, websockets, plan.window_s, WebSocketConnection.shut_down)
+        self._websockets = Spread(self._clock, websockets, plan.window_s, lambda each: each.shut_down())
         return over
 
     def look(self) -> None:

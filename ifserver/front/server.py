@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
@@ -34,8 +34,6 @@ from ifserver.front.tally import Tally
 from ifserver.front.unheard import Unheard
 from ifserver.front.unsent import Unsent
 from ifserver.front.waiting_room import WaitingRoom
-from ifserver.front.websocket import WebSocketConnection
-from ifserver.front.websocket_frames import configured
 from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Heart
@@ -46,6 +44,9 @@ from ifserver.streams.base import Stream
 from ifserver.streams.effects import TimedOut, Waiting
 from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream
+
+if TYPE_CHECKING:
+    from ifserver.front.websocket import WebSocketConnection
 
 __all__ = ["InterfaceServer"]
 
@@ -89,7 +90,8 @@ class InterfaceServer(Factory):
         self.registry = Registry(clusters.home.inbox)
         self.wall = wall
         self.head_writer = HeadWriter(wall, settings.server_header)
-        self._websocket_protocol = configured(WebSocketConnection, settings, reactor)
+        #: Made when it is needed.
+        self._websocket_protocol: type[WebSocketConnection] | None = None
         self.admission = Admission(settings, reactor, self.counters)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
@@ -148,14 +150,16 @@ class InterfaceServer(Factory):
             clock, settings.write_timeout_s, self.counters
         )
         # Nobody is in it while websocket_timeout_s is none.
-        self._lifetimes = Deadlines(clock, settings.websocket_timeout_s or 0.0, WebSocketConnection.shut_down)
+        self._lifetimes: Deadlines[WebSocketConnection] = Deadlines(
+            clock, settings.websocket_timeout_s or 0.0, lambda each: each.shut_down()
+        )
 
     def change(self, settings: FrontSettings) -> None:
         """Take over what can be changed while we run: it holds for new connections and streams, and a wait has its new
         length for those too that wait already."""
         self.settings = settings
         self.head_writer = HeadWriter(self.wall, settings.server_header)
-        self._websocket_protocol = configured(WebSocketConnection, settings, self.clock)
+        self._websocket_protocol = None
         self.admission.change(settings)
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
         self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
@@ -356,10 +360,20 @@ class InterfaceServer(Factory):
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
     ) -> WebSocketConnection:
         """The protocol of a WebSocket that the application has accepted; `entry` will be logged at its end."""
-        websocket = self._websocket_protocol(self, exchange, incoming, accept)
+        websocket = self.websocket_protocol()(self, exchange, incoming, accept)
         if entry is not None:
             self._accepted[websocket] = entry, self.clock.seconds()
         return websocket
+
+    def websocket_protocol(self) -> type[WebSocketConnection]:
+        """The protocol of WebSockets. What speaks it takes 0.1 s of CPU and 20 MB to import, so that is done when the
+        first one is accepted; or before, by whoever calls this."""
+        if self._websocket_protocol is None:
+            from ifserver.front.websocket import WebSocketConnection
+            from ifserver.front.websocket_frames import configured
+
+            self._websocket_protocol = configured(WebSocketConnection, self.settings, self.clock)
+        return self._websocket_protocol
 
     def deadline(self, wait_s: float | None = None) -> float:
         """When nobody need take any more what is offered now, by the clock of the node of our inbox.

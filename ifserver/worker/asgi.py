@@ -24,6 +24,8 @@ __all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "SILENT", "Phase", "Stre
 
 #: As much of a request's id as is logged, in bytes.
 _MAX_ID: Final = 128
+#: The exception by which Starlette says that it was told of a disconnect; FastAPI's tutorial lets it pass.
+_DISCONNECT: Final = "WebSocketDisconnect"
 
 _log = logging.getLogger(__name__)
 
@@ -252,7 +254,8 @@ class Stream(Line, ABC):
 
 
 def _is_disconnection(error: BaseException) -> bool:
-    """Whether `error` is, or has come of, the `ClientDisconnected` that ``send()`` has raised.
+    """Whether `error` is, or has come of, the `ClientDisconnected` that ``send()`` has raised, or says itself that
+    ``receive()`` has returned a disconnect.
 
     Frameworks raise one of their own instead (Starlette's ``ClientDisconnect``), or wrap it in an `ExceptionGroup`.
     """
@@ -260,7 +263,7 @@ def _is_disconnection(error: BaseException) -> bool:
     rest: list[Any] = [error]
     while rest:
         error = rest.pop()
-        if isinstance(error, ClientDisconnected):
+        if isinstance(error, ClientDisconnected) or type(error).__name__ == _DISCONNECT:
             return True
         if error is not None and id(error) not in seen:
             seen.add(id(error))

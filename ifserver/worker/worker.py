@@ -18,6 +18,7 @@ from ifserver.worker.application import ASGIApplication
 from ifserver.worker.asgi import DONE, HELD, LOST, Stream
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_websocket import WebSocketStream
+from ifserver.worker.broken import Broken
 from ifserver.worker.heads import Heads
 from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan
@@ -100,10 +101,14 @@ class Worker:
         self._heart = Heart(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
         self._heads = Heads(clock)
         self._inbox = Inbox(self._streams, self._servers.hear, clusters.books, clusters.counters)
-        names, soon = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT), loop.call_soon
+        urgent, *names = channels.WEBSOCKET_RESUME, channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT
+        if isinstance(application, Broken):
+            # Open WebSockets wait for a worker that runs the application.
+            urgent, *names = names
+        soon = loop.call_soon
         self._puller = Puller(
             clusters.home_nodes,
-            channels.WEBSOCKET_RESUME,
+            urgent,
             names,
             settings.pull_batch,
             self.free,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
-from websockets.sync.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import Running, eventually
-from tests.e2e.wire import Wire, close_of
+from tests.e2e.running import EXAMPLES, Running, eventually
+from tests.e2e.wire import LIMIT_S, Wire
 
 APPLICATION = """
 import asyncio, os
@@ -18,6 +22,9 @@ from part import VERSION
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
+        if VERSION < 0:
+            await send({"type": "lifespan.startup.failed", "message": "no database\\nat all"})
+            return
         Path(os.environ["STARTED"], f"{VERSION}").touch()
         while VERSION != 1 and not Path(os.environ["STARTED"], "go").exists():
             await asyncio.sleep(0.01)
@@ -30,54 +37,161 @@ async def app(scope, receive, send):
     else:
         await receive()
         await send({"type": "websocket.accept"})
-        await receive()
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": f"{VERSION} {event['text']}"})
 """
+#: Python takes what was compiled in the same second, and has the same length, for the same.
+ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class Site:
+    """An application in a folder of its own; from its second version on, it starts only once there is a file ``go``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.started = folder / "site", folder / "started"
+        self.folder.mkdir()
+        self.started.mkdir()
+        (self.folder / "main.py").write_text(APPLICATION)
+        self.write("VERSION = 1")
+        self.server: Running
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[Running]:
+        environment = {"STARTED": str(self.started), **ENVIRONMENT}
+        command = ("run", "main:app", "-p", "0", "--reload", *arguments)
+        with Running(*command, app_dir=self.folder, environment=environment) as self.server:
+            yield self.server.ready()
+
+    def write(self, text: str) -> None:
+        (self.folder / "part.py").write_text(f"{text}\n")
+
+    def let_start(self) -> None:
+        (self.started / "go").touch()
+
+    def change(self, text: str) -> None:
+        """Write it, and wait until the workers have ended that ran what was there before."""
+        old = self.server.workers()
+        self.write(text)
+        for pid in old:
+            self.server.said(rf"worker {pid} has ended: exit code 0")
+
+    def get(self, accept: str = "*/*") -> httpx.Response:
+        return httpx.get(self.server.url, headers={"accept": accept}, timeout=LIMIT_S)
+
+    def connect(self) -> ClientConnection:
+        return connect(self.server.url.replace("http", "ws", 1))
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Running, Path]]:
-    """An application with one worker; from its second version on, it starts only once there is a file ``go``."""
-    folder, started = tmp_path / "site", tmp_path / "started"
-    folder.mkdir()
-    started.mkdir()
-    (folder / "main.py").write_text(APPLICATION)
-    (folder / "part.py").write_text("VERSION = 1\n")
-    arguments = ("run", "main:app", "-p", "0", "--workers", "1", "--reload")
-    # Python takes what was compiled in the same second, and has the same length, for the same.
-    environment = {"STARTED": str(started), "PYTHONDONTWRITEBYTECODE": "1"}
-    with Running(*arguments, app_dir=folder, environment=environment) as server:
-        yield server.ready(), tmp_path
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
 
 
-def test_a_request_made_meanwhile_waits_for_the_new_version(site: tuple[Running, Path]) -> None:
-    server, folder = site
-    with Wire(("127.0.0.1", server.port)) as kept, Wire(("127.0.0.1", server.port)) as waiting:
-        assert kept.get("/").body == waiting.get("/").body == b"1"
+def test_a_request_made_meanwhile_waits_for_the_new_version(site: Site) -> None:
+    with site.running() as server:
+        with Wire(("127.0.0.1", server.port)) as kept, Wire(("127.0.0.1", server.port)) as waiting:
+            assert kept.get("/").body == waiting.get("/").body == b"1"
+            old = server.workers()
+            assert len(old) == 1, "one is the default"
+            (site.folder / "notes.txt").write_text("no code")
+            site.change("VERSION = 2")
+            eventually((site.started / "2").exists, "the new version starts")
+            waiting.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            site.let_start()
+            assert waiting.receive().body == b"2"
+            assert kept.get("/").body == b"2"
+            assert not set(old) & set(server.workers())
+        assert server.output.count("part.py changed: restarting the workers") == 1
+        assert server.output.count("restarting the workers") == 1
+
+
+def test_an_open_websocket_goes_on_with_the_new_version_at_once(site: Site) -> None:
+    with site.running("--worker-drain-timeout", "1h"), site.connect() as client:
+        client.send("a")
+        assert client.recv(LIMIT_S) == "1 a"
+        # The old worker ends though the WebSocket is open and its drain would last for an hour.
+        site.change("VERSION = 2")
+        client.send("b")
+        site.let_start()
+        assert client.recv(LIMIT_S) == "2 b"
+        client.send("c")
+        assert client.recv(LIMIT_S) == "2 c"
+
+
+def test_a_syntax_error_is_answered_until_it_is_mended(site: Site) -> None:
+    site.let_start()
+    # Of two workers, which find the same.
+    with site.running("--workers", "2") as server, site.connect() as client:
+        client.send("a")
+        assert client.recv(LIMIT_S) == "1 a"
+        site.change("VERSION = = '<2>'")
+        client.send("b")
+        page = site.get(accept="text/html,*/*;q=0.8")
+        assert (page.status_code, page.headers["content-type"]) == (500, "text/html; charset=utf-8")
+        assert "VERSION = = &#x27;&lt;2&gt;&#x27;" in page.text
+        assert f"File &quot;{site.folder}/part.py&quot;, line 1" in page.text
+        text = site.get()
+        assert (text.status_code, text.headers["content-type"]) == (500, "text/plain; charset=utf-8")
+        assert f"  File \"{site.folder}/part.py\", line 1\n    VERSION = = '<2>'\n" in text.text
+        with pytest.raises(InvalidStatus) as denied:
+            site.connect()
+        assert denied.value.response.status_code == 500
+        assert len(server.workers()) == 2
+        site.change("VERSION = 3")
+        assert site.get().text == "3"
+        assert client.recv(LIMIT_S) == "3 b", "it has waited"
+        assert server.output.count("SyntaxError: invalid syntax\n") == 1
+        assert server.output.count("Requests are answered with this error until a watched file changes.") == 1
+        server.tracebacks = 1
+
+
+@pytest.mark.parametrize("text", ["raise RuntimeError('no such luck')", "VERSION = -1", "VERSION = 0 / 0"])
+def test_what_cannot_start_at_first_starts_when_it_is_mended(site: Site, text: str) -> None:
+    site.let_start()
+    site.write(text)
+    with site.running() as server:
+        response = site.get()
+        assert response.status_code == 500
+        assert any(said in response.text for said in ("no such luck", "no database\nat all", "ZeroDivisionError"))
+        assert "1 worker runs" not in server.output
+        site.change("VERSION = 2")
+        assert site.get().text == "2"
+        server.tracebacks = int("VERSION = -1" not in text)
+
+
+def test_a_startup_that_fails_is_answered_until_it_is_mended(site: Site) -> None:
+    site.let_start()
+    with site.running() as server:
+        site.change("VERSION = -1")
+        response = site.get()
+        assert response.status_code == 500
+        assert "The application's startup failed\n\nno database\nat all\n" in response.text
+        site.change("VERSION = 2")
+        assert site.get().text == "2"
+        assert server.output.count("no database") == 1
+
+
+def test_an_edit_of_a_template_is_seen_by_every_worker_of_django(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("data", "__pycache__"))
+    folder = tmp_path / "examples/django_site"
+    environment = {"DJANGO_SITE_DATA": str(folder / "data"), **ENVIRONMENT}
+    command = ("run", "demo.asgi:application", "-p", "0", "--reload", "--workers", "2")
+    template = folder / "pages/templates/pages/home.html"
+    with Running(*command, app_dir=folder, environment=environment) as server:
+        server.ready()
         old = server.workers()
-        (folder / "site/notes.txt").write_text("no Python")
-        with connect(server.url.replace("http", "ws", 1)) as client:
-            (folder / "site/part.py").write_text("VERSION = 2\n")
-            server.said(r"part\.py changed: restarting the workers")
-            assert close_of(client)[0] == 1012
-        eventually((folder / "started/2").exists, "the new version starts")
-        server.said(rf"worker {old[0]} has ended: exit code 0")
-        waiting.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-        (folder / "started/go").touch()
-        assert waiting.receive().body == b"2"
-        assert kept.get("/").body == b"2"
-        assert not set(old) & set(server.workers())
-    assert server.output.count("restarting the workers") == 1
-
-
-def test_a_syntax_error_and_its_repair(site: tuple[Running, Path]) -> None:
-    server, folder = site
-    with Wire(("127.0.0.1", server.port)) as kept:
-        assert kept.get("/").body == b"1"
-        (folder / "started/go").touch()
-        (folder / "site/part.py").write_text("VERSION = = 2\n")
-        server.said(r"part\.py:1")
-        kept.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-        (folder / "site/part.py").write_text("VERSION = 3\n")
-        assert kept.receive().body == b"3"
-    # Once for each attempt to start.
-    server.tracebacks = server.output.count("Traceback (most recent call last)")
+        for title in ("One of everything", "One of each"):
+            seen: set[str] = set()
+            while len(seen) < 2:
+                text = httpx.get(server.url, timeout=LIMIT_S).text
+                assert f"<h1>{title}</h1>" in text
+                seen.add(text.partition('<strong id="pid">')[2].partition("<")[0])
+            if title == "One of everything":
+                # What the site itself writes below the folder restarts nothing.
+                (folder / "data/uploads").mkdir(exist_ok=True)
+                (folder / "data/uploads/page.html").write_text("uploaded")
+                template.write_text(template.read_text().replace("One of everything", "One of each"))
+                server.said(r"pages/templates/pages/home\.html changed: restarting the workers")
+                for pid in old:
+                    server.said(rf"worker {pid} has ended: exit code 0")
+        assert server.output.count("restarting the workers") == 1

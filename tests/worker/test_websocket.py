@@ -691,6 +691,32 @@ def test_a_message_of_the_wrong_kind_breaks_the_stream() -> None:
 # The worker has to stop.
 
 
+class WebSocketDisconnect(Exception):
+    """What Starlette raises for a disconnect that it is told of."""
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_an_endpoint_that_lets_its_frameworks_disconnect_pass_is_not_logged(
+    leaves: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """FastAPI's tutorial is written so, and an edit with --reload would log a traceback for each open WebSocket."""
+
+    async def act(one: Play) -> None:
+        await one.receive()
+        await one.send(ACCEPT)
+        waiting = asyncio.ensure_future(one.receive())
+        await turns()
+        if leaves:
+            one.leave()
+        else:
+            one.stream.drain()
+        assert (await waiting)["type"] == "websocket.disconnect"
+        await one.raises(WebSocketDisconnect(1012))
+
+    play(act, resumable=True)
+    assert errors(caplog) == []
+
+
 def test_when_the_drain_is_over_an_open_one_is_closed_with_1012(caplog: pytest.LogCaptureFixture) -> None:
     async def act(one: Play) -> None:
         one.message("taken before the end")

@@ -36,6 +36,7 @@ from ifserver.metrics import Counters
 from ifserver.settings import WorkerSettings
 from ifserver.streams.ledger import Ledger
 from ifserver.worker.application import ASGIApplication
+from ifserver.worker.broken import Broken
 from ifserver.worker.heads import GRACE_S
 from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.worker import Worker
@@ -298,6 +299,21 @@ def test_a_websocket_is_claimed() -> None:
         assert kinds(stage.heard()) == [WebSocketAccept, Claim]
 
     played(act)
+
+
+def test_where_the_application_could_not_be_loaded_an_open_websocket_is_left_to_others() -> None:
+    async def act(stage: Stage) -> None:
+        request = websocket_connect(reply_channel=f"{SERVER}.1", attempt=1, unconfirmed=0, resumable=True)
+        stage.node.push(channels.WEBSOCKET_RESUME, [encode(request)])
+        stage.ask(get("/fast", "2"))
+        stage.connect("3")
+        await stage.advance(1.0)
+        assert {(message.stream, message.status) for message in stage.heard()} == {
+            ("0123456789.2", 500),
+            ("0123456789.3", 500),
+        }
+
+    played(act, application=Broken("It failed", "because"))
 
 
 def test_requests_of_two_nodes_in_one_turn_are_claimed_only_where_they_must() -> None:
