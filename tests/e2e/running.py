@@ -44,11 +44,14 @@ def eventually(look: Callable[[], T], what: str, within_s: float = LIMIT_S) -> T
     """What `look` returns, as soon as that is true; fails when it does not become so in time."""
     end = time.monotonic() + within_s
     while True:
+        began = time.monotonic()
         found = look()
         if found:
             return found
-        assert time.monotonic() < end, f"not within {within_s} s: {what}"
-        time.sleep(0.01)
+        now = time.monotonic()
+        assert now < end, f"not within {within_s} s: {what}"
+        # Whoever looks should not keep from its work what is looked for.
+        time.sleep(min(max(0.01, 3 * (now - began)), 0.25))
 
 
 @contextmanager
