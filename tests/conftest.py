@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 
+import hypothesis
+import pytest
 import uvloop
 
 from ifserver import reactor
+from tests.completeness import Completeness
 
 # pytest-twisted's `--reactor=asyncio` then takes it as it is, since it is of the right kind.
 reactor.install(uvloop.new_event_loop())
@@ -16,3 +19,13 @@ reactor.install(uvloop.new_event_loop())
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What takes long on a busy machine is no defect.
+hypothesis.settings.register_profile("ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("ours")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that the user started says in the end what was not run; xdist's workers do not."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Completeness(config), "completeness")

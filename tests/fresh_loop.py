@@ -13,7 +13,7 @@ __all__ = ["run"]
 _T = TypeVar("_T")
 
 
-def run(main: Callable[[], Awaitable[_T]], limit_s: float = 30.0) -> _T:
+def run(main: Callable[[], Awaitable[_T]], limit_s: float = 120.0) -> _T:
     """Run `main` on a new uvloop loop, also where pytest-twisted has left its reactor's loop as the running one."""
     running = asyncio._get_running_loop()
     asyncio._set_running_loop(None)

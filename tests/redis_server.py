@@ -35,7 +35,7 @@ from tests.certificates import Certificates
 __all__ = ["Monitor", "RedisClient", "RedisServer", "SentinelServer"]
 
 #: How long the server may take to start, to answer or to end, in seconds.
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 
 
 class RedisClient:

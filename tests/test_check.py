@@ -17,7 +17,7 @@ from ifserver.layers.redis_check import Report, SentinelReport
 from tests.certificates import Certificates
 from tests.redis_server import RedisServer
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 
 
 def report(node: str = "east", **found: Any) -> Report:

@@ -122,7 +122,7 @@ def ifserver(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in `folder` as people do, to its end."""
     line = [sys.executable, *entry, *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=30, cwd=folder, stdin=subprocess.DEVNULL)
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=folder, stdin=subprocess.DEVNULL)
 
 
 # The application.
@@ -283,7 +283,7 @@ def test_a_descriptor_that_is_connected(folder: Path) -> None:
     with ours, theirs:
         fd = ours.fileno()
         line = [sys.executable, "-m", "ifserver", "run", "good:app", "--fd", str(fd)]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=30, cwd=folder, pass_fds=[fd])
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=folder, pass_fds=[fd])
     assert done.returncode == 2
     assert done.stderr == f"ifserver: error: --fd {fd}: connected already, so that it cannot be listened on\n"
 
@@ -301,7 +301,7 @@ def test_version(folder: Path, entry: tuple[str, ...]) -> None:
 
 def test_it_is_installed_as_a_command(folder: Path) -> None:
     line = [str(Path(sys.executable).parent / "ifserver"), "--version"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=30, cwd=folder)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, cwd=folder)
     assert (done.returncode, done.stdout) == (0, f"ifserver {__version__}\n")
 
 
@@ -443,6 +443,6 @@ def test_ctrl_c_while_the_application_is_imported(folder: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 0
     assert [line for line in err.splitlines() if " INFO " not in line] == []

@@ -55,7 +55,7 @@ def scene(text: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> str:
 def listener(path: str) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
-        listener.settimeout(10)
+        listener.settimeout(120)
         yield listener
 
 

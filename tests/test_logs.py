@@ -115,7 +115,7 @@ def test_the_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     path = str(tmp_path / "journal")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(path)
-        journal.settimeout(10)
+        journal.settimeout(120)
         logs.configure(LogSettings(log_to="journal"), Clock(), path)
         assert journal.recv(10) == b""
         LOG.warning("it is %s", "odd", extra=logs.about("!a.b.1", "id-1"))

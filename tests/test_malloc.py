@@ -32,7 +32,7 @@ def churn(**environment: str) -> tuple[str, int]:
         name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"
     }
     command = [sys.executable, "-c", CHURN]
-    done = subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=True, timeout=120)
     told, faults = done.stdout.split()
     return told, int(faults)
 

@@ -300,7 +300,7 @@ def test_labels_and_names_fit_together() -> None:
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
 def test_kubectl_reads_the_manifests() -> None:
     done = subprocess.run(
-        ["kubectl", "kustomize", str(PACKAGING / "kubernetes")], capture_output=True, text=True, timeout=20, check=True
+        ["kubectl", "kustomize", str(PACKAGING / "kubernetes")], capture_output=True, text=True, timeout=120, check=True
     )
     found = [each["metadata"]["name"] for each in yaml.safe_load_all(done.stdout)]
     assert len(found) == len(manifests())
@@ -349,13 +349,13 @@ def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
             shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, target)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True, timeout=30)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True, timeout=120)
     pip, python = [sys.executable, "-m", "pip", "--disable-pip-version-check"], str(venv / "bin/python")
     quiet = ["--quiet", "--no-deps", "--no-index"]
     built = [*pip, "wheel", *quiet, "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
-    subprocess.run(built, check=True, timeout=50, cwd=tmp_path)
+    subprocess.run(built, check=True, timeout=120, cwd=tmp_path)
     [wheel] = tmp_path.glob("*.whl")
-    subprocess.run([*pip, "--python", python, "install", *quiet, str(wheel)], check=True, timeout=50, cwd=tmp_path)
+    subprocess.run([*pip, "--python", python, "install", *quiet, str(wheel)], check=True, timeout=120, cwd=tmp_path)
     # What is installed finds the dependencies here, behind itself.
     (tag,) = (venv / "lib").iterdir()
     own = tag / "site-packages"
@@ -364,7 +364,7 @@ def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
     look = "import ifserver.admin.endpoint as it; it._page(); print(it.__file__)"
     said = []
     for command in ([str(venv / "bin/ifserver"), "--version"], [python, "-c", look]):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment, cwd=tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
     assert said[0] == f"ifserver {ifserver.__version__}\n"

@@ -76,7 +76,7 @@ import ifserver.worker.application, ifserver.workers
 
 def run(code: str) -> Any:
     """What `code` prints, as JSON."""
-    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
     return json.loads(result.stdout)
 
 

@@ -91,7 +91,7 @@ class Proxy:
             done.set()
 
         self._server.get_loop().call_soon_threadsafe(call)
-        assert done.wait(20)
+        assert done.wait(120)
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
         yield loop
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(20)
+        thread.join(120)
         loop.close()
 
 
@@ -115,11 +115,11 @@ def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
 def proxied(target: int, loop: asyncio.AbstractEventLoop) -> Iterator[Proxy]:
     """A proxy that runs on another thread's loop."""
     proxy = Proxy(target)
-    asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(20)
+    asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(120)
     try:
         yield proxy
     finally:
-        asyncio.run_coroutine_threadsafe(proxy.stop(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(proxy.stop(), loop).result(120)
 
 
 class _Pipe:

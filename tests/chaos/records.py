@@ -122,6 +122,8 @@ class History:
     ended_at: float = 0.0
     #: The servers' setting, in seconds.
     queue_timeout_s: float = 30.0
+    #: How many processes were ready to run, for each CPU of the machine: the highest load average of the time.
+    load: float = 0.0
 
 
 def runs_in(folder: Path) -> list[Run]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import tempfile
 import threading
 import time
@@ -80,6 +81,7 @@ class _Faults:
         self._fleet = fleet
         self._say = say
         self._faults: list[Fault] = []
+        self._history = history
         history.faults = self._faults
 
     def happen(self, plan: Plan, over: Callable[[], bool]) -> None:
@@ -111,6 +113,7 @@ class _Faults:
     def _wait(self, seconds: float) -> None:
         """A part of the schedule is that time passes."""
         threading.Event().wait(seconds)
+        self._history.load = max(self._history.load, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _unusual(history: History) -> Iterator[str]:
@@ -133,4 +136,5 @@ def _summary(history: History) -> str:
     echoes = sum(len(socket.echoes) for socket in history.sockets)
     told = ", ".join(f"{outcome} {count}" for outcome, count in sorted(outcomes.items()))
     lag = sum(each.seconds for each in history.lags)
-    return f"{len(history.requests)} requests, {echoes} messages, clients late by {lag:.1f} s in all: {told}"
+    late = f"clients late by {lag:.1f} s in all, load {history.load:.1f} for each CPU"
+    return f"{len(history.requests)} requests, {echoes} messages, {late}: {told}"

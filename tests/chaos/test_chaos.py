@@ -20,7 +20,7 @@ FAULTS = 13
 QUEUE_TIMEOUT_S = 6
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_nothing_happens_that_the_design_does_not_allow() -> None:
     kinds = [word for kind in KINDS for word in ("--kind", kind)]
     numbers = ["--seed", str(SEED), "--faults", str(FAULTS), "--queue-timeout", str(QUEUE_TIMEOUT_S)]

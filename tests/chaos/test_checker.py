@@ -71,6 +71,15 @@ def test_a_right_answer_must_come_in_time() -> None:
     assert violations(history) == []
 
 
+def test_a_machine_that_is_busy_takes_its_time_but_makes_nothing_wrong() -> None:
+    late = [request(took_s=3.5), request(took_s=11.0)]
+    assert len(violations(History(late, ended_at=100.0, load=2.0))) == 1
+    assert violations(History(late, ended_at=100.0, load=4.0)) == []
+    for outcome, wrong in (("503", 0), ("502", 1), ("504", 1), ("cut", 1), ("wrong: bytes", 1)):
+        found = violations(History([request(outcome)], ended_at=100.0, load=4.0))
+        assert len(found) == wrong, outcome
+
+
 @pytest.mark.parametrize(
     ("outcome", "took_s", "kind"),
     [

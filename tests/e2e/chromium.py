@@ -18,8 +18,8 @@ __all__ = ["LIMIT_MS", "Chromium"]
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ON_A_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 #: In milliseconds, for everything that is waited for in a page.
-LIMIT_MS = 20_000
-START_MS = 50_000
+LIMIT_MS = 120_000
+START_MS = 120_000
 
 
 class Chromium:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.running import Running, eventually
+from tests.e2e.running import LIMIT_S, Running, eventually
 
 __all__ = ["ADMIN", "admin_of", "balance", "scrape", "settled"]
 
@@ -24,7 +24,7 @@ def scrape(*all_of: Running) -> dict[str, float]:
     """The sums of all samples by name, and by name and reason."""
     found: dict[str, float] = {}
     for running in all_of:
-        text = httpx.get(f"{admin_of(running)}/metrics", timeout=20).text
+        text = httpx.get(f"{admin_of(running)}/metrics", timeout=LIMIT_S).text
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 for name in (sample.name, f"{sample.name}{{{sample.labels.get('reason', '')}}}"):
@@ -39,7 +39,7 @@ def balance(counted: dict[str, float]) -> float:
 
 
 def settled(
-    look: Callable[[], dict[str, float]], fits: Callable[[dict[str, float]], bool], within_s: float = 15.0
+    look: Callable[[], dict[str, float]], fits: Callable[[dict[str, float]], bool], within_s: float = LIMIT_S
 ) -> dict[str, float]:
     """The counts, once they fit."""
     found: dict[str, float] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -20,18 +21,18 @@ from websockets.sync.client import connect
 
 from tests.e2e.chromium import LIMIT_MS, Chromium
 from tests.e2e.operators import ADMIN, admin_of, balance, scrape, settled
-from tests.e2e.running import APPS, Gate, Running, command_line, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, command_line, eventually
 from tests.e2e.wire import Wire, close_of
 from tests.redis_server import RedisServer
 
 
 def ready(running: Running) -> tuple[int, str]:
-    response = httpx.get(f"{admin_of(running)}/readyz", timeout=20)
+    response = httpx.get(f"{admin_of(running)}/readyz", timeout=LIMIT_S)
     return response.status_code, response.text
 
 
 def status(running: Running) -> Any:
-    return httpx.get(f"{admin_of(running)}/status.json", timeout=20).json()
+    return httpx.get(f"{admin_of(running)}/status.json", timeout=LIMIT_S).json()
 
 
 class Site:
@@ -82,15 +83,15 @@ def traffic(server: Running) -> None:
     """Some of everything; all of it is over at the end."""
     url = server.url
     for _ in range(20):
-        assert httpx.get(url, timeout=20).status_code == 200
-    assert httpx.get(f"{url}/nothing", timeout=20).status_code == 404
-    assert httpx.post(f"{url}/echo", content=b"x", timeout=20).content == b"x"
+        assert httpx.get(url, timeout=LIMIT_S).status_code == 200
+    assert httpx.get(f"{url}/nothing", timeout=LIMIT_S).status_code == 404
+    assert httpx.post(f"{url}/echo", content=b"x", timeout=LIMIT_S).content == b"x"
     body = os.urandom(1_000_000)
-    assert httpx.post(f"{url}/echo", content=body, timeout=20).content == body
+    assert httpx.post(f"{url}/echo", content=body, timeout=LIMIT_S).content == body
     with connect(ws(server), max_size=None) as client:
         for message in ("text", b"bytes" * 10_000):
             client.send(message)
-            assert client.recv(20) == message
+            assert client.recv(LIMIT_S) == message
 
 
 def test_the_balance_of_an_idle_system_is_0(site: Site) -> None:
@@ -112,7 +113,7 @@ def test_the_balance_of_an_idle_system_is_0(site: Site) -> None:
 
 
 def test_the_balance_after_a_worker_was_killed(site: Site, gate: Gate, pool: ThreadPoolExecutor) -> None:
-    got = [pool.submit(httpx.get, f"{site.server.url}/wait?gate={gate}", timeout=20) for _ in range(4)]
+    got = [pool.submit(httpx.get, f"{site.server.url}/wait?gate={gate}", timeout=LIMIT_S) for _ in range(4)]
     with connect(ws(site.server)) as client:
         assert client.response is not None
         victim = int(client.response.headers["x-pid"])
@@ -137,8 +138,9 @@ def test_a_server_is_not_ready_while_redis_is_frozen_or_no_worker_lives(over_red
         for each in site.all:
             code, text = ready(each)
             assert code == 503
-            assert "node main, where this process receives: no answer within 1 s" in text
-            assert httpx.get(f"{admin_of(each)}/livez", timeout=20).status_code == 200
+            # The answer to this question is late; or already that to an earlier one, which cost the connection.
+            assert re.search("node main, where this process receives: (no answer|there is no connection)", text)
+            assert httpx.get(f"{admin_of(each)}/livez", timeout=LIMIT_S).status_code == 200
             assert scrape(each)["ifserver_node_up"] == 0
     finally:
         site.redis.thaw()
@@ -152,7 +154,7 @@ def test_a_server_that_ends_is_not_ready(running: Running, gate: Gate, pool: Thr
     arguments = ("run", "zoo:app", "-p", "0", "--workers", "1", *ADMIN)
     with Running(*arguments, app_dir=APPS) as server:
         server.ready()
-        got = pool.submit(httpx.get, f"{server.url}/wait?gate={gate}", timeout=20)
+        got = pool.submit(httpx.get, f"{server.url}/wait?gate={gate}", timeout=LIMIT_S)
         gate.reached()
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: ready(server) == (503, "shutting down\n"), "it is not ready")
@@ -163,7 +165,7 @@ def test_a_server_that_ends_is_not_ready(running: Running, gate: Gate, pool: Thr
 
 def test_what_waits_and_who_holds_what(over_redis: Site, gate: Gate, pool: ThreadPoolExecutor) -> None:
     site = over_redis
-    got = pool.submit(httpx.post, f"{site.server.url}/wait?gate={gate}&secret=1", timeout=20)
+    got = pool.submit(httpx.post, f"{site.server.url}/wait?gate={gate}&secret=1", timeout=LIMIT_S)
     [worker] = gate.reached()
     eventually(lambda: any(s["owner"] for s in status(site.server)["streams"]), "the worker is known")
     seen = status(site.server)
@@ -186,7 +188,7 @@ def test_what_waits_and_who_holds_what(over_redis: Site, gate: Gate, pool: Threa
     pids = site.supervisor.workers()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    late = [pool.submit(httpx.get, site.server.url, timeout=20) for _ in range(25)]
+    late = [pool.submit(httpx.get, site.server.url, timeout=LIMIT_S) for _ in range(25)]
     try:
         eventually(lambda: scrape(site.server)["ifserver_queue_length"] > 0, "requests wait")
         eventually(lambda: scrape(site.server)["ifserver_queue_age_seconds"] > 0.1, "and grow older")
@@ -200,13 +202,13 @@ def test_what_waits_and_who_holds_what(over_redis: Site, gate: Gate, pool: Threa
 
 def close(running: Running, channel: str, **headers: str) -> int:
     url = f"{admin_of(running)}/close"
-    return httpx.post(url, params={"stream": channel}, headers=headers, timeout=20).status_code
+    return httpx.post(url, params={"stream": channel}, headers=headers, timeout=LIMIT_S).status_code
 
 
 def test_closing_streams(running: Running, gate: Gate, pool: ThreadPoolExecutor, tmp_path: Path) -> None:
     mine = {"X-Ifserver-Close": "test"}
     report = tmp_path / "report"
-    got = pool.submit(httpx.get, f"{running.url}/wait?gate={gate}", timeout=20)
+    got = pool.submit(httpx.get, f"{running.url}/wait?gate={gate}", timeout=LIMIT_S)
     gate.reached()
     with connect(ws(running, f"/report?report={report}")) as client:
         eventually(lambda: len(status(running)["streams"]) == 2, "both are seen")
@@ -227,7 +229,7 @@ def test_closing_streams(running: Running, gate: Gate, pool: ThreadPoolExecutor,
 def test_an_address_that_is_taken() -> None:
     with RedisServer() as redis:
         arguments = ("serve", "-p", "0", "--cluster", "main=redis://127.0.0.1:1", "--admin", f"127.0.0.1:{redis.port}")
-        done = subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 2
     assert f"cannot listen on 127.0.0.1:{redis.port}: Address already in use" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -237,7 +239,7 @@ def test_an_address_that_is_taken() -> None:
 
 
 def viewer(*arguments: str) -> str:
-    done = subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=LIMIT_S, check=True)
     return done.stdout
 
 
@@ -275,7 +277,7 @@ def test_top(running: Running) -> None:
                 pass
         except OSError:
             pass  # Linux says so when the other end is closed
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
     finally:
@@ -330,7 +332,7 @@ def look_at_the_page(running: Running) -> None:
     asked: set[str] = set()
     with Chromium() as chromium, Wire(("127.0.0.1", running.port)) as kept, ThreadPoolExecutor(1) as pool:
         kept.send(b"GET /b HTTP/1.1\r\nhost: a\r\n\r\n")
-        other = pool.submit(httpx.get, f"{running.url}/a%3Cb%3E", timeout=40)
+        other = pool.submit(httpx.get, f"{running.url}/a%3Cb%3E", timeout=LIMIT_S)
         chromium.visit(story)
         assert isinstance(other.exception(), httpx.HTTPError)
     assert {url.split("?")[0].rpartition("/")[2] for url in asked} == {"", "status.json", "close"}

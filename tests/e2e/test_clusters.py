@@ -12,7 +12,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Running, eventually
 from tests.redis_server import Monitor, RedisServer
 
 #: How long the node of an inbox may be gone before streams are told another address, here.
@@ -77,15 +77,15 @@ def test_workers_of_the_west_answer_clients_of_the_east_and_nobody_reads_elsewhe
     (worker,) = workers.workers()
     # Whom nobody at home serves waits for a second, and the next ones no more.
     began = time.monotonic()
-    assert httpx.get(site.east.url, timeout=20).text == str(worker)
-    assert 0.9 < time.monotonic() - began < 3
+    assert httpx.get(site.east.url, timeout=LIMIT_S).text == str(worker)
+    assert 0.9 < time.monotonic() - began < 10
     monitors = {name: Monitor(node) for name, node in site.nodes.items()}
     for server in (site.east, site.west):
         for _ in range(3):
-            assert httpx.get(server.url, timeout=20).text == str(worker)
+            assert httpx.get(server.url, timeout=LIMIT_S).text == str(worker)
         with connect(f"ws://127.0.0.1:{server.port}/ws") as websocket:
             websocket.send("hello")
-            assert websocket.recv(timeout=20) == "hello"
+            assert websocket.recv(timeout=LIMIT_S) == "hello"
     east, west = (server.said(r"process (\w+)")[1] for server in (site.east, site.west))
     requests = {"http.request", "websocket.connect", "websocket.resume"}
     reads = {name: _reads(monitor.commands()) for name, monitor in monitors.items()}
@@ -105,31 +105,31 @@ def test_workers_of_the_west_answer_clients_of_the_east_and_nobody_reads_elsewhe
 def test_killing_the_node_of_the_inbox_disturbs_no_request_and_closes_no_websocket(site: Site) -> None:
     site.work("east")
     url = f"ws://127.0.0.1:{site.east.port}/ws"
-    assert httpx.get(site.east.url, timeout=20).status_code == 200
+    assert httpx.get(site.east.url, timeout=LIMIT_S).status_code == 200
     home = site.home_of(site.east)
     with connect(url) as websocket:
         websocket.send("before")
-        assert websocket.recv(timeout=20) == "before"
+        assert websocket.recv(timeout=LIMIT_S) == "before"
         site.nodes[home].kill()
         began = time.monotonic()
         while time.monotonic() - began < 1:
-            assert httpx.get(site.east.url, timeout=20).status_code == 200
+            assert httpx.get(site.east.url, timeout=LIMIT_S).status_code == 200
         site.east.said("is unreachable: receiving on")
         # What waits for the node is sent to the new address once the grace is over.
         websocket.send("after")
-        assert websocket.recv(timeout=20) == "after"
+        assert websocket.recv(timeout=LIMIT_S) == "after"
         assert time.monotonic() - began > GRACE_S - 0.5
         with connect(url) as another:
             another.send("new")
-            assert another.recv(timeout=20) == "new"
+            assert another.recv(timeout=LIMIT_S) == "new"
     site.nodes[home].start()
-    assert httpx.get(site.east.url, timeout=20).status_code == 200
+    assert httpx.get(site.east.url, timeout=LIMIT_S).status_code == 200
 
 
 def test_a_worker_that_comes_late_is_found_wherever_it_is(site: Site) -> None:
     """By then every node is taken for behind, and a POST that waits at home has been everywhere."""
     with ThreadPoolExecutor() as pool:
-        waiting = [pool.submit(httpx.post, site.east.url, content=b"x", timeout=60) for _ in range(3)]
+        waiting = [pool.submit(httpx.post, site.east.url, content=b"x", timeout=LIMIT_S) for _ in range(3)]
         for name in ("east-1", "east-2", "west"):
             site.east.said(f"node {name} is behind")
         began = time.monotonic()
@@ -138,5 +138,5 @@ def test_a_worker_that_comes_late_is_found_wherever_it_is(site: Site) -> None:
         assert {each.result().status_code for each in waiting} == {200}
         # Those wait for the whole of ``queue_timeout`` where nobody looks for free workers.
         assert time.monotonic() - began < 25
-        assert httpx.post(site.east.url, content=b"x", timeout=60).status_code == 200
+        assert httpx.post(site.east.url, content=b"x", timeout=LIMIT_S).status_code == 200
         assert time.monotonic() - came < 25

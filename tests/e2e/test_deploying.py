@@ -31,7 +31,7 @@ from tests.redis_server import RedisServer
 
 HAPROXY = ROOT / "packaging/haproxy/haproxy.cfg"
 NGINX = ROOT / "packaging/nginx/ifserver.conf"
-LIMIT_S = 20.0
+LIMIT_S = 120.0
 #: Who the clients are.
 CLIENT = "127.0.0.3"
 

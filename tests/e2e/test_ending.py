@@ -13,7 +13,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, GONE_S, Gate, Running, eventually
+from tests.e2e.running import APPS, GONE_S, LIMIT_S, Gate, Running, eventually
 from tests.e2e.wire import Cut, Wire, close_of
 
 
@@ -56,8 +56,8 @@ def test_an_end_in_the_middle_of_the_start(number: signal.Signals) -> None:
 def test_requests_that_are_under_way_are_answered(gate: Gate, pool: ThreadPoolExecutor) -> None:
     with run() as server, Wire(("127.0.0.1", server.ready().port)) as idle:
         idle.get("/")
-        waiting = pool.submit(httpx.get, f"{server.url}/wait?gate={gate}", timeout=20)
-        half = pool.submit(httpx.get, f"{server.url}/half?gate={gate}", timeout=20)
+        waiting = pool.submit(httpx.get, f"{server.url}/wait?gate={gate}", timeout=LIMIT_S)
+        half = pool.submit(httpx.get, f"{server.url}/half?gate={gate}", timeout=LIMIT_S)
         with connect(server.url.replace("http", "ws", 1) + "/ws") as client:
             gate.reached(2)
             server.process.send_signal(signal.SIGTERM)
@@ -74,7 +74,7 @@ def test_requests_that_are_under_way_are_answered(gate: Gate, pool: ThreadPoolEx
 def test_a_second_ctrl_c_waits_for_nobody(gate: Gate, pool: ThreadPoolExecutor) -> None:
     with run() as server:
         server.ready()
-        waiting = pool.submit(httpx.get, f"{server.url}/wait?gate={gate}", timeout=20)
+        waiting = pool.submit(httpx.get, f"{server.url}/wait?gate={gate}", timeout=LIMIT_S)
         gate.reached()
         os.killpg(server.pid, signal.SIGINT)
         server.said("SIGINT: ending")
@@ -86,7 +86,7 @@ def test_a_second_ctrl_c_waits_for_nobody(gate: Gate, pool: ThreadPoolExecutor) 
 def test_nothing_outlives_a_killed_server(gate: Gate, pool: ThreadPoolExecutor) -> None:
     with run() as server:
         server.ready()
-        blocked = pool.submit(httpx.get, f"{server.url}/block?gate={gate}", timeout=20)
+        blocked = pool.submit(httpx.get, f"{server.url}/block?gate={gate}", timeout=LIMIT_S)
         gate.reached()
         assert len(server.left()) == 4  # the supervisor, its fork server, and two workers
         server.killed()
@@ -97,7 +97,7 @@ def test_a_killed_supervisor_takes_its_workers_along_and_is_replaced(gate: Gate,
     with run() as server, Wire(("127.0.0.1", server.ready().port)) as kept:
         address = ("127.0.0.1", server.port)
         kept.get("/")
-        posted = pool.submit(httpx.post, f"{server.url}/wait?gate={gate}", timeout=20)
+        posted = pool.submit(httpx.post, f"{server.url}/wait?gate={gate}", timeout=LIMIT_S)
         with Wire(address) as half:
             half.send(f"GET /half?gate={gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode()).head()
             gate.reached(2)
@@ -107,7 +107,7 @@ def test_a_killed_supervisor_takes_its_workers_along_and_is_replaced(gate: Gate,
                 assert close_of(client)[0] == 1012
             with pytest.raises(Cut):
                 half.chunks()
-        assert posted.result(20).status_code == 502
+        assert posted.result(LIMIT_S).status_code == 502
         eventually(lambda: not set(workers) & set(server.left()), "its workers have ended", GONE_S)
         # The same connection, once there are workers again.
         assert int(kept.get("/").body) not in workers

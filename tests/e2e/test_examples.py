@@ -22,7 +22,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from examples.chat.app import Chat
-from tests.e2e.running import EXAMPLES, Running, eventually
+from tests.e2e.running import EXAMPLES, LIMIT_S, Running, eventually
 from tests.e2e.wire import close_of
 
 
@@ -84,7 +84,7 @@ def test_hello(hello: str) -> None:
     with connect(f"{socket_url(hello)}/ws", subprotocols=["echo"]) as client:  # type: ignore[list-item]
         assert client.subprotocol == "echo"
         client.send(body)
-        assert client.recv(20) == body
+        assert client.recv(LIMIT_S) == body
 
 
 # chat
@@ -95,7 +95,7 @@ def say(client: ClientConnection, name: str, text: str, key: str | None = None) 
 
 
 def heard(client: ClientConnection) -> tuple[str, str]:
-    message = json.loads(client.recv(20))
+    message = json.loads(client.recv(LIMIT_S))
     return message["name"], message["text"]
 
 
@@ -132,7 +132,7 @@ def test_the_chat_keeps_one_message_of_a_key(chat: str) -> None:
                 say(client, "Ada", f"Hello {key}", key)
             say(client, "Ada", "Hello")
         for client in (one, two):
-            heard_here = [json.loads(client.recv(20)) for _ in range(4)]
+            heard_here = [json.loads(client.recv(LIMIT_S)) for _ in range(4)]
             # Nobody hears a message of a key again, and it uses up no id.
             assert [message["id"] for message in heard_here] == [1, 2, 3, 4]
             assert sorted(message["key"] or "" for message in heard_here) == ["", "", "a", "b"]
@@ -150,7 +150,7 @@ def kill_the_workers(server: Running) -> None:
 
 def question(client: ClientConnection) -> str:
     """What the next process asks a member."""
-    message = json.loads(client.recv(20))
+    message = json.loads(client.recv(LIMIT_S))
     assert list(message) == ["resumed"]
     return str(message["resumed"])
 
@@ -231,7 +231,7 @@ def test_the_chat_reads_a_file_without_keys(tmp_path: Path) -> None:
             connect(f"{socket_url(server.ready().url)}/ws?after={number}") as client,
         ):
             say(client, "Ada", f"New {number}", f"k{number}")
-            heard_here = [json.loads(client.recv(20)) for _ in range(2)]
+            heard_here = [json.loads(client.recv(LIMIT_S)) for _ in range(2)]
         assert [message["key"] for message in heard_here] == [None if number == 1 else "k1", f"k{number}"]
     with file:
         # Whoever has it open since before goes on too.
@@ -266,7 +266,7 @@ def test_fastapi_json(fastapi: str) -> None:
 
 def test_fastapi_server_sent_events_come_one_by_one(fastapi: str) -> None:
     at: list[float] = []
-    with httpx.stream("GET", f"{fastapi}/events?count=3", timeout=20) as response:
+    with httpx.stream("GET", f"{fastapi}/events?count=3", timeout=LIMIT_S) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         for line in response.iter_lines():
             if line.startswith("id:"):
@@ -279,7 +279,7 @@ def test_fastapi_server_sent_events_come_one_by_one(fastapi: str) -> None:
 
 def test_fastapi_upload(fastapi: str) -> None:
     content = os.urandom(3_000_000)
-    sent = httpx.post(f"{fastapi}/upload", files={"file": ("a.bin", content)}, timeout=20)
+    sent = httpx.post(f"{fastapi}/upload", files={"file": ("a.bin", content)}, timeout=LIMIT_S)
     assert sent.json() == {"name": "a.bin", "size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
@@ -287,7 +287,7 @@ def test_fastapi_websocket(fastapi: str) -> None:
     with connect(f"{socket_url(fastapi)}/ws") as client:
         for number, total in (("2", 2), ("40", 42)):
             client.send(number)
-            assert json.loads(client.recv(20)) == {"total": total}
+            assert json.loads(client.recv(LIMIT_S)) == {"total": total}
         client.send("x")
         assert close_of(client) == (1008, "not a whole number")
 
@@ -309,7 +309,7 @@ class Browser(httpx.Client):
 
 @pytest.fixture
 def browser(django: str) -> Iterator[Browser]:
-    with Browser(base_url=django, follow_redirects=True, timeout=20) as browser:
+    with Browser(base_url=django, follow_redirects=True, timeout=LIMIT_S) as browser:
         yield browser
 
 

@@ -14,7 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, Running, command_line, eventually
+from tests.e2e.running import APPS, LIMIT_S, Running, command_line, eventually
 from tests.e2e.wire import Cut, Wire, handshake
 from tests.front.fakes import BINARY, CONTINUATION, TEXT, frame
 
@@ -120,7 +120,7 @@ def _fill(sock: socket.socket, limit: int) -> int:
             sent += sock.send(bytes(min(65536, limit - sent)))
     except TimeoutError:
         pass
-    sock.settimeout(25)
+    sock.settimeout(LIMIT_S)
     return sent
 
 
@@ -334,7 +334,7 @@ def test_subprotocols_keep_their_order(strict: Running) -> None:
     offered = ["zebra", "ant", "mole"]
     with connect(f"ws://127.0.0.1:{strict.port}/", subprotocols=offered) as client:  # type: ignore[arg-type]
         assert client.subprotocol == "zebra"
-        assert '"subprotocols": ["zebra", "ant", "mole"]' in str(client.recv(20))
+        assert '"subprotocols": ["zebra", "ant", "mole"]' in str(client.recv(LIMIT_S))
 
 
 def test_a_bomb_is_stopped_at_the_limit(few: Running) -> None:
@@ -346,7 +346,7 @@ def test_a_bomb_is_stopped_at_the_limit(few: Running) -> None:
     size = 200_000
     starts = range(0, len(bomb), size)
     with connect(f"ws://127.0.0.1:{few.port}/", compression="deflate") as client:
-        client.recv(20)
+        client.recv(LIMIT_S)
         before = resident_bytes(few)
         for start in starts:
             piece = bomb[start : start + size]
@@ -356,7 +356,7 @@ def test_a_bomb_is_stopped_at_the_limit(few: Running) -> None:
             except OSError:
                 break
         with pytest.raises(ConnectionClosed):
-            client.recv(20)
+            client.recv(LIMIT_S)
         assert client.close_code == 1009
         assert resident_bytes(few) - before < 20 * MIB
 
@@ -366,7 +366,7 @@ def test_what_is_compressed_stays_so_until_the_application_takes_it(few: Running
     deflate = zlib.compressobj(9, wbits=-15)
     message = deflate.compress(bytes(MIB)) + deflate.flush(zlib.Z_FULL_FLUSH)
     with connect(f"ws://127.0.0.1:{few.port}/", compression="deflate") as client:
-        client.recv(20)
+        client.recv(LIMIT_S)
         before = resident_bytes(few)
         # The application sends them back, and nobody reads that: so it stops to take them.
         client.socket.sendall(frame(BINARY, message[:-4], rsv=4) * 200)
@@ -378,13 +378,13 @@ def test_what_is_compressed_stays_so_until_the_application_takes_it(few: Running
 
 def test_frames_of_one_message_are_bounded(few: Running) -> None:
     with connect(f"ws://127.0.0.1:{few.port}/") as client:
-        client.recv(20)
+        client.recv(LIMIT_S)
         empty = frame(CONTINUATION, b"", fin=False)
         client.socket.sendall(frame(TEXT, b"a", fin=False) + empty * 65_535 + frame(CONTINUATION, b"b"))
-        assert client.recv(20) == "ab"
+        assert client.recv(LIMIT_S) == "ab"
         client.socket.sendall(frame(TEXT, b"a", fin=False) + empty * 65_537)
         with pytest.raises(ConnectionClosed):
-            client.recv(20)
+            client.recv(LIMIT_S)
         assert client.close_code == 1009
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, Running, command_line
+from tests.e2e.running import APPS, LIMIT_S, Running, command_line
 from tests.e2e.wire import Wire, handshake, heard_over_tls
 
 #: A server alone. It answers 503, which is enough where only the way to it matters.
@@ -96,7 +96,7 @@ def test_a_unix_socket(everywhere: Everywhere) -> None:
     assert (shown["client"], shown["server"]) == (None, [str(path), None])
     with connect("ws://a.test/ws", sock=_unix(path)) as client:
         client.send("a")
-        assert client.recv(20) == "a"
+        assert client.recv(LIMIT_S) == "a"
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
@@ -246,7 +246,7 @@ def _unix(path: Path) -> socket.socket:
 
 
 def _refused(*arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=25)
+    done = subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 2, done
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stdout == ""

@@ -17,14 +17,15 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import APPS, Gate, Running, eventually, frozen
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 from tests.redis_server import RedisServer
 
-#: What section 6 of the design grants, in seconds, and what a machine that is busy with other things may add.
-SOON_S = 0.1 + 0.9
-HOST_GONE_S = 5.0 + 1.0
-SERVER_GONE_S = 10.0 + 1.0
+#: What section 6 of the design grants, in seconds, and what a machine that is busy with other things may add. Each is
+#: less than what comes to the rescue when this has failed: 5, 10 and 30 s.
+SOON_S = 0.1 + 2.9
+HOST_GONE_S = 5.0 + 4.0
+SERVER_GONE_S = 10.0 + 10.0
 
 
 class Site:
@@ -97,7 +98,7 @@ def socket_of(server: Running, target: str = "/ws") -> ClientConnection:
 
 def echoes(client: ClientConnection, text: str = "still here?") -> bool:
     client.send(text)
-    return client.recv(20) == text
+    return client.recv(LIMIT_S) == text
 
 
 def condemned(*processes: Running) -> bool:
@@ -193,14 +194,14 @@ def test_a_host_that_is_frozen_is_as_good_as_dead_and_lets_go_when_it_wakes(site
         woken_at = time.monotonic()
         requests.open()
         # Its applications learn it, and it works again.
-        eventually(requests.report.exists, "the thawed worker lets go", 2)
+        eventually(requests.report.exists, "the thawed worker lets go", 5)
         assert json.loads(requests.report.read_text()) == [1006, ""]
         both = {requests.worker, *other.workers()}
         with httpx.Client() as http:
             found: set[int] = set()
             while found != both:
                 found.add(int(http.get(server.url).text))
-                assert time.monotonic() - woken_at < 10, found
+                assert time.monotonic() - woken_at < LIMIT_S, found
         # What it had of them is not mixed into what follows on the same connections.
         for wire in (requests.get, requests.post):
             assert int(wire.get("/").body) in both
@@ -216,13 +217,13 @@ def test_a_loop_that_is_blocked_for_five_seconds_is_not_taken_for_dead(
         requests = InFlight(stack, server, tmp_path)
         gate = Gate(tmp_path / "block")
         stack.callback(gate.open)
-        blocked = pool.submit(httpx.get, f"{server.url}/block?gate={gate}", timeout=20)
+        blocked = pool.submit(httpx.get, f"{server.url}/block?gate={gate}", timeout=LIMIT_S)
         assert gate.reached() == [requests.worker]
         since = time.monotonic()
         [other] = site.supervisor().workers()
         with httpx.Client() as http:
             while time.monotonic() - since < 5:
-                assert int(http.get(server.url, timeout=5).text) == other
+                assert int(http.get(server.url, timeout=LIMIT_S).text) == other
         # Unclaimed it would be offered once more after two seconds.
         assert gate.arrivals() == [requests.worker]
         gate.open()
@@ -242,7 +243,7 @@ def test_a_server_that_was_frozen_takes_nobody_else_for_silent(site: Site, pool:
     def ask() -> set[int]:
         """What a client is answered again and again."""
         with httpx.Client() as http:
-            return {http.get(server.url, timeout=20).status_code for _ in iter(over.is_set, True)}
+            return {http.get(server.url, timeout=LIMIT_S).status_code for _ in iter(over.is_set, True)}
 
     asking = [pool.submit(ask) for _ in range(8)]
     for _ in range(2):
@@ -277,7 +278,7 @@ class Storm:
         assert echoes(self.other, "awake")
         stack.callback(gate.open)
         self._gate = gate
-        self._waiting = pool.submit(httpx.get, f"{self.server.url}/wait?gate={gate}", timeout=20)
+        self._waiting = pool.submit(httpx.get, f"{self.server.url}/wait?gate={gate}", timeout=LIMIT_S)
         gate.reached()
         self._queued: Future[httpx.Response] | None = None
         self._pool = pool
@@ -289,7 +290,7 @@ class Storm:
             # Of the worker; the server has one of its own, which it begins again at once.
             self.redis.last_reads_end(others=1)
             self.other.send("it waits")
-            queued = self._pool.submit(httpx.get, self.server.url, timeout=20)
+            queued = self._pool.submit(httpx.get, self.server.url, timeout=LIMIT_S)
             eventually(lambda: self._holds("!main.*", b"it waits"), "a message waits for the worker")
             eventually(lambda: self._holds("http.request", b""), "a request waits for the worker")
             yield
@@ -308,7 +309,7 @@ class Storm:
         assert self._waiting.result().text == str(self.worker)
         assert echoes(self.idle)
         with httpx.Client() as http:
-            assert {http.get(self.server.url, timeout=20).text for _ in range(10)} == {str(self.worker)}
+            assert {http.get(self.server.url, timeout=LIMIT_S).text for _ in range(10)} == {str(self.worker)}
         assert not condemned(*self.all)
 
 
@@ -345,7 +346,7 @@ def test_a_redis_that_is_frozen(storm: Storm) -> None:
         storm.other.recv(6)
     storm.redis.thaw()
     assert time.monotonic() - frozen_at >= 6
-    assert storm.other.recv(20) == "it waits"
+    assert storm.other.recv(LIMIT_S) == "it waits"
     storm.is_over()
 
 
@@ -355,5 +356,5 @@ def test_a_redis_that_is_killed_and_started_again(storm: Storm) -> None:
         storm.redis.start()
         back_at = time.monotonic()
     assert close_of(storm.other)[0] == 1011
-    assert time.monotonic() - back_at < 3 + 1
+    assert time.monotonic() - back_at < 3 + 5
     storm.is_over()

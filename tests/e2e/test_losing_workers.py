@@ -14,7 +14,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import APPS, Gate, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
 from tests.e2e.wire import Cut, Wire, close_of
 
 #: An answer that tells of a worker's death is there within 0.1 s; this much is granted on a busy machine.
@@ -130,7 +130,7 @@ def test_its_websockets_are_closed_with_1012_and_others_stay_open(zoo: Running) 
         assert time.monotonic() - at < SOON_S
         for client in [client for other in others for client in clients[other]]:
             client.send("still here?")
-            assert client.recv(20) == "still here?"
+            assert client.recv(LIMIT_S) == "still here?"
 
 
 def test_all_workers_are_killed_while_they_wait(zoo: Running, wire: Wire) -> None:
@@ -144,7 +144,7 @@ def test_all_workers_are_killed_while_they_wait(zoo: Running, wire: Wire) -> Non
 
 def test_requests_under_load_are_all_answered(zoo: Running, pool: ThreadPoolExecutor) -> None:
     def client(_: int) -> list[int]:
-        with httpx.Client(timeout=20) as http:
+        with httpx.Client(timeout=LIMIT_S) as http:
             return [http.get(f"{zoo.url}/status?body={i}").status_code for i in range(100)]
 
     running = [pool.submit(client, number) for number in range(8)]
@@ -157,7 +157,7 @@ def test_all_that_die_at_once_cost_no_get_its_answer(zoo: Running, pool: ThreadP
     """One that had it is dead, and the next that takes it dies in the same moment, unheard of."""
 
     def client(_: int) -> list[tuple[int, float]]:
-        with httpx.Client(timeout=40) as http:
+        with httpx.Client(timeout=LIMIT_S) as http:
             answers = [http.get(f"{zoo.url}/status?body={i}") for i in range(100)]
         return [(answer.status_code, answer.elapsed.total_seconds()) for answer in answers]
 
@@ -168,7 +168,7 @@ def test_all_that_die_at_once_cost_no_get_its_answer(zoo: Running, pool: ThreadP
     answers = [answer for each in running for answer in each.result()]
     assert {status for status, _ in answers} == {200}
     # Nobody knows for 2 to 3 s who had it, and then there must be workers again.
-    assert max(took_s for _, took_s in answers) < 10.0
+    assert max(took_s for _, took_s in answers) < 20.0
 
 
 def test_a_frozen_worker_keeps_only_its_own_clients_waiting(zoo: Running, pool: ThreadPoolExecutor, gate: Gate) -> None:
@@ -178,7 +178,7 @@ def test_a_frozen_worker_keeps_only_its_own_clients_waiting(zoo: Running, pool: 
         os.kill(frozen, signal.SIGSTOP)
         try:
             # It has one read outstanding, which takes one request at most (or eight that come at once).
-            answers = [pool.submit(httpx.get, f"{zoo.url}/status?body={i}", timeout=20) for i in range(8)]
+            answers = [pool.submit(httpx.get, f"{zoo.url}/status?body={i}", timeout=LIMIT_S) for i in range(8)]
             eventually(lambda: any(answer.done() for answer in answers), "the other worker answers")
         finally:
             os.kill(frozen, signal.SIGCONT)

@@ -27,7 +27,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, EXAMPLES, Running, eventually
+from tests.e2e.running import APPS, EXAMPLES, LIMIT_S, Running, eventually
 from tests.e2e.wire import Cut, Reply, Wire, close_of
 
 #: How the end of a body is told.
@@ -236,7 +236,7 @@ def test_a_websocket(zoo: Pair, offered: list[str] | None) -> None:
             shown = {key.lower() for key in client.response.headers}
             client.send("text")
             client.send(b"\0\xff" * 100_000)
-            answers = client.recv(20), client.recv(20)
+            answers = client.recv(LIMIT_S), client.recv(LIMIT_S)
             client.close(4000, "enough")
             return client.subprotocol, shown - {"date", "server"}, answers, client.close_code, client.close_reason
 
@@ -289,7 +289,7 @@ def _appears(path: Path) -> str:
 def _curl(*arguments: str) -> Callable[[str], object]:
     def look(url: str) -> object:
         command = ["curl", "-s", "-w", "%{http_code} %{num_connects} %{content_type}", *arguments]
-        done = subprocess.run([word.replace("URL", url) for word in command], capture_output=True, timeout=25)
+        done = subprocess.run([word.replace("URL", url) for word in command], capture_output=True, timeout=LIMIT_S)
         return done.returncode, done.stdout
 
     return look
@@ -317,7 +317,7 @@ def test_curl(hello: Pair, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("path", ["/", "/openapi.json", "/docs", "/events?count=1", "/events?count=0", "/nothing"])
 def test_fastapi(fastapi: Pair, path: str) -> None:
     def look(url: str) -> object:
-        response = httpx.get(url + path, timeout=20)
+        response = httpx.get(url + path, timeout=LIMIT_S)
         # The process, its age and the time differ.
         body = None if path in ("/", "/events?count=1") else response.content
         return response.status_code, _kept(response), body
@@ -332,7 +332,7 @@ def _kept(response: httpx.Response) -> list[tuple[str, str]]:
 
 def test_fastapi_upload(fastapi: Pair) -> None:
     def look(url: str) -> object:
-        response = httpx.post(f"{url}/upload", files={"file": ("a", b"x" * 300_000)}, timeout=20)
+        response = httpx.post(f"{url}/upload", files={"file": ("a", b"x" * 300_000)}, timeout=LIMIT_S)
         return response.status_code, _kept(response), response.content
 
     fastapi.both(look)
@@ -343,7 +343,7 @@ def test_fastapi_upload(fastapi: Pair) -> None:
 )
 def test_django(django: Pair, path: str) -> None:
     def look(url: str) -> object:
-        response = httpx.get(url + path, timeout=20)
+        response = httpx.get(url + path, timeout=LIMIT_S)
         # A CSRF token is another each time.
         body = None if "csrfmiddlewaretoken" in response.text else response.content
         return response.status_code, response.http_version, _kept(response), body

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Running, eventually
 from tests.e2e.wire import Wire, handshake
 
 EDGES = ("run", "edges:app", "--workers", "1", "-b", "127.0.0.1", "-p", "0")
@@ -108,7 +108,7 @@ def test_the_scheme_of_a_websocket(trusting: Running, source: str, scheme: str) 
         From(source, trusting.port) as wire,
         connect("ws://test/", sock=wire.socket, additional_headers=headers) as client,
     ):
-        found = json.loads(client.recv(20))
+        found = json.loads(client.recv(LIMIT_S))
     assert found["scheme"] == scheme
     assert (found["client"][0] == "2001:db8::7") is (scheme == "wss")
 
@@ -305,7 +305,7 @@ def haproxy(places: Places, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield ports
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=LIMIT_S)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_haproxy_announces_its_client(haproxy: dict[str, int], how: str, source:
         assert found["client"] == list(wire.socket.getsockname()[:2])
         assert found["server"] == ["::1" if ":" in source else "127.0.0.1", haproxy[how]]
         with connect("ws://test/", sock=From(source, haproxy[how]).socket) as client:
-            assert json.loads(client.recv(20))["client"][0] == source
+            assert json.loads(client.recv(LIMIT_S))["client"][0] == source
 
 
 def test_haproxy_without_an_announcement_is_refused(haproxy: dict[str, int]) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, Gate, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
 from tests.e2e.wire import Wire, close_of, handshake
 from tests.redis_server import Monitor, RedisServer
 
@@ -39,7 +39,7 @@ class Site:
     def answers(self) -> bool:
         """Whether every server answers, and every worker has."""
         workers = set()
-        with httpx.Client(timeout=20) as client:
+        with httpx.Client(timeout=LIMIT_S) as client:
             for server in self.servers * 20:
                 response = client.get(server.url)
                 if response.status_code != 200:
@@ -67,7 +67,7 @@ def site(started: Site) -> Site:
 
 def test_an_application_does_not_see_that_redis_is_spoken_in_its_process(site: Site) -> None:
     """As uvicorn's does not (`tests.e2e.test_parity`)."""
-    seen = httpx.get(f"{site.servers[0].url}/looked-at", timeout=20).json()
+    seen = httpx.get(f"{site.servers[0].url}/looked-at", timeout=LIMIT_S).json()
     assert "twisted" not in seen["pickled"]
     assert seen["warnings"] == "warnings"
     assert "__implemented__" not in dict(seen["Concrete"])
@@ -122,22 +122,22 @@ def test_each_inbox_has_one_blocked_reader_however_many_connections(site: Site) 
 
 def test_an_application_may_send_more_than_clients_may(site: Site) -> None:
     with connect(f"ws://127.0.0.1:{site.servers[0].port}/large", max_size=None) as client:
-        assert [client.recv(20), client.recv(20)] == ["large!" * 500_000, b"large!" * 500_000]
+        assert [client.recv(LIMIT_S), client.recv(LIMIT_S)] == ["large!" * 500_000, b"large!" * 500_000]
 
 
 def test_requests_and_websockets_through_either_server(site: Site) -> None:
     body = os.urandom(1_000_000)
     for server in site.servers:
-        assert httpx.post(f"{server.url}/echo", content=body, timeout=20).content == body
+        assert httpx.post(f"{server.url}/echo", content=body, timeout=LIMIT_S).content == body
         with connect(server.url.replace("http", "ws", 1) + "/ws", max_size=None) as client:
             for message in ("text", b"", body):
                 client.send(message)
-                assert client.recv(20) == message
+                assert client.recv(LIMIT_S) == message
 
 
 def test_a_killed_worker(site: Site, gate: Gate, pool: ThreadPoolExecutor) -> None:
     [server, _] = site.servers
-    got = pool.submit(httpx.get, f"{server.url}/wait?gate={gate}", timeout=20)
+    got = pool.submit(httpx.get, f"{server.url}/wait?gate={gate}", timeout=LIMIT_S)
     [first] = gate.reached()
     os.kill(first, signal.SIGKILL)
     second = gate.reached(2)[1]
@@ -149,9 +149,9 @@ def test_a_server_that_ends_leaves_the_other_alone(site: Site) -> None:
     cluster = f"main=redis://:{PASSWORD}@127.0.0.1:{site.redis.port}"
     with connect(site.servers[0].url.replace("http", "ws", 1) + "/ws") as client:
         with Running("serve", "-p", "0", "--cluster", cluster) as third:
-            eventually(lambda: httpx.get(third.url, timeout=20).status_code == 200, "a third server")
+            eventually(lambda: httpx.get(third.url, timeout=LIMIT_S).status_code == 200, "a third server")
         client.send("a")
-        assert client.recv(20) == "a"
+        assert client.recv(LIMIT_S) == "a"
 
 
 def test_a_redis_that_restarts_is_survived_by_idle_connections(site: Site) -> None:
@@ -167,11 +167,11 @@ def test_a_redis_that_restarts_is_survived_by_idle_connections(site: Site) -> No
         eventually(site.answers, "all is well again")
         assert kept.get("/").status == 200
         client.send("still here?")
-        assert client.recv(20) == "still here?"
+        assert client.recv(LIMIT_S) == "still here?"
 
 
 def _refusal(server: Running) -> bool:
-    response = httpx.get(server.url, timeout=20)
+    response = httpx.get(server.url, timeout=LIMIT_S)
     return response.status_code == 503 and int(response.headers["retry-after"]) >= 1
 
 
@@ -180,10 +180,10 @@ def test_a_redis_that_is_frozen_is_waited_for(site: Site, pool: ThreadPoolExecut
         site.redis.freeze()
         try:
             client.send("a")
-            waiting = [pool.submit(httpx.get, server.url, timeout=20) for server in site.servers]
+            waiting = [pool.submit(httpx.get, server.url, timeout=LIMIT_S) for server in site.servers]
         finally:
             site.redis.thaw()
-        assert client.recv(20) == "a"
+        assert client.recv(LIMIT_S) == "a"
         assert {each.result().status_code for each in waiting} <= {200, 503}
     eventually(site.answers, "all is well again")
 
@@ -193,7 +193,7 @@ def test_a_redis_that_is_emptied_is_nothing_to_idle_connections(site: Site) -> N
         site.redis.command("FLUSHALL")
         assert site.answers()
         client.send("a")
-        assert client.recv(20) == "a"
+        assert client.recv(LIMIT_S) == "a"
 
 
 def test_the_password_is_in_nobodys_output(site: Site) -> None:
@@ -215,7 +215,7 @@ def test_redis_that_is_not_there_yet() -> None:
             each.said(r"node main: .*No such file", times=1)
         assert _refusal(server)
         redis.start()
-        eventually(lambda: httpx.get(server.url, timeout=20).status_code == 200, "a request is answered")
+        eventually(lambda: httpx.get(server.url, timeout=LIMIT_S).status_code == 200, "a request is answered")
         for each in (server, worker):
             each.said("node main: connected")
             assert each.output.count("No such file") < 20
@@ -237,7 +237,7 @@ def test_workers_that_end_finish_what_they_have(site: Site, gate: Gate, pool: Th
     with Running("serve", "-p", "0", "--cluster", cluster) as server:
         with Running(*command, app_dir=APPS) as supervisor:
             supervisor.ready()
-            waiting = pool.submit(httpx.post, f"{server.url}/wait?gate={gate}", timeout=20)
+            waiting = pool.submit(httpx.post, f"{server.url}/wait?gate={gate}", timeout=LIMIT_S)
             [worker] = gate.reached()
             supervisor.process.send_signal(signal.SIGTERM)
             supervisor.said(rf"\[{worker}\] SIGTERM: ending")
@@ -245,7 +245,7 @@ def test_workers_that_end_finish_what_they_have(site: Site, gate: Gate, pool: Th
             assert waiting.result().text == str(worker)
             supervisor.ended()
         # Nobody is there; the next one to come answers.
-        late = pool.submit(httpx.get, server.url, timeout=20)
+        late = pool.submit(httpx.get, server.url, timeout=LIMIT_S)
         with Running(*command, app_dir=APPS) as supervisor:
             assert late.result().status_code == 200
             assert len(supervisor.workers()) == 1

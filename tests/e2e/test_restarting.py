@@ -137,7 +137,7 @@ def test_each_of_several_servers_has_an_admin_endpoint_and_so_have_its_successor
 
 def _lives(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/livez", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
 

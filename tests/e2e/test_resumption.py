@@ -13,7 +13,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import APPS, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Running, eventually
 from tests.redis_server import RedisServer
 
 
@@ -68,7 +68,7 @@ class Member:
             pass
 
     def _hear(self) -> str:
-        first, number = str(self.client.recv(timeout=20)).split()
+        first, number = str(self.client.recv(timeout=LIMIT_S)).split()
         if first == "resumed":
             self.resumptions.append(int(number))
         else:
@@ -138,10 +138,10 @@ def test_one_that_is_not_resumable_is_closed_with_1012_when_the_drain_is_over(si
             lambda: f"[{worker}] SIGTERM" in site.supervisors[0].output + site.supervisors[-1].output, "it knows"
         )
         client.send("it goes on")
-        assert client.recv(timeout=20) == "it goes on"
+        assert client.recv(timeout=LIMIT_S) == "it goes on"
         assert client.close_code is None
         with pytest.raises(Exception, match="1012"):
-            client.recv(timeout=20)
+            client.recv(timeout=LIMIT_S)
 
 
 def test_rolling_restarts_fail_no_request_and_close_no_websocket(site: Site) -> None:
@@ -151,7 +151,7 @@ def test_rolling_restarts_fail_no_request_and_close_no_websocket(site: Site) -> 
 
         def ask() -> list[int]:
             statuses = []
-            with httpx.Client(timeout=20) as http:
+            with httpx.Client(timeout=LIMIT_S) as http:
                 while not ended.is_set():
                     statuses.append(http.get(site.server.url).status_code)
             return statuses

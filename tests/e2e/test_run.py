@@ -14,7 +14,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, Gate, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
 from tests.e2e.wire import Cut, Wire, close_of, handshake
 
 BYTES = bytes(range(256)) * 4096  # 1 MiB, every value
@@ -158,7 +158,7 @@ def test_websocket_text_binary_and_subprotocol(zoo: Running) -> None:
         assert int(client.response.headers["x-pid"]) in zoo.workers()
         for message in ("text", "", "é\N{SNOWMAN}", b"", BYTES[:256], BYTES):
             client.send(message)
-            assert client.recv(20) == message
+            assert client.recv(LIMIT_S) == message
 
 
 def test_both_workers_are_used(zoo: Running) -> None:
@@ -186,7 +186,7 @@ def test_the_application_raises_in_the_middle(zoo: Running, wire: Wire) -> None:
 @pytest.mark.parametrize("compression", ["deflate", None])
 def test_an_application_may_send_more_than_clients_may(zoo: Running, compression: str | None) -> None:
     with connect(f"ws://127.0.0.1:{zoo.port}/large", compression=compression, max_size=None) as client:
-        assert [client.recv(20), client.recv(20)] == ["large!" * 500_000, b"large!" * 500_000]
+        assert [client.recv(LIMIT_S), client.recv(LIMIT_S)] == ["large!" * 500_000, b"large!" * 500_000]
         client.send(b"x" * 3_000_000)
         assert close_of(client)[0] == 1009
 
@@ -207,9 +207,9 @@ def test_the_application_says_nothing(zoo: Running, wire: Wire) -> None:
 def test_a_slow_request_does_not_stand_before_a_fast_one(
     narrow: Running, pool: ThreadPoolExecutor, kind: str, gate: Gate
 ) -> None:
-    slow = pool.submit(httpx.get, f"{narrow.url}/{kind}?gate={gate}", timeout=20)
+    slow = pool.submit(httpx.get, f"{narrow.url}/{kind}?gate={gate}", timeout=LIMIT_S)
     [busy] = gate.reached()
-    answers = list(pool.map(lambda _: httpx.get(narrow.url, timeout=20).text, range(20)))
+    answers = list(pool.map(lambda _: httpx.get(narrow.url, timeout=LIMIT_S).text, range(20)))
     assert len(set(answers)) == 1
     assert int(answers[0]) != busy
     assert not slow.done()
@@ -224,7 +224,7 @@ def test_open_websockets_leave_pages_answered(narrow: Running) -> None:
             wire.send(handshake("/ws"))
         assert {wire.head()[0] for wire in wires} == {101}
         with httpx.Client() as client:
-            assert {client.get(narrow.url, timeout=5).status_code for _ in range(20)} == {200}
+            assert {client.get(narrow.url).status_code for _ in range(20)} == {200}
 
 
 def test_max_streams_bounds_all_that_a_worker_holds(odd: Odd) -> None:
@@ -280,7 +280,7 @@ def test_many_connections_at_once(zoo: Running) -> None:
     def client(number: int) -> list[bytes]:
         body = os.urandom(1000 * number)
         start.wait()
-        with httpx.Client(timeout=20) as http:
+        with httpx.Client(timeout=LIMIT_S) as http:
             return [body] if all(http.post(f"{zoo.url}/whole", content=body).content == body for _ in range(5)) else []
 
     with ThreadPoolExecutor(20) as pool:

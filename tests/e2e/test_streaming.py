@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.running import APPS, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Running, eventually
 from tests.e2e.wire import Wire
 from tests.redis_server import RedisServer
 
@@ -53,14 +53,14 @@ def site() -> Iterator[Site]:
 def test_an_upload_is_held_by_nobody(site: Site) -> None:
     before = site.resident()
     body = (bytes(PIECE) for _ in range(PIECES))
-    received = httpx.post(f"{site.server.url}/count", content=body, timeout=30)
+    received = httpx.post(f"{site.server.url}/count", content=body, timeout=LIMIT_S)
     assert (received.status_code, int(received.text)) == (200, PIECES * PIECE)
     assert [after - start < GROWTH_BYTES for start, after in zip(before, site.resident(), strict=True)] == [True] * 3
 
 
 def test_a_download_is_held_by_nobody(site: Site) -> None:
     before = site.resident()
-    with httpx.stream("GET", f"{site.server.url}/large?pieces={PIECES}", timeout=30) as response:
+    with httpx.stream("GET", f"{site.server.url}/large?pieces={PIECES}", timeout=LIMIT_S) as response:
         assert sum(map(len, response.iter_bytes())) == PIECES * PIECE
     assert [after - start < GROWTH_BYTES for start, after in zip(before, site.resident(), strict=True)] == [True] * 3
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from websockets.sync.client import connect
 
 from tests.certificates import Certificates
-from tests.e2e.running import APPS, Running
+from tests.e2e.running import APPS, LIMIT_S, Running
 from tests.e2e.wire import heard_over_tls
 
 
@@ -40,7 +40,7 @@ def test_http_and_websocket(server: Running, files: Certificates) -> None:
     url = f"https://127.0.0.1:{server.port}"
     server.said(rf"listening on {url}")
     body = bytes(range(256)) * 4096
-    with httpx.Client(verify=trusting(files), timeout=20) as client:
+    with httpx.Client(verify=trusting(files), timeout=LIMIT_S) as client:
         assert client.get(f"{url}/show").json()["scheme"] == "https"
         assert client.post(f"{url}/echo", content=body).content == body
     sent = ("text", body)
@@ -51,14 +51,14 @@ def test_http_and_websocket(server: Running, files: Certificates) -> None:
 def test_a_certificate_that_was_replaced_is_used_after_a_sighup(server: Running, files: Certificates) -> None:
     url = f"https://127.0.0.1:{server.port}"
     old = trusting(files)
-    assert httpx.get(url, verify=old, timeout=20).status_code == 200
+    assert httpx.get(url, verify=old, timeout=LIMIT_S).status_code == 200
     with Certificates() as newer:
         newer.give(to=files)
     server.process.send_signal(signal.SIGHUP)
     server.said("SIGHUP")
-    assert httpx.get(url, verify=trusting(files), timeout=20).status_code == 200
+    assert httpx.get(url, verify=trusting(files), timeout=LIMIT_S).status_code == 200
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-        httpx.get(url, verify=old, timeout=20)
+        httpx.get(url, verify=old, timeout=LIMIT_S)
 
 
 def shown(server: Running, ciphers: str) -> str:
@@ -98,7 +98,7 @@ def test_after_a_sighup_a_certificate_with_another_kind_of_key_is_the_only_one(
         server.process.send_signal(signal.SIGHUP)
         server.said("in PEM; the old certificate is kept")
         assert all_are_shown() == {"RSA"}
-        assert old.ping().wait(20)
+        assert old.ping().wait(LIMIT_S)
 
 
 def test_who_speaks_no_tls_gets_no_answer(server: Running) -> None:

@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, Gate, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
 from tests.redis_server import RedisServer
 
 TIMEOUT_S = 2.0
@@ -39,7 +39,7 @@ class Site:
 
     def asks(self, method: str = "GET", path: str = "/") -> Answer:
         began_at = time.monotonic()
-        answer = httpx.request(method, self.server.url + path, timeout=20)
+        answer = httpx.request(method, self.server.url + path, timeout=LIMIT_S)
         return Answer(answer.status_code, answer.headers.get("retry-after"), time.monotonic() - began_at)
 
     def handshake(self) -> Answer:

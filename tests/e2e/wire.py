@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection
 
 __all__ = ["Cut", "Reply", "Wire", "close_of", "handshake", "heard_over_tls"]
 
-LIMIT_S = 25.0
+LIMIT_S = 120.0
 
 
 class Cut(Exception):

@@ -70,7 +70,7 @@ def test_a_line_need_not_wait_for_the_end() -> None:
     tap = Tap()
     writer = LogWriter(tap)
     writer.put(b"1\n")
-    assert tap.asked.acquire(timeout=10)
+    assert tap.asked.acquire(timeout=120)
     writer.close()
 
 
@@ -82,7 +82,7 @@ def test_what_is_not_taken_holds_up_nobody_and_is_counted(
     tap.open.clear()
     writer = LogWriter(tap)
     writer.put(b"0\n")
-    assert tap.asked.acquire(timeout=10)  # it is being written, and nothing waits
+    assert tap.asked.acquire(timeout=120)  # it is being written, and nothing waits
     for line in lines(1, 2, 3, 4, 5):
         writer.put(line)
     assert writer.statistics() == {"access_lines_waiting": 3, "access_lines_lost": 2}
@@ -101,7 +101,7 @@ def test_an_end_that_nobody_takes_is_told(caplog: pytest.LogCaptureFixture, monk
     tap.open.clear()
     writer = LogWriter(tap)
     writer.put(b"0\n")
-    assert tap.asked.acquire(timeout=10)
+    assert tap.asked.acquire(timeout=120)
     writer.put(b"1\n")
     writer.close()
     assert said(caplog) == ["the access log is not taken: its last 1 lines are lost"]
@@ -115,7 +115,7 @@ def test_a_full_disk_is_told_once_each_time(caplog: pytest.LogCaptureFixture, mo
     for number, full in enumerate((True, True, False, True)):
         tap.open.clear()
         writer.put(b"%d\n" % number)
-        assert tap.asked.acquire(timeout=10)
+        assert tap.asked.acquire(timeout=120)
         tap.error = OSError(28, "No space left on device") if full else None
         tap.open.set()
     writer.close()

@@ -16,7 +16,7 @@ from ifserver.layers.base import Limits
 __all__ = ["INBOX", "LIMIT_S", "LOOP", "OTHER_INBOX", "ROOMY", "async_test", "error_of", "eventually", "turn", "within"]
 
 #: How long any one test may take, in seconds; far more than it needs, well below pytest's own limit.
-LIMIT_S = 25.0
+LIMIT_S = 120.0
 #: Limits that no test reaches by accident.
 ROOMY = Limits(10_000, 60.0)
 INBOX = "!east-1.0123456789"

@@ -268,7 +268,7 @@ async def place() -> AsyncIterator[LocalHarness]:
 async def test_the_system_tells_who_connects(place: LocalHarness, caplog: pytest.LogCaptureFixture) -> None:
     await place.node()
     code = (
-        "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.settimeout(20);"
+        "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.settimeout(120);"
         "s.connect('\\0' + sys.argv[1][1:])\n"
         "try: print(len(s.recv(100)))\n"
         "except ConnectionResetError: print(0)"

@@ -282,7 +282,7 @@ def test_many_at_a_time_use_as_many_threads_as_there_are() -> None:
         loop = asyncio.get_running_loop()
 
         def application(environ: Any, start_response: Any) -> list[bytes]:
-            asyncio.run_coroutine_threadsafe(together.wait(), loop).result(20)
+            asyncio.run_coroutine_threadsafe(together.wait(), loop).result(120)
             start_response("200 OK", HEADERS)
             return [b""]
 
@@ -316,7 +316,7 @@ class Threads:
         start_response("200 OK", HEADERS)
         if environ["PATH_INFO"] == "/wait":
             yield b"begun"
-            assert self._gate.acquire(timeout=20)
+            assert self._gate.acquire(timeout=120)
         yield environ["wsgi.input"].read()
 
     def played(self, act: Callable[[Stage], Any]) -> None:
