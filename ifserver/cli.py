@@ -82,7 +82,13 @@ def _run(given: argparse.Namespace) -> int:
     if not standby.pid:
         return _supervise_forked(standby)
     if (listen.processes or 1) > 1:
-        _log.warning("listen.processes is for serve: there is one server, which is the workers' broker")
+        _log.warning("listen.processes is for ifserver serve: ifserver run starts one server")
+    if given.configuration.has("layer.clusters"):
+        _log.warning(
+            "[clusters] (%s) is not used: ifserver run has its own broker in memory; for these clusters, run ifserver "
+            "serve and ifserver worker",
+            given.configuration.of("layer.clusters").origin,
+        )
     certificate = _certificate(listen)
     with addresses.opened(listen, given.manager.sockets, given.handed) as opened:
 
@@ -228,11 +234,12 @@ def _work(launch: Launch) -> int:
 
     def build(runtime: Runtime) -> Service:
         from ifserver.worker.application import load
+        from ifserver.worker.wsgi import interface_of
         from ifserver.workers import WorkerService
 
         application = load(launch.worker.application, launch.worker.app_dir)
         logs.enable()
-        processes.report_loaded(launch.ready_fd)
+        processes.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
         return WorkerService(runtime, launch, application)
 
     try:

@@ -156,7 +156,10 @@ class ForkServer:
             try:
                 return self._fork_child(launch, loop, ready, ended)
             except (ConnectionError, TimeoutError) as error:
-                _log.error("the fork server has failed (%s): starting another, and workers without it meanwhile", error)
+                _log.error(
+                    "the fork server has failed (%s): starting another; until then workers start slowly",
+                    error,
+                )
                 self._is_lost = True
         if self._is_lost:
             self._replace()

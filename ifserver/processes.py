@@ -50,9 +50,9 @@ __all__ = [
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 
-#: What a child reports through its pipe: its application is loaded; it is ready; it cannot be, for a reason that
-#: follows, up to the end of the line.
-_LOADED: Final = b"+"
+#: What a child reports through its pipe: its application is loaded, and of which kind it is; it is ready; it cannot
+#: be, for a reason that follows, up to the end of the line.
+_LOADED: Final = {b"a": "asgi", b"w": "wsgi"}
 _READY: Final = b"."
 _FAILED: Final = b"!"
 #: The longest report, which a pipe takes in one piece (PIPE_BUF).
@@ -124,6 +124,8 @@ class Child:
         self.status: int | None = None
         #: Whether its application was loaded, and why it could not get ready; None: it has not said.
         self.loaded = False
+        #: Of which kind the application is, ``asgi`` or ``wsgi``, once it was loaded.
+        self.interface = ""
         self.failure: str | None = None
         self._poll = poll
         self._pidfd = pidfd
@@ -168,8 +170,8 @@ class Child:
             said = os.read(self._reports_fd, _REPORT_BYTES) if self._reports_fd is not None else b""
         except BlockingIOError:
             return
-        if said.startswith(_LOADED):
-            self.loaded = True
+        if said[:1] in _LOADED:
+            self.loaded, self.interface = True, _LOADED[said[:1]]
             said = said[1:]
             if not said:
                 return
@@ -362,9 +364,9 @@ def open_ledger(fd: int, slots: int) -> Ledger:
         os.close(fd)
 
 
-def report_loaded(fd: int) -> None:
-    """Tell the parent that the application is loaded."""
-    os.write(fd, _LOADED)
+def report_loaded(fd: int, interface: str) -> None:
+    """Tell the parent that the application is loaded, and whether it is run as ``asgi`` or ``wsgi``."""
+    os.write(fd, next(report for report, kind in _LOADED.items() if kind == interface))
 
 
 def report_ready(fd: int) -> None:

@@ -61,6 +61,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "reload",
             "rolling",
             "stalls",
+            "starting",
             "stopping",
             "supervisor",
             "admin.*",

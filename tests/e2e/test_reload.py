@@ -60,7 +60,7 @@ def test_a_request_made_meanwhile_waits_for_the_new_version(site: tuple[Running,
             server.said(r"part\.py changed: restarting the workers")
             assert close_of(client)[0] == 1012
         eventually((folder / "started/2").exists, "the new version starts")
-        server.said(rf"worker {old[0]} has ended: exit code 0")
+        server.said(rf"worker {old[0]} has stopped")
         waiting.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         (folder / "started/go").touch()
         assert waiting.receive().body == b"2"
