@@ -87,7 +87,13 @@ def _run(given: argparse.Namespace) -> int:
         _leave_sockets(given, listen)
         return _supervise_forked(standby)
     if (listen.processes or 1) > 1:
-        _log.warning("listen.processes is for serve: there is one server, which is the workers' broker")
+        _log.warning("listen.processes is for ifserver serve: ifserver run starts one server")
+    if given.configuration.has("layer.clusters"):
+        _log.warning(
+            "[clusters] (%s) is not used: ifserver run has its own broker in memory; for these clusters, run ifserver "
+            "serve and ifserver worker",
+            given.configuration.of("layer.clusters").origin,
+        )
     certificate = _certificate(listen)
     with addresses.opened(listen, given.manager.sockets, given.handed) as opened:
 
@@ -252,6 +258,7 @@ def _work(launch: Launch) -> int:
     def build(runtime: Runtime) -> Service:
         from ifserver.worker.application import load_for
         from ifserver.worker.broken import Broken
+        from ifserver.worker.wsgi import interface_of
         from ifserver.workers import WorkerService
 
         application: ASGIApplication
@@ -262,7 +269,7 @@ def _work(launch: Launch) -> int:
                 raise
             application = Broken.not_loaded(error)
         else:
-            processes.report_loaded(launch.ready_fd)
+            processes.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
         logs.enable()
         return WorkerService(runtime, launch, application)
 

@@ -163,7 +163,7 @@ class ForkServer:
                 return self._fork_child(launch, loop, ready, ended)
             except (ConnectionError, TimeoutError) as error:
                 why = error.strerror or "no answer"
-                _log.error("the fork server has failed (%s): starting another, and workers without it meanwhile", why)
+                _log.error("the fork server has failed (%s): starting another; until then workers start slowly", why)
                 self._is_lost = True
                 if isinstance(error, TimeoutError):
                     self._given_up.append(self._socket)

@@ -172,13 +172,18 @@ class Life:
         """SIGINT or SIGTERM: end in order. A second one: at once."""
         now = self._runtime.loop.time()
         if not self._told.is_set():
-            _log.info("%s: ending", number.name)
+            self._log_end("%s: stopping", number)
             self._told_at = now
             self._service.quick = number != signal.SIGTERM
             self._tell()
         elif number != signal.SIGTERM or (not self._control.is_child and now - self._told_at >= _SAME_S):
-            _log.warning("%s again: ending at once", number.name)
+            self._log_end("%s again: stopping at once, open requests are cut off", number, logging.WARNING)
             self._service.stop_now()
+
+    def _log_end(self, text: str, number: signal.Signals, level: int = logging.INFO) -> None:
+        """Children are told by their parent, which has logged it for all."""
+        name = "Ctrl-C" if number == signal.SIGINT and self._has_terminal else number.name
+        _log.log(logging.DEBUG if self._control.is_child else level, text, name)
 
     def told_to_reload(self, number: signal.Signals) -> None:
         """SIGHUP: read the settings anew; but if the terminal is gone from which we were started, end."""
@@ -187,7 +192,7 @@ class Life:
             return
         reread = self._control.reread
         if reread is None or not self._service.ready:
-            _log.info("%s: there is nothing to be read anew now", number.name)
+            _log.info("%s: ignored, because this process is starting or stopping", number.name)
             return
         self._herald.reloading()
         try:
@@ -208,20 +213,20 @@ class Life:
 
     def told_to_reopen(self, number: signal.Signals) -> None:
         """SIGUSR1: open the log files anew."""
-        _log.info("%s: opening log files anew", number.name)
+        _log.info("%s: reopening the log files", number.name)
         self._service.reopen_logs()
 
     def told_to_succeed(self, number: signal.Signals) -> None:
         """SIGUSR2: start a successor."""
         succeed = self._control.succeed
         if succeed is None:
-            _log.warning("%s: there is nothing here that a successor could take over", number.name)
+            _log.warning("%s: ignored, because a successor can take over a server only", number.name)
             return
         if not self._service.ready or self._successor is not None:
-            _log.warning("%s: not now", number.name)
+            _log.warning("%s: ignored, because this process is starting, stopping or being replaced", number.name)
             return
         if os.getpid() == 1:
-            _log.error("%s: this is process 1, with which everything ends: no successor could live", number.name)
+            _log.error("%s: ignored, because this is process 1: when it ends, so does its successor", number.name)
             return
         try:
             self._successor = succeed(self._successor_ready, self._successor_ended)
@@ -234,7 +239,7 @@ class Life:
     def told_of_successor(self, number: signal.Signals) -> None:
         """SIGUSR2 to one of several servers: its parent has a successor, who has servers of its own."""
         if not self._told.is_set():
-            _log.info("%s: others take over: ending", number.name)
+            _log.info("%s: others take over: stopping", number.name)
             self._service.succeeded = True
             self._told_at = self._runtime.loop.time()
             self._told.set()
@@ -245,7 +250,7 @@ class Life:
         if self._told.is_set():
             self._successor.terminate()
             return
-        _log.info("process %d is ready and takes over: ending", self._successor.pid)
+        _log.info("process %d is ready and takes over: stopping", self._successor.pid)
         self._service.succeeded = True
         self._herald.handed_over(self._successor.pid)
         self._told_at = self._runtime.loop.time()
@@ -262,7 +267,11 @@ class Life:
 
     def _successor_too_slow(self) -> None:
         assert self._successor is not None
-        _log.error("process %d is not ready after %g s, and is killed", self._successor.pid, _SUCCESSOR_S)
+        _log.error(
+            "process %d is not ready after %g s: killing it, this one goes on",
+            self._successor.pid,
+            _SUCCESSOR_S,
+        )
         self._successor.kill()
 
     # From start to end.

@@ -36,6 +36,7 @@ __all__ = [
     "GIVEN_BACK",
     "SERVER_LOST",
     "STOPPED",
+    "UNREAD",
     "Claim",
     "Disconnect",
     "Headers",
@@ -75,7 +76,10 @@ Position: TypeAlias = tuple[int, int]
 #: Reasons of a `Release` by which a worker gives a stream back in good order: it drains, or has to stop.
 DRAINED: Final = "drained"
 STOPPED: Final = "stopped"
-GIVEN_BACK: Final = (DRAINED, STOPPED)
+#: The reason of a worker whose loop stood still while the request lay unread. It has begun nothing, and will not: the
+#: server may have taken the request for vanished and offered it once more.
+UNREAD: Final = "unread"
+GIVEN_BACK: Final = (DRAINED, STOPPED, UNREAD)
 #: The reason of those who say that the worker is dead.
 DIED: Final = "died"
 #: The reason of a worker that takes the server for dead. Where it was only frozen, it hears this when it wakes.

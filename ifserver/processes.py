@@ -52,9 +52,10 @@ __all__ = [
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 
-#: What a child reports through its pipe: its application is loaded; it shows an error in place of the application,
-#: which follows, up to a zero byte; it is ready; it cannot be, for a reason that follows, up to the end of the line.
-_LOADED: Final = b"+"
+#: What a child reports through its pipe: its application is loaded, and of which kind it is; it shows an error in place
+#: of the application, which follows, up to a zero byte; it is ready; it cannot be, for a reason that follows, up to the
+#: end of the line.
+_LOADED: Final = {b"a": "asgi", b"w": "wsgi"}
 _BROKEN: Final = b"?"
 _READY: Final = b"."
 _FAILED: Final = b"!"
@@ -127,6 +128,8 @@ class Child:
         self.status: int | None = None
         #: Whether its application was loaded, and why it could not get ready; None: it has not said.
         self.loaded = False
+        #: Of which kind the application is, ``asgi`` or ``wsgi``, once it was loaded.
+        self.interface = ""
         self.failure: str | None = None
         #: The error that it shows in place of its application; None: it runs the application.
         self.error: str | None = None
@@ -175,8 +178,8 @@ class Child:
         except BlockingIOError:
             return
         said, is_over = self._said + said, not said
-        if said.startswith(_LOADED):
-            self.loaded = True
+        if said[:1] in _LOADED:
+            self.loaded, self.interface = True, _LOADED[said[:1]]
             said = said[1:]
         if said.startswith(_BROKEN) and b"\0" in said:
             error, _, said = said[1:].partition(b"\0")
@@ -377,9 +380,9 @@ def open_ledger(fd: int, slots: int) -> Ledger:
         os.close(fd)
 
 
-def report_loaded(fd: int) -> None:
-    """Tell the parent that the application is loaded."""
-    os.write(fd, _LOADED)
+def report_loaded(fd: int, interface: str) -> None:
+    """Tell the parent that the application is loaded, and whether it is run as ``asgi`` or ``wsgi``."""
+    os.write(fd, next(report for report, kind in _LOADED.items() if kind == interface))
 
 
 def report_broken(fd: int, error: str) -> None:

@@ -35,7 +35,8 @@ class Roll:
     def begin(self, places: Sequence[Place]) -> None:
         """Replace the workers of all places. May be called again at any time: then all are replaced once more."""
         self._queue = list(places)
-        _log.info("replacing %d workers, one after another", len(self._queue))
+        count = len(self._queue)
+        _log.info("replacing %s", "the worker" if count == 1 else f"the {count} workers, one after another")
         if self._successor is None:
             self._next()
 
@@ -70,7 +71,9 @@ class Roll:
         self._successor = None
         self._queue.clear()
         _log.error(
-            "worker %d has ended before it was ready (%s): those that run go on", worker.child.pid, worker.child.ending
+            "worker %d has ended before it was ready (%s): the old workers go on",
+            worker.child.pid,
+            worker.child.ending,
         )
         return True
 
@@ -84,5 +87,5 @@ class Roll:
                 self._successor = self._start(place)
             except OSError as error:
                 self._queue.clear()
-                _log.error("cannot start a new worker: %s; those that run go on", error)
+                _log.error("cannot start a new worker: %s; the old workers go on", error)
             return

@@ -213,7 +213,7 @@ class Servers:
             return
         lived_s = self._clock.seconds() - place.started_at if was_ready else 0.0
         delay = self._delay(place, lived_s)
-        _log.error("server %d has ended: %s; the next one starts in %.1f s", server.pid, server.ending, delay)
+        _log.error("server %d has ended (%s); a new server starts in %.1f s", server.pid, server.ending, delay)
         place.timer = self._clock.callLater(delay, self._fill, place)
 
     def _delay(self, place: _Place, lived_s: float = 0.0) -> float:
@@ -237,7 +237,7 @@ class Servers:
     def _kill_all(self) -> None:
         for place in self._places:
             if place.server is not None:
-                _log.warning("server %d has not ended in time and is killed", place.server.pid)
+                _log.warning("server %d has not stopped in time: killing it", place.server.pid)
                 place.server.kill()
 
     def _cancel(self, place: _Place) -> None:

@@ -148,6 +148,9 @@ class ServeService(Service):
             await self._listen((endpoint, self._front.proxy_protocol), url)
             where[url] = None
         _log.info("ifserver %s, process %s, listening on %s", __version__, self.process, ", ".join(where))
+        self._log_clusters()
+
+    def _log_clusters(self) -> None:
         for cluster in self._layer.clusters:
             home = ", home" if cluster is self._layer.home_cluster else ""
             _log.info("cluster %s%s: %s", cluster.name, home, ", ".join(map(str, cluster.nodes)))
@@ -176,7 +179,7 @@ class ServeService(Service):
         self.ending = True
         delay_s = self._front.shutdown_delay_s
         if self.got_ready.done() and delay_s and not self.quick and not self.succeeded:
-            _log.info("not ready any more; clients are turned away in %g s", delay_s)
+            _log.info("not ready any more; still accepting clients for %g s (shutdown_delay)", delay_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._no_delay.wait(), delay_s)
         if self.succeeded:
@@ -316,6 +319,9 @@ class RunService(ServeService):
         nodes: dict[str, list[Node]] = {_EMBEDDED: [self._node]}
         return Clusters(self.process, nodes, _EMBEDDED, runtime.reactor, runtime.loop.call_soon, Counters())
 
+    def _log_clusters(self) -> None:
+        """There is nothing to be told: it is the one in our memory."""
+
     async def start(self) -> None:
         await self.prepare()
         taken_over = self._listening.taken_over
@@ -392,7 +398,7 @@ class RunService(ServeService):
             self._supervisor_ended.set_result(None)
             return
         how = supervisor.ending if supervisor is not None else "?"
-        _log.error("the supervisor has ended (%s), and with it the workers; starting another", how)
+        _log.error("the supervisor of the workers has ended (%s), and they with it: starting them again", how)
         # First, or the dead would be handed what is offered once more.
         self._broker.cut()
         self.server.peers.all_lost()

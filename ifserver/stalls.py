@@ -91,7 +91,7 @@ class Stalls:
                 worker.turns, worker.turned_at = turns, now
             elif now - worker.turned_at >= self._stall_timeout_s:
                 _log.error(
-                    "the loop of worker %d has not turned for %.0f s: killing it",
+                    "the event loop of worker %d has been blocked for %.0f s (stall_timeout): killing it",
                     worker.child.pid,
                     now - worker.turned_at,
                 )

@@ -28,6 +28,7 @@ from ifserver.processes import Child, Launch
 from ifserver.rolling import Roll
 from ifserver.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.stalls import Stalls
+from ifserver.starting import Starting
 from ifserver.stopping import Stopping
 
 __all__ = ["Sender", "Spawn", "Supervisor"]
@@ -93,8 +94,8 @@ class Supervisor:
         self._log = log
         self._announce: Callable[[], None] | None = ready
         self._announce_failure = failed
-        #: Whether any worker has loaded the application.
-        self._has_loaded = False
+        #: Whether any worker has loaded the application, and whether the first of them could not.
+        self._has_loaded = self._cannot_start = False
         #: The error that the newest workers show in place of the application, and that was logged.
         self._error: str | None = None
         self._buried = buried
@@ -106,6 +107,9 @@ class Supervisor:
         self._aging = Aging(
             lambda: self._workers, self._replace_one, clock, settings.max_requests, settings.max_requests_jitter
         )
+        self._starting = Starting(clock, settings.application)
+        #: What the workers run: ``asgi`` or ``wsgi``; empty until one has loaded it.
+        self.interface = ""
         self._stopping = Stopping(self._workers, clock, clusters.waiting, self._stop_looking)
         self._started = self._ended = self._released = 0
         #: What the children have counted that have ended.
@@ -113,6 +117,11 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the workers."""
+        count = len(self._places)
+        # Who comes from a server with one process has not asked for several.
+        why = ", one for each CPU: they share no state in memory (--workers 1 starts only one)"
+        several = why if count > 1 and not self._settings.processes else ""
+        _log.info("starting %d worker%s%s", count, "" if count == 1 else "s", several)
         for place in self._places:
             self._fill(place)
         self._stalls.start()
@@ -237,11 +246,14 @@ class Supervisor:
         finally:
             os.close(fd)
         self._workers.add(worker)
+        self._starting.begun(worker)
         self._started += 1
         return worker
 
     def _worker_ready(self, worker: Worker) -> None:
         self._has_loaded = True
+        self._starting.over(worker)
+        self.interface = worker.child.interface
         worker.ready_at = self._clock.seconds()
         self._log_ready(worker)
         if self._stopping.begun or worker.place is None:
@@ -281,7 +293,7 @@ class Supervisor:
         worker.timer = self._clock.callLater(patience_s, self._kill, worker, patience_s)
 
     def _kill(self, worker: Worker, patience_s: float) -> None:
-        _log.warning("worker %d has not ended within %.1f s and is killed", worker.child.pid, patience_s)
+        _log.warning("worker %d has not stopped within %.1f s: killing it", worker.child.pid, patience_s)
         worker.child.kill()
 
     def _patience_s(self) -> float:
@@ -290,19 +302,15 @@ class Supervisor:
     def _worker_ended(self, worker: Worker) -> None:
         released = self._release(worker)
         self._workers.discard(worker)
+        self._starting.over(worker)
         self._ended += 1
         _cancel(worker.timer)
-        what = f"worker {worker.child.pid} has ended: {worker.child.ending}"
-        if released:
-            what += f"; {released} streams released"
+        what = _ending(worker.child, released)
         place = worker.place
         self._has_loaded = self._has_loaded or worker.child.loaded
         can_be_mended = self._settings.reload and worker.child.failure is None
-        if not self._has_loaded and not can_be_mended:
-            if not self._stopping.begun:
-                self._cannot_load(worker.child)
-            else:
-                self._stopping.look()
+        if not self._has_loaded and not self._stopping.begun and not can_be_mended:
+            self._cannot_load(worker.child)
             return
         if self._roll.ended(worker):
             return
@@ -310,12 +318,18 @@ class Supervisor:
             place.worker = None
             self._replace(place, worker, what)
         else:
-            _log.info("%s", what)
+            level = logging.INFO
+            if self._cannot_start:
+                level = logging.DEBUG  # why is told in another way
+            elif released and not self._stopping.begun:
+                level = logging.WARNING
+            _log.log(level, "%s", what)
             self._stopping.look()
 
     def _cannot_load(self, child: Child) -> None:
         """The first worker that has ended could not load the application: the others could not, either."""
         application = self._settings.application
+        self._cannot_start = True
         self._stopping.begin(0.0)
         for worker in self._workers:
             worker.child.kill()
@@ -327,10 +341,10 @@ class Supervisor:
         lived_s = 0.0 if worker.ready_at is None else self._clock.seconds() - worker.ready_at
         delay = 0.0 if worker.stale else self._delay(place, lived_s)
         if delay:
-            _log.warning("%s; the next one starts in %.1f s", what, delay)
+            _log.warning("%s; a new worker starts in %.1f s", what, delay)
             place.timer = self._clock.callLater(delay, self._fill, place)
         else:
-            _log.log(logging.INFO if worker.stale else logging.WARNING, "%s; the next one starts now", what)
+            _log.log(logging.INFO if worker.stale else logging.WARNING, "%s; a new worker starts now", what)
             self._fill(place)
 
     def _delay(self, place: Place, lived_s: float = 0.0) -> float:
@@ -357,7 +371,7 @@ class Supervisor:
                 release = Release(stream, attempt, channels.check(inbox), DIED, by=self._clusters.process)
                 self._clusters.send(channels.inbox_of(reply_channel), encode(release))
             except (ValueError, OverflowError) as error:
-                _log.error("%s: cannot be told that worker %d has died: %s", reply_channel, worker.child.pid, error)
+                _log.error("%s: cannot be told that worker %d has ended: %s", reply_channel, worker.child.pid, error)
         self._released += len(entries)
         return len(entries)
 
@@ -369,6 +383,24 @@ def _inbox_of(worker: Worker) -> str:
         return inbox if channels.is_inbox(channels.check(inbox)) else ""
     except ChannelNameError:
         return ""
+
+
+def _ending(child: Child, released: int) -> str:
+    """How a worker has ended that still held so many streams, for people."""
+    if child.status == 0:
+        what = f"worker {child.pid} has stopped"
+    elif child.status is not None and child.status < 0:
+        what = f"worker {child.pid} was killed ({child.ending})"
+    else:
+        what = f"worker {child.pid} has ended with {child.ending}"
+    if released:
+        # Those that must not run twice are answered with 502, which servers log for each of them.
+        what += (
+            "; its 1 request or WebSocket goes to another worker if possible"
+            if released == 1
+            else f"; its {released} requests and WebSockets go to other workers where possible"
+        )
+    return what
 
 
 def _cancel(timer: Timer | None) -> None:

@@ -79,12 +79,12 @@ class SupervisorService(Service):
         self._clusters.start()
         self._heart.start()
         self._lag.start()
-        self.supervisor.start()
-        if self._reloader is not None:
-            self._reloader.start()
         if self._ready_fd is None:
             nodes = ", ".join(map(str, self._layer.home_cluster.nodes))
             _log.info("ifserver %s, supervisor %s, nodes: %s", __version__, self._clusters.process, nodes)
+        self.supervisor.start()
+        if self._reloader is not None:
+            self._reloader.start()
 
     async def stop(self) -> None:
         if self._reloader is not None:
@@ -119,12 +119,19 @@ class SupervisorService(Service):
             processes.report_failure(fd, why)
             self.ended.set_result(2)
 
+    def _how(self, workers: int) -> str:
+        """How the workers run the application, for people."""
+        settings, each = self._settings, "" if workers == 1 else " each"
+        if self.supervisor.interface == "wsgi":
+            return f"WSGI, {min(settings.concurrency, settings.threads)} threads{each}"
+        return f"ASGI, up to {settings.concurrency} requests at a time{each}"
+
     def _ready(self) -> None:
         self.is_ready()
         if not self.supervisor.broken:
             started = self.supervisor.statistics()["workers_ready"]
             what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
-            _log.info("%s %s, %d streams at a time each", what, self._settings.application, self._settings.concurrency)
+            _log.info("%s %s (%s)", what, self._settings.application, self._how(started))
         if self._ready_fd is not None:
             fd, self._ready_fd = self._ready_fd, None
             processes.report_ready(fd)

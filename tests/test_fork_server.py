@@ -67,7 +67,7 @@ def test_children_report_and_their_end_is_told() -> None:
     said = scene(
         """
         def be(launch):
-            processes.report_loaded(launch.ready_fd)
+            processes.report_loaded(launch.ready_fd, "wsgi")
             processes.report_ready(launch.ready_fd)
             signal.pause()
 
@@ -80,7 +80,7 @@ def test_children_report_and_their_end_is_told() -> None:
             (forker,) = children(os.getpid())
             assert children(forker) == sorted(life.child.pid for life in lives)
             print([await life.end(number) for life, number in zip(lives, (15, 9, 15))])
-            assert all(life.child.loaded for life in lives)
+            assert all(life.child.loaded and life.child.interface == "wsgi" for life in lives)
             assert children(forker) == []
             fds = set(os.listdir("/proc/self/fd"))
             life = Life(server.spawn, launch())

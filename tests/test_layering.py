@@ -64,6 +64,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
             "reload",
             "rolling",
             "stalls",
+            "starting",
             "stopping",
             "supervisor",
             "admin.*",

@@ -234,6 +234,30 @@ async def test_ctrl_c_is_in_a_hurry_and_a_second_one_more_so() -> None:
     await done(main())
 
 
+@pytest.mark.parametrize("is_child", [False, True])
+@pytest.mark.parametrize("has_terminal", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_who_was_told_to_end_says_so_and_its_children_do_not(
+    is_child: bool, has_terminal: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def main() -> None:
+        stage = Stage(is_child=is_child)
+        stage.life._has_terminal = has_terminal
+        await stage.begin()
+        number = signal.SIGQUIT if is_child else signal.SIGINT
+        stage.signal(number)
+        await stage.service.stopping.wait()
+        stage.signal(number)
+        await stage.end()
+
+    await done(main())
+    name = "Ctrl-C" if has_terminal else "SIGINT"
+    said = [f"{name}: stopping", f"{name} again: stopping at once, open requests are cut off"]
+    assert caplog.messages == ([] if is_child else said)
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_second_sigterm_ends_it_at_once_but_not_its_echo(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
@@ -457,7 +481,7 @@ async def test_process_1_has_no_successor(monkeypatch: pytest.MonkeyPatch, caplo
         await stage.end()
 
     await done(main())
-    assert "with which everything ends" in caplog.text
+    assert "because this is process 1" in caplog.text
 
 
 @pytest_twisted.ensureDeferred
@@ -488,7 +512,7 @@ async def test_where_there_is_nothing_to_take_over(caplog: pytest.LogCaptureFixt
         await stage.end()
 
     await done(main())
-    assert "SIGUSR2: there is nothing here that a successor could take over" in caplog.text
+    assert "SIGUSR2: ignored, because a successor can take over a server only" in caplog.text
 
 
 @pytest_twisted.ensureDeferred

@@ -120,7 +120,7 @@ def test_one_that_has_crashed_is_replaced_and_ever_later(caplog: pytest.LogCaptu
     server.end(-9)
     stage.clock.advance(0.14)
     assert stage.started[-1] is not server, "one that has lived long begins anew"
-    assert "server 101 has ended: exit code -9; the next one starts in " in caplog.text
+    assert "server 101 has ended (exit code -9); a new server starts in " in caplog.text
 
 
 def test_one_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -238,7 +238,7 @@ def test_one_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixture) -> No
         assert server.signals == [signal.SIGTERM]
         stage.clock.advance(0.2)
     assert server.signals == [signal.SIGTERM, signal.SIGKILL]
-    assert "server 100 has not ended in time and is killed" in caplog.text
+    assert "server 100 has not stopped in time: killing it" in caplog.text
     server.end(-9)
     assert done == [None]
 

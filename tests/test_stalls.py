@@ -191,7 +191,7 @@ def test_a_stalled_child_is_killed_once(caplog: pytest.LogCaptureFixture) -> Non
     assert worker.child.kills == 0
     stage.run(0.3)
     assert (worker.child.kills, other.child.kills) == (1, 0)
-    assert "the loop of worker 101 has not turned for 10 s: killing it" in caplog.text
+    assert "the event loop of worker 101 has been blocked for 10 s (stall_timeout): killing it" in caplog.text
     stage.workers.remove(worker)
     stage.run(20)
     assert (worker.child.kills, other.child.kills) == (1, 0)

@@ -62,6 +62,7 @@ class FakeChild:
         self.status: int | None = None
         self.ending = "exit code 9"
         self.loaded = True
+        self.interface = "asgi"
         self.failure: str | None = None
         self.error: str | None = None
         self.signals: list[str] = []
@@ -78,8 +79,10 @@ class FakeChild:
     def kill(self) -> None:
         self.signals.append("KILL")
 
-    def end(self) -> None:
-        self.status = 9
+    def end(self, status: int = 9) -> None:
+        self.status = status
+        if status < 0:
+            self.ending = signal.Signals(-status).name
         self._events.append(f"{self.pid} ended")
         self._ended()
 
@@ -310,7 +313,7 @@ def test_a_release_that_cannot_be_sent_does_not_keep_the_others(caplog: pytest.L
     child.ledger.enter(f"{SERVER}.8", 2**70)
     child.end()
     assert [event for event in stage.events if isinstance(event, tuple) and event[0] == SERVER] == [release("7")]
-    assert "!west.0123456789.1: cannot be told that worker 101 has died: channel" in caplog.text
+    assert "!west.0123456789.1: cannot be told that worker 101 has ended: channel" in caplog.text
 
 
 def test_a_ledger_whose_worker_has_no_inbox_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -368,8 +371,54 @@ def test_the_log_says_who_ended_how_what_was_released_and_what_comes_next(caplog
     stage.children[1].say_ready()
     stage.clock.advance(20)
     stage.children[1].end()
-    assert "worker 101 has ended: exit code 9; 1 streams released; the next one starts in 0.1 s" in caplog.messages
-    assert "worker 102 has ended: exit code 9; the next one starts now" in caplog.messages
+    released = "its 1 request or WebSocket goes to another worker if possible"
+    assert f"worker 101 has ended with exit code 9; {released}; a new worker starts in 0.1 s" in caplog.messages
+    assert "worker 102 has ended with exit code 9; a new worker starts now" in caplog.messages
+
+
+@pytest.mark.parametrize("retired", [False, True])
+def test_the_log_warns_of_one_that_was_killed_with_requests(retired: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    stage = Stage()
+    (child,) = stage.start()
+    if retired:
+        stage.supervisor.restart()
+    for number in range(3):
+        child.ledger.enter(f"{SERVER}.{number}", 0)
+    child.end(-signal.SIGKILL)
+    record = caplog.records[-1]
+    text = "worker 101 was killed (SIGKILL); its 3 requests and WebSockets go to other workers where possible"
+    assert record.getMessage() == (text if retired else f"{text}; a new worker starts in 0.1 s")
+    assert record.levelname == "WARNING"
+
+
+def test_a_healthy_start_and_end_warn_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    stage.supervisor.stop()
+    for child in (first, second):
+        child.end(0)
+    assert caplog.messages == [
+        "starting 2 workers",
+        "worker 101 is ready after 0.0 s",
+        "worker 102 is ready after 0.0 s",
+        "worker 101 has stopped",
+        "worker 102 has stopped",
+    ]
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
+@pytest.mark.parametrize(("cpus", "more"), [({0}, ""), ({0, 1}, "s, one for each CPU: they share no state in memory")])
+def test_the_log_says_that_workers_share_no_memory_where_nobody_has_asked_for_several(
+    cpus: set[int], more: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cpus)
+    caplog.set_level(logging.INFO)
+    stage = Stage(processes=None)
+    stage.start()
+    hint = " (--workers 1 starts only one)" if more else ""
+    assert caplog.messages[0] == f"starting {len(cpus)} worker{more}{hint}"
 
 
 # A rolling restart.
@@ -436,7 +485,7 @@ def test_a_new_worker_that_does_not_start_leaves_the_old_ones(caplog: pytest.Log
     stage.children[2].end()
     stage.clock.advance(60)
     assert stage.alive == [101, 102]
-    assert "worker 103 has ended before it was ready (exit code 9): those that run go on" in caplog.messages
+    assert "worker 103 has ended before it was ready (exit code 9): the old workers go on" in caplog.messages
     stage.supervisor.replace()
     stage.children[3].say_ready()
     assert stage.children[0].signals == ["TERM"], "and it may be tried again"
@@ -571,7 +620,7 @@ def test_an_old_worker_that_is_not_drained_in_time_is_killed_and_told(caplog: py
     assert child.signals == ["TERM"]
     stage.clock.advance(0.2)
     assert child.signals == ["TERM", "KILL"]
-    assert "worker 101 has not ended within 12.0 s and is killed" in caplog.text
+    assert "worker 101 has not stopped within 12.0 s: killing it" in caplog.text
     child.end()
     assert release("1") in stage.events
 

@@ -303,12 +303,15 @@ def _close(exchange: Exchange, effect: m.WebSocketClose | CloseClient) -> None:
 
 
 def _unsaid(exchange: Exchange, effect: Unsaid) -> None:
-    text = "%s: messages of a client that has left are handed to nobody (%d): %s"
+    text = "%s: %d messages of a client that has left are lost: %s"
     _log.error(text, exchange.stream.channel, effect.count, effect.why)
 
 
 def _close_client(exchange: Exchange, effect: CloseClient) -> None:
-    _log.warning("%s: closing the WebSocket with %d: %s", exchange.stream.channel, effect.code, effect.why)
+    if effect.is_told:
+        exchange.server.bursts.add(f"closing the WebSocket with {effect.code}", effect.why, exchange.stream.channel)
+    else:
+        _log.warning("%s: closing the WebSocket with %d: %s", exchange.stream.channel, effect.code, effect.why)
     _close(exchange, effect)
 
 

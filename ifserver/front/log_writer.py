@@ -147,7 +147,7 @@ class LogWriter:
         try:
             new = self._output.renewed()
         except OSError as error:
-            _log.error("the access log cannot be opened anew, the old file is kept: %s", error)
+            _log.error("the access log cannot be reopened, the old file is kept: %s", error)
             return
         if new is not None:
             self._waiting.append(new)
@@ -172,7 +172,7 @@ class LogWriter:
         self._something.set()
         self._thread.join(_END_S)
         if self._thread.is_alive():
-            _log.error("the access log is not taken: its last %d lines are lost", len(self._waiting))
+            _log.error("the access log could not be written in time: its last %d lines are lost", len(self._waiting))
 
     def _wake(self) -> None:
         if self._thread is None and not self._closing.is_set():
@@ -185,7 +185,7 @@ class LogWriter:
         self._dropped_lines += 1
         if not self._full:
             self._full = True
-            _log.error("the access log is not taken: %d bytes wait, further lines are dropped", _MAX_WAITING)
+            _log.error("the access log is written too slowly: %d bytes wait, further lines are dropped", _MAX_WAITING)
 
     # In the thread.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from ifserver.front.server import InterfaceServer
 
 __all__ = ["Offered"]
-
-_log = logging.getLogger(__name__)
 
 #: How long the answer to a withdrawal is waited for, in seconds.
 _WITHDRAWAL_S: Final = 1.0
@@ -125,7 +122,7 @@ class Offered(ABC):
         self._end_attempt()
         server.counters.add("retries")
         self._since = server.clock.seconds()
-        _log.warning("%s: offering the request once more: %s", request.reply_channel, why)
+        server.bursts.add("offered to another worker", why, request.reply_channel)
         # The first one's deadline may be over: then whoever takes it would drop it.
         self._offer(replace(request, deadline=server.deadline()))
 
@@ -141,11 +138,9 @@ class Offered(ABC):
         self._end_attempt()
         server.offers.left(self)
         self._channel, self._request, self._payload, self.node = channels.WEBSOCKET_RESUME, effect.request, b"", None
-        if effect.tries:
-            text = "%s: looking for another worker for an open WebSocket, attempt %d: %s"
-            _log.info(text, effect.request.reply_channel, effect.tries + 1, effect.why)
-        else:
+        if not effect.tries:
             server.counters.add("resumptions")
+        server.bursts.add("the open WebSocket gets another worker", effect.why, effect.request.reply_channel)
         server.resumptions.add(self, effect.tries)
 
     def offer_resumption(self) -> None:
@@ -234,7 +229,7 @@ class Offered(ABC):
         if self.is_unclaimed:
             text, home = _WHY[why], self.server.clusters.home.node
             if why is Refusal.UNREACHABLE and not home.connected:
-                text = f"node {home.name}, where the answer would come, is not connected"
+                text = f"node {home.name} is not connected"
             self.handle(OfferRefused(why is Refusal.IN_DOUBT, text))
 
     # What `Offers` tells.

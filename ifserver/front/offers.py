@@ -1,8 +1,8 @@
 """Offers that nobody has claimed: were they taken, and is there still somebody who will answer?
 
 Lists are taken in order. So a request has been popped when a later one of the same list has been claimed; and where
-none was for a second, the node is asked whether the oldest is still there. One that is popped and not claimed for
-another second is in the hands of a process that died before its ledger knew, or that is blocked (design, section 5).
+none was for a second, the node is asked whether the oldest is still there. One that is popped and not claimed for a
+second and a half is in the hands of a process that died before its ledger knew, or that is blocked (design, section 5).
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ __all__ = ["Offers", "StandingOffer"]
 
 #: How often this server looks, in seconds: a part of the second that it waits each time.
 _LOOK_S: Final = 0.25
-#: How old an offer is when it is asked for, and how long a popped one may be without a claim.
+#: How old an offer is when it is asked for.
 _PATIENCE_S: Final = 1.0
+#: How long a popped one may be without a claim. A worker begins nothing that has lain unread for half a second
+#: (`ifserver.worker.pull`), and its supervisor claims what a blocked worker has begun within 0.8 s.
+_UNHEARD_S: Final = 1.5
 #: A server that looks so much later than it meant to has stood still, and has not read the claims of that time.
 _LATE_S: Final = 0.5
 
@@ -198,7 +201,7 @@ class Offers:
     def _look_at(self, each: _List, now: float) -> None:
         vanished = []
         for offer in each.popped:
-            if now - offer.popped_at < _PATIENCE_S:
+            if now - offer.popped_at < _UNHEARD_S:
                 break
             vanished.append(offer)
         if each.channel == channels.WEBSOCKET_RESUME and each.node.unreachable_s() >= _PATIENCE_S:
@@ -246,4 +249,4 @@ class Offers:
             each.asking = False
 
     def _failed(self, failure: Failure) -> None:
-        _log.error("offers that nobody claims cannot be asked for: %s", failure.getTraceback())
+        _log.error("looking for unclaimed requests failed: %s", failure.getTraceback())

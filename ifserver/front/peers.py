@@ -117,7 +117,7 @@ class Peers:
             return
         peer.timer = self._clock.callLater(SYNC_S, self._tick, process, peer)
         if self._clusters.is_missing(peer.inbox):
-            _log.warning("process %s is dead: its node is gone, and it has named no other", process)
+            _log.warning("process %s is taken for dead: its node is gone, and it receives on no other", process)
             self.lost(process)
             return
         now = self._clock.seconds()

@@ -58,7 +58,7 @@ class Replies:
                 message = m.decode_for_server(payload)
             except UndecodableError as error:
                 counters.add("messages_dropped", label="undecodable")
-                _log.error("dropped a message in the inbox of %s that is none: %s", self._clusters.process, error)
+                _log.error("dropped a message to %s that cannot be decoded: %s", self._clusters.process, error)
                 continue
             kind = type(message)
             if kind is m.Statement:
@@ -140,4 +140,4 @@ class Replies:
         try:
             self._clusters.send(worker, m.encode(m.Release(stream, attempt, worker, "gone")))
         except ChannelNameError as error:
-            _log.error("a message about %s came from nowhere: %s", stream, error)
+            _log.error("the sender of a message about %s cannot be answered: %s", stream, error)

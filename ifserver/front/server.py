@@ -17,6 +17,7 @@ from ifserver import messages as m
 from ifserver.clock import Clock, WallClock
 from ifserver.front.access import AccessLog, Entry, closed
 from ifserver.front.admission import Admission
+from ifserver.front.bursts import Bursts
 from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.driver import Exchange, HttpClient
@@ -99,6 +100,8 @@ class InterfaceServer(Factory):
         self.draining = False
         #: Tells how time goes by, and calls later.
         self.clock: Clock = reactor
+        #: The log of what happens to many streams at once.
+        self.bursts = Bursts(reactor)
         self.peers = Peers(clusters, reactor)
         self.offers = Offers(reactor, clusters.behind, clusters.emptied)
         self.resumptions = Resumptions(clusters, reactor)

@@ -78,5 +78,5 @@ class Unsent(Generic[_T]):
             self._deadlines.add(connection)
             return
         self._counters.add("connections_cut")
-        _log.info("cutting a connection whose client takes nothing of what it is sent")
+        _log.info("cutting a connection whose client reads nothing (write_timeout)")
         connection.abort()

@@ -34,6 +34,13 @@ _SILENCE_S: Final = 1.0
 #: How long a process whose node is gone may take, beyond `broker_grace_s`, to say where it receives.
 _MISSING_S: Final = 5.0
 
+#: What becomes of requests where the only node is unwell.
+_ALONE: Final = {
+    "full": "clients are answered 503 until workers catch up",
+    "silent": "requests wait until it answers",
+    "unreachable": "clients are answered 503 until it is back (broker_wait)",
+}
+
 _log = logging.getLogger(__name__)
 
 
@@ -104,6 +111,8 @@ class Clusters:
         self._free_workers = FreeWorkers(clock, self.claimed)
         #: Since when a node has been gone while another one of its cluster was there, and when that was seen last.
         self._alone_gone: dict[str, tuple[float, float]] = {}
+        #: Whether any worker has claimed a request of this process in time.
+        self._has_workers = False
         self._offers: dict[tuple[str, str], list[_Entry]] = {}
         #: When the pushes began that a node has not answered, oldest first.
         self._pushing: dict[str, dict[int, float]] = {}
@@ -256,8 +265,12 @@ class Clusters:
 
     def claimed(self, node: Node) -> None:
         """Somebody has claimed what was offered on `node`."""
+        self._has_workers = True
         if self._placement.unwell_nodes and self._placement.well(node.name):
-            _log.info("node %s is well again: requests are offered there", node.name)
+            if len(self.nodes) > 1:
+                _log.info("node %s is well again: requests are offered there", node.name)
+            else:
+                _log.info("requests are taken in time again")
 
     def behind(self, node: Node) -> bool:
         """A request has stood on `node` for too long. True says that another node is well."""
@@ -293,9 +306,17 @@ class Clusters:
         self._log_unwell(node, why, self._placement.unwell(node.name, why, self._clock.seconds()))
 
     def _log_unwell(self, node: Node, why: str, new: bool) -> None:
-        if new:
-            what = "requests are offered elsewhere" if len(self.nodes) > 1 else "there is no other"
-            _log.warning("node %s is %s: %s", node.name, why, what)
+        if not new:
+            return
+        if why == "behind" and not self._has_workers:
+            where = f" on node {node.name}" if len(self.nodes) > 1 else ""
+            _log.info("waiting for the first worker%s: requests wait until it is ready", where)
+        elif len(self.nodes) > 1:
+            _log.warning("node %s is %s: requests are offered elsewhere", node.name, why)
+        elif why == "behind":
+            _log.warning("requests have waited for more than 1 s: all workers are busy, or gone")
+        else:
+            _log.warning("node %s is %s, and there is no other: %s", node.name, why, _ALONE[why])
 
     def _push(self, node: Node, channel: str, batch: list[_Entry]) -> None:
         began_at = self._clock.seconds()

@@ -83,4 +83,4 @@ def _has_free_workers(beat: bytes) -> bool:
 
 
 def _defect(failure: Failure) -> None:
-    _log.error("nodes cannot be asked for free workers: %s", failure.getTraceback())
+    _log.error("looking for free workers failed: %s", failure.getTraceback())

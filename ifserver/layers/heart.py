@@ -119,12 +119,12 @@ class Heart:
             name: (name == by or name in living[by] or None) if by in living else False for name, by in watched.items()
         }
         for name in self._watches[node.name].answered(asked_at, self._clock.seconds(), node.epoch, beats):
-            _log.warning("process %s is dead by what node %s says", name, node.name)
+            _log.warning("process %s gives no sign of life on node %s: taking it for dead", name, node.name)
             try:
                 self._lost(name)
             except Exception:
                 # A bug of ours must not keep the others who are dead from being noticed.
-                _log.exception("that process %s is dead could not be told", name)
+                _log.exception("what process %s leaves behind could not be handled", name)
 
     def _failed(self, failure: Failure, node: Node, what: str) -> None:
         failure.trap(NodeError)

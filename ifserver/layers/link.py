@@ -35,17 +35,33 @@ class Pauses(NamedTuple):
         return min(self.first_s * 2.0 ** min(attempts - 1, 20), self.longest_s / 1.5) * random.uniform(0.5, 1.5)
 
 
+#: How the reasons begin of attempts that have not even reached the node.
+CANNOT_CONNECT: Final = "cannot connect"
+
+
 class Troubles:
-    """Why a node cannot be used, in the log: each message once, until it can be used again."""
+    """Why a node cannot be used, in the log: each message once, until it can be used again.
+
+    When one that could be used goes and comes back, that is one warning, and one line when it is back.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._counts: dict[str, int] = {}
+        self._was_lost = False
+
+    def lost(self, why: str) -> None:
+        """It could be used until now."""
+        level = logging.DEBUG if self._counts else logging.WARNING  # another connection has told the same
+        self._was_lost = True
+        _log.log(level, "node %s: %s; connecting again", self._name, why.rstrip("."))
 
     def add(self, why: str) -> None:
         """One more attempt has failed."""
         if why not in self._counts and len(self._counts) < _MAX_TROUBLES:
-            _log.warning("node %s: %s; trying again", self._name, why)
+            # Of a node that was lost nothing else is expected.
+            level = logging.DEBUG if self._was_lost and why.startswith(CANNOT_CONNECT) else logging.WARNING
+            _log.log(level, "node %s: %s; trying again", self._name, why.rstrip("."))
             self._counts[why] = 0
         if why in self._counts:
             self._counts[why] += 1
@@ -54,7 +70,12 @@ class Troubles:
         """The node can be used."""
         failed = sum(self._counts.values())
         self._counts.clear()
-        _log.info("node %s: connected%s", self._name, f" after {failed} failed attempts" if failed else "")
+        if failed:
+            _log.info("node %s: connected after %d failed attempts", self._name, failed)
+        else:
+            # Which is what everybody expects.
+            _log.log(logging.INFO if self._was_lost else logging.DEBUG, "node %s: connected", self._name)
+        self._was_lost = False
 
 
 class Link:
@@ -157,7 +178,7 @@ class Link:
         self._factory.watched = None
         if not failure.check(CancelledError):
             what = failure.getErrorMessage() or type(failure.value).__name__
-            self._troubled(f"cannot connect: {what}")
+            self._troubled(f"{CANNOT_CONNECT}: {what}")
         self._over()
 
     def _lost(self) -> None:

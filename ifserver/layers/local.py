@@ -186,7 +186,7 @@ class LocalNode(Node):
         if self._stopped:
             return
         if self._epoch not in (None, hello.epoch):
-            _log.warning("node %s: its memory is new, what was queued there is lost", self.name)
+            _log.info("node %s: it was restarted, what was queued there is lost", self.name)
         self._epoch = hello.epoch
         self._clock_offset_s = hello.clock - self._clock.seconds()
         self._broker = broker
@@ -198,7 +198,7 @@ class LocalNode(Node):
         if broker is self._broker:
             self._lost += 1
             if not self._stopped:
-                _log.warning("node %s: connection lost: %s", self.name, why)
+                self._troubles.lost(f"connection lost: {why}")
             self._disconnect()
         elif not self._stopped and not broker.greeted:
             self._troubles.add(why)

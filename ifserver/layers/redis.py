@@ -221,7 +221,7 @@ class RedisNode(RedisViews):
             return
         self._leads.measured(lead_s, self._clock.seconds())
         if self._epoch not in (None, connection.epoch):
-            _log.warning("node %s: it was restarted or replaced, what was queued there is lost", self.name)
+            _log.info("node %s: it was restarted or replaced, what was queued there is lost", self.name)
             self._keys.clear()
         self._epoch = self._readers.epoch = connection.epoch
         self._keys.prefix = self._server.prefix_of(self._epoch)
@@ -240,7 +240,7 @@ class RedisNode(RedisViews):
             self._troubles.add(why)
             return
         self._lost += 1
-        _log.warning("node %s: %s", self.name, why)
+        self._troubles.lost(why)
         self._disconnect()
 
     def _disconnect(self) -> None:

@@ -23,7 +23,7 @@ from ifserver.streams.effects import (
 )
 from ifserver.streams.window import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
 
-__all__ = ["NOTHING", "Row", "Stream"]
+__all__ = ["NOTHING", "Row", "Stream", "let_go"]
 
 #: No effects.
 NOTHING: Final[Effects] = ()
@@ -38,8 +38,21 @@ _SEQUENCED: Final = frozenset({m.ResponseStart, m.ResponseBody, m.WebSocketAccep
 _LOST: Final = 1
 _VANISHED: Final = 2
 
+_LET_GO: Final = {
+    m.DRAINED: "is stopping",
+    m.STOPPED: "is stopping",
+    m.UNREAD: "was blocked and has not begun it",
+    m.DIED: "has died",
+    m.SERVER_LOST: "took this server for dead",
+}
+
 #: Units (`ifserver.streams.window`) that may wait here for a worker, or for credit; beyond, the client is not read.
 _HELD_UNITS: Final = 64 * 1024
+
+
+def let_go(event: m.Release) -> str:
+    """Why a worker no longer has a stream, for people."""
+    return f"worker {event.worker} {_LET_GO.get(event.reason) or f'has let go: {event.reason}'}"
 
 
 class Stream(ABC):
@@ -241,19 +254,35 @@ class Stream(ABC):
     def _withdrawn(self, event: Withdrawn) -> Effects:
         if event.was_there:
             return self._answer(503, "no worker took it in time")
-        return self._answer(504, "taken by somebody who was never heard of")
+        return self._answer(504, "a worker took it and was not heard of again")
 
     def _vanished(self, event: Vanished) -> Effects:
         """A process that is dead or blocked has it; what must not run twice waits until it is known which."""
-        return self._retry("nobody who had it answers", _VANISHED) or NOTHING
+        return self._retry("whoever took it has not begun it", _VANISHED) or NOTHING
 
     def _lost(self, event: m.Release) -> Effects:
         """The claimant let go before the response had begun: it died, or was told to stop."""
-        why = f"worker {event.worker} has let go: {event.reason}"
+        why = let_go(event)
+        if event.reason == m.UNREAD:
+            return self._offer_unread(why)
         if event.reason in m.GIVEN_BACK and self._repeatable():
             # No failure of anybody's: however many workers are told to stop at once, none of them costs an answer.
             return self._offer_again(why)
         return self._retry(why, _LOST) or self._answer(502, why)
+
+    def _lost_withdrawing(self, event: m.Release) -> Effects:
+        """The same, while it is being taken back."""
+        if event.reason == m.UNREAD:
+            return self._answer(503, "no worker took it in time")
+        return self._lost(event)
+
+    def _offer_unread(self, why: str) -> Effects:
+        """Begin the next attempt: nobody has begun this one, so what the request is does not matter. What is held, and
+        how long it may still wait, stay."""
+        pending, units = self._pending, self._pending_units
+        offer, *_ = self._offer_again(why)
+        self._pending, self._pending_units = pending, units
+        return (offer,)
 
     def _retry(self, why: str, cause: int) -> Effects | None:
         """Begin the next attempt, if it is the first time for this cause and does no harm; None: it must not be.

@@ -179,11 +179,12 @@ class Finish(Struct, frozen=True, gc=False):
 
 
 class CloseClient(Struct, frozen=True, gc=False):
-    """Close the client's WebSocket in the server's own name."""
+    """Close the client's WebSocket in the server's own name. `is_told`: others have logged already why."""
 
     code: int
     reason: str
     why: str
+    is_told: bool = False
 
 
 class Unsaid(Struct, frozen=True, gc=False):

@@ -32,7 +32,7 @@ from typing import ClassVar, Final
 from msgspec.structs import replace
 
 from ifserver import messages as m
-from ifserver.streams.base import NOTHING, Row, Stream
+from ifserver.streams.base import NOTHING, Row, Stream, let_go
 from ifserver.streams.effects import (
     CONTINUE,
     ENDED,
@@ -197,11 +197,11 @@ class HttpStream(Stream):
 
     def _cut_off(self, event: m.Release) -> Effects:
         self._enter(_DONE)
-        return Abort(f"worker {event.worker} let go in the middle of the response: {event.reason}"), ENDED
+        return Abort(f"{let_go(event)}, in the middle of the response"), ENDED
 
     def _let_go(self, event: m.Release) -> Effects:
         self._enter(_DONE)
-        return Finish(f"worker {event.worker} let go: {event.reason}"), ENDED
+        return Finish(let_go(event)), ENDED
 
     def _broken(self, why: str) -> Effects:
         release = self._release("broken")
@@ -276,7 +276,7 @@ HttpStream.table = {
         m.Claim: HttpStream._claimed,
         m.Window: HttpStream._claimed,
         m.ResponseStart: HttpStream._started,
-        m.Release: HttpStream._lost,
+        m.Release: HttpStream._lost_withdrawing,
     },
     State.CLAIMED: {
         BodyReceived: HttpStream._body_received_claimed,

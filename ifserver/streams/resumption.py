@@ -18,7 +18,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from ifserver import messages as m
-from ifserver.streams.base import NOTHING, Stream
+from ifserver.streams.base import NOTHING, Stream, let_go
 from ifserver.streams.effects import (
     ENDED,
     FAIL,
@@ -120,7 +120,7 @@ class ResumableStream(Stream):
         for message in pending:
             self._hold(message, message_bytes(message.text, message.data))
         self._enter(State.WAITING)
-        return Resume(self.request, 0, event.reason), WAIT_RESUMPTION, *self._stop_reading_if_full()
+        return Resume(self.request, 0, let_go(event)), WAIT_RESUMPTION, *self._stop_reading_if_full()
 
     def _try_again(self, why: str, failed: bool = True) -> Effects:
         """The attempt has come to nothing: begin the next one. What is held, and how long it may take, stay.
@@ -141,11 +141,10 @@ class ResumableStream(Stream):
         return self._try_again(event.why)
 
     def _never_heard_of(self, event: Vanished) -> Effects:
-        return self._try_again("nobody who had it answers, or its node is gone")
+        return self._try_again("whoever took it has not begun it, or its node is gone")
 
     def _let_go(self, event: m.Release) -> Effects:
-        why = f"worker {event.worker} has let go: {event.reason}"
-        return self._try_again(why, failed=event.reason not in m.GIVEN_BACK)
+        return self._try_again(let_go(event), failed=event.reason not in m.GIVEN_BACK)
 
     def _taken(self, message: m.Claim | m.Window) -> Effects:
         self._enter(State.TAKEN)

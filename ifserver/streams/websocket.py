@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 from msgspec.structs import replace
 
 from ifserver import messages as m
-from ifserver.streams.base import NOTHING, Row
+from ifserver.streams.base import NOTHING, Row, let_go
 from ifserver.streams.effects import (
     ENDED,
     FAIL,
@@ -155,7 +155,7 @@ class WebSocketStream(ResumableStream):
 
     def _cut_off(self, event: m.Release) -> Effects:
         self._enter(State.DONE)
-        return Abort(f"worker {event.worker} let go in the middle of the denial: {event.reason}"), ENDED
+        return Abort(f"{let_go(event)}, in the middle of the denial"), ENDED
 
     def _lost_open(self, event: m.Release) -> Effects:
         restarts = event.reason == m.DIED or event.reason in m.GIVEN_BACK
@@ -163,7 +163,7 @@ class WebSocketStream(ResumableStream):
             return self._resume(event, self._handed_out)
         code = SERVICE_RESTART if restarts else INTERNAL_ERROR
         self._forsake()
-        close = CloseClient(code, "", f"worker {event.worker} has let go: {event.reason}")
+        close = CloseClient(code, "", let_go(event), is_told=restarts)
         return close, *self._begin_to_close()
 
     def _broken(self, why: str) -> Effects:
@@ -274,6 +274,7 @@ WebSocketStream.table = {
         Withdrawn: WebSocketStream._withdrawn,
         # The answer of the node, which was asked already, decides.
         Vanished: WebSocketStream._ignore,
+        m.Release: WebSocketStream._lost_withdrawing,
     },
     State.CLAIMED: {
         ClientGone: WebSocketStream._left,

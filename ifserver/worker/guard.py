@@ -35,6 +35,9 @@ class _Holdable(Protocol):
     def resume(self) -> None:
         """Take requests again."""
 
+    def turned(self) -> None:
+        """The loop turns; called every `TURN_S`."""
+
 
 class Guard:
     """Between one worker and its supervisor, from `start` to `stop`."""
@@ -60,15 +63,16 @@ class Guard:
     def _tick(self) -> None:
         self._timer = self._clock.callLater(TURN_S, self._tick)
         self._shared.turn()
+        self._worker.turned()
         now, beats = self._clock.seconds(), self._shared.beats
         # It counts: where it is we who stood still, it has beaten meanwhile.
         if beats != self._beats:
             self._beats, self._beaten_at = beats, now
             if self._holding:
                 self._holding = False
-                _log.info("the supervisor is back: taking requests again")
+                _log.info("the supervisor responds again: taking requests again")
                 self._worker.resume()
         elif not self._holding and now - self._beaten_at >= _STILL_S:
             self._holding = True
-            _log.warning("the supervisor stands still: taking no more requests")
+            _log.warning("the supervisor does not respond: taking no requests until it does")
             self._worker.hold()

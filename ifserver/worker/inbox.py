@@ -56,7 +56,7 @@ class Inbox:
                 self._counters.add("messages_dropped", label="undecodable")
                 if not self._undecodable_logged:
                     self._undecodable_logged = True
-                    _log.error("dropped a message that is none: %s", error)
+                    _log.error("dropped a message that cannot be decoded: %s", error)
                 continue
             if isinstance(message, Statement):
                 self._books.hear(inbox, message)

@@ -9,6 +9,7 @@ in its first turn stays: so few are taken at once where that is the rule, and mo
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,6 +26,9 @@ from ifserver.metrics import Counters
 
 __all__ = ["Puller"]
 
+#: How long a request may have lain unread before it is given back and not begun, in seconds: a server offers once more
+#: what was taken and not claimed for 1.5 s (`ifserver.front.offers`), and a blocked worker claims within 0.8 s.
+LATE_S: Final = 0.5
 #: How long a read waits for a message, and with it how long the end of a worker may be held up by one.
 WAIT_S: Final = 1.0
 #: The same while there are fewer free slots than nodes, so that the reads go round the nodes.
@@ -51,12 +55,14 @@ _log = logging.getLogger(__name__)
 class _Source:
     """A node, and how to ask it next. At any time it is being read, or rests, or waits until it can be read again."""
 
-    __slots__ = ("batch", "brought", "failures", "node", "ready", "timer", "turn")
+    __slots__ = ("batch", "begun_at", "brought", "failures", "node", "ready", "timer", "turn")
 
     def __init__(self, node: Node, turn: int, batch: int) -> None:
         self.node = node
         #: Messages to ask for at once.
         self.batch = batch
+        #: When the last read began.
+        self.begun_at = 0.0
         #: Messages that the last read has brought.
         self.brought = 0
         self.turn = turn
@@ -79,6 +85,7 @@ class Puller:
         unanswered: how many of those that were taken have not begun to be answered.
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
         least_clock_of: the earliest time that its server may take it to be there (`Node.least_clock`).
+        unread: is given requests that may have lain unread for so long that they were offered once more.
         dropped: is given the reply channels of requests that nobody will answer, since it is too late for that.
         opened: is given the requests that one read has brought, oldest first.
         cpu_s: the CPU time that this thread has used, in seconds (``time.thread_time``).
@@ -95,6 +102,7 @@ class Puller:
         clock_of: Callable[[str], float],
         least_clock_of: Callable[[str], Deferred[float]],
         dropped: Callable[[list[str]], None],
+        unread: Callable[[list[ToWorkers]], None],
         opened: Callable[[list[ToWorkers]], None],
         clock: Clock,
         cpu_s: Callable[[], float],
@@ -109,6 +117,7 @@ class Puller:
         self._clock_of = clock_of
         self._least_clock_of = least_clock_of
         self._dropped = dropped
+        self._unread = unread
         self._opened = opened
         self._clock = clock
         self._cpu_s = cpu_s
@@ -126,6 +135,10 @@ class Puller:
         #: and by the thread's CPU time.
         self._taken = self._unanswered_before = 0
         self._taken_at = self._taken_cpu_s = 0.0
+        #: When the loop was seen to turn last, while somebody looks; and when it was seen to turn again after it stood
+        #: still, until it turns once more.
+        self._turned_at = math.inf
+        self._stalled_at = 0.0
         #: Outstanding reads, and the sum of what they ask for.
         self.reads = 0
         self.asked = 0
@@ -148,6 +161,12 @@ class Puller:
         """Read again."""
         self._held = False
         self.read_resting()
+
+    def turned(self) -> None:
+        """The loop turns. Called several times within `LATE_S`."""
+        now = self._clock.seconds()
+        self._stalled_at = now if now - self._turned_at > LATE_S else 0.0
+        self._turned_at = now
 
     def stop(self) -> Deferred[None]:
         """Begin no further read. Fires when the outstanding ones have ended; what they bring is handed on."""
@@ -193,6 +212,7 @@ class Puller:
         source.turn = (source.turn + 1) % len(self._rotations)
         self.reads += 1
         self.asked += count
+        source.begun_at = self._clock.seconds()
         source.node.pull(names, count, wait_s).addBoth(self._ended, source, count)
 
     def _ended(self, result: Pulled | Failure | None, source: _Source, count: int) -> None:
@@ -208,7 +228,7 @@ class Puller:
             elif taken == source.batch:
                 source.batch = min(source.batch * 2, self._batch * GROWTH)
             if result is not None:
-                self._take(source.node, result)
+                self._take(source, result)
             self._again(source)
         self._look_whether_stopped()
 
@@ -217,7 +237,15 @@ class Puller:
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)
 
-    def _take(self, node: Node, pulled: Pulled) -> None:
+    def _was_unread(self, source: _Source, now: float) -> bool:
+        """Whether what the last read of `source` has brought may have lain there for longer than `LATE_S`."""
+        if now - source.begun_at <= LATE_S:
+            return False
+        # What came while the loop stood still may be read before the timers that are due, or after them.
+        return now - self._turned_at > LATE_S or self._stalled_at - source.begun_at > LATE_S
+
+    def _take(self, source: _Source, pulled: Pulled) -> None:
+        node, taken_at = source.node, self._clock.seconds()
         now = node.clock()
         undecodable = 0
         late: dict[str, list[ToWorkers]] = {}
@@ -242,10 +270,12 @@ class Puller:
         # What seems to be too late counts as asked for until its node has said what time it is there.
         self.reads += len(late)
         self.asked += sum(map(len, late.values()))
-        if requests:
+        if requests and self._was_unread(source, taken_at):
+            self._unread(requests)
+        elif requests:
             if not self._taken:
                 self._unanswered_before = self._unanswered()
-                self._taken_at, self._taken_cpu_s = self._clock.seconds(), self._cpu_s()
+                self._taken_at, self._taken_cpu_s = taken_at, self._cpu_s()
             self._taken += len(requests)
             self._open(requests)
         for each in late.values():

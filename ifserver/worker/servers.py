@@ -119,7 +119,7 @@ class Servers:
         """A server cannot be told anything where it receives now: its streams go on with its old address."""
         if node not in self._unknown:
             self._unknown.add(node)
-            _log.error("a server receives on node %s by now, which is not configured here", node)
+            _log.error("a server receives on node %s, which is not configured here", node)
 
     def _follow(self, stream: Stream, sender: str) -> None:
         """The server says at which inbox it is answered, about a stream of its own."""
@@ -150,7 +150,7 @@ class Servers:
         missing = [inbox for inbox in self._servers if self._clusters.is_missing(inbox)]
         for inbox in missing:
             process = channels.process_of(inbox)
-            _log.warning("server %s is dead: its node is gone, and it has named no other", process)
+            _log.warning("server %s is taken for dead: its node is gone, and it receives on no other", process)
             self._lost(process)
             del self._servers[inbox]
         for named, server in self._servers.items():

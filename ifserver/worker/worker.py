@@ -12,7 +12,7 @@ from ifserver.clock import Clock
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heart import Heart
 from ifserver.liveness import SUPERVISOR_LIFE_S
-from ifserver.messages import SERVER_LOST, STOPPED, HttpRequest, ToWorkers
+from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
 from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.asgi import DONE, HELD, LOST, Stream
@@ -116,6 +116,7 @@ class Worker:
             clusters.clock_of,
             clusters.least_clock_of,
             clusters.pulled,
+            self._give_back,
             self._open,
             clock,
             cpu_s,
@@ -146,7 +147,7 @@ class Worker:
         for stream in list(self._streams.values()):
             stream.drain()
         if not await self._within(max(drain_s, FLUSH_S), pulls):
-            _log.error("a node has not ended its last read")
+            _log.error("a node has not answered the last read: stopping without it")
         await self._wait_until_idle(end - self._clock.seconds())
         if [stream for stream in list(self._streams.values()) if stream.drained()]:
             await self._wait_until_idle(CANCEL_S)
@@ -167,6 +168,10 @@ class Worker:
     def resume(self) -> None:
         """Take requests again."""
         self._puller.resume()
+
+    def turned(self) -> None:
+        """The loop turns."""
+        self._puller.turned()
 
     def free(self) -> int:
         """How many more requests may be taken. Below 0 when streams go on that have waited for their clients.
@@ -279,6 +284,21 @@ class Worker:
         else:
             self._pulled(requests)
 
+    def _give_back(self, requests: list[ToWorkers]) -> None:
+        """Begin none of these: they lay unread while the loop stood still, and others may have begun them."""
+        count = f"{len(requests)} request{' goes' if len(requests) == 1 else 's go'}"
+        _log.warning("the event loop was blocked (slow code in a coroutine?): %s back to the queue", count)
+        self._counters.add("messages_dropped", len(requests), "withdrawn")
+        self._clusters.home.ensure()
+        for request in requests:
+            try:
+                channel = channels.check(request.reply_channel)
+                release = Release(channels.identity(channel), request.attempt, self.inbox, UNREAD)
+                self._clusters.send(channels.inbox_of(channel), encode(release))
+            except ValueError as error:  # and `ChannelNameError`
+                _log.error("a request cannot be given back: %s", error)
+        self._pulled(requests)
+
     def _admit(self, request: ToWorkers) -> Stream | None:
         channel = request.reply_channel
         try:
@@ -287,7 +307,7 @@ class Worker:
             known = False
         if not known:
             self._counters.add("messages_dropped", label="undecodable")
-            _log.error("dropped a request: it is to be answered to %r, on a node that is not configured", channel[:200])
+            _log.error("dropped a request: the node in its reply channel %r is not configured here", channel[:200])
             return None
         identity = channels.identity(channel)
         earlier = self._streams.get(identity)
@@ -354,12 +374,12 @@ class Worker:
         left = [*self._streams.values(), *self._superseded]
         if not left:
             return
-        _log.warning("%d streams have not ended in time and are cancelled", len(left))
+        _log.warning("%d requests or WebSockets have not ended within drain_timeout: cancelling them", len(left))
         for stream in left:
             stream.cancel()
         await self._wait_until_idle(CANCEL_S)
         for stream in [*self._streams.values(), *self._superseded]:
-            _log.error("%s: the application cannot be cancelled; it is abandoned", stream)
+            _log.error("%s: the application does not end when it is cancelled: leaving it behind", stream)
             stream.release(STOPPED)
 
     async def _flush(self) -> None:

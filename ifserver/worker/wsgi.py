@@ -58,9 +58,16 @@ def is_wsgi(application: Any) -> bool:
     return False
 
 
+def interface_of(settings: WorkerSettings, application: Any) -> str:
+    """How `application` is run: as ``asgi`` or ``wsgi``."""
+    if settings.interface == "auto":
+        return "wsgi" if is_wsgi(application) else "asgi"
+    return settings.interface
+
+
 def adapted(settings: WorkerSettings, application: Any) -> tuple[WorkerSettings, ASGIApplication]:
     """`application` as an ASGI application; and the settings, which for WSGI allow no more requests than threads."""
-    if settings.interface == "asgi" or (settings.interface == "auto" and not is_wsgi(application)):
+    if interface_of(settings, application) == "asgi":
         return settings, application
     concurrency = min(settings.concurrency, settings.threads)
     return replace(settings, concurrency=concurrency), WSGIAdapter(application, settings.threads)

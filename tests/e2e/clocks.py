@@ -131,5 +131,5 @@ def takes_a_step(site: Site, gate: Gate, pool: ThreadPoolExecutor, who: str, sec
         assert str(socket.recv(AT_ONCE_S)).endswith("after")
         socket.close()
     said = site.server.output[began[0] :] + site.workers.output[began[1] :]
-    assert "is dead by what" not in said
-    assert "offering the request once more" not in said
+    assert "gives no sign of life" not in said
+    assert "offered to another worker" not in said

@@ -96,7 +96,7 @@ def site(started: Site) -> Iterator[Site]:
     yield started
     assert started.supervisor.workers() == [started.worker]
     for each in (started.server, started.supervisor):
-        assert "is dead by what node" not in each.output
+        assert "gives no sign of life on node" not in each.output
 
 
 class Witness:
@@ -351,5 +351,5 @@ def test_a_failover_by_sentinel(stack: ExitStack, tmp_path: Path, fault: Callabl
     witness.go_on()
     witness.is_unharmed(watched.promoted(), "while there is no primary")
     for each in (supervisor, server):
-        assert "is dead by what node" not in each.output
+        assert "gives no sign of life on node" not in each.output
         each.process.send_signal(signal.SIGTERM)

@@ -282,7 +282,7 @@ def kill(server: Running, workers: list[int]) -> None:
     for worker in workers:
         os.kill(worker, signal.SIGKILL)
     for worker in workers:
-        server.said(f"worker {worker} has ended: SIGKILL")
+        server.said(f"worker {worker} was killed")
 
 
 def change_a_file(site: Running) -> None:
@@ -290,4 +290,4 @@ def change_a_file(site: Running) -> None:
     views = Path(site.process.args[-1]) / "pages/views.py"  # type: ignore[index]
     views.write_text(views.read_text() + "\n")
     site.said("restarting the workers")
-    site.said(f"worker {worker} has ended: exit code 0")
+    site.said(f"worker {worker} has stopped")

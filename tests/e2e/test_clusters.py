@@ -131,7 +131,7 @@ def test_a_worker_that_comes_late_is_found_wherever_it_is(site: Site) -> None:
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(httpx.post, site.east.url, content=b"x", timeout=LIMIT_S) for _ in range(3)]
         for name in ("east-1", "east-2", "west"):
-            site.east.said(f"node {name} is behind")
+            site.east.said(f"waiting for the first worker on node {name}")
         began = time.monotonic()
         site.work("west")
         came = time.monotonic()

@@ -103,7 +103,7 @@ def echoes(client: ClientConnection, text: str = "still here?") -> bool:
 
 def condemned(*processes: Running) -> bool:
     """Whether one of them has taken another one for dead."""
-    return any("is dead by what node" in process.output for process in processes)
+    return any("gives no sign of life on node" in process.output for process in processes)
 
 
 class InFlight:
@@ -160,7 +160,7 @@ def test_a_child_that_is_killed(site: Site, tmp_path: Path) -> None:
         site.supervisor()
         os.kill(requests.worker, signal.SIGKILL)
         requests.lost(time.monotonic(), SOON_S)
-    supervisor.said(r"ended: SIGKILL; 5 streams released")
+    supervisor.said(r"was killed \(SIGKILL\); its 5 requests")
 
 
 def test_a_child_of_the_embedded_broker_that_is_killed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 
 #: An answer that tells of a worker's death is there within 0.1 s; this much is granted on a busy machine.
@@ -43,7 +43,7 @@ def test_a_get_is_answered_by_another_worker(zoo: Running, wire: Wire, gate: Gat
     gate.open()
     reply = wire.receive()
     assert (reply.status, reply.body) == (200, str(second).encode())
-    zoo.said(rf"worker {first} has ended: SIGKILL; 1 streams? released")
+    zoo.said(rf"worker {first} was killed \(SIGKILL\); its 1 request or WebSocket goes to another worker")
     assert wire.get("/").status == 200
 
 
@@ -53,6 +53,23 @@ def test_a_get_is_offered_once_more_and_not_for_ever(wire: Wire, gate: Gate) -> 
         os.kill(gate.reached(times)[-1], signal.SIGKILL)
     assert wire.receive().status == 502
     assert len(gate.arrivals()) == 2
+
+
+def test_a_get_that_its_worker_has_not_read_in_time_runs_once(zoo: Running, gate: Gate) -> None:
+    """Its worker is blocked or frozen, so that it is offered once more. The other one is, too, until then."""
+    gate.open()
+    workers = zoo.workers()
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(("127.0.0.1", zoo.port))) for _ in range(4)]
+        # Whoever answers this asks for the next request, for a second.
+        assert wires[0].get("/").status == 200
+        with frozen(*workers):
+            for wire in wires:
+                wire.send(f"GET /wait?gate={gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+            zoo.said("offered to another worker: whoever took it has not begun it")
+        assert [wire.receive().status for wire in wires] == [200] * 4
+    assert len(gate.arrivals()) == 4
+    zoo.said(r"the event loop was blocked .*: \d requests? .* to the queue")
 
 
 def test_a_post_is_answered_with_502_at_once(zoo: Running, tmp_path: Path) -> None:
@@ -80,8 +97,8 @@ def test_behind_a_complete_response_no_request_notices(zoo: Running, wire: Wire,
     wire.send(f"GET /wait?gate={next_gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
     next_gate.reached()
     os.kill(worker, signal.SIGKILL)
-    zoo.said(rf"worker {worker} has ended: SIGKILL")
-    zoo.said(r"the client has its whole response, but the application has not ended it: .* let go: died")
+    zoo.said(rf"worker {worker} was killed \(SIGKILL\)")
+    zoo.said(r"the client has its whole response, but the application has not ended it: .* has died")
     next_gate.open()
     assert wire.receive().status == 200
 

@@ -233,14 +233,14 @@ def test_a_wrong_password_is_told_and_not_shown() -> None:
 def test_workers_that_end_finish_what_they_have(site: Site, gate: Gate, pool: ThreadPoolExecutor) -> None:
     # Another database of the same Redis is another world.
     cluster = f"other=redis://:{PASSWORD}@127.0.0.1:{site.redis.port}/1"
-    command = ("worker", "zoo:app", "--cluster", cluster, "--processes", "1")
+    command = ("worker", "zoo:app", "--cluster", cluster, "--processes", "1", "--verbosity", "2")
     with Running("serve", "-p", "0", "--cluster", cluster) as server:
         with Running(*command, app_dir=APPS) as supervisor:
             supervisor.ready()
             waiting = pool.submit(httpx.post, f"{server.url}/wait?gate={gate}", timeout=LIMIT_S)
             [worker] = gate.reached()
             supervisor.process.send_signal(signal.SIGTERM)
-            supervisor.said(rf"\[{worker}\] SIGTERM: ending")
+            supervisor.said(rf"\[{worker}\] SIGTERM: stopping")
             gate.open()
             assert waiting.result().text == str(worker)
             supervisor.ended()

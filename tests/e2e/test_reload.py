@@ -73,7 +73,7 @@ class Site:
         old = self.server.workers()
         self.write(text)
         for pid in old:
-            self.server.said(rf"worker {pid} has ended: exit code 0")
+            self.server.said(rf"worker {pid} has stopped")
 
     def get(self, accept: str = "*/*") -> httpx.Response:
         return httpx.get(self.server.url, headers={"accept": accept}, timeout=LIMIT_S)
@@ -193,5 +193,5 @@ def test_an_edit_of_a_template_is_seen_by_every_worker_of_django(tmp_path: Path)
                 template.write_text(template.read_text().replace("One of everything", "One of each"))
                 server.said(r"pages/templates/pages/home\.html changed: restarting the workers")
                 for pid in old:
-                    server.said(rf"worker {pid} has ended: exit code 0")
+                    server.said(rf"worker {pid} has stopped")
         assert server.output.count("restarting the workers") == 1

@@ -208,7 +208,7 @@ def test_a_server_that_is_killed_is_replaced_and_nobody_is_refused() -> None:
         first, second = server.left()
         with Comers(("127.0.0.1", server.port), 1) as comers:
             os.kill(first, signal.SIGKILL)
-            server.said(rf"server {first} has ended: SIGKILL; the next one starts in")
+            server.said(rf"server {first} has ended \(SIGKILL\); a new server starts in")
             server.said("listening on", times=3)
             comers.more(40)
         # What was in its hands at that moment is lost, and cut.
@@ -230,7 +230,7 @@ def test_all_of_them_serve(tmp_path: Path) -> None:
         # SIGUSR1 reaches them all: what is written now goes into a new file.
         log.rename(tmp_path / "old")
         server.process.send_signal(signal.SIGUSR1)
-        server.said("SIGUSR1: opening log files anew", times=3)
+        server.said("SIGUSR1: reopening the log files", times=3)
         eventually(log.exists, "a new file")
 
 
@@ -241,13 +241,13 @@ def test_what_one_of_several_cannot_do_is_said_and_ends_them(tmp_path: Path) -> 
 
 
 def test_ctrl_c_reaches_several_servers_by_their_parent() -> None:
-    with Running(*SERVE, "-p", "0", "--processes", "2") as server:
+    with Running(*SERVE, "-p", "0", "--processes", "2", "--verbosity", "2") as server:
         server.said("ready: 2 servers")
         with Wire(("127.0.0.1", server.port)) as idle:
             idle.get("/")
             os.killpg(server.pid, signal.SIGINT)
             server.ended()
-        assert server.output.count("SIGQUIT: ending") == 2
+        assert server.output.count("SIGQUIT: stopping") == 2
 
 
 def test_several_servers_in_the_background_of_a_script_are_ended_at_once_by_a_second_sigterm() -> None:
@@ -265,7 +265,7 @@ def test_several_servers_in_the_background_of_a_script_are_ended_at_once_by_a_se
 
         def again() -> bool:
             server.process.send_signal(signal.SIGTERM)
-            return "SIGTERM again: ending at once" in server.output
+            return "SIGTERM again: stopping at once" in server.output
 
         eventually(again, "the second signal")
         server.ended()
@@ -278,7 +278,7 @@ def test_a_server_that_is_not_ready_any_more_goes_on_for_a_while(gate: Gate) -> 
     with Running("run", "zoo:app", "-p", "0", "--workers", "1", "--shutdown-delay", "1h", app_dir=APPS) as server:
         server.ready()
         server.process.send_signal(signal.SIGTERM)
-        server.said("not ready any more; clients are turned away in 3600 s")
+        server.said("not ready any more; still accepting clients for 3600 s")
         with Wire(("127.0.0.1", server.port)) as wire:
             for _ in range(2):
                 assert wire.get("/").header("connection") is None
@@ -286,7 +286,7 @@ def test_a_server_that_is_not_ready_any_more_goes_on_for_a_while(gate: Gate) -> 
 
         def again() -> bool:
             server.process.send_signal(signal.SIGTERM)
-            return "SIGTERM again: ending at once" in server.output
+            return "SIGTERM again: stopping at once" in server.output
 
         eventually(again, "the second signal")
         server.ended()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -69,8 +70,32 @@ def test_a_page(zoo: Running) -> None:
 
 def test_the_start_says_what_listens_where_and_with_how_many_workers(zoo: Running) -> None:
     zoo.said(r"listening on http://127\.0\.0\.1:\d+$")
-    zoo.said(r"cluster local, home: local")
-    zoo.said(r"2 workers run zoo:app, 100 streams at a time each")
+    zoo.said(r"starting 2 workers$")
+    zoo.said(r"2 workers run zoo:app \(ASGI, up to 100 requests at a time each\)")
+
+
+def test_a_healthy_start_and_end_warn_of_nothing_even_where_somebody_asks_at_once(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(2.5)\nfrom zoo import app\n")
+    arguments = ("run", "slow:app", "-p", "0", "--workers", "1")
+    with Running(*arguments, app_dir=tmp_path, environment={"PYTHONPATH": str(APPS)}) as server:
+        server.said("listening on")
+        with ThreadPoolExecutor() as pool:
+            asked = [pool.submit(httpx.get, server.url, timeout=60) for _ in range(20)]
+            assert {each.result().status_code for each in asked} == {200}
+        os.killpg(server.pid, signal.SIGINT)
+        server.ended()
+        assert "waiting for the first worker" in server.output
+        assert "WARNING" not in server.output
+        assert server.output.count("stopping") == 1, "one for all processes"
+
+
+def test_the_start_says_how_a_wsgi_application_runs_and_that_clusters_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text("def app(environ, start_response):\n    raise NotImplementedError\n")
+    (tmp_path / "ifserver.toml").write_text('[clusters]\nmain = ["redis://127.0.0.1:1"]\n')
+    with Running("run", "plain:app", "-p", "0", "--workers", "1", cwd=tmp_path) as server:
+        server.ready()
+        server.said(r"1 worker runs plain:app \(WSGI, 8 threads\)")
+        server.said(r"WARNING .* \[clusters\] \(.*ifserver.toml:1\) is not used: .* serve and ifserver worker")
 
 
 def test_head_has_the_fields_and_no_body(wire: Wire) -> None:

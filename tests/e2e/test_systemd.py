@@ -179,7 +179,7 @@ def test_it_is_not_ready_when_the_application_cannot_be_started(
 ) -> None:
     monkeypatch.setenv("ZOO_STARTUP_FAILED", "no")
     with systemd.start("run", "zoo:app", "--workers", "1", app_dir=APPS) as server:
-        server.said(r"worker \d+ has ended: exit code 3")
+        server.said(r"worker \d+ has ended with exit code 3")
         with pytest.raises(BlockingIOError):
             systemd.hear(within_s=0)
 

@@ -90,7 +90,7 @@ def test_what_is_not_taken_holds_up_nobody_and_is_counted(
     writer.close()
     assert tap.written == lines(0, 1, 2, 3)
     assert said(caplog) == [
-        "the access log is not taken: 8 bytes wait, further lines are dropped",
+        "the access log is written too slowly: 8 bytes wait, further lines are dropped",
         "the access log is written again; lines that were lost: 2",
     ]
 
@@ -104,7 +104,7 @@ def test_an_end_that_nobody_takes_is_told(caplog: pytest.LogCaptureFixture, monk
     assert tap.asked.acquire(timeout=120)
     writer.put(b"1\n")
     writer.close()
-    assert said(caplog) == ["the access log is not taken: its last 1 lines are lost"]
+    assert said(caplog) == ["the access log could not be written in time: its last 1 lines are lost"]
     tap.open.set()
 
 
@@ -138,7 +138,7 @@ def test_the_old_file_goes_on_where_no_new_one_can_be_opened(caplog: pytest.LogC
     writer.close()
     assert kept.read_bytes() == b"1\n2\n"
     [told] = said(caplog)
-    assert told.startswith("the access log cannot be opened anew, the old file is kept: [Errno 2]")
+    assert told.startswith("the access log cannot be reopened, the old file is kept: [Errno 2]")
     caplog.set_level(logging.ERROR)
 
 

@@ -51,7 +51,7 @@ def test_what_cannot_be_decoded_is_dropped(payload: bytes, caplog: pytest.LogCap
     world = World()
     world.node.push(world.clusters.home.inbox, [payload])
     assert world.counters.value("messages_dropped", "undecodable") == 1
-    assert f"dropped a message in the inbox of {SERVER}" in caplog.text
+    assert f"dropped a message to {SERVER}" in caplog.text
     assert served(world)
 
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_decoded_is_dropped(payload: bytes, caplog: pytest.LogCap
 def test_a_message_from_nowhere_stops_nothing(worker: str, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     world.worker.push(m.Claim(NOBODY, 0, worker, "s"))
-    assert "came from nowhere" in caplog.text
+    assert "cannot be answered" in caplog.text
     world.client(GET)
     world.worker.job()
     world.worker.push(m.Claim(f"{SERVER}.1", 0, worker, "s"))

@@ -329,6 +329,6 @@ def test_what_a_client_has_said_that_is_gone_is_told_or_said_to_be_lost(
     for _ in range(30):
         world.advance(0.05)
     assert done == [None]
-    assert ("handed to nobody (1)" in caplog.text) is not is_heard
+    assert ("1 messages of a client that has left are lost" in caplog.text) is not is_heard
     assert world.worker.jobs(channels.WEBSOCKET_RESUME) == []
     world.assert_empty()

@@ -1339,7 +1339,7 @@ def test_where_there_is_none_in_time_that_is_told(caplog: pytest.LogCaptureFixtu
     world = World(resumable_paths=("/chat",), resume_timeout_s=30.0)
     _, job = leave_with_last_words(world)
     world.advance(30.0)
-    told = "messages of a client that has left are handed to nobody (1): no worker has accepted it in time"
+    told = "1 messages of a client that has left are lost: no worker has accepted it in time"
     assert caplog.messages[-1] == f"!east.{job.stream}: {told}"
     assert world.worker.jobs(channels.WEBSOCKET_RESUME) == []
     world.assert_empty()

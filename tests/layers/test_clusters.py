@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import Any
 
@@ -276,6 +277,32 @@ def test_a_node_is_not_silent_whose_answer_was_not_read_yet(caplog: pytest.LogCa
     asked.answer(Pushed(1, 1))
     place.clock.advance(0.25)
     assert caplog.text == ""
+
+
+def test_before_any_worker_has_come_that_requests_wait_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    alone = Place(home=1, away=0)
+    (node,) = alone.east
+    for _ in range(2):
+        alone.clusters.behind(node)
+    assert caplog.messages == ["waiting for the first worker: requests wait until it is ready"]
+    alone.clusters.claimed(node)
+    alone.clusters.behind(node)
+    alone.clusters.claimed(node)
+    assert caplog.messages[1:] == [
+        "requests are taken in time again",
+        "requests have waited for more than 1 s: all workers are busy, or gone",
+        "requests are taken in time again",
+    ]
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING", "INFO"]
+    caplog.clear()
+    place = Place(home=2, away=0)
+    place.clusters.behind(place.east[0])
+    assert caplog.messages == ["waiting for the first worker on node east-1: requests wait until it is ready"]
+    place.clusters.claimed(place.east[1])
+    place.clusters.claimed(place.east[0])
+    place.clusters.behind(place.east[0])
+    assert caplog.messages[-1] == "node east-1 is behind: requests are offered elsewhere"
 
 
 def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:

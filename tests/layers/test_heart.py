@@ -383,7 +383,7 @@ def test_a_bug_that_concerns_one_of_the_dead_hides_no_other(caplog: pytest.LogCa
     stage.heart._lost = lost
     stage.run(5)
     assert told == [CHILD, OTHER_CHILD]
-    assert f"that process {CHILD} is dead could not be told" in caplog.text
+    assert f"what process {CHILD} leaves behind could not be handled" in caplog.text
     before = len(stage.east.beaten)
     stage.run(1)
     assert len(stage.east.beaten) == before + 2

@@ -245,10 +245,35 @@ def test_troubles_are_logged_once_each_until_they_are_over(caplog: pytest.LogCap
         ]
         troubles.over()
         assert caplog.records[-1].getMessage() == "node east-1: connected after 4 failed attempts"
+        caplog.clear()
         troubles.over()
-        assert caplog.records[-1].getMessage() == "node east-1: connected"
+        assert caplog.records == [], "that it can be used is what everybody expects"
         troubles.add("a")
         assert caplog.records[-1].getMessage() == "node east-1: a; trying again"
+
+
+@pytest.mark.parametrize("refused_first", [False, True])
+def test_a_node_that_goes_and_comes_back_is_one_warning_and_one_line(
+    refused_first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    troubles = Troubles("east-1")
+    refused, lost = (lambda: troubles.add("cannot connect: refused.")), (lambda: troubles.lost("connection lost."))
+    with caplog.at_level(logging.INFO):
+        for call in (refused, lost, refused) if refused_first else (lost, refused, refused):
+            call()
+        troubles.over()
+        first = "cannot connect: refused; trying again" if refused_first else "connection lost; connecting again"
+        assert caplog.messages == [f"node east-1: {first}", "node east-1: connected after 2 failed attempts"]
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+        caplog.clear()
+        troubles.lost("connection lost")
+        troubles.add("NOAUTH")
+        troubles.over()
+        assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING", "INFO"], "something else"
+        caplog.clear()
+        troubles.lost("connection lost")
+        troubles.over()
+        assert caplog.messages[-1] == "node east-1: connected"
 
 
 def test_a_peer_that_makes_up_new_troubles_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

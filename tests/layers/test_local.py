@@ -204,15 +204,15 @@ def test_a_broker_that_closes_before_it_greets_is_told(caplog: pytest.LogCapture
 
 def test_a_new_epoch_is_told(caplog: pytest.LogCaptureFixture) -> None:
     place = Place()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         place.greet()
         place.lose()
         assert place.node.epoch == "first"
         place.greet("first")
-        assert "memory is new" not in caplog.text
+        assert "it was restarted" not in caplog.text
         place.lose()
         place.greet("second")
-    assert "memory is new" in caplog.text
+    assert "it was restarted" in caplog.text
     assert place.node.epoch == "second"
 
 

@@ -308,7 +308,7 @@ async def test_what_a_snapshot_brings_back_is_not_read_and_expires(place: Place)
 async def test_a_restart_is_told(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     server = place.server()
     node = await place.node(server)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         server.stop()
         await logged(caplog, "node east-1: connection lost")
         server.start()

@@ -195,14 +195,37 @@ def test_a_worker_that_dies_before_it_answers(state: State, request_: Any, retry
     effects = do(stream, replace(DIED, attempt=attempt))
     if retried:
         again = replace(request_, attempt=1)
-        assert effects == [e.Offer(again, f"worker {WORKER} has let go: died"), WAIT_WORKER]
+        assert effects == [e.Offer(again, f"worker {WORKER} has died"), WAIT_WORKER]
         assert (stream.state, stream.attempt, stream.worker, stream.supervisor) == (State.QUEUED, 1, None, None)
         assert do(stream, replace(WHOLE, attempt=1, worker=OTHER)) == [replace(WHOLE, attempt=1, worker=OTHER), e.ENDED]
     else:
-        assert effects == [e.Answer(502, f"worker {WORKER} has let go: died"), e.ENDED]
+        assert effects == [e.Answer(502, f"worker {WORKER} has died"), e.ENDED]
 
 
-@pytest.mark.parametrize("reason", m.GIVEN_BACK)
+@pytest.mark.parametrize("request_", [GET, UPLOAD], ids=["GET", "a POST whose body still comes"])
+def test_what_a_worker_has_not_begun_is_offered_again_whatever_it_is(request_: m.HttpRequest) -> None:
+    stream = HttpStream(request_, retry_method=request_ is GET)
+    piece = e.BodyReceived(b"second", False)
+    if request_ is UPLOAD:
+        assert do(stream, piece) == []
+    unread = replace(DIED, reason=m.UNREAD)
+    for attempt in range(5):
+        [offer] = do(stream, replace(unread, attempt=attempt))
+        # Without a new `Wait`: the time in which a worker must be found goes on.
+        assert offer.request == replace(request_, attempt=attempt + 1)
+        assert (stream.state, stream.worker) == (State.QUEUED, None)
+    effects = do(stream, replace(CLAIM, attempt=5))
+    if request_ is UPLOAD:
+        assert effects[-1] == e.Tell(WORKER, m.RequestBody(ID, 5, 0, b"second", False)), "it is still held"
+
+
+def test_what_a_worker_has_not_begun_while_it_is_taken_back_is_answered_at_once() -> None:
+    stream = make(State.WITHDRAWING, UPLOAD, retry=False)
+    assert do(stream, replace(DIED, reason=m.UNREAD)) == [e.Answer(503, "no worker took it in time"), e.ENDED]
+    assert do(stream, e.Withdrawn(False)) == []
+
+
+@pytest.mark.parametrize("reason", [m.DRAINED, m.STOPPED])
 def test_workers_that_stop_may_be_many_and_cost_no_answer(reason: str) -> None:
     stream = make(State.CLAIMED)
     for attempt in range(5):
@@ -214,12 +237,12 @@ def test_workers_that_stop_may_be_many_and_cost_no_answer(reason: str) -> None:
 
 
 def test_a_worker_that_dies_in_the_middle_of_its_answer_cuts_the_connection() -> None:
-    why = f"worker {WORKER} let go in the middle of the response: died"
+    why = f"worker {WORKER} has died, in the middle of the response"
     assert do(make(State.RESPONDING), DIED) == [e.Abort(why), e.ENDED]
 
 
 def test_what_a_worker_does_when_the_client_has_all_harms_nobody() -> None:
-    assert do(make(State.ANSWERED), DIED) == [e.Finish(f"worker {WORKER} let go: died"), e.ENDED]
+    assert do(make(State.ANSWERED), DIED) == [e.Finish(f"worker {WORKER} has died"), e.ENDED]
     stream = make(State.ANSWERED)
     assert do(stream, replace(MORE, body=b"")) == [replace(MORE, body=b"")]
     assert do(stream, e.Answered()) == []
@@ -237,7 +260,7 @@ def test_an_application_may_read_on_when_the_client_has_all() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "status", "why"),
-    [(True, 503, "no worker took it in time"), (False, 504, "taken by somebody who was never heard of")],
+    [(True, 503, "no worker took it in time"), (False, 504, "a worker took it and was not heard of again")],
 )
 def test_what_nobody_takes_is_withdrawn_and_answered(answer: bool, status: int, why: str) -> None:
     stream = make()

@@ -75,7 +75,7 @@ def test_a_worker_that_drains_gives_back_what_it_has_not_consumed_and_the_next_g
     assert heard(do(stream, *says("a", "b", "c"))) == ["a", "b", "c"]
     effects = do(stream, replace(DRAINED, consumed=2 * UNITS))
     offer = replace(CONNECT, attempt=1, resumable=True, unconfirmed=0)
-    assert effects == [e.Resume(offer, 0, "drained"), WAIT_RESUMPTION]
+    assert effects == [e.Resume(offer, 0, f"worker {WORKER} is stopping"), WAIT_RESUMPTION]
     assert do(stream, *says("d")) == []
     effects = take_over(stream)
     assert effects[0] == WAIT_NOTHING

@@ -233,7 +233,7 @@ def test_who_may_not_speak_is_dropped_and_told_to_let_go(wrong: dict[str, Any]) 
 @pytest.mark.parametrize("state", [State.QUEUED, State.WITHDRAWING, State.CLAIMED])
 def test_a_handshake_whose_worker_dies_is_offered_once_more(state: State) -> None:
     stream = make(state)
-    assert do(stream, DIED) == [e.Offer(replace(CONNECT, attempt=1), f"worker {WORKER} has let go: died"), WAIT_WORKER]
+    assert do(stream, DIED) == [e.Offer(replace(CONNECT, attempt=1), f"worker {WORKER} has died"), WAIT_WORKER]
     assert (stream.state, stream.worker) == (State.QUEUED, None)
     again = {"attempt": 1, "worker": OTHER}
     assert do(stream, e.Withdrawn(False), replace(CLAIM, **again)) == [WAIT_RESPONSE]

@@ -16,12 +16,16 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.turns = 0
 
     def hold(self) -> None:
         self.told.append("hold")
 
     def resume(self) -> None:
         self.told.append("resume")
+
+    def turned(self) -> None:
+        self.turns += 1
 
 
 class Stage:
@@ -47,7 +51,7 @@ def test_it_says_that_the_loop_turns() -> None:
     assert stage.supervisor.turns == 1
     for turns in range(2, 6):
         stage.clock.advance(TURN_S)
-        assert stage.supervisor.turns == turns
+        assert stage.supervisor.turns == stage.worker.turns == turns
     stage.guard.stop()
     stage.clock.advance(10)
     assert stage.supervisor.turns == 5

@@ -50,6 +50,8 @@ class Stage:
         self.taken: list[str] = []
         #: Where what was pulled is to be answered.
         self.pulled: list[str] = []
+        #: What is given back, for it may have been offered once more.
+        self.unread: list[ToWorkers] = []
         self.finished = 0
         self.counters = Counters()
         self._due: list[Callable[[], None]] = []
@@ -76,6 +78,7 @@ class Stage:
             lambda channel: self.clock.seconds() + self.home_leads_s,
             self._least_clock_of,
             self.pulled.extend,
+            self.unread.extend,
             self._opened,
             self.clock,
             lambda: self.cpu_s,
@@ -615,3 +618,48 @@ def test_a_read_that_fails_while_it_stops_ends_it() -> None:
     assert fired(stopped)
     stage.advance(10.0)
     assert len(stage.nodes[0].asked) == 1
+
+
+def stalled(stage: Stage, begun_s: float, still_s: float, timers_first: bool) -> None:
+    """A read that began `begun_s` before the loop stood still brings a request behind that."""
+    stage.puller.turned()
+    stage.puller.start()
+    while begun_s > 0:
+        stage.clock.advance(0.25)
+        begun_s -= 0.25
+        stage.puller.turned()
+    stage.clock.rightNow += still_s
+    if timers_first:
+        stage.puller.turned()
+    stage.push(0, "a", "b")
+
+
+@pytest.mark.parametrize("timers_first", [True, False])
+@pytest.mark.parametrize("begun_s", [0, 0.5])
+def test_what_may_have_lain_unread_for_too_long_is_given_back(begun_s: float, timers_first: bool) -> None:
+    stage = Stage()
+    stalled(stage, begun_s, 0.6, timers_first)
+    assert (stage.taken, [request.path for request in stage.unread]) == ([], ["a", "b"])
+    # The next read begins when the loop turns again.
+    stage.turn()
+    stage.push(0, "c")
+    assert stage.taken == ["c"]
+
+
+@pytest.mark.parametrize("timers_first", [True, False])
+def test_what_lay_there_for_a_shorter_time_is_begun(timers_first: bool) -> None:
+    stage = Stage()
+    stalled(stage, 0.5, 0.4, timers_first)
+    assert (stage.taken, stage.unread) == (["a", "b"], [])
+
+
+def test_what_comes_well_after_the_loop_stood_still_is_begun() -> None:
+    stage = Stage()
+    stage.puller.turned()
+    stage.puller.start()
+    stage.clock.rightNow += 0.6
+    stage.puller.turned()
+    stage.clock.rightNow += 0.25
+    stage.puller.turned()
+    stage.push(0, "a")
+    assert (stage.taken, stage.unread) == (["a"], [])

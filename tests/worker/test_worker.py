@@ -16,6 +16,7 @@ from ifserver.layers.base import Limits, Pulled
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.memory import MemoryNode
 from ifserver.messages import (
+    UNREAD,
     Claim,
     Disconnect,
     Release,
@@ -793,6 +794,26 @@ def test_an_attempt_that_comes_twice_or_too_late_is_dropped(attempt: int) -> Non
     played(act)
 
 
+def test_what_has_lain_unread_while_the_loop_stood_still_is_given_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Its server may have offered it once more, and another worker have begun it."""
+
+    async def act(stage: Stage) -> None:
+        stage.worker.turned()
+        stage.clock.rightNow += 0.6
+        stage.ask(get("/fast"))
+        await turns()
+        assert stage.heard() == [Release("0123456789.1f", 0, stage.worker.inbox, UNREAD)]
+        assert (stage.application.paths, stage.ledger) == ([], [])
+        assert stage.count("messages_dropped", "withdrawn") == 1
+        assert "1 request goes back to the queue" in caplog.text
+        stage.worker.turned()
+        stage.ask(get("/fast", attempt=1))
+        await turns()
+        assert kinds(stage.heard()) == [ResponseStart]
+
+    played(act)
+
+
 @pytest.mark.parametrize(
     "channel",
     [
@@ -896,7 +917,7 @@ def test_what_has_not_ended_in_time_is_cancelled_and_told_as_stopped(caplog: pyt
         ]
 
     played(act)
-    assert problems(caplog) == ["2 streams have not ended in time and are cancelled"]
+    assert problems(caplog) == ["2 requests or WebSockets have not ended within drain_timeout: cancelling them"]
 
 
 def test_one_that_minds_no_cancellation_is_abandoned_and_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -914,7 +935,7 @@ def test_one_that_minds_no_cancellation_is_abandoned_and_told(caplog: pytest.Log
         await turns()
 
     played(act)
-    assert "cannot be cancelled; it is abandoned" in problems(caplog)[-1]
+    assert "the application does not end when it is cancelled" in problems(caplog)[-1]
 
 
 def test_a_superseded_one_is_cancelled_too() -> None:

@@ -1,0 +1,44 @@
+"""One event often concerns many streams: one line in the log tells of all of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from ifserver.clock import Clock
+
+__all__ = ["Bursts"]
+
+#: How long more streams are waited for after the first, in seconds.
+_WAIT_S: Final = 0.25
+#: How many kinds of lines may wait at a time; further ones are logged at once.
+_MAX_KINDS: Final = 64
+
+_log = logging.getLogger(__name__)
+
+
+class Bursts:
+    """Counts what happens to streams for the same reason, and logs it once, at the level INFO."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        #: How many streams, and the first of them, by what happens to them and why.
+        self._waiting: dict[tuple[str, str], tuple[int, str]] = {}
+
+    def add(self, what: str, why: str, channel: str) -> None:
+        """`what` happens to the stream `channel`, and `why`."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        key = what, why
+        count, first = self._waiting.get(key, (0, channel))
+        if count or len(self._waiting) < _MAX_KINDS:
+            self._waiting[key] = count + 1, first
+            if not count:
+                self._clock.callLater(_WAIT_S, self._tell, key)
+        else:
+            _log.info("%s: %s: %s", channel, what, why)
+
+    def _tell(self, key: tuple[str, str]) -> None:
+        count, first = self._waiting.pop(key)
+        others = f" and {count - 1} more" if count > 1 else ""
+        _log.info("%s%s: %s: %s", first, others, *key)
