@@ -43,6 +43,8 @@ _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNIN
 _DEBUG: Final = 7
 
 _twisted_is_joined = False
+#: How Python shows warnings, before Twisted's logger takes them; a fork has inherited what its parent has set.
+_shows_warnings = warnings.showwarning
 
 
 def configure(
@@ -73,7 +75,9 @@ def configure(
         logger.handlers = [once]
         logger.propagate = False
     at(settings.verbosity)
-    _join_twisted(python_warnings)
+    _join_twisted()
+    if not python_warnings:
+        warnings.showwarning = _shows_warnings
 
 
 def at(verbosity: int) -> None:
@@ -82,17 +86,15 @@ def at(verbosity: int) -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def _join_twisted(python_warnings: bool) -> None:
+def _join_twisted() -> None:
     """Let Twisted log to the logger ``twisted``, once in a process: it refuses to begin twice."""
-    global _twisted_is_joined
+    global _twisted_is_joined, _shows_warnings
     if not _twisted_is_joined:
         _twisted_is_joined = True
         from twisted.logger import STDLibLogObserver, globalLogBeginner
 
-        shows = warnings.showwarning
+        _shows_warnings = warnings.showwarning
         globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
-        if not python_warnings:
-            warnings.showwarning = shows
 
 
 def enable() -> None:

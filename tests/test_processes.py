@@ -154,7 +154,7 @@ def test_a_child_says_that_it_shows_an_error_however_long_that_is() -> None:
 
 def test_a_child_that_ends_in_the_middle_of_its_report_is_not_ready() -> None:
     async def main() -> None:
-        started = Started(code("os.write(launch.ready_fd, b'+?half of')\nsys.exit(3)"))
+        started = Started(code("os.write(launch.ready_fd, b'a?half of')\nsys.exit(3)"))
         await started.ended
         assert started.child.loaded
         assert started.child.error is None

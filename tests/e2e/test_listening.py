@@ -225,7 +225,11 @@ def test_a_unix_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) ->
 
 def test_what_is_never_started_leaves_no_socket_behind(tmp_path: Path) -> None:
     path = tmp_path / "web.sock"
-    _refused("run", "zoo:nothing", "--app-dir", str(APPS), "-u", str(path))
+    command = command_line("run", "zoo:nothing", "--app-dir", str(APPS), "-u", str(path))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert f"listening on unix:{path}" in done.stderr
+    assert not path.exists()
     _refused("run", "zoo:app", "--app-dir", str(APPS), "-u", str(path), "-e", "tcp:none")
     assert not path.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -168,10 +169,8 @@ def test_with_workers_it_is_ready_when_requests_are_answered(systemd: Systemd) -
         server.said("requests are answered")
         with Wire(systemd.address) as wire:
             assert wire.get("/").status == 200
-        # What is meant for the service is not told to its children.
-        for pid in server.left():
-            environ = Path(f"/proc/{pid}/environ").read_bytes()
-            assert not re.search(rb"NOTIFY_SOCKET|WATCHDOG_|LISTEN_", environ)
+            # What is meant for the service is not told to its children.
+            assert json.loads(wire.get("/looked-at").body)["of systemd"] == []
 
 
 def test_it_is_not_ready_when_the_application_cannot_be_started(

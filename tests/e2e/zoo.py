@@ -124,6 +124,7 @@ async def looked_at(scope: Scope, receive: Receive, send: Send) -> None:
         seen[type(instance).__name__] = [(name, type(getattr(instance, name)).__name__) for name in dir(instance)]
     seen["pickled"] = pickle.dumps(Listed([1]).count).decode("latin-1")
     seen["warnings"] = warnings.showwarning.__module__
+    seen["of systemd"] = [name for name in os.environ if name.startswith(("NOTIFY_", "WATCHDOG_", "LISTEN_"))]
     # What programs inherit that are started here.
     status = subprocess.run(["cat", "/proc/self/status"], check=True, stdout=subprocess.PIPE, text=True).stdout
     seen["signals"] = re.findall("Sig(?:Blk|Ign):.*", status)

@@ -92,7 +92,11 @@ def test_it_logs_in_first(login: tuple[Any, ...], commands: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("answers", "error"),
     [
-        (b"-WRONGPASS not geheim\r\n-ERR x\r\n", "AUTH: WRONGPASS not ***"),
+        (
+            b"-WRONGPASS not geheim\r\n-ERR x\r\n",
+            "AUTH: WRONGPASS not *** The password is that of the URL, or else of IFSERVER_REDIS_PASSWORD, or "
+            "IFSERVER_REDIS_PASSWORD_EAST_1 for this node alone",
+        ),
         (b"+OK\r\n-ERR DB index is out of range\r\n", "SELECT: ERR DB index is out of range"),
     ],
 )
