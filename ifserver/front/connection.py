@@ -292,6 +292,8 @@ class Http1Connection(Protocol):
             if leftover is None:
                 self.discard_body(framing)
         elif framing.close or (leftover is not None and leftover.ends):
+            # Exchanges that go on are told of clients that leave; this one is sent away.
+            self._afterwards = None
             self.lose()
         else:
             self._next()

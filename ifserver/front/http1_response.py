@@ -249,17 +249,17 @@ class Http1Response:
         if exchange is None or incoming is None or incoming.upgrade:
             return  # (what denies a WebSocket is the last on its connection)
         exchange.handle(Answered())
-        if incoming.complete and not framing.close:
+        if incoming.complete:
             self._go_on()
 
     def body_complete(self) -> None:
         """All of the request's body has come and was handed to the stream, behind the begin of the response or not."""
         framing = self.framing
-        if self.exchange is not None and framing is not None and framing.spent and not framing.close:
+        if self.exchange is not None and framing is not None and framing.spent:
             self._go_on()
 
     def _go_on(self) -> None:
-        """The exchange goes on without the client, whose next request must not wait for its end."""
+        """The exchange goes on without the client, whose next request, or connection's end, must not wait for it."""
         exchange, self.exchange = self.exchange, None
         framing = self.framing
         assert exchange is not None
