@@ -165,7 +165,8 @@ class Exchange(Offered):
 
     def _heard(self, effects: Effects, by_claim: bool, tells_of_claimant: bool) -> None:
         worker, before = self.stream.worker, self._worker
-        if worker is not before:
+        renamed = worker is not before
+        if renamed:
             self._worker = worker
             tells_of_claimant = True
             if before is None:
@@ -174,7 +175,7 @@ class Exchange(Offered):
                 self.server.clusters.redirect(before, worker)
         self._carry_out(effects)
         if tells_of_claimant and not self._over:
-            self.server.peers.claimed(self)
+            self.server.peers.claimed(self, renamed)
 
     def handle(self, event: object) -> None:
         """Something has happened to the client, the offer or a deadline."""

@@ -54,8 +54,13 @@ class Peers:
                 peer.timer.cancel()
         self._peers.clear()
 
-    def claimed(self, exchange: Exchange) -> None:
-        """The stream of `exchange` has another claimant than before, or knows more of it; None: it has none now."""
+    def claimed(self, exchange: Exchange, renamed: bool) -> None:
+        """The stream of `exchange` has another claimant than before, or knows more of it; None: it has none now.
+
+        Args:
+            renamed: whether it has heard that claimant's address only now. Streams that have not heard of a move yet
+                know an old one, which says nothing of where their claimant is.
+        """
         worker, now = exchange.stream.worker, self._clock.seconds()
         peer = None if worker is None else self._peer(worker, exchange.stream.supervisor or "")
         if exchange.peer is not peer:
@@ -63,6 +68,8 @@ class Peers:
             exchange.peer = peer
             if peer is not None:
                 peer.accounts[exchange] = Account(now)
+        if renamed and peer is not None and worker is not None:
+            peer.inbox = worker
 
     def left(self, exchange: Exchange) -> None:
         """The stream of `exchange` has ended, or lost its claimant."""
@@ -106,7 +113,6 @@ class Peers:
         if peer is None:
             peer = self._peers[process] = Peer(worker, self._clock.seconds(), epoch_of(self._clusters, worker))
             peer.timer = self._clock.callLater(SYNC_S, self._tick, process, peer)
-        peer.inbox = worker
         if supervisor:
             peer.supervisor = supervisor
         return peer
@@ -116,7 +122,9 @@ class Peers:
             del self._peers[process]
             return
         peer.timer = self._clock.callLater(SYNC_S, self._tick, process, peer)
-        if self._clusters.is_missing(peer.inbox):
+        # It is known by several addresses while some streams have not heard of its move.
+        inboxes = {each.stream.worker or peer.inbox for each in peer.accounts} | {peer.inbox}
+        if all(map(self._clusters.is_missing, inboxes)):
             _log.warning("process %s is taken for dead: its node is gone, and it receives on no other", process)
             self.lost(process)
             return

@@ -148,11 +148,14 @@ class Servers:
                     SyncEntry(stream.identity, stream.attempt, account.sent, account.consumed)
                 )
         missing = [inbox for inbox in self._servers if self._clusters.is_missing(inbox)]
+        # One that has moved is still known to some streams by its old address.
+        present = {channels.process_of(inbox) for inbox in self._servers.keys() - set(missing)}
         for inbox in missing:
             process = channels.process_of(inbox)
-            _log.warning("server %s is taken for dead: its node is gone, and it receives on no other", process)
-            self._lost(process)
-            del self._servers[inbox]
+            if process not in present:
+                _log.warning("server %s is taken for dead: its node is gone, and it receives on no other", process)
+                self._lost(process)
+                del self._servers[inbox]
         for named, server in self._servers.items():
             for sender, entries in server.due.items():
                 server.tell(self._clusters, named, sender, self._supervisor, entries)

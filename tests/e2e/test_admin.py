@@ -122,7 +122,7 @@ def test_the_balance_after_a_worker_was_killed(site: Site, gate: Gate, pool: Thr
         settled(lambda: scrape(*site.all), lambda found: found["ifserver_claims_total"] >= 4 and balance(found) == 0)
         os.kill(victim, signal.SIGKILL)
         assert close_of(client)[0] == 1012
-    site.supervisor.said(f"worker {victim} has ended")
+    site.supervisor.said(f"worker {victim} was killed")
     gate.open()
     assert {each.result().status_code for each in got} <= {200}
     traffic(site.server)

@@ -22,14 +22,14 @@ class Site:
 
     def __init__(self, stack: ExitStack, kind: str) -> None:
         if kind == "run":
-            command = ("run", "zoo:app", "-p", "0", "--workers", "2")
+            command = ("run", "zoo:app", "-p", "0", "--workers", "2", "-v", "2")
             self.server = stack.enter_context(Running(*command, app_dir=APPS)).ready()
             self.supervisors = [self.server]
             return
         redis = stack.enter_context(RedisServer())
         cluster = ("--cluster", f"main=redis://127.0.0.1:{redis.port}")
         self.server = stack.enter_context(Running("serve", "-p", "0", *cluster))
-        worker = ("worker", "zoo:app", "--processes", "2", *cluster)
+        worker = ("worker", "zoo:app", "--processes", "2", "-v", "2", *cluster)
         self.supervisors = [stack.enter_context(Running(*worker, app_dir=APPS)).ready() for _ in range(2)]
 
     def connect(self, path: str = "/resume") -> ClientConnection:

@@ -96,7 +96,7 @@ def test_after_a_sighup_a_certificate_with_another_kind_of_key_is_the_only_one(
             assert all_are_shown() == {kind}
         Path(files.path("server.pem")).write_text("nonsense")
         server.process.send_signal(signal.SIGHUP)
-        server.said("in PEM; the old certificate is kept")
+        server.said("there is no certificate in PEM in it; the old certificate is kept")
         assert all_are_shown() == {"RSA"}
         assert old.ping().wait(LIMIT_S)
 
