@@ -597,3 +597,16 @@ def test_what_waits_for_a_worker_follows_it_when_it_names_another_node() -> None
     world.settle()
     heard = map(m.decode_for_worker, world.pull(moved))
     assert m.WebSocketReceive(job.stream, 0, 0, "hello", None) in heard
+
+
+def test_a_worker_that_has_moved_is_not_dead_because_some_streams_have_not_heard_of_it() -> None:
+    world, other = two_nodes()
+    (client, job), (late_client, late_job) = opened(world), opened(world)
+    world.node.stop()
+    other.beat(SUPERVISOR, value_of([channels.process_of(WORKER)]), 1e9)
+    tick(world, 1.5)
+    moved = f"!west.{channels.process_of(WORKER)}"
+    for sender, which in ((moved, job), (WORKER, late_job)):
+        other.push(world.clusters.home.inbox, [m.encode(m.Sync(sender, "", [entry(which)]))])
+    tick(world, 60.0)
+    assert (client.received(), late_client.received()) == (b"", b"")
