@@ -246,7 +246,10 @@ def _supervise(launch: Launch, server: ForkServer) -> int:
 
         return SupervisorService(runtime, launch.layer, launch.worker, launch.log, server.spawn, launch.ready_fd)
 
-    return _live_with(build, lambda runtime: Control(reread=dict, is_child=True))
+    try:
+        return _live_with(build, lambda runtime: Control(reread=dict, is_child=True))
+    finally:
+        server.close()
 
 
 def _work(launch: Launch) -> int:

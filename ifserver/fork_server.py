@@ -49,6 +49,8 @@ _STATUS: Final = struct.Struct("i")
 #: How long the answer may take, in seconds. A fork takes milliseconds; a supervisor that waits for longer than its
 #: beats live (3 s) would be taken for dead.
 _PATIENCE_S: Final = 2.0
+#: How long its end may take, in seconds. It has nothing to do.
+_END_S: Final = 0.5
 #: What a process manager, a terminal or a person may send to all processes of a service.
 _SIGNALS: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
@@ -122,13 +124,14 @@ class ForkServer:
     Where it has ended, its children are started as new processes, and so is the next fork server.
     """
 
-    def __init__(self, sock: socket.socket, is_up: bool = True) -> None:
+    def __init__(self, sock: socket.socket, pid: int) -> None:
         self._socket = sock
+        self._pid = pid
         sock.settimeout(_PATIENCE_S)
         #: Those of fork servers that do not answer, and have living children: they would end with them.
         self._given_up: list[socket.socket] = []
         #: Whether it has said that it can be asked, and whether it is to be replaced.
-        self._is_up = is_up
+        self._is_up = True
         self._is_lost = False
 
     @classmethod
@@ -143,9 +146,10 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         _share_memory()
-        if _fork():
+        pid = _fork()
+        if pid:
             theirs.close()
-            return cls(ours)
+            return cls(ours, pid)
         ours.close()
         if not_for_it is not None:
             not_for_it.close()
@@ -174,9 +178,20 @@ class ForkServer:
         return processes.spawn(launch, loop, ready, ended)
 
     def close(self) -> None:
-        """Let it end, and its children with it."""
+        """Let it end, and its children with it, and wait until it has, for half a second at most."""
         for sock in (self._socket, *self._given_up):
             sock.close()
+        self._reap(_END_S)
+
+    def _reap(self, patience_s: float) -> None:
+        """Have the kernel forget the process: in many containers nobody else does that for orphans."""
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(self._pid)
+            try:
+                select.select([pidfd], [], [], patience_s)
+            finally:
+                os.close(pidfd)
+            os.waitpid(self._pid, os.WNOHANG)
 
     def _can_be_asked(self) -> bool:
         if self._is_lost:
@@ -190,12 +205,13 @@ class ForkServer:
 
     def _replace(self) -> None:
         """Start another as a new process: a process that has a loop cannot be forked."""
+        self._reap(0.0)
         self._is_up = self._is_lost = False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(_PATIENCE_S)
         with theirs:
             command = [*processes.command("fork-server"), str(theirs.fileno())]
-            processes.popen(command, [theirs.fileno()])
+            self._pid = processes.popen(command, [theirs.fileno()]).pid
 
     def _fork_child(self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: _Notified, ended: _Notified) -> Child:
         with contextlib.ExitStack() as opened:
