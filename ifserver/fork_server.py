@@ -76,16 +76,7 @@ class Standby:
     @classmethod
     def fork(cls) -> Standby:
         """Fork this process, which must have one thread and no loop. Returns in both; see `pid`."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent = os.getpid()
-        _share_memory()
-        pid = _fork()
-        if pid:
-            theirs.close()
-            return cls(ours, pid, parent)
-        ours.close()
-        _become_child(parent)
-        return cls(theirs, 0, parent)
+        return cls(*_fork_connected())
 
     def wait(self) -> Launch:
         """In the new process: wait until it is told what to do."""
@@ -143,18 +134,12 @@ class ForkServer:
         Args:
             not_for_it: is closed in the fork server.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent = os.getpid()
-        _share_memory()
-        pid = _fork()
+        sock, pid, _ = _fork_connected()
         if pid:
-            theirs.close()
-            return cls(ours, pid)
-        ours.close()
+            return cls(sock, pid)
         if not_for_it is not None:
             not_for_it.close()
-        _become_child(parent)
-        return serve(theirs)
+        return serve(sock)
 
     def spawn(self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: _Notified, ended: _Notified) -> Child:
         """Start a child; as `ifserver.processes.spawn`. Waits for the fork, which takes milliseconds.
@@ -252,6 +237,21 @@ def _wait(pid: int) -> int | None:
     """The status of a child of this very process; None while it lives."""
     waited, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if waited else None
+
+
+def _fork_connected() -> tuple[socket.socket, int, int]:
+    """Fork this process into a child of it. Returns in both: the socket to the other one; the child's process id, which
+    is 0 in the child itself; and the parent's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
+    _share_memory()
+    pid = _fork()
+    if pid:
+        theirs.close()
+        return ours, pid, parent
+    ours.close()
+    _become_child(parent)
+    return theirs, 0, parent
 
 
 def _fork() -> int:
