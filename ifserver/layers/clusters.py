@@ -253,15 +253,15 @@ class Clusters:
         batch.append((payload, offering, excluded))
 
     def _choose(self, channel: str, excluded: frozenset[str]) -> Node:
-        while True:
-            name = self._placement.choose(channel, self._clock.seconds(), excluded)
-            assert name is not None, "every node is out of the question"
+        """A node with a connection, or any one where there is none."""
+        tried = excluded
+        while (name := self._placement.choose(channel, self._clock.seconds(), tried)) is not None:
             node = self.nodes[name]
             if node.connected:
                 return node
-            self._unwell(node, "unreachable")
-            if not self._placement.has_well(excluded):
-                return node
+            self._unreachable(node)
+            tried |= {name}
+        return node
 
     def claimed(self, node: Node) -> None:
         """Somebody has claimed what was offered on `node`."""
@@ -298,6 +298,12 @@ class Clusters:
     def workers_are_free_beside(self, node: Node) -> bool:
         """Whether another node is known to have workers that would take a request now."""
         return any(self._free_workers.are_on(name) for name in self.nodes if name != node.name)
+
+    def _unreachable(self, node: Node) -> None:
+        """There is no connection. The first one is still being made at a start, and a lost one is often back at once:
+        the node is not unwell by that."""
+        if node.unreachable_s() >= UNREACHABLE_S:
+            self._unwell(node, "unreachable")
 
     def _silent(self, node: Node) -> None:
         self._unwell(node, "silent")
@@ -336,7 +342,10 @@ class Clusters:
     def _failed(self, failure: Failure, node: Node, channel: str, batch: list[_Entry]) -> None:
         del self._pushing[node.name][id(batch)]
         failure.trap(NodeUnreachable, NodeRefused, PushInDoubt)
-        self._unwell(node, "unreachable")
+        if failure.check(NodeUnreachable):
+            self._unreachable(node)
+        else:
+            self._unwell(node, "unreachable")
         if failure.check(PushInDoubt):
             self.counters.add("messages_in_doubt", len(batch))
             for payload, offering, _ in batch:

@@ -179,13 +179,37 @@ def test_two_of_many_nodes_are_compared() -> None:
         assert abs(chosen[name] - share) < 200
 
 
+def lose(*nodes: ToldNode) -> None:
+    """They have been unreachable for a second."""
+    for node in nodes:
+        node.reachable, node.gone_s = False, 1.0
+
+
 def test_a_node_that_is_not_connected_is_not_chosen() -> None:
     place = Place(home=3)
-    place.east[0].reachable = place.east[2].reachable = False
+    lose(place.east[0], place.east[2])
     assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
     # Nor is one that is back, before it has been tried.
     place.east[0].reachable = True
     assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
+
+
+def test_a_node_that_is_being_connected_to_is_bypassed_and_well(caplog: pytest.LogCaptureFixture) -> None:
+    # As at every start: a client may be faster than the connections to the nodes.
+    place = Place(home=2, away=1)
+    place.east[0].reachable = False
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
+    place.east[1].reachable = False
+    assert {place.offer(b"x").name for _ in range(50)} == {"west-1"}
+    place.west[0].reachable = False
+    place.offer(b"x")
+    place.turn.end()
+    for node in (*place.east, *place.west):
+        while node.asked():
+            node.answer(NodeUnreachable("gone"))
+        node.reachable = True
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
+    assert not caplog.records
 
 
 def test_with_no_node_connected_the_one_that_is_asked_says_so() -> None:
@@ -241,7 +265,7 @@ def test_what_is_in_doubt_goes_nowhere_else() -> None:
 
 def test_an_unwell_node_gets_one_request_now_and_then() -> None:
     place = Place(home=2, away=0)
-    place.east[0].reachable = False
+    lose(place.east[0])
     assert {place.offer(b"x").name for _ in range(20)} == {"east-2"}
     place.east[0].reachable = True
     probes = 0
