@@ -278,11 +278,13 @@ class SyncEntry(Message, frozen=True, array_like=True, gc=False):
 
 class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
     """Where streams stand that two processes share. `sender` is the inbox of the one that speaks, to be answered there;
-    `supervisor` is that of a worker, and empty for a server."""
+    `supervisor` is that of a worker, and empty for a server. `moves` counts how often the sender has given its streams
+    another address: of two that disagree, the one with the higher number knows where it receives now."""
 
     sender: str
     supervisor: str
     entries: list[SyncEntry]
+    moves: int = 0
 
 
 class Statement(Message, tag=33, frozen=True, array_like=True, gc=False):

@@ -25,11 +25,13 @@ _log = logging.getLogger(__name__)
 class Peer(Correspondent):
     """One worker process."""
 
-    __slots__ = ("accounts", "inbox", "supervisor", "timer")
+    __slots__ = ("accounts", "inbox", "moves", "supervisor", "timer")
 
     def __init__(self, inbox: str, now: float, epoch: str | None) -> None:
         super().__init__(now, epoch)
         self.inbox = inbox
+        #: How often it has moved, as far as it was heard.
+        self.moves = 0
         #: The process that beats for it, once it is known.
         self.supervisor = ""
         self.accounts: dict[Exchange, Account] = {}
@@ -70,6 +72,16 @@ class Peers:
                 peer.accounts[exchange] = Account(now)
         if renamed and peer is not None and worker is not None:
             peer.inbox = worker
+
+    def address(self, sync: m.Sync) -> str:
+        """Where the worker receives that has sent `sync`, which may come later than what it has said since."""
+        peer = self._peers.get(channels.process_of(sync.sender))
+        if peer is None:
+            return sync.sender
+        if sync.moves < peer.moves:
+            return peer.inbox
+        peer.moves = sync.moves
+        return sync.sender
 
     def left(self, exchange: Exchange) -> None:
         """The stream of `exchange` has ended, or lost its claimant."""

@@ -113,6 +113,7 @@ class Replies:
         return "gone"
 
     def _sync(self, sync: m.Sync) -> None:
+        address = self._peers.address(sync)
         for entry in sync.entries:
             exchange = self._registry.get(entry.stream)
             if exchange is None or exchange.stream.attempt != entry.attempt:
@@ -120,7 +121,7 @@ class Replies:
             if exchange is None:
                 self._tell_gone(entry.stream, entry.attempt, sync.sender)
                 continue
-            exchange.hear_sync(entry, sync.sender, sync.supervisor)
+            exchange.hear_sync(entry, address, sync.supervisor)
 
     def _late(self, stream: str, attempt: int, worker: str, inbox: str) -> None:
         """`worker` has had an attempt that is over here."""

@@ -97,6 +97,8 @@ class Home:
         self._asking: list[Deferred[None]] = []
         #: The present one, and those that were before it.
         self.places = [Place(random.choice(nodes), process)]
+        #: How often streams were told another address.
+        self.moves = 0
 
     @property
     def node(self) -> Node:
@@ -191,6 +193,7 @@ class Home:
                     place.node.name,
                     place.node.unreachable_s(),
                 )
+                self.moves += 1
                 resident.readdress(place.inbox)
         elif now - place.left_at >= self._grace_s and not resident.names(place.inbox):
             # What is late was meant for streams that have ended.

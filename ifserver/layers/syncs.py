@@ -58,7 +58,7 @@ class Correspondent:
             entries = [replace(entry, sent=0) for entry in entries]
         for where in elsewhere or [inbox]:
             for start in range(0, len(entries), SYNC_ENTRIES):
-                sync = Sync(sender, supervisor, entries[start : start + SYNC_ENTRIES])
+                sync = Sync(sender, supervisor, entries[start : start + SYNC_ENTRIES], clusters.home.moves)
                 is_last = start + SYNC_ENTRIES >= len(entries)
                 self.telling = True
                 try:

@@ -134,11 +134,8 @@ class Stream(ABC):
         worker = message.worker
         if self.worker is None:
             self.worker = worker
-        elif worker != self.worker:
-            # The same process may have moved to another node of its cluster: then this is its new address.
-            if channels.process_of(worker) != channels.process_of(self.worker):
-                return self._gone(message)
-            self.worker = worker
+        elif worker != self.worker and channels.process_of(worker) != channels.process_of(self.worker):
+            return self._gone(message)
         kind = type(message)
         if kind in _SEQUENCED:
             if message.seq != self._received:
@@ -150,7 +147,14 @@ class Stream(ABC):
         return handler(self, message)
 
     def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str = "") -> Effects:
-        """What is to be done about the worker's account of the stream: a `Sync` claims, and shows what was lost."""
+        """What is to be done about the worker's account of the stream: a `Sync` claims, and shows what was lost.
+
+        It alone tells where a claimant receives that has moved to another node of its cluster. What the claimant said
+        before it moved may have waited for its node, and arrive later than that.
+        """
+        held = self.worker if entry.attempt == self.attempt else None
+        if held is not None and worker != held and channels.process_of(worker) == channels.process_of(held):
+            self.worker = worker
         effects = self.hear(m.Window(entry.stream, entry.attempt, worker, entry.consumed))
         if effects and type(effects[0]) is Dropped:
             return effects[1:]  # an entry is no message, and not counted as one

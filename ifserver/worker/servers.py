@@ -66,6 +66,8 @@ class Servers:
         self._accounts: dict[Stream, Account] = {}
         #: By their inboxes.
         self._servers: dict[str, _Server] = {}
+        #: How often each of them has moved, by its process, as far as it was heard.
+        self._moves: dict[str, int] = {}
         #: Nodes that are not configured here, of which was complained.
         self._unknown: set[str] = set()
         self._timer: Timer | None = None
@@ -96,6 +98,11 @@ class Servers:
         if node not in self._clusters.nodes:
             self._complain(node)
             return
+        process = channels.process_of(sync.sender)
+        # What was said before it moved may have waited for its node, and come after what it has said since.
+        is_late = sync.moves < self._moves.get(process, 0)
+        if sync.moves and not is_late:
+            self._moves[process] = sync.moves
         for entry in sync.entries:
             stream = self._streams.get(entry.stream)
             if stream is not None and stream.attempt < entry.attempt:
@@ -106,7 +113,8 @@ class Servers:
                 release = Release(entry.stream, entry.attempt, self._clusters.home.inbox, _GONE)
                 self._clusters.send(sync.sender, encode(release))
             elif stream.attempt == entry.attempt:
-                self._follow(stream, sync.sender)
+                if not is_late:
+                    self._follow(stream, sync.sender)
                 if stream.compare(entry.sent):
                     stream.consumed(entry.consumed)
 
@@ -127,6 +135,11 @@ class Servers:
         if old != sender and channels.process_of(old) == channels.process_of(sender):
             stream.server = sender
             self._clusters.redirect(old, sender)
+            server = self._servers.get(sender)
+            if server is None:
+                server = self._servers[sender] = _Server(self._clock.seconds(), epoch_of(self._clusters, sender))
+            # Where we have moved ourselves, it may have missed that.
+            server.tell_everything()
 
     def _tick(self) -> None:
         self._timer = self._clock.callLater(SYNC_S, self._tick)
@@ -147,6 +160,9 @@ class Servers:
                 server.due.setdefault(stream.worker, []).append(
                     SyncEntry(stream.identity, stream.attempt, account.sent, account.consumed)
                 )
+        if self._moves:
+            present = {channels.process_of(inbox) for inbox in self._servers}
+            self._moves = {process: moves for process, moves in self._moves.items() if process in present}
         missing = [inbox for inbox in self._servers if self._clusters.is_missing(inbox)]
         # One that has moved is still known to some streams by its old address.
         present = {channels.process_of(inbox) for inbox in self._servers.keys() - set(missing)}

@@ -573,7 +573,8 @@ def test_after_the_grace_the_workers_are_told_where_it_is_now() -> None:
     assert address(world, job) == f"{WEST_INBOX}.1"
     said = map(m.decode_for_worker, world.pull(f"!west.{channels.process_of(WORKER)}"))
     syncs = [message for message in said if isinstance(message, m.Sync)]
-    assert syncs[-1] == m.Sync(WEST_INBOX, "", [entry(job)]), "where the worker is, if it has moved as well"
+    said_last = m.Sync(WEST_INBOX, "", [entry(job)], moves=1)
+    assert syncs[-1] == said_last, "where the worker is, if it has moved as well"
 
 
 def test_a_worker_that_is_gone_with_its_node_and_names_no_other_is_dead() -> None:
@@ -610,3 +611,20 @@ def test_a_worker_that_has_moved_is_not_dead_because_some_streams_have_not_heard
         other.push(world.clusters.home.inbox, [m.encode(m.Sync(sender, "", [entry(which)]))])
     tick(world, 60.0)
     assert (client.received(), late_client.received()) == (b"", b"")
+
+
+def test_what_a_worker_said_before_it_moved_and_comes_late_does_not_move_it_back() -> None:
+    world, other = two_nodes()
+    client, job = opened(world)
+    world.node.stop()
+    tick(world, 1.5)
+    moved = f"!west.{channels.process_of(WORKER)}"
+    late = m.Sync(WORKER, SUPERVISOR, [entry(job)])
+    syncs = [m.Sync(moved, SUPERVISOR, [entry(job)], moves=1), late]
+    other.push(world.clusters.home.inbox, [m.encode(each) for each in syncs])
+    world.settle()
+    client.send(frame(TEXT, b"hello"))
+    world.settle()
+    heard = map(m.decode_for_worker, world.pull(moved))
+    assert m.WebSocketReceive(job.stream, 0, 0, "hello", None) in heard
+    assert world.server.peers.watched() == {"west": {channels.process_of(WORKER): SUPERVISOR}}

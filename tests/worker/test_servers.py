@@ -277,6 +277,43 @@ def test_after_a_new_epoch_of_either_node_all_is_told(which: str) -> None:
     played(act, application=Application(), nodes=2)
 
 
+def test_a_server_that_moves_is_told_of_everything_there_at_once() -> None:
+    async def act(stage: Stage) -> None:
+        moved = f"!west.{channels.process_of(SERVER)}"
+        alive(stage, SERVER)
+        alive(stage, moved)
+        stage.node.push(channels.WEBSOCKET_CONNECT, [encode(websocket_connect(reply_channel=f"{SERVER}.1"))])
+        await run(stage, 20)
+        home = stage.clusters.home
+        home.node.push(home.inbox, [encode(Sync(moved, "", [SyncEntry("0123456789.1", 0, 0, 256)], moves=1))])
+        await run(stage, 1.5)
+        assert told(stage, moved)[:1] == [[SyncEntry("0123456789.1", 0, 1, 0)]]
+        await leave(stage, "0123456789.1")
+
+    played(act, application=Application(), nodes=2)
+
+
+def test_what_a_server_said_before_it_moved_and_comes_late_does_not_move_it_back() -> None:
+    async def act(stage: Stage) -> None:
+        moved = f"!west.{channels.process_of(SERVER)}"
+        alive(stage, SERVER)
+        alive(stage, moved)
+        stage.node.push(channels.WEBSOCKET_CONNECT, [encode(websocket_connect(reply_channel=f"{SERVER}.1"))])
+        await run(stage, 5)
+        home = stage.clusters.home
+        entries = [SyncEntry("0123456789.1", 0, 0, 256)]
+        for late in (Sync(moved, "", entries, moves=1), Sync(SERVER, "", entries)):
+            home.node.push(home.inbox, [encode(late)])
+        await run(stage, 3)
+        assert stage.worker._servers.watched() == {"west": {"0123456789": "0123456789"}}
+        home.node.push(home.inbox, [encode(Sync(SERVER, "", entries, moves=2))])
+        await run(stage, 3)
+        assert stage.worker._servers.watched() == {"east": {"0123456789": "0123456789"}}, "it has moved back"
+        await leave(stage, "0123456789.1")
+
+    played(act, application=Application(), nodes=2)
+
+
 def test_each_server_is_told_of_its_own() -> None:
     async def act(stage: Stage) -> None:
         alive(stage, OTHER_SERVER)
