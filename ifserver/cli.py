@@ -12,6 +12,7 @@ import ifserver.standard_library  # noqa: F401
 # isort: split
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         if words[:1] == ["child"]:
             return _child(words)
         if words and words[0] in a.VIEWERS:
+            gc.enable()
             return _viewer(words)
         given = a.parse(words)
         given.words, given.manager, given.handed = words, manager, handed
@@ -342,6 +344,7 @@ def _live_with(
     from ifserver.life import Life
 
     malloc.keep_freed(os.environ)
+    gc.enable()
     runtime = _install_reactor()
     service = build(runtime)
     herald = Herald(
