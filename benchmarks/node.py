@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from ifserver.reactor import install
+from ifserver.process.reactor import install
 
 LOOP = uvloop.new_event_loop()
 install(LOOP)
@@ -22,11 +22,11 @@ from twisted.internet import reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
 
 from benchmarks.machine import cpu_seconds  # noqa: E402
-from ifserver.endpoints import StreamClientEndpoint  # noqa: E402
 from ifserver.layers.base import Limits, Node  # noqa: E402
 from ifserver.layers.outbox import Outbox  # noqa: E402
-from ifserver.layers.redis import RedisNode  # noqa: E402
+from ifserver.layers.redis.node import RedisNode  # noqa: E402
 from ifserver.metrics import Counters  # noqa: E402
+from ifserver.net.endpoints import StreamClientEndpoint  # noqa: E402
 from tests.redis_server import RedisServer  # noqa: E402
 
 __all__ = ["main"]

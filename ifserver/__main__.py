@@ -18,7 +18,7 @@ def main() -> int:
     gc.disable()
     words = sys.argv[1:]
     if not words or not _ONLY_PRINT.isdisjoint(words):
-        from ifserver import arguments
+        from ifserver.config import arguments
         from ifserver.errors import ConfigurationError
 
         if not words or words[0] not in arguments.VIEWERS:

@@ -1,4 +1,4 @@
-"""The command: arguments, signals and exit codes. It installs the reactor (`ifserver.reactor`).
+"""The command: arguments, signals and exit codes. It installs the reactor (`ifserver.process.reactor`).
 
 Exit codes: 0 for an end that was asked for, 2 for what the operator has to mend (one line says what), 3 when the
 application's startup has failed, 1 for anything else.
@@ -7,7 +7,7 @@ application's startup has failed, 1 for anything else.
 from __future__ import annotations
 
 # First of all, for it must come before Twisted.
-import ifserver.standard_library  # noqa: F401
+import ifserver.net.standard_library  # noqa: F401
 
 # isort: split
 import argparse
@@ -21,24 +21,26 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ifserver import addresses, flags, handover, logs, malloc, notify, processes
-from ifserver import arguments as a
+from ifserver import logs
+from ifserver.config import arguments as a
+from ifserver.config import flags
+from ifserver.config.settings import ListenSettings, LogSettings
 from ifserver.errors import ConfigurationError, IfserverError
-from ifserver.notify import Herald, Manager, counted
-from ifserver.processes import Launch
-from ifserver.settings import ListenSettings, LogSettings
+from ifserver.process import addresses, children, handover, malloc, systemd
+from ifserver.process.children import Launch
+from ifserver.process.systemd import Herald, Manager, counted
 
 # Twisted, asyncio and what needs them are imported by the commands that use them: the help must be quick.
 if TYPE_CHECKING:
     import socket
 
-    from ifserver.addresses import Addresses
-    from ifserver.fork_server import ForkServer, Standby
-    from ifserver.life import Control, Runtime, Service
-    from ifserver.processes import Child
-    from ifserver.rereading import Reading
-    from ifserver.schema import Settings
-    from ifserver.tls import Certificate
+    from ifserver.config.rereading import Reading
+    from ifserver.config.schema import Settings
+    from ifserver.net.tls import Certificate
+    from ifserver.process.addresses import Addresses
+    from ifserver.process.children import Child
+    from ifserver.process.fork_server import ForkServer, Standby
+    from ifserver.services.lifecycle import Control, Runtime, Service
     from ifserver.worker.application import ASGIApplication
 
 __all__ = ["main"]
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         # Before anything is started, which must not be told the same.
-        manager, handed = notify.take(os.environ, os.getpid()), handover.become_successor(os.environ)
+        manager, handed = systemd.take(os.environ, os.getpid()), handover.become_successor(os.environ)
         if words[:1] == ["child"]:
             return _child(words)
         if words and words[0] in a.VIEWERS:
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         given.words, given.manager, given.handed = words, manager, handed
         return _carry_out(given)
     except IfserverError as error:
-        from ifserver.life import failed
+        from ifserver.services.lifecycle import failed
 
         return failed(error)
     except KeyboardInterrupt:
@@ -100,7 +102,7 @@ def _run(given: argparse.Namespace) -> int:
     with addresses.opened(listen, given.manager.sockets, given.handed) as opened:
 
         def build(runtime: Runtime) -> Service:
-            from ifserver.service import Listening, RunService
+            from ifserver.services.server import Listening, RunService
 
             listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
             return RunService(runtime, front, worker, listening, _log_settings(given), standby)
@@ -111,7 +113,7 @@ def _run(given: argparse.Namespace) -> int:
 def _certificate(listen: ListenSettings) -> Certificate | None:
     if listen.certfile is None:
         return None
-    from ifserver.tls import Certificate
+    from ifserver.net.tls import Certificate
 
     return Certificate(listen.certfile, listen.keyfile)
 
@@ -124,8 +126,8 @@ def _serve(given: argparse.Namespace) -> int:
     with addresses.opened(listen, given.manager.sockets, given.handed, count) as opened:
 
         def build(runtime: Runtime) -> Service:
-            from ifserver.fleet import FleetService
-            from ifserver.service import Listening, ServeService
+            from ifserver.services.multi_server import FleetService
+            from ifserver.services.server import Listening, ServeService
 
             listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
             if count > 1:
@@ -142,7 +144,7 @@ def _worker(given: argparse.Namespace) -> int:
         return _work(server)
 
     def build(runtime: Runtime) -> Service:
-        from ifserver.supervisors import SupervisorService
+        from ifserver.services.supervisor import SupervisorService
 
         return SupervisorService(runtime, layer, worker, _log_settings(given), server.spawn)
 
@@ -151,7 +153,7 @@ def _worker(given: argparse.Namespace) -> int:
 
 def _standby() -> Standby:
     """A process that will be the supervisor: forked now, since nothing can be forked once there is a loop."""
-    from ifserver.fork_server import Standby
+    from ifserver.process.fork_server import Standby
 
     _import_shared()
     return Standby.fork()
@@ -159,7 +161,7 @@ def _standby() -> Standby:
 
 def _fork_server(not_for_it: socket.socket | None = None) -> ForkServer | Launch:
     """The process that starts the workers of this supervisor; in each of them, what it is to do."""
-    from ifserver.fork_server import ForkServer
+    from ifserver.process.fork_server import ForkServer
 
     _import_shared()
     return ForkServer.fork(not_for_it)
@@ -169,7 +171,7 @@ def _check(given: argparse.Namespace) -> int:
     layer = a.layer_settings(given)
 
     def build(runtime: Runtime) -> Service:
-        from ifserver.check import CheckService
+        from ifserver.services.check import CheckService
 
         return CheckService(runtime, layer, sys.stdout, given.json)
 
@@ -178,13 +180,13 @@ def _check(given: argparse.Namespace) -> int:
 
 def _viewer(words: list[str]) -> int:
     """A command that looks at what runs elsewhere."""
-    from ifserver.viewer import command
+    from ifserver.observe.viewer import command
 
     return command.main(words)
 
 
 def _settings(given: argparse.Namespace) -> int:
-    from ifserver import manual
+    from ifserver.config import manual
 
     configuration = given.configuration
     if given.example or given.rst:
@@ -197,18 +199,18 @@ def _settings(given: argparse.Namespace) -> int:
 
 
 def _child(words: list[str]) -> int:
-    """A process that another one of ours has started (`ifserver.processes.spawn`, `ifserver.handover`)."""
+    """A process that another one of ours has started (`ifserver.process`)."""
     if len(words) != 3 or not words[2].isdecimal():
         raise ConfigurationError("'child' is what ifserver itself starts")
     fd = int(words[2])
     if words[1] == "server":
         return _member(fd)
     if words[1] == "fork-server":
-        from ifserver import fork_server
+        from ifserver.process import fork_server
 
         _import_shared()
         return _work(fork_server.become(fd))
-    launch = processes.become_child(fd)
+    launch = children.become_child(fd)
     if launch.role == "worker":
         return _work(launch)
     server = _fork_server()
@@ -228,7 +230,8 @@ def _import_shared() -> None:
     """Import what a worker needs: what is imported before a fork is imported once, and its memory is shared."""
     import uvloop  # noqa: F401
 
-    from ifserver import reactor, workers  # noqa: F401
+    from ifserver.process import reactor  # noqa: F401
+    from ifserver.services import worker  # noqa: F401
 
 
 def _supervise_forked(standby: Standby) -> int:
@@ -239,12 +242,12 @@ def _supervise_forked(standby: Standby) -> int:
 
 def _supervise(launch: Launch, server: ForkServer) -> int:
     """Be the supervisor of ``run``."""
-    from ifserver.life import Control
+    from ifserver.services.lifecycle import Control
 
     logs.configure(launch.log)
 
     def build(runtime: Runtime) -> Service:
-        from ifserver.supervisors import SupervisorService
+        from ifserver.services.supervisor import SupervisorService
 
         return SupervisorService(runtime, launch.layer, launch.worker, launch.log, server.spawn, launch.ready_fd)
 
@@ -256,15 +259,15 @@ def _supervise(launch: Launch, server: ForkServer) -> int:
 
 def _work(launch: Launch) -> int:
     """Be a worker."""
-    from ifserver.life import Control
+    from ifserver.services.lifecycle import Control
 
     logs.configure(launch.log, python_warnings=False)
 
     def build(runtime: Runtime) -> Service:
+        from ifserver.services.worker import WorkerService
         from ifserver.worker.application import load_for
         from ifserver.worker.broken import Broken
         from ifserver.worker.wsgi import interface_of
-        from ifserver.workers import WorkerService
 
         application: ASGIApplication
         try:
@@ -274,14 +277,14 @@ def _work(launch: Launch) -> int:
                 raise
             application = Broken.not_loaded(error)
         else:
-            processes.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
+            children.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
         logs.enable()
         return WorkerService(runtime, launch, application)
 
     try:
         return _live_with(build, lambda runtime: Control(is_child=True))
     except ConfigurationError as error:
-        processes.report_failure(launch.ready_fd, str(error))
+        children.report_failure(launch.ready_fd, str(error))
         if not launch.first:
             # The application was found when its supervisor started, so the whole traceback is worth having.
             _log.error("%s", error, exc_info=error.__cause__)
@@ -290,13 +293,13 @@ def _work(launch: Launch) -> int:
 
 def _member(fd: int) -> int:
     """One of several servers."""
-    from ifserver.life import Control
+    from ifserver.services.lifecycle import Control
 
     launch = handover.become_server(fd)
     logs.configure(launch.log)
 
     def build(runtime: Runtime) -> Service:
-        from ifserver.fleet import MemberService
+        from ifserver.services.multi_server import MemberService
 
         return MemberService(runtime, launch)
 
@@ -311,7 +314,7 @@ def _live(
     build: Callable[[Runtime], Service], given: argparse.Namespace | None = None, opened: Addresses | None = None
 ) -> int:
     """Run what `build` makes, which an operator has started; the exit code."""
-    from ifserver.life import Control
+    from ifserver.services.lifecycle import Control
 
     if given is None:
         return _live_with(build, lambda runtime: Control())
@@ -341,7 +344,7 @@ def _live_with(
     build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _NOBODY
 ) -> int:
     """Install the reactor, and run what `build` makes until it ends or is told to; the exit code."""
-    from ifserver.life import Life
+    from ifserver.services.lifecycle import Life
 
     malloc.keep_freed(os.environ)
     gc.enable()
@@ -401,8 +404,8 @@ def _install_reactor() -> Runtime:
 
     import uvloop
 
-    from ifserver import reactor
-    from ifserver.life import Runtime
+    from ifserver.process import reactor
+    from ifserver.services.lifecycle import Runtime
 
     loop = uvloop.new_event_loop()
     # For applications that ask for the loop while they are imported.

@@ -9,8 +9,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from ifserver.config.networks import Networks, address_text, plain_address
 from ifserver.messages import Headers
-from ifserver.networks import Networks, address_text, plain_address
 
 __all__ = ["bad_in_value", "find", "is_token", "is_value", "items", "length", "list_items", "seen_by_proxies", "values"]
 

@@ -291,7 +291,7 @@ class Statement(Message, tag=33, frozen=True, array_like=True, gc=False):
     """How many messages the process with the inbox `sender` has sent to `inbox` before this one, and how many requests
     that are to be answered there it has pulled: `reached` by now, `since` what was confirmed last. Of what comes from
     there to `sender` it has settled `confirmed`; None: that is not what this is about. `answer`: it can be answered.
-    Not counted itself (`ifserver.layers.books`)."""
+    Not counted itself (`ifserver.layers.accounting`)."""
 
     inbox: str
     sender: str

@@ -1,11 +1,11 @@
 """Every counter: its name, its help and its label, in one block; and the counts of one process.
 
-The sum over all processes of an idle system balances, by the *books* of its messages: ``messages_sent`` =
+The sum over all processes of an idle system balances (`ifserver.layers.accounting`): ``messages_sent`` =
 ``messages_delivered`` + ``messages_dropped`` of all reasons (`balance`). After a fault it does so once those who live
-have told each other what they have sent (`ifserver.layers.books`), and requests of which nobody has spoken have had
-their time (`ifserver.front.unheard`).
+have told each other what they have sent (`ifserver.layers.accounting`), and requests of which nobody has spoken have
+had their time (`ifserver.front.unresolved`).
 
-Times are counted in the buckets of a `Histogram`; what becomes of all of them for Prometheus is `ifserver.admin`'s.
+Times are counted in the buckets of a `Histogram`; `ifserver.observe.admin.scrape` makes samples of them for Prometheus.
 """
 
 from __future__ import annotations

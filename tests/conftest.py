@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 import uvloop
 
-from ifserver import reactor
+from ifserver.process import reactor
 from tests.completeness import Completeness
 
 # pytest-twisted's `--reactor=asyncio` then takes it as it is, since it is of the right kind.

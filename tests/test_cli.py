@@ -437,7 +437,7 @@ def test_a_file_that_was_found_is_named_in_the_log(command: Command, settings: P
 
 def test_ctrl_c_while_the_application_is_imported(folder: Path) -> None:
     (folder / "slow.py").write_text("print('importing', flush=True)\nimport time\nwhile True: time.sleep(1)\n")
-    line = [sys.executable, "-m", "ifserver", "run", "slow:app", "-p", "0"]
+    line = [sys.executable, "-m", "ifserver", "run", "slow:app", "-p", "0", "-w", "1"]
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
     ) as process:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifserver import headers as h
-from ifserver.networks import parse_networks
+from ifserver.config.networks import parse_networks
 
 PROXY = ("10.0.0.1", 4000)
 CLIENT = ("203.0.113.9", 0)

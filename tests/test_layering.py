@@ -18,61 +18,20 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "pure": (
         0,
         (
-            "__init__",
-            "errors",
-            "quantities",
-            "schema",
-            "settings",
-            "networks",
-            "settings_checks",
-            "values",
-            "configuration",
-            "settings_file",
-            "env_file",
-            "flags",
-            "other_servers",
-            "manual",
-            "nodes",
-            "channels",
-            "messages",
-            "headers",
-            "metrics",
-            "loop_lag",
-            "sight",
-            "clock",
-            "rounds",
-            "rereading",
-            "liveness",
-            "streams.*",
+            "__init__", "channels", "clock", "errors", "headers", "messages", "metrics", "status",
+            "config.*", "layers.liveness", "layers.periodic", "observe.loop_lag", "streams.*",
         ),
     ),
-    "nodes": (1, ("standard_library", "endpoints", "sockets", "notify", "tls", "layers.*")),
-    "logs": (1, ("journal", "repeats", "logs")),
-    "front": (2, ("front.*",)),
-    "worker": (2, ("worker.*",)),
-    "processes": (
-        3,
-        (
-            "aging",
-            "malloc",
-            "processes",
-            "fork_server",
-            "handover",
-            "addresses",
-            "servers",
-            "places",
-            "reload",
-            "rolling",
-            "stalls",
-            "starting",
-            "stopping",
-            "supervisor",
-            "admin.*",
-        ),
-    ),
-    "service": (4, ("life", "clustering", "service", "supervisors", "workers", "fleet", "check")),
-    "command": (5, ("arguments", "reactor", "cli", "__main__", "viewer.*")),
-}
+    "net": (1, ("net.*",)),
+    "logs": (1, ("logs.*",)),
+    "layers": (2, ("layers.*",)),
+    "front": (3, ("front.*",)),
+    "worker": (3, ("worker.*",)),
+    "process": (4, ("process.*",)),
+    "observe": (5, ("observe.*",)),
+    "services": (6, ("services.*",)),
+    "command": (7, ("__main__", "cli", "config.arguments", "observe.viewer.command", "process.reactor")),
+}  # fmt: skip
 
 #: All that storey 0 may import: what does no I/O, reads no clock and runs no loop.
 PURE = {
@@ -82,10 +41,10 @@ PURE = {
 
 #: Libraries with one importer each.
 ONLY_IMPORTERS = {
-    "autobahn": "front.websocket_frames",
-    "httptools": "front.http1",
-    "txredisapi": "layers.redis_connection",
-    "watchfiles": "reload",
+    "autobahn": "front.websocket.frames",
+    "httptools": "front.http1.parser",
+    "txredisapi": "layers.redis.connection",
+    "watchfiles": "process.reload",
 }
 
 #: Importing the first installs a reactor; the others are there to install one.
@@ -144,9 +103,11 @@ def _module(name: str, sources: Mapping[str, str]) -> str:
 
 
 def group_of(module: str) -> str | None:
-    for group, (_, members) in STOREYS.items():
-        if module in members or f"{module.split('.')[0]}.*" in members:
-            return group
+    """The group that names the module itself, or else its package."""
+    for name in (module, f"{module.split('.')[0]}.*"):
+        for group, (_, members) in STOREYS.items():
+            if name in members:
+                return group
     return None
 
 
@@ -183,8 +144,8 @@ def _wrong(each: Import) -> Iterator[str]:
     is_reactor = each.target.startswith(REACTORS) or (
         parts[:2] == ["twisted", "internet"] and any(part != "reactor" and part.endswith("reactor") for part in parts)
     )
-    if is_reactor and each.importer != "reactor":
-        yield f"{each.target} is a reactor, which only reactor.py may ask for or install"
+    if is_reactor and each.importer != "process.reactor":
+        yield f"{each.target} is a reactor, which only process/reactor.py may ask for or install"
 
 
 def _cycles(imports: list[Import]) -> list[str]:
@@ -224,11 +185,11 @@ def test_every_module_imports_only_what_its_storey_may() -> None:
 
 def test_the_whole_package_is_read() -> None:
     modules = package()
-    assert {"errors", "streams.http", "layers.redis", "front.http1", "worker.asgi", "supervisor"} <= set(modules)
+    assert {"errors", "streams.http", "layers.redis.node", "front.http1.parser", "worker.asgi"} <= set(modules)
     targets = {(each.importer, each.target) for each in imports_of(modules)}
     assert ("streams.http", "streams.base") in targets
-    assert ("front.websocket", "headers") in targets
-    assert ("front.http1", "httptools") in targets
+    assert ("front.websocket.connection", "headers") in targets
+    assert ("front.http1.parser", "httptools") in targets
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_IMPORTERS))
@@ -247,38 +208,42 @@ HOUSE = {
     "layers.base": "",
     "front.driver": "",
     "worker.asgi": "",
-    "service": "",
+    "services.server": "",
 }
 
 
 @pytest.mark.parametrize(
     ("module", "source", "complaint"),
     [
-        ("channels", "from ifserver.layers.base import Node", "pure imports layers.base, which is of nodes"),
+        ("channels", "from ifserver.layers.base import Node", "pure imports layers.base, which is of layers"),
         ("channels", "from ifserver.layers import base", "pure imports layers.base"),
         ("channels", "from .layers import base", "pure imports layers.base"),
         ("channels", "import ifserver.layers.base as b", "pure imports layers.base"),
         ("channels", "from ifserver import layers", "pure imports layers.__init__"),
-        ("channels", "def f():\n    from ifserver import service", "channels:2: pure imports service"),
-        ("channels", "if TYPE_CHECKING:\n    from ifserver import service", "pure imports service"),
-        ("layers.base", "from ifserver.front.driver import x", "nodes imports front.driver"),
-        ("layers.base", "from ..front import driver", "nodes imports front.driver"),
+        ("channels", "def f():\n    from ifserver.services import server", "channels:2: pure imports services.server"),
+        ("channels", "if TYPE_CHECKING:\n    from ifserver.services import server", "pure imports services.server"),
+        ("layers.base", "from ifserver.front.driver import x", "layers imports front.driver"),
+        ("layers.base", "from ..front import driver", "layers imports front.driver"),
         ("front.driver", "from ifserver.worker import asgi", "front imports worker.asgi, which is of worker"),
         ("worker.asgi", "if t.TYPE_CHECKING:\n    from ifserver.front import driver", "worker imports front.driver"),
-        ("supervisor", "from ifserver.service import x", "processes imports service"),
+        ("process.supervisor", "from ifserver.services.server import x", "process imports services.server"),
         ("streams.http", "import asyncio", "the pure storey imports asyncio"),
         ("streams.http", "import time", "the pure storey imports time"),
         ("streams.http", "from socket import socket", "the pure storey imports socket.socket"),
         ("streams.http", "from urllib.request import urlopen", "the pure storey imports urllib.request"),
         ("streams.http", "from twisted.internet.defer import Deferred", "the pure storey imports twisted"),
-        ("front.driver", "import autobahn.twisted.websocket", "autobahn is imported by front.websocket_frames only"),
-        ("front.driver", "from httptools import parser", "httptools is imported by front.http1 only"),
-        ("layers.base", "import txredisapi as t", "txredisapi is imported by layers.redis_connection only"),
-        ("service", "def f():\n    import watchfiles", "watchfiles is imported by reload only"),
+        ("front.driver", "import autobahn.twisted.websocket", "autobahn is imported by front.websocket.frames only"),
+        ("front.driver", "from httptools import parser", "httptools is imported by front.http1.parser only"),
+        ("layers.base", "import txredisapi as t", "txredisapi is imported by layers.redis.connection only"),
+        ("services.server", "def f():\n    import watchfiles", "watchfiles is imported by process.reload only"),
         ("front.driver", "from twisted.internet import reactor", "twisted.internet.reactor is a reactor"),
-        ("service", "def f():\n    import twisted.internet.reactor as r", "twisted.internet.reactor is a reactor"),
-        ("service", "from twisted.internet import asyncioreactor", "asyncioreactor is a reactor"),
-        ("service", "from twisted.internet.epollreactor import install", "epollreactor.install is a reactor"),
+        (
+            "services.server",
+            "def f():\n    import twisted.internet.reactor as r",
+            "twisted.internet.reactor is a reactor",
+        ),
+        ("services.server", "from twisted.internet import asyncioreactor", "asyncioreactor is a reactor"),
+        ("services.server", "from twisted.internet.epollreactor import install", "epollreactor.install is a reactor"),
         ("front.driver", "from ifserver.front import driver", "a cycle: front.driver -> front.driver"),
         ("cli", "def f():\n    from twisted.internet import reactor", "reactor is a reactor"),
         ("errors", "from ifserver import channels", "a cycle: channels -> errors -> channels"),
@@ -298,13 +263,13 @@ def test_the_check_sees_what_breaks_the_rules(module: str, source: str, complain
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("reactor", "def f():\n    from twisted.internet import asyncioreactor, reactor"),
+        ("process.reactor", "def f():\n    from twisted.internet import asyncioreactor, reactor"),
         ("front.driver", "from ifserver import __version__, channels\nimport ifserver.layers.base\nimport asyncio"),
         ("front.driver", "from twisted.internet.interfaces import IReactorTime"),
         ("front.server", "from ifserver.front.driver import x"),
         ("errors", "if TYPE_CHECKING:\n    from ifserver.channels import x"),
         ("streams.http", "from collections.abc import Callable\nfrom urllib.parse import unquote\nimport msgspec"),
-        ("layers.redis_connection", "import txredisapi"),
+        ("layers.redis.connection", "import txredisapi"),
     ],
 )
 def test_the_check_lets_pass_what_keeps_them(module: str, source: str) -> None:

@@ -20,12 +20,12 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import ifserver
-from ifserver import arguments, flags
-from ifserver.configuration import CONFIG_VARIABLE, SECTIONS, Configuration, all_settings
+from ifserver.config import arguments, flags
+from ifserver.config.configuration import CONFIG_VARIABLE, SECTIONS, Configuration, all_settings
+from ifserver.config.schema import Kind
+from ifserver.config.settings_file import from_file
 from ifserver.errors import ConfigurationError
-from ifserver.schema import Kind
-from ifserver.settings_file import from_file
-from ifserver.viewer import command as viewer
+from ifserver.observe.viewer import command as viewer
 from tests.command_lines import arguments_in_yaml, command_lines, flags_named, variables_named
 
 ROOT = Path(__file__).parent.parent
@@ -361,7 +361,7 @@ def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
     own = tag / "site-packages"
     assert (own / "ifserver").is_dir()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(own), sysconfig.get_path("purelib")])}
-    look = "import ifserver.admin.endpoint as it; it._page(); print(it.__file__)"
+    look = "import ifserver.observe.admin.endpoint as it; it._page(); print(it.__file__)"
     said = []
     for command in ([str(venv / "bin/ifserver"), "--version"], [python, "-c", look]):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)

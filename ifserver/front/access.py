@@ -12,10 +12,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from ifserver import journal
 from ifserver.errors import ConfigurationError
 from ifserver.front.log_writer import FileOutput, JournalOutput, LogWriter, Output, StandardOutput
-from ifserver.logs import iso_time, masked
+from ifserver.logs import iso_time, journal, masked
 
 __all__ = ["AccessLog", "Entry", "NoLog", "WrittenLog", "as_combined", "as_common", "as_json", "open_log"]
 

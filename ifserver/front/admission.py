@@ -10,10 +10,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from ifserver.clock import Clock
+from ifserver.config.networks import parse_networks
+from ifserver.config.settings import FrontSettings
 from ifserver.front.deadlines import Deadlines
 from ifserver.metrics import Counters
-from ifserver.networks import parse_networks
-from ifserver.settings import FrontSettings
 
 __all__ = ["Admission", "Key", "TurnedAway"]
 

@@ -7,8 +7,8 @@ import re
 from typing import Final
 
 from ifserver import headers as h
-from ifserver.front.requests import BadRequest, Incoming
-from ifserver.settings import FrontSettings
+from ifserver.config.settings import FrontSettings
+from ifserver.front.http1.requests import BadRequest, Incoming
 
 __all__ = ["examine"]
 

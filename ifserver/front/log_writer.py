@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from typing import Final, Protocol
 
-from ifserver.journal import Journal
+from ifserver.logs.journal import Journal
 
 __all__ = ["FileOutput", "JournalOutput", "LogWriter", "Output", "StandardOutput"]
 

@@ -10,7 +10,7 @@ from ifserver import messages as m
 from ifserver.clock import Clock, Timer
 from ifserver.errors import ChannelNameError
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Watched
+from ifserver.layers.heartbeat import Watched
 from ifserver.layers.syncs import Correspondent, epoch_of
 from ifserver.streams.account import SYNC_S, Account
 

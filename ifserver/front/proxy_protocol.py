@@ -20,9 +20,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver.clock import Clock
-from ifserver.endpoints import Address, LoopTransport
+from ifserver.config.networks import parse_networks, plain_address
 from ifserver.front.deadlines import Deadlines
-from ifserver.networks import parse_networks, plain_address
+from ifserver.net.endpoints import Address, LoopTransport
 
 if TYPE_CHECKING:
     from ifserver.front.server import InterfaceServer

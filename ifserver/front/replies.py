@@ -12,7 +12,7 @@ from ifserver import messages as m
 from ifserver.errors import ChannelNameError, UndecodableError
 from ifserver.front.peers import Peers
 from ifserver.front.registry import Registry
-from ifserver.front.unheard import Unheard
+from ifserver.front.unresolved import Unheard
 from ifserver.layers.clusters import Clusters
 
 __all__ = ["Replies"]

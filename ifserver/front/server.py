@@ -15,39 +15,39 @@ from ifserver import channels
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.clock import Clock, WallClock
+from ifserver.config.networks import parse_networks
+from ifserver.config.settings import FrontSettings
 from ifserver.front.access import AccessLog, Entry, closed
 from ifserver.front.admission import Admission
 from ifserver.front.bursts import Bursts
-from ifserver.front.connection import Http1Connection
 from ifserver.front.deadlines import Deadlines
+from ifserver.front.drain import Goodbye
 from ifserver.front.driver import Exchange, HttpClient
-from ifserver.front.goodbye import Goodbye
-from ifserver.front.leftover import SILENCE_S
+from ifserver.front.http1.connection import Http1Connection
+from ifserver.front.http1.requests import Incoming, Refused, identify
+from ifserver.front.http1.response_heads import HeadWriter, plain_answer
+from ifserver.front.http1.unread_body import SILENCE_S
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
 from ifserver.front.registry import Registry
 from ifserver.front.replies import Replies
-from ifserver.front.requests import Incoming, Refused, identify
-from ifserver.front.responses import HeadWriter, plain_answer
 from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
-from ifserver.front.unheard import Unheard
+from ifserver.front.unresolved import Unheard
 from ifserver.front.unsent import Unsent
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Heart
-from ifserver.liveness import SERVER_LIFE_S
-from ifserver.networks import parse_networks
-from ifserver.settings import FrontSettings
+from ifserver.layers.heartbeat import Heart
+from ifserver.layers.liveness import SERVER_LIFE_S
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import TimedOut, Waiting
 from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream
 
 if TYPE_CHECKING:
-    from ifserver.front.websocket import WebSocketConnection
+    from ifserver.front.websocket.connection import WebSocketConnection
 
 __all__ = ["InterfaceServer"]
 
@@ -69,7 +69,7 @@ class InterfaceServer(Factory):
     Args:
         reactor: tells how time goes by, and calls later.
         wall: tells the time of day, for Date and the access log.
-        facts: what the beats of this server tell people (`ifserver.sight.Facts`).
+        facts: what the beats of this server tell people (`ifserver.status.Facts`).
     """
 
     noisy = False
@@ -372,8 +372,8 @@ class InterfaceServer(Factory):
         """The protocol of WebSockets. What speaks it takes 0.1 s of CPU and 20 MB to import, so that is done when the
         first one is accepted; or before, by whoever calls this."""
         if self._websocket_protocol is None:
-            from ifserver.front.websocket import WebSocketConnection
-            from ifserver.front.websocket_frames import configured
+            from ifserver.front.websocket.connection import WebSocketConnection
+            from ifserver.front.websocket.frames import configured
 
             self._websocket_protocol = configured(WebSocketConnection, self.settings, self.clock)
         return self._websocket_protocol

@@ -1,6 +1,6 @@
 """What an interface server counts of its clients: cheaply, since it is counted for every request.
 
-Numbers in lists and dictionaries, which are made into metrics when somebody asks (`ifserver.admin`).
+Numbers in lists and dictionaries, which are made into metrics when somebody asks (`ifserver.observe.admin`).
 """
 
 from __future__ import annotations

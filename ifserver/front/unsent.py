@@ -6,10 +6,10 @@ import logging
 from collections.abc import Hashable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from ifserver import sockets
 from ifserver.clock import Clock
 from ifserver.front.deadlines import Deadlines
 from ifserver.metrics import Counters
+from ifserver.net import sockets
 
 __all__ = ["Unsent"]
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from twisted.internet.defer import Deferred, succeed
 
 from ifserver import channels
-from ifserver.settings import LayerSettings
+from ifserver.config.settings import LayerSettings
 
 __all__ = ["MAX_BATCH_BYTES", "MAX_PAYLOAD_BYTES", "Limits", "Node", "Pulled", "Pulling", "Pushed", "Queue", "check"]
 

@@ -19,7 +19,7 @@ def value_of(processes: Sequence[str]) -> bytes:
 
 
 def with_facts(value: bytes, facts: bytes) -> bytes:
-    """The value of a beat that tells facts as well (`ifserver.sight.Facts`)."""
+    """The value of a beat that tells facts as well (`ifserver.status.Facts`)."""
     return value + _FACTS + facts if facts else value
 
 

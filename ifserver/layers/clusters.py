@@ -13,15 +13,15 @@ from twisted.python.failure import Failure
 from ifserver import channels
 from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
+from ifserver.layers.accounting import Books
 from ifserver.layers.base import Node, Pushed
-from ifserver.layers.books import Books
 from ifserver.layers.free_workers import FreeWorkers
 from ifserver.layers.home import UNREACHABLE_S, Home
 from ifserver.layers.outbox import Outbox
+from ifserver.layers.periodic import Rounds
 from ifserver.layers.placement import Placement, Policy
 from ifserver.messages import Message, encode
 from ifserver.metrics import Counters
-from ifserver.rounds import Rounds
 
 __all__ = ["Clusters", "Offering", "Refusal"]
 
@@ -162,7 +162,7 @@ class Clusters:
 
     def pulled(self, reply_channels: Iterable[str]) -> None:
         """This process has pulled requests that are to be answered on `reply_channels`, and has spoken of them or never
-        will (`ifserver.layers.books`)."""
+        will (`ifserver.layers.accounting`)."""
         counts: dict[str, int] = {}
         for reply_channel in reply_channels:
             inbox = channels.inbox_of(reply_channel)

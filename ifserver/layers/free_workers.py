@@ -18,7 +18,7 @@ from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.base import Node
 from ifserver.layers.beats import facts_of
-from ifserver.sight import decode_facts
+from ifserver.status import decode_facts
 
 __all__ = ["FreeWorkers"]
 

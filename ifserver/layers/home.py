@@ -21,7 +21,7 @@ from ifserver import channels
 from ifserver.clock import Clock
 from ifserver.layers.base import Node
 from ifserver.layers.inbox_reader import InboxReader
-from ifserver.rounds import Rounds
+from ifserver.layers.periodic import Rounds
 
 __all__ = ["UNREACHABLE_S", "Home", "Place", "Resident"]
 

@@ -32,7 +32,7 @@ Entry: TypeAlias = "tuple[bytes, Callable[[], None] | None, bool]"
 
 
 class Accountant(Protocol):
-    """Who keeps the books of what is sent (`ifserver.layers.books.Books`)."""
+    """Who keeps the books of what is sent (`ifserver.layers.accounting.Books`)."""
 
     def sent(self, inbox: str, count: int) -> None:
         """The node has taken `count` messages for `inbox`."""

@@ -1,6 +1,6 @@
 """Which streams a worker process holds, and what it has counted, where somebody else can read it after a ``kill -9``.
 
-Pure: works on any buffer. `ifserver.processes` hands it memory that a child shares with its supervisor.
+Pure: works on any buffer. `ifserver.process.children` hands it memory that a child shares with its supervisor.
 
 Layout, in bytes; texts are ASCII::
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Final, TypeAlias
 
-from ifserver.env_file import parse_env
+from ifserver.config.env_file import parse_env
+from ifserver.config.settings import WorkerSettings
+from ifserver.config.settings_checks import parse_application
 from ifserver.errors import ConfigurationError
-from ifserver.settings import WorkerSettings
-from ifserver.settings_checks import parse_application
 
 __all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "load", "load_for"]
 

@@ -18,7 +18,7 @@ from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.logs import about
 from ifserver.messages import STOPPED, Disconnect, HttpRequest, RequestBody, ToWorkers, WebSocketReceive
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.line import Host, Line
+from ifserver.worker.stream_link import Host, Line
 
 __all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "SILENT", "Phase", "Stream"]
 

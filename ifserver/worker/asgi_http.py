@@ -7,8 +7,8 @@ from typing import ClassVar
 from ifserver.messages import HttpRequest, RequestBody, WebSocketReceive
 from ifserver.worker.application import Event, Scope
 from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, SILENT
-from ifserver.worker.line import Host
 from ifserver.worker.response import Responder
+from ifserver.worker.stream_link import Host
 
 __all__ = ["HttpStream"]
 

@@ -21,9 +21,9 @@ from ifserver.messages import (
 from ifserver.streams.window import WINDOW, message_bytes
 from ifserver.worker.application import Event, Scope
 from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OPEN, SILENT
-from ifserver.worker.line import Host
 from ifserver.worker.response import Responder
 from ifserver.worker.rules import checked_close, checked_headers, checked_message, checked_text
+from ifserver.worker.stream_link import Host
 
 __all__ = ["WebSocketStream"]
 

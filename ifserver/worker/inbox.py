@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from ifserver.errors import UndecodableError
-from ifserver.layers.books import Books
+from ifserver.layers.accounting import Books
 from ifserver.messages import (
     Disconnect,
     Release,

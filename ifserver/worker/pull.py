@@ -289,7 +289,7 @@ class Puller:
             _log.exception("requests of %s and others could not be handled", requests[0].reply_channel)
 
     def _told_the_time(self, now: float, requests: list[ToWorkers]) -> None:
-        """Drop those of `requests` that are too late, now that it is known (`ifserver.layers.redis_clock`)."""
+        """Drop those of `requests` that are too late, now that it is known (`ifserver.layers.redis.clock`)."""
         self.reads -= 1
         self.asked -= len(requests)
         expired = [request.reply_channel for request in requests if now > request.deadline]

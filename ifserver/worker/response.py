@@ -14,8 +14,8 @@ from ifserver.messages import Headers, ResponseBody, ResponseStart, ToWorkers
 from ifserver.streams.window import PIECE_BYTES, WINDOW
 from ifserver.worker.application import Event
 from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, Stream
-from ifserver.worker.line import Host
 from ifserver.worker.rules import BODYLESS_STATUSES, as_bytes, checked_headers, checked_status
+from ifserver.worker.stream_link import Host
 
 __all__ = ["Responder"]
 

@@ -9,7 +9,7 @@ from typing import Final
 from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Watched
+from ifserver.layers.heartbeat import Watched
 from ifserver.layers.syncs import Correspondent, epoch_of
 from ifserver.messages import Release, Sync, SyncEntry, encode
 from ifserver.streams.account import SYNC_S, Account

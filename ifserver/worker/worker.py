@@ -9,11 +9,11 @@ from typing import Final, Protocol
 
 from ifserver import channels
 from ifserver.clock import Clock
+from ifserver.config.settings import WorkerSettings
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heart import Heart
-from ifserver.liveness import SUPERVISOR_LIFE_S
+from ifserver.layers.heartbeat import Heart
+from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
-from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.asgi import DONE, HELD, LOST, Stream
 from ifserver.worker.asgi_http import HttpStream

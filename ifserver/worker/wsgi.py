@@ -20,13 +20,13 @@ from wsgiref.util import FileWrapper, is_hop_by_hop
 
 from msgspec.structs import replace
 
+from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ApplicationError
 from ifserver.messages import HttpRequest
-from ifserver.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication, Event, Receive, Scope, Send
 from ifserver.worker.asgi import DONE, Phase
 from ifserver.worker.asgi_http import HttpStream
-from ifserver.worker.line import Host
+from ifserver.worker.stream_link import Host
 
 __all__ = ["ThreadedStream", "WSGIAdapter", "adapted", "is_wsgi"]
 

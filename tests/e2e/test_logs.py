@@ -15,7 +15,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from ifserver.journal import SOCKET
+from ifserver.logs.journal import SOCKET
 from tests.e2e.running import APPS, Running, command_line, eventually
 
 JSON = ("--access-log-format", "json", "--server-timing", "--trusted-proxies", "127.0.0.0/8", "--workers", "1")

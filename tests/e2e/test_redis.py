@@ -82,7 +82,7 @@ def test_a_reply_goes_home_and_nobody_else_reads_there(site: Site) -> None:
     pushes = [(words[1].rpartition(":")[2], words[2:]) for words in commands if words[0].upper() == "RPUSH"]
     inboxes = ["!main." + server.said(r"process (\w+)")[1] for server in site.servers]
     assert [name for name, _ in pushes if name == "http.request"] == ["http.request"] * 2
-    # The text of an answer is its worker; beside answers there may be statements (`ifserver.layers.books`).
+    # The text of an answer is its worker; beside answers there may be statements (`ifserver.layers.accounting`).
     assert [name for name, texts in pushes if any(worker in "".join(texts) for worker in workers)] == inboxes
     # Who reads an inbox, reads nothing beside it.
     reads = [_channels(words) for words in commands if words[0].upper() in ("BLMPOP", "LMPOP")]

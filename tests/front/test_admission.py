@@ -9,9 +9,9 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 
 from ifserver import channels
+from ifserver.config.settings import FrontSettings
 from ifserver.front.admission import Admission
 from ifserver.metrics import Counters
-from ifserver.settings import FrontSettings
 from tests.front.fakes import GET, HANDSHAKE, FakeTransport, World, split_response
 
 

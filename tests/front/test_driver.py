@@ -9,7 +9,7 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Pushed
-from ifserver.layers.memory import MemoryNode
+from ifserver.layers.embedded.node import MemoryNode
 from tests.front.fakes import GET, HANDSHAKE, NODE, SERVER, TEXT, UPTIME_S, WORKER, World, frame, of
 
 

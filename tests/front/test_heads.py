@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ifserver.config.settings import FrontSettings
 from ifserver.front.heads import examine
-from ifserver.front.requests import BadRequest, Incoming
+from ifserver.front.http1.requests import BadRequest, Incoming
 from ifserver.messages import Headers
-from ifserver.settings import FrontSettings
 
 HOST = (b"host", b"example.com:8000")
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from ifserver import channels
 from ifserver.errors import PushInDoubt
 from ifserver.layers.base import Pushed
-from ifserver.layers.memory import MemoryNode
+from ifserver.layers.embedded.node import MemoryNode
 from tests.front.fakes import GET, World
 
 POST = b"POST /pay HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"

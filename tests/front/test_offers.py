@@ -15,7 +15,7 @@ from ifserver import messages as m
 from ifserver.errors import NodeUnreachable
 from ifserver.front.offers import Offers
 from ifserver.layers.base import Limits
-from ifserver.layers.memory import MemoryNode
+from ifserver.layers.embedded.node import MemoryNode
 from tests.front.fakes import GET, HANDSHAKE, WORKER, World
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"

@@ -11,7 +11,7 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.layers.base import Pushed
 from ifserver.layers.beats import value_of
-from ifserver.layers.memory import MemoryNode
+from ifserver.layers.embedded.node import MemoryNode
 from ifserver.streams.account import SYNC_ENTRIES
 from tests.front.fakes import (
     CLOSE,

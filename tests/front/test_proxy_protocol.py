@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from ifserver import channels
-from ifserver.endpoints import LoopTransport
-from ifserver.front.connection import Http1Connection
+from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.proxy_protocol import BadProxyHeader, Header, parse_header
+from ifserver.net.endpoints import LoopTransport
 from tests.front.fakes import BINARY, GET, HANDSHAKE, FakeLoopTransport, FakeTransport, World, frame
 
 BEGIN = b"\r\n\r\n\0\r\nQUIT\n"

@@ -10,7 +10,7 @@ from twisted.internet import task
 
 from ifserver.front.unsent import Unsent
 from ifserver.metrics import Counters
-from ifserver.sockets import taken_by_peer
+from ifserver.net.sockets import taken_by_peer
 
 
 class Transport:

@@ -17,7 +17,7 @@ from random import Random, SystemRandom
 
 import uvloop
 
-from ifserver import reactor
+from ifserver.process import reactor
 
 reactor.install(uvloop.new_event_loop())
 

@@ -17,14 +17,14 @@ from twisted.internet.address import IPv4Address
 
 from ifserver import channels
 from ifserver import messages as m
+from ifserver.config.settings import FrontSettings
 from ifserver.errors import UndecodableError
-from ifserver.front.http1 import RequestParser
+from ifserver.front.http1.parser import RequestParser
+from ifserver.front.http1.requests import Incoming
 from ifserver.front.proxy_protocol import BadProxyHeader, parse_header
-from ifserver.front.requests import Incoming
-from ifserver.layers import frames as local
-from ifserver.settings import FrontSettings
+from ifserver.layers.embedded import frames as local
 from tests.front import fakes as f
-from tests.front.test_malformed import TABLE
+from tests.front.http1.test_malformed import TABLE
 from tests.front.test_proxy_protocol import BAD, GOOD
 
 __all__ = ["TARGETS"]

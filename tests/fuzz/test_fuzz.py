@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from ifserver.front import connection, http1
+from ifserver.front.http1 import connection, parser
 from tests.fuzz import targets
 
 #: Cases of each; a second, or less.
@@ -37,6 +37,6 @@ def test_it_sees_what_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_sees_a_parser_that_depends_on_how_bytes_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1.RequestParser, "_end_of_piece", lambda self, data, start: len(data))
+    monkeypatch.setattr(parser.RequestParser, "_end_of_piece", lambda self, data, start: len(data))
     with pytest.raises(AssertionError, match="in pieces"):
         play("splits", 2000)

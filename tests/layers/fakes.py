@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver.layers.base import Pushed
-from ifserver.layers.memory import MemoryNode
+from ifserver.layers.embedded.node import MemoryNode
 from tests.layers.helpers import ROOMY
 
 __all__ = ["FakeEndpoint", "FakeTransport", "FakeTurn", "ToldNode"]

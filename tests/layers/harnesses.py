@@ -11,13 +11,13 @@ from typing import Final
 from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort
 
-from ifserver.endpoints import SocketEndpoint, StreamClientEndpoint, unix_address
+from ifserver.config.node_urls import parse_cluster
 from ifserver.layers.base import Node
-from ifserver.layers.broker import LocalBroker
-from ifserver.layers.local import LocalNode
-from ifserver.layers.memory import MemoryNode
-from ifserver.layers.redis_places import redis_node
-from ifserver.nodes import parse_cluster
+from ifserver.layers.embedded.broker import LocalBroker
+from ifserver.layers.embedded.client import LocalNode
+from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.redis.endpoints import redis_node
+from ifserver.net.endpoints import SocketEndpoint, StreamClientEndpoint, unix_address
 from tests.certificates import Certificates
 from tests.layers.helpers import LOOP, ROOMY, turn, within
 from tests.redis_server import RedisServer, SentinelServer

@@ -11,7 +11,7 @@ import sys
 
 import uvloop
 
-from ifserver.reactor import install
+from ifserver.process.reactor import install
 
 install(uvloop.new_event_loop())
 

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 
-from ifserver import channels, sight
+from ifserver import channels, status
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Node, Pushed
 from ifserver.layers.beats import with_facts
@@ -497,11 +497,11 @@ def test_where_no_node_is_well_those_with_free_workers_are_found() -> None:
         assert place.clusters.behind(node) is (node is east)
     assert place.clusters.spill_from(east, frozenset({"east-1"})) is None
     assert not place.clusters.workers_are_free_beside(east)
-    facts = sight.Facts(
+    facts = status.Facts(
         process="s", kind="supervisor", host="h", pid=1, version="1", node="west-1", started_at=0.0,
-        children=(sight.Child(pid=2, ready=True, free=1),),
+        children=(status.Child(pid=2, ready=True, free=1),),
     )  # fmt: skip
-    west.roll = lambda: succeed({"s": with_facts(b"", sight.encode(facts))})  # type: ignore[method-assign]
+    west.roll = lambda: succeed({"s": with_facts(b"", status.encode(facts))})  # type: ignore[method-assign]
     place.clock.advance(1.0)
     place.clusters.behind(east)
     assert place.clusters.behind(east), "a better one is known now"

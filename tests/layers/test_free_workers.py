@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from ifserver import sight
+from ifserver import status
 from ifserver.errors import NodeRefused, NodeUnreachable
 from ifserver.layers.base import Node
 from ifserver.layers.beats import with_facts
@@ -14,15 +14,15 @@ from ifserver.layers.free_workers import FreeWorkers
 from tests.layers.fakes import ToldNode
 
 
-def beat(*children: sight.Child) -> bytes:
-    facts = sight.Facts(
+def beat(*children: status.Child) -> bytes:
+    facts = status.Facts(
         process="s", kind="supervisor", host="h", pid=1, version="1", node="n", started_at=0.0, children=children
     )
-    return with_facts(b"child", sight.encode(facts))
+    return with_facts(b"child", status.encode(facts))
 
 
-FREE = beat(sight.Child(pid=1, ready=True, free=0), sight.Child(pid=2, ready=True, free=3))
-BUSY = beat(sight.Child(pid=1, ready=True, free=0), sight.Child(pid=2, ready=False, free=3))
+FREE = beat(status.Child(pid=1, ready=True, free=0), status.Child(pid=2, ready=True, free=3))
+BUSY = beat(status.Child(pid=1, ready=True, free=0), status.Child(pid=2, ready=False, free=3))
 
 
 class Asked(ToldNode):

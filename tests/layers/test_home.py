@@ -6,8 +6,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.layers.base import Limits
+from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.home import UNREACHABLE_S, Home
-from ifserver.layers.memory import MemoryNode
 
 PROCESS = "0123456789"
 LIMITS = Limits(1000, 600.0)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ConfigurationError
-from ifserver.settings import WorkerSettings
 from ifserver.worker.application import load, load_for
 
 #: Module -> its text.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_processes import run
+from tests.process.test_children import run
 from tests.worker.stage import STREAM, Play, http_request
 
 

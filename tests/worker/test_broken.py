@@ -12,7 +12,7 @@ from ifserver.messages import ResponseStart
 from ifserver.worker.application import load
 from ifserver.worker.broken import Broken
 from ifserver.worker.lifespan import StartupFailed
-from tests.test_processes import run
+from tests.process.test_children import run
 from tests.worker.stage import Play, http_request, websocket_connect
 from tests.worker.test_application import site
 

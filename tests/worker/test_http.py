@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.messages import Claim, Release, RequestBody, ResponseBody, ResponseStart, WebSocketReceive, Window
 from ifserver.streams.window import PIECE_BYTES, WINDOW, SendWindow
-from tests.test_processes import run
+from tests.process.test_children import run
 from tests.worker.stage import (
     SLOT,
     STREAM,

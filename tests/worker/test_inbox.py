@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from ifserver.layers.books import Books
+from ifserver.layers.accounting import Books
 from ifserver.messages import Disconnect, Message, Release, RequestBody, Sync, SyncEntry, Window, encode
 from ifserver.metrics import Counters
 from ifserver.worker.inbox import Inbox

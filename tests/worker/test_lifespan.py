@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from ifserver.errors import ApplicationError
 from ifserver.worker.lifespan import Lifespan, StartupFailed
-from tests.test_processes import run
+from tests.process.test_children import run
 from tests.worker.stage import turns
 
 COMPLETE = {"type": "lifespan.startup.complete"}

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from ifserver.errors import NodeRefused, NodeUnreachable
 from ifserver.layers.base import Limits, Pulled
-from ifserver.layers.memory import MemoryNode
+from ifserver.layers.embedded.node import MemoryNode
 from ifserver.messages import ToWorkers, encode
 from ifserver.metrics import Counters
 from ifserver.worker.pull import RETRY_MAX_S, RETRY_S, ROUND_WAIT_S, WAIT_S, Puller

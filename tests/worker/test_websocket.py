@@ -22,7 +22,7 @@ from ifserver.messages import (
     Window,
 )
 from ifserver.streams.window import WINDOW, ReceiveWindow, SendWindow, message_bytes
-from tests.test_processes import run
+from tests.process.test_children import run
 from tests.worker.stage import MAX_MESSAGE_BYTES, SLOT, STREAM, WORKER, Play, turns, units, websocket_connect
 
 ACCEPT = {"type": "websocket.accept"}

@@ -11,10 +11,11 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver import channels
+from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.layers.base import Limits, Pulled
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.memory import MemoryNode
+from ifserver.layers.embedded.node import MemoryNode
 from ifserver.messages import (
     UNREAD,
     Claim,
@@ -34,14 +35,13 @@ from ifserver.messages import (
     encode,
 )
 from ifserver.metrics import Counters
-from ifserver.settings import WorkerSettings
 from ifserver.streams.ledger import Ledger
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.broken import Broken
 from ifserver.worker.heads import GRACE_S
 from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.worker import Worker
-from tests.test_processes import run
+from tests.process.test_children import run
 from tests.worker.stage import SERVER, SUPERVISOR, WORKER, http_request, turns, websocket_connect
 
 LIMITS = Limits(1000, 600.0)

@@ -11,11 +11,11 @@ from wsgiref.validate import validator
 
 import pytest
 
+from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ApplicationError
 from ifserver.messages import Claim, Disconnect, RequestBody, ResponseBody, ResponseStart, Window
-from ifserver.settings import WorkerSettings
 from ifserver.worker.wsgi import WSGIAdapter, adapted, environ_of, is_wsgi
-from tests.test_processes import run
+from tests.process.test_children import run
 from tests.worker.stage import turns
 from tests.worker.test_worker import Stage, get, kinds, played
 

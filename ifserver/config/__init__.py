@@ -1,0 +1,1 @@
+"""Settings: one description of each, for its flag, variable, TOML key and documentation."""

@@ -1,0 +1,92 @@
+"""Settings that are read anew while a process runs: what has changed, and what of it takes effect at once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from ifserver.config.schema import Settings
+
+__all__ = ["LIVE", "Reading", "differences", "told", "updated"]
+
+_S = TypeVar("_S", bound=Settings)
+
+#: The sections that a command uses, by name.
+Reading: TypeAlias = Mapping[str, Settings]
+
+#: What an interface server takes over while it runs (`ifserver.front.server.InterfaceServer.change`); and the log
+#: level. What is not named here needs a restart.
+LIVE: Final = frozenset(
+    {"log.verbosity"}
+    | {
+        f"front.{name}"
+        for name in (
+            "queue_timeout_s",
+            "response_timeout_s",
+            "websocket_connect_timeout_s",
+            "websocket_timeout_s",
+            "ping_interval_s",
+            "ping_timeout_s",
+            "close_timeout_s",
+            "max_websocket_message_bytes",
+            "max_websocket_fragments",
+            "allowed_origins",
+            "websocket_compression",
+            "websocket_compression_window_bits",
+            "websocket_compression_memory_level",
+            "header_timeout_s",
+            "keep_alive_timeout_s",
+            "body_timeout_s",
+            "write_timeout_s",
+            "max_connections",
+            "max_connections_per_client",
+            "uncounted_networks",
+            "max_header_bytes",
+            "max_headers",
+            "max_body_bytes",
+            "whole_body_bytes",
+            "max_pipelined",
+            "underscores_in_headers",
+            "retry_after_s",
+            "retry_methods",
+            "shutdown_delay_s",
+            "drain_timeout_s",
+            "root_path",
+            "server_header",
+            "trusted_proxies",
+        )
+    }
+)
+
+
+def differences(old: Reading, new: Reading) -> list[str]:
+    """The paths of the settings that have other values in `new` than in `old`."""
+    return [
+        f"{section}.{name}"
+        for section, settings in new.items()
+        for name in settings.__struct_fields__
+        if section in old and getattr(settings, name) != getattr(old[section], name)
+    ]
+
+
+def updated(section: str, old: _S, new: _S) -> _S:
+    """`new`, but as in `old` what needs a restart: so nothing is half changed."""
+    kept = {name: getattr(old, name) for name in old.__struct_fields__ if f"{section}.{name}" not in LIVE}
+    return msgspec.structs.replace(new, **kept)
+
+
+def told(started: Reading, before: Reading, new: Reading, live: Collection[str]) -> list[str]:
+    """What the operator is told of new settings. Values may be secret, and are not told.
+
+    Args:
+        started: those with which we were started.
+        before: those that were read last.
+        live: what takes effect at once.
+    """
+    applied = [path for path in differences(before, new) if path in live]
+    pending = [path for path in differences(started, new) if path not in live]
+    texts = [f"changed, for what begins now: {', '.join(applied)}"] if applied else []
+    texts += [f"changed, but a restart is needed for: {', '.join(pending)}"] if pending else []
+    return texts or ["no setting has changed"]

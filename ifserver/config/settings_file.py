@@ -1,0 +1,140 @@
+"""Settings from a file: TOML, one table for each section, and one for the clusters. Pure: it is handed the text.
+
+::
+
+    [front]
+    max_body_bytes = "1GiB"
+
+    [clusters]
+    east = ["redis://10.0.0.1", "redis://10.0.0.2"]
+
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ifserver import channels
+from ifserver.config.configuration import SECTIONS, Given, all_settings, checked, located, unknown
+from ifserver.config.values import from_toml
+from ifserver.errors import ChannelNameError, ConfigurationError
+
+__all__ = ["CLUSTERS", "from_file"]
+
+#: The table of the clusters.
+CLUSTERS: Final = "clusters"
+_PLACE: Final = re.compile(r"(.*) \((?:at line (\d+), column \d+|at end of document)\)")
+
+_Lines = dict[tuple[str, ...], int]
+
+
+def from_file(text: str, file: str) -> dict[str, Given]:
+    """What a file says. `file` is its name for errors.
+
+    Raises:
+        ConfigurationError: it is no TOML, a key is no setting, or a value cannot be.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _no_toml(str(error), text, file) from None
+    lines = _lines(text)
+    given: dict[str, Given] = {}
+    for section, table in tables.items():
+        origin = f"{file}:{lines[section,]}"
+        if section not in SECTIONS and section != CLUSTERS:
+            raise located(origin, _unknown(section))
+        if not isinstance(table, dict):
+            raise located(origin, f"{section}: expected a table, [{section}]")
+        if section == CLUSTERS:
+            clusters = [_cluster(name, urls, f"{file}:{lines[section, name]}") for name, urls in table.items()]
+            # An empty table is one of the example's, to be filled.
+            given |= {"layer.clusters": Given(tuple(clusters), origin)} if clusters else {}
+        else:
+            given |= _section(section, table, lines, file)
+    return given
+
+
+def _no_toml(said: str, text: str, file: str) -> ConfigurationError:
+    """What tomllib says, with the place in front."""
+    place = _PLACE.fullmatch(said)
+    if place is None:
+        return ConfigurationError(f"{file}: {said}")
+    return located(f"{file}:{place[2] or len(text.splitlines())}", place[1])
+
+
+def _section(section: str, table: Mapping[str, Any], lines: _Lines, file: str) -> dict[str, Given]:
+    given = {}
+    for name, value in table.items():
+        path, origin = f"{section}.{name}", f"{file}:{lines[section, name]}"
+        setting = all_settings().get(path)
+        if setting is None or path == "layer.clusters":
+            raise located(origin, _unknown(path))
+        try:
+            read = from_toml(setting, value)
+        except ConfigurationError as error:
+            raise located(origin, f"{path}: {error}") from None
+        given[path] = checked(setting, read, origin)
+    return given
+
+
+def _unknown(name: str) -> str:
+    """What is said of a key or a table that does not exist. Somebody may have left out the section."""
+    paths = [path for path in all_settings() if path != "layer.clusters"]
+    whole = next((path for path in paths if path.split(".")[1] == name), None)
+    if whole is not None:
+        return f"{name}: unknown; did you mean {whole}?"
+    return unknown(name, [*paths, *SECTIONS, CLUSTERS])
+
+
+def _cluster(name: str, urls: object, origin: str) -> Given:
+    """A cluster as ``NAME=URL[,URL...]``. Errors never show the URLs, in which passwords may be."""
+    try:
+        channels.check_node_name(name)
+    except ChannelNameError as error:
+        raise located(origin, f"{CLUSTERS}: {error}") from None
+    texts: list[Any] = urls if isinstance(urls, list) else [urls]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise located(origin, f"{CLUSTERS}.{name}: expected a URL or a list of URLs")
+    return Given(f"{name}={','.join(texts)}", origin)
+
+
+def _lines(text: str) -> _Lines:
+    """The line on which each table and each key of a table begins.
+
+    tomllib does not tell. So statement after statement is handed to it: a line alone, or, while that is no TOML, with
+    those that follow. What cannot end with a line goes on in the next: lists, and texts in three quotes. So a part of a
+    statement is never taken for a whole one, and nothing but tomllib judges what is TOML.
+    """
+    lines: _Lines = {}
+    table: tuple[str, ...] = ()
+    statement, begin = "", 1
+    for number, line in enumerate(text.split("\n"), 1):
+        statement += f"{line}\n"
+        try:
+            parsed = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue
+        names = _names(parsed)
+        if statement.lstrip().startswith("["):
+            table = max(names, key=len)
+            names = {table[:depth] for depth in range(1, len(table) + 1)}
+        else:
+            names = {(*table, *name) for name in names} | {table[:1]} - {()}
+        for name in names:
+            lines.setdefault(name[:2], begin)
+        statement, begin = "", number + 1
+    return lines
+
+
+def _names(parsed: object, above: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """The tables and keys in `parsed`, each with the tables that it is in."""
+    if not isinstance(parsed, dict):
+        return set()
+    found = set()
+    for name, value in parsed.items():
+        found |= {(*above, name)} | _names(value, (*above, name))
+    return found

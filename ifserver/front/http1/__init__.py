@@ -1,0 +1,1 @@
+"""HTTP/1: from bytes to exchanges and back."""

@@ -1,0 +1,244 @@
+"""A client's WebSocket between its stream and its frames: the answer to the handshake, messages, and how it ends."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ifserver import headers as h
+from ifserver import messages as m
+from ifserver.front.admission import Key
+from ifserver.front.http1.requests import Incoming
+from ifserver.front.websocket.frames import BINARY, TEXT, Frames
+from ifserver.streams.effects import ClientFailed, ClientGone, Flushed, MessageReceived
+from ifserver.streams.window import message_bytes
+
+if TYPE_CHECKING:
+    from ifserver.front.driver import Exchange
+    from ifserver.front.server import InterfaceServer
+
+__all__ = ["WebSocketConnection"]
+
+#: RFC 6455 1.3.
+_ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+#: RFC 6455 7.4.1: no code was given; the server goes away; an unexpected condition.
+_NO_STATUS: Final = 1005
+_GOING_AWAY: Final = 1001
+_INTERNAL_ERROR: Final = 1011
+#: Codes that stand for what never was in a close frame (RFC 6455 7.4.1).
+_NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
+#: RFC 6455 5.5: a control frame holds 125 bytes, of which the code takes two.
+_MAX_REASON_BYTES: Final = 123
+
+_log = logging.getLogger(__name__)
+
+
+@implementer(IPushProducer)
+class WebSocketConnection(Frames):
+    """One client's WebSocket, from the accepted handshake on."""
+
+    #: As whose connection it is counted.
+    key: Key = None
+    # What the client has done wrong, as close code and text, while that is not told it.
+    _failure: tuple[int, str] | None = None
+    # Why the connection was lost, while what was read before is still being parsed.
+    _lost: Failure | None = None
+
+    def __init__(
+        self, server: InterfaceServer, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept
+    ) -> None:
+        super().__init__()
+        self._server = server
+        self._exchange: Exchange | None = exchange
+        self._handshake = (incoming, accept)
+        self._unflushed: list[int] = []
+
+    # Opening.
+
+    def connectionMade(self) -> None:
+        incoming, accept = self._handshake
+        del self._handshake
+        extensions = self.begin(incoming.headers)
+        self.sendData(self._head(incoming, accept, extensions))
+        self._server.connected(self)
+        self.transport.registerProducer(self, True)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        self._server.tally.websocket_bytes_out += len(data)
+        self.transport.write(data)
+
+    def _head(self, incoming: Incoming, accept: m.WebSocketAccept, extensions: bytes | None) -> bytes:
+        """The answer to the handshake (RFC 6455 4.2.2)."""
+        key = h.find(incoming.headers, b"sec-websocket-key") or b""
+        digest = base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID).digest())
+        lines = [
+            b"HTTP/1.1 101 Switching Protocols",
+            b"upgrade: websocket",
+            b"connection: Upgrade",
+            b"sec-websocket-accept: " + digest,
+        ]
+        if accept.subprotocol is not None:
+            lines.append(b"sec-websocket-protocol: " + accept.subprotocol.encode("latin-1"))
+        if extensions is not None:
+            lines.append(b"sec-websocket-extensions: " + extensions)
+        lines += self._server.head_writer.default_lines()
+        lines += [name + b": " + value for name, value in accept.headers]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    # What the client sends.
+
+    def dataReceived(self, data: bytes) -> None:
+        self._server.tally.websocket_bytes_in += len(data)
+        super().dataReceived(data)
+
+    def message_received(self, text: str | None, data: bytes | None) -> None:
+        if self._exchange is not None:
+            self._exchange.handle(MessageReceived(text, data))
+
+    def _fail_connection(self, code: int = _GOING_AWAY, reason: str = "") -> None:
+        """The client has broken the protocol. What it sent before is answered first; `fail` ends that."""
+        if self._failure is not None:
+            return  # more of the same
+        if self._exchange is None or self.state != self.STATE_OPEN:
+            super()._fail_connection(code, reason)
+            return
+        self._failure = code, reason
+        # So that autobahn discards what comes, as it does behind a close frame.
+        self.failedByMe = True
+        self.state = self.STATE_CLOSING
+        self._exchange.handle(ClientFailed(code, reason))
+
+    def onAutoPingTimeout(self) -> None:
+        if self.is_read:
+            super().onAutoPingTimeout()
+        else:
+            # The pong may well be there: it is we who do not read.
+            self._await_pong()
+
+    def _await_pong(self) -> None:
+        self.autoPingTimeoutCall = self.call_later(self.autoPingTimeout, self.onAutoPingTimeout)
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        if self._failure is not None:
+            self.fail()  # the client closes, too
+            self.state = self.STATE_CLOSED
+        if abort and not self.wasClean:
+            self.transport.abortConnection()
+            return
+        # Behind a complete closing handshake autobahn would cut too, and our close frame might be lost.
+        self.transport.loseConnection()
+        # A client that does not take what was written must not keep the connection for ever.
+        self._stop_waiting_for_close()
+        self.closeHandshakeTimeoutCall = self.call_later(self.closeHandshakeTimeout, self.transport.abortConnection)
+
+    def _stop_waiting_for_close(self) -> None:
+        timer, self.closeHandshakeTimeoutCall = self.closeHandshakeTimeoutCall, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self._stop_waiting_for_close()
+        if self._failure is not None:
+            code, reason = self._failure
+        elif self.failedByMe:
+            # What the client did wrong says more than what it answered to that.
+            mine: Any = self.localCloseReason
+            code, reason = self.localCloseCode, mine.decode("utf-8")
+        elif not wasClean:
+            reason = ""  # autobahn's own words
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.handle(ClientGone(_NO_STATUS if code is None else code, reason or ""))
+        # Last, since the server may have waited for this.
+        self._server.disconnected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.will_go_on and not self.ended():
+            self._lost = reason
+        else:
+            self._tell_loss(reason)
+
+    def turn_over(self) -> None:
+        if self._lost is None:
+            super().turn_over()
+        else:
+            self._tell_loss(self._lost)
+
+    def _tell_loss(self, reason: Failure) -> None:
+        self.forget_timers()
+        self._connectionLost(reason)  # type: ignore[arg-type]
+
+    # What the stream asks for (`ifserver.front.driver.WebSocketClient`).
+
+    def send_message(self, message: m.WebSocketSend) -> None:
+        if self.state != self.STATE_OPEN and self._failure is None:
+            return
+        text = message.text
+        payload = (message.data or b"") if text is None else text.encode("utf-8")
+        self.send_whole(BINARY if text is None else TEXT, payload)
+        length = message_bytes(text, message.data)
+        if self.write_paused:
+            self._unflushed.append(length)
+        elif self._exchange is not None:
+            self._exchange.handle(Flushed(length))
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake. Not by autobahn's `sendClose`, which allows two ranges of codes only."""
+        if self._failure is not None:
+            self.fail()
+        elif self.state == self.STATE_OPEN:
+            text = reason.encode("utf-8")
+            if not 1000 <= code <= 4999 or code in _NEVER_SENT or len(text) > _MAX_REASON_BYTES:
+                _log.error("bad reply: closing with %d and a reason of %d bytes", code, len(text))
+                code, text = _INTERNAL_ERROR, b""
+            self.sendCloseFrame(code=code, reasonUtf8=text, isReply=False)
+            self.resume_reading()  # the client's answer must be seen
+
+    def fail(self) -> None:
+        """Begin the closing handshake with what the client has done wrong, if that has not been told."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self.state = self.STATE_OPEN
+            super()._fail_connection(*failure)
+
+    def abort(self) -> None:
+        """Cut the connection; `onClose` tells."""
+        self.transport.abortConnection()
+
+    cut = abort
+
+    def resume_reading(self) -> None:
+        if self.is_stopped and self.autoPingTimeoutCall is not None:
+            # The client has had no chance until now.
+            self.autoPingTimeoutCall.cancel()
+            self._await_pong()
+        super().resume_reading()
+
+    def shut_down(self) -> None:
+        """The server ends, or ``websocket_timeout_s`` is over."""
+        self.close(_GOING_AWAY, "")
+
+    # What the transport asks for (IPushProducer).
+
+    def pauseProducing(self) -> None:
+        self.write_paused = True
+        self._server.unsent.begin(self)
+
+    def resumeProducing(self) -> None:
+        self.write_paused = False
+        self._server.unsent.end(self)
+        self.send_late_pong()
+        unflushed, self._unflushed = self._unflushed, []
+        for length in unflushed:
+            if self._exchange is not None:
+                self._exchange.handle(Flushed(length))
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `onClose` tells."""

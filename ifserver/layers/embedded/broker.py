@@ -1,0 +1,255 @@
+"""The embedded broker: a `MemoryNode` that is served to other processes over a Unix socket.
+
+Each process has one connection, over which everything is multiplexed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IAddress, IPushProducer
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ifserver.errors import ChannelNameError, NodeError
+from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed, Queue
+from ifserver.layers.embedded.frames import (
+    VERSION,
+    AskRoll,
+    Beat,
+    Beats,
+    Brought,
+    EndPulls,
+    Hello,
+    Holds,
+    Look,
+    Malformed,
+    Nothing,
+    Peer,
+    Pull,
+    Push,
+    Refused,
+    Roll,
+    Seen,
+    Taken,
+    Truth,
+    Withdraw,
+    decode_ask,
+    frame,
+    pieces_of,
+)
+from ifserver.layers.embedded.node import MemoryNode
+
+__all__ = ["LocalBroker"]
+
+_log = logging.getLogger(__name__)
+
+
+class LocalBroker(Factory):
+    """Serves `node` to the processes that connect; listened to with ``endpoints.SocketEndpoint``.
+
+    Only processes of this very user and of root are served, where the system tells who asks.
+    """
+
+    noisy = False
+
+    def __init__(self, node: MemoryNode) -> None:
+        self.node = node
+        self.connections: dict[_Client, None] = {}
+        self._closing: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> _Client | None:
+        return None if self._closing is not None else _Client(self)
+
+    def close(self) -> Deferred[None]:
+        """Close all connections, and accept no new ones; fires when they are closed."""
+        if self._closing is None:
+            self._closing = Deferred()
+            self.cut()
+            self._close_if_empty()
+        done: Deferred[None] = Deferred()
+        self._closing.addCallback(done.callback)
+        return done
+
+    def cut(self) -> None:
+        """Close the connections that there are: whoever has made them is dead, and is handed nothing more."""
+        for client in list(self.connections):
+            client.close()
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, for logs and metrics."""
+        return {
+            "connections": len(self.connections),
+            "pulls": sum(len(client.pulls) for client in self.connections),
+        }
+
+    def opened(self, client: _Client) -> None:
+        """A connection was made."""
+        self.connections[client] = None
+
+    def closed(self, client: _Client) -> None:
+        """A connection was lost."""
+        self.connections.pop(client, None)
+        self._close_if_empty()
+
+    def _close_if_empty(self) -> None:
+        if self._closing is not None and not self.connections and not self._closing.called:
+            self._closing.callback(None)
+
+
+@implementer(IPushProducer)
+class _Client(Peer):
+    """The broker's end of one connection."""
+
+    def __init__(self, broker: LocalBroker) -> None:
+        super().__init__()
+        self._broker = broker
+        self._node = broker.node
+        #: Bytes of a push that has not come whole.
+        self._pushing = 0
+        #: The pulls that wait, by their id.
+        self.pulls: dict[int, Deferred[Pulled | None]] = {}
+
+    def connectionMade(self) -> None:
+        self._broker.opened(self)
+        uid = _peer_uid(self.transport)
+        if uid not in (None, 0, os.getuid()):
+            _log.warning("embedded broker: refused a connection of user %d", uid)
+            self.close()
+            return
+        # A client that does not read its answers is not asked for more questions.
+        self.transport.registerProducer(self, True)
+        self._write(frame(Hello(VERSION, self._node.epoch or "", self._node.clock())))
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._end_pulls()
+        self._broker.closed(self)
+
+    def close(self) -> None:
+        """Close the connection at once. Messages that come from now on are for others."""
+        self._end_pulls()
+        self.transport.abortConnection()
+
+    def malformed(self, why: str) -> None:
+        _log.warning("embedded broker: closed a connection that does not keep to the protocol: %s", why)
+        self.close()
+
+    def pauseProducing(self) -> None:
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `connectionLost` tells."""
+
+    def message_received(self, body: bytes | memoryview) -> None:
+        ask = decode_ask(body)
+        if isinstance(ask, EndPulls):
+            for id in self._end_pulls():
+                self._write(frame(Nothing(id)))
+            return
+        try:
+            if isinstance(ask, Push):
+                self._push(ask)
+            elif isinstance(ask, Pull):
+                self._pull(ask)
+            elif isinstance(ask, Withdraw):
+                self._when(self._node.withdraw(ask.channel, ask.payload), ask.id, self._tell)
+            elif isinstance(ask, Holds):
+                self._when(self._node.holds(ask.channel, ask.payload), ask.id, self._tell)
+            elif isinstance(ask, Beat):
+                self._when(self._node.beat(ask.process, ask.value, ask.life_s), ask.id, self._beaten)
+            elif isinstance(ask, AskRoll):
+                self._when(self._node.roll(), ask.id, self._tell_roll)
+            elif isinstance(ask, Look):
+                self._when(self._node.look(ask.channel), ask.id, self._tell_queue)
+            else:
+                self._when(self._node.beats(ask.processes), ask.id, self._tell_beats)
+        except ChannelNameError as error:
+            self._write(frame(Refused(ask.id, str(error))))
+
+    def _push(self, ask: Push) -> None:
+        payloads = self.whole(ask)
+        if payloads is None:
+            self._pushing += sum(map(len, ask.payloads))
+            if self._pushing > MAX_BATCH_BYTES:
+                raise Malformed(f"a push of more than {MAX_BATCH_BYTES} bytes")
+            return
+        self._pushing = 0
+        self._when(self._node.push(ask.channel, payloads), ask.id, self._pushed)
+
+    def _pull(self, ask: Pull) -> None:
+        pulling = self._node.pull(ask.names, ask.count, ask.wait_s)
+        if not pulling.called:
+            self.pulls[ask.id] = pulling
+        pulling.addCallbacks(self._pulled, self._pull_failed, callbackArgs=(ask.id,), errbackArgs=(ask.id,))
+
+    def _end_pulls(self) -> list[int]:
+        """End the pulls that wait. Safe, because a `MemoryNode` hands a message over in one step."""
+        pulls, self.pulls = self.pulls, {}
+        for pulling in pulls.values():
+            pulling.cancel()
+        return list(pulls)
+
+    def _when(self, deferred: Deferred[Any], id: int, answer: Callable[[Any, int], None]) -> None:
+        deferred.addCallbacks(answer, self._refuse, callbackArgs=(id,), errbackArgs=(id,))
+
+    def _pushed(self, result: Pushed, id: int) -> None:
+        self._write(frame(Taken(id, result.taken, result.length)))
+
+    def _pulled(self, result: Pulled | None, id: int) -> None:
+        self.pulls.pop(id, None)
+        if result is None:
+            self._write(frame(Nothing(id)))
+            return
+        *pieces, last = pieces_of(result.payloads)
+        for piece in pieces:
+            self._write(frame(Brought(id, result.channel, list(piece), True)))
+        self._write(frame(Brought(id, result.channel, list(last), False)))
+
+    def _pull_failed(self, failure: Failure, id: int) -> None:
+        self.pulls.pop(id, None)
+        if not failure.check(CancelledError):
+            self._refuse(failure, id)
+
+    def _tell(self, result: bool, id: int) -> None:
+        self._write(frame(Truth(id, result)))
+
+    def _beaten(self, result: None, id: int) -> None:
+        self._write(frame(Nothing(id)))
+
+    def _tell_beats(self, values: list[bytes | None], id: int) -> None:
+        self._write(frame(Beats(id, values)))
+
+    def _tell_roll(self, values: dict[str, bytes], id: int) -> None:
+        self._write(frame(Roll(id, values)))
+
+    def _tell_queue(self, queue: Queue, id: int) -> None:
+        self._write(frame(Seen(id, *queue)))
+
+    def _refuse(self, failure: Failure, id: int) -> None:
+        failure.trap(NodeError)
+        self._write(frame(Refused(id, failure.getErrorMessage())))
+
+    def _write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+def _peer_uid(transport: Any) -> int | None:
+    """The user at the other end of a Unix socket, where the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    try:
+        credentials = transport.getHandle().getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except (AttributeError, OSError):
+        return None  # no socket under it, or none that knows of users
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid

@@ -1,0 +1,273 @@
+"""The embedded broker of another process as a node."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from ifserver.clock import Clock
+from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
+from ifserver.layers.base import (
+    MAX_BATCH_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Limits,
+    Node,
+    Pulled,
+    Pulling,
+    Pushed,
+    Queue,
+    check,
+)
+from ifserver.layers.embedded.frames import (
+    HEADER_BYTES,
+    MAX_FRAME_BYTES,
+    VERSION,
+    AskBeats,
+    AskRoll,
+    Beat,
+    Beats,
+    Brought,
+    EndPulls,
+    Hello,
+    Holds,
+    Look,
+    Malformed,
+    Nothing,
+    Peer,
+    Pull,
+    Push,
+    Refused,
+    Roll,
+    Seen,
+    Taken,
+    Truth,
+    Withdraw,
+    decode_answer,
+    frame,
+    pieces_of,
+)
+from ifserver.layers.link import Link, Pauses, Troubles
+
+__all__ = ["LocalNode"]
+
+#: A broker on the same machine is back in no time, or it is gone and takes this process with it.
+_PAUSES: Final = Pauses(first_s=0.1, longest_s=1.0)
+
+_log = logging.getLogger(__name__)
+
+
+class LocalNode(Node):
+    """The embedded broker of another process, asked through `endpoint` (production: ``StreamClientEndpoint``)."""
+
+    def __init__(
+        self, name: str, requests: Limits, inboxes: Limits, clock: Clock, endpoint: IStreamClientEndpoint
+    ) -> None:
+        super().__init__(name, requests, inboxes)
+        self._clock = clock
+        self._clock_offset_s = 0.0
+        self._epoch: str | None = None
+        self._troubles = Troubles(name)
+        self._link = Link(endpoint, lambda: _Broker(self), clock, _PAUSES, self._troubles.add)
+        self._broker: _Broker | None = None
+        self._stopped = False
+        self._gone_at = clock.seconds()
+        self._ids = itertools.count(1)
+        #: Messages that the broker says it has taken from here, and given.
+        self.pushed = self.pulled = 0
+        self._withdrawn = self._lost = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._broker is not None
+
+    def unreachable_s(self) -> float:
+        return 0.0 if self._broker is not None else self._clock.seconds() - self._gone_at
+
+    @property
+    def epoch(self) -> str | None:
+        return self._epoch
+
+    def start(self) -> None:
+        self._link.start()
+
+    def stop(self) -> Deferred[None]:
+        self._stopped = True
+        self._disconnect()
+        return self._link.stop()
+
+    def ready(self) -> Deferred[None]:
+        return Deferred() if self._stopped else self._link.ready()
+
+    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+        check(channel)
+        id = next(self._ids)
+        *pieces, last = pieces_of(payloads)
+        if pieces and sum(map(len, payloads)) > MAX_BATCH_BYTES:
+            return fail(NodeRefused(f"node {self.name}: a batch of more than {MAX_BATCH_BYTES} bytes"))
+        frames = [frame(Push(id, channel, list(piece), True)) for piece in pieces]
+        frames.append(frame(Push(id, channel, list(last), False)))
+        return self._ask(id, frames, PushInDoubt, Deferred())
+
+    def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
+        for name in names:
+            check(name)
+        id = next(self._ids)
+        return self._ask(id, [frame(Pull(id, list(names), count, wait_s))], NodeUnreachable, Pulling())
+
+    def end_pulls(self) -> None:
+        # The broker ends those that still wait when it reads this; what it has sent before arrives before the end.
+        if self._broker is not None:
+            self._broker.transport.write(frame(EndPulls()))
+
+    def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
+        check(channel)
+        id = next(self._ids)
+        answer = self._ask(id, [frame(Withdraw(id, channel, payload))], PushInDoubt, Deferred())
+        return answer.addCallback(self._count_withdrawn)
+
+    def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
+        check(channel)
+        id = next(self._ids)
+        return self._ask(id, [frame(Holds(id, channel, payload))], NodeUnreachable, Deferred())
+
+    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+        id = next(self._ids)
+        return self._ask(id, [frame(Beat(id, process, value, life_s))], PushInDoubt, Deferred())
+
+    def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
+        id = next(self._ids)
+        return self._ask(id, [frame(AskBeats(id, list(processes)))], NodeUnreachable, Deferred())
+
+    def roll(self) -> Deferred[dict[str, bytes]]:
+        id = next(self._ids)
+        return self._ask(id, [frame(AskRoll(id))], NodeUnreachable, Deferred())
+
+    def look(self, channel: str) -> Deferred[Queue]:
+        check(channel)
+        id = next(self._ids)
+        return self._ask(id, [frame(Look(id, channel))], NodeUnreachable, Deferred())
+
+    def clock(self) -> float:
+        return self._clock.seconds() + self._clock_offset_s
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "connected": int(self.connected),
+            "waiting": len(self._broker.waiting) if self._broker is not None else 0,
+            "pushed": self.pushed,
+            "pulled": self.pulled,
+            "withdrawn": self._withdrawn,
+            "connections_lost": self._lost,
+        }
+
+    def _ask(self, id: int, frames: list[bytes], when_lost: type[NodeError], answer: Deferred[Any]) -> Deferred[Any]:
+        broker = self._broker
+        if broker is None:
+            return fail(NodeUnreachable(f"node {self.name}: there is no connection"))
+        for data in frames:
+            if len(data) - HEADER_BYTES > MAX_FRAME_BYTES:
+                return fail(NodeRefused(f"node {self.name}: a payload is longer than {MAX_PAYLOAD_BYTES} bytes"))
+        broker.waiting[id] = (answer, when_lost)
+        for data in frames:
+            broker.transport.write(data)
+        return answer
+
+    # What the connection calls.
+
+    def greeted(self, broker: _Broker, hello: Hello) -> None:
+        """The connection can be used."""
+        if self._stopped:
+            return
+        if self._epoch not in (None, hello.epoch):
+            _log.info("node %s: it was restarted, what was queued there is lost", self.name)
+        self._epoch = hello.epoch
+        self._clock_offset_s = hello.clock - self._clock.seconds()
+        self._broker = broker
+        self._troubles.over()
+        self._link.settle()
+
+    def unusable(self, broker: _Broker, why: str) -> None:
+        """The connection was lost, or is about to be closed."""
+        if broker is self._broker:
+            self._lost += 1
+            if not self._stopped:
+                self._troubles.lost(f"connection lost: {why}")
+            self._disconnect()
+        elif not self._stopped and not broker.greeted:
+            self._troubles.add(why)
+
+    def _count_withdrawn(self, was_there: bool) -> bool:
+        self._withdrawn += was_there
+        return was_there
+
+    def _disconnect(self) -> None:
+        if self._broker is not None:
+            self._gone_at = self._clock.seconds()
+        self._broker = None
+        self._link.unsettle()
+
+
+class _Broker(Peer):
+    """The client's end of its connection."""
+
+    def __init__(self, node: LocalNode) -> None:
+        super().__init__()
+        self._node = node
+        self.greeted = False
+        #: Who waits for the answer to what was asked with an id, and what it is if the connection breaks first.
+        self.waiting: dict[int, tuple[Deferred[Any], type[NodeError]]] = {}
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        why = reason.getErrorMessage()
+        self._node.unusable(self, why if self.greeted else f"closed before its greeting ({why})")
+        waiting, self.waiting = self.waiting, {}
+        for answer, when_lost in waiting.values():
+            answer.errback(when_lost(f"node {self._node.name}: the connection broke before the answer: {why}"))
+
+    def malformed(self, why: str) -> None:
+        self._node.unusable(self, f"it does not keep to the protocol: {why}")
+        self.transport.abortConnection()
+
+    def message_received(self, body: bytes | memoryview) -> None:
+        answer = decode_answer(body)
+        if isinstance(answer, Brought):
+            payloads = self.whole(answer)
+            if payloads is not None:
+                self._node.pulled += len(payloads)
+                self._waiting(answer.id).callback(Pulled(answer.channel, payloads))
+        elif isinstance(answer, Taken):
+            self._node.pushed += answer.taken
+            self._waiting(answer.id).callback(Pushed(answer.taken, answer.length))
+        elif isinstance(answer, Nothing):
+            self._waiting(answer.id).callback(None)
+        elif isinstance(answer, Truth):
+            self._waiting(answer.id).callback(answer.value)
+        elif isinstance(answer, Beats | Roll):
+            self._waiting(answer.id).callback(answer.values)
+        elif isinstance(answer, Seen):
+            self._waiting(answer.id).callback(Queue(answer.length, answer.oldest))
+        elif isinstance(answer, Refused):
+            self._waiting(answer.id).errback(NodeRefused(f"node {self._node.name}: {answer.why}"))
+        else:
+            self._greet(answer)
+
+    def _greet(self, hello: Hello) -> None:
+        if self.greeted:
+            raise Malformed("it greets twice")
+        if hello.version != VERSION:
+            raise Malformed(f"it speaks version {hello.version}, not {VERSION}")
+        self.greeted = True
+        self._node.greeted(self, hello)
+
+    def _waiting(self, id: int) -> Deferred[Any]:
+        try:
+            return self.waiting.pop(id)[0]
+        except KeyError:
+            raise Malformed(f"it answers what was not asked: {id}") from None

@@ -1,0 +1,155 @@
+"""Channels in the memory of this process: the embedded broker's store, and the model that other nodes are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from ifserver.clock import Clock
+from ifserver.layers.base import Limits, Pulled, Pushed
+from ifserver.layers.embedded.store import Entry, MemoryStore, Pull, unreachable
+
+__all__ = ["MemoryNode"]
+
+
+class MemoryNode(MemoryStore):
+    """A node in this process. Time comes from `clock`."""
+
+    def __init__(self, name: str, requests: Limits, inboxes: Limits, clock: Clock, epoch: str) -> None:
+        super().__init__(name, requests, inboxes, clock)
+        self._epoch = epoch
+        self._pushed = self._pulled = self._withdrawn = 0
+        self._gone_at = clock.seconds()
+        self._waiting: dict[Deferred[None], None] = {}
+
+    @property
+    def connected(self) -> bool:
+        return self._running
+
+    def unreachable_s(self) -> float:
+        return 0.0 if self._running else self._clock.seconds() - self._gone_at
+
+    @property
+    def epoch(self) -> str | None:
+        return self._epoch
+
+    def start(self) -> None:
+        self._running = True
+        waiting, self._waiting = self._waiting, {}
+        for deferred in waiting:
+            deferred.callback(None)
+
+    def stop(self) -> Deferred[None]:
+        self._running = False
+        self._gone_at = self._clock.seconds()
+        self._waiting.clear()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for pull in self._pulls():
+            self._forget(pull)
+            pull.result.errback(unreachable(self.name))
+        self._channels.clear()
+        self._beats.clear()
+        return succeed(None)
+
+    def ready(self) -> Deferred[None]:
+        if self._running:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(lambda cancelled: self._waiting.pop(cancelled, None))
+        self._waiting[waiting] = None
+        return waiting
+
+    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+        entry = self._open(channel)
+        if not self._running:
+            return fail(unreachable(self.name))
+        if entry is None:
+            entry = self._channels[channel] = Entry()
+        limits = self.limits(channel)
+        messages = entry.messages
+        taken = min(len(payloads), limits.capacity - len(messages))
+        if taken:
+            now = self._clock.seconds()
+            # As Redis does it: the time to live belongs to the list, and is renewed when a third of it has passed.
+            if not messages or entry.expires - now < limits.expiry_s * 2 / 3:
+                entry.expires = now + limits.expiry_s
+            messages.extend(payloads if taken == len(payloads) else payloads[:taken])
+            self._pushed += taken
+            if self._sweep is None:
+                self._sweep_later()
+        pushed = Pushed(taken, len(messages))
+        self._serve(channel, entry)
+        return succeed(pushed)
+
+    def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
+        entries = [(name, self._open(name)) for name in names]
+        if not self._running:
+            return fail(unreachable(self.name))
+        for name, entry in entries:
+            if entry is not None and entry.messages:
+                return succeed(self._take(name, entry, count))
+        # Cancelling a pull is safe here, and only here: handing a message over is one step.
+        pull = Pull(tuple(dict.fromkeys(names)), count, Deferred(lambda _: self._forget(pull)))
+        for name in pull.names:
+            self._channels.setdefault(name, Entry()).pulls[pull] = None
+        pull.timeout = self._clock.callLater(wait_s, self._end, pull, None)
+        return pull.result
+
+    def end_pulls(self) -> None:
+        for pull in self._pulls():
+            self._end(pull, None)
+
+    def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
+        entry = self._open(channel)
+        if not self._running:
+            return fail(unreachable(self.name))
+        if entry is None or payload not in entry.messages:
+            return succeed(False)
+        entry.messages.remove(payload)
+        self._close_if_idle(channel, entry)
+        self._withdrawn += 1
+        return succeed(True)
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "channels": len(self._channels),
+            "messages": sum(len(entry.messages) for entry in self._channels.values()),
+            "pulls": len(self._pulls()),
+            "pushed": self._pushed,
+            "pulled": self._pulled,
+            "expired": self._expired,
+            "withdrawn": self._withdrawn,
+        }
+
+    def _pulls(self) -> dict[Pull, None]:
+        """The pulls that wait, oldest first on each channel, each once."""
+        return {pull: None for entry in self._channels.values() for pull in entry.pulls}
+
+    def _serve(self, name: str, entry: Entry) -> None:
+        while entry.messages and entry.pulls:
+            pull = next(iter(entry.pulls))
+            taken = self._take(name, entry, pull.count, keep=True)
+            self._end(pull, taken)
+        self._close_if_idle(name, entry)
+
+    def _take(self, name: str, entry: Entry, count: int, keep: bool = False) -> Pulled:
+        messages = entry.messages
+        payloads = [messages.popleft() for _ in range(min(count, len(messages)))]
+        self._pulled += len(payloads)
+        if not keep:
+            self._close_if_idle(name, entry)
+        return Pulled(name, payloads)
+
+    def _end(self, pull: Pull, result: Pulled | None) -> None:
+        self._forget(pull)
+        pull.result.callback(result)
+
+    def _forget(self, pull: Pull) -> None:
+        for name in pull.names:
+            entry = self._channels[name]
+            del entry.pulls[pull]
+            self._close_if_idle(name, entry)
+        if pull.timeout is not None and pull.timeout.active():
+            pull.timeout.cancel()

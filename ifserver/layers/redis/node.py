@@ -1,0 +1,256 @@
+"""A Redis 7 or Valkey 7.2 as a node.
+
+One connection sends, and asks (`ifserver.layers.redis.views`); each pull that waits has a connection to itself
+(`ifserver.layers.redis.readers`).
+
+Keys are prefix + epoch + ``:`` + channel. The epoch is the server's ``run_id``, new at every start: a Redis that loads
+a snapshot gives back messages that had been popped, under keys that nobody reads any more. Where Sentinels say which
+Redis it is (`ifserver.layers.redis.sentinel`), their ``config-epoch`` belongs to it: a replica has such messages too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from ifserver.clock import Clock, Timer
+from ifserver.errors import NodeRefused, PushInDoubt
+from ifserver.layers.base import MAX_BATCH_BYTES, Limits, Pulled, Pushed, check
+from ifserver.layers.link import Link
+from ifserver.layers.redis.connection import Connection, ErrorReply, Named, Server, pack, pack_with
+from ifserver.layers.redis.keys import Key, is_plain
+from ifserver.layers.redis.readers import PAUSES, SENTINEL_PAUSES, Readers
+from ifserver.layers.redis.sentinel import Sentinels, named_by
+from ifserver.layers.redis.views import RedisViews
+
+__all__ = ["RedisNode"]
+
+#: How often the sending connection asks whether it still speaks with the same Redis (design: clusters, Epoch).
+_EPOCH_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class RedisNode(RedisViews):
+    """One Redis primary, reached through endpoints that `endpoint` makes, one for each connection.
+
+    Args:
+        sentinels: who made `endpoint`, if Sentinels know where the primary is. They start and stop with the node.
+        prefix: of every key, so that a Redis can be shared with other things.
+        username: of an ACL user; None for Redis' default user.
+        password: None if Redis asks for none. Never in a log or an error.
+        database: the number to ``SELECT``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        requests: Limits,
+        inboxes: Limits,
+        clock: Clock,
+        endpoint: Callable[[], IStreamClientEndpoint],
+        *,
+        sentinels: Sentinels | None = None,
+        prefix: str = "ifserver:",
+        username: str | None = None,
+        password: str | None = None,
+        database: int = 0,
+    ) -> None:
+        super().__init__(Server(name, prefix, username, password, database), requests, inboxes, clock)
+        self._endpoint = endpoint()
+        self._sentinels = sentinels
+        pauses = PAUSES if sentinels is None else SENTINEL_PAUSES
+        self._link = Link(self._endpoint, self._build, clock, pauses, self._troubles.add)
+        #: The newest connection, which may not be one that can be used yet.
+        self._latest: Connection | None = None
+        self._epoch: str | None = None
+        self._epoch_timer: Timer | None = None
+        self._readers = Readers(self._server, clock, endpoint, self._troubles, self._look, pauses)
+        self._stopped = False
+        #: Since when there is no connection, or the last one that there was gave no answer.
+        self._gone_at = clock.seconds()
+        self._pushed = self._withdrawn = self._scripts = self._lost = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._sending is not None
+
+    def unreachable_s(self) -> float:
+        since = self._gone_at if self._sending is None else self._sending.silent_since
+        return 0.0 if since is None else self._clock.seconds() - since
+
+    @property
+    def epoch(self) -> str | None:
+        return self._epoch
+
+    def start(self) -> None:
+        if self._sentinels is not None:
+            self._sentinels.start(self._moved)
+        self._link.start()
+
+    def stop(self) -> Deferred[None]:
+        self._stopped = True
+        self._disconnect()
+        parts = (self._link, self._readers, self._sentinels)
+        return gatherResults([part.stop() for part in parts if part is not None]).addCallback(lambda _: None)
+
+    def ready(self) -> Deferred[None]:
+        return Deferred() if self._stopped else self._link.ready()
+
+    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+        connection = self._sending
+        if connection is None:
+            check(channel)
+            return fail(self._server.unreachable())
+        key = self._keys[channel]
+        count = len(payloads)
+        result: Deferred[Pushed] = Deferred()
+        renews = False
+        if key.length + key.flying + count <= key.plain and (count == 1 or is_plain(payloads)):
+            command, answered = pack_with((b"RPUSH", key.key), payloads), self._appended
+            renews = key.was_empty or self._clock.seconds() >= key.renew_at
+        else:
+            # No more than can fit: the list has at least no messages.
+            payloads = payloads[: key.capacity]
+            if sum(map(len, payloads)) > MAX_BATCH_BYTES:
+                return fail(NodeRefused(f"node {self.name}: a batch of more than {MAX_BATCH_BYTES} bytes"))
+            command, answered = key.push_what_fits(payloads), self._script_ran
+            self._scripts += 1
+        key.flying += count
+        connection.ask(command, answered, result, (key, count, renews), PushInDoubt)
+        if renews:
+            self._renew(connection, key)
+        return result
+
+    def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
+        for name in names:
+            check(name)
+        if self._sending is None:
+            return fail(self._server.unreachable())
+        return self._readers.pull(names, count, wait_s)
+
+    def end_pulls(self) -> None:
+        """Does nothing: pulls end by their timeout.
+
+        ``CLIENT UNBLOCK`` that arrives before the read does nothing, closing the connection loses what Redis has just
+        popped for it, and both the command and the question for one's client id are rights that an application's user
+        should not have.
+        """
+
+    def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
+        connection = self._sending
+        if connection is None:
+            check(channel)
+            return fail(self._server.unreachable())
+        result: Deferred[bool] = Deferred()
+        command = pack((b"LREM", self._keys[channel].key, 1, payload))
+        connection.ask(command, self._removed, result, None, PushInDoubt)
+        return result
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "connected": int(self.connected),
+            "waiting": len(self._sending.waiting) if self._sending is not None else 0,
+            "keys": len(self._keys),
+            "pushed": self._pushed,
+            "withdrawn": self._withdrawn,
+            "scripts": self._scripts,
+            "connections_lost": self._lost,
+            **self._readers.statistics(),
+        }
+
+    # Answers on the sending connection.
+
+    def _renew(self, connection: Connection, key: Key) -> None:
+        """Let the list live on, behind what was pushed: together they are one write, and one read of their answers."""
+        key.renew_at = self._clock.seconds() + key.renew_s
+        connection.ask(key.pexpire, self._done_without, None, "PEXPIRE")
+
+    def _appended(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int, bool]) -> None:
+        key, count, renewed = about
+        key.flying -= count
+        if type(reply) is not int:
+            self._refuse(reply, result)
+            return
+        key.length = reply
+        self._pushed += count
+        key.was_empty = reply == count
+        if key.was_empty and not renewed and self._sending is not None:
+            self._renew(self._sending, key)
+        result.callback(Pushed(count, reply))
+
+    def _script_ran(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int, bool]) -> None:
+        key, count, _ = about
+        key.flying -= count
+        if type(reply) is not list:
+            self._refuse(reply, result)
+            return
+        taken, key.length = reply[:2]
+        if len(reply) > 2:
+            self._done_without(ErrorReply(reply[2].decode()), None, "PEXPIRE")
+        if taken:
+            self._pushed += taken
+            key.renew_at = self._clock.seconds() + key.renew_s
+        result.callback(Pushed(taken, key.length))
+
+    def _removed(self, reply: Any, result: Deferred[bool], about: None) -> None:
+        if isinstance(reply, ErrorReply):
+            self._refuse(reply, result)
+            return
+        self._withdrawn += reply
+        result.callback(reply > 0)
+
+    # What the connections and the Sentinels call.
+
+    def _build(self) -> Connection:
+        named = named_by(self._endpoint)
+        self._latest = Connection(self._server, self._clock, self._looked, self._closed, named)
+        return self._latest
+
+    def _moved(self, named: Named) -> None:
+        if self._latest is not None:
+            self._latest.leave_unless(named)
+        self._readers.leave_unless(named)
+
+    def _looked(self, connection: Connection, lead_s: float) -> None:
+        if self._stopped:
+            return
+        self._leads.measured(lead_s, self._clock.seconds())
+        if self._epoch not in (None, connection.epoch):
+            _log.info("node %s: it was restarted or replaced, what was queued there is lost", self.name)
+            self._keys.clear()
+        self._epoch = self._readers.epoch = connection.epoch
+        self._keys.prefix = self._server.prefix_of(self._epoch)
+        if self._epoch_timer is not None and self._epoch_timer.active():
+            self._epoch_timer.cancel()
+        self._epoch_timer = self._clock.callLater(_EPOCH_S, connection.look)
+        if self._sending is None:
+            self._sending = connection
+            self._troubles.over()
+            self._link.settle()
+
+    def _closed(self, connection: Connection, why: str) -> None:
+        if self._stopped:
+            return
+        if connection is not self._sending:
+            self._troubles.add(why)
+            return
+        self._lost += 1
+        self._troubles.lost(why)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._sending is not None:
+            silent_since = self._sending.silent_since
+            self._gone_at = self._clock.seconds() if silent_since is None else silent_since
+        self._sending = None
+        self._link.unsettle()
+        # Others push meanwhile, and what was flying may have landed.
+        self._keys.clear()
+        if self._epoch_timer is not None and self._epoch_timer.active():
+            self._epoch_timer.cancel()
+        self._readers.give_back()

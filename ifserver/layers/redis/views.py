@@ -1,0 +1,159 @@
+"""What a Redis node can tell without taking anything: who is alive, what waits on a channel, and the time there.
+
+All is asked on the connection that sends, in turn with the pushes: a beat is taken before what was sent behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, FirstError, fail, gatherResults, succeed
+from twisted.python.failure import Failure
+
+from ifserver.clock import Clock
+from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
+from ifserver.layers.base import Limits, Node, Queue, check
+from ifserver.layers.link import Troubles
+from ifserver.layers.redis.clock import Leads, lead_of
+from ifserver.layers.redis.connection import Connection, ErrorReply, Server, pack
+from ifserver.layers.redis.keys import Keys
+
+__all__ = ["RedisViews"]
+
+#: Errors after which it is worth asking at once whether this is still a primary that serves.
+_NOT_NOW: Final = ("READONLY", "LOADING", "MASTERDOWN")
+#: How long the roll is kept when nobody beats any more.
+_ROLL_LIFE_MS: Final = 60_000
+
+
+class RedisViews(Node):
+    """The questions of a Redis node. Whoever is one says on which connection they are asked, in `_sending`."""
+
+    def __init__(self, server: Server, requests: Limits, inboxes: Limits, clock: Clock) -> None:
+        super().__init__(server.node, requests, inboxes)
+        self._server = server
+        self._clock = clock
+        self._leads = Leads()
+        self._troubles = Troubles(server.node)
+        self._keys = Keys(self.limits)
+        #: The connection that can be used.
+        self._sending: Connection | None = None
+
+    def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
+        if self._sending is None:
+            check(channel)
+            return fail(self._server.unreachable())
+        asking = self._simple((b"LPOS", self._keys[channel].key, payload), NodeUnreachable)
+        return asking.addCallback(lambda place: place is not None)
+
+    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+        connection = self._sending
+        command = (b"SET", self._alive(process), value, b"PX", max(1, round(life_s * 1000)))
+        beating = self._simple(command, PushInDoubt).addCallback(lambda _: None)
+        if connection is not None:
+            # Deadlines that we set are right again soon after the clock there was set, or this machine was suspended.
+            connection.ask_the_time(self._measured)
+            # For `roll`, which nobody's life depends on: where this is refused, the beat is a beat all the same.
+            now, what = self.clock(), "to keep a roll of who is alive"
+            enroll = pack((b"ZADD", self._alive(""), now + life_s, process))
+            connection.ask(enroll, self._done_without, None, what)
+            strike_off = pack((b"ZREMRANGEBYSCORE", self._alive(""), b"-inf", now))
+            connection.ask(strike_off, self._done_without, None, what)
+            # Nothing is left when everybody is gone.
+            connection.ask(pack((b"PEXPIRE", self._alive(""), _ROLL_LIFE_MS)), self._done_without, None, what)
+        return beating
+
+    def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
+        if not processes:
+            return succeed([])
+        return self._simple((b"MGET", *map(self._alive, processes)), NodeUnreachable)
+
+    def roll(self) -> Deferred[dict[str, bytes]]:
+        asking = self._simple((b"ZRANGEBYSCORE", self._alive(""), self.clock(), b"+inf"), NodeUnreachable)
+        return asking.addCallback(self._call_the_roll)
+
+    def look(self, channel: str) -> Deferred[Queue]:
+        if self._sending is None:
+            check(channel)
+            return fail(self._server.unreachable())
+        key = self._keys[channel].key
+        length = self._simple((b"LLEN", key), NodeUnreachable)
+        oldest = self._simple((b"LINDEX", key, 0), NodeUnreachable)
+        both = gatherResults([length, oldest], consumeErrors=True).addErrback(_first_error)
+        return both.addCallback(lambda found: Queue(*found))
+
+    def clock(self) -> float:
+        return self._clock.seconds() + self._leads.now_s
+
+    def least_clock(self) -> Deferred[float]:
+        connection = self._sending
+        measuring: Deferred[None] = succeed(None) if connection is None else Deferred()
+        if connection is not None:
+            connection.ask_the_time(self._measured, measuring)
+        measuring.addErrback(lambda failure: None if failure.check(NodeError) else failure)
+
+        def least(_: None) -> float:
+            now = self._clock.seconds()
+            return now + self._leads.least_s(now)
+
+        return measuring.addCallback(least)
+
+    def _alive(self, process: str) -> bytes:
+        # Without the epoch, which says what was lost of messages: whoever is alive says so again soon enough.
+        return f"{self._server.prefix}alive:{process}".encode()
+
+    def _call_the_roll(self, names: list[bytes]) -> Deferred[dict[str, bytes]]:
+        processes = [name.decode("ascii", "replace") for name in names]
+
+        def known(values: list[bytes | None]) -> dict[str, bytes]:
+            return {name: value for name, value in zip(processes, values, strict=True) if value is not None}
+
+        return self.beats(processes).addCallback(known)
+
+    # Asking, and the answers.
+
+    def _measured(self, reply: Any, result: Deferred[None] | None, asked: float) -> None:
+        # Where it is refused, `Connection.look` says so.
+        if type(reply) is list:
+            now = self._clock.seconds()
+            self._leads.measured(lead_of(reply, asked, now), now)
+        if result is not None:
+            result.callback(None)
+
+    def _simple(self, command: tuple[Any, ...], when_lost: type[NodeError]) -> Deferred[Any]:
+        """Ask what needs no more than an answer, which the Deferred fires with."""
+        connection = self._sending
+        if connection is None:
+            return fail(self._server.unreachable())
+        result: Deferred[Any] = Deferred()
+        connection.ask(pack(command), self._answered, result, None, when_lost)
+        return result
+
+    def _answered(self, reply: Any, result: Deferred[Any], about: None) -> None:
+        if isinstance(reply, ErrorReply):
+            self._refuse(reply, result)
+        else:
+            result.callback(reply)
+
+    def _done_without(self, reply: Any, result: None, what: str) -> None:
+        """The answer to what is good to have: that `what` is refused is logged, and nothing else comes of it."""
+        if isinstance(reply, ErrorReply):
+            self._troubles.add(self._server.clean(f"it refuses {what}: {reply}"))
+
+    def _refuse(self, reply: Any, result: Deferred[Any]) -> None:
+        """Fail what Redis has answered with an error."""
+        if str(reply).startswith(_NOT_NOW):
+            self._look()
+        result.errback(self._server.refused(reply))
+
+    def _look(self) -> None:
+        """Ask Redis at once who it is, and for the time."""
+        if self._sending is not None:
+            self._sending.look()
+
+
+def _first_error(failure: Failure) -> Failure:
+    """Of questions that were asked together, why the first one failed."""
+    assert isinstance(failure.value, FirstError)
+    return failure.value.subFailure

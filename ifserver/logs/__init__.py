@@ -1,0 +1,206 @@
+"""The log of what happens, by Python's own ``logging``: on standard error or in the journal, for people or programs.
+
+Only the loggers ``ifserver`` and ``twisted`` are ours; the application's own logging is its own affair. What Twisted
+logs comes to the second, failures with their tracebacks, and so do Python's warnings, but not those of an application.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import re
+import time
+import warnings
+from typing import Any, Final
+
+from ifserver.clock import Clock
+from ifserver.config.settings import LogSettings
+from ifserver.logs import journal
+from ifserver.logs.repeats import Repeats, ThreadClock
+
+__all__ = [
+    "HumanFormatter",
+    "JournalHandler",
+    "JsonFormatter",
+    "about",
+    "at",
+    "configure",
+    "enable",
+    "iso_time",
+    "masked",
+]
+
+#: Ours and Twisted's, and their levels by ``log.verbosity``.
+_OURS: Final = ("ifserver", "twisted")
+_LEVELS: Final = (("WARNING", "WARNING"), ("INFO", "WARNING"), ("DEBUG", "WARNING"), ("DEBUG", "DEBUG"))
+#: The fields of a line beside its text, which `about` adds.
+_FIELDS: Final = ("stream", "request_id")
+#: What stands before the host of a URL (RFC 3986 3.2.1); passwords that are not encoded may hold an @.
+_USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*@")
+#: syslog(3)
+_PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_DEBUG: Final = 7
+
+_twisted_is_joined = False
+#: How Python shows warnings, before Twisted's logger takes them; a fork has inherited what its parent has set.
+_shows_warnings = warnings.showwarning
+
+
+def configure(
+    settings: LogSettings,
+    clock: Clock | None = None,
+    journal_socket: str = journal.SOCKET,
+    python_warnings: bool = True,
+) -> None:
+    """Let our loggers write as `settings` say, and no others. May be called again.
+
+    Args:
+        python_warnings: whether Python's warnings are logged. Otherwise they go where Python writes them.
+
+    Raises:
+        ConfigurationError: the journal is asked for, and there is none.
+    """
+    stderr = logging.StreamHandler()
+    stderr.setFormatter(JsonFormatter() if settings.log_format == "json" else HumanFormatter())
+    handler: logging.Handler = stderr
+    if settings.log_to == "journal":
+        handler = JournalHandler(journal.open_journal("log.log_to", journal_socket), stderr)
+        handler.setFormatter(JsonFormatter() if settings.log_format == "json" else HumanFormatter("%(message)s"))
+    once = Repeats(handler, clock or ThreadClock())
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        for old in logger.handlers:
+            old.close()
+        logger.handlers = [once]
+        logger.propagate = False
+    at(settings.verbosity)
+    _join_twisted()
+    if not python_warnings:
+        warnings.showwarning = _shows_warnings
+
+
+def at(verbosity: int) -> None:
+    """From now on say as much as ``log.verbosity`` says."""
+    for name, level in zip(_OURS, _LEVELS[verbosity], strict=True):
+        logging.getLogger(name).setLevel(level)
+
+
+def _join_twisted() -> None:
+    """Let Twisted log to the logger ``twisted``, once in a process: it refuses to begin twice."""
+    global _twisted_is_joined, _shows_warnings
+    if not _twisted_is_joined:
+        _twisted_is_joined = True
+        from twisted.logger import STDLibLogObserver, globalLogBeginner
+
+        _shows_warnings = warnings.showwarning
+        globalLogBeginner.beginLoggingTo([STDLibLogObserver()], redirectStandardIO=False, discardBuffer=True)
+
+
+def enable() -> None:
+    """Undo what ``logging.config.dictConfig`` does to loggers that it was not told of, by its default."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.partition(".")[0] in _OURS and isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
+def about(stream: str, request_id: str) -> dict[str, str]:
+    """The argument ``extra`` of a line about a stream: its channel's name, and the request's id if it has one."""
+    return {"stream": stream, "request_id": request_id} if request_id else {"stream": stream}
+
+
+def masked(text: str) -> str:
+    """`text` with no user and no password in its URLs."""
+    return _USERINFO.sub("***@", text) if "@" in text and "://" in text else text
+
+
+def iso_time(seconds: float) -> str:
+    """A time in ISO 8601, local, with milliseconds and the distance from UTC: ``2026-03-01T12:00:00.250+01:00``."""
+    # Rounded first: 59.9999 s are no 59.1000.
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    second, offset = _iso_second(whole)
+    return f"{second}.{milliseconds:03}{offset}"
+
+
+@functools.lru_cache(maxsize=4)
+def _iso_second(whole: int) -> tuple[str, str]:
+    local = time.localtime(whole)
+    offset = time.strftime("%z", local)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{offset[:3]}:{offset[3:5]}"
+
+
+class HumanFormatter(logging.Formatter):
+    """Lines for people."""
+
+    def __init__(self, form: str = "%(asctime)s %(levelname)-7s [%(process)d] %(message)s") -> None:
+        super().__init__(form)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked(super().format(record))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        # With the distance from UTC: Django changes the zone of its process, whose lines stand beside those of others.
+        return iso_time(record.created)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object (RFC 8259) in ASCII for each line; a traceback is one text in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": iso_time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": masked(record.getMessage()),
+        }
+        fields |= _fields_of(record)
+        if record.exc_info:
+            fields["exception"] = masked(self.formatException(record.exc_info))
+        if record.stack_info:
+            fields["stack"] = masked(record.stack_info)
+        return json.dumps(fields)
+
+
+class JournalHandler(logging.Handler):
+    """Sends to the journal. What that does not take goes to `otherwise`, so that nothing is lost."""
+
+    def __init__(self, where: journal.Journal, otherwise: logging.Handler) -> None:
+        super().__init__()
+        self._journal = where
+        self._otherwise = otherwise
+        self._failing = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._journal.send(self._entry(record))
+        except OSError as error:
+            if not self._failing:
+                self._failing = True
+                words = "the journal cannot be written, so this goes to standard error: %s"
+                place = (logging.ERROR, record.pathname, record.lineno)
+                self._otherwise.handle(logging.LogRecord(__name__, *place, words, (error.strerror or error,), None))
+            self._otherwise.handle(record)
+        else:
+            self._failing = False
+
+    def _entry(self, record: logging.LogRecord) -> bytes:
+        fields: dict[str, str | int | None] = {
+            "MESSAGE": self.format(record),
+            "PRIORITY": next((number for level, number in _PRIORITIES if record.levelno >= level), _DEBUG),
+            "CODE_FILE": record.pathname,
+            "CODE_LINE": record.lineno,
+            "CODE_FUNC": record.funcName,
+            "LOGGER": record.name,
+        }
+        fields |= {f"IFSERVER_{name.upper()}": value for name, value in _fields_of(record).items()}
+        return journal.encode(fields)
+
+    def close(self) -> None:
+        self._journal.close()
+        self._otherwise.close()
+        super().close()
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, str]:
+    return {name: getattr(record, name) for name in _FIELDS if getattr(record, name, None)}

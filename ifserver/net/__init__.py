@@ -1,0 +1,1 @@
+"""What is listened on: endpoints, sockets and TLS."""

@@ -1,0 +1,1 @@
+"""What operators see: the admin endpoint, and the commands that ask it."""

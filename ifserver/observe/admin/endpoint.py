@@ -1,0 +1,227 @@
+"""The admin endpoint's HTTP: on ``twisted.web``, for it is no hot path.
+
+It is for operators, and still must hold against web pages that their browsers show beside it: what changes anything
+needs a header that no form can send (Fetch standard: it is not "CORS-safelisted", so a browser asks first, and is not
+allowed), and nothing but probes is answered under a name that is not ours, as a page would ask by that has its own
+name point here (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import logging
+import re
+from collections.abc import Callable, Collection
+from importlib import resources
+from typing import Any, Final, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.protocols.policies import WrappingFactory
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from ifserver.observe.admin.scrape import Scrape
+from ifserver.observe.admin.subject import Subject
+from ifserver.observe.admin.survey import Survey, Surveyor
+from ifserver.status import encode_status
+
+__all__ = ["CLOSE_HEADER", "AdminFactory"]
+
+#: What a request that closes a stream must have, with any value.
+CLOSE_HEADER: Final = "X-Ifserver-Close"
+#: How long a connection may be idle, in seconds, and how many there may be.
+_IDLE_S: Final = 60
+_MAX_CONNECTIONS: Final = 100
+
+#: Of those that twisted.web does not know.
+_REASONS: Final = {421: b"Misdirected Request"}
+_TEXT: Final = "text/plain; charset=utf-8"
+_log = logging.getLogger(__name__)
+
+
+class _Answer(NamedTuple):
+    status: int
+    body: bytes
+    content_type: str = _TEXT
+    allow: str = ""
+    policy: str = "default-src 'none'; frame-ancestors 'none'"
+
+
+class AdminFactory(WrappingFactory):
+    """Serves the admin endpoint of `subject`.
+
+    Args:
+        reactor: for timeouts.
+        names: by which it may be asked, beside addresses and ``localhost``.
+    """
+
+    noisy = False
+
+    def __init__(self, subject: Subject, reactor: Any, names: Collection[str]) -> None:
+        root = _Root(subject, reactor, names)
+        site: Any = _Site(root, requestFactory=_Request, timeout=_IDLE_S, reactor=reactor)  # type: ignore[no-untyped-call]
+        site.displayTracebacks = False
+        super().__init__(site)  # type: ignore[no-untyped-call]
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if len(self.protocols) >= _MAX_CONNECTIONS:
+            return None
+        return super().buildProtocol(addr)
+
+    def close(self) -> None:
+        """Cut all connections."""
+        for protocol in list(self.protocols):
+            protocol.transport.abortConnection()
+
+
+class _Site(Site):
+    noisy = False
+
+    def log(self, request: Any) -> None:
+        """Nothing: probes and scrapes would fill the log."""
+
+    def startFactory(self) -> None:
+        """Nothing: no log, and no timer that tells it the time each second."""
+
+    def stopFactory(self) -> None:
+        """Nothing was started."""
+
+
+class _Request(Request):
+    def handleContentChunk(self, data: bytes) -> None:
+        """Thrown away: no request here has a body that is of use."""
+
+
+class _Root(Resource):
+    """Everything that can be asked for."""
+
+    isLeaf = True
+
+    def __init__(self, subject: Subject, reactor: Any, names: Collection[str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._subject = subject
+        self._surveyor = Surveyor(subject.clusters, reactor)
+        self._scrape = Scrape(subject)
+        self._names = frozenset(name.lower().rstrip(".") for name in names) | {"localhost"}
+        self._page = _page()
+        self._pages: dict[str, Callable[[Any], Deferred[_Answer]]] = {
+            "/": lambda _: succeed(self._page),
+            "/livez": lambda _: succeed(_Answer(200, b"alive\n")),
+            "/readyz": lambda _: self._surveyor.survey().addCallback(self._ready),
+            "/metrics": lambda request: self._surveyor.survey().addCallback(self._metrics, request),
+            "/status.json": lambda _: self._surveyor.survey().addCallback(self._status),
+        }
+
+    def render(self, request: Any) -> Any:
+        try:
+            answering = self._answer(request, request.path.decode("ascii", "replace"))
+        except Exception:
+            # A bug of ours, which must not show its traceback to whoever asks.
+            answering = _failing(Failure())
+        gone = request.notifyFinish()
+        gone.addErrback(lambda _: answering.cancel())
+        answering.addErrback(_failing)
+        answering.addCallback(lambda answer: _write(request, answer))
+        answering.addErrback(lambda failure: failure.trap(CancelledError))  # the client has left
+        return NOT_DONE_YET
+
+    def _answer(self, request: Any, path: str) -> Deferred[_Answer]:
+        if path not in ("/livez", "/readyz") and not self._is_ours(request.getHeader("host") or ""):
+            why = b"not by this name: ask by an IP address or as localhost, or name it in admin_hosts\n"
+            return succeed(_Answer(421, why))
+        if path == "/close":
+            return succeed(self._close(request))
+        page = self._pages.get(path)
+        if page is None:
+            return succeed(_Answer(404, b"there is /, /livez, /readyz, /metrics, /status.json and /close\n"))
+        if request.method not in (b"GET", b"HEAD"):
+            return succeed(_Answer(405, b"GET or HEAD\n", allow="GET, HEAD"))
+        return page(request)
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether a Host header names us by address or by a name that is ours."""
+        found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(:\d*)?", host.strip().lower())
+        if found is None:
+            return False
+        name = found[1].removeprefix("[").removesuffix("]").rstrip(".")
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _close(self, request: Any) -> _Answer:
+        if request.method != b"POST":
+            return _Answer(405, b"POST\n", allow="POST")
+        if request.getHeader(CLOSE_HEADER) is None:
+            return _Answer(403, f"the header {CLOSE_HEADER} is missing\n".encode())
+        [channel, *more] = request.args.get(b"stream", [b""])
+        if not channel or more:
+            return _Answer(400, b"which? /close?stream=CHANNEL\n")
+        name = channel.decode("ascii", "replace")
+        if not self._subject.close(name):
+            return _Answer(404, b"there is no such stream here\n")
+        _log.info("%s: closed by an operator", name)
+        return _Answer(200, b"closed\n")
+
+    def _ready(self, survey: Survey) -> _Answer:
+        reasons = self._subject.unready(survey)
+        return _Answer(503, "".join(f"{why}\n" for why in reasons).encode()) if reasons else _Answer(200, b"ready\n")
+
+    def _metrics(self, survey: Survey, request: Any) -> _Answer:
+        return _Answer(200, *self._scrape.text(survey, request.getHeader("accept") or ""))
+
+    def _status(self, survey: Survey) -> _Answer:
+        return _Answer(200, encode_status(self._subject.status(survey)), "application/json")
+
+
+def _failing(failure: Failure) -> Any:
+    if failure.check(CancelledError):
+        return failure
+    _log.error("the admin endpoint could not answer:\n%s", failure.getTraceback())
+    return _Answer(500, b"this is a defect of ifserver; its log says more\n")
+
+
+def _write(request: Any, answer: _Answer) -> None:
+    headers = {
+        "content-type": answer.content_type,
+        "content-length": str(len(answer.body)),
+        "content-security-policy": answer.policy,
+        "cross-origin-resource-policy": "same-origin",
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-store",
+        "server": "ifserver",
+    }
+    if answer.allow:
+        headers["allow"] = answer.allow
+    request.setResponseCode(answer.status, _REASONS.get(answer.status))
+    for name, value in headers.items():
+        request.setHeader(name, value)
+    if request.method != b"HEAD":
+        request.write(answer.body)
+    request.finish()
+
+
+def _page() -> _Answer:
+    """The live view: one file, which asks for nothing but ``/status.json`` and ``/close``."""
+    text = resources.files("ifserver.observe.admin").joinpath("page.html").read_text("utf-8")
+    script, style = (
+        "'sha256-" + base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() + "'"
+        for part in (_between(text, "script"), _between(text, "style"))
+    )
+    policy = (
+        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return _Answer(200, text.encode(), "text/html; charset=utf-8", policy=policy)
+
+
+def _between(text: str, tag: str) -> str:
+    return text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]

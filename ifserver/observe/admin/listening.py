@@ -1,0 +1,74 @@
+"""The admin endpoint from its start to its stop; where none is asked for, nothing of it is even imported."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+
+from ifserver.config.settings_checks import parse_address
+from ifserver.net import sockets
+from ifserver.net.endpoints import SocketEndpoint
+from ifserver.observe.admin.subject import Subject
+
+if TYPE_CHECKING:
+    from ifserver.observe.admin.endpoint import AdminFactory
+
+__all__ = ["Admin"]
+
+_log = logging.getLogger(__name__)
+
+
+class Admin:
+    """The admin endpoint of one process; with no `address` there is none.
+
+    Args:
+        address: ``HOST:PORT``.
+        names: by which it may be asked.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        reactor: Any,
+        loop: asyncio.AbstractEventLoop,
+        address: str | None,
+        names: Sequence[str],
+    ) -> None:
+        self._subject = subject
+        self._reactor = reactor
+        self._loop = loop
+        self._address = address
+        self._names = names
+        self._factory: AdminFactory | None = None
+        self._ports: list[IListeningPort] = []
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigurationError: the address cannot be had.
+        """
+        if self._address is None:
+            return
+        from ifserver.observe.admin.endpoint import AdminFactory
+
+        self._factory = AdminFactory(self._subject, self._reactor, self._names)
+        for sock in sockets.bind_tcp(*parse_address(self._address)):
+            listening = SocketEndpoint(self._loop, sock).listen(self._factory)
+            self._ports.append(await listening.asFuture(self._loop))
+            _log.info("admin endpoint at %s/", sockets.url_of(sock))
+
+    async def stop(self) -> None:
+        """Listen no more, and cut all connections. Does nothing where it was not started."""
+        ports, self._ports = self._ports, []
+        for port in ports:
+            stopping = port.stopListening()
+            if isinstance(stopping, Deferred):
+                await stopping.asFuture(self._loop)
+        if self._factory is not None:
+            self._factory.close()

@@ -1,0 +1,149 @@
+"""The process that an admin endpoint speaks for: an interface server, or a supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from abc import ABC, abstractmethod
+from typing import Any
+
+from ifserver import __version__
+from ifserver.clock import Clock, WallClock
+from ifserver.layers.clusters import Clusters
+from ifserver.layers.heartbeat import Heart
+from ifserver.metrics import total
+from ifserver.observe.admin.children import Nursery
+from ifserver.observe.admin.survey import Survey
+from ifserver.process.supervisor import Supervisor
+from ifserver.status import MAX_STREAMS, Facts, Status, StreamStatus, encode
+
+__all__ = ["Subject", "SupervisorSubject"]
+
+_log = logging.getLogger(__name__)
+
+
+class Subject(ABC):
+    """What is told of this process.
+
+    Args:
+        clock: tells how time goes by.
+        wall: tells the time of day.
+    """
+
+    def __init__(self, clusters: Clusters, heart: Heart, clock: Clock, wall: WallClock) -> None:
+        self.clusters = clusters
+        #: Knows how long nodes take to answer.
+        self.heart = heart
+        self.clock = clock
+        self._wall = wall
+        self._began_at = clock.seconds()
+        self._failed = False
+
+    @abstractmethod
+    def facts(self) -> Facts:
+        """What it tells of itself in its beats."""
+
+    @abstractmethod
+    def unready(self, survey: Survey) -> list[str]:
+        """Why it should get no traffic; empty: it should."""
+
+    @abstractmethod
+    def counts(self, survey: Survey) -> dict[str, dict[str, int]]:
+        """What was counted here and in processes that have no endpoint: by who has counted it."""
+
+    @abstractmethod
+    def supervisors(self, survey: Survey) -> list[Facts]:
+        """The supervisors that this endpoint speaks for as well."""
+
+    @abstractmethod
+    def streams(self) -> list[StreamStatus]:
+        """The streams that it holds, oldest first."""
+
+    @abstractmethod
+    def close(self, channel: str) -> bool:
+        """End the stream with this reply channel, as if its client had left; False: there is none here."""
+
+    def status(self, survey: Survey) -> Status:
+        """All that it can tell."""
+        streams = self.streams()
+        me = self.facts()
+        return Status(
+            now=self._wall(),
+            me=me,
+            unready=tuple(self.unready(survey)),
+            clusters=survey.clusters,
+            processes=tuple({**survey.processes, me.process: me}.values()),
+            streams=tuple(streams[:MAX_STREAMS]),
+            streams_total=len(streams),
+            counts=self.counts(survey),
+        )
+
+    def told(self) -> bytes:
+        """The facts as its beats carry them. Raises nothing: whatever is wrong with them, the process lives."""
+        try:
+            return encode(self.facts())
+        except Exception:
+            if not self._failed:
+                self._failed = True
+                _log.exception("this process cannot tell of itself")
+            return b""
+
+    def _facts(self, **more: Any) -> Facts:
+        clusters = self.clusters
+        return Facts(
+            process=clusters.process,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            node=clusters.home.node.name,
+            # By the clock as it is set now: else whoever sets it would change how long we have been up.
+            started_at=round(self._wall() - (self.clock.seconds() - self._began_at), 3),
+            **more,
+        )
+
+    def _home_answers(self, survey: Survey) -> list[str]:
+        node = survey.node(self.clusters.home.node.name)
+        return [] if node.answers else [f"node {node.name}, where this process receives: {node.why}"]
+
+
+class SupervisorSubject(Subject):
+    """A supervisor, and its workers."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        nursery: Nursery,
+        clusters: Clusters,
+        heart: Heart,
+        clock: Clock,
+        wall: WallClock,
+        tells_counts: bool,
+    ) -> None:
+        super().__init__(clusters, heart, clock, wall)
+        self.supervisor = supervisor
+        self.nursery = nursery
+        self._tells_counts = tells_counts
+
+    def facts(self) -> Facts:
+        own = self.clusters.counters.statistics()
+        counts = total((own, self.supervisor.counts())) if self._tells_counts else {}
+        return self._facts(kind="supervisor", children=self.nursery.children(), counts=counts)
+
+    def unready(self, survey: Survey) -> list[str]:
+        reasons = self._home_answers(survey)
+        if not any(child.ready for child in self.nursery.children()):
+            reasons.append("no worker of this supervisor is ready")
+        return reasons
+
+    def counts(self, survey: Survey) -> dict[str, dict[str, int]]:
+        return {"supervisor": self.clusters.counters.statistics(), "workers": self.supervisor.counts()}
+
+    def supervisors(self, survey: Survey) -> list[Facts]:
+        return [self.facts()]
+
+    def streams(self) -> list[StreamStatus]:
+        return [StreamStatus(channel=channel, kind="", owner=process) for channel, process in self.nursery.held()]
+
+    def close(self, channel: str) -> bool:
+        return False  # it is its server that closes a stream

@@ -1,0 +1,149 @@
+"""What the nodes say when they are asked: whether they answer, what waits there, and who is alive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.python.failure import Failure
+
+from ifserver import channels
+from ifserver.errors import IfserverError, NodeError
+from ifserver.layers.base import Node, Queue
+from ifserver.layers.beats import facts_of
+from ifserver.layers.clusters import Clusters
+from ifserver.messages import decode_request
+from ifserver.status import ClusterStatus, Facts, NodeStatus, QueueStatus, decode_facts
+
+__all__ = ["ANSWER_S", "Survey", "Surveyor"]
+
+#: How long a node may take to answer, in seconds: probes and people wait for that.
+ANSWER_S: Final = 1.0
+_CHANNELS: Final = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT, channels.WEBSOCKET_RESUME)
+
+
+class Survey(NamedTuple):
+    """What the nodes have said."""
+
+    clusters: tuple[ClusterStatus, ...]
+    #: By process name, as seen on any node.
+    processes: dict[str, Facts]
+
+    def node(self, name: str) -> NodeStatus:
+        """One node."""
+        return next(node for cluster in self.clusters for node in cluster.nodes if node.name == name)
+
+    def workers(self) -> int:
+        """How many workers are ready, of all supervisors."""
+        return sum(child.ready for facts in self.processes.values() for child in facts.children)
+
+
+class _Answer(NamedTuple):
+    """What one node has said; `why` it has not said more."""
+
+    node: Node
+    why: str
+    round_trip_s: float | None = None
+    queues: tuple[Queue, ...] = ()
+    roll: Mapping[str, bytes] = MappingProxyType({})
+
+
+class Surveyor:
+    """Asks all nodes of `clusters`. Whoever asks while that is under way gets the same answer.
+
+    Args:
+        clock: the reactor.
+    """
+
+    def __init__(self, clusters: Clusters, clock: Any) -> None:
+        self._clusters = clusters
+        self._clock = clock
+        self._waiting: dict[Deferred[Survey], None] = {}
+        self._asking = False
+
+    def survey(self) -> Deferred[Survey]:
+        """Ask; fires within `ANSWER_S` for each of a few questions. May be cancelled."""
+        waiting: Deferred[Survey] = Deferred(lambda cancelled: self._waiting.pop(cancelled, None))
+        self._waiting[waiting] = None
+        if not self._asking:
+            self._asking = True
+            Deferred.fromCoroutine(self._survey()).addBoth(self._answered)
+        return waiting
+
+    def _answered(self, result: Survey | Failure) -> None:
+        self._asking = False
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting:
+            # A Failure makes it fail.
+            each.callback(result)
+
+    async def _survey(self) -> Survey:
+        nodes = self._clusters.nodes.values()
+        asking = [Deferred.fromCoroutine(self._ask(node)) for node in nodes]
+        answers = await gatherResults(asking, consumeErrors=True)
+        by_name = {answer.node.name: answer for answer in answers}
+        processes: dict[str, Facts] = {}
+        for answer in answers:
+            for process, value in answer.roll.items():
+                facts = decode_facts(facts_of(value))
+                if facts is not None and facts.process == process:
+                    processes[process] = facts
+        home = {node.name for node in self._clusters.home_nodes}
+        clusters = [
+            ClusterStatus(
+                name=name,
+                home=any(node.name in home for node in members),
+                nodes=tuple(_status(by_name[node.name], processes) for node in members),
+            )
+            for name, members in self._clusters.clusters.items()
+        ]
+        return Survey(tuple(clusters), processes)
+
+    async def _ask(self, node: Node) -> _Answer:
+        if not node.connected:
+            return _Answer(node, "there is no connection")
+        began_at = self._clock.seconds()
+        try:
+            queues = [await self._within(node.look(_CHANNELS[0]))]
+            round_trip_s = self._clock.seconds() - began_at
+            queues += [await self._within(node.look(channel)) for channel in _CHANNELS[1:]]
+            roll = await self._within(node.roll())
+        except NodeError as error:
+            return _Answer(node, str(error).removeprefix(f"node {node.name}: "))
+        except TimeoutError:
+            return _Answer(node, f"no answer within {ANSWER_S:g} s")
+        return _Answer(node, "", round_trip_s, tuple(queues), roll)
+
+    def _within(self, asking: Deferred[Any]) -> Deferred[Any]:
+        return asking.addTimeout(ANSWER_S, self._clock)
+
+
+def _status(answer: _Answer, processes: dict[str, Facts]) -> NodeStatus:
+    node = answer.node
+    return NodeStatus(
+        name=node.name,
+        answers=not answer.why,
+        round_trip_s=answer.round_trip_s,
+        unreachable_s=round(node.unreachable_s(), 3),
+        why=answer.why,
+        queues=tuple(
+            QueueStatus(channel=channel, length=queue.length, age_s=_age_s(node, channel, queue, processes))
+            for channel, queue in zip(_CHANNELS, answer.queues, strict=False)
+        ),
+    )
+
+
+def _age_s(node: Node, channel: str, queue: Queue, processes: dict[str, Facts]) -> float | None:
+    """How long the oldest has waited: its deadline, and how long its server lets requests wait, say when it came."""
+    if queue.oldest is None or channel == channels.WEBSOCKET_RESUME:
+        return None  # open WebSockets wait longer than requests, by a time that is not told
+    try:
+        request = decode_request(queue.oldest)
+        facts = processes.get(channels.process_of(channels.check(request.reply_channel)))
+    except IfserverError:
+        return None
+    if facts is None:
+        return None  # its server is gone
+    return max(0.0, round(node.clock() - (request.deadline - facts.queue_timeout_s), 3))

@@ -1,0 +1,98 @@
+"""The commands ``status`` and ``top``: where to ask, and what to do with the answer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final, TextIO
+
+from rich.console import Console
+
+from ifserver.config import arguments
+from ifserver.errors import ConfigurationError
+from ifserver.observe.viewer import tables, top
+from ifserver.observe.viewer.client import Client
+
+__all__ = ["COMMANDS", "main"]
+
+#: The commands, and what they are for.
+COMMANDS: Final = arguments.VIEWERS
+_WIDTH: Final = 300
+_DESCRIPTION: Final = (
+    "Ask the admin endpoint of a server or of a supervisor. Where none is named, it is the one that the settings name: "
+    "front.admin, or else worker.admin."
+)
+
+
+def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: TextIO | None = None) -> int:
+    """Carry out one of `COMMANDS`; its exit code: 1 when there is no answer.
+
+    Raises:
+        ConfigurationError: no endpoint is named, or it is no address.
+    """
+    out = sys.stdout if out is None else out
+    given = _parser().parse_args(words)
+    client = Client(_url(given, environ))
+    try:
+        if given.command == "top":
+            if not (sys.stdin.isatty() and out.isatty()):
+                raise ConfigurationError("top: needs a terminal; there is 'ifserver status', also with --json")
+            top.run(client)
+        elif given.json:
+            print(client.raw_status().decode(), file=out)
+        else:
+            _show(client, out)
+        out.flush()
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # Whoever reads our output has had enough. What is still buffered must not be written at the end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return 0
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        print(f"ifserver: error: {client.url}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ifserver", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, brief in COMMANDS.items():
+        command = commands.add_parser(name, help=brief, description=_DESCRIPTION, allow_abbrev=False)
+        command.add_argument("--admin", metavar="HOST:PORT", help="the admin endpoint, or its URL")
+        command.add_argument("--config", metavar="FILE", help="file with settings")
+        if name == "status":
+            command.add_argument("--json", action="store_true", help="as JSON: all that is known")
+    return parser
+
+
+def _url(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """The URL of the endpoint to ask."""
+    address = given.admin
+    if address is None:
+        config = [] if given.config is None else ["--config", given.config]
+        configuration = arguments.parse(["settings", *config], environ).configuration
+        named = (configuration.of(path).value for path in ("front.admin", "worker.admin"))
+        address = next((value for value in named if value), None)
+    if address is None:
+        missing = "no admin endpoint is named: give --admin HOST:PORT, or set front.admin"
+        raise ConfigurationError(f"{given.command}: {missing}")
+    url: str = address if address.startswith(("http://", "https://")) else f"http://{address}"
+    return url
+
+
+def _show(client: Client, out: TextIO) -> None:
+    status = client.status()
+    # As wide as it has to be: a terminal breaks lines that are too long for it, and nothing is left out.
+    console = Console(file=out, width=_WIDTH)
+    found = tables.ordered(status)
+    for part in (tables.head(status), tables.nodes(status), tables.processes(status), tables.streams(found)):
+        console.print(part)
+        console.print()
+    if status.streams_total > len(found):
+        console.print(f"{status.streams_total} streams in all, of which these are the oldest")

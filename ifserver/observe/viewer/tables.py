@@ -1,0 +1,139 @@
+"""A status as tables of rich."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from ifserver.status import Facts, Status, StreamStatus
+
+__all__ = ["SORTS", "head", "nodes", "ordered", "processes", "streams"]
+
+#: By what streams can be sorted: the value, and whether the greatest comes first.
+SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
+    "age": (lambda stream: stream.age_s or 0.0, True),
+    "unsent": (lambda stream: stream.unsent_bytes, True),
+    "state": (lambda stream: stream.state, False),
+    "worker": (lambda stream: stream.owner, False),
+    "request": (lambda stream: stream.path, False),
+    "channel": (lambda stream: stream.channel, False),
+}
+_SHOWN_AGES: Final = ((120.0, 1.0, "s"), (7_200.0, 60.0, "min"), (172_800.0, 3_600.0, "h"))
+
+
+def head(status: Status) -> Text:
+    """Who tells this, and whether it is ready."""
+    me = status.me
+    said = Text(f"{me.kind} {me.process} on {_plain(me.host)}, process id {me.pid}, ifserver {_plain(me.version)}: ")
+    if status.unready:
+        said.append("not ready: " + _plain("; ".join(status.unready)), "bold red")
+    else:
+        said.append("ready", "bold green")
+    return said
+
+
+def nodes(status: Status, limit: int | None = None) -> Table:
+    """The nodes, and what waits there, in `limit` lines."""
+    rows: list[Sequence[Text]] = []
+    table = _table("cluster", "node", "answers", "channel", ">length", ">oldest")
+    for cluster in status.clusters:
+        for node in cluster.nodes:
+            name = f"{cluster.name} (home)" if cluster.home else cluster.name
+            if node.round_trip_s is not None and node.answers:
+                said = Text(f"in {node.round_trip_s * 1000:.1f} ms", "green")
+            else:
+                said = Text(_plain(node.why), "bold red")
+            for i, queue in enumerate(node.queues or (None,)):
+                first = (_text(name), _text(node.name), said) if i == 0 else (Text(), Text(), Text())
+                rest = ("", "", "") if queue is None else (queue.channel, str(queue.length), _seconds(queue.age_s))
+                rows.append((*first, *map(_text, rest)))
+    return _filled(table, rows, limit)
+
+
+def processes(status: Status, limit: int | None = None) -> Table:
+    """Servers, supervisors and workers, and what each holds, in `limit` lines."""
+    rows: list[Sequence[Text]] = []
+    table = _table("what", "process", "host", ">pid", "node", ">up", ">streams", ">unanswered", ">free", ">connections")
+    for each in sorted(status.processes, key=lambda facts: (facts.kind, facts.host, facts.process)):
+        up = _seconds(status.now - each.started_at)
+        if each.kind == "server":
+            what = "server" if each.listening else "server, not listening"
+            numbers = [str(each.streams), "", "", str(each.connections)]
+        else:
+            what = "supervisor"
+            numbers = [str(_sum(each, name)) for name in ("streams", "unanswered", "free")] + [""]
+        what += ", this one" if each.process == status.me.process else ""
+        rows.append([*map(_text, (what, each.process, each.host, str(each.pid), each.node, up, *numbers))])
+        for child in each.children:
+            what = "  worker" if child.ready else "  worker, not ready"
+            held = (child.streams, child.unanswered, child.free)
+            row = (what, child.process, "", str(child.pid), "", "", *map(str, held), "")
+            rows.append([*map(_text, row)])
+    return _filled(table, rows, limit)
+
+
+def ordered(status: Status, sort: str = "age", reverse: bool = False, wanted: str = "") -> list[StreamStatus]:
+    """Those streams in whose description `wanted` is, in the order of one of `SORTS`."""
+    key, greatest_first = SORTS[sort]
+    wanted = wanted.lower()
+    found = [stream for stream in status.streams if wanted in _described(stream).lower()]
+    return sorted(found, key=key, reverse=greatest_first is not reverse)
+
+
+def streams(shown: Sequence[StreamStatus], selected: int | None = None) -> Table:
+    """Streams, one of which may be selected."""
+    table = _table("channel", "kind", "state", ">age", "worker", "request", ">unsent")
+    for i, stream in enumerate(shown):
+        request = f"{stream.method} {stream.path}".strip()
+        row = (stream.channel, stream.kind, stream.state, _seconds(stream.age_s), stream.owner, request)
+        unsent = str(stream.unsent_bytes or "")
+        table.add_row(*map(_text, (*row, unsent)), style="reverse" if i == selected else None)
+    return table
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    for title in titles:
+        right = title.startswith(">")
+        table.add_column(title.removeprefix(">"), justify="right" if right else "left", no_wrap=True)
+    return table
+
+
+def _filled(table: Table, rows: Sequence[Sequence[Text]], limit: int | None) -> Table:
+    if limit is not None and len(rows) > limit:
+        left = len(rows) - limit + 1
+        rows = [*rows[: limit - 1], (Text(f"... {left} more", "dim"),)]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _described(stream: StreamStatus) -> str:
+    return " ".join((stream.channel, stream.kind, stream.state, stream.owner, stream.method, stream.path))
+
+
+def _sum(facts: Facts, name: str) -> int:
+    return sum(getattr(child, name) for child in facts.children)
+
+
+def _plain(text: str) -> str:
+    """`text` without what a terminal would take for an order: a path is what some client has sent."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _text(text: str) -> Text:
+    return Text(_plain(text))
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value < 10:
+        return f"{value:.1f} s"
+    for limit, unit, name in _SHOWN_AGES:
+        if value < limit:
+            return f"{value / unit:.0f} {name}"
+    return f"{value / 86_400:.0f} d"

@@ -1,0 +1,1 @@
+"""Processes: supervisors and their children, restarts, liveness, handing over, systemd."""

@@ -1,0 +1,250 @@
+"""What systemd tells a service and hears from it: sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3).
+
+Whoever speaks that protocol will do: a service manager, a container's init, a test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Final, NamedTuple, Protocol
+
+from ifserver.clock import Clock, Timer
+from ifserver.config.networks import unix_address
+from ifserver.errors import ConfigurationError
+
+__all__ = ["GivenSocket", "Herald", "Manager", "NoNotifier", "Notifier", "SocketNotifier", "counted", "encode", "take"]
+
+#: SD_LISTEN_FDS_START: sockets are passed from this descriptor on.
+_FIRST_FD: Final = 3
+#: How often the status is told anew if it has changed, in seconds; the watchdog may ask for more.
+_STATUS_S: Final = 5.0
+#: Messages that wait while the manager reads none. The last ones count.
+_MAX_UNSENT: Final = 64
+
+_log = logging.getLogger(__name__)
+
+
+# What we are told.
+
+
+class GivenSocket(NamedTuple):
+    """A socket that the service manager has opened for us, and its name (``FileDescriptorName=``)."""
+
+    fd: int
+    name: str
+
+
+class Manager(NamedTuple):
+    """What the service manager has told us."""
+
+    #: Where it listens; None: it does not.
+    address: str | None = None
+    #: It kills us when it has not heard from us for so long; None: it does not.
+    watchdog_s: float | None = None
+    sockets: tuple[GivenSocket, ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which another process of this service is told the same, but for the sockets."""
+        variables = {} if self.address is None else {"NOTIFY_SOCKET": self.address}
+        if self.watchdog_s is not None:
+            variables["WATCHDOG_USEC"] = str(round(self.watchdog_s * 1_000_000))
+        return variables
+
+    def notifier(self) -> Notifier:
+        """Who tells the manager what there is to tell."""
+        return NoNotifier() if self.address is None else SocketNotifier(self.address)
+
+
+def take(environ: MutableMapping[str, str], pid: int) -> Manager:
+    """What process `pid` is told; taken out of `environ`, so that the processes that we start are told nothing.
+
+    What was meant for another process is none of our business, and gone all the same.
+
+    Raises:
+        ConfigurationError: a variable cannot be.
+    """
+    address = environ.pop("NOTIFY_SOCKET", None) or None
+    if address is not None and address[0] not in "/@":
+        raise ConfigurationError(f"NOTIFY_SOCKET: expected a path or @NAME, got {address!r}")
+    watchdog = {name: environ.pop(name) for name in ("WATCHDOG_PID", "WATCHDOG_USEC") if name in environ}
+    listen = {name: environ.pop(name) for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES") if name in environ}
+    watchdog_s = None
+    # Without WATCHDOG_PID every process is meant; sockets are never for everybody.
+    if "WATCHDOG_USEC" in watchdog and _number(watchdog, "WATCHDOG_PID", pid) == pid:
+        watchdog_s = _number(watchdog, "WATCHDOG_USEC") / 1_000_000 or None
+    sockets: tuple[GivenSocket, ...] = ()
+    if "LISTEN_FDS" in listen and _number(listen, "LISTEN_PID", 0) == pid:
+        sockets = _sockets(_number(listen, "LISTEN_FDS"), listen.get("LISTEN_FDNAMES", ""))
+    return Manager(address, watchdog_s, sockets)
+
+
+def _number(variables: Mapping[str, str], name: str, default: int = 0) -> int:
+    text = variables.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal()) or len(text) > 18:
+        raise ConfigurationError(f"{name}: expected a number, got {text!r}")
+    return int(text)
+
+
+def _sockets(count: int, names: str) -> tuple[GivenSocket, ...]:
+    given = names.split(":") if names else []
+    if given and len(given) != count:
+        raise ConfigurationError(f"LISTEN_FDNAMES: {len(given)} names for {count} sockets")
+    return tuple(GivenSocket(_FIRST_FD + i, given[i] if given else "unknown") for i in range(count))
+
+
+# What we tell.
+
+
+def encode(**fields: str | int) -> bytes:
+    """A message of ``NAME=value`` lines."""
+    return "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in fields.items()).encode()
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """``{"connections": 12, "workers": 1}`` for people: ``12 connections, 1 worker``."""
+    return ", ".join(f"{count} {name if count != 1 else name.removesuffix('s')}" for name, count in counts.items())
+
+
+class Notifier(Protocol):
+    """Tells the service manager."""
+
+    def tell(self, **fields: str | int) -> None:
+        """Send one message."""
+
+    def flush(self) -> None:
+        """Send what could not be sent before."""
+
+    def close(self) -> None:
+        """Nothing more will be told."""
+
+
+class NoNotifier:
+    """There is nobody to tell."""
+
+    def tell(self, **fields: str | int) -> None:
+        """Nothing is sent."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class SocketNotifier:
+    """Tells whoever listens on the datagram socket `address`; a leading ``@`` stands for the abstract namespace.
+
+    Never waits. What the manager has no room for is kept; one that is gone costs a line in the log.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._unsent: deque[bytes] = deque(maxlen=_MAX_UNSENT)
+        self._failing = False
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def tell(self, **fields: str | int) -> None:
+        self._unsent.append(encode(**fields))
+        self.flush()
+
+    def flush(self) -> None:
+        while self._unsent:
+            try:
+                self._socket.sendto(self._unsent[0], unix_address(self._address))
+            except BlockingIOError:
+                return  # it has not read the last ones yet
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    return
+                self._failed(error)
+            else:
+                self._failing = False
+            self._unsent.popleft()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _failed(self, error: OSError) -> None:
+        if not self._failing:
+            self._failing = True
+            _log.warning("NOTIFY_SOCKET %s: %s", self._address, error.strerror or error)
+
+
+class Herald:
+    """Keeps the manager informed, from `ready` to `stop`.
+
+    The watchdog is fed by a timer of the reactor, and only while `well`: a loop that stands still feeds nothing.
+
+    Args:
+        watchdog_s: within what time it wants to hear from us; None: it does not.
+        status: what is going on, in a few words.
+        well: whether this process can do what it is there for.
+        monotonic_us: the clock CLOCK_MONOTONIC, in microseconds.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        clock: Clock,
+        watchdog_s: float | None,
+        status: Callable[[], str],
+        well: Callable[[], bool],
+        monotonic_us: Callable[[], int],
+    ) -> None:
+        self._notifier = notifier
+        self._clock = clock
+        # sd_watchdog_enabled(3): "every half of the time".
+        self._every_s = _STATUS_S if watchdog_s is None else min(_STATUS_S, watchdog_s / 2)
+        self._watched = watchdog_s is not None
+        self._status = status
+        self._well = well
+        self._monotonic_us = monotonic_us
+        self._told = ""
+        self._timer: Timer | None = None
+
+    def ready(self) -> None:
+        """The service does what it is there for."""
+        self._told = self._status()
+        self._notifier.tell(READY=1, STATUS=self._told)
+        if self._timer is None:
+            self._tick()
+
+    def reloading(self) -> None:
+        """It reads its settings anew; `ready` follows."""
+        self._notifier.tell(RELOADING=1, MONOTONIC_USEC=self._monotonic_us())
+
+    def stopping(self) -> None:
+        """Its end has begun."""
+        self._notifier.tell(STOPPING=1)
+
+    def handed_over(self, pid: int) -> None:
+        """From now on process `pid` is the service. What else we have to say is ours alone: nothing follows."""
+        self._notifier.tell(MAINPID=pid)
+        self._notifier.flush()
+        self._notifier = NoNotifier()
+
+    def stop(self) -> None:
+        """Say nothing more."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        with contextlib.suppress(OSError):
+            self._notifier.close()
+
+    def _tick(self) -> None:
+        self._timer = self._clock.callLater(self._every_s, self._tick)
+        self._notifier.flush()
+        if self._watched and self._well():
+            self._notifier.tell(WATCHDOG=1)
+        status = self._status()
+        if status != self._told:
+            self._told = status
+            self._notifier.tell(STATUS=status)

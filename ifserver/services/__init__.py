@@ -1,0 +1,1 @@
+"""Composition roots: from settings to running services, in order."""

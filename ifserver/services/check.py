@@ -1,0 +1,163 @@
+"""``ifserver check``: asks every node, and says in a table, or as JSON, what it has found.
+
+The exit code is 1 when something would not work, and 0 when there are warnings only. Nothing that is written has a
+password in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final, TextIO
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+
+from ifserver.config.node_urls import NodeSettings
+from ifserver.config.settings import LayerSettings
+from ifserver.layers.redis.check import SKEW_S, Report, examine
+from ifserver.net.endpoints import StreamClientEndpoint
+from ifserver.services.lifecycle import Runtime, Service
+
+__all__ = ["CheckService", "as_json", "as_table", "compare"]
+
+_MIB: Final = 1024 * 1024
+_HEAD: Final = (
+    "NODE", "WHERE", "VERSION", "ROLE", "LATENCY", "CLOCK", "MEMORY", "EVICTION", "PERSISTENCE", "CLIENTS", "RIGHTS",
+)  # fmt: skip
+_SENTINEL_HEAD: Final = ("NODE", "SENTINEL", "PRIMARY", "FAILOVERS", "QUORUM", "SENTINELS", "REPLICAS")
+_UNKNOWN: Final = "-"
+
+
+class CheckService(Service):
+    """Asks every node once, writes what it has found to `out`, and ends."""
+
+    def __init__(self, runtime: Runtime, layer: LayerSettings, out: TextIO, json: bool = False) -> None:
+        super().__init__(runtime)
+        self._layer = layer
+        self._out = out
+        self._json = json
+
+    async def start(self) -> None:
+        nodes = [node for cluster in self._layer.clusters for node in cluster.nodes]
+        reports = await asyncio.gather(*map(self._examine, nodes))
+        compare(reports)
+        self._out.write((as_json if self._json else as_table)(reports))
+        self.ended.set_result(0 if all(report.fit for report in reports) else 1)
+
+    async def stop(self) -> None:
+        """Nothing is left to be ended."""
+
+    def stop_now(self) -> None:
+        """Nothing is left to be ended."""
+
+    async def _examine(self, node: NodeSettings) -> Report:
+        if node.kind != "redis":
+            return await self._knock(node)
+        asking = examine(node, self._layer.prefix, self.runtime.reactor, time.time, self.runtime.loop)
+        return await self.runtime.future(Deferred.fromCoroutine(asking))
+
+    async def _knock(self, node: NodeSettings) -> Report:
+        """Of an embedded broker, whether it listens."""
+        report = Report(node=node.name, where=node.where, version="embedded", role="primary")
+        endpoint = StreamClientEndpoint(self.runtime.loop, path=node.path)
+        try:
+            await self.runtime.future(endpoint.connect(Factory.forProtocol(_Knock)))
+        except Exception as error:  # whatever the endpoint makes of it
+            report.role = ""
+            report.add("problem", f"cannot connect: {error}")
+        return report
+
+
+class _Knock(Protocol):
+    """Goes away as soon as it was let in."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+def compare(reports: Sequence[Report]) -> None:
+    """Add what shows only when nodes are seen together."""
+    clocks = sorted((report.skew_ms, report.node) for report in reports if report.skew_ms is not None)
+    if clocks and clocks[-1][0] - clocks[0][0] > SKEW_S * 1000:
+        (least, slow), (most, fast) = clocks[0], clocks[-1]
+        ahead = next(report for report in reports if report.node == fast)
+        ahead.add("warning", f"its clock is {(most - least) / 1000:.1f} s ahead of that of node {slow}")
+
+
+def as_json(reports: Sequence[Report]) -> str:
+    """All that was found out, in the units of the names."""
+    found = {"fit": all(report.fit for report in reports), "nodes": reports}
+    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+
+
+def as_table(reports: Sequence[Report]) -> str:
+    """A line for each node, one for each Sentinel, and below them what is to be said: problems first."""
+    tables = [_aligned([_HEAD, *map(_row, reports)])]
+    sentinels = [
+        (
+            report.node,
+            each.where,
+            each.primary or _UNKNOWN,
+            *(_text(number) for number in (each.config_epoch, each.quorum, each.sentinels, each.replicas)),
+        )
+        for report in reports
+        for each in report.sentinels
+    ]
+    if sentinels:
+        tables.append(_aligned([_SENTINEL_HEAD, *sentinels]))
+    lines = [
+        (f"{level}:", f"{report.node}:", finding.text)
+        for level in ("problem", "warning", "note")
+        for report in reports
+        for finding in report.findings
+        if finding.level == level
+    ]
+    tables.append(_aligned(lines) + _verdict(reports))
+    return "\n".join(tables)
+
+
+def _verdict(reports: Sequence[Report]) -> str:
+    bad = [report.node for report in reports if not report.fit]
+    return f"not fit for use: {', '.join(bad)}\n" if bad else "everything would work\n"
+
+
+def _row(report: Report) -> tuple[str, ...]:
+    rights = report.missing_rights
+    return (
+        report.node,
+        report.where,
+        report.version or _UNKNOWN,
+        report.role or _UNKNOWN,
+        _UNKNOWN if report.latency_ms is None else f"{report.latency_ms:.2f} ms",
+        _UNKNOWN if report.skew_ms is None else f"{report.skew_ms:+.1f} ms",
+        _memory(report),
+        report.eviction or _UNKNOWN,
+        report.persistence or _UNKNOWN,
+        _UNKNOWN if report.clients is None else f"{report.clients} of {_text(report.max_clients)}",
+        _UNKNOWN if rights is None else f"{len(rights)} missing" if rights else "all",
+    )
+
+
+def _memory(report: Report) -> str:
+    if report.memory_bytes is None:
+        return _UNKNOWN
+    limit = f" of {report.max_memory_bytes / _MIB:.0f}" if report.max_memory_bytes else ""
+    return f"{report.memory_bytes / _MIB:.1f}{limit} MiB"
+
+
+def _text(number: int | None) -> str:
+    return _UNKNOWN if number is None else str(number)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """The rows as lines, in columns; the last column is as wide as it likes."""
+    if not rows:
+        return ""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )

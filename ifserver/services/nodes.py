@@ -1,0 +1,42 @@
+"""Nodes and clusters as the settings have them: one part of every composition root."""
+
+from ifserver.config.node_urls import NodeSettings
+from ifserver.config.settings import LayerSettings
+from ifserver.errors import ConfigurationError
+from ifserver.layers.base import Limits, Node
+from ifserver.layers.clusters import Clusters
+from ifserver.layers.embedded.client import LocalNode
+from ifserver.layers.placement import Policy
+from ifserver.metrics import Counters
+from ifserver.net.endpoints import StreamClientEndpoint
+from ifserver.services.lifecycle import Runtime
+
+__all__ = ["clusters_of"]
+
+
+def clusters_of(runtime: Runtime, layer: LayerSettings, process: str, counters: Counters | None = None) -> Clusters:
+    nodes = {cluster.name: [node_of(runtime, layer, node) for node in cluster.nodes] for cluster in layer.clusters}
+    home = layer.home_cluster.name
+    policy = Policy(layer.placement)
+    return Clusters(
+        process,
+        nodes,
+        home,
+        runtime.reactor,
+        runtime.loop.call_soon,
+        counters or Counters(),
+        policy,
+        layer.broker_grace_s,
+    )
+
+
+def node_of(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:
+    limits = Limits.of(layer)
+    if node.kind == "redis":
+        # Only here: a process that has no Redis starts faster, and needs less memory, without it.
+        from ifserver.layers.redis.endpoints import redis_node
+
+        return redis_node(node, *limits, layer.prefix, runtime.reactor, runtime.loop)
+    if node.kind == "local":
+        return LocalNode(node.name, *limits, runtime.reactor, StreamClientEndpoint(runtime.loop, path=node.path))
+    raise ConfigurationError(f"node {node.name}: {node.kind} is no kind of node that another process can reach")

@@ -1,0 +1,142 @@
+"""Composition root of the supervisor: settings in, a running supervisor out."""
+
+import logging
+import time
+from collections.abc import Collection
+
+from twisted.internet.defer import Deferred
+
+from ifserver import __version__, channels
+from ifserver.config.rereading import Reading
+from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
+from ifserver.errors import ConfigurationError
+from ifserver.layers.beats import with_facts
+from ifserver.layers.heartbeat import Heart
+from ifserver.layers.inbox_cleanup import Leftovers
+from ifserver.layers.liveness import SUPERVISOR_LIFE_S
+from ifserver.observe.admin.children import Nursery
+from ifserver.observe.admin.listening import Admin
+from ifserver.observe.admin.subject import SupervisorSubject
+from ifserver.observe.loop_lag import LoopLag
+from ifserver.process import children
+from ifserver.process.reload import Reloader, Wanted
+from ifserver.process.supervisor import Spawn, Supervisor
+from ifserver.services.lifecycle import Runtime, Service
+from ifserver.services.nodes import clusters_of
+
+__all__ = ["SupervisorService"]
+
+_log = logging.getLogger(__name__)
+
+
+class SupervisorService(Service):
+    """The worker processes, and whoever watches over them."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        layer: LayerSettings,
+        worker: WorkerSettings,
+        log: LogSettings,
+        spawn: Spawn,
+        ready_fd: int | None = None,
+    ) -> None:
+        super().__init__(runtime)
+        self._settings = worker
+        self._layer = layer
+        self._ready_fd = ready_fd
+        self._clusters = clusters_of(runtime, layer, channels.new_process_name())
+        self._leftovers = Leftovers(self._clusters, runtime.reactor)
+        nursery = Nursery(worker.max_streams, spawn)
+        self.supervisor = Supervisor(
+            worker,
+            layer,
+            self._clusters,
+            runtime.reactor,
+            runtime.loop,
+            log,
+            self._ready,
+            self._failed,
+            self._leftovers.ended,
+            spawn=nursery.spawn,
+        )
+        nodes, clock = self._clusters.home_nodes, runtime.reactor
+        self._heart = Heart(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._told, dict, _nobody)
+        # Where a server is its parent, that one speaks for it.
+        alone = ready_fd is None
+        self._subject = SupervisorSubject(
+            self.supervisor, nursery, self._clusters, self._heart, clock, time.time, tells_counts=not alone
+        )
+        self._admin = Admin(self._subject, clock, runtime.loop, worker.admin if alone else None, worker.admin_hosts)
+        self._lag = LoopLag(clock, self._clusters.counters.late)
+        self._reloader: Reloader | None = None
+        if worker.reload:
+            folders = worker.reload_dirs or (worker.app_dir,)
+            wanted = Wanted(worker.reload_include, worker.reload_exclude)
+            self._reloader = Reloader(folders, wanted, self.supervisor.restart, runtime.loop)
+
+    async def start(self) -> None:
+        await self._admin.start()
+        self._clusters.start()
+        self._heart.start()
+        self._lag.start()
+        if self._ready_fd is None:
+            nodes = ", ".join(map(str, self._layer.home_cluster.nodes))
+            _log.info("ifserver %s, supervisor %s, nodes: %s", __version__, self._clusters.process, nodes)
+        self.supervisor.start()
+        if self._reloader is not None:
+            self._reloader.start()
+
+    async def stop(self) -> None:
+        if self._reloader is not None:
+            await self.runtime.future(self._reloader.stop())
+        await self.runtime.future(self.supervisor.stop())
+        await self.runtime.future(Deferred.fromCoroutine(self._leftovers.stop()))
+        self._heart.stop()
+        self._lag.stop()
+        await self._admin.stop()
+        await self.runtime.future(self._clusters.stop())
+
+    def stop_now(self) -> None:
+        self.supervisor.stop_now()
+
+    def _told(self) -> bytes:
+        """What its beats say: the children that live, and facts for people."""
+        return with_facts(self.supervisor.living(), self._subject.told())
+
+    def counts(self) -> dict[str, int]:
+        return {"workers": self.supervisor.statistics()["workers_ready"]}
+
+    def reload(self, new: Reading) -> Collection[str]:
+        self.supervisor.replace()
+        return ()
+
+    def _failed(self, why: str) -> None:
+        """The application cannot be loaded."""
+        if self._ready_fd is None:
+            self.ended.set_exception(ConfigurationError(why))
+        else:
+            fd, self._ready_fd = self._ready_fd, None
+            children.report_failure(fd, why)
+            self.ended.set_result(2)
+
+    def _how(self, workers: int) -> str:
+        """How the workers run the application, for people."""
+        settings, each = self._settings, "" if workers == 1 else " each"
+        if self.supervisor.interface == "wsgi":
+            return f"WSGI, {min(settings.concurrency, settings.threads)} threads{each}"
+        return f"ASGI, up to {settings.concurrency} requests at a time{each}"
+
+    def _ready(self) -> None:
+        self.is_ready()
+        if not self.supervisor.broken:
+            started = self.supervisor.statistics()["workers_ready"]
+            what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
+            _log.info("%s %s (%s)", what, self._settings.application, self._how(started))
+        if self._ready_fd is not None:
+            fd, self._ready_fd = self._ready_fd, None
+            children.report_ready(fd)
+
+
+def _nobody(process: str) -> None:
+    """A supervisor asks for nobody, so nobody can be lost to it."""

@@ -1,0 +1,83 @@
+"""Composition root of one worker process: settings in, a running worker out.
+
+A module of its own: a worker loads nothing that only its supervisor (`ifserver.services.supervisor`) or a server needs.
+"""
+
+import os
+import time
+
+from ifserver import channels
+from ifserver.metrics import Counters
+from ifserver.observe.loop_lag import LoopLag
+from ifserver.process import children
+from ifserver.process.children import Launch
+from ifserver.services.lifecycle import Runtime, Service
+from ifserver.services.nodes import clusters_of
+from ifserver.worker.application import ASGIApplication
+from ifserver.worker.broken import Broken
+from ifserver.worker.lifespan import StartupFailed
+from ifserver.worker.supervisor_watch import Guard
+from ifserver.worker.worker import Worker
+from ifserver.worker.wsgi import adapted
+
+__all__ = ["WorkerService"]
+
+
+class WorkerService(Service):
+    """One worker process."""
+
+    def __init__(self, runtime: Runtime, launch: Launch, application: ASGIApplication) -> None:
+        super().__init__(runtime)
+        assert launch.ledger_fd is not None
+        self._launch = launch
+        self._ledger = children.open_ledger(launch.ledger_fd, launch.worker.max_streams)
+        counters = Counters(self._ledger.cells)
+        self._clusters = clusters_of(runtime, launch.layer, channels.new_process_name(), counters)
+        self.worker = self._worker_of(application)
+        self._counters = counters
+        self._lag = LoopLag(runtime.reactor, counters.late, self._note)
+
+    def _worker_of(self, application: ASGIApplication) -> Worker:
+        settings = self._launch.worker
+        if not isinstance(application, Broken):
+            settings, application = adapted(settings, application)
+        return Worker(
+            settings,
+            self._clusters,
+            application,
+            self._ledger,
+            self._launch.supervisor,
+            self.runtime.reactor,
+            self.runtime.loop,
+            time.thread_time,
+        )
+
+    async def start(self) -> None:
+        self._clusters.start()
+        try:
+            await self.worker.start()
+        except StartupFailed as error:
+            if not self._launch.worker.reload:
+                raise
+            self.worker = self._worker_of(Broken.not_started(error))
+            await self.worker.start()
+        Guard(self._ledger, self.worker, self.runtime.reactor).start()
+        self._lag.start()
+        if isinstance(self.worker.application, Broken):
+            children.report_broken(self._launch.ready_fd, str(self.worker.application))
+        children.report_ready(self._launch.ready_fd)
+
+    async def stop(self) -> None:
+        await self.worker.stop()
+        await self.runtime.future(self._clusters.stop())
+
+    def stop_now(self) -> None:
+        # Whoever asks twice has the supervisor, which kills.
+        os._exit(0)
+
+    def _note(self) -> None:
+        """Let the supervisor see how much is held here."""
+        holds = self.worker.statistics()
+        self._counters.set("streams_held", holds["streams"])
+        self._counters.set("streams_unanswered", holds["unanswered"])
+        self._counters.set("slots_free", max(0, holds["free"]))

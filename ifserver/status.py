@@ -1,0 +1,161 @@
+"""What processes tell of themselves, and what people are shown of all of them. Pure.
+
+A beat carries the `Facts` of its process, behind the names of its children (`ifserver.layers.heartbeat`). An admin
+endpoint puts those of all processes together with what the nodes say and with its own streams: the `Status`, which
+``ifserver status``, ``ifserver top`` and the page show. Times of day are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+__all__ = [
+    "MAX_STREAMS",
+    "Child",
+    "ClusterStatus",
+    "Facts",
+    "NodeStatus",
+    "QueueStatus",
+    "Status",
+    "StreamStatus",
+    "decode_facts",
+    "decode_status",
+    "encode",
+    "encode_status",
+]
+
+Kind: TypeAlias = Literal["server", "supervisor"]
+
+#: Streams that are shown of one process: more than people look at, and as much as can be sent every second.
+MAX_STREAMS: Final = 2_000
+
+
+class Child(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One worker process, as its supervisor sees it."""
+
+    pid: int
+    #: The name under which it receives; empty until it has one.
+    process: str = ""
+    #: Whether it has said that it is ready.
+    ready: bool = False
+    #: Streams whose application runs, those of them that have not begun to answer, and requests that it may still take.
+    streams: int = 0
+    unanswered: int = 0
+    free: int = 0
+
+
+class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One server or supervisor."""
+
+    process: str
+    kind: Kind
+    host: str
+    pid: int
+    version: str
+    #: The node of its inbox.
+    node: str
+    #: By its wall clock.
+    started_at: float
+    #: Of a server: whether it listens for clients, how many there are, and how long a request may wait for a worker.
+    listening: bool = False
+    connections: int = 0
+    streams: int = 0
+    queue_timeout_s: float = 0.0
+    #: Of a supervisor.
+    children: tuple[Child, ...] = ()
+    #: What it and its workers have counted, where it has no admin endpoint of its own (``run``).
+    counts: dict[str, int] = {}
+
+
+class QueueStatus(Struct, frozen=True, kw_only=True):
+    """A request channel of one node."""
+
+    channel: str
+    length: int
+    #: How long the oldest request has waited, in seconds; None: there is none, or it does not say.
+    age_s: float | None
+
+
+class NodeStatus(Struct, frozen=True, kw_only=True):
+    """One node, as this process sees it."""
+
+    name: str
+    #: Whether it answered just now, and how long that took, in seconds.
+    answers: bool
+    round_trip_s: float | None
+    #: How long it has been unreachable, in seconds.
+    unreachable_s: float
+    #: Why it does not answer.
+    why: str
+    queues: tuple[QueueStatus, ...]
+
+
+class ClusterStatus(Struct, frozen=True, kw_only=True):
+    """One cluster."""
+
+    name: str
+    home: bool
+    nodes: tuple[NodeStatus, ...]
+
+
+class StreamStatus(Struct, frozen=True, kw_only=True):
+    """One stream of this process. A supervisor knows `channel` and `owner` only."""
+
+    channel: str
+    kind: str
+    state: str = ""
+    #: Since its beginning, in seconds.
+    age_s: float | None = None
+    #: Process name of the worker that has it; empty: nobody.
+    owner: str = ""
+    method: str = ""
+    #: Without the query, which may hold secrets.
+    path: str = ""
+    #: Bytes that its client has not taken yet.
+    unsent_bytes: int = 0
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """All that one process can tell."""
+
+    #: When it was made, by the wall clock of that process.
+    now: float
+    me: Facts
+    #: Why this process is not ready; empty: it is.
+    unready: tuple[str, ...]
+    clusters: tuple[ClusterStatus, ...]
+    #: All that were seen on any node, this process too.
+    processes: tuple[Facts, ...]
+    #: The oldest of its streams, `MAX_STREAMS` at most, and how many there are in all.
+    streams: tuple[StreamStatus, ...]
+    streams_total: int
+    #: What this process has counted, and where it is the parent of workers, they: by who has counted it.
+    counts: dict[str, dict[str, int]]
+
+
+_decode_facts = msgspec.msgpack.Decoder(Facts).decode
+_decode_status = msgspec.json.Decoder(Status).decode
+#: Facts as they stand in a beat.
+encode = msgspec.msgpack.Encoder().encode
+#: A status as JSON.
+encode_status = msgspec.json.Encoder().encode
+
+
+def decode_facts(text: bytes) -> Facts | None:
+    """The facts in a beat; None: it has none, or they are of a release that tells other things."""
+    try:
+        return _decode_facts(text)
+    except msgspec.MsgspecError:
+        return None
+
+
+def decode_status(text: bytes) -> Status:
+    """A status.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _decode_status(text)

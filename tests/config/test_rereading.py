@@ -1,0 +1,39 @@
+"""What is told of settings that have changed."""
+
+from __future__ import annotations
+
+from ifserver.config.configuration import all_settings
+from ifserver.config.rereading import LIVE, differences, told, updated
+from ifserver.config.settings import FrontSettings, ListenSettings
+
+
+def test_the_settings_that_change_exist() -> None:
+    assert set(LIVE) - set(all_settings()) == set()
+
+
+def test_differences() -> None:
+    old = {"front": FrontSettings(max_headers=3), "listen": ListenSettings(port=1)}
+    assert differences(old, old) == []
+    new = {"front": FrontSettings(max_headers=4, root_path="/a"), "listen": ListenSettings(port=2)}
+    assert differences(old, new) == ["front.max_headers", "front.root_path", "listen.port"]
+    assert differences({}, new) == [], "of what was not known before nothing is said"
+
+
+def test_what_is_told() -> None:
+    first = {"front": FrontSettings(max_headers=3), "listen": ListenSettings(port=1)}
+    second = {"front": FrontSettings(max_headers=4, root_path="/a"), "listen": ListenSettings(port=1)}
+    third = {"front": FrontSettings(max_headers=4, root_path="/b"), "listen": ListenSettings(port=2)}
+    live = {"front.max_headers", "front.root_path"}
+    assert told(first, first, first, live) == ["no setting has changed"]
+    assert told(first, first, second, live) == ["changed, for what begins now: front.max_headers, front.root_path"]
+    assert told(first, second, third, live) == [
+        "changed, for what begins now: front.root_path",
+        "changed, but a restart is needed for: listen.port",
+    ]
+    assert told(first, third, third, live) == ["changed, but a restart is needed for: listen.port"], "it still is"
+    assert told(first, third, first, live) == ["changed, for what begins now: front.max_headers, front.root_path"]
+
+
+def test_what_needs_a_restart_stays_as_it_is() -> None:
+    old, new = FrontSettings(max_headers=3, access_log="a"), FrontSettings(max_headers=4, access_log="b")
+    assert updated("front", old, new) == FrontSettings(max_headers=4, access_log="a")

@@ -1,0 +1,189 @@
+"""What a request means."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ifserver.config.networks import parse_networks
+from ifserver.front.http1.requests import (
+    BadRequest,
+    Incoming,
+    identify,
+    is_websocket_upgrade,
+    parse_target,
+    websocket_problem,
+)
+
+KEY = (b"sec-websocket-key", base64.b64encode(bytes(16)))
+VERSION = (b"sec-websocket-version", b"13")
+UPGRADE = (b"upgrade", b"websocket")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"/", ("/", b"/", b"")),
+        (b"/a/b?c=d?e", ("/a/b", b"/a/b", b"c=d?e")),
+        (b"/?", ("/", b"/", b"")),
+        (b"/%C3%A4%2fb?%41", ("/ä/b", b"/%C3%A4%2fb", b"%41")),
+        (b"/%ff%", ("/\ufffd%", b"/%ff%", b"")),
+        (b"/a+b", ("/a+b", b"/a+b", b"")),
+        (b"//host/x", ("//host/x", b"//host/x", b"")),
+        (b"/../x", ("/../x", b"/../x", b"")),
+        (b"/?\xff", ("/", b"/", b"\xff")),
+        (b"http://host", ("/", b"/", b"")),
+        (b"http://host/a?b", ("/a", b"/a", b"b")),
+        (b"HTTPS://host:1?b", ("/", b"/", b"b")),
+        (b"http://me@[::1]:80/a", ("/a", b"/a", b"")),
+    ],
+)
+def test_a_target_is_taken_apart(target: bytes, expected: tuple[str, bytes, bytes]) -> None:
+    assert parse_target("GET", target) == expected
+
+
+def test_options_may_ask_about_the_whole_server() -> None:
+    assert parse_target("OPTIONS", b"*") == ("*", b"*", b"")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "why"),
+    [
+        ("GET", b"", 400, "not a request target"),
+        ("GET", b"*", 400, "not a request target"),
+        ("GET", b"a/b", 400, "not a request target"),
+        ("GET", b"host:80", 400, "not a request target"),
+        ("GET", b"ftp://host/", 400, "not a request target"),
+        ("GET", b"http://", 400, "without a host"),
+        ("GET", b"http:///a", 400, "without a host"),
+        ("GET", b"http://?a", 400, "without a host"),
+        ("GET", b"/a#b", 400, "fragment"),
+        ("GET", b"/a?b#c", 400, "fragment"),
+        ("GET", b"http://host#c", 400, "fragment"),
+        ("GET", b"/\xc3\xa4", 400, "outside ASCII"),
+        ("CONNECT", b"host:80", 501, "CONNECT"),
+    ],
+)
+def test_a_target_that_is_none_is_refused(method: str, target: bytes, status: int, why: str) -> None:
+    with pytest.raises(BadRequest, match=why) as caught:
+        parse_target(method, target)
+    assert caught.value.status == status
+    with pytest.raises(BadRequest):
+        Incoming(method, target, "1.1", [], True)
+
+
+@given(st.binary(max_size=40), st.sampled_from(["GET", "OPTIONS", "CONNECT"]))
+def test_no_target_raises_anything_else(target: bytes, method: str) -> None:
+    for each in (target, b"/" + target, b"http://h/" + target):
+        try:
+            path, raw_path, query = parse_target(method, each)
+        except BadRequest:
+            continue
+        assert path
+        assert raw_path in each + b"/"
+        assert query in each
+
+
+def test_the_body_is_taken_piece_by_piece_and_once() -> None:
+    incoming = Incoming("POST", b"/", "1.1", [], True)
+    assert incoming.take_body() == b""
+    incoming.body += [b"ab", b"c"]
+    assert incoming.take_body() == b"abc"
+    assert incoming.take_body() == b""
+    incoming.body.append(b"d")
+    assert incoming.take_body() == b"d"
+
+
+def handshake(
+    *headers: tuple[bytes, bytes], method: str = "GET", version: str = "1.1", upgrade: bool = True
+) -> Incoming:
+    incoming = Incoming(method, b"/", version, list(headers), True)
+    incoming.upgrade = upgrade
+    return incoming
+
+
+@pytest.mark.parametrize(
+    ("incoming", "asks"),
+    [
+        (handshake(UPGRADE), True),
+        (handshake((b"upgrade", b"h2c, WebSocket")), True),
+        (handshake((b"upgrade", b"h2c"), UPGRADE), True),
+        (handshake((b"upgrade", b"websocket2")), False),
+        (handshake((b"upgrade", b"h2c")), False),
+        (handshake(), False),
+        (handshake(UPGRADE, method="POST"), False),
+        # Without "Connection: upgrade" the parser does not say so.
+        (handshake(UPGRADE, upgrade=False), False),
+    ],
+)
+def test_who_asks_for_a_websocket(incoming: Incoming, asks: bool) -> None:
+    assert is_websocket_upgrade(incoming) is asks
+
+
+def test_a_right_handshake_has_no_problem() -> None:
+    assert websocket_problem(handshake(UPGRADE, VERSION, KEY)) is None
+
+
+@pytest.mark.parametrize(
+    ("incoming", "status"),
+    [
+        (handshake(UPGRADE, KEY), 426),
+        (handshake(UPGRADE, (b"sec-websocket-version", b"8"), KEY), 426),
+        (handshake(UPGRADE, VERSION), 400),
+        (handshake(UPGRADE, VERSION, KEY, KEY), 400),
+        (handshake(UPGRADE, VERSION, (b"sec-websocket-key", b"")), 400),
+        (handshake(UPGRADE, VERSION, (b"sec-websocket-key", base64.b64encode(bytes(15)))), 400),
+        (handshake(UPGRADE, VERSION, (b"sec-websocket-key", b"A" * 23)), 400),
+        (handshake(UPGRADE, VERSION, (b"sec-websocket-key", KEY[1] + b"\xff")), 400),
+    ],
+)
+def test_what_is_wrong_with_a_handshake(incoming: Incoming, status: int) -> None:
+    problem = websocket_problem(incoming)
+    assert problem is not None
+    assert problem[0] == status
+
+
+# Ids.
+
+
+PROXIES = parse_networks(["10.0.0.0/8"], "x")
+
+
+def identified(value: list[bytes], peer: tuple[str, int] | None = ("10.0.0.1", 1), trusted: Any = PROXIES) -> Incoming:
+    headers = [(b"a", b"1"), *((b"x-request-id", each) for each in value), (b"b", b"2")]
+    incoming = Incoming("GET", b"/", "1.1", headers, True)
+    identify(incoming, b"made", peer, trusted)
+    return incoming
+
+
+@pytest.mark.parametrize("value", [b"x", b"x" * 128, b"!#~", b"00-4bf92f3577b34da6a3ce929d0e0e4736-01"])
+def test_a_sane_id_of_somebody_who_is_trusted_is_kept(value: bytes) -> None:
+    incoming = identified([value])
+    assert incoming.request_id == value
+    assert incoming.headers == [(b"a", b"1"), (b"x-request-id", value), (b"b", b"2")]
+
+
+@pytest.mark.parametrize(
+    "values", [[], [b""], [b"x" * 129], [b"a b"], [b"a\tb"], [b"\xe4"], [b"a\x7f"], [b"x\n"], [b"x", b"x"]]
+)
+def test_any_other_id_is_replaced(values: list[bytes]) -> None:
+    incoming = identified(values)
+    assert incoming.request_id == b"made"
+    assert incoming.headers == [(b"a", b"1"), (b"b", b"2"), (b"x-request-id", b"made")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted", "kept"),
+    [
+        (("192.0.2.1", 1), PROXIES, False),
+        (("10.0.0.1", 1), (), False),
+        (None, (), False),
+        (None, PROXIES, True),  # a Unix socket
+    ],
+)
+def test_who_may_name_a_request(peer: tuple[str, int] | None, trusted: Any, kept: bool) -> None:
+    assert identified([b"x"], peer, trusted).request_id == (b"x" if kept else b"made")

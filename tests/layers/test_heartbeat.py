@@ -1,0 +1,439 @@
+"""Beats and questions on nodes in memory, which answer when the test says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+
+from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
+from ifserver.layers.base import Limits
+from ifserver.layers.beats import facts_of, names_of, value_of, with_facts
+from ifserver.layers.clusters import Clusters
+from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.heartbeat import Heart
+from ifserver.layers.liveness import SERVER_LIFE_S, SUPERVISOR_LIFE_S
+from ifserver.metrics import Counters
+
+ME = "0000000000"
+SUPERVISOR = "sssssssss0"
+CHILD = "w111111111"
+OTHER_CHILD = "w222222222"
+SERVER = "f333333333"
+LIMITS = Limits(100, 600.0)
+
+
+class Node(MemoryNode):
+    """Counts what it is asked; refuses, is slow and loses connections as it is told to."""
+
+    def __init__(self, name: str, clock: Clock) -> None:
+        super().__init__(name, LIMITS, LIMITS, clock, "epoch")
+        self.beaten: list[tuple[str, bytes, float]] = []
+        self.asked: list[list[str]] = []
+        self.error: NodeError | None = None
+        self.question_error: NodeError | None = None
+        self.slow = self.slow_questions = False
+        self.losses = 0
+        self._late: list[Callable[[], object]] = []
+
+    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+        self.beaten.append((process, value, life_s))
+        return self._answer(self.error, self.slow, lambda: super(Node, self).beat(process, value, life_s))
+
+    def beats(self, processes: Any) -> Deferred[Any]:
+        self.asked.append(list(processes))
+        slow = self.slow or self.slow_questions
+        return self._answer(self.question_error, slow, lambda: super(Node, self).beats(processes))
+
+    def statistics(self) -> dict[str, int]:
+        return {**super().statistics(), "connections_lost": self.losses}
+
+    def _answer(self, error: NodeError | None, slow: bool, answer: Callable[[], Deferred[Any]]) -> Deferred[Any]:
+        if error is not None:
+            return fail(error)
+        if not slow:
+            return answer()
+        later: Deferred[Any] = Deferred()
+        self._late.append(lambda: answer().chainDeferred(later))
+        return later
+
+    def thaw(self) -> None:
+        """Answer all that was asked."""
+        self.slow = self.slow_questions = False
+        late, self._late = self._late, []
+        for answer in late:
+            answer()
+
+    def lose_connection(self, epoch: str | None = None) -> None:
+        """It is made again at once. With `epoch`, the node has lost its memory as well."""
+        self.losses += 1
+        if epoch is not None:
+            self._epoch = epoch
+            self._beats.clear()
+
+
+class Stage:
+    """A process that asks for others, on two nodes of two clusters; at first it is a supervisor's child."""
+
+    def __init__(self, beats_on: tuple[str, ...] = ("east",), life_s: float = SERVER_LIFE_S) -> None:
+        self.clock = Clock()
+        self.east, self.west = Node("east", self.clock), Node("west", self.clock)
+        nodes: Any = {"east": [self.east], "west": [self.west]}
+        self.clusters = Clusters(ME, nodes, "east", self.clock, lambda call: call(), Counters())
+        self.clusters.start()
+        self.watched: dict[str, dict[str, str]] = {}
+        self.value = b""
+        self.dead: list[str] = []
+        self.heart = Heart(
+            self.clusters,
+            lambda: [self.clusters.nodes[name] for name in beats_on],
+            self.clock,
+            life_s,
+            lambda: self.value,
+            lambda: self.watched,
+            self.dead.append,
+        )
+        #: Who else beats, what, on which node.
+        self.others: dict[tuple[str, str], bytes] = {("east", SUPERVISOR): value_of([CHILD, OTHER_CHILD])}
+
+    def run(self, seconds: float) -> None:
+        """Let time pass; the others beat twice a second, where the node lets them."""
+        for _ in range(round(seconds * 4)):
+            for (name, process), value in self.others.items():
+                node = self.clusters.nodes[name]
+                assert isinstance(node, Node)
+                if node.error is None and not node.slow:
+                    MemoryNode.beat(node, process, value, SUPERVISOR_LIFE_S)
+            self.clock.advance(0.25)
+
+
+def watching(**others: Any) -> Stage:
+    """One that watches a child, and has done so for a while."""
+    stage = Stage(**others)
+    stage.watched = {"east": {CHILD: SUPERVISOR}}
+    stage.heart.start()
+    stage.run(3)
+    assert stage.dead == []
+    return stage
+
+
+def test_values_are_read_as_they_were_written() -> None:
+    assert names_of(value_of([CHILD, OTHER_CHILD])) == {CHILD, OTHER_CHILD}
+    assert names_of(value_of([])) == set()
+    assert names_of(b"a,\xff") == {"a", "\ufffd"}
+
+
+@pytest.mark.parametrize("children", [[], [CHILD], [CHILD, OTHER_CHILD]])
+@pytest.mark.parametrize("facts", [b"", b"a,b\nc", bytes(range(256))])
+def test_facts_stand_behind_the_names_and_are_not_taken_for_names(children: list[str], facts: bytes) -> None:
+    value = with_facts(value_of(children), facts)
+    assert names_of(value) == set(children)
+    assert facts_of(value) == facts
+
+
+def test_a_child_is_found_in_front_of_facts() -> None:
+    stage = watching()
+    stage.others["east", SUPERVISOR] = with_facts(value_of([CHILD]), b"whatever,else")
+    stage.run(10)
+    assert stage.dead == []
+
+
+def test_it_measures_how_long_nodes_take() -> None:
+    stage = Stage(beats_on=("east", "west"))
+    stage.west.slow = True
+    stage.heart.start()
+    stage.run(1)
+    stage.west.thaw()
+    assert sum(stage.heart.round_trips["east"].counts) == 3
+    assert stage.heart.round_trips["east"].sum_s == 0
+    assert stage.heart.round_trips["west"].sum_s == pytest.approx(1.0)
+
+
+def test_it_beats_twice_a_second_with_its_present_value() -> None:
+    stage = Stage(life_s=8.0)
+    stage.value = b"a"
+    stage.heart.start()
+    stage.value = b"b"
+    stage.run(1)
+    assert stage.east.beaten == [(ME, b"a", 8.0), (ME, b"b", 8.0), (ME, b"b", 8.0)]
+    assert stage.west.beaten == stage.east.asked == []
+
+
+def test_it_beats_on_every_node_that_it_was_given() -> None:
+    stage = Stage(beats_on=("east", "west"))
+    stage.heart.start()
+    assert len(stage.east.beaten) == len(stage.west.beaten) == 1
+
+
+def test_it_asks_once_a_second_right_behind_a_beat_of_its_own() -> None:
+    stage = Stage(beats_on=())
+    stage.watched = {"west": {CHILD: SUPERVISOR, OTHER_CHILD: SUPERVISOR, SERVER: SERVER}}
+    stage.heart.start()
+    stage.run(3)
+    # One question for all, in which nobody comes twice.
+    assert stage.west.asked == [[SERVER, SUPERVISOR]] * 3
+    assert stage.west.beaten == [(ME, b"", SERVER_LIFE_S)] * 3
+    assert stage.east.beaten == []
+
+
+def test_it_does_not_ask_where_its_own_beat_is_not_taken() -> None:
+    stage = Stage()
+    stage.watched = {"east": {CHILD: SUPERVISOR}}
+    stage.east.error = NodeRefused("OOM command not allowed")
+    stage.heart.start()
+    stage.run(3)
+    assert stage.east.asked == []
+    assert len(stage.east.beaten) == 7
+
+
+def test_one_who_watches_over_nobody_asks_nothing() -> None:
+    stage = Stage()
+    stage.heart.start()
+    stage.run(3)
+    assert stage.east.asked == []
+
+
+def test_a_node_that_is_not_configured_is_not_asked() -> None:
+    stage = Stage()
+    stage.watched = {"north": {CHILD: SUPERVISOR}}
+    stage.heart.start()
+    stage.run(3)
+    assert stage.dead == []
+
+
+def test_a_supervisor_that_beats_no_more_is_dead_with_its_children_within_five_seconds() -> None:
+    stage = watching()
+    stage.watched["east"][OTHER_CHILD] = SUPERVISOR
+    del stage.others["east", SUPERVISOR]
+    stage.run(3)
+    assert stage.dead == []
+    stage.run(2)
+    assert stage.dead == [CHILD, OTHER_CHILD]
+
+
+def test_a_child_that_died_while_its_supervisor_lives() -> None:
+    stage = watching()
+    stage.watched["east"][OTHER_CHILD] = SUPERVISOR
+    stage.others["east", SUPERVISOR] = value_of([OTHER_CHILD])
+    stage.run(2)
+    assert stage.dead == [CHILD]
+
+
+def test_a_new_child_is_given_the_time_that_its_supervisors_beat_lives() -> None:
+    """The beat may be older than the child, and its supervisor stand still: that is no reason to be quicker."""
+    stage = watching()
+    stage.watched["east"][OTHER_CHILD] = SUPERVISOR
+    stage.others["east", SUPERVISOR] = value_of([CHILD])
+    stage.run(3)
+    assert stage.dead == []
+    stage.others["east", SUPERVISOR] = value_of([CHILD, OTHER_CHILD])
+    stage.run(5)
+    assert stage.dead == []
+
+
+def test_a_server_beats_for_itself_whatever_it_says() -> None:
+    stage = Stage()
+    stage.watched = {"east": {SERVER: SERVER}}
+    stage.others["east", SERVER] = b""
+    stage.heart.start()
+    stage.run(4)
+    assert stage.dead == []
+    del stage.others["east", SERVER]
+    stage.run(5)
+    assert stage.dead == [SERVER]
+
+
+def test_one_who_was_asked_for_once_only_is_not_dead() -> None:
+    stage = watching()
+    del stage.others["east", SUPERVISOR]
+    stage.run(3.25)
+    stage.watched = {}
+    stage.run(3)
+    stage.watched = {"east": {CHILD: SUPERVISOR}}
+    stage.run(1)
+    assert stage.dead == []
+    stage.run(1)
+    assert stage.dead == [CHILD]
+
+
+def test_nodes_are_judged_one_by_one() -> None:
+    stage = watching()
+    stage.watched["west"] = {SERVER: SERVER}
+    stage.east.slow = True
+    stage.run(3)
+    assert stage.dead == [SERVER]
+
+
+def test_a_node_that_was_frozen_condemns_nobody() -> None:
+    for seconds in (0.75, 1, 2, 2.75, 4, 10):
+        stage = watching()
+        stage.east.slow = True
+        stage.run(seconds)
+        # The keys are over when it wakes, and the supervisor needs some time to find it.
+        supervisor = stage.others.pop(("east", SUPERVISOR))
+        stage.east.thaw()
+        stage.run(3)
+        stage.others["east", SUPERVISOR] = supervisor
+        stage.run(5)
+        assert stage.dead == [], seconds
+        del stage.others["east", SUPERVISOR]
+        stage.run(5)
+        assert stage.dead == [CHILD], seconds
+
+
+def test_a_node_that_does_not_answer_gets_no_more_to_do() -> None:
+    stage = watching()
+    before = len(stage.east.beaten)
+    stage.east.slow = True
+    stage.run(5)
+    assert len(stage.east.beaten) == before + 1
+    stage.east.thaw()
+    stage.run(1)
+    assert len(stage.east.beaten) == before + 3
+
+
+def test_a_question_that_is_answered_late_counts_for_nothing() -> None:
+    stage = watching()
+    del stage.others["east", SUPERVISOR]
+    stage.run(3.5)
+    stage.east.slow_questions = True
+    # Asked at the end of the first second.
+    stage.run(1.75)
+    stage.east.thaw()
+    stage.run(4)
+    assert stage.dead == []
+    stage.run(1)
+    assert stage.dead == [CHILD]
+
+
+def test_an_emptied_node_condemns_nobody() -> None:
+    stage = watching()
+    for _ in range(5):
+        stage.east._beats.clear()
+        stage.run(1)
+    assert stage.dead == []
+
+
+@pytest.mark.parametrize("error", [NodeRefused("OOM"), NodeRefused("READONLY"), NodeUnreachable("gone")], ids=str)
+def test_a_node_that_takes_nothing_condemns_nobody(error: NodeError) -> None:
+    stage = watching()
+    stage.east.error = error
+    stage.run(6)
+    # Everybody needs up to three seconds to find out that it takes beats again.
+    stage.east.error = None
+    supervisor = stage.others.pop(("east", SUPERVISOR))
+    stage.run(3)
+    stage.others["east", SUPERVISOR] = supervisor
+    stage.run(3)
+    assert stage.dead == []
+
+
+def test_a_refused_question_counts_for_nothing() -> None:
+    stage = watching()
+    del stage.others["east", SUPERVISOR]
+    stage.run(3.5)
+    stage.east.question_error = NodeRefused("NOPERM")
+    stage.run(1)
+    stage.east.question_error = None
+    stage.run(3)
+    assert stage.dead == []
+    stage.run(2)
+    assert stage.dead == [CHILD]
+
+
+@pytest.mark.parametrize("epoch", [None, "another"], ids=["reconnected", "restarted"])
+def test_a_connection_that_was_made_anew_between_two_beats_condemns_nobody(epoch: str | None) -> None:
+    """Ours is there again at once; others wait for up to three seconds until they try again."""
+    stage = watching()
+    stage.east.lose_connection(epoch)
+    stage.east._beats.clear()
+    supervisor = stage.others.pop(("east", SUPERVISOR))
+    stage.run(3)
+    stage.others["east", SUPERVISOR] = supervisor
+    stage.run(3)
+    assert stage.dead == []
+
+
+def test_a_connection_that_was_lost_before_the_first_question_condemns_nobody() -> None:
+    stage = Stage(beats_on=())
+    stage.heart.start()
+    stage.run(0.5)
+    stage.east.lose_connection("another")
+    stage.watched = {"east": {CHILD: SUPERVISOR}}
+    del stage.others["east", SUPERVISOR]
+    stage.run(3.25)
+    assert stage.dead == []
+
+
+def test_a_bug_that_concerns_one_of_the_dead_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    stage = watching()
+    stage.watched["east"][OTHER_CHILD] = SUPERVISOR
+    del stage.others["east", SUPERVISOR]
+    told: list[str] = []
+
+    def lost(process: str) -> None:
+        told.append(process)
+        if process == CHILD:
+            raise RuntimeError("a bug")
+
+    stage.heart._lost = lost
+    stage.run(5)
+    assert told == [CHILD, OTHER_CHILD]
+    assert f"what process {CHILD} leaves behind could not be handled" in caplog.text
+    before = len(stage.east.beaten)
+    stage.run(1)
+    assert len(stage.east.beaten) == before + 2
+
+
+@pytest.mark.parametrize("which", ["error", "question_error"])
+def test_a_refusal_is_said_once_and_again_after_it_was_over(which: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    stage = watching()
+    for _ in range(2):
+        setattr(stage.east, which, NodeRefused("NOPERM this user has no permissions"))
+        stage.run(5)
+        setattr(stage.east, which, None)
+        stage.run(2)
+    assert caplog.text.count("NOPERM") == 2
+
+
+def test_an_unreachable_node_is_not_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
+    stage = watching()
+    stage.east.error = NodeUnreachable("node east: there is no connection")
+    stage.run(3)
+    assert caplog.text == ""
+
+
+def test_a_bug_in_the_value_stops_one_beat_only() -> None:
+    stage = Stage()
+    stage.heart.start()
+
+    def broken() -> bytes:
+        raise RuntimeError("a bug")
+
+    value, stage.heart._value = stage.heart._value, broken
+    with pytest.raises(RuntimeError, match="a bug"):
+        stage.run(0.5)
+    stage.heart._value = value
+    stage.run(1)
+    assert len(stage.east.beaten) == 3
+
+
+def test_after_its_end_it_does_nothing_more() -> None:
+    stage = watching()
+    beaten, asked = len(stage.east.beaten), len(stage.east.asked)
+    stage.heart.stop()
+    stage.run(5)
+    assert (len(stage.east.beaten), len(stage.east.asked)) == (beaten, asked)
+    assert stage.clock.getDelayedCalls() == [stage.east._sweep]
+
+
+def test_stopping_what_was_not_started() -> None:
+    Stage().heart.stop()
+    stage = watching()
+    stage.heart.stop()
+    stage.heart.stop()

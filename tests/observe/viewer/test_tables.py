@@ -1,0 +1,103 @@
+"""Tables, as they stand on a terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from ifserver.observe.viewer import tables
+from ifserver.status import ClusterStatus
+from tests.observe.viewer.stage import facts, node, status, stream
+
+
+def text(what: RenderableType, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(what)
+    file: Any = console.file
+    return str(file.getvalue())
+
+
+def words(what: RenderableType) -> list[list[str]]:
+    return [line.split() for line in text(what).splitlines()]
+
+
+def test_the_head() -> None:
+    assert text(tables.head(status())).endswith("process id 1, ifserver 1: ready\n")
+    assert "not ready: one; two" in text(tables.head(status(unready=("one", "two"))))
+
+
+def test_nodes() -> None:
+    silent = node("west", answers=False, round_trip_s=None, why="no answer within 1 s", queues=())
+    clusters = (
+        ClusterStatus(name="a", home=True, nodes=(node(),)),
+        ClusterStatus(name="b", home=False, nodes=(silent,)),
+    )
+    rows = words(tables.nodes(status(clusters=clusters)))
+    assert rows[1] == ["a", "(home)", "east", "in", "1.2", "ms", "http.request", "5", "2.5", "s"]
+    assert rows[2] == ["b", "west", "no", "answer", "within", "1", "s"]
+
+
+def test_processes_and_what_each_holds() -> None:
+    rows = words(tables.processes(status()))
+    assert rows[1] == ["server,", "this", "one", "front00000", "h", "1", "east", "100", "s", "4", "12"]
+    assert rows[2] == ["supervisor", "sup0000000", "h", "7", "east", "100", "s", "3", "2", "98"]
+    assert rows[3] == ["worker", "worker0000", "8", "3", "2", "98"]
+    assert rows[4] == ["worker,", "not", "ready", "9", "0", "0", "0"]
+    assert "server, not listening" in text(tables.processes(status(processes=(facts(listening=False),))))
+
+
+@pytest.mark.parametrize(
+    ("sort", "reverse", "expected"),
+    [
+        ("age", False, "321"),
+        ("age", True, "123"),
+        ("unsent", False, "132"),
+        ("channel", False, "123"),
+        ("request", False, "213"),
+        ("worker", False, "312"),
+        ("state", False, "231"),
+    ],
+)
+def test_orders(sort: str, reverse: bool, expected: str) -> None:
+    found = status(
+        stream(1, unsent_bytes=9, path="/b", owner="b", state="open"),
+        stream(2, unsent_bytes=0, path="/a", owner="c", state="claimed"),
+        stream(3, unsent_bytes=5, path="/c", owner="a", state="closing"),
+    )
+    assert "".join(each.channel[-1] for each in tables.ordered(found, sort, reverse)) == expected
+
+
+def test_a_stream_whose_age_is_not_known() -> None:
+    found = status(stream(1), stream(2, age_s=None))
+    assert [each.age_s for each in tables.ordered(found)] == [1.0, None]
+    assert text(tables.streams(found.streams))
+
+
+@pytest.mark.parametrize("wanted", ["front00000.2", "HTTP", "get /2", "/2", "worker0000"])
+def test_the_filter(wanted: str) -> None:
+    found = status(stream(1, path="/x", kind="x", owner="", method=""), stream(2))
+    assert [each.channel for each in tables.ordered(found, wanted=wanted)] == ["!east.front00000.2"]
+
+
+def test_streams() -> None:
+    rows = words(tables.streams([stream(1, unsent_bytes=4096), stream(2, owner="")]))
+    assert rows[1] == ["!east.front00000.1", "http", "claimed", "1.0", "s", "worker0000", "GET", "/1", "4096"]
+    assert rows[2] == ["!east.front00000.2", "http", "claimed", "2.0", "s", "GET", "/2"]
+
+
+def test_what_clients_send_gives_the_terminal_no_orders() -> None:
+    shown = text(tables.streams([stream(1, path="/\x1b[2J\x1b]0;x\x07\r\n\x9b31m[red]x[/red]\u202e")]))
+    assert not any(c in shown for c in "\x1b\x07\r\x9b\u202e")
+    assert "[red]x[/red]" in shown
+    assert shown.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0, "0.0 s"), (9.94, "9.9 s"), (119.0, "119 s"), (120.0, "2 min"), (7200.0, "2 h"), (200_000.0, "2 d")],
+)
+def test_ages(seconds: float, shown: str) -> None:
+    assert f" {shown} " in text(tables.streams([stream(1, age_s=seconds)]))

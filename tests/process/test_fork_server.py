@@ -1,0 +1,315 @@
+"""Processes that are forked from one that has imported what they need: real ones, each scene in a process of its own.
+
+A test process has threads and a loop, so it cannot be forked itself.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[2])
+
+#: What every scene has: a launch, an event loop, and a child's life as futures.
+BEGIN = """
+import asyncio, os, signal, sys, time
+from ifserver.process import children
+from ifserver.process.fork_server import ForkServer, Standby
+from ifserver.config.node_urls import parse_cluster
+from ifserver.process.children import Launch
+from ifserver.config.settings import LayerSettings, WorkerSettings
+
+def launch(role="worker", **more):
+    layer = LayerSettings(clusters=(parse_cluster("east=redis://localhost"),))
+    return Launch(role=role, parent=os.getpid(), layer=layer, worker=WorkerSettings(application="a:b"), **more)
+
+class Life:
+    def __init__(self, start, told):
+        loop = asyncio.get_running_loop()
+        self.ready, self.ended = loop.create_future(), loop.create_future()
+        self.child = start(told, loop, lambda: self.ready.set_result(None), lambda: self.ended.set_result(None))
+
+    async def end(self, number=signal.SIGTERM):
+        os.kill(self.child.pid, number)
+        await self.ended
+        return self.child.status
+
+def child_pids(pid):
+    return sorted(map(int, open(f"/proc/{pid}/task/{pid}/children").read().split()))
+
+def fork_server(be=None):
+    server = ForkServer.fork()
+    if isinstance(server, Launch):
+        be(server)
+        os._exit(0)
+    return server
+"""
+
+
+def scene(text: str) -> str:
+    """Run a scene; what it has printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + textwrap.dedent(text)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_children_report_and_their_end_is_told() -> None:
+    said = scene(
+        """
+        def be(launch):
+            children.report_loaded(launch.ready_fd, "wsgi")
+            children.report_ready(launch.ready_fd)
+            signal.pause()
+
+        server = fork_server(be)
+
+        async def main():
+            lives = [Life(server.spawn, launch()) for _ in range(3)]
+            for life in lives:
+                await life.ready
+            (forker,) = child_pids(os.getpid())
+            assert child_pids(forker) == sorted(life.child.pid for life in lives)
+            print([await life.end(number) for life, number in zip(lives, (15, 9, 15))])
+            assert all(life.child.loaded and life.child.interface == "wsgi" for life in lives)
+            assert child_pids(forker) == []
+            fds = set(os.listdir("/proc/self/fd"))
+            life = Life(server.spawn, launch())
+            await life.ready
+            print(await life.end(9))
+            assert set(os.listdir("/proc/self/fd")) == fds, "nothing of a child stays open"
+
+        asyncio.run(main())
+        """
+    )
+    assert said == "[-15, -9, -15]\n-9\n"
+
+
+def test_a_child_has_its_ledger_and_nothing_of_others() -> None:
+    said = scene(
+        """
+        def be(launch):
+            ledger = children.open_ledger(launch.ledger_fd, 8)
+            ledger.inbox = "!east." + launch.supervisor
+            open_fds = {os.readlink(f"/proc/self/fd/{fd}").split(":")[0] for fd in os.listdir("/proc/self/fd")
+                        if int(fd) > 2 and os.path.exists(f"/proc/self/fd/{fd}")}
+            children.report_failure(launch.ready_fd, " ".join(sorted(open_fds)))
+
+        server = fork_server(be)
+
+        async def main():
+            for name in ("aaaaaaaaaa", "bbbbbbbbbb"):
+                ledger, fd = children.create_ledger(8)
+                life = Life(server.spawn, launch(supervisor=name, ledger_fd=fd))
+                os.close(fd)
+                await life.ended
+                print(ledger.inbox, life.child.status, life.child.failure)
+
+        asyncio.run(main())
+        """
+    )
+    assert said == "!east.aaaaaaaaaa 0 /memfd pipe\n!east.bbbbbbbbbb 0 /memfd pipe\n"
+
+
+def test_signals_are_for_the_children_as_if_they_had_been_started_alone() -> None:
+    said = scene(
+        """
+        def be(launch):
+            told = []
+            signal.signal(signal.SIGTERM, lambda *_: told.append("TERM"))
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+            children.report_ready(launch.ready_fd)
+            while not told:
+                signal.pause()
+            os._exit(7)
+
+        server = fork_server(be)
+
+        async def main():
+            life = Life(server.spawn, launch())
+            # Even before it can handle it.
+            os.kill(life.child.pid, signal.SIGINT)
+            await life.ready
+            (forker,) = child_pids(os.getpid())
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+                os.kill(forker, number)
+            another = Life(server.spawn, launch())
+            await another.ready
+            print(await life.end(), await another.end())
+
+        asyncio.run(main())
+        """
+    )
+    assert said == "7 7\n"
+
+
+def test_children_end_with_the_fork_server_and_others_are_started_without_it_and_then_by_the_next() -> None:
+    said = scene(
+        """
+        def be(launch):
+            children.report_ready(launch.ready_fd)
+            signal.pause()
+
+        server = fork_server(be)
+        WAITS = [sys.executable, "-c", "import sys, signal; from ifserver.process import children; "
+                 "launch = children.become_child(int(sys.argv[1])); "
+                 "children.report_ready(launch.ready_fd); signal.pause()"]
+        children.command = lambda role, before=children.command: WAITS if role == "worker" else before(role)
+
+        async def main():
+            life = Life(server.spawn, launch())
+            await life.ready
+            (forker,) = child_pids(os.getpid())
+            os.kill(forker, signal.SIGKILL)
+            await life.ended
+            print(life.child.status)
+            alone = Life(server.spawn, launch())
+            await alone.ready
+            assert alone.child.pid in child_pids(os.getpid())
+            print(await alone.end())
+            while True:
+                forked = Life(server.spawn, launch(first=True))
+                by = int(open(f"/proc/{forked.child.pid}/stat").read().rpartition(")")[2].split()[1])
+                if by != os.getpid():
+                    break
+                await forked.ready
+                await forked.end(9)
+            assert "fork-server" in open(f"/proc/{by}/cmdline").read()
+            await forked.ended  # there is no such application
+            print(forked.child.failure)
+
+        import logging
+        logging.disable()
+        asyncio.run(main())
+        """
+    )
+    assert said == "-9\n-15\napplication 'a:b': No module named 'a' (looked in " + ROOT + " first)\n"
+
+
+def test_one_that_does_not_answer_is_given_up_and_its_children_live() -> None:
+    said = scene(
+        """
+        from ifserver.process import fork_server as module
+        module._PATIENCE_S = 0.2
+
+        def be(launch):
+            children.report_ready(launch.ready_fd)
+            signal.pause()
+
+        server = fork_server(be)
+        WAITS = [sys.executable, "-c", "import sys, signal; from ifserver.process import children; "
+                 "launch = children.become_child(int(sys.argv[1])); "
+                 "children.report_ready(launch.ready_fd); signal.pause()"]
+        children.command = lambda role, before=children.command: WAITS if role == "worker" else before(role)
+
+        async def main():
+            first = Life(server.spawn, launch())
+            await first.ready
+            (forker,) = child_pids(os.getpid())
+            os.kill(forker, signal.SIGSTOP)
+            second = Life(server.spawn, launch())
+            await second.ready
+            assert not first.ended.done()
+            print(await second.end())
+            # When it goes on, what it was asked for has come to nothing.
+            os.kill(forker, signal.SIGCONT)
+            print(await first.end())
+            while child_pids(forker):
+                os.kill(child_pids(forker)[0], signal.SIGKILL)
+                time.sleep(0.01)
+
+        import logging
+        logging.disable()
+        asyncio.run(main())
+        """
+    )
+    assert said == "-15\n-15\n"
+
+
+def test_it_ends_with_its_parent_and_its_children_too() -> None:
+    said = scene(
+        """
+        read, write = os.pipe()
+        if not os.fork():
+            def be(launch):
+                children.report_ready(launch.ready_fd)
+                signal.pause()
+
+            server = fork_server(be)
+
+            async def main():
+                life = Life(server.spawn, launch())
+                await life.ready
+                os.write(write, b"%d %d" % (*child_pids(os.getpid()), life.child.pid))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            asyncio.run(main())
+        os.wait()
+        left = [int(pid) for pid in os.read(read, 100).split()]
+        while any(os.path.exists(f"/proc/{pid}") and " Z " not in open(f"/proc/{pid}/stat").read() for pid in left):
+            time.sleep(0.01)
+        print(len(left))
+        """
+    )
+    assert said == "2\n"
+
+
+def test_a_standby_becomes_what_it_is_told_and_is_gone_when_there_is_nothing_to_do() -> None:
+    said = scene(
+        """
+        standby, idle = Standby.fork(), None
+        if not standby.pid:
+            told = standby.wait()
+            assert (told.role, told.parent) == ("supervisor", os.getppid())
+            children.report_ready(told.ready_fd)
+            signal.pause()
+        idle = Standby.fork()
+        if not idle.pid:
+            idle.wait()
+            os._exit(1)
+        idle.close()
+        print(os.waitpid(idle.pid, 0)[1])
+
+        async def main():
+            life = Life(standby.begin, launch("supervisor"))
+            await life.ready
+            assert life.child.pid == standby.pid
+            print(await life.end())
+
+        asyncio.run(main())
+        """
+    )
+    assert said == "0\n-15\n"
+
+
+def test_what_cannot_be_forked_is_an_error_and_nothing_is_left_open() -> None:
+    said = scene(
+        """
+        import resource
+        server = fork_server()
+        (forker,) = child_pids(os.getpid())
+        # No descriptor is left there for the pidfd.
+        resource.prlimit(forker, resource.RLIMIT_NOFILE, (6, 6))
+        fds = set(os.listdir("/proc/self/fd"))
+
+        async def main():
+            try:
+                Life(server.spawn, launch())
+            except OSError as error:
+                print(type(error).__name__, error.strerror)
+            assert child_pids(forker) == []
+
+        asyncio.run(main())
+        assert set(os.listdir("/proc/self/fd")) == fds
+        """
+    )
+    assert said == "OSError Too many open files\n"

@@ -1,0 +1,300 @@
+"""What is put together from settings: what cannot be is said at once, and nothing is left behind.
+
+That the parts work together is shown with real processes, in `tests/e2e`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from ifserver.config.node_urls import ClusterSettings, NodeSettings, parse_cluster
+from ifserver.config.settings import FrontSettings, LayerSettings, WorkerSettings
+from ifserver.errors import ConfigurationError
+from ifserver.net import sockets
+from ifserver.net.endpoints import unix_address
+from ifserver.process import children
+from ifserver.process.children import Launch
+from ifserver.services.server import Listening, RunService, Runtime, ServeService, Service
+
+T = TypeVar("T")
+
+RUNTIME = Runtime(reactor, reactor._asyncioEventloop)  # type: ignore[attr-defined]
+NOWHERE = LayerSettings(clusters=(parse_cluster("none=redis+unix:///nowhere"),))
+
+
+def done(what: Awaitable[T]) -> Deferred[T]:
+    """`what`, which is asyncio's, for a test that waits for Deferreds."""
+    return Deferred.fromFuture(asyncio.ensure_future(what, loop=RUNTIME.loop))
+
+
+def server(listening: Listening, layer: LayerSettings = NOWHERE, front: FrontSettings | None = None) -> ServeService:
+    return ServeService(RUNTIME, front or FrontSettings(), layer, listening)
+
+
+def is_open(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        return True
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_listens_from_its_start_to_its_stop(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    sock, file = sockets.bind_unix(str(path))
+    assert file is not None
+    service = server(Listening([sock], [f"unix:{tmp_path / 'other'}"], [file]))
+    await done(service.start())
+    assert is_open(path)
+    assert is_open(tmp_path / "other")
+    await done(service.stop())
+    assert list(tmp_path.iterdir()) == []
+    assert not service.ended.done()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_listens_everywhere_or_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    sock, file = sockets.bind_unix(str(path))
+    assert file is not None
+    first, second = f"unix:{tmp_path / 'first'}", "unix:/nowhere/sock"
+    service = server(Listening([sock], [first, second], [file]))
+    with pytest.raises(ConfigurationError, match=f"^cannot listen on {second}: "):
+        await done(service.start())
+    await done(service.stop())
+    sock.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_was_never_started_can_be_stopped() -> None:
+    service = server(Listening())
+    await done(service.stop())
+
+
+@pytest.mark.parametrize("text", ["", "nonsense:1", "tcp", "tcp:many", "ssl:0:privateKey=/nowhere.pem", "tcp:1:a=b"])
+def test_an_endpoint_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^--endpoint ") as caught:
+        server(Listening(descriptions=[text]))
+    assert "\n" not in str(caught.value)
+    assert repr(text) in str(caught.value)
+
+
+def test_an_access_log_that_cannot_be_opened() -> None:
+    with pytest.raises(ConfigurationError, match=r"^front\.access_log: '/nowhere/log': No such file or directory$"):
+        server(Listening(), front=FrontSettings(access_log="/nowhere/log"))
+
+
+def test_memory_is_no_node_that_others_can_reach() -> None:
+    cluster = ClusterSettings(name="a", nodes=(NodeSettings(name="a", kind="memory"),))
+    with pytest.raises(ConfigurationError, match="node a: memory is no kind of node that another process can reach"):
+        server(Listening(), LayerSettings(clusters=(cluster,)))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_runtime_turns_deferreds_into_futures() -> None:
+    deferred: Deferred[int] = Deferred()
+    future = RUNTIME.future(deferred)
+    deferred.callback(3)
+    assert await done(future) == 3
+
+
+# While it runs.
+
+
+def serving(folder: Path, **front: Any) -> ServeService:
+    """A server that listens on a Unix socket."""
+    sock, file = sockets.bind_unix(str(folder / "sock"))
+    assert file is not None
+    return server(Listening([sock], files=[file]), front=FrontSettings(**front))
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_is_ready_from_its_start_to_the_beginning_of_its_end(tmp_path: Path) -> None:
+    service = serving(tmp_path, shutdown_delay_s=3600.0)
+    assert not service.ready
+    await done(service.start())
+    assert service.ready
+    assert service.well()
+    assert service.counts() == {"connections": 0, "streams": 0}
+    stopping = done(service.stop())
+    await done(asyncio.sleep(0))
+    assert not service.ready
+    assert is_open(tmp_path / "sock"), "clients have time to notice"
+    service.stop_now()
+    await stopping
+    assert not is_open(tmp_path / "sock")
+
+
+@pytest.mark.parametrize("why", ["quick", "succeeded"])
+@pytest_twisted.ensureDeferred
+async def test_an_end_that_needs_no_delay(tmp_path: Path, why: str) -> None:
+    service = serving(tmp_path, shutdown_delay_s=3600.0)
+    await done(service.start())
+    setattr(service, why, True)
+    await done(service.stop())
+    assert (tmp_path / "sock").exists() == (why == "succeeded"), "the file is the successor's"
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_that_listens_no_more_is_not_well(tmp_path: Path) -> None:
+    service = serving(tmp_path)
+    await done(service.start())
+    await done(service._stop_listening())
+    assert not service.well()
+    await done(service.stop())
+    assert service.well(), "it ends, and must not be killed for that"
+
+
+@pytest_twisted.ensureDeferred
+async def test_new_settings(tmp_path: Path) -> None:
+    service = serving(tmp_path, max_headers=20)
+    await done(service.start())
+    new = FrontSettings(max_headers=7, proxy_protocol=True)
+    live = service.reload({"front": new})
+    assert "front.max_headers" in live
+    assert "front.proxy_protocol" not in live
+    assert (service.server.settings.max_headers, service.server.settings.proxy_protocol) == (7, False)
+    await done(service.stop())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_that_was_moved_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "logs/log"
+    log.parent.mkdir()
+    service = serving(tmp_path, access_log=str(log))
+    await done(service.start())
+    log.rename(tmp_path / "old")
+    service.reopen_logs()
+    assert log.exists()
+    log.unlink()
+    log.parent.rmdir()
+    before = service.server.access_log
+    service.reopen_logs()
+    assert service.server.access_log is before
+    assert "the old file is kept" in caplog.text
+    await done(service.stop())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_successor_waits_for_the_admin_endpoint_of_the_one_before(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        service = server(Listening(taken_over=True), front=FrontSettings(admin=f"127.0.0.1:{port}"))
+        await done(service.start())
+        assert service.ready
+        assert service._admin_starting is not None
+        assert not service._admin_starting.done()
+    await done(service._admin_starting)
+    with socket.create_connection(("127.0.0.1", port)):
+        pass
+    await done(service.stop())
+
+
+class FakeSupervisor:
+    """The process that has the workers; says when they run."""
+
+    pid = 0
+    status: int | None = None
+    ending = "exit code 0"
+    failure: str | None = None
+
+    def __init__(self, launch: Launch, loop: object, ready: Callable[[], None], ended: Callable[[], None]) -> None:
+        self.launch = launch
+        self.ready, self.ended = ready, ended
+
+    def terminate(self) -> None:
+        RUNTIME.loop.call_soon(self.ended)
+
+    kill = terminate
+
+
+class FakeStandby:
+    """A process that has been forked for the first supervisor."""
+
+    def begin(self, *arguments: Any) -> Any:
+        return children.spawn(*arguments)
+
+
+STANDBY: Any = FakeStandby()
+
+
+@pytest.fixture
+def supervisors(monkeypatch: pytest.MonkeyPatch) -> list[FakeSupervisor]:
+    """Those that were started."""
+    started: list[FakeSupervisor] = []
+
+    def spawn(*arguments: Any) -> FakeSupervisor:
+        started.append(FakeSupervisor(*arguments))
+        return started[-1]
+
+    monkeypatch.setattr(children, "spawn", spawn)
+    return started
+
+
+async def starting(service: Service, supervisors: list[FakeSupervisor]) -> asyncio.Future[None]:
+    """The start of a service, as far as its workers."""
+    start = asyncio.ensure_future(service.start())
+    while not supervisors:
+        await asyncio.sleep(0)
+    return start
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_with_workers_it_is_ready_when_they_are(
+    tmp_path: Path, supervisors: list[FakeSupervisor], taken_over: bool
+) -> None:
+    async def main() -> None:
+        path = tmp_path / "sock"
+        sock, file = sockets.bind_unix(str(path))
+        assert file is not None
+        listening = Listening([sock], files=[file], taken_over=taken_over)
+        service = RunService(
+            RUNTIME, FrontSettings(), WorkerSettings(application="a:b", processes=3), listening, "info", STANDBY
+        )
+        start = await starting(service, supervisors)
+        # Before that clients wait; but those of a predecessor are better off with that one.
+        assert bool(service._ports) != taken_over
+        assert (service.ready, service.counts()["workers"]) == (False, 0)
+        supervisors[0].ready()
+        await start
+        assert service._ports
+        assert (service.ready, service.counts()["workers"]) == (True, 3)
+        await service.stop()
+
+    await done(main())
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_broker_is_there_for_as_long_as_the_service(supervisors: list[FakeSupervisor]) -> None:
+    """uvloop closes a listening socket to which nobody refers any more."""
+
+    async def main() -> None:
+        service = RunService(RUNTIME, FrontSettings(), WorkerSettings(application="a:b"), Listening(), "info", STANDBY)
+        start = await starting(service, supervisors)
+        supervisors[0].ready()
+        await start
+        gc.collect()
+        path = supervisors[0].launch.layer.clusters[0].nodes[0].path
+        assert path is not None
+        address = unix_address(path)
+        with socket.socket(socket.AF_UNIX) as worker:
+            worker.connect(address)
+        await service.stop()
+        with socket.socket(socket.AF_UNIX) as worker, pytest.raises(ConnectionRefusedError):
+            worker.connect(address)
+
+    await done(main())
