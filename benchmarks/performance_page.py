@@ -31,76 +31,80 @@ _PAGE: Final = """\
 Performance
 ===========
 
-Between your clients and your application, ``ifserver`` puts two processes and a Redis. This page says what that costs,
-and what becomes of it when there is more of something. All of it was measured with every limit and every time limit
-on, without an access log, on {machine} (Python {python}, commit {commit}). The load generator ran on the same
-machine, so requests a second say less than what one request costs: microseconds of CPU of each process, from
-``/proc/PID/stat``. The machine is a virtual one with neighbours: the same work costs up to a third more at one time
-than at another, the more so the more processes take part. ``make bench`` repeats it.
+Between your clients and your application there are two processes of ifserver and a Redis. This page shows what they
+cost, and how the cost changes with the load. Everything was measured with all limits and timeouts on and without an
+access log, on {machine} (Python {python}, commit {commit}). The load generator ran on the same
+machine. So compare the cost of a request rather than the requests per second. The cost is the CPU time of each process
+in microseconds, from ``/proc/PID/stat``. It is a virtual machine that shares its host with others: the same work costs
+up to a third more at one time than at another, and varies more if more processes take part. ``make bench`` repeats the
+measurements.
 
 
-Beside others
--------------
+Compared with other servers
+---------------------------
 
-Each serves the same bare ASGI application, in one process; ``ifserver`` has one server and one worker. *front* is the
-process that has the clients' connections, *node* is Redis. The ratios are to uvicorn in the same round.
-*uvicorn-websockets* is uvicorn with its first implementation of WebSockets (its setting ``ws`` is ``websockets``).
-Pushpin, a proxy that holds connections, has uvicorn behind it, whose part is left out.
+Each server runs the same minimal ASGI application in one process; ifserver has one server and one worker. *front* is
+the process that has the clients' connections, *node* is Redis. *front, ratio* and *all, ratio* divide by the cost of
+uvicorn in the same round. *uvicorn-websockets* is uvicorn with its first implementation of WebSockets (its setting
+``ws`` is ``websockets``). Pushpin is a proxy that holds connections; uvicorn runs behind it, and is not included in its
+cost.
 
 .. image:: comparison.svg
-   :alt: Charts of what one piece of work costs each server, and how long requests wait beside slow ones.
+   :alt: Charts of what one request or message costs with each server, and how long requests wait beside slow ones.
 
 {comparison}
 
 {verdict}
 
 
-How it grows
-------------
+How the cost changes with the load
+----------------------------------
 
 Measured at commit {grown_at}.
 
 .. image:: performance.svg
-   :alt: Charts of what one request costs, over the number of processes, the size of answers, connections and queues.
+   :alt: Charts of what one request costs, by number of processes, size of responses, connections and queues.
 
 {growth}
 """
 
 #: What the comparison shows, and what bounds each thing that grows: to be read again whenever the figures are new.
 _VERDICT: Final = """\
-* A layer is not free. The server's own part of a small request costs one and a half times as much as all of uvicorn,
-  with worker and Redis it is two and a half times as much; Daphne and Hypercorn, which have no layer either, cost more
-  than twice as much as all of that, and Pushpin, which has one, eight times as much. An application that does anything,
-  a query say, takes milliseconds: beside those it does not show.
-* WebSockets cost less, for they are opened once: a message costs the server's part as much as all of uvicorn, with
-  worker and Redis less than twice as much.
-* What a layer is for: load goes to whoever is free. Where one request in a hundred takes 200 ms of CPU, the slowest
-  hundredth of the others waits about half as long as behind a load balancer that goes round.
-* What it costs falls with load, since messages that are ready at the same time travel together: with a single
-  connection each message travels alone and costs the most. Its latency is that of one round through Redis.
-* Large bodies cost most, for they are copied into Redis and out of it again. Let nginx or a CDN send files.
-* The embedded broker (``ifserver run``) saves Redis' part, and works in the server's process."""
+* **The channel layer has a price.** For a small request, the server alone costs one and a half times as much as
+  uvicorn; server, worker and Redis together cost two and a half times as much. Daphne and Hypercorn, which have no
+  channel layer, cost more than twice as much as that; Pushpin, which has one, eight times as much. A real application
+  needs milliseconds, for a database query for example. Compared with these, the price is small.
+* **WebSocket messages cost less**, because a WebSocket is opened once. For a message, the server alone costs as much as
+  uvicorn; server, worker and Redis together cost less than twice as much.
+* **The benefit: a request goes to a worker that is free.** If one request in a hundred takes 200 ms of CPU, the slowest
+  hundredth of the other requests waits about half as long as behind a load balancer that uses round robin.
+* **The cost per request falls with load**, because messages that are ready at the same time are sent together. With a
+  single connection each message is sent alone, and costs the most. The latency is then one round trip through Redis.
+* **Large bodies cost the most**, because they are copied into Redis and out again. Let nginx or a CDN serve files.
+* **The embedded broker** (``ifserver run``) saves the cost of Redis. It runs in the server's process."""
 _KNEES: Final[Mapping[str, str]] = {
     "workers": """\
-Requests are shared among whoever is free, so with more workers each takes fewer at a time, and a request costs more.
-For an application that only computes, more worker processes than cores bring nothing: this machine has two, for all of
-it. For one that waits, the number of requests at a time (``--concurrency``) counts, and not that of processes.""",
+Each request goes to a worker that is free. So with more workers, each takes fewer requests at a time, and a request
+costs more. An application that only computes gains nothing from more worker processes than cores; this machine has two
+cores, for everything. An application that waits, for a database for example, needs more requests at a time
+(``--concurrency``), not more processes.""",
     "fronts": """\
-One server process is good for some 20,000 requests a second where it has a core of its own. A second one pays when the
-first has no time left, and not before: the same requests come in smaller batches then.""",
+One server process handles about 20,000 requests per second if it has a core of its own. Start a second one only when
+the first uses its whole core: with two, the same requests travel in smaller batches, and each costs more.""",
     "nodes": """\
-A worker reads each Redis of its cluster on its own, in batches that are smaller by as much. One Redis carries several
-hundred thousand messages a second: a second one is for when the first one fails, not for speed.""",
+A worker reads each Redis of its cluster separately, so the batches are smaller. One Redis carries several hundred
+thousand messages per second. Add a second one for the case that the first fails, not for speed.""",
     "size": """\
-Up to 16 KiB or so the size hardly matters; from there on each KiB costs the same. A response longer than 64 KiB goes
-out in several messages, as fast as its client takes them.""",
+Up to about 16 KiB the size hardly matters; beyond that, each KiB costs the same. A response longer than 64 KiB is sent
+in several messages, as fast as its client reads them.""",
     "connections": """\
-An idle connection costs memory (some 8 KiB, a WebSocket 6 KiB) and no time: a request costs the same beside 15,000 of
-them. That many, and what else a process opens, is what the limit of file descriptors allows on this machine.""",
+An idle connection needs memory (about 8 KiB, a WebSocket 6 KiB) but no CPU time: a request costs the same beside 15,000
+idle connections. The limit of file descriptors on this machine does not allow more.""",
     "waiting": """\
-What waits, waits in the queue: how long is its length divided by what the workers do in a second. The server pays for
-the many requests that it has in hand, Redis and the workers pay less, since they have more at a time. At 10,000
-(``request_capacity``) the next one is answered 503 at once.""",
+Requests that no worker has taken wait in the queue. They wait for as long as the workers need for all requests in front
+of them: the length of the queue divided by the requests per second. The longer the queue, the more a request costs in
+the server, which has many requests open, and the less it costs in Redis and the workers, which handle more at a time.
+When 10,000 requests wait (``request_capacity``), the next one is answered 503 at once.""",
 }
 
 
