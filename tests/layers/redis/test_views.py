@@ -41,9 +41,17 @@ async def test_the_roll_forgets_those_who_are_gone(place: Place) -> None:
     node = await place.node(server)
     for i in range(20):
         await node.beat(f"{i:010}", b"x", 0.001)
-    await turn(0.01)
-    await node.beat("1111111111", b"x", LONG_S)
-    await eventually(lambda: server.command("ZCARD", "ifserver:alive:") == 1, "only one is left")
+
+    def left() -> int:
+        return int(server.command("ZCARD", "ifserver:alive:"))
+
+    # On a busy machine what is known of Redis's clock changes by some milliseconds from one beat to the next.
+    for _ in range(200):
+        await turn(0.05)
+        await node.beat("1111111111", b"x", LONG_S)
+        if left() == 1:
+            break
+    assert left() == 1
     assert await node.roll() == {"1111111111": b"x"}
     assert 0 < server.command("PTTL", "ifserver:alive:") <= 60_000, "nor is the roll, when all are gone"
 
