@@ -80,7 +80,7 @@ async def _measure(node: Node, senders: int, readers: int, seconds: float) -> tu
     await node.ready()
     inboxes = [f"!node.reader{i:04}" for i in range(readers)]
     reading = [_Reader(node, inbox) for inbox in inboxes]
-    outboxes = [Outbox(node, clock, LOOP.call_soon, Counters(), _NoBooks()) for _ in range(senders)]
+    outboxes = [Outbox({"node": node}, clock, LOOP.call_soon, Counters(), _NoBooks()) for _ in range(senders)]
     sending = [_Sender(outbox, inboxes[i % readers]) for i, outbox in enumerate(outboxes)]
     await _pause(1.0)
     before, began = sum(each.count for each in reading), time.perf_counter()

@@ -19,9 +19,13 @@ __all__ = [
     "BOUNDS_S",
     "CELLS",
     "COUNTERS",
+    "DROPPED_FULL",
+    "FLYING",
     "GAUGES",
+    "IN_DOUBT",
     "LAG_BOUNDS_S",
     "LOOP_LAG",
+    "SENT",
     "Cells",
     "Counters",
     "Description",
@@ -91,6 +95,11 @@ _LAGS: Final = tuple((LOOP_LAG, label) for label in (*map(str, LAG_BOUNDS_S), "i
 CELLS: Final[dict[tuple[str, str], int]] = {
     key: index for index, key in enumerate((*_COUNTED, *_LAGS, *((name, "") for name in GAUGES)))
 }
+#: Of what is counted on the way of every message (`Counters.cells`).
+SENT: Final = CELLS["messages_sent", ""]
+IN_DOUBT: Final = CELLS["messages_in_doubt", ""]
+DROPPED_FULL: Final = CELLS["messages_dropped", "full"]
+FLYING: Final = CELLS["messages_flying", ""]
 _FIRST_LAG: Final = CELLS[_LAGS[0]]
 _SUM_OF_LAGS: Final = CELLS[_LAGS[-1]]
 #: Those that only ever grow, so that they can be summed up, also over processes that have ended.
@@ -128,17 +137,18 @@ class Counters:
         cells: where most of them are written; what it holds is counted on from. None: memory of their own.
     """
 
-    __slots__ = ("_cells", "_others")
+    __slots__ = ("_others", "cells")
 
     def __init__(self, cells: Cells | None = None) -> None:
-        self._cells: Cells = [0] * len(CELLS) if cells is None else cells
+        #: Where each count stands, by `CELLS`: ``cells[SENT] += n`` is what `add` does, without a call.
+        self.cells: Cells = [0] * len(CELLS) if cells is None else cells
         self._others: Counter[tuple[str, str]] = Counter()
 
     def add(self, name: str, amount: int = 1, label: str = "") -> None:
         """Count `amount` more of `name`, under `label` where the counter has one."""
         cell = CELLS.get((name, label))
         if cell is not None:
-            self._cells[cell] += amount
+            self.cells[cell] += amount
         elif COUNTERS[name].values or not COUNTERS[name].label:
             raise KeyError(f"{name}{{{label}}}: there is no such label")
         else:
@@ -148,20 +158,16 @@ class Counters:
         """What one of `GAUGES` is now."""
         if name not in GAUGES:
             raise KeyError(name)
-        self._cells[CELLS[name, ""]] = value
-
-    def shift(self, name: str, by: int) -> None:
-        """One of `GAUGES` is more now, or less."""
-        self._cells[CELLS[name, ""]] += by
+        self.cells[CELLS[name, ""]] = value
 
     def gauges(self) -> dict[str, int]:
         """What each of `GAUGES` was last."""
-        return {name: self._cells[CELLS[name, ""]] for name in GAUGES}
+        return {name: self.cells[CELLS[name, ""]] for name in GAUGES}
 
     def late(self, seconds: float) -> None:
         """The loop of this process was so late for what was due (`LOOP_LAG`). Timers may be early by a fraction of a
         millisecond: that is 0."""
-        cells = self._cells
+        cells = self.cells
         cells[_FIRST_LAG + bisect_left(LAG_BOUNDS_S, seconds)] += 1
         cells[_SUM_OF_LAGS] += max(0, int(seconds * 1_000_000))
 
@@ -169,13 +175,13 @@ class Counters:
         """How many there were."""
         cell = CELLS.get((name, label))
         if cell is not None:
-            return self._cells[cell]
+            return self.cells[cell]
         COUNTERS[name]
         return self._others[name, label]
 
     def statistics(self) -> dict[str, int]:
         """All that were counted, as ``name`` or ``name{label}``."""
-        cells = self._cells
+        cells = self.cells
         counted = {key: cells[cell] for key, cell in _GROWING.items() if cells[cell]} | self._others
         return {f"{name}{{{label}}}" if label else name: n for (name, label), n in sorted(counted.items())}
 

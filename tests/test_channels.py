@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,3 +115,10 @@ def test_a_request_channel_is_nobodys_inbox() -> None:
 def test_no_two_processes_have_the_same_name() -> None:
     names = {channels.new_process_name() for _ in range(1000)}
     assert len(names) == 1000
+
+
+@given(
+    st.lists(st.sampled_from(["!e.0123456789", "!e.0123456789.1", "!e.0123456789.zz", "!w-1.0123456789.1", "junk", ""]))
+)
+def test_the_inboxes_of_many_are_those_of_each(names: list[str]) -> None:
+    assert channels.count_inboxes(names) == Counter(map(channels.inbox_of, names))

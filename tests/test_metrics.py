@@ -13,6 +13,7 @@ from ifserver.metrics import (
     BOUNDS_S,
     CELLS,
     COUNTERS,
+    FLYING,
     GAUGES,
     LAG_BOUNDS_S,
     LOOP_LAG,
@@ -152,7 +153,7 @@ def test_what_a_process_had_pushed_when_it_ended_is_in_doubt() -> None:
     counters = Counters()
     counters.add("messages_sent", 5)
     counters.add("messages_in_doubt")
-    counters.shift("messages_flying", 4)
-    counters.shift("messages_flying", -1)
+    counters.cells[FLYING] += 4
+    counters.cells[FLYING] -= 1
     assert counters.statistics() == {"messages_in_doubt": 1, "messages_sent": 5}
     assert counters.legacy() == {"messages_in_doubt": 4, "messages_sent": 5}

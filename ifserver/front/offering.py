@@ -288,7 +288,7 @@ class Offered(ABC):
 
     def _spoken_of(self, worker: str) -> None:
         """Somebody has the present attempt. He counts it for the inbox that it names, also when we have moved since."""
-        self.server.clusters.books.at(self._inbox).heard_of(worker)
+        self.server.clusters.books.incoming[self._inbox][worker].spoken_of += 1
         self._is_known()
 
     def _is_known(self) -> None:

@@ -51,7 +51,7 @@ class Replies:
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come. Whatever is wrong with one concerns its own stream, never the reader."""
         counters, books = self._clusters.counters, self._clusters.books
-        heard = books.at(inbox).heard
+        incoming = books.incoming[inbox]
         delivered = 0
         for payload in payloads:
             try:
@@ -68,8 +68,7 @@ class Replies:
             if reason == "repeated":
                 counters.add("messages_repeated")
                 continue
-            speaker = _SPEAKERS[kind](message)
-            heard(speaker)
+            incoming[_SPEAKERS[kind](message)].count += 1
             if reason == "gone":
                 self._late(message.stream, message.attempt, message.worker, inbox)  # type: ignore[union-attr]
             if reason is None:
@@ -126,7 +125,7 @@ class Replies:
     def _late(self, stream: str, attempt: int, worker: str, inbox: str) -> None:
         """`worker` has had an attempt that is over here."""
         if self._unheard.heard(stream, attempt):
-            self._clusters.books.at(inbox).heard_of(worker)
+            self._clusters.books.incoming[inbox][worker].spoken_of += 1
 
     def _nobody(self, message: m.ToStream) -> None:
         """The stream has ended here: whoever still speaks about it should let go."""

@@ -83,38 +83,28 @@ class _Outgoing:
 class _Incoming:
     """A lane to here."""
 
-    __slots__ = ("count", "heard_of", "settled", "used_at")
+    __slots__ = ("count", "settled", "spoken_of", "used_at")
 
     def __init__(self, now: float) -> None:
         #: What was said in the last statement.
         self.settled: Position = (0, 0)
-        #: Messages that have come since, and requests of ours that were spoken of for the first time.
-        self.count = self.heard_of = 0
+        #: Messages that have come since, and requests of ours of which it has spoken for the first time.
+        self.count = self.spoken_of = 0
         self.used_at = now
 
 
-class Incoming:
-    """All lanes to one inbox of this process."""
-
-    __slots__ = ("_clock", "_names", "lanes")
+class Incoming(dict[str, _Incoming]):
+    """What comes to one inbox of this process: a lane for each name that a speaker is known by, that of its process or,
+    while it moves, those of its inboxes. Indexing makes the lane: ``incoming[speaker].count += 1`` counts a message."""
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__()
         self._clock = clock
         #: By the process that speaks there.
         self.lanes: dict[str, _Incoming] = {}
-        #: The same by all the names that it is known by: its inboxes, while it moves.
-        self._names: dict[str, _Incoming] = {}
 
-    def heard(self, speaker: str) -> None:
-        """A message has come of the process `speaker`, or of the one with that inbox."""
-        (self._names.get(speaker) or self._named(speaker)).count += 1
-
-    def heard_of(self, speaker: str) -> None:
-        """That process has spoken of a request of ours for the first time."""
-        (self._names.get(speaker) or self._named(speaker)).heard_of += 1
-
-    def _named(self, speaker: str) -> _Incoming:
-        lane = self._names[speaker] = self.of(_process(speaker))
+    def __missing__(self, speaker: str) -> _Incoming:
+        lane = self[speaker] = self.of(_process(speaker))
         return lane
 
     def of(self, process: str) -> _Incoming:
@@ -127,7 +117,20 @@ class Incoming:
     def forget(self, before: float) -> None:
         """Forget lanes that were not used since then."""
         self.lanes = {process: lane for process, lane in self.lanes.items() if lane.used_at >= before}
-        self._names = {name: lane for name, lane in self._names.items() if lane.used_at >= before}
+        for name in [name for name, lane in self.items() if lane.used_at < before]:
+            del self[name]
+
+
+class _Inboxes(dict[str, Incoming]):
+    """The inboxes of this process, by their names."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def __missing__(self, inbox: str) -> Incoming:
+        incoming = self[inbox] = Incoming(self._clock)
+        return incoming
 
 
 class Books:
@@ -149,7 +152,8 @@ class Books:
         self._outgoing: dict[str, _Outgoing] = {}
         #: Those of which there may be something to tell.
         self._news: dict[_Outgoing, None] = {}
-        self._incoming: dict[str, Incoming] = {}
+        #: What comes to the inboxes of this process.
+        self.incoming = _Inboxes(clock)
         #: Requests of ours that others have pulled without saying so, or all that they have said was lost.
         self.untold = 0
         self._timer: Timer | None = None
@@ -163,25 +167,20 @@ class Books:
             self._timer.cancel()
             self._timer = None
 
-    def at(self, inbox: str) -> Incoming:
-        """The lanes to an inbox of this process."""
-        incoming = self._incoming.get(inbox)
-        if incoming is None:
-            incoming = self._incoming[inbox] = Incoming(self._clock)
-        return incoming
-
     def sent(self, inbox: str, count: int) -> None:
         """The node has taken `count` messages for `inbox`."""
-        lane = self._lane(inbox)
+        lane = self._outgoing.get(inbox) or self._lane(inbox)
         lane.sent += count
-        self._has_news(lane)
+        if lane not in self._news:
+            self._has_news(lane)
 
     def pulled(self, inbox: str, count: int) -> None:
         """This process has pulled `count` requests that are to be answered at `inbox`, and has spoken of them or never
         will."""
-        lane = self._lane(inbox)
+        lane = self._outgoing.get(inbox) or self._lane(inbox)
         lane.pulled += count
-        self._has_news(lane)
+        if lane not in self._news:
+            self._has_news(lane)
 
     def doubted(self, inbox: str) -> None:
         """The node has taken messages for `inbox`, or it has not."""
@@ -202,7 +201,7 @@ class Books:
             self._settle(inbox, statement)
 
     def _settle(self, inbox: str, statement: Statement) -> None:
-        lane = self.at(inbox).of(_process(statement.sender))
+        lane = self.incoming[inbox].of(_process(statement.sender))
         lane.used_at = self._clock.seconds()
         since, reached, settled = statement.since, statement.reached, lane.settled
         # If it is none that it may be, one of us has forgotten the lane.
@@ -212,8 +211,8 @@ class Books:
             self._counters.add("messages_dropped", missing, "broker")
         elif missing:
             self._counters.add("messages_sent", -missing)
-        self.untold += reached[1] - before[1] - lane.heard_of
-        lane.settled, lane.count, lane.heard_of = reached, 0, 0
+        self.untold += reached[1] - before[1] - lane.spoken_of
+        lane.settled, lane.count, lane.spoken_of = reached, 0, 0
         if statement.answer and reached != since:
             back = self._lane(statement.sender)
             back.owes = inbox, reached
@@ -268,7 +267,7 @@ class Books:
         self._outgoing = {
             inbox: lane for inbox, lane in self._outgoing.items() if lane.used_at >= before or lane in self._news
         }
-        for incoming in self._incoming.values():
+        for incoming in self.incoming.values():
             incoming.forget(before)
 
 

@@ -89,24 +89,18 @@ class Node(ABC):
         self.name = name
         self._requests = requests
         self._inboxes = inboxes
+        #: Whether the node can be asked right now, as far as is known.
+        self.connected = False
+        #: Changes whenever the node has lost its memory; None before the first connection (design: clusters, Epoch).
+        self.epoch: str | None = None
 
     def limits(self, channel: str) -> Limits:
         """The limits of `channel`."""
         return self._inboxes if channels.is_inbox(channel) else self._requests
 
-    @property
-    @abstractmethod
-    def connected(self) -> bool:
-        """Whether the node can be asked right now, as far as is known."""
-
     @abstractmethod
     def unreachable_s(self) -> float:
         """How long there has been no connection, or no answer to what was asked, in seconds; 0: all is well."""
-
-    @property
-    @abstractmethod
-    def epoch(self) -> str | None:
-        """Changes whenever the node has lost its memory; None before the first connection (design: clusters, Epoch)."""
 
     @abstractmethod
     def start(self) -> None:

@@ -102,7 +102,14 @@ class Clusters:
         self.broker_grace_s = broker_grace_s
         #: What was sent to other processes, and came from them.
         self.books = Books(self, lambda: self.home.inbox, lambda: self.home.reads, clock, counters)
-        self._outboxes = {name: Outbox(node, clock, soon, counters, self.books) for name, node in self.nodes.items()}
+        self._outbox = Outbox(self.nodes, clock, soon, counters, self.books)
+        # Every message goes this way: no frame in between.
+        #: Sends a payload to an inbox, wherever its home is (`Outbox.send`).
+        self.send = self._outbox.send
+        #: `Outbox.flush_soon`.
+        self.flush_soon = self._outbox.flush_soon
+        #: Messages for an inbox that its node has not taken yet, and for all of them.
+        self.ahead, self.waiting = self._outbox.ahead, self._outbox.waiting
         #: Calls at the end of this turn.
         self.soon = soon
         self._clock = clock
@@ -129,45 +136,17 @@ class Clusters:
         self.books.stop()
         return gatherResults([node.stop() for node in self.nodes.values()])
 
-    def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None) -> None:
-        """Send `payload` to an inbox, wherever its home is; `taken` is called when the node has it.
-
-        Raises:
-            ChannelNameError: the node in the name is not configured.
-        """
-        try:
-            outbox = self._outboxes[inbox[1 : inbox.index(".")]]
-        except (KeyError, ValueError):
-            known = ", ".join(sorted(self.nodes))
-            raise ChannelNameError(
-                f"channel {inbox!r} has its home on no configured node; there are: {known}"
-            ) from None
-        outbox.send(inbox, payload, taken)
-
     def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:
         """Send what the books say of messages."""
         try:
-            self._outboxes[channels.node_of(inbox)].send(inbox, encode(message), taken, counted=False)
-        except (KeyError, ValueError):
+            self.send(inbox, encode(message), taken, counted=False)
+        except ChannelNameError:
             _log.debug("the books cannot be told to %s", inbox)
-
-    def flush_soon(self) -> None:
-        """Let all that is sent by what is scheduled now leave right behind that, and not a turn of the loop later."""
-        for outbox in self._outboxes.values():
-            outbox.flush_soon()
-
-    def ahead(self, inbox: str) -> int:
-        """Messages for `inbox` that its node has not taken yet."""
-        return self._outboxes[channels.node_of(inbox)].ahead(inbox)
 
     def pulled(self, reply_channels: Iterable[str]) -> None:
         """This process has pulled requests that are to be answered on `reply_channels`, and has spoken of them or never
         will (`ifserver.layers.accounting`)."""
-        counts: dict[str, int] = {}
-        for reply_channel in reply_channels:
-            inbox = channels.inbox_of(reply_channel)
-            counts[inbox] = counts.get(inbox, 0) + 1
-        for inbox, count in counts.items():
+        for inbox, count in channels.count_inboxes(reply_channels).items():
             if inbox[1 : inbox.find(".")] in self.nodes:
                 self.books.pulled(inbox, count)
 
@@ -191,9 +170,8 @@ class Clusters:
 
         It stays where it is if that is on a node that is not configured here.
         """
-        outbox = self._outboxes.get(channels.node_of(old))
-        if outbox is not None and channels.node_of(new) in self.nodes:
-            for payload, taken, counted in outbox.take(old):
+        if channels.node_of(new) in self.nodes:
+            for payload, taken, counted in self._outbox.take(old):
                 # What the books say is of the old way.
                 if counted:
                     self.send(new, payload, taken)
@@ -230,10 +208,6 @@ class Clusters:
     def _neighbours(self, node: Node) -> list[Node]:
         """The nodes of its cluster, `node` among them."""
         return next(nodes for nodes in self.clusters.values() if node in nodes)
-
-    def waiting(self) -> int:
-        """Messages for inboxes that no node has taken yet."""
-        return sum(outbox.waiting() for outbox in self._outboxes.values())
 
     def offer(self, channel: str, payload: bytes, offering: Offering, excluded: frozenset[str] = _NONE) -> None:
         """Offer a request on `channel` of some node, at the end of this turn.

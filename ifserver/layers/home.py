@@ -97,18 +97,10 @@ class Home:
         self._asking: list[Deferred[None]] = []
         #: The present one, and those that were before it.
         self.places = [Place(random.choice(nodes), process)]
+        #: The present inbox, and its node.
+        self.inbox, self.node = self.places[0].inbox, self.places[0].node
         #: How often streams were told another address.
         self.moves = 0
-
-    @property
-    def node(self) -> Node:
-        """The node of the present inbox."""
-        return self.places[0].node
-
-    @property
-    def inbox(self) -> str:
-        """The name of the present inbox."""
-        return self.places[0].inbox
 
     @property
     def reads(self) -> bool:
@@ -136,7 +128,7 @@ class Home:
     def ensure(self) -> bool:
         """Whether this process can be reached where new streams will say; it moves for that if it can."""
         # For every request, so what takes longer to find out is found out by `_look`.
-        if self.places[0].node.connected and not self._silent:
+        if self.node.connected and not self._silent:
             return True
         return self._move()
 
@@ -168,7 +160,7 @@ class Home:
         for node in self._nodes:
             if node.connected and node.unreachable_s() >= UNREACHABLE_S:
                 self._told_silent(node)
-        present = self.places[0].node
+        present = self.node
         unreachable = present.unreachable_s() >= UNREACHABLE_S
         self._silent = unreachable and present.connected
         if unreachable:
@@ -217,6 +209,7 @@ class Home:
         else:
             self.places.remove(place)
         place.left_at = None
+        self.inbox, self.node = place.inbox, place.node
         self._silent = False
         if self._resident is None or old.node.epoch is None:
             # It was never connected, so nobody can have been told of it.

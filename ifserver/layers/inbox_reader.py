@@ -74,15 +74,13 @@ class InboxReader:
                 await self._pause(failures)
             else:
                 failures = 0
-                if pulled is not None:
-                    self._hand_on(pulled.payloads)
-
-    def _hand_on(self, payloads: list[bytes]) -> None:
-        try:
-            self._deliver(payloads)
-        except Exception:
-            # A bug of ours must not end the reading.
-            _log.exception("messages from %s could not be handled", self._name)
+                if pulled is None:
+                    continue
+                try:
+                    self._deliver(pulled.payloads)
+                except Exception:
+                    # A bug of ours must not end the reading.
+                    _log.exception("messages from %s could not be handled", self._name)
 
     async def _pause(self, failures: int) -> None:
         if self._running:

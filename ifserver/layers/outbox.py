@@ -1,11 +1,11 @@
-"""What one process sends to inboxes on one node: in order per inbox, in batches, not dropped while it is bounded."""
+"""What one process sends to inboxes: in order per inbox, in batches, not dropped while it is bounded."""
 
 from __future__ import annotations
 
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 from twisted.python.failure import Failure
@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 from ifserver import channels
 from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Node, Pushed, check
-from ifserver.metrics import Counters
+from ifserver.layers.base import Node, Pushed
+from ifserver.metrics import DROPPED_FULL, FLYING, IN_DOUBT, SENT, Counters
 
 __all__ = ["Entry", "Outbox"]
 
@@ -24,6 +24,8 @@ _BATCH_BYTES: Final = 1024 * 1024
 #: First pause after a full inbox or a refusal, and the longest.
 _RETRY_S: Final = 0.05
 _RETRY_MAX_S: Final = 1.0
+#: Queues that are kept while they are empty, for the next message to the same inbox.
+_EMPTY_QUEUES: Final = 200
 
 _log = logging.getLogger(__name__)
 
@@ -41,15 +43,16 @@ class Accountant(Protocol):
         """The node has taken messages for `inbox`, or it has not."""
 
 
-class _Lane:
-    """The way to one inbox. At most one push is under way, so that nothing overtakes what has to be repeated."""
+class _Queue:
+    """What is sent to one inbox. At most one push is under way, so that nothing overtakes what has to be repeated."""
 
-    __slots__ = ("capacity", "dropped", "flying", "given_up", "inbox", "retries", "scheduled", "waiting")
+    __slots__ = ("capacity", "dropped", "flying", "given_up", "inbox", "node", "retries", "scheduled", "waiting")
 
-    def __init__(self, inbox: str, capacity: int) -> None:
+    def __init__(self, inbox: str, node: Node) -> None:
         self.inbox = inbox
+        self.node = node
         #: Messages that may wait here.
-        self.capacity = capacity
+        self.capacity = node.limits(inbox).capacity
         self.waiting: deque[Entry] = deque()
         self.flying: list[Entry] = []
         self.scheduled = False
@@ -61,21 +64,27 @@ class _Lane:
 
 
 class Outbox:
-    """Sends to the inboxes of one node.
+    """Sends to the inboxes of all nodes that are configured.
 
     A full inbox and an unreachable node make messages wait here, in order; a push in doubt is repeated before anything
     later (the receiver drops the double by its ``seq``). What waits is bounded by the windows of the streams, and by
     the capacity of an inbox; beyond that it is dropped, counted and logged.
+
+    Args:
+        nodes: by their names.
     """
 
-    def __init__(self, node: Node, clock: Clock, soon: Soon, counters: Counters, books: Accountant) -> None:
-        self.node = node
+    def __init__(
+        self, nodes: Mapping[str, Node], clock: Clock, soon: Soon, counters: Counters, books: Accountant
+    ) -> None:
+        self._nodes = nodes
         self._books = books
         self._clock = clock
         self._soon = soon
-        self._counters = counters
-        self._lanes: dict[str, _Lane] = {}
-        self._dirty: list[_Lane] = []
+        self._cells = counters.cells
+        #: By their inboxes.
+        self._queues: dict[str, _Queue] = {}
+        self._dirty: list[_Queue] = []
         self._flush_scheduled = False
 
     def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None, counted: bool = True) -> None:
@@ -85,49 +94,58 @@ class Outbox:
             counted: whether it is a message, or what the books say of messages.
 
         Raises:
-            ChannelNameError: `inbox` is no name of one.
+            ChannelNameError: `inbox` is no name of one, or its node is not configured.
         """
-        lane = self._lanes.get(inbox)
-        if lane is None:
-            if not channels.is_inbox(check(inbox)):
-                raise ChannelNameError(f"not an inbox: {inbox!r}")
-            lane = self._lanes[inbox] = _Lane(inbox, self.node.limits(inbox).capacity)
-        if len(lane.waiting) >= lane.capacity:
-            if not counted:
-                return
-            self._counters.add("messages_sent")
-            self._counters.add("messages_dropped", label="full")
-            lane.dropped += 1
-            if lane.dropped == 1:
-                _log.error("dropping messages for %s: %d already wait for it", inbox, len(lane.waiting))
+        queue = self._queues.get(inbox) or self._open(inbox)
+        waiting = queue.waiting
+        if len(waiting) >= queue.capacity:
+            if counted:
+                self._drop(queue)
             return
-        lane.waiting.append((payload, taken, counted))
-        self._schedule(lane)
+        waiting.append((payload, taken, counted))
+        if not (queue.scheduled or queue.flying):
+            self._schedule(queue)
+
+    def _open(self, inbox: str) -> _Queue:
+        try:
+            node = self._nodes[channels.node_of(inbox)]
+        except (KeyError, ValueError):
+            known = ", ".join(sorted(self._nodes))
+            raise ChannelNameError(
+                f"channel {inbox!r} has its home on no configured node; there are: {known}"
+            ) from None
+        if not channels.is_inbox(channels.check(inbox)):
+            raise ChannelNameError(f"not an inbox: {inbox!r}")
+        queue = self._queues[inbox] = _Queue(inbox, node)
+        return queue
+
+    def _drop(self, queue: _Queue) -> None:
+        self._cells[SENT] += 1
+        self._cells[DROPPED_FULL] += 1
+        queue.dropped += 1
+        if queue.dropped == 1:
+            _log.error("dropping messages for %s: %d already wait for it", queue.inbox, len(queue.waiting))
 
     def take(self, inbox: str) -> list[Entry]:
         """All that still waits for `inbox`, in order, to be sent elsewhere; also what is under way and may be there."""
-        lane = self._lanes.get(inbox)
-        if lane is None:
+        queue = self._queues.pop(inbox, None)
+        if queue is None:
             return []
-        self._counters.add("messages_in_doubt", len(lane.flying))
-        self._counters.shift("messages_flying", -len(lane.flying))
-        if lane.flying:
-            self._books.doubted(inbox)
-        taken = [*lane.flying, *lane.waiting]
-        lane.waiting.clear()
-        lane.flying = []
-        lane.given_up = True
-        del self._lanes[inbox]
+        self._in_doubt(queue)
+        taken = [*queue.flying, *queue.waiting]
+        queue.waiting.clear()
+        queue.flying = []
+        queue.given_up = True
         return taken
 
     def waiting(self) -> int:
         """Messages that the node has not taken yet, of those that are counted."""
-        return sum(map(self.ahead, self._lanes))
+        return sum(map(self.ahead, self._queues))
 
     def ahead(self, inbox: str) -> int:
         """Those of them that are for `inbox`."""
-        lane = self._lanes.get(inbox)
-        return 0 if lane is None else sum(entry[2] for entry in (*lane.flying, *lane.waiting))
+        queue = self._queues.get(inbox)
+        return 0 if queue is None else sum(entry[2] for entry in (*queue.flying, *queue.waiting))
 
     def flush_soon(self) -> None:
         """Let all that is sent by what is scheduled now leave right behind that, and not a turn of the loop later."""
@@ -135,84 +153,98 @@ class Outbox:
             self._flush_scheduled = True
             self._soon(self._flush)
 
-    def _schedule(self, lane: _Lane) -> None:
-        if lane.scheduled or lane.flying:
-            return
-        lane.scheduled = True
-        self._dirty.append(lane)
-        self.flush_soon()
+    def _schedule(self, queue: _Queue) -> None:
+        queue.scheduled = True
+        self._dirty.append(queue)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
         dirty, self._dirty = self._dirty, []
-        for lane in dirty:
-            lane.scheduled = False
-            if not lane.given_up:
-                self._push(lane)
+        for queue in dirty:
+            queue.scheduled = False
+            if not queue.given_up:
+                self._push(queue)
 
-    def _push(self, lane: _Lane) -> None:
-        waiting, flying, size = lane.waiting, lane.flying, 0
+    def _push(self, queue: _Queue) -> None:
+        waiting, flying, size = queue.waiting, queue.flying, 0
         while waiting and len(flying) < _BATCH_MESSAGES and size < _BATCH_BYTES:
             entry = waiting.popleft()
             size += len(entry[0])
             flying.append(entry)
-        self._counters.shift("messages_flying", len(flying))
-        pushing = self.node.push(lane.inbox, [entry[0] for entry in flying])
-        pushing.addCallbacks(self._pushed, self._failed, callbackArgs=(lane,), errbackArgs=(lane,))
+        self._cells[FLYING] += len(flying)
+        pushing = queue.node.push(queue.inbox, [entry[0] for entry in flying])
+        pushing.addCallbacks(self._pushed, self._failed, callbackArgs=(queue,), errbackArgs=(queue,))
 
-    def _pushed(self, result: Pushed, lane: _Lane) -> None:
-        if lane.given_up:
+    def _pushed(self, result: Pushed, queue: _Queue) -> None:
+        if queue.given_up:
             return
-        flying, lane.flying = lane.flying, []
-        self._counters.shift("messages_flying", -len(flying))
+        flying, queue.flying = queue.flying, []
+        self._cells[FLYING] -= len(flying)
         sent = 0
         for _, taken, counted in flying[: result.taken]:
             sent += counted
             if taken is not None:
                 taken()
         if sent:
-            self._counters.add("messages_sent", sent)
-            self._books.sent(lane.inbox, sent)
+            self._cells[SENT] += sent
+            self._books.sent(queue.inbox, sent)
         if result.taken < len(flying):
-            lane.waiting.extendleft(reversed(flying[result.taken :]))
-            self._again_later(lane)
-        else:
-            lane.retries = 0
-            self._next(lane)
-
-    def _failed(self, failure: Failure, lane: _Lane) -> None:
-        failure.trap(NodeUnreachable, PushInDoubt, NodeRefused)
-        if lane.given_up:
+            queue.waiting.extendleft(reversed(flying[result.taken :]))
+            self._again_later(queue)
             return
-        self._counters.shift("messages_flying", -len(lane.flying))
+        queue.retries = 0
+        if queue.waiting or queue.dropped or len(self._queues) > _EMPTY_QUEUES:
+            self._next(queue)
+
+    def _failed(self, failure: Failure, queue: _Queue) -> None:
+        failure.trap(NodeUnreachable, PushInDoubt, NodeRefused)
+        if queue.given_up:
+            return
         if failure.check(PushInDoubt):
-            self._counters.add("messages_in_doubt", len(lane.flying))
-            self._books.doubted(lane.inbox)
-        lane.waiting.extendleft(reversed(lane.flying))
-        lane.flying = []
-        if failure.check(NodeRefused):
-            if not lane.retries:
-                _log.warning("messages for %s wait: %s", lane.inbox, failure.getErrorMessage())
-            self._again_later(lane)
+            self._in_doubt(queue)
         else:
-            lane.scheduled = True
-            self.node.ready().addCallback(lambda _: self._resume(lane))
+            self._cells[FLYING] -= len(queue.flying)
+        queue.waiting.extendleft(reversed(queue.flying))
+        queue.flying = []
+        if failure.check(NodeRefused):
+            if not queue.retries:
+                _log.warning("messages for %s wait: %s", queue.inbox, failure.getErrorMessage())
+            self._again_later(queue)
+        else:
+            queue.scheduled = True
+            queue.node.ready().addCallback(lambda _: self._resume(queue))
 
-    def _again_later(self, lane: _Lane) -> None:
-        lane.scheduled = True
-        pause = min(_RETRY_S * 2**lane.retries, _RETRY_MAX_S)
-        lane.retries = min(lane.retries + 1, 10)
-        self._clock.callLater(pause * random.uniform(0.7, 1.3), self._resume, lane)
+    def _in_doubt(self, queue: _Queue) -> None:
+        """The node has taken what is under way, or it has not."""
+        flying = len(queue.flying)
+        if flying:
+            self._cells[FLYING] -= flying
+            self._cells[IN_DOUBT] += flying
+            self._books.doubted(queue.inbox)
 
-    def _resume(self, lane: _Lane) -> None:
-        lane.scheduled = False
-        if not lane.given_up:
-            self._next(lane)
+    def _again_later(self, queue: _Queue) -> None:
+        queue.scheduled = True
+        pause = min(_RETRY_S * 2**queue.retries, _RETRY_MAX_S)
+        queue.retries = min(queue.retries + 1, 10)
+        self._clock.callLater(pause * random.uniform(0.7, 1.3), self._resume, queue)
 
-    def _next(self, lane: _Lane) -> None:
-        if lane.waiting:
-            self._schedule(lane)
-        elif not lane.flying and not lane.scheduled:
-            self._lanes.pop(lane.inbox, None)
-            if lane.dropped:
-                _log.error("dropped %d messages for %s", lane.dropped, lane.inbox)
+    def _resume(self, queue: _Queue) -> None:
+        queue.scheduled = False
+        if not queue.given_up:
+            self._next(queue)
+
+    def _next(self, queue: _Queue) -> None:
+        """Nothing is under way: go on with what waits."""
+        if queue.scheduled or queue.flying:
+            return
+        if queue.waiting:
+            self._schedule(queue)
+            return
+        if queue.dropped:
+            _log.error("dropped %d messages for %s", queue.dropped, queue.inbox)
+            queue.dropped = 0
+        if len(self._queues) > _EMPTY_QUEUES:
+            del self._queues[queue.inbox]

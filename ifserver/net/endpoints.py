@@ -122,6 +122,8 @@ class LoopTransport(_Socket, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._loop_transport = transport  # type: ignore[assignment]  # uvloop's is no subclass of asyncio's
+        # Hides the method until the connection ends: no frame in between.
+        self.write = self._loop_transport.write  # type: ignore[method-assign]
         factory, connected = self._factory, self._connected
         del self._factory, self._connected
         if connected is not None and connected.called:
@@ -159,7 +161,8 @@ class LoopTransport(_Socket, asyncio.Protocol):
             reason = Failure(error.ConnectionAborted()) if self._aborted else connectionDone
         else:
             reason = Failure(error.ConnectionLost(str(exc)))
-        self.disconnecting = self._lost = True
+        self._end()
+        self._lost = True
         self._producer = None
         self._protocol.connectionLost(reason)
 
@@ -200,8 +203,7 @@ class LoopTransport(_Socket, asyncio.Protocol):
         self._loop_transport.set_protocol(self)
 
     def write(self, data: bytes) -> None:
-        if not self.disconnecting:
-            self._loop_transport.write(data)
+        """Discards `data`: the connection ends. Before that, this is the `write` of the loop's transport."""
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         if not self.disconnecting:
@@ -209,11 +211,12 @@ class LoopTransport(_Socket, asyncio.Protocol):
 
     def loseConnection(self) -> None:
         if not self.disconnecting:
-            self.disconnecting = True
+            self._end()
             self._loop_transport.close()
 
     def abortConnection(self) -> None:
-        self.disconnecting = self._aborted = True
+        self._end()
+        self._aborted = True
         if not self._lost:
             # A reset and not an end in good order, which to an HTTP/1.0 client would make half a response look whole.
             self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -247,6 +250,10 @@ class LoopTransport(_Socket, asyncio.Protocol):
 
     def unregisterProducer(self) -> None:
         self._producer = None
+
+    def _end(self) -> None:
+        self.disconnecting = True
+        self.__dict__.pop("write", None)
 
     def buffered(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""

@@ -47,7 +47,7 @@ class Inbox:
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come to `inbox`."""
-        heard = self._books.at(inbox).heard
+        incoming = self._books.incoming[inbox]
         delivered = 0
         for payload in payloads:
             try:
@@ -65,7 +65,7 @@ class Inbox:
             if reason == "repeated":
                 self._counters.add("messages_repeated")
                 continue
-            heard(message.sender if isinstance(message, Sync) else message.stream.partition(".")[0])
+            incoming[message.sender if isinstance(message, Sync) else message.stream.partition(".")[0]].count += 1
             if reason is None:
                 delivered += 1
             else:

@@ -352,7 +352,9 @@ class World:
         self.node, *self.others = [node(name, *limits, self.clock, "epoch") for name in (NODE, *others)]
         nodes: list[Node] = [self.node, *self.others]
         self.clusters = Clusters(SERVER, {NODE: nodes}, NODE, self.clock, self.soon, self.counters)
-        self.clusters.home.places = [Place(self.node, SERVER)]
+        home = self.clusters.home
+        home.places = [Place(self.node, SERVER)]
+        home.inbox, home.node = home.places[0].inbox, self.node
         self.access = Lines()
         settings.setdefault("server_header", None)
         settings.setdefault("request_id", False)

@@ -181,7 +181,7 @@ def test_after_a_new_epoch_all_is_told() -> None:
     _, job = opened(world)
     tick(world, 10)
     told(world)
-    world.node._epoch = "another"
+    world.node.epoch = "another"
     tick(world, 5)
     assert told(world) == [[entry(job)]]
 

@@ -52,7 +52,7 @@ def counted(place: World) -> dict[str, int]:
 def state(place: World, requests: int, inbox: str = f"!{NODE}.{SERVER}") -> None:
     """The worker tells how many requests it has pulled; none of its messages was lost."""
     place.settle()
-    messages = place.clusters.books.at(inbox).of(channels.process_of(WORKER)).count
+    messages = place.clusters.books.incoming[inbox].of(channels.process_of(WORKER)).count
     place.worker.push(m.Statement(inbox, WORKER, (0, 0), (messages, requests), None, False))
     place.settle()
 

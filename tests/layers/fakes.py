@@ -103,14 +103,10 @@ class ToldNode(MemoryNode):
         self.running = False
         self.start()
         self.pushes: list[tuple[str, list[bytes], Deferred[Pushed]]] = []
-        self.reachable = True
+        self.connected = True
         #: How long it has been unreachable.
         self.gone_s = 0.0
         self._ready: list[Deferred[None]] = []
-
-    @property
-    def connected(self) -> bool:
-        return self.reachable
 
     def unreachable_s(self) -> float:
         return self.gone_s

@@ -61,7 +61,7 @@ class Process:
             if isinstance(each, Statement):
                 self.books.hear(self.inbox, each)
             else:
-                self.books.at(self.inbox).heard(each)
+                self.books.incoming[self.inbox][each].count += 1
                 self.counters.add("messages_delivered")
         return sum(not isinstance(each, Statement) for each in way)
 
@@ -155,7 +155,7 @@ def test_requests_that_were_pulled_and_of_which_nothing_is_heard() -> None:
     pull(pair, 5)
     for _ in range(3):
         pair.worker.send(pair.server.inbox)
-        pair.server.books.at(pair.server.inbox).heard_of(pair.worker.inbox)
+        pair.server.books.incoming[pair.server.inbox][pair.worker.inbox].spoken_of += 1
     pair.assert_at_rest()
     assert pair.server.books.untold == 2
     pull(pair, 2)
@@ -276,7 +276,7 @@ def test_lanes_that_nobody_uses_are_forgotten() -> None:
     pair.pass_time(5)
     books = pair.server.books
     assert list(books._outgoing) == [pair.worker.inbox]
-    assert books.at(pair.server.inbox).lanes.keys() <= {"worker0000"}
+    assert books.incoming[pair.server.inbox].lanes.keys() <= {"worker0000"}
     pair.assert_at_rest()
 
 

@@ -182,7 +182,7 @@ def test_two_of_many_nodes_are_compared() -> None:
 def lose(*nodes: ToldNode) -> None:
     """They have been unreachable for a second."""
     for node in nodes:
-        node.reachable, node.gone_s = False, 1.0
+        node.connected, node.gone_s = False, 1.0
 
 
 def test_a_node_that_is_not_connected_is_not_chosen() -> None:
@@ -190,24 +190,24 @@ def test_a_node_that_is_not_connected_is_not_chosen() -> None:
     lose(place.east[0], place.east[2])
     assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
     # Nor is one that is back, before it has been tried.
-    place.east[0].reachable = True
+    place.east[0].connected = True
     assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
 
 
 def test_a_node_that_is_being_connected_to_is_bypassed_and_well(caplog: pytest.LogCaptureFixture) -> None:
     # As at every start: a client may be faster than the connections to the nodes.
     place = Place(home=2, away=1)
-    place.east[0].reachable = False
+    place.east[0].connected = False
     assert {place.offer(b"x").name for _ in range(50)} == {"east-2"}
-    place.east[1].reachable = False
+    place.east[1].connected = False
     assert {place.offer(b"x").name for _ in range(50)} == {"west-1"}
-    place.west[0].reachable = False
+    place.west[0].connected = False
     place.offer(b"x")
     place.turn.end()
     for node in (*place.east, *place.west):
         while node.asked():
             node.answer(NodeUnreachable("gone"))
-        node.reachable = True
+        node.connected = True
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
     assert not caplog.records
 
@@ -215,7 +215,7 @@ def test_a_node_that_is_being_connected_to_is_bypassed_and_well(caplog: pytest.L
 def test_with_no_node_connected_the_one_that_is_asked_says_so() -> None:
     place = Place(home=2, away=1)
     for node in place.east + place.west:
-        node.reachable = False
+        node.connected = False
     node = place.offer(b"x")
     place.turn.end()
     assert node.asked() == [("http.request", [b"x"])]
@@ -267,7 +267,7 @@ def test_an_unwell_node_gets_one_request_now_and_then() -> None:
     place = Place(home=2, away=0)
     lose(place.east[0])
     assert {place.offer(b"x").name for _ in range(20)} == {"east-2"}
-    place.east[0].reachable = True
+    place.east[0].connected = True
     probes = 0
     for _ in range(400):
         place.clock.advance(0.01)
@@ -341,7 +341,7 @@ def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:
     assert not place.clusters.behind(place.west[1])
     assert {place.offer(b"x").name for _ in range(50)} == {"west-2"}
     # With nobody well, home is as good as any.
-    place.west[1].reachable = False
+    place.west[1].connected = False
     place.clusters.offer("http.request", b"x", Offered(place, b"x"))
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
 
@@ -356,7 +356,7 @@ def test_a_cluster_that_is_behind_as_a_whole_is_not_crowded_on_its_last_nodes() 
 def test_with_nobody_well_to_spread_means_to_spread() -> None:
     place = Place(home=2, away=2, policy=Policy.SPREAD)
     for node in (*place.east, *place.west):
-        node.reachable = False
+        node.connected = False
         place.offer(b"x")
     names = {place.offer(b"x").name for _ in range(100)}
     assert names == {"east-1", "east-2", "west-1", "west-2"}
@@ -426,7 +426,7 @@ def test_a_process_whose_node_is_gone_for_long_is_looked_for_on_the_others_of_it
     place = Place()
     east_1, _, east_3 = place.east
     assert place.clusters.elsewhere(inbox("east-1")) == []
-    east_1.gone_s, east_3.reachable = 29.9, False
+    east_1.gone_s, east_3.connected = 29.9, False
     assert place.clusters.elsewhere(inbox("east-1")) == []
     east_1.gone_s = 30.0
     assert place.clusters.elsewhere(inbox("east-1")) == [inbox("east-2")]
@@ -456,9 +456,9 @@ def test_nobody_is_dead_because_of_nodes_that_are_all_gone() -> None:
     """Then he could not name another. Once one of them is back, he has as long for that as ever."""
     place = Place()
     for east in place.east[1:]:
-        east.reachable, east.gone_s = False, 3600.0
+        east.connected, east.gone_s = False, 3600.0
     assert not missing_after(place, 3600.0)
-    place.east[1].reachable, place.east[1].gone_s = True, 0.0
+    place.east[1].connected, place.east[1].gone_s = True, 0.0
     for _ in range(35):
         assert not place.clusters.is_missing(inbox("east-1"))
         place.clock.advance(1.0)

@@ -77,7 +77,7 @@ def test_it_is_asked_once_a_second_and_only_who_is_there() -> None:
         stage.workers.seek([stage.node])
         stage.clock.advance(0.25)
     assert stage.node.questions == 3
-    stage.node.reachable = False
+    stage.node.connected = False
     stage.clock.advance(1.0)
     stage.workers.seek([stage.node])
     assert stage.node.questions == 3

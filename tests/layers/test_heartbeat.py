@@ -72,7 +72,7 @@ class Node(MemoryNode):
         """It is made again at once. With `epoch`, the node has lost its memory as well."""
         self.losses += 1
         if epoch is not None:
-            self._epoch = epoch
+            self.epoch = epoch
             self._beats.clear()
 
 

@@ -26,7 +26,7 @@ class Place:
         self.counters = Counters()
         #: What the books have been told: messages taken, or None where that is in doubt.
         self.books: list[tuple[str, int | None]] = []
-        self.outbox = Outbox(self.node, self.clock, self.turn, self.counters, self)
+        self.outbox = Outbox({"east-1": self.node}, self.clock, self.turn, self.counters, self)
         self.taken: list[bytes] = []
 
     def sent(self, inbox: str, count: int) -> None:
@@ -223,6 +223,21 @@ def test_beyond_the_capacity_is_dropped_counted_and_logged_once(caplog: pytest.L
     assert place.taken == [b"0", b"1", b"2", b"3"]
 
 
+def test_empty_queues_are_bounded() -> None:
+    place = Place()
+    for number in range(1000):
+        place.send(b"x", inbox=f"!east-1.{number:010}")
+        place.turn.end()
+        place.node.answer(Pushed(1, 1))
+    assert len(place.taken) == 1000
+    assert 0 < len(place.outbox._queues) <= 200
+
+
+def test_an_unknown_node_is_an_error_that_names_those_there_are() -> None:
+    with pytest.raises(ChannelNameError, match="there are: east-1"):
+        Place().send(b"x", inbox="!west-1.0123456789")
+
+
 @pytest.mark.parametrize("name", ["r", "!east-1", "", "xeast-1.0123456789"])
 def test_what_is_no_inbox_is_refused_and_harms_no_other(name: str) -> None:
     place = Place()
@@ -238,7 +253,7 @@ def test_with_a_node_that_answers_at_once() -> None:
     node = MemoryNode("east-1", ROOMY, ROOMY, Clock(), "epoch")
     node.start()
     turn, counters = FakeTurn(), Counters()
-    outbox = Outbox(node, Clock(), turn, counters, Place())
+    outbox = Outbox({"east-1": node}, Clock(), turn, counters, Place())
     for i in range(3):
         outbox.send(INBOX, b"%d" % i)
     while turn.end():

@@ -93,5 +93,5 @@ def test_an_epoch_is_that_of_both_nodes() -> None:
     place = Place()
     before = epoch_of(place.clusters, INBOX)
     assert before == epoch_of(place.clusters, INBOX)
-    place.west._epoch = "another"
+    place.west.epoch = "another"
     assert epoch_of(place.clusters, INBOX) != before

@@ -269,7 +269,7 @@ def test_after_a_new_epoch_of_either_node_all_is_told(which: str) -> None:
         await run(stage, 10)
         assert told(stage, server)
         node: Any = ours if which == "ours" else theirs
-        node._epoch = "another"
+        node.epoch = "another"
         await run(stage, 5)
         assert told(stage, server) == [[SyncEntry("9876543210.1", 0, 1, 0)]]
         await leave(stage, "9876543210.1")
@@ -417,7 +417,7 @@ def test_a_new_epoch_while_the_last_is_under_way_is_not_forgotten() -> None:
         stage.tell(WebSocketReceive(STREAM, 0, 0, "hello", None))
         held = Held(stage, 0, SERVER)
         await run(stage, 2)
-        stage.node._epoch = "another"
+        stage.node.epoch = "another"
         await run(stage, 2)
         assert len(held) == 1
         for _ in range(3):

@@ -72,7 +72,6 @@ class LocalNode(Node):
         super().__init__(name, requests, inboxes)
         self._clock = clock
         self._clock_offset_s = 0.0
-        self._epoch: str | None = None
         self._troubles = Troubles(name)
         self._link = Link(endpoint, lambda: _Broker(self), clock, _PAUSES, self._troubles.add)
         self._broker: _Broker | None = None
@@ -83,16 +82,8 @@ class LocalNode(Node):
         self.pushed = self.pulled = 0
         self._withdrawn = self._lost = 0
 
-    @property
-    def connected(self) -> bool:
-        return self._broker is not None
-
     def unreachable_s(self) -> float:
         return 0.0 if self._broker is not None else self._clock.seconds() - self._gone_at
-
-    @property
-    def epoch(self) -> str | None:
-        return self._epoch
 
     def start(self) -> None:
         self._link.start()
@@ -185,11 +176,12 @@ class LocalNode(Node):
         """The connection can be used."""
         if self._stopped:
             return
-        if self._epoch not in (None, hello.epoch):
+        if self.epoch not in (None, hello.epoch):
             _log.info("node %s: it was restarted, what was queued there is lost", self.name)
-        self._epoch = hello.epoch
+        self.epoch = hello.epoch
         self._clock_offset_s = hello.clock - self._clock.seconds()
         self._broker = broker
+        self.connected = True
         self._troubles.over()
         self._link.settle()
 
@@ -211,6 +203,7 @@ class LocalNode(Node):
         if self._broker is not None:
             self._gone_at = self._clock.seconds()
         self._broker = None
+        self.connected = False
         self._link.unsettle()
 
 

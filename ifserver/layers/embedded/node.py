@@ -18,30 +18,22 @@ class MemoryNode(MemoryStore):
 
     def __init__(self, name: str, requests: Limits, inboxes: Limits, clock: Clock, epoch: str) -> None:
         super().__init__(name, requests, inboxes, clock)
-        self._epoch = epoch
+        self.epoch = epoch
         self._pushed = self._pulled = self._withdrawn = 0
         self._gone_at = clock.seconds()
         self._waiting: dict[Deferred[None], None] = {}
 
-    @property
-    def connected(self) -> bool:
-        return self._running
-
     def unreachable_s(self) -> float:
-        return 0.0 if self._running else self._clock.seconds() - self._gone_at
-
-    @property
-    def epoch(self) -> str | None:
-        return self._epoch
+        return 0.0 if self.connected else self._clock.seconds() - self._gone_at
 
     def start(self) -> None:
-        self._running = True
+        self.connected = True
         waiting, self._waiting = self._waiting, {}
         for deferred in waiting:
             deferred.callback(None)
 
     def stop(self) -> Deferred[None]:
-        self._running = False
+        self.connected = False
         self._gone_at = self._clock.seconds()
         self._waiting.clear()
         if self._sweep is not None:
@@ -55,7 +47,7 @@ class MemoryNode(MemoryStore):
         return succeed(None)
 
     def ready(self) -> Deferred[None]:
-        if self._running:
+        if self.connected:
             return succeed(None)
         waiting: Deferred[None] = Deferred(lambda cancelled: self._waiting.pop(cancelled, None))
         self._waiting[waiting] = None
@@ -63,7 +55,7 @@ class MemoryNode(MemoryStore):
 
     def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
         entry = self._open(channel)
-        if not self._running:
+        if not self.connected:
             return fail(unreachable(self.name))
         if entry is None:
             entry = self._channels[channel] = Entry()
@@ -85,7 +77,7 @@ class MemoryNode(MemoryStore):
 
     def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
         entries = [(name, self._open(name)) for name in names]
-        if not self._running:
+        if not self.connected:
             return fail(unreachable(self.name))
         for name, entry in entries:
             if entry is not None and entry.messages:
@@ -103,7 +95,7 @@ class MemoryNode(MemoryStore):
 
     def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
         entry = self._open(channel)
-        if not self._running:
+        if not self.connected:
             return fail(unreachable(self.name))
         if entry is None or payload not in entry.messages:
             return succeed(False)

@@ -36,12 +36,11 @@ class Pull:
 
 
 class MemoryStore(Node):
-    """The channels and the beats, without what is over; whoever is one says whether it runs, in `_running`."""
+    """The channels and the beats, without what is over; whoever is one says whether it runs, in `connected`."""
 
     def __init__(self, name: str, requests: Limits, inboxes: Limits, clock: Clock) -> None:
         super().__init__(name, requests, inboxes)
         self._clock = clock
-        self._running = False
         self._channels: dict[str, Entry] = {}
         #: Process -> value, and until when it is kept.
         self._beats: dict[str, tuple[bytes, float]] = {}
@@ -50,12 +49,12 @@ class MemoryStore(Node):
 
     def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
         entry = self._open(channel)
-        if not self._running:
+        if not self.connected:
             return fail(unreachable(self.name))
         return succeed(entry is not None and payload in entry.messages)
 
     def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
-        if not self._running:
+        if not self.connected:
             return fail(unreachable(self.name))
         self._beats[process] = value, self._clock.seconds() + life_s
         if self._sweep is None:
@@ -63,21 +62,21 @@ class MemoryStore(Node):
         return succeed(None)
 
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
-        if not self._running:
+        if not self.connected:
             return fail(unreachable(self.name))
         now = self._clock.seconds()
         found = [self._beats.get(process, (None, now)) for process in processes]
         return succeed([value if until > now else None for value, until in found])
 
     def roll(self) -> Deferred[dict[str, bytes]]:
-        if not self._running:
+        if not self.connected:
             return fail(unreachable(self.name))
         now = self._clock.seconds()
         return succeed({process: value for process, (value, until) in self._beats.items() if until > now})
 
     def look(self, channel: str) -> Deferred[Queue]:
         entry = self._open(channel)
-        if not self._running:
+        if not self.connected:
             return fail(unreachable(self.name))
         if entry is None or not entry.messages:
             return succeed(Queue(0, None))

@@ -44,15 +44,16 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 _LARGE: Final = 8 * 1024
 
 
-def pack_with(head: tuple[Any, ...], payloads: Sequence[bytes]) -> bytes:
-    """A command that ends with `payloads`, as Redis reads it."""
+def pack_with(head: tuple[Any, ...], payloads: Sequence[bytes], then: bytes = b"") -> bytes:
+    """A command that ends with `payloads`, as Redis reads it, and the packed commands in `then`."""
     if sum(map(len, payloads)) < _LARGE:
-        return pack((*head, *payloads))
+        return pack((*head, *payloads)) + then
     # The head is packed as a command of its own, whose number of arguments is put right: 2 us for 64 KiB.
     packed = pack(head)
     pieces = [b"*%d\r\n" % (len(head) + len(payloads)), packed[packed.index(b"\n") + 1 :]]
     for payload in payloads:
         pieces += (b"$%d\r\n" % len(payload), payload, b"\r\n")
+    pieces.append(then)
     return b"".join(pieces)
 
 
@@ -116,16 +117,9 @@ class Named(NamedTuple):
     config_epoch: int
 
 
-class _Waiting(NamedTuple):
-    """A command whose answer is awaited."""
-
-    #: By when it is due, by our clock.
-    due: float
-    answered: _Answered
-    #: What fails with `when_lost` if the connection breaks before the answer.
-    result: Deferred[Any] | None
-    about: Any
-    when_lost: type[NodeError]
+#: A command whose answer is awaited: by when it is due, by our clock; what it was asked with, `result` of which fails
+#: with the error that is fourth if the connection breaks before the answer; and whether only an error is told.
+_Waiting: TypeAlias = tuple[float, _Answered, "Deferred[Any] | None", Any, type[NodeError], bool]
 
 
 class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi has no types
@@ -173,6 +167,8 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         self.named = named
         #: The server's ``run_id``, and Sentinel's ``config-epoch``; None until it has told the first, and the time.
         self.epoch: str | None = None
+        #: What the keys of that epoch begin with.
+        self.prefix = b""
 
     # What txredisapi and Twisted call.
 
@@ -198,8 +194,9 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not False:
-                _, answered, result, about, _ = waiting.popleft()
-                answered(reply, result, about)
+                _, answered, result, about, _, only_errors = waiting.popleft()
+                if not only_errors or isinstance(reply, ErrorReply):
+                    answered(reply, result, about)
         except (txredisapi.InvalidData, IndexError) as error:
             self.give_up(f"it does not speak Redis' protocol: {error!r}")
         if self._leaving and not waiting:
@@ -210,17 +207,17 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         why = reason.getErrorMessage()
         self._close(f"connection lost: {why}" if self.epoch is not None else f"closed before it said who it is: {why}")
         waiting, self.waiting = self.waiting, deque()
-        for command in waiting:
-            if command.result is not None:
+        for _, _, result, _, when_lost, _ in waiting:
+            if result is not None:
                 text = f"node {self._server.node}: the connection broke before the answer: {why}"
-                command.result.errback(command.when_lost(text))
+                result.errback(when_lost(text))
 
     # What a node calls.
 
     @property
     def silent_since(self) -> float | None:
         """When that was asked which is still not answered; None: all was. Without meaning where a read is blocked."""
-        return self.waiting[0].due - ANSWER_S if self.waiting else None
+        return self.waiting[0][0] - ANSWER_S if self.waiting else None
 
     def ask(
         self,
@@ -230,10 +227,19 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         about: Any = None,
         when_lost: type[NodeError] = NodeUnreachable,
         wait_s: float = 0.0,
+        also: tuple[_Answered, Sequence[str]] | None = None,
     ) -> None:
-        """Send a packed command that Redis may take `wait_s` to answer."""
+        """Send a packed command that Redis may take `wait_s` to answer.
+
+        Args:
+            also: what is called with a refusal of a further command in `command`, and what each of these is for.
+        """
         due = self._clock.seconds() + ANSWER_S + wait_s
-        self.waiting.append(_Waiting(due, answered, result, about, when_lost))
+        self.waiting.append((due, answered, result, about, when_lost, False))
+        if also is not None:
+            refused, purposes = also
+            for purpose in purposes:
+                self.waiting.append((due, refused, None, purpose, when_lost, True))
         if (self._timer is None or due < self._timer_due) and not self._closed:
             self._watch(due)
         self.transport.write(command)
@@ -292,6 +298,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
             self.give_up(self._server.clean(f"it refuses TIME: {reply}"))
             return
         self.epoch = self._run_id if self.named is None else f"{self._run_id}.{self.named.config_epoch}"
+        self.prefix = self._server.prefix_of(self.epoch)
         self._when_looked(self, lead_of(reply, asked, self._clock.seconds()))
 
     def _close(self, why: str) -> None:
@@ -314,7 +321,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         if not self.waiting:
             self._last_chance = False
             return
-        due = self.waiting[0].due
+        due = self.waiting[0][0]
         if due > self._clock.seconds():
             self._last_chance = False
             self._watch(due)

@@ -67,25 +67,18 @@ class RedisNode(RedisViews):
         self._link = Link(self._endpoint, self._build, clock, pauses, self._troubles.add)
         #: The newest connection, which may not be one that can be used yet.
         self._latest: Connection | None = None
-        self._epoch: str | None = None
         self._epoch_timer: Timer | None = None
         self._readers = Readers(self._server, clock, endpoint, self._troubles, self._look, pauses)
         self._stopped = False
         #: Since when there is no connection, or the last one that there was gave no answer.
         self._gone_at = clock.seconds()
+        #: Who hears that the time to live of a list could not be set.
+        self._renewal = self._done_without, ("PEXPIRE",)
         self._pushed = self._withdrawn = self._scripts = self._lost = 0
-
-    @property
-    def connected(self) -> bool:
-        return self._sending is not None
 
     def unreachable_s(self) -> float:
         since = self._gone_at if self._sending is None else self._sending.silent_since
         return 0.0 if since is None else self._clock.seconds() - since
-
-    @property
-    def epoch(self) -> str | None:
-        return self._epoch
 
     def start(self) -> None:
         if self._sentinels is not None:
@@ -109,10 +102,14 @@ class RedisNode(RedisViews):
         key = self._keys[channel]
         count = len(payloads)
         result: Deferred[Pushed] = Deferred()
-        renews = False
+        also = None
         if key.length + key.flying + count <= key.plain and (count == 1 or is_plain(payloads)):
-            command, answered = pack_with((b"RPUSH", key.key), payloads), self._appended
-            renews = key.was_empty or self._clock.seconds() >= key.renew_at
+            answered, then, now = self._appended, b"", self._clock.seconds()
+            if key.was_empty or now >= key.renew_at:
+                # Let the list live on: one write, and one read of both answers.
+                key.renew_at = now + key.renew_s
+                then, also = key.pexpire, self._renewal
+            command = pack_with((b"RPUSH", key.key), payloads, then)
         else:
             # No more than can fit: the list has at least no messages.
             payloads = payloads[: key.capacity]
@@ -121,9 +118,7 @@ class RedisNode(RedisViews):
             command, answered = key.push_what_fits(payloads), self._script_ran
             self._scripts += 1
         key.flying += count
-        connection.ask(command, answered, result, (key, count, renews), PushInDoubt)
-        if renews:
-            self._renew(connection, key)
+        connection.ask(command, answered, result, (key, count, also is not None), PushInDoubt, also=also)
         return result
 
     def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
@@ -165,11 +160,6 @@ class RedisNode(RedisViews):
 
     # Answers on the sending connection.
 
-    def _renew(self, connection: Connection, key: Key) -> None:
-        """Let the list live on, behind what was pushed: together they are one write, and one read of their answers."""
-        key.renew_at = self._clock.seconds() + key.renew_s
-        connection.ask(key.pexpire, self._done_without, None, "PEXPIRE")
-
     def _appended(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int, bool]) -> None:
         key, count, renewed = about
         key.flying -= count
@@ -180,7 +170,8 @@ class RedisNode(RedisViews):
         self._pushed += count
         key.was_empty = reply == count
         if key.was_empty and not renewed and self._sending is not None:
-            self._renew(self._sending, key)
+            key.renew_at = self._clock.seconds() + key.renew_s
+            self._sending.ask(key.pexpire, self._done_without, None, "PEXPIRE")
         result.callback(Pushed(count, reply))
 
     def _script_ran(self, reply: Any, result: Deferred[Pushed], about: tuple[Key, int, bool]) -> None:
@@ -220,16 +211,17 @@ class RedisNode(RedisViews):
         if self._stopped:
             return
         self._leads.measured(lead_s, self._clock.seconds())
-        if self._epoch not in (None, connection.epoch):
+        if self.epoch not in (None, connection.epoch):
             _log.info("node %s: it was restarted or replaced, what was queued there is lost", self.name)
             self._keys.clear()
-        self._epoch = self._readers.epoch = connection.epoch
-        self._keys.prefix = self._server.prefix_of(self._epoch)
+        self.epoch = self._readers.epoch = connection.epoch
+        self._keys.prefix = connection.prefix
         if self._epoch_timer is not None and self._epoch_timer.active():
             self._epoch_timer.cancel()
         self._epoch_timer = self._clock.callLater(_EPOCH_S, connection.look)
         if self._sending is None:
             self._sending = connection
+            self.connected = True
             self._troubles.over()
             self._link.settle()
 
@@ -248,6 +240,7 @@ class RedisNode(RedisViews):
             silent_since = self._sending.silent_since
             self._gone_at = self._clock.seconds() if silent_since is None else silent_since
         self._sending = None
+        self.connected = False
         self._link.unsettle()
         # Others push meanwhile, and what was flying may have landed.
         self._keys.clear()

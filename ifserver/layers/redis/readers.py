@@ -71,9 +71,13 @@ class Readers:
             reader = _Reader(self, self._endpoint())
             self._all[reader] = None
         self._busy[reader] = None
-        result = Pulling()
-        reader.pull(_Ask(result, names, count, wait_s))
-        return result
+        ask = _Ask(Pulling(), names, count, wait_s)
+        connection = reader.connection
+        if connection is not None and connection.epoch == self.epoch:
+            reader.send(connection, ask)
+        else:
+            reader.wait(ask)
+        return ask.result
 
     def give_back(self) -> None:
         """Let the pulls fail that still wait for a connection."""
@@ -138,9 +142,10 @@ class _Reader:
         self._clock = readers.clock
         self._endpoint = endpoint
         self._link = Link(endpoint, self._build, self._clock, readers.pauses, readers.failed)
-        #: The newest connection, and the one that can be used.
+        #: The newest connection.
         self._latest: Connection | None = None
-        self._connection: Connection | None = None
+        #: The one that can be used.
+        self.connection: Connection | None = None
         #: The pull that waits for the connection, and until when it does.
         self._ask: _Ask | None = None
         self._timer: Timer | None = None
@@ -151,17 +156,18 @@ class _Reader:
         self.give_back()
         return self._link.stop()
 
-    def pull(self, ask: _Ask) -> None:
-        """Carry out `ask` as soon as there is a connection."""
-        connection = self._connection
-        if connection is not None and connection.epoch != self._readers.epoch:
-            connection.give_up("the node has another epoch by now")
-            connection = None
-        if connection is not None:
-            self._send(connection, ask)
-        else:
-            self._ask = ask
-            self._timer = self._clock.callLater(ANSWER_S, self.give_back)
+    def send(self, connection: Connection, ask: _Ask) -> None:
+        """Carry out `ask`."""
+        result, names, most, wait_s = ask
+        command = _command(connection.prefix, tuple(names), most, wait_s)
+        connection.ask(command, self._answered, result, connection.prefix, wait_s=wait_s)
+
+    def wait(self, ask: _Ask) -> None:
+        """Carry out `ask` as soon as there is a connection, other than that of an earlier epoch."""
+        if self.connection is not None:
+            self.connection.give_up("the node has another epoch by now")
+        self._ask = ask
+        self._timer = self._clock.callLater(ANSWER_S, self.give_back)
 
     def give_back(self) -> None:
         """Let a pull fail that still waits for the connection."""
@@ -186,32 +192,27 @@ class _Reader:
         return ask
 
     def _opened(self, connection: Connection, lead_s: float) -> None:
-        self._connection = connection
+        self.connection = connection
         self._link.settle()
         self._readers.opened(connection.epoch)
         ask = self._take_ask()
         if ask is not None:
-            self._send(connection, ask)
+            self.send(connection, ask)
 
     def _closed(self, connection: Connection, why: str) -> None:
-        if connection is not self._connection:
+        if connection is not self.connection:
             self._readers.failed(why)
             return
-        self._connection = None
+        self.connection = None
         self._link.unsettle()
         if connection.waiting:
             # Its pull fails when the socket is closed; the reader connects anew meanwhile.
             self._readers.release(self)
 
-    def _send(self, connection: Connection, ask: _Ask) -> None:
-        prefix = self._server.prefix_of(connection.epoch)
-        command = _command(prefix, tuple(ask.names), ask.most, ask.wait_s)
-        connection.ask(command, self._answered, ask.result, prefix, wait_s=ask.wait_s)
-
     def _answered(self, reply: Any, result: Deferred[Pulled | None], prefix: bytes) -> None:
         if isinstance(reply, ErrorReply):
             # A replica by now, or loading, or without the right: a new connection finds out, after a pause.
-            connection = self._connection
+            connection = self.connection
             if connection is not None:
                 self._readers.release(self)
                 connection.give_up(self._server.clean(f"it refuses a pull: {reply}"))

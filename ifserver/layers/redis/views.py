@@ -56,12 +56,14 @@ class RedisViews(Node):
             connection.ask_the_time(self._measured)
             # For `roll`, which nobody's life depends on: where this is refused, the beat is a beat all the same.
             now, what = self.clock(), "to keep a roll of who is alive"
-            enroll = pack((b"ZADD", self._alive(""), now + life_s, process))
-            connection.ask(enroll, self._done_without, None, what)
-            strike_off = pack((b"ZREMRANGEBYSCORE", self._alive(""), b"-inf", now))
-            connection.ask(strike_off, self._done_without, None, what)
-            # Nothing is left when everybody is gone.
-            connection.ask(pack((b"PEXPIRE", self._alive(""), _ROLL_LIFE_MS)), self._done_without, None, what)
+            commands: Any = (
+                (b"ZADD", self._alive(""), now + life_s, process),
+                (b"ZREMRANGEBYSCORE", self._alive(""), b"-inf", now),
+                # Nothing is left when everybody is gone.
+                (b"PEXPIRE", self._alive(""), _ROLL_LIFE_MS),
+            )
+            packed = b"".join(map(pack, commands))
+            connection.ask(packed, self._done_without, None, what, also=(self._done_without, (what, what)))
         return beating
 
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
