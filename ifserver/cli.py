@@ -126,12 +126,12 @@ def _serve(given: argparse.Namespace) -> int:
     with addresses.opened(listen, given.manager.sockets, given.handed, count) as opened:
 
         def build(runtime: Runtime) -> Service:
-            from ifserver.services.multi_server import FleetService
+            from ifserver.services.multi_server import MultiServerService
             from ifserver.services.server import Listening, ServeService
 
             listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
             if count > 1:
-                return FleetService(runtime, count, settings, listening, given.words)
+                return MultiServerService(runtime, count, settings, listening, given.words)
             return ServeService(runtime, front, layer, listening)
 
         return _live(build, given, opened)

@@ -9,7 +9,7 @@ from typing import Final
 
 from ifserver.clock import Clock, Timer
 from ifserver.metrics import Counters
-from ifserver.process.slots import Place, Worker
+from ifserver.process.slots import Slot, Worker
 
 __all__ = ["Aging"]
 
@@ -23,7 +23,7 @@ class Aging:
     """Looks after the age of `workers`, from `start` to `stop`.
 
     Args:
-        replace: replaces the worker of a place, once a new one is ready.
+        replace: replaces the worker of a slot, once a new one is ready.
         most: ``worker.max_requests``; 0: nothing is done.
         jitter: ``worker.max_requests_jitter``.
     """
@@ -31,7 +31,7 @@ class Aging:
     def __init__(
         self,
         workers: Callable[[], Collection[Worker]],
-        replace: Callable[[Place], None],
+        replace: Callable[[Slot[Worker]], None],
         clock: Clock,
         most: int,
         jitter: int,
@@ -59,7 +59,7 @@ class Aging:
         self._timer = self._clock.callLater(_LOOK_S, self._look)
         before, self._limits = self._limits, {}
         for worker in list(self._workers()):
-            if worker.place is None or not worker.ready:
+            if worker.slot is None or not worker.ready:
                 continue
             limit = before.get(worker) or self._most + random.randint(0, self._jitter)
             counters = Counters(worker.ledger.cells)
@@ -68,5 +68,5 @@ class Aging:
                 # Where the new worker does not get ready, the old one goes on, and is replaced after as many again.
                 limit = taken + self._most
                 _log.info("worker %d has taken %d requests: replacing it", worker.child.pid, taken)
-                self._replace(worker.place)
+                self._replace(worker.slot)
             self._limits[worker] = limit

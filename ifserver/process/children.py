@@ -64,7 +64,6 @@ _REPORT_BYTES: Final = 4096
 
 
 _T = TypeVar("_T", bound="Told")
-_C = TypeVar("_C", bound="Child")
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,11 +146,11 @@ class Child:
 
     def terminate(self) -> None:
         """Ask it to end (SIGTERM). Does nothing once it has."""
-        self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it (SIGKILL). Does nothing once it has."""
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
 
     @property
     def ending(self) -> str:
@@ -165,7 +164,8 @@ class Child:
         except ValueError:
             return f"signal {-self.status}"
 
-    def _signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal. Does nothing once it has ended."""
         if self.status is None:
             # By the pidfd, which can never mean another process that was given the same id.
             with contextlib.suppress(ProcessLookupError):
@@ -242,7 +242,7 @@ def spawn(
         OSError: there are no processes, descriptors or memory left.
     """
     words = instead or command(launch.role)
-    return start(launch, lambda told, fds: popen([*words, str(told)], fds), loop, ready, ended, Child)
+    return start(launch, lambda told, fds: popen([*words, str(told)], fds), loop, ready, ended)
 
 
 def start(
@@ -251,9 +251,8 @@ def start(
     loop: asyncio.AbstractEventLoop,
     ready: Callable[[], None],
     ended: Callable[[], None],
-    kind: type[_C],
-) -> _C:
-    """Start a process, as a `kind`, that reads `told` from a descriptor (`read`).
+) -> Child:
+    """Start a process that reads `told` from a descriptor (`read`).
 
     Args:
         opener: starts it, given that descriptor and all that it inherits, that one among them.
@@ -278,7 +277,7 @@ def start(
             process.wait()
             raise
         on_failure.pop_all()
-    return kind(process.pid, pidfd, process.poll, read_end, loop, ready, ended)
+    return Child(process.pid, pidfd, process.poll, read_end, loop, ready, ended)
 
 
 def popen(arguments: Sequence[str], fds: Sequence[int]) -> subprocess.Popen[bytes]:

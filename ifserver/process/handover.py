@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -81,7 +81,6 @@ class ServerLaunch(_WithSockets, frozen=True, kw_only=True, forbid_unknown_field
         return (*self.sockets, self.report_fd)
 
 
-_C = TypeVar("_C", bound=Child)
 _Ends = Callable[[], None]
 
 
@@ -134,10 +133,8 @@ def share(groups: Iterable[Sequence[socket.socket]], number: int, count: int) ->
 # Starting.
 
 
-def start_server(
-    launch: ServerLaunch, loop: asyncio.AbstractEventLoop, ready: _Ends, ended: _Ends, kind: type[_C]
-) -> _C:
-    """Start one of several servers, as a `kind`; `ready` and `ended` are called later, on `loop`.
+def start_server(launch: ServerLaunch, loop: asyncio.AbstractEventLoop, ready: _Ends, ended: _Ends) -> Child:
+    """Start one of several servers; `ready` and `ended` are called later, on `loop`.
 
     Must be called on the main thread: a child ends with the *thread* that started it.
 
@@ -145,7 +142,7 @@ def start_server(
         OSError: there are no processes, descriptors or memory left.
     """
     words = children.command("server")
-    return children.start(launch, lambda told, fds: children.popen([*words, str(told)], fds), loop, ready, ended, kind)
+    return children.start(launch, lambda told, fds: children.popen([*words, str(told)], fds), loop, ready, ended)
 
 
 def start_successor(
@@ -169,7 +166,7 @@ def start_successor(
         variables = {**os.environ, **environment, _VARIABLE: str(told)}
         return subprocess.Popen(line, env=variables, pass_fds=fds)
 
-    return children.start(handover, popen, loop, ready, ended, Child)
+    return children.start(handover, popen, loop, ready, ended)
 
 
 # What the process that was started calls.

@@ -1,49 +1,52 @@
-"""A rolling restart: a new worker is started beside each, takes its place when it is ready, and the old one ends."""
+"""A rolling restart: a new worker is started beside each, takes its slot when it is ready, and the old one ends."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 
-from ifserver.process.slots import Place, Worker
+from ifserver.process.slots import Slot, Worker
 
-__all__ = ["Roll"]
+__all__ = ["RollingRestart"]
 
 _log = logging.getLogger(__name__)
 
 
-class Roll:
-    """One place after another, so that the new workers' start leaves the old ones time to work.
+class RollingRestart:
+    """One slot after another, so that the new workers' start leaves the old ones time to work.
 
     A new worker that does not get ready ends the restart: those that run go on with what they have.
 
     Args:
-        start: starts a worker for a place, beside the one that it has; may raise `OSError`.
-        restart: lets a place that has no worker, or none that is ready, have a new one.
+        start: starts a worker for a slot, beside the one that it has; may raise `OSError`.
+        restart: lets a slot that has no worker, or none that is ready, have a new one.
         end: tells a worker to end.
     """
 
     def __init__(
-        self, start: Callable[[Place], Worker], restart: Callable[[Place], None], end: Callable[[Worker], None]
+        self,
+        start: Callable[[Slot[Worker]], Worker],
+        restart: Callable[[Slot[Worker]], None],
+        end: Callable[[Worker], None],
     ) -> None:
         self._start = start
         self._restart = restart
         self._end = end
-        self._queue: list[Place] = []
+        self._queue: list[Slot[Worker]] = []
         self._successor: Worker | None = None
 
-    def begin(self, places: Sequence[Place]) -> None:
-        """Replace the workers of all places. May be called again at any time: then all are replaced once more."""
-        self._queue = list(places)
+    def begin(self, slots: Sequence[Slot[Worker]]) -> None:
+        """Replace the workers of all slots. May be called again at any time: then all are replaced once more."""
+        self._queue = list(slots)
         count = len(self._queue)
         _log.info("replacing %s", "the worker" if count == 1 else f"the {count} workers, one after another")
         if self._successor is None:
             self._next()
 
-    def add(self, place: Place) -> None:
-        """Replace the worker of one place, behind those that are being replaced."""
-        if place not in self._queue and (self._successor is None or self._successor.place is not place):
-            self._queue.append(place)
+    def add(self, slot: Slot[Worker]) -> None:
+        """Replace the worker of one slot, behind those that are being replaced."""
+        if slot not in self._queue and (self._successor is None or self._successor.slot is not slot):
+            self._queue.append(slot)
         if self._successor is None:
             self._next()
 
@@ -53,19 +56,19 @@ class Roll:
         self._successor = None
 
     def ready(self, worker: Worker) -> bool:
-        """A worker is ready. True: it is a new one of this restart, and has taken its place."""
-        if worker is not self._successor or worker.place is None:
+        """A worker is ready. True: it is a new one of this restart, and has taken its slot."""
+        if worker is not self._successor or worker.slot is None:
             return False
-        place, self._successor = worker.place, None
-        old, place.worker = place.worker, worker
+        slot, self._successor = worker.slot, None
+        old, slot.current = slot.current, worker
         if old is not None:
-            old.place = None
+            old.slot = None
             self._end(old)
         self._next()
         return True
 
     def ended(self, worker: Worker) -> bool:
-        """A worker has ended. True: it is a new one of this restart, and had not taken its place."""
+        """A worker has ended. True: it is a new one of this restart, and had not taken its slot."""
         if worker is not self._successor:
             return False
         self._successor = None
@@ -79,12 +82,12 @@ class Roll:
 
     def _next(self) -> None:
         while self._queue:
-            place = self._queue.pop(0)
-            if place.worker is None or not place.worker.ready:
-                self._restart(place)
+            slot = self._queue.pop(0)
+            if not slot.ready:
+                self._restart(slot)
                 continue
             try:
-                self._successor = self._start(place)
+                self._successor = self._start(slot)
             except OSError as error:
                 self._queue.clear()
                 _log.error("cannot start a new worker: %s; the old workers go on", error)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import logging
-import random
 import signal
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -17,8 +16,10 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from ifserver.clock import Clock, Timer
+from ifserver.process.children import Child
+from ifserver.process.slots import RestartPolicy, Slot, SlotChild
 
-__all__ = ["REPORT_S", "Report", "Server", "Servers", "Start"]
+__all__ = ["REPORT_S", "Report", "Servers", "Start"]
 
 #: How often a server reports.
 REPORT_S: Final = 1.0
@@ -29,12 +30,8 @@ _LATE_S: Final = 3.0
 _STALLED_S: Final = 15.0
 #: How long one may take to get ready.
 _START_S: Final = 60.0
-#: The delay before one that has crashed is replaced: doubles with each crash in a row, starts anew with one that has
-#: lived for so long. Clients wait meanwhile, so it stays short.
-_RESTART_S: Final = 0.1
-_MAX_RESTART_S: Final = 2.0
-_LIVED_S: Final = 10.0
-_JITTER: Final = (0.7, 1.3)
+#: Clients wait while a server is replaced, so the delays stay short.
+_RESTARTS: Final = RestartPolicy(first_s=0.1, longest_s=2.0, long_life_s=10.0, at_once=False)
 #: What a server is given to end beyond the time that its settings allow: for its nodes, and Python's own shutdown.
 _GRACE_S: Final = 5.0
 #: Exit code for what the operator has to mend (`ifserver.cli`).
@@ -50,29 +47,12 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     streams: int
 
 
-class Server(Protocol):
-    """A process: `ifserver.process.children.Child`, or what tests put in its place."""
-
-    pid: int
-    status: int | None
-
-    @property
-    def ending(self) -> str:
-        """How it has ended, for people."""
-
-    def kill(self) -> None:
-        """End it (SIGKILL)."""
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens once it has ended."""
-
-
 class Start(Protocol):
     """Starts a server."""
 
     def __call__(
-        self, number: int, ready: Callable[[], None], heard: Callable[[Report], None], ended: Callable[[], None], /
-    ) -> Server:
+        self, number: int, ready: Callable[[], None], reported: Callable[[Report], None], ended: Callable[[], None], /
+    ) -> Child:
         """The one of that number, from 0; raises `OSError`."""
 
 
@@ -82,22 +62,20 @@ class _State(enum.Enum):
     ENDED = "ended"
 
 
-class _Place:
-    """Where one server is wanted: it has one, or a timer that will start one."""
+class _Server(SlotChild):
+    """A server in its slot."""
 
-    __slots__ = ("crashes", "heard_at", "missed", "number", "ready", "report", "server", "started_at", "timer")
+    __slots__ = ("missed", "report", "reported_at")
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.server: Server | None = None
-        self.started_at = 0.0
-        self.ready = False
+    slot: Slot[_Server]
+
+    def __init__(self, slot: Slot[_Server], now: float) -> None:
+        super().__init__(slot, now)
+        self.report = Report(0, 0)
+        #: When it has last reported; before it is ready, when it was started.
+        self.reported_at = now
         #: Signals that it gets once it is ready to handle them.
         self.missed: set[signal.Signals] = set()
-        self.heard_at = 0.0
-        self.report = Report(0, 0)
-        self.crashes = 0
-        self.timer: Timer | None = None
 
 
 class Servers:
@@ -116,15 +94,20 @@ class Servers:
         self._announce: Callable[[], None] | None = ready
         self._failed = failed
         self._state = _State.RUNNING
-        self._places = [_Place(number) for number in range(count)]
+        self._slots = [Slot(self._start, "server", _RESTARTS, clock, number) for number in range(count)]
         self._looked_at = clock.seconds()
         self._timers: list[Timer] = []
         self._waiters: list[Deferred[None]] = []
 
+    @property
+    def _servers(self) -> list[_Server]:
+        """Those that live."""
+        return [slot.current for slot in self._slots if slot.current is not None]
+
     def start(self) -> None:
         """Start them."""
-        for place in self._places:
-            self._fill(place)
+        for slot in self._slots:
+            slot.fill()
         self._look()
 
     def stop(self, number: signal.Signals, patience_s: float) -> Deferred[None]:
@@ -132,15 +115,14 @@ class Servers:
         Fires when all have ended."""
         if self._state is _State.RUNNING:
             self._state = _State.ENDING
-            for place in self._places:
-                self._cancel(place)
+            for slot in self._slots:
+                slot.cancel()
             for timer in self._timers:
                 timer.cancel()
             self._timers = [self._clock.callLater(patience_s + _GRACE_S, self._kill_all)]
-            for place in self._places:
-                if place.server is not None:
-                    # One that is starting handles nothing yet, and ends by the first signal that there is.
-                    place.server.signal(number if place.ready else signal.SIGTERM)
+            for server in self._servers:
+                # One that is starting handles nothing yet, and ends by the first signal that there is.
+                server.child.signal(number if server.ready else signal.SIGTERM)
         stopped: Deferred[None] = Deferred()
         self._waiters.append(stopped)
         self._look_whether_ended()
@@ -148,83 +130,62 @@ class Servers:
 
     def forward(self, number: signal.Signals) -> None:
         """Send all a signal."""
-        for place in self._places:
-            if place.server is None:
-                continue
-            if place.ready:
-                place.server.signal(number)
+        for server in self._servers:
+            if server.ready:
+                server.child.signal(number)
             else:
-                place.missed.add(number)
+                server.missed.add(number)
 
     def report(self) -> Report:
         """What all report together."""
-        reports = [place.report for place in self._places if place.ready]
+        reports = [server.report for server in self._servers if server.ready]
         return Report(sum(each.connections for each in reports), sum(each.streams for each in reports))
 
     def serving(self) -> int:
         """How many are ready."""
-        return sum(place.ready for place in self._places)
+        return sum(slot.ready for slot in self._slots)
 
     # Starting.
 
-    def _fill(self, place: _Place) -> None:
-        place.timer = None
-        place.ready = False
-        place.missed.clear()
-        place.started_at = self._clock.seconds()
-        try:
-            place.server = self._start_server(
-                place.number, lambda: self._ready(place), lambda report: self._heard(place, report),
-                lambda: self._ended(place),
-            )  # fmt: skip
-        except OSError as error:
-            delay = self._delay(place)
-            _log.error("cannot start a server: %s; trying again in %.1f s", error, delay)
-            place.timer = self._clock.callLater(delay, self._fill, place)
+    def _start(self, slot: Slot[_Server]) -> _Server:
+        server = _Server(slot, self._clock.seconds())
 
-    def _ready(self, place: _Place) -> None:
-        place.ready = True
-        place.heard_at = self._clock.seconds()
-        for number in place.missed:
-            assert place.server is not None
-            place.server.signal(number)
-        if self._announce is not None and self._state is _State.RUNNING and all(each.ready for each in self._places):
+        def reported(report: Report) -> None:
+            server.reported_at = self._clock.seconds()
+            server.report = report
+
+        server.child = self._start_server(
+            slot.number, lambda: self._ready(server), reported, lambda: self._ended(server)
+        )
+        return server
+
+    def _ready(self, server: _Server) -> None:
+        server.ready_at = server.reported_at = self._clock.seconds()
+        for number in server.missed:
+            server.child.signal(number)
+        if self._announce is not None and self._state is _State.RUNNING and all(slot.ready for slot in self._slots):
             announce, self._announce = self._announce, None
             announce()
 
-    def _heard(self, place: _Place, report: Report) -> None:
-        place.heard_at = self._clock.seconds()
-        place.report = report
-
     # Ending.
 
-    def _ended(self, place: _Place) -> None:
-        server, place.server = place.server, None
-        was_ready, place.ready = place.ready, False
-        place.report = Report(0, 0)
-        assert server is not None
+    def _ended(self, server: _Server) -> None:
+        child, slot = server.child, server.slot
+        slot.current = None
         if self._state is not _State.RUNNING:
             self._look_whether_ended()
             return
-        if server.status == _MEND and self._announce is not None:
+        if child.status == _MEND and self._announce is not None:
             # It has said why. The others could not be either, and nobody relies on them yet.
             self._announce = None
             self._failed(_MEND)
             return
-        lived_s = self._clock.seconds() - place.started_at if was_ready else 0.0
-        delay = self._delay(place, lived_s)
-        _log.error("server %d has ended (%s); a new server starts in %.1f s", server.pid, server.ending, delay)
-        place.timer = self._clock.callLater(delay, self._fill, place)
-
-    def _delay(self, place: _Place, lived_s: float = 0.0) -> float:
-        if lived_s >= _LIVED_S:
-            place.crashes = 0
-        delay = min(_RESTART_S * 2.0 ** min(place.crashes, 60), _MAX_RESTART_S)
-        place.crashes += 1
-        return delay * random.uniform(*_JITTER)
+        delay = slot.delay_s(server.ready_for_s(self._clock.seconds()))
+        _log.error("server %d has ended (%s); a new server starts in %.1f s", child.pid, child.ending, delay)
+        slot.fill_later(delay)
 
     def _look_whether_ended(self) -> None:
-        if self._state is _State.ENDING and not any(place.server for place in self._places):
+        if self._state is _State.ENDING and not self._servers:
             self._state = _State.ENDED
             for timer in self._timers:
                 if timer.active():
@@ -235,29 +196,21 @@ class Servers:
                 waiter.callback(None)
 
     def _kill_all(self) -> None:
-        for place in self._places:
-            if place.server is not None:
-                _log.warning("server %d has not stopped in time: killing it", place.server.pid)
-                place.server.kill()
-
-    def _cancel(self, place: _Place) -> None:
-        timer, place.timer = place.timer, None
-        if timer is not None:
-            timer.cancel()
+        for server in self._servers:
+            _log.warning("server %d has not stopped in time: killing it", server.child.pid)
+            server.child.kill()
 
     # Watching.
 
     def _look(self) -> None:
         now = self._clock.seconds()
         late, self._looked_at = now - self._looked_at > _LATE_S, now
-        for place in self._places:
-            if place.server is None:
-                continue
+        for server in self._servers:
             if late:
-                place.heard_at = now
-            since, limit = (place.heard_at, _STALLED_S) if place.ready else (place.started_at, _START_S)
+                server.reported_at = now
+            since, limit = (server.reported_at, _STALLED_S) if server.ready else (server.started_at, _START_S)
             if now - since >= limit:
-                what = "reported nothing" if place.ready else "not got ready"
-                _log.error("server %d has %s for %.0f s: killing it", place.server.pid, what, now - since)
-                place.server.kill()
+                what = "reported nothing" if server.ready else "not got ready"
+                _log.error("server %d has %s for %.0f s: killing it", server.child.pid, what, now - since)
+                server.child.kill()
         self._timers = [self._clock.callLater(_LOOK_S, self._look)]

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -19,15 +18,14 @@ from twisted.internet.defer import Deferred
 from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
-from ifserver.errors import ChannelNameError
 from ifserver.layers.beats import value_of
 from ifserver.messages import DIED, Release, encode
 from ifserver.metrics import Counters, total
 from ifserver.process import children
 from ifserver.process.aging import Aging
 from ifserver.process.children import Child, Launch
-from ifserver.process.rolling import Roll
-from ifserver.process.slots import Place, Worker
+from ifserver.process.rolling import RollingRestart
+from ifserver.process.slots import RestartPolicy, Slot, Worker
 from ifserver.process.stalls import Stalls
 from ifserver.process.starting import Starting
 from ifserver.process.stopping import Stopping
@@ -38,8 +36,6 @@ __all__ = ["Sender", "Spawn", "Supervisor"]
 _GRACE_S: Final = 2.0
 #: How long a child that must be replaced before it was ready may take to end: it holds no stream.
 _STARTING_GRACE_S: Final = 1.0
-#: Delays are spread by this much, so that many workers that crash together do not all start together.
-_JITTER: Final = (0.7, 1.3)
 
 _log = logging.getLogger(__name__)
 
@@ -101,9 +97,13 @@ class Supervisor:
         self._error: str | None = None
         self._buried = buried
         self._spawn = spawn
-        self._places = [Place() for _ in range(settings.processes or len(os.sched_getaffinity(0)))]
-        self._workers: set[Worker] = set()
-        self._roll = Roll(self._start, self._restart, lambda worker: self._end(worker, self._patience_s()))
+        longest_s = settings.max_restart_delay_s
+        policy = RestartPolicy(settings.restart_delay_s, longest_s, long_life_s=longest_s, at_once=True)
+        count = settings.processes or len(os.sched_getaffinity(0))
+        self._slots = [Slot(self._start, "worker", policy, clock) for _ in range(count)]
+        #: Those that live, oldest first.
+        self._workers: dict[Worker, None] = {}
+        self._rolling = RollingRestart(self._start, self._restart, lambda worker: self._end(worker, self._patience_s()))
         self._stalls = Stalls(lambda: self._workers, clusters, clock, settings.stall_timeout_s)
         self._aging = Aging(
             lambda: self._workers, self._replace_one, clock, settings.max_requests, settings.max_requests_jitter
@@ -111,55 +111,55 @@ class Supervisor:
         self._starting = Starting(clock, settings.application)
         #: What the workers run: ``asgi`` or ``wsgi``; empty until one has loaded it.
         self.interface = ""
-        self._stopping = Stopping(self._workers, clock, clusters.waiting, self._stop_looking)
+        self._stopping = Stopping(self._workers.keys(), clock, clusters.waiting, self._stop_looking)
         self._started = self._ended = self._released = 0
         #: What the children have counted that have ended.
         self._ended_counts: dict[str, int] = {}
 
     def start(self) -> None:
         """Start the workers."""
-        count = len(self._places)
+        count = len(self._slots)
         # Who comes from a server with one process has not asked for several.
         why = ", one for each CPU: they share no state in memory (--workers 1 starts only one)"
         several = why if count > 1 and not self._settings.processes else ""
         _log.info("starting %d worker%s%s", count, "" if count == 1 else "s", several)
-        for place in self._places:
-            self._fill(place)
+        for slot in self._slots:
+            slot.fill()
         self._stalls.start()
         self._aging.start()
 
     def restart(self) -> None:
         """Replace every worker: the new ones start at once, and the old ones end when their streams have.
 
-        May be called again at any time: at most one worker of each place is starting.
+        May be called again at any time: at most one worker of each slot is starting.
         """
         if not self._stopping.begun:
             self._error = None
-            for place in self._places:
-                self._restart(place)
+            for slot in self._slots:
+                self._restart(slot)
 
     def replace(self) -> None:
-        """Replace every worker, one after another: an old one ends when the new one in its place is ready."""
+        """Replace every worker, one after another: an old one ends when the new one in its slot is ready."""
         if not self._stopping.begun:
             self._error = None
-            self._roll.begin(self._places)
+            self._rolling.begin(self._slots)
 
-    def _replace_one(self, place: Place) -> None:
+    def _replace_one(self, slot: Slot[Worker]) -> None:
         if not self._stopping.begun:
-            self._roll.add(place)
+            self._rolling.add(slot)
 
     def _stop_looking(self) -> None:
         self._stalls.stop()
         self._aging.stop()
 
-    def _restart(self, place: Place) -> None:
-        place.crashes = 0
-        worker = place.worker
+    def _restart(self, slot: Slot[Worker]) -> None:
+        slot.crashes = 0
+        worker = slot.current
         if worker is None:
-            self._fill(place)
+            slot.fill()
         elif worker.ready:
             self._end(worker, self._patience_s())
-            self._retire(worker, place)
+            self._retire(worker, slot)
         elif not worker.stale:
             worker.stale = True
             self._end(worker, _STARTING_GRACE_S)
@@ -171,9 +171,9 @@ class Supervisor:
         """
         if not self._stopping.begun:
             self._stopping.begin(self._patience_s())
-            self._roll.stop()
-            for place in self._places:
-                _cancel(place.timer)
+            self._rolling.stop()
+            for slot in self._slots:
+                slot.cancel()
             for worker in self._workers:
                 if worker.timer is None:
                     self._end(worker, self._patience_s())
@@ -190,7 +190,12 @@ class Supervisor:
 
     def living(self) -> bytes:
         """What the beat of this supervisor says: the children that live."""
-        return value_of([channels.process_of(inbox) for inbox in map(_inbox_of, self._workers) if inbox])
+        return value_of([worker.process for worker in self._workers if worker.process])
+
+    @property
+    def workers(self) -> Collection[Worker]:
+        """Those that live, oldest first."""
+        return self._workers.keys()
 
     @property
     def broken(self) -> bool:
@@ -199,7 +204,7 @@ class Supervisor:
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
-        current = [worker for worker in self._workers if worker.place is not None]
+        current = [worker for worker in self._workers if worker.slot is not None]
         return {
             "workers_ready": sum(worker.ready for worker in current),
             "workers_starting": sum(not worker.ready for worker in current),
@@ -216,20 +221,9 @@ class Supervisor:
 
     # Starting.
 
-    def _fill(self, place: Place) -> None:
-        """Start a worker in `place`, or try again later."""
-        _cancel(place.timer)
-        place.timer = None
-        try:
-            place.worker = self._start(place)
-        except OSError as error:
-            delay = self._delay(place)
-            _log.error("cannot start a worker: %s; trying again in %.1f s", str(error), delay)
-            place.timer = self._clock.callLater(delay, self._fill, place)
-
-    def _start(self, place: Place) -> Worker:
+    def _start(self, slot: Slot[Worker]) -> Worker:
         ledger, fd = children.create_ledger(self._settings.max_streams)
-        worker = Worker(place, ledger, self._clock.seconds())
+        worker = Worker(slot, ledger, self._clock.seconds())
         launch = Launch(
             role="worker",
             parent=os.getpid(),
@@ -246,7 +240,7 @@ class Supervisor:
             )
         finally:
             os.close(fd)
-        self._workers.add(worker)
+        self._workers[worker] = None
         self._starting.begun(worker)
         self._started += 1
         return worker
@@ -257,15 +251,15 @@ class Supervisor:
         self.interface = worker.child.interface
         worker.ready_at = self._clock.seconds()
         self._log_ready(worker)
-        if self._stopping.begun or worker.place is None:
+        if self._stopping.begun or worker.slot is None:
             return
-        if self._roll.ready(worker):
-            _cancel(worker.place.timer)
+        if self._rolling.ready(worker):
+            worker.slot.cancel()
         elif worker.stale:
             # It was ready before it heard that it must end, so it may hold streams and is drained as others are.
             self._set_deadline(worker, self._patience_s())
-            self._retire(worker, worker.place)
-        elif self._announce is not None and all(p.worker is not None and p.worker.ready for p in self._places):
+            self._retire(worker, worker.slot)
+        elif self._announce is not None and all(slot.ready for slot in self._slots):
             announce, self._announce = self._announce, None
             announce()
 
@@ -280,10 +274,10 @@ class Supervisor:
 
     # Ending.
 
-    def _retire(self, worker: Worker, place: Place) -> None:
-        """Fill the place of `worker`, which has been told to end."""
-        worker.place = None
-        self._fill(place)
+    def _retire(self, worker: Worker, slot: Slot[Worker]) -> None:
+        """Fill the slot of `worker`, which has been told to end."""
+        worker.slot = None
+        slot.fill()
 
     def _end(self, worker: Worker, patience_s: float) -> None:
         worker.child.terminate()
@@ -301,23 +295,23 @@ class Supervisor:
         return self._settings.drain_timeout_s + self._settings.shutdown_timeout_s + _GRACE_S
 
     def _worker_ended(self, worker: Worker) -> None:
+        del self._workers[worker]
         released = self._release(worker)
-        self._workers.discard(worker)
         self._starting.over(worker)
         self._ended += 1
         _cancel(worker.timer)
         what = _ending(worker.child, released)
-        place = worker.place
+        slot = worker.slot
         self._has_loaded = self._has_loaded or worker.child.loaded
         can_be_mended = self._settings.reload and worker.child.failure is None
         if not self._has_loaded and not self._stopping.begun and not can_be_mended:
             self._cannot_load(worker.child)
             return
-        if self._roll.ended(worker):
+        if self._rolling.ended(worker):
             return
-        if place is not None and not self._stopping.begun:
-            place.worker = None
-            self._replace(place, worker, what)
+        if slot is not None and not self._stopping.begun:
+            slot.current = None
+            self._replace(slot, worker, what)
         else:
             level = logging.INFO
             if self._cannot_start:
@@ -338,29 +332,18 @@ class Supervisor:
             child.failure or f"application {application!r}: the process that imported it has ended: {child.ending}"
         )
 
-    def _replace(self, place: Place, worker: Worker, what: str) -> None:
-        lived_s = 0.0 if worker.ready_at is None else self._clock.seconds() - worker.ready_at
-        delay = 0.0 if worker.stale else self._delay(place, lived_s)
+    def _replace(self, slot: Slot[Worker], worker: Worker, what: str) -> None:
+        delay = 0.0 if worker.stale else slot.delay_s(worker.ready_for_s(self._clock.seconds()))
         if delay:
             _log.warning("%s; a new worker starts in %.1f s", what, delay)
-            place.timer = self._clock.callLater(delay, self._fill, place)
+            slot.fill_later(delay)
         else:
             _log.log(logging.INFO if worker.stale else logging.WARNING, "%s; a new worker starts now", what)
-            self._fill(place)
-
-    def _delay(self, place: Place, lived_s: float = 0.0) -> float:
-        """How long `place` stays empty after a worker that was ready for `lived_s`."""
-        settings = self._settings
-        if lived_s >= settings.max_restart_delay_s:
-            place.crashes = 0
-            return 0.0
-        delay = min(settings.restart_delay_s * 2.0 ** min(place.crashes, 60), settings.max_restart_delay_s)
-        place.crashes += 1
-        return delay * random.uniform(*_JITTER)
+            slot.fill()
 
     def _release(self, worker: Worker) -> int:
         """Tell the servers of all streams that `worker` still held; how many those were."""
-        inbox, entries = _inbox_of(worker), worker.ledger.entries()
+        inbox, entries = worker.inbox, worker.ledger.entries()
         if inbox:
             self._buried(inbox)
         self._ended_counts = total((self._ended_counts, Counters(worker.ledger.cells).legacy()))
@@ -375,15 +358,6 @@ class Supervisor:
                 _log.error("%s: cannot be told that worker %d has ended: %s", reply_channel, worker.child.pid, error)
         self._released += len(entries)
         return len(entries)
-
-
-def _inbox_of(worker: Worker) -> str:
-    """Where a child receives; empty when it has not got so far, or has overwritten the memory."""
-    inbox = worker.ledger.inbox
-    try:
-        return inbox if channels.is_inbox(channels.check(inbox)) else ""
-    except ChannelNameError:
-        return ""
 
 
 def _ending(child: Child, released: int) -> str:

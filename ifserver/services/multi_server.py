@@ -30,7 +30,7 @@ from ifserver.process.servers import REPORT_S, Report, Servers
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.server import Listening, ServeService
 
-__all__ = ["FleetService", "MemberService"]
+__all__ = ["MemberService", "MultiServerService"]
 
 #: Longer than any `Report`.
 _REPORT_BYTES: Final = 256
@@ -38,18 +38,7 @@ _REPORT_BYTES: Final = 256
 _log = logging.getLogger(__name__)
 
 
-class _Member(Child):
-    """A server of a `FleetService`."""
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens once it has ended."""
-        if self.status is None:
-            # It has not been waited for, so that its id is no other process's.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-
-class FleetService(Service):
+class MultiServerService(Service):
     """The parent of `count` servers.
 
     Args:
@@ -141,8 +130,8 @@ class FleetService(Service):
             self.ended.set_result(status)
 
     def _start_server(
-        self, number: int, ready: Callable[[], None], heard: Callable[[Report], None], ended: Callable[[], None]
-    ) -> _Member:
+        self, number: int, ready: Callable[[], None], reported: Callable[[Report], None], ended: Callable[[], None]
+    ) -> Child:
         loop = self.runtime.loop
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         ours.setblocking(False)
@@ -154,7 +143,7 @@ class FleetService(Service):
 
         def read() -> None:
             with contextlib.suppress(BlockingIOError, msgspec.DecodeError):
-                heard(msgspec.msgpack.decode(ours.recv(_REPORT_BYTES), type=Report))
+                reported(msgspec.msgpack.decode(ours.recv(_REPORT_BYTES), type=Report))
 
         try:
             launch = ServerLaunch(
@@ -168,7 +157,7 @@ class FleetService(Service):
                 log=self._log,
                 taken_over=self._listening.taken_over,
             )
-            child = handover.start_server(launch, loop, ready, has_ended, _Member)
+            child = handover.start_server(launch, loop, ready, has_ended)
         except OSError:
             ours.close()
             raise

@@ -14,7 +14,6 @@ from ifserver.layers.beats import with_facts
 from ifserver.layers.heartbeat import Heart
 from ifserver.layers.inbox_cleanup import Leftovers
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
-from ifserver.observe.admin.children import Nursery
 from ifserver.observe.admin.listening import Admin
 from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.observe.loop_lag import LoopLag
@@ -47,7 +46,6 @@ class SupervisorService(Service):
         self._ready_fd = ready_fd
         self._clusters = clusters_of(runtime, layer, channels.new_process_name())
         self._leftovers = Leftovers(self._clusters, runtime.reactor)
-        nursery = Nursery(worker.max_streams, spawn)
         self.supervisor = Supervisor(
             worker,
             layer,
@@ -58,14 +56,14 @@ class SupervisorService(Service):
             self._ready,
             self._failed,
             self._leftovers.ended,
-            spawn=nursery.spawn,
+            spawn,
         )
         nodes, clock = self._clusters.home_nodes, runtime.reactor
         self._heart = Heart(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._told, dict, _nobody)
         # Where a server is its parent, that one speaks for it.
         alone = ready_fd is None
         self._subject = SupervisorSubject(
-            self.supervisor, nursery, self._clusters, self._heart, clock, time.time, tells_counts=not alone
+            self.supervisor, self._clusters, self._heart, clock, time.time, tells_counts=not alone
         )
         self._admin = Admin(self._subject, clock, runtime.loop, worker.admin if alone else None, worker.admin_hosts)
         self._lag = LoopLag(clock, self._clusters.counters.late)

@@ -10,11 +10,15 @@ import sys
 import textwrap
 from pathlib import Path
 
-ROOT = str(Path(__file__).resolve().parents[2])
+import pytest
 
-#: What every scene has: a launch, an event loop, and a child's life as futures.
+ROOT = str(Path(__file__).resolve().parents[2])
+#: Within the time limit of a test, so that it is told what a scene that hangs has printed.
+SCENE_S = 60
+
+#: What every scene has: a launch, and a child with futures. A child that ends before it is ready ends the scene.
 BEGIN = """
-import asyncio, os, signal, sys, time
+import asyncio, os, signal, sys, time, traceback
 from ifserver.process import children
 from ifserver.process.fork_server import ForkServer, Standby
 from ifserver.config.node_urls import parse_cluster
@@ -25,11 +29,17 @@ def launch(role="worker", **more):
     layer = LayerSettings(clusters=(parse_cluster("east=redis://localhost"),))
     return Launch(role=role, parent=os.getpid(), layer=layer, worker=WorkerSettings(application="a:b"), **more)
 
-class Life:
-    def __init__(self, start, told):
+class Started:
+    def __init__(self, start, launch):
         loop = asyncio.get_running_loop()
-        self.ready, self.ended = loop.create_future(), loop.create_future()
-        self.child = start(told, loop, lambda: self.ready.set_result(None), lambda: self.ended.set_result(None))
+        self.got_ready, self.ended = loop.create_future(), loop.create_future()
+        self.child = start(launch, loop, lambda: self.got_ready.set_result(None), lambda: self.ended.set_result(None))
+
+    @property
+    async def ready(self):
+        await asyncio.wait((self.got_ready, self.ended), return_when=asyncio.FIRST_COMPLETED)
+        if not self.got_ready.done():
+            sys.exit(f"a child has ended before it was ready: {self.child.ending}, {self.child.failure}")
 
     async def end(self, number=signal.SIGTERM):
         os.kill(self.child.pid, number)
@@ -42,7 +52,11 @@ def child_pids(pid):
 def fork_server(be=None):
     server = ForkServer.fork()
     if isinstance(server, Launch):
-        be(server)
+        try:
+            be(server)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
     return server
 """
@@ -50,14 +64,17 @@ def fork_server(be=None):
 
 def scene(text: str) -> str:
     """Run a scene; what it has printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", BEGIN + textwrap.dedent(text)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", BEGIN + textwrap.dedent(text)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SCENE_S,
+            cwd=ROOT,
+        )
+    except subprocess.TimeoutExpired as error:
+        pytest.fail(f"the scene has not ended: {(error.stderr or b'').decode()}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -74,18 +91,18 @@ def test_children_report_and_their_end_is_told() -> None:
         server = fork_server(be)
 
         async def main():
-            lives = [Life(server.spawn, launch()) for _ in range(3)]
-            for life in lives:
-                await life.ready
+            all_started = [Started(server.spawn, launch()) for _ in range(3)]
+            for started in all_started:
+                await started.ready
             (forker,) = child_pids(os.getpid())
-            assert child_pids(forker) == sorted(life.child.pid for life in lives)
-            print([await life.end(number) for life, number in zip(lives, (15, 9, 15))])
-            assert all(life.child.loaded and life.child.interface == "wsgi" for life in lives)
+            assert child_pids(forker) == sorted(started.child.pid for started in all_started)
+            print([await started.end(number) for started, number in zip(all_started, (15, 9, 15))])
+            assert all(started.child.loaded and started.child.interface == "wsgi" for started in all_started)
             assert child_pids(forker) == []
             fds = set(os.listdir("/proc/self/fd"))
-            life = Life(server.spawn, launch())
-            await life.ready
-            print(await life.end(9))
+            started = Started(server.spawn, launch())
+            await started.ready
+            print(await started.end(9))
             assert set(os.listdir("/proc/self/fd")) == fds, "nothing of a child stays open"
 
         asyncio.run(main())
@@ -109,10 +126,10 @@ def test_a_child_has_its_ledger_and_nothing_of_others() -> None:
         async def main():
             for name in ("aaaaaaaaaa", "bbbbbbbbbb"):
                 ledger, fd = children.create_ledger(8)
-                life = Life(server.spawn, launch(supervisor=name, ledger_fd=fd))
+                started = Started(server.spawn, launch(supervisor=name, ledger_fd=fd))
                 os.close(fd)
-                await life.ended
-                print(ledger.inbox, life.child.status, life.child.failure)
+                await started.ended
+                print(ledger.inbox, started.child.status, started.child.failure)
 
         asyncio.run(main())
         """
@@ -135,16 +152,16 @@ def test_signals_are_for_the_children_as_if_they_had_been_started_alone() -> Non
         server = fork_server(be)
 
         async def main():
-            life = Life(server.spawn, launch())
+            started = Started(server.spawn, launch())
             # Even before it can handle it.
-            os.kill(life.child.pid, signal.SIGINT)
-            await life.ready
+            os.kill(started.child.pid, signal.SIGINT)
+            await started.ready
             (forker,) = child_pids(os.getpid())
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
                 os.kill(forker, number)
-            another = Life(server.spawn, launch())
+            another = Started(server.spawn, launch())
             await another.ready
-            print(await life.end(), await another.end())
+            print(await started.end(), await another.end())
 
         asyncio.run(main())
         """
@@ -166,18 +183,18 @@ def test_children_end_with_the_fork_server_and_others_are_started_without_it_and
         children.command = lambda role, before=children.command: WAITS if role == "worker" else before(role)
 
         async def main():
-            life = Life(server.spawn, launch())
-            await life.ready
+            started = Started(server.spawn, launch())
+            await started.ready
             (forker,) = child_pids(os.getpid())
             os.kill(forker, signal.SIGKILL)
-            await life.ended
-            print(life.child.status)
-            alone = Life(server.spawn, launch())
+            await started.ended
+            print(started.child.status)
+            alone = Started(server.spawn, launch())
             await alone.ready
             assert alone.child.pid in child_pids(os.getpid())
             print(await alone.end())
             while True:
-                forked = Life(server.spawn, launch(first=True))
+                forked = Started(server.spawn, launch(first=True))
                 by = int(open(f"/proc/{forked.child.pid}/stat").read().rpartition(")")[2].split()[1])
                 if by != os.getpid():
                     break
@@ -212,11 +229,11 @@ def test_one_that_does_not_answer_is_given_up_and_its_children_live() -> None:
         children.command = lambda role, before=children.command: WAITS if role == "worker" else before(role)
 
         async def main():
-            first = Life(server.spawn, launch())
+            first = Started(server.spawn, launch())
             await first.ready
             (forker,) = child_pids(os.getpid())
             os.kill(forker, signal.SIGSTOP)
-            second = Life(server.spawn, launch())
+            second = Started(server.spawn, launch())
             await second.ready
             assert not first.ended.done()
             print(await second.end())
@@ -247,9 +264,9 @@ def test_it_ends_with_its_parent_and_its_children_too() -> None:
             server = fork_server(be)
 
             async def main():
-                life = Life(server.spawn, launch())
-                await life.ready
-                os.write(write, b"%d %d" % (*child_pids(os.getpid()), life.child.pid))
+                started = Started(server.spawn, launch())
+                await started.ready
+                os.write(write, b"%d %d" % (*child_pids(os.getpid()), started.child.pid))
                 os.kill(os.getpid(), signal.SIGKILL)
 
             asyncio.run(main())
@@ -280,10 +297,10 @@ def test_a_standby_becomes_what_it_is_told_and_is_gone_when_there_is_nothing_to_
         print(os.waitpid(idle.pid, 0)[1])
 
         async def main():
-            life = Life(standby.begin, launch("supervisor"))
-            await life.ready
-            assert life.child.pid == standby.pid
-            print(await life.end())
+            started = Started(standby.begin, launch("supervisor"))
+            await started.ready
+            assert started.child.pid == standby.pid
+            print(await started.end())
 
         asyncio.run(main())
         """
@@ -303,7 +320,7 @@ def test_what_cannot_be_forked_is_an_error_and_nothing_is_left_open() -> None:
 
         async def main():
             try:
-                Life(server.spawn, launch())
+                Started(server.spawn, launch())
             except OSError as error:
                 print(type(error).__name__, error.strerror)
             assert child_pids(forker) == []
@@ -313,3 +330,25 @@ def test_what_cannot_be_forked_is_an_error_and_nothing_is_left_open() -> None:
         """
     )
     assert said == "OSError Too many open files\n"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_scene_fails_at_once_with_the_traceback_of_its_child(when: str) -> None:
+    with pytest.raises(AssertionError, match="ZeroDivisionError: division by zero"):
+        scene(
+            f"""
+            def be(launch):
+                if {when == "after"}:
+                    children.report_ready(launch.ready_fd)
+                1 / 0
+
+            server = fork_server(be)
+
+            async def main():
+                started = Started(server.spawn, launch())
+                await started.ready
+                await started.ended
+
+            asyncio.run(main())
+            """
+        )

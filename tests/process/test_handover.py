@@ -18,7 +18,6 @@ from ifserver.config.node_urls import parse_cluster
 from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.process import handover
-from ifserver.process.children import Child
 from ifserver.process.handover import Handover, ServerLaunch
 from tests.fresh_loop import run
 
@@ -203,9 +202,7 @@ def test_a_server_is_told_all(sock: socket.socket, tmp_path: Path, monkeypatch: 
             layer=LayerSettings(clusters=(parse_cluster("east=redis://user:geheim@localhost/3"),)),
             report_fd=theirs.fileno(), log=LogSettings(), taken_over=False,
         )  # fmt: skip
-        child = handover.start_server(
-            launch, loop, lambda: ready.set_result(None), lambda: ended.set_result(None), Child
-        )
+        child = handover.start_server(launch, loop, lambda: ready.set_result(None), lambda: ended.set_result(None))
         theirs.close()
         await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
         os.kill(child.pid, signal.SIGTERM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
@@ -20,7 +21,7 @@ class FakeServer:
         self.pid = 100 + len(stage.started)
         self.status: int | None = None
         self.signals: list[signal.Signals] = []
-        self.ready, self.heard, self._ended = calls
+        self.ready, self.reported, self._ended = calls
 
     @property
     def ending(self) -> str:
@@ -50,12 +51,12 @@ class Stage:
         self.servers = Servers(count, self._start, self.clock, self._ready, self.failed.append)
 
     def _start(
-        self, number: int, ready: Callable[[], None], heard: Callable[[Report], None], ended: Callable[[], None]
-    ) -> FakeServer:
+        self, number: int, ready: Callable[[], None], reported: Callable[[Report], None], ended: Callable[[], None]
+    ) -> Any:
         if self.failing:
             self.failing -= 1
             raise OSError(11, "Resource temporarily unavailable")
-        server = FakeServer(self, number, (ready, heard, ended))
+        server = FakeServer(self, number, (ready, reported, ended))
         self.started.append(server)
         return server
 
@@ -74,7 +75,7 @@ class Stage:
         for _ in range(seconds):
             self.clock.advance(1.0)
             for server in servers:
-                server.heard(Report(1, 2))
+                server.reported(Report(1, 2))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> list[None]:
         done: list[None] = []
@@ -95,8 +96,8 @@ def test_they_are_ready_when_all_are() -> None:
 def test_what_they_report() -> None:
     stage = Stage()
     first, second = stage.begin()
-    first.heard(Report(3, 4))
-    second.heard(Report(10, 20))
+    first.reported(Report(3, 4))
+    second.reported(Report(10, 20))
     assert stage.servers.report() == Report(13, 24)
     first.end(1)
     assert stage.servers.report() == Report(10, 20)

@@ -23,7 +23,7 @@ from ifserver.process.handover import ServerLaunch
 from ifserver.process.servers import Report
 from ifserver.services import multi_server
 from ifserver.services.lifecycle import Runtime
-from ifserver.services.multi_server import FleetService, MemberService
+from ifserver.services.multi_server import MemberService, MultiServerService
 from ifserver.services.server import Listening
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class FakeChild:
 
 
 class Stage:
-    """A fleet whose members are fakes."""
+    """Several servers that are fakes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int = 2, front: FrontSettings | None = None) -> None:
         self.children: list[FakeChild] = []
@@ -69,10 +69,10 @@ class Stage:
         with socket.create_server(("127.0.0.1", 0)) as sock:
             self.sockets = [socket.socket(fileno=os.dup(sock.fileno()))]
         self.settings: dict[str, Any] = {**SETTINGS, "front": front or FrontSettings()}
-        self.fleet = FleetService(RUNTIME, count, self.settings, Listening(self.sockets), ["serve", "-p", "0"])
+        self.service = MultiServerService(RUNTIME, count, self.settings, Listening(self.sockets), ["serve", "-p", "0"])
 
     def _start(
-        self, launch: ServerLaunch, loop: object, ready: Callable[[], None], ended: Callable[[], None], kind: object
+        self, launch: ServerLaunch, loop: object, ready: Callable[[], None], ended: Callable[[], None]
     ) -> FakeChild:
         self.children.append(FakeChild(100 + len(self.children), launch, ready, ended))
         return self.children[-1]
@@ -82,14 +82,14 @@ class Stage:
 async def test_what_each_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         stage = Stage(monkeypatch, front=FrontSettings(admin="127.0.0.1:9100"))
-        await stage.fleet.start()
+        await stage.service.start()
         first, second = (child.launch for child in stage.children)
         assert (first.front.admin, second.front.admin) == ("127.0.0.1:9100", "127.0.0.1:9101")
         assert first.sockets == second.sockets == (stage.sockets[0].fileno(),)
         assert (first.parent, first.words, first.log, first.layer) == (
             os.getpid(), ("serve", "-p", "0"), LogSettings(), LAYER,
         )  # fmt: skip
-        await stage.fleet.stop()
+        await stage.service.stop()
         assert stage.sockets[0].fileno() == -1, "nobody who connects now is kept waiting"
 
     await done(main())
@@ -99,23 +99,23 @@ async def test_what_each_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_it_is_ready_and_well_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         stage = Stage(monkeypatch)
-        await stage.fleet.start()
+        await stage.service.start()
         first, second = stage.children
         first.ready()
-        assert not stage.fleet.ready
+        assert not stage.service.ready
         second.ready()
-        assert stage.fleet.ready
+        assert stage.service.ready
         first.report.send(msgspec.msgpack.encode(Report(3, 4)))
         first.report.send(b"\xc1")
         second.report.send(msgspec.msgpack.encode(Report(1, 1)))
-        while stage.fleet.counts() != {"connections": 4, "streams": 5, "servers": 2}:
+        while stage.service.counts() != {"connections": 4, "streams": 5, "servers": 2}:
             await asyncio.sleep(0)
-        assert stage.fleet.well()
+        assert stage.service.well()
         for child in (first, second):
             child.report.close()
             child.ended()
-        assert not stage.fleet.well()
-        await stage.fleet.stop()
+        assert not stage.service.well()
+        await stage.service.stop()
 
     await done(main())
 
@@ -124,19 +124,19 @@ async def test_it_is_ready_and_well_as_they_are(monkeypatch: pytest.MonkeyPatch)
 async def test_signals_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         stage = Stage(monkeypatch)
-        await stage.fleet.start()
+        await stage.service.start()
         for child in stage.children:
             child.ready()
-        stage.fleet.reopen_logs()
+        stage.service.reopen_logs()
         new = {**stage.settings, "front": FrontSettings(max_headers=7), "log": LogSettings(verbosity=2)}
-        assert "front.max_headers" in stage.fleet.reload(new)
+        assert "front.max_headers" in stage.service.reload(new)
         assert stage.children[0].signals == stage.children[1].signals == [signal.SIGUSR1, signal.SIGHUP]
-        launch = stage.fleet._start_server(0, lambda: None, lambda report: None, lambda: None)
+        launch = stage.service._start_server(0, lambda: None, lambda report: None, lambda: None)
         assert stage.children[-1] is launch  # type: ignore[comparison-overlap]
         assert (stage.children[-1].launch.front.max_headers, stage.children[-1].launch.log.verbosity) == (7, 2)
         stage.children[-1].signal(signal.SIGTERM)
-        stage.fleet.quick = True
-        await stage.fleet.stop()
+        stage.service.quick = True
+        await stage.service.stop()
         assert stage.children[0].signals[2:] == [signal.SIGQUIT]
 
     await done(main())
@@ -146,14 +146,14 @@ async def test_signals_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_end_waits_as_its_servers_do(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         stage = Stage(monkeypatch, front=FrontSettings(shutdown_delay_s=3600.0))
-        await stage.fleet.start()
+        await stage.service.start()
         for child in stage.children:
             child.ready()
-        stopping = asyncio.ensure_future(stage.fleet.stop())
+        stopping = asyncio.ensure_future(stage.service.stop())
         while not stage.children[0].signals:
             await asyncio.sleep(0)
         assert stage.sockets[0].fileno() != -1
-        stage.fleet.stop_now()
+        stage.service.stop_now()
         await stopping
         assert stage.sockets[0].fileno() == -1
 
@@ -162,12 +162,12 @@ async def test_the_end_waits_as_its_servers_do(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_cannot_be_shared() -> None:
     with pytest.raises(ConfigurationError, match=r"^--endpoint 'tcp:0': cannot be shared by several processes"):
-        FleetService(RUNTIME, 2, SETTINGS, Listening(descriptions=["tcp:0"]), [])
+        MultiServerService(RUNTIME, 2, SETTINGS, Listening(descriptions=["tcp:0"]), [])
     settings: dict[str, Any] = {**SETTINGS, "front": FrontSettings(admin="127.0.0.1:65534")}
     with pytest.raises(
         ConfigurationError, match=r"^front\.admin: 3 servers need as many ports, got 127\.0\.0\.1:65534"
     ):
-        FleetService(RUNTIME, 3, settings, Listening(), [])
+        MultiServerService(RUNTIME, 3, settings, Listening(), [])
 
 
 @pytest.mark.parametrize(
@@ -212,11 +212,11 @@ async def test_a_member_reports() -> None:
 async def test_its_servers_are_told_of_a_successor(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         stage = Stage(monkeypatch, front=FrontSettings(shutdown_delay_s=3600.0))
-        await stage.fleet.start()
+        await stage.service.start()
         for child in stage.children:
             child.ready()
-        stage.fleet.succeeded = True
-        await stage.fleet.stop()
+        stage.service.succeeded = True
+        await stage.service.stop()
         assert [child.signals for child in stage.children] == [[signal.SIGUSR2]] * 2
 
     await done(main())

@@ -12,11 +12,11 @@ from ifserver import __version__
 from ifserver.clock import Clock, WallClock
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heart
-from ifserver.metrics import total
-from ifserver.observe.admin.children import Nursery
+from ifserver.metrics import Counters, total
 from ifserver.observe.admin.survey import Survey
+from ifserver.process.slots import Worker
 from ifserver.process.supervisor import Supervisor
-from ifserver.status import MAX_STREAMS, Facts, Status, StreamStatus, encode
+from ifserver.status import MAX_STREAMS, Child, Facts, Status, StreamStatus, encode
 
 __all__ = ["Subject", "SupervisorSubject"]
 
@@ -113,7 +113,6 @@ class SupervisorSubject(Subject):
     def __init__(
         self,
         supervisor: Supervisor,
-        nursery: Nursery,
         clusters: Clusters,
         heart: Heart,
         clock: Clock,
@@ -122,17 +121,16 @@ class SupervisorSubject(Subject):
     ) -> None:
         super().__init__(clusters, heart, clock, wall)
         self.supervisor = supervisor
-        self.nursery = nursery
         self._tells_counts = tells_counts
 
     def facts(self) -> Facts:
         own = self.clusters.counters.statistics()
         counts = total((own, self.supervisor.counts())) if self._tells_counts else {}
-        return self._facts(kind="supervisor", children=self.nursery.children(), counts=counts)
+        return self._facts(kind="supervisor", children=tuple(map(_child, self.supervisor.workers)), counts=counts)
 
     def unready(self, survey: Survey) -> list[str]:
         reasons = self._home_answers(survey)
-        if not any(child.ready for child in self.nursery.children()):
+        if not any(worker.ready for worker in self.supervisor.workers):
             reasons.append("no worker of this supervisor is ready")
         return reasons
 
@@ -143,7 +141,23 @@ class SupervisorSubject(Subject):
         return [self.facts()]
 
     def streams(self) -> list[StreamStatus]:
-        return [StreamStatus(channel=channel, kind="", owner=process) for channel, process in self.nursery.held()]
+        return [
+            StreamStatus(channel=channel, kind="", owner=worker.process)
+            for worker in self.supervisor.workers
+            for channel, _ in worker.ledger.entries()
+        ]
 
     def close(self, channel: str) -> bool:
         return False  # it is its server that closes a stream
+
+
+def _child(worker: Worker) -> Child:
+    gauges = Counters(worker.ledger.cells).gauges()
+    return Child(
+        pid=worker.child.pid,
+        process=worker.process,
+        ready=worker.ready,
+        streams=gauges["streams_held"],
+        unanswered=gauges["streams_unanswered"],
+        free=gauges["slots_free"],
+    )

@@ -17,7 +17,7 @@ from ifserver.observe.admin.scrape import Scrape
 from ifserver.status import Child
 from tests.front.fakes import GET, HANDSHAKE
 from tests.observe.admin.stage import Stage, supervisor_facts
-from tests.observe.admin.test_subject import FakeSupervisor, supervisor, survey
+from tests.observe.admin.test_subject import FakeSupervisor, FakeWorker, supervisor, survey
 
 ROOT = Path(__file__).resolve().parents[3]
 BOARD = ROOT / "packaging/grafana/ifserver.json"
@@ -106,11 +106,13 @@ def test_refusals_are_there_once_they_were_counted() -> None:
 
 
 def supervised(stage: Stage) -> Scrape:
-    subject = supervisor(stage, Child(pid=3, ready=True, free=9))
+    worker = FakeWorker(3, ready=True)
+    worker.hold(slots_free=9)
+    subject = supervisor(stage, worker)
     statistics = {
         f"workers_{state}": i for i, state in enumerate(("ready", "starting", "draining", "started", "ended"))
     }
-    fake: Any = FakeSupervisor()
+    fake: Any = FakeSupervisor((worker,))
     fake.statistics = lambda: {**statistics, "streams_released": 9}
     subject.supervisor = fake
     return Scrape(subject)

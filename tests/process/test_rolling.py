@@ -1,0 +1,106 @@
+"""A rolling restart of the workers of a supervisor: one after another."""
+
+from __future__ import annotations
+
+import pytest
+
+from ifserver.metrics import Counters
+from tests.process.test_supervisor import Stage
+
+
+def test_an_old_worker_ends_when_the_new_one_in_its_place_is_ready_and_then_the_next_is_replaced() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    stage.supervisor.replace()
+    assert stage.alive == [101, 102, 103]
+    assert first.signals == second.signals == []
+    stage.children[2].say_ready()
+    assert first.signals == ["TERM"]
+    assert second.signals == []
+    assert stage.alive == [101, 102, 103, 104]
+    stage.children[3].say_ready()
+    assert second.signals == ["TERM"]
+    first.end()
+    second.end()
+    assert stage.alive == [103, 104]
+    assert stage.supervisor.statistics()["workers_ready"] == 2
+
+
+def test_a_new_worker_that_does_not_start_leaves_the_old_ones(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(processes=2)
+    stage.start()
+    stage.supervisor.replace()
+    stage.children[2].end()
+    stage.clock.advance(60)
+    assert stage.alive == [101, 102]
+    assert "worker 103 has ended before it was ready (exit code 9): the old workers go on" in caplog.messages
+    stage.supervisor.replace()
+    stage.children[3].say_ready()
+    assert stage.children[0].signals == ["TERM"], "and it may be tried again"
+
+
+def test_a_new_worker_that_cannot_be_started_leaves_the_old_ones(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    stage.start()
+    stage.failing = True
+    stage.supervisor.replace()
+    stage.clock.advance(60)
+    assert stage.alive == [101]
+    assert "cannot start a new worker" in caplog.text
+
+
+def test_asking_again_replaces_all_once_more() -> None:
+    stage = Stage(processes=2)
+    first, second = stage.start()
+    stage.supervisor.replace()
+    stage.supervisor.replace()
+    assert stage.alive == [101, 102, 103], "one is started at a time"
+    stage.children[2].say_ready()
+    assert first.signals == ["TERM"]
+    stage.children[3].say_ready()
+    assert stage.children[2].signals == ["TERM"], "the second time, from the beginning"
+    stage.children[4].say_ready()
+    assert second.signals == ["TERM"]
+    assert [child.signals for child in stage.children[3:]] == [[], []]
+
+
+def test_a_worker_that_dies_while_its_successor_starts_is_replaced_by_it_in_the_end() -> None:
+    stage = Stage()
+    (first,) = stage.start()
+    stage.supervisor.replace()
+    first.end()
+    assert stage.alive == [102], "the next one waits for its delay after a crash"
+    stage.children[1].say_ready()
+    stage.clock.advance(60)
+    assert stage.alive == [102]
+
+
+def test_a_place_without_a_worker_gets_one_at_once() -> None:
+    stage = Stage()
+    (first,) = stage.start()
+    first.end()
+    assert stage.alive == []
+    stage.supervisor.replace()
+    assert stage.alive == [102]
+
+
+def test_an_end_in_the_middle_of_it_ends_all() -> None:
+    stage = Stage()
+    stage.start()
+    stage.supervisor.replace()
+    stopped = stage.supervisor.stop()
+    assert [child.signals for child in stage.children] == [["TERM"], ["TERM"]]
+    for child in stage.children:
+        child.end()
+    assert stopped.called
+    assert stage.alive == []
+
+
+def test_one_that_is_being_replaced_is_not_replaced_again() -> None:
+    stage = Stage(max_requests=10)
+    [worker] = stage.start()
+    stage.supervisor.replace()
+    Counters(worker.ledger.cells).add("streams_opened", 10, "http")
+    stage.clock.advance(1.0)
+    stage.children[1].say_ready()
+    assert stage.alive == [101, 102]
