@@ -18,7 +18,6 @@ message for that channel goes: there is nothing to look up and nothing to agree 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 from ifserver.errors import ChannelNameError
@@ -30,7 +29,6 @@ __all__ = [
     "WEBSOCKET_RESUME",
     "check",
     "check_node_name",
-    "count_inboxes",
     "identity",
     "inbox_of",
     "is_inbox",
@@ -104,20 +102,23 @@ def is_inbox(name: str) -> bool:
     return name.startswith("!")
 
 
+def split(reply_channel: str) -> tuple[str, str, str]:
+    """Node, inbox and identity (`identity`) of the reply channel of a stream.
+
+    Raises:
+        ChannelNameError: it is none.
+    """
+    match = _SINGLE_READER.match(reply_channel)
+    if match is None or match["stream"] is None or len(reply_channel) > MAX_LENGTH:
+        check(reply_channel)
+        raise ChannelNameError(f"not the reply channel of a stream: {reply_channel!r}")
+    return match["node"], reply_channel[: match.end("process")], reply_channel[match.start("process") :]
+
+
 def inbox_of(reply_channel: str) -> str:
     """The inbox that receives what is sent to `reply_channel` (``!node.process.stream`` or an inbox itself)."""
     end = reply_channel.find(".", reply_channel.find(".") + 1)
     return reply_channel if end < 0 else reply_channel[:end]
-
-
-def count_inboxes(reply_channels: Iterable[str]) -> dict[str, int]:
-    """How many of `reply_channels` there are of each inbox."""
-    counts: dict[str, int] = {}
-    for channel in reply_channels:
-        # As `inbox_of`, without a call for each: a request may be one of hundreds.
-        inbox = channel[: channel.rindex(".")] if channel.count(".") > 1 else channel
-        counts[inbox] = counts.get(inbox, 0) + 1
-    return counts
 
 
 def node_of(name: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +100,13 @@ def test_a_reply_channel_holds_its_node_its_process_and_its_stream(node: str, nu
         assert channels.inbox_of(name) == inbox
         assert channels.is_inbox(name)
     assert channels.identity(reply) == f"{process}.{number:x}"
+    assert channels.split(reply) == (node, inbox, channels.identity(reply))
+
+
+@pytest.mark.parametrize("name", ["", "http.request", INBOX, f"{REPLY}.1", f"{REPLY}\n", REPLY + "1" * 200])
+def test_only_the_reply_channel_of_a_stream_can_be_split(name: str) -> None:
+    with pytest.raises(ChannelNameError):
+        channels.split(name)
 
 
 def test_the_identity_stays_when_the_process_moves_to_another_node() -> None:
@@ -115,10 +120,3 @@ def test_a_request_channel_is_nobodys_inbox() -> None:
 def test_no_two_processes_have_the_same_name() -> None:
     names = {channels.new_process_name() for _ in range(1000)}
     assert len(names) == 1000
-
-
-@given(
-    st.lists(st.sampled_from(["!e.0123456789", "!e.0123456789.1", "!e.0123456789.zz", "!w-1.0123456789.1", "junk", ""]))
-)
-def test_the_inboxes_of_many_are_those_of_each(names: list[str]) -> None:
-    assert channels.count_inboxes(names) == Counter(map(channels.inbox_of, names))

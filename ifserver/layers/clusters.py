@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol, TypeAlias
 
@@ -143,10 +144,10 @@ class Clusters:
         except ChannelNameError:
             _log.debug("the books cannot be told to %s", inbox)
 
-    def pulled(self, reply_channels: Iterable[str]) -> None:
-        """This process has pulled requests that are to be answered on `reply_channels`, and has spoken of them or never
-        will (`ifserver.layers.accounting`)."""
-        for inbox, count in channels.count_inboxes(reply_channels).items():
+    def pulled(self, inboxes: Iterable[str]) -> None:
+        """This process has pulled requests, each of which is to be answered to one of `inboxes`, and has spoken of them
+        or never will (`ifserver.layers.accounting`)."""
+        for inbox, count in Counter(inboxes).items():
             if inbox[1 : inbox.find(".")] in self.nodes:
                 self.books.pulled(inbox, count)
 
