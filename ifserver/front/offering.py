@@ -47,6 +47,7 @@ class Offered(ABC):
         "_inbox",
         "_payload",
         "_request",
+        "_resumes",
         "_since",
         "_stood",
         "_unheard",
@@ -84,6 +85,8 @@ class Offered(ABC):
         self.offer: StandingOffer | None = None
         #: Whether `WaitingRoom` has it, or had.
         self.has_waited = False
+        #: Whether it is an open WebSocket that looks for its next worker.
+        self._resumes = False
 
     @property
     @abstractmethod
@@ -128,15 +131,12 @@ class Offered(ABC):
 
     # An open WebSocket whose worker is gone.
 
-    @property
-    def _resumes(self) -> bool:
-        return self._channel == channels.WEBSOCKET_RESUME
-
     def _look_for_worker(self, effect: Resume) -> None:
         """Wait to be offered to the next worker."""
         server = self.server
         self._end_attempt()
         server.offers.left(self)
+        self._resumes = True
         self._channel, self._request, self._payload, self.node = channels.WEBSOCKET_RESUME, effect.request, b"", None
         if not effect.tries:
             server.counters.add("resumptions")
@@ -167,24 +167,15 @@ class Offered(ABC):
         self._request = self.stream.request
         self._payload = b""
 
-    def end_offer(self) -> None:
-        """The exchange has ended."""
-        self._end_attempt()
-        self.server.offers.left(self)
-        if self.has_waited:
-            self.server.waiting_room.left(self)
-        if self._resumes:
-            self.server.resumptions.left(self)
-
     # What the clusters tell.
 
     def placed(self, node: Node) -> None:
         """The request is offered on `node`."""
         self.node = node
         self._unheard, self._in_doubt = True, False
-        offers = self.server.offers
-        offers.left(self)
-        self.offer = offers.made(self, node, self._channel, self._payload)
+        if self.offer is not None:
+            self.server.offers.left(self)
+        self.offer = self.server.offers.made(self, node, self._channel, self._payload)
 
     def wants(self, payload: bytes) -> bool:
         """Whether this is the present attempt, which nobody has spoken of and nobody takes back."""
@@ -289,10 +280,6 @@ class Offered(ABC):
     def _spoken_of(self, worker: str) -> None:
         """Somebody has the present attempt. He counts it for the inbox that it names, also when we have moved since."""
         self.server.clusters.books.at(self._inbox).heard_of(worker)
-        self._is_known()
-
-    def _is_known(self) -> None:
-        """It is known where the present attempt is."""
         if self._in_doubt:
             self.server.counters.add("messages_sent")
         self._unheard = self._in_doubt = False
@@ -300,7 +287,9 @@ class Offered(ABC):
     def _was_there(self, attempt: int) -> None:
         """`attempt` was taken back before anybody had it."""
         if self._unheard and attempt == self._request.attempt:
-            self._is_known()
+            if self._in_doubt:
+                self.server.counters.add("messages_sent")
+            self._unheard = self._in_doubt = False
         else:
             self.server.unheard.heard(self.stream.identity, attempt)
         self.server.counters.add("messages_dropped", label="withdrawn")

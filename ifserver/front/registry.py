@@ -10,16 +10,13 @@ if TYPE_CHECKING:
 __all__ = ["Registry"]
 
 
-class Registry:
-    """The streams of this server, by identity."""
+class Registry(dict[str, "Exchange"]):
+    """The exchanges that are open, by the identity of their streams."""
 
     def __init__(self, inbox: str) -> None:
+        super().__init__()
         self._prefix = inbox + "."
         self._count = 0
-        self._exchanges: dict[str, Exchange] = {}
-
-    def __len__(self) -> int:
-        return len(self._exchanges)
 
     def new_channel(self) -> str:
         """A reply channel that no stream has had."""
@@ -30,18 +27,6 @@ class Registry:
         """New reply channels belong to `inbox` from now on."""
         self._prefix = inbox + "."
 
-    def add(self, exchange: Exchange) -> None:
-        """From now on `exchange` gets what is sent to its reply channel."""
-        self._exchanges[exchange.stream.identity] = exchange
-
-    def get(self, identity: str) -> Exchange | None:
-        """Whose reply channel this is; None: nobody's any more."""
-        return self._exchanges.get(identity)
-
-    def remove(self, exchange: Exchange) -> None:
-        """`exchange` has ended."""
-        self._exchanges.pop(exchange.stream.identity, None)
-
     def all(self) -> list[Exchange]:
-        """Every exchange that is open."""
-        return list(self._exchanges.values())
+        """Every exchange that is open; they may end meanwhile."""
+        return list(self.values())

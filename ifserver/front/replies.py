@@ -50,7 +50,7 @@ class Replies:
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come. Whatever is wrong with one concerns its own stream, never the reader."""
-        counters, books = self._clusters.counters, self._clusters.books
+        counters, books, exchanges = self._clusters.counters, self._clusters.books, self._registry
         heard = books.at(inbox).heard
         delivered = 0
         for payload in payloads:
@@ -64,7 +64,18 @@ class Replies:
             if kind is m.Statement:
                 books.hear(inbox, message)  # type: ignore[arg-type]
                 continue
-            reason = self._deliver(message)  # type: ignore[arg-type]
+            try:
+                if kind is m.Sync:
+                    self._sync(message)  # type: ignore[arg-type]
+                    reason = None
+                elif (exchange := exchanges.get(message.stream)) is not None:  # type: ignore[union-attr]
+                    reason = exchange.hear(message)  # type: ignore[arg-type]
+                else:
+                    self._nobody(message)  # type: ignore[arg-type]
+                    reason = "gone"
+            except Exception:
+                _log.exception("a message of type %s could not be handled", kind.__name__)
+                reason = None
             if reason == "repeated":
                 counters.add("messages_repeated")
                 continue
@@ -96,21 +107,6 @@ class Replies:
             if channels.inbox_of(exchange.stream.channel) == inbox:
                 exchange.stream.readdress(self._clusters.home.inbox)
         self._peers.tell_everything()
-
-    def _deliver(self, message: m.ToStream | m.Sync) -> str | None:
-        """Hand one message over. Returns why it was dropped, or None."""
-        try:
-            if type(message) is m.Sync:
-                self._sync(message)
-                return None
-            exchange = self._registry.get(message.stream)  # type: ignore[union-attr]
-            if exchange is not None:
-                return exchange.hear(message)  # type: ignore[arg-type]
-            self._nobody(message)  # type: ignore[arg-type]
-        except Exception:
-            _log.exception("a message of type %s could not be handled", type(message).__name__)
-            return None
-        return "gone"
 
     def _sync(self, sync: m.Sync) -> None:
         address = self._peers.address(sync)

@@ -107,14 +107,14 @@ class Incoming:
         return taken
 
 
-def identify(incoming: Incoming, made: bytes, peer: tuple[str, int] | None, trusted: Networks) -> None:
+def identify(incoming: Incoming, made: bytes, peer: tuple[str, int] | None, trusted: Networks | None) -> None:
     """Give a request its id, which it carries as X-Request-ID from now on: the one that it came with, or `made`.
 
     Only a `peer` in `trusted` may name it, as with ``X-Forwarded-For``. What is no 1 to 128 visible characters of ASCII
     is no id, and two are none.
     """
     headers = incoming.headers
-    if h.find(headers, REQUEST_ID) is not None:
+    if REQUEST_ID in dict(headers):
         given = h.values(headers, REQUEST_ID)
         if (
             trusted

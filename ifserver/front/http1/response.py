@@ -130,7 +130,7 @@ class Http1Response:
         self.framing = framing
         self._status = message.status
         self._first_at = now
-        self.write(head + piece if piece else head)
+        self.write(head + piece)
         self._written(framing, len(body), more)
 
     def _timing(self, now: float) -> bytes:
@@ -192,7 +192,10 @@ class Http1Response:
         if incoming.request_id and h.find(message.headers, REQUEST_ID) is None:
             message = replace(message, headers=[*message.headers, (REQUEST_ID, incoming.request_id)])
         self._claimed_at = exchange.claimed_at
-        self._connection.become_websocket(exchange, message, self._ended())
+        server, now = self._server, self._first_at
+        server.tally.answered(101, self._began_at, now, now)
+        entry = self._entry(incoming, now) if server.access_log.enabled else None
+        self._connection.become_websocket(exchange, message, entry)
 
     def _queue_s(self) -> float | None:
         """How long the request was queued; None: nobody can tell (`Offered.claimed_at`)."""
@@ -329,19 +332,18 @@ class Http1Response:
         Args:
             refused: what it was, where it was refused before it was all there; ignored otherwise.
         """
-        entry = self._ended(refused)
-        if entry is not None:
-            self._server.access_log.write(entry)
-
-    def _ended(self, refused: Refused | None = None) -> Entry | None:
-        """The present request is over: count it. What the access log has to say of it, if there is one."""
         server, incoming = self._server, self.incoming or refused
         now = server.clock.seconds()
         server.tally.answered(self._status, self._began_at, self._first_at, now)
-        if incoming is None or not server.access_log.enabled:
-            return None
-        scheme, peer, _ = self.addresses
-        client = server.client_of(incoming, peer, scheme)[0]
+        if incoming is not None and server.access_log.enabled:
+            server.access_log.write(self._entry(incoming, now))
+
+    def _entry(self, incoming: Incoming | Refused, now: float) -> Entry:
+        """What the access log has to say of a request that is over."""
+        server = self._server
+        scheme, client, _ = self.addresses
+        if server.trusted is not None:
+            client, _ = h.seen_by_proxies(incoming.headers, client, scheme, server.trusted)
         return Entry(
             at=server.wall(),
             client=client[0] if client else "",
