@@ -14,9 +14,8 @@ from typing import Final
 import httptools
 
 from ifserver.config.settings import FrontSettings
-from ifserver.front.heads import examine
 from ifserver.front.http1.chunked import ChunkedBody
-from ifserver.front.http1.requests import BadRequest, Incoming, Refused, is_websocket_upgrade
+from ifserver.front.http1.requests import BadRequest, Incoming, Refused, examine, is_websocket_upgrade
 from ifserver.messages import Headers
 
 __all__ = ["RequestParser"]
