@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.offering import Offered
+from ifserver.front.offering import Exchanges, Offered
+from ifserver.front.peers import Peer
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import (
     CONTINUE,
@@ -34,10 +35,6 @@ from ifserver.streams.effects import (
     Waiting,
 )
 from ifserver.streams.http import HttpStream
-
-if TYPE_CHECKING:
-    from ifserver.front.peers import Peer
-    from ifserver.front.server import InterfaceServer
 
 __all__ = ["Exchange", "HttpClient", "WebSocketClient"]
 
@@ -109,7 +106,7 @@ class Exchange(Offered):
 
     def __init__(
         self,
-        server: InterfaceServer,
+        server: Exchanges,
         stream: Stream,
         client: HttpClient,
         request_channel: str,

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 from twisted.python.failure import Failure
 
 from ifserver import channels
 from ifserver import messages as m
-from ifserver.clock import Timer
+from ifserver.clock import Clock, Timer
+from ifserver.config.settings import FrontSettings
 from ifserver.errors import NodeError
+from ifserver.front.bursts import Bursts
+from ifserver.front.offers import Offers, StandingOffer
+from ifserver.front.peers import Peers
+from ifserver.front.registry import Registry
+from ifserver.front.resumptions import Resumptions
+from ifserver.front.tally import Tally
+from ifserver.front.unresolved import Unheard
+from ifserver.front.waiting_room import WaitingRoom
 from ifserver.layers.base import Node
-from ifserver.layers.clusters import Refusal
+from ifserver.layers.clusters import Clusters, Refusal
+from ifserver.metrics import Counters
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import OfferRefused, Resume, Vanished, Withdrawn
 
-if TYPE_CHECKING:
-    from ifserver.front.offers import StandingOffer
-    from ifserver.front.server import InterfaceServer
-
-__all__ = ["Offered"]
+__all__ = ["Exchanges", "Offered"]
 
 #: How long the answer to a withdrawal is waited for, in seconds.
 _WITHDRAWAL_S: Final = 1.0
@@ -33,6 +39,30 @@ _WHY: Final = {
     Refusal.UNREACHABLE: "no node is reachable",
     Refusal.IN_DOUBT: "the connection to the node broke",
 }
+
+
+class Exchanges(Protocol):
+    """What all exchanges of one server share."""
+
+    settings: FrontSettings
+    clusters: Clusters
+    counters: Counters
+    tally: Tally
+    clock: Clock
+    bursts: Bursts
+    registry: Registry[Any]
+    offers: Offers
+    peers: Peers
+    resumptions: Resumptions
+    waiting_room: WaitingRoom
+    unheard: Unheard
+
+    def deadline(self, wait_s: float | None = None) -> float:
+        """When nobody need take any more what is offered now, by the clock of the node of our inbox.
+
+        Args:
+            wait_s: how long it is waited for; None: as long as for a request.
+        """
 
 
 class Offered(ABC):
@@ -60,7 +90,7 @@ class Offered(ABC):
         "stream",
     )
 
-    def __init__(self, server: InterfaceServer, stream: Stream, channel: str) -> None:
+    def __init__(self, server: Exchanges, stream: Stream, channel: str) -> None:
         self.server = server
         self.stream = stream
         self._channel = channel

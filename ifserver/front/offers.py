@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -20,9 +20,6 @@ from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
 from ifserver.layers.base import Node
-
-if TYPE_CHECKING:
-    from ifserver.front.offering import Offered
 
 __all__ = ["Offers", "StandingOffer"]
 
@@ -37,6 +34,19 @@ _UNHEARD_S: Final = 1.5
 _LATE_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
+
+
+class Offered(Protocol):
+    """Whose offers these are."""
+
+    #: The present attempt, while somebody is waited for who claims it.
+    offer: StandingOffer | None
+
+    def vanished(self) -> None:
+        """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""
+
+    def spill(self) -> None:
+        """It has stood on its node for too long: another one is better."""
 
 
 class StandingOffer(Struct, eq=False):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ifserver.front.driver import Exchange
+from typing import TypeVar
 
 __all__ = ["Registry"]
 
+_T = TypeVar("_T")
 
-class Registry(dict[str, "Exchange"]):
+
+class Registry(dict[str, _T]):
     """The exchanges that are open, by the identity of their streams."""
 
     def __init__(self, inbox: str) -> None:
@@ -27,6 +26,6 @@ class Registry(dict[str, "Exchange"]):
         """New reply channels belong to `inbox` from now on."""
         self._prefix = inbox + "."
 
-    def all(self) -> list[Exchange]:
+    def all(self) -> list[_T]:
         """Every exchange that is open; they may end meanwhile."""
         return list(self.values())

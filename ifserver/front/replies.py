@@ -10,6 +10,7 @@ from typing import Any, Final, get_args
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, UndecodableError
+from ifserver.front.driver import Exchange
 from ifserver.front.peers import Peers
 from ifserver.front.registry import Registry
 from ifserver.front.unresolved import Unheard
@@ -40,7 +41,7 @@ class Replies:
     A `ifserver.layers.home.Resident`.
     """
 
-    def __init__(self, clusters: Clusters, registry: Registry, peers: Peers, unheard: Unheard) -> None:
+    def __init__(self, clusters: Clusters, registry: Registry[Exchange], peers: Peers, unheard: Unheard) -> None:
         self._clusters = clusters
         self._registry = registry
         self._peers = peers

@@ -87,7 +87,7 @@ class InterfaceServer(Factory):
         self.counters = clusters.counters
         self.tally = Tally()
         self.access_log = access_log
-        self.registry = Registry(clusters.home.inbox)
+        self.registry: Registry[Exchange] = Registry(clusters.home.inbox)
         self.wall = wall
         self.head_writer = HeadWriter(wall, settings.server_header)
         #: Made when it is needed.
