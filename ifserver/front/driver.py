@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.offering import Offered
+from ifserver.front.offering import Exchanges, Offered
+from ifserver.front.peers import Peer
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import (
     CONTINUE,
@@ -33,10 +34,7 @@ from ifserver.streams.effects import (
     Wait,
     Waiting,
 )
-
-if TYPE_CHECKING:
-    from ifserver.front.peers import Peer
-    from ifserver.front.server import InterfaceServer
+from ifserver.streams.http import HttpStream
 
 __all__ = ["Exchange", "HttpClient", "WebSocketClient"]
 
@@ -108,7 +106,7 @@ class Exchange(Offered):
 
     def __init__(
         self,
-        server: InterfaceServer,
+        server: Exchanges,
         stream: Stream,
         client: HttpClient,
         request_channel: str,
@@ -128,9 +126,10 @@ class Exchange(Offered):
 
     def start(self) -> None:
         """Offer the request."""
-        self.server.registry.add(self)
+        self.server.registry[self.stream.identity] = self
         self._offer(self.stream.request)
-        self.wait(_WORKER)
+        deadline = self._deadline = self._waits[_WORKER]
+        deadline.add(self)
 
     def opened(self, websocket: WebSocketClient) -> None:
         """The handshake is complete: from now on the client is `websocket`."""
@@ -148,7 +147,11 @@ class Exchange(Offered):
         claim = type(message) is m.Claim
         try:
             effects = self.stream.hear(message)
-            self._heard(effects, claim, claim)
+            if claim or self.stream.worker is not self._worker:
+                self._heard(effects, claim, claim)
+            else:
+                for effect in effects:
+                    _CARRY_OUT[type(effect)](self, effect)
         except Exception:
             self._break_off()
             return None
@@ -173,14 +176,16 @@ class Exchange(Offered):
                 self._offer_claimed(by_claim)
             elif worker is not None and channels.process_of(worker) == channels.process_of(before):
                 self.server.clusters.redirect(before, worker)
-        self._carry_out(effects)
+        for effect in effects:
+            _CARRY_OUT[type(effect)](self, effect)
         if tells_of_claimant and not self._over:
             self.server.peers.claimed(self, renamed)
 
     def handle(self, event: object) -> None:
         """Something has happened to the client, the offer or a deadline."""
         try:
-            self._carry_out(self.stream.handle(event))
+            for effect in self.stream.handle(event):
+                _CARRY_OUT[type(effect)](self, effect)
         except TransitionError:
             _log.exception("%s: this is a defect of ifserver", self.stream.channel)
         except Exception:
@@ -198,12 +203,21 @@ class Exchange(Offered):
 
     def _end(self) -> None:
         self._over = True
-        self.wait(_NOTHING)
-        self.server.ended(self)
-
-    def _carry_out(self, effects: Effects) -> None:
-        for effect in effects:
-            _CARRY_OUT[type(effect)](self, effect)
+        server, stream = self.server, self.stream
+        if self._deadline is not None:
+            self.wait(_NOTHING)
+        server.registry.pop(stream.identity, None)
+        if self.peer is not None:
+            server.peers.left(self)
+        if self._unheard:
+            self._end_attempt()
+        if self.offer is not None:
+            server.offers.left(self)
+        if self.has_waited:
+            server.waiting_room.left(self)
+        if self._resumes:
+            server.resumptions.left(self)
+        server.counters.add("streams_closed", label="http" if type(stream) is HttpStream else "websocket")
 
     # What is for the channel layer, and for the clock.
 
@@ -259,7 +273,9 @@ class Exchange(Offered):
 
 
 def _begin(exchange: Exchange, effect: m.ResponseStart) -> None:
-    exchange.wait(_NOTHING)
+    deadline, exchange._deadline = exchange._deadline, None
+    if deadline is not None:
+        deadline.pop(exchange, None)
     exchange.client.begin(effect)
     if effect.more_body:
         exchange._forget_offer()

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 from twisted.python.failure import Failure
 
 from ifserver import channels
 from ifserver import messages as m
-from ifserver.clock import Timer
+from ifserver.clock import Clock, Timer
+from ifserver.config.settings import FrontSettings
 from ifserver.errors import NodeError
+from ifserver.front.bursts import Bursts
+from ifserver.front.offers import Offers, StandingOffer
+from ifserver.front.peers import Peers
+from ifserver.front.registry import Registry
+from ifserver.front.resumptions import Resumptions
+from ifserver.front.tally import Tally
+from ifserver.front.unresolved import Unheard
+from ifserver.front.waiting_room import WaitingRoom
 from ifserver.layers.base import Node
-from ifserver.layers.clusters import Refusal
+from ifserver.layers.clusters import Clusters, Refusal
+from ifserver.metrics import Counters
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import OfferRefused, Resume, Vanished, Withdrawn
 
-if TYPE_CHECKING:
-    from ifserver.front.offers import StandingOffer
-    from ifserver.front.server import InterfaceServer
-
-__all__ = ["Offered"]
+__all__ = ["Exchanges", "Offered"]
 
 #: How long the answer to a withdrawal is waited for, in seconds.
 _WITHDRAWAL_S: Final = 1.0
@@ -33,6 +39,30 @@ _WHY: Final = {
     Refusal.UNREACHABLE: "no node is reachable",
     Refusal.IN_DOUBT: "the connection to the node broke",
 }
+
+
+class Exchanges(Protocol):
+    """What all exchanges of one server share."""
+
+    settings: FrontSettings
+    clusters: Clusters
+    counters: Counters
+    tally: Tally
+    clock: Clock
+    bursts: Bursts
+    registry: Registry[Any]
+    offers: Offers
+    peers: Peers
+    resumptions: Resumptions
+    waiting_room: WaitingRoom
+    unheard: Unheard
+
+    def deadline(self, wait_s: float | None = None) -> float:
+        """When nobody need take any more what is offered now, by the clock of the node of our inbox.
+
+        Args:
+            wait_s: how long it is waited for; None: as long as for a request.
+        """
 
 
 class Offered(ABC):
@@ -47,6 +77,7 @@ class Offered(ABC):
         "_inbox",
         "_payload",
         "_request",
+        "_resumes",
         "_since",
         "_stood",
         "_unheard",
@@ -59,7 +90,7 @@ class Offered(ABC):
         "stream",
     )
 
-    def __init__(self, server: InterfaceServer, stream: Stream, channel: str) -> None:
+    def __init__(self, server: Exchanges, stream: Stream, channel: str) -> None:
         self.server = server
         self.stream = stream
         self._channel = channel
@@ -84,6 +115,8 @@ class Offered(ABC):
         self.offer: StandingOffer | None = None
         #: Whether `WaitingRoom` has it, or had.
         self.has_waited = False
+        #: Whether it is an open WebSocket that looks for its next worker.
+        self._resumes = False
 
     @property
     @abstractmethod
@@ -128,15 +161,12 @@ class Offered(ABC):
 
     # An open WebSocket whose worker is gone.
 
-    @property
-    def _resumes(self) -> bool:
-        return self._channel == channels.WEBSOCKET_RESUME
-
     def _look_for_worker(self, effect: Resume) -> None:
         """Wait to be offered to the next worker."""
         server = self.server
         self._end_attempt()
         server.offers.left(self)
+        self._resumes = True
         self._channel, self._request, self._payload, self.node = channels.WEBSOCKET_RESUME, effect.request, b"", None
         if not effect.tries:
             server.counters.add("resumptions")
@@ -167,24 +197,15 @@ class Offered(ABC):
         self._request = self.stream.request
         self._payload = b""
 
-    def end_offer(self) -> None:
-        """The exchange has ended."""
-        self._end_attempt()
-        self.server.offers.left(self)
-        if self.has_waited:
-            self.server.waiting_room.left(self)
-        if self._resumes:
-            self.server.resumptions.left(self)
-
     # What the clusters tell.
 
     def placed(self, node: Node) -> None:
         """The request is offered on `node`."""
         self.node = node
         self._unheard, self._in_doubt = True, False
-        offers = self.server.offers
-        offers.left(self)
-        self.offer = offers.made(self, node, self._channel, self._payload)
+        if self.offer is not None:
+            self.server.offers.left(self)
+        self.offer = self.server.offers.made(self, node, self._channel, self._payload)
 
     def wants(self, payload: bytes) -> bool:
         """Whether this is the present attempt, which nobody has spoken of and nobody takes back."""
@@ -289,10 +310,6 @@ class Offered(ABC):
     def _spoken_of(self, worker: str) -> None:
         """Somebody has the present attempt. He counts it for the inbox that it names, also when we have moved since."""
         self.server.clusters.books.incoming[self._inbox][worker].spoken_of += 1
-        self._is_known()
-
-    def _is_known(self) -> None:
-        """It is known where the present attempt is."""
         if self._in_doubt:
             self.server.counters.add("messages_sent")
         self._unheard = self._in_doubt = False
@@ -300,7 +317,9 @@ class Offered(ABC):
     def _was_there(self, attempt: int) -> None:
         """`attempt` was taken back before anybody had it."""
         if self._unheard and attempt == self._request.attempt:
-            self._is_known()
+            if self._in_doubt:
+                self.server.counters.add("messages_sent")
+            self._unheard = self._in_doubt = False
         else:
             self.server.unheard.heard(self.stream.identity, attempt)
         self.server.counters.add("messages_dropped", label="withdrawn")

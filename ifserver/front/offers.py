@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -20,9 +21,6 @@ from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
 from ifserver.layers.base import Node
-
-if TYPE_CHECKING:
-    from ifserver.front.offering import Offered
 
 __all__ = ["Offers", "StandingOffer"]
 
@@ -39,18 +37,28 @@ _LATE_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
-class StandingOffer:
+class Offered(Protocol):
+    """Whose offers these are."""
+
+    #: The present attempt, while somebody is waited for who claims it.
+    offer: StandingOffer | None
+
+    def vanished(self) -> None:
+        """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""
+
+    def spill(self) -> None:
+        """It has stood on its node for too long: another one is better."""
+
+
+class StandingOffer(Struct, eq=False):
     """One attempt of one exchange, on one list of one node."""
 
-    __slots__ = ("list", "offering", "payload", "popped_at", "since")
-
-    def __init__(self, offering: Offered, where: _List, payload: bytes, now: float) -> None:
-        self.offering = offering
-        self.list = where
-        self.payload = payload
-        self.since = now
-        #: When it was known to have been taken; without meaning before that.
-        self.popped_at = now
+    offering: Offered
+    list: _List
+    payload: bytes
+    since: float
+    #: When it was known to have been taken; without meaning before that.
+    popped_at: float
 
 
 class _List:
@@ -99,18 +107,6 @@ class _List:
             return False
         return True
 
-    def claim(self, offer: StandingOffer, now: float) -> bool:
-        """Whether `offer` was here; it no longer is, and those before it were taken too."""
-        standing = self.standing
-        if offer not in standing:
-            return self.forget(offer)
-        while True:
-            first, _ = standing.popitem(last=False)
-            if first is offer:
-                return True
-            first.popped_at = now
-            self.popped[first] = None
-
 
 class Offers:
     """All offers of this server.
@@ -141,7 +137,7 @@ class Offers:
             each = self._lists[key] = _List(node, channel, now)
         elif not each.standing:
             each.quiet_since = now
-        offer = StandingOffer(offering, each, payload, now)
+        offer = StandingOffer(offering, each, payload, now, now)
         each.standing[offer] = None
         if self._timer is None:
             self._look_later(now)
@@ -154,10 +150,15 @@ class Offers:
         if offer is None:
             return False
         each, now = offer.list, self._clock.seconds()
-        if not each.claim(offer, now):
+        standing = each.standing
+        if offer in standing:
+            while (first := standing.popitem(last=False)[0]) is not offer:
+                first.popped_at = now
+                each.popped[first] = None
+        elif not each.forget(offer):
             return False
         each.quiet_since = now
-        if not each.standing:
+        if not standing:
             self._emptied(each.node, each.channel)
         return now - offer.since < _PATIENCE_S
 

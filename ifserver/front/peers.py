@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ifserver import channels
 from ifserver import messages as m
@@ -13,13 +13,22 @@ from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Watched
 from ifserver.layers.syncs import Correspondent, epoch_of
 from ifserver.streams.account import SYNC_S, Account
-
-if TYPE_CHECKING:
-    from ifserver.front.driver import Exchange
+from ifserver.streams.base import Stream
 
 __all__ = ["Peer", "Peers"]
 
 _log = logging.getLogger(__name__)
+
+
+class Exchange(Protocol):
+    """An exchange as far as its peer is concerned."""
+
+    stream: Stream
+    #: Whose account it is in.
+    peer: Peer | None
+
+    def hear(self, message: m.ToStream) -> str | None:
+        """A worker, or its supervisor, has something to say about the stream."""
 
 
 class Peer(Correspondent):

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ifserver.front.driver import Exchange
+from typing import TypeVar
 
 __all__ = ["Registry"]
 
+_T = TypeVar("_T")
 
-class Registry:
-    """The streams of this server, by identity."""
+
+class Registry(dict[str, _T]):
+    """The exchanges that are open, by the identity of their streams."""
 
     def __init__(self, inbox: str) -> None:
+        super().__init__()
         self._prefix = inbox + "."
         self._count = 0
-        self._exchanges: dict[str, Exchange] = {}
-
-    def __len__(self) -> int:
-        return len(self._exchanges)
 
     def new_channel(self) -> str:
         """A reply channel that no stream has had."""
@@ -30,18 +26,6 @@ class Registry:
         """New reply channels belong to `inbox` from now on."""
         self._prefix = inbox + "."
 
-    def add(self, exchange: Exchange) -> None:
-        """From now on `exchange` gets what is sent to its reply channel."""
-        self._exchanges[exchange.stream.identity] = exchange
-
-    def get(self, identity: str) -> Exchange | None:
-        """Whose reply channel this is; None: nobody's any more."""
-        return self._exchanges.get(identity)
-
-    def remove(self, exchange: Exchange) -> None:
-        """`exchange` has ended."""
-        self._exchanges.pop(exchange.stream.identity, None)
-
-    def all(self) -> list[Exchange]:
-        """Every exchange that is open."""
-        return list(self._exchanges.values())
+    def all(self) -> list[_T]:
+        """Every exchange that is open; they may end meanwhile."""
+        return list(self.values())

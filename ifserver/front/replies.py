@@ -10,6 +10,7 @@ from typing import Any, Final, get_args
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, UndecodableError
+from ifserver.front.driver import Exchange
 from ifserver.front.peers import Peers
 from ifserver.front.registry import Registry
 from ifserver.front.unresolved import Unheard
@@ -40,7 +41,7 @@ class Replies:
     A `ifserver.layers.home.Resident`.
     """
 
-    def __init__(self, clusters: Clusters, registry: Registry, peers: Peers, unheard: Unheard) -> None:
+    def __init__(self, clusters: Clusters, registry: Registry[Exchange], peers: Peers, unheard: Unheard) -> None:
         self._clusters = clusters
         self._registry = registry
         self._peers = peers
@@ -50,7 +51,7 @@ class Replies:
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come. Whatever is wrong with one concerns its own stream, never the reader."""
-        counters, books = self._clusters.counters, self._clusters.books
+        counters, books, exchanges = self._clusters.counters, self._clusters.books, self._registry
         incoming = books.incoming[inbox]
         delivered = 0
         for payload in payloads:
@@ -64,7 +65,18 @@ class Replies:
             if kind is m.Statement:
                 books.hear(inbox, message)  # type: ignore[arg-type]
                 continue
-            reason = self._deliver(message)  # type: ignore[arg-type]
+            try:
+                if kind is m.Sync:
+                    self._sync(message)  # type: ignore[arg-type]
+                    reason = None
+                elif (exchange := exchanges.get(message.stream)) is not None:  # type: ignore[union-attr]
+                    reason = exchange.hear(message)  # type: ignore[arg-type]
+                else:
+                    self._nobody(message)  # type: ignore[arg-type]
+                    reason = "gone"
+            except Exception:
+                _log.exception("a message of type %s could not be handled", kind.__name__)
+                reason = None
             if reason == "repeated":
                 counters.add("messages_repeated")
                 continue
@@ -95,21 +107,6 @@ class Replies:
             if channels.inbox_of(exchange.stream.channel) == inbox:
                 exchange.stream.readdress(self._clusters.home.inbox)
         self._peers.tell_everything()
-
-    def _deliver(self, message: m.ToStream | m.Sync) -> str | None:
-        """Hand one message over. Returns why it was dropped, or None."""
-        try:
-            if type(message) is m.Sync:
-                self._sync(message)
-                return None
-            exchange = self._registry.get(message.stream)  # type: ignore[union-attr]
-            if exchange is not None:
-                return exchange.hear(message)  # type: ignore[arg-type]
-            self._nobody(message)  # type: ignore[arg-type]
-        except Exception:
-            _log.exception("a message of type %s could not be handled", type(message).__name__)
-            return None
-        return "gone"
 
     def _sync(self, sync: m.Sync) -> None:
         address = self._peers.address(sync)

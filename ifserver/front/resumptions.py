@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.layers.clusters import Clusters
-
-if TYPE_CHECKING:
-    from ifserver.front.offering import Offered
 
 __all__ = ["Resumptions"]
 
@@ -29,6 +26,13 @@ MOST_OFFERED: Final = 200
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 15.0
 _JITTER: Final = (0.7, 1.3)
+
+
+class Offered(Protocol):
+    """An open WebSocket that is offered to workers."""
+
+    def offer_resumption(self) -> None:
+        """It is its turn."""
 
 
 class Resumptions:

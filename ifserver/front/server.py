@@ -24,7 +24,7 @@ from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
 from ifserver.front.driver import Exchange, HttpClient
 from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.http1.requests import Incoming, Refused, identify
+from ifserver.front.http1.requests import Incoming, identify
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
 from ifserver.front.http1.unread_body import SILENCE_S
 from ifserver.front.offers import Offers
@@ -41,7 +41,6 @@ from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heart
 from ifserver.layers.liveness import SERVER_LIFE_S
-from ifserver.streams.base import Stream
 from ifserver.streams.effects import TimedOut, Waiting
 from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream
@@ -88,7 +87,7 @@ class InterfaceServer(Factory):
         self.counters = clusters.counters
         self.tally = Tally()
         self.access_log = access_log
-        self.registry = Registry(clusters.home.inbox)
+        self.registry: Registry[Exchange] = Registry(clusters.home.inbox)
         self.wall = wall
         self.head_writer = HeadWriter(wall, settings.server_header)
         #: Made when it is needed.
@@ -117,7 +116,8 @@ class InterfaceServer(Factory):
             self.peers.watched,
             self.peers.lost,
         )
-        self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
+        #: Proxies that are believed; None: there are none.
+        self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
         self._retry_methods = frozenset(settings.retry_methods)
         self._connections: set[Http1Connection | WebSocketConnection] = set()
         # Open WebSockets, with what the access log will say of them, and since when they are open.
@@ -165,7 +165,7 @@ class InterfaceServer(Factory):
         self._websocket_protocol = None
         self.admission.change(settings)
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
-        self._trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies")
+        self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
         self._retry_methods = frozenset(settings.retry_methods)
         self._http_deadlines[Waiting.WORKER].change(settings.queue_timeout_s)
         self.unheard.change(settings.queue_timeout_s)
@@ -291,29 +291,17 @@ class InterfaceServer(Factory):
         """What an HTTP connection may wait for."""
         return self.idle, self.heads_due, self.bodies_due, self.discarding, self.half_closed
 
-    def client_of(
-        self, incoming: Incoming | Refused, peer: tuple[str, int] | None, scheme: str
-    ) -> tuple[tuple[str, int] | None, str]:
-        """Client and scheme of a request: the transport's, or what trusted proxies say."""
-        if not self._trusted:
-            return peer, scheme
-        return h.seen_by_proxies(incoming.headers, peer, scheme, self._trusted)
-
-    def _name(self, incoming: Incoming, stream: Stream, peer: tuple[str, int] | None) -> None:
-        """Note by what names people and logs know a request. Its headers say so from now on, in the message too."""
-        incoming.stream = stream.identity
-        if self.settings.request_id:
-            identify(incoming, stream.identity.encode("ascii"), peer, self._trusted)
-
     def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
         """The exchange of a request whose body has arrived as far as `incoming` says."""
         scheme, peer, host = addresses
-        peer, scheme = self.client_of(incoming, peer, scheme)
-        root_path = self.settings.root_path
+        if self.trusted is not None:
+            peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, self.trusted)
+        settings = self.settings
+        root_path = settings.root_path
         request = m.HttpRequest(
             self.registry.new_channel(),
             0,
-            self.deadline(),
+            self.clusters.home.node.clock() + settings.queue_timeout_s,
             incoming.http_version,
             incoming.method,
             scheme,
@@ -324,18 +312,21 @@ class InterfaceServer(Factory):
             incoming.headers,
             peer,
             host,
-            incoming.take_body(),
+            incoming.take_body() if incoming.body else b"",
             not incoming.complete,
         )
         stream = HttpStream(request, incoming.method in self._retry_methods, incoming.expects_continue)
-        self._name(incoming, stream, addresses[1])
+        incoming.stream = stream.identity
+        if settings.request_id:
+            identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
         self.counters.add("streams_opened", label="http")
         return Exchange(self, stream, client, channels.HTTP_REQUEST, self._http_deadlines)
 
     def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
         """The exchange of a WebSocket's handshake."""
         scheme, peer, host = addresses
-        peer, scheme = self.client_of(incoming, peer, scheme)
+        if self.trusted is not None:
+            peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, self.trusted)
         root_path = self.settings.root_path
         subprotocols = h.list_items(incoming.headers, b"sec-websocket-protocol")
         request = m.WebSocketConnect(
@@ -355,7 +346,9 @@ class InterfaceServer(Factory):
             any(fnmatchcase(incoming.path, pattern) for pattern in self.settings.resumable_paths),
         )
         stream = WebSocketStream(request)
-        self._name(incoming, stream, addresses[1])
+        incoming.stream = stream.identity
+        if self.settings.request_id:
+            identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
         self.counters.add("streams_opened", label="websocket")
         return Exchange(self, stream, client, channels.WEBSOCKET_CONNECT, self._websocket_deadlines)
 
@@ -385,13 +378,6 @@ class InterfaceServer(Factory):
             wait_s: how long it is waited for; None: as long as for a request.
         """
         return self.clusters.home.node.clock() + (self.settings.queue_timeout_s if wait_s is None else wait_s)
-
-    def ended(self, exchange: Exchange) -> None:
-        """`exchange` is over."""
-        self.registry.remove(exchange)
-        self.peers.left(exchange)
-        exchange.end_offer()
-        self.counters.add("streams_closed", label="http" if type(exchange.stream) is HttpStream else "websocket")
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable
+from typing import Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -11,10 +12,20 @@ from ifserver.clock import Clock
 from ifserver.front.deadlines import Deadlines
 from ifserver.layers.clusters import Clusters
 
-if TYPE_CHECKING:
-    from ifserver.front.offering import Offered
-
 __all__ = ["WaitingRoom"]
+
+
+class Offered(Hashable, Protocol):
+    """A request that can be offered nowhere now."""
+
+    #: Whether it waits, or has waited.
+    has_waited: bool
+
+    def offer_anew(self) -> None:
+        """This server can be reached again."""
+
+    def give_up_waiting(self) -> None:
+        """It could not in time."""
 
 
 class WaitingRoom:
@@ -23,7 +34,7 @@ class WaitingRoom:
     def __init__(self, clusters: Clusters, clock: Clock, wait_s: float) -> None:
         self._clusters = clusters
         self._wait_s = wait_s
-        self._waiting: Deadlines[Offered] = Deadlines(clock, wait_s, self._expired)
+        self._waiting: Deadlines[Offered] = Deadlines(clock, wait_s, lambda offered: offered.give_up_waiting())
         self._asking: Deferred[None] | None = None
 
     def __len__(self) -> int:
@@ -48,9 +59,6 @@ class WaitingRoom:
         """Nobody waits any more."""
         self._waiting.stop()
         self._stop_asking()
-
-    def _expired(self, offered: Offered) -> None:
-        offered.give_up_waiting()
 
     def _connected(self, _: None) -> None:
         self._stop_asking()

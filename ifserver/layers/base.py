@@ -91,7 +91,8 @@ class Node(ABC):
         self._inboxes = inboxes
         #: Whether the node can be asked right now, as far as is known.
         self.connected = False
-        #: Changes whenever the node has lost its memory; None before the first connection (docs/architecture.rst, Epochs).
+        #: Changes whenever the node has lost its memory; None before the first connection (docs/architecture.rst,
+        #: Epochs).
         self.epoch: str | None = None
 
     def limits(self, channel: str) -> Limits:

@@ -103,7 +103,7 @@ class HttpStream(Stream):
         super().__init__(request, _QUEUED)
         self._retry_method = retry_method
         self._expects_continue = expects_continue
-        self._send_window.spend(len(request.body))
+        self._send_window.sent = len(request.body) + MESSAGE_OVERHEAD
 
     @property
     def expects_continue(self) -> bool:

@@ -35,7 +35,7 @@ def registry() -> Registry:
 
 def enter(registry: Registry) -> FakeExchange:
     exchange = FakeExchange(registry.new_channel())
-    registry.add(exchange)  # type: ignore[arg-type]
+    registry[exchange.stream.identity] = exchange  # type: ignore[assignment]
     return exchange
 
 
@@ -60,8 +60,8 @@ def test_an_exchange_is_found_by_the_identity_of_its_stream(registry: Registry) 
 
 def test_one_that_has_ended_is_nobodys_and_its_channel_is_not_used_again(registry: Registry) -> None:
     exchange = enter(registry)
-    registry.remove(exchange)  # type: ignore[arg-type]
-    registry.remove(exchange)  # type: ignore[arg-type]
+    registry.pop(exchange.stream.identity, None)
+    registry.pop(exchange.stream.identity, None)
     assert registry.get(exchange.stream.identity) is None
     assert len(registry) == 0
     assert registry.new_channel() != exchange.channel
@@ -70,6 +70,6 @@ def test_one_that_has_ended_is_nobodys_and_its_channel_is_not_used_again(registr
 def test_all_may_be_walked_while_they_end(registry: Registry) -> None:
     entered = [enter(registry) for _ in range(3)]
     for exchange in registry.all():
-        registry.remove(exchange)
+        registry.pop(exchange.stream.identity)
     assert registry.all() == []
     assert len(entered) == 3

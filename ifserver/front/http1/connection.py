@@ -157,6 +157,10 @@ class Http1Connection(Protocol):
                 self.intake.pause(HANDSHAKE)
         elif self.intake.unparsed:
             self.intake.unparsed += data
+        elif len(data) <= SLICE:
+            parser.feed(data)
+            if parser.incoming is not None or parser.in_head or parser.refusal is not None:
+                self._look_at_rest()
         else:
             self.parse(data)
 
@@ -164,13 +168,17 @@ class Http1Connection(Protocol):
 
     def parse(self, data: bytes) -> None:
         """Parse the next bytes; of more than a slice, as many as are due now."""
-        parser = self._parser
         if len(data) <= SLICE:
-            parser.feed(data)
+            self._parser.feed(data)
         else:
             self.intake.feed(data)
+        self._look_at_rest()
+
+    def _look_at_rest(self) -> None:
+        """See what has come of a request that is not complete."""
         if self.closing:
             return
+        parser = self._parser
         incoming = parser.incoming
         if parser.refusal is not None:
             self._refuse()
@@ -202,7 +210,10 @@ class Http1Connection(Protocol):
         response = self._response
         if incoming.chunked or incoming.body_bytes:
             self._server.bodies_due.pop(self, None)
-        if incoming is not response.incoming:
+        if response.incoming is None:
+            self._server.heads_due.pop(self, None)
+            self._start(incoming)
+        elif incoming is not response.incoming:
             if incoming not in self._waiting:
                 self._arrived(incoming)
         elif response.exchange is not None:
@@ -326,7 +337,9 @@ class Http1Connection(Protocol):
         server, parser, waiting = self._server, self._parser, self._waiting
         self._response.incoming = self._leftover = None
         server.discarding.pop(self, None)
-        self.intake.resume(STREAM)
+        intake = self.intake
+        if intake.reasons:
+            intake.resume(STREAM)
         if waiting:
             self._start(waiting.pop(0))
         elif parser.refusal is not None:
@@ -335,7 +348,6 @@ class Http1Connection(Protocol):
             self._continue(parser.incoming)
         elif not parser.in_head:
             server.idle.add(self)
-        intake = self.intake
         if intake.unparsed and len(waiting) < self._settings.max_pipelined and not self.closing:
             intake.parse_rest()
         if intake.reasons:

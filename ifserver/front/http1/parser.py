@@ -14,9 +14,8 @@ from typing import Final
 import httptools
 
 from ifserver.config.settings import FrontSettings
-from ifserver.front.heads import examine
 from ifserver.front.http1.chunked import ChunkedBody
-from ifserver.front.http1.requests import BadRequest, Incoming, Refused, is_websocket_upgrade
+from ifserver.front.http1.requests import BadRequest, Incoming, Refused, examine, is_websocket_upgrade
 from ifserver.messages import Headers
 
 __all__ = ["RequestParser"]
@@ -38,6 +37,8 @@ _NO_CHUNKS: Final = b"0\r\n\r\n"
 #: What llhttp says of versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
 _OTHER_VERSION: Final = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
 
+#: What llhttp raises where it does not go on: at an error, or where another protocol may begin.
+_STOPS: Final = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 #: Takes the place of a parser that is not needed any more. It is never fed.
 _UNUSED: Final = httptools.HttpRequestParser(None)
 
@@ -90,8 +91,12 @@ class RequestParser:
                 # Nothing but one head: what most clients send. The same as below, in short.
                 end = data.find(b"\r\n")
                 if data[0] > _SPACE and data.count(_SPACE, 0, end) == 2 and data[end - 9 : end - 3] == b" HTTP/":
-                    self._in_line = False
-                    self._feed(data)
+                    self._in_line, self.in_head = False, True
+                    self._target, self._headers, self._head_bytes = b"", [], len(data)
+                    try:
+                        self._parser.feed_data(data)
+                    except _STOPS as error:
+                        self._stopped(error, data)
                     if self.refusal is not None:
                         self._line = data[:end]
                     return
@@ -189,7 +194,8 @@ class RequestParser:
         self._line = line = data[start : end if end >= 0 else None]
         if end >= 0:
             if data[start] > _SPACE and line.count(_SPACE) == 2 and line[-9:-3] == b" HTTP/":
-                self._in_line = False
+                self._in_line, self.in_head = False, True
+                self._target, self._headers, self._head_bytes = b"", [], 0
                 return start
         elif not line or line == b"\r":
             return -1
@@ -202,24 +208,27 @@ class RequestParser:
         return -1
 
     def _feed(self, data: bytes | memoryview) -> None:
-        length = len(data)
-        self._head_bytes = self._head_bytes + length if self.in_head else length
-        while True:
-            try:
-                self._parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
-                if self.early is not None:
-                    self.early = bytes(data)
-                    return
-                self._decline()
-                if data:
-                    continue
-            except httptools.HttpParserError as error:
-                self.refusal = self.refusal or _refusal(error, self._line or bytes(data))
-            break
+        if self.in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except _STOPS as error:
+            self._stopped(error, data)
         if self.in_head:
             self._check_head()
+
+    def _stopped(self, error: Exception, data: bytes | memoryview) -> None:
+        """llhttp has not taken all of `data`."""
+        if isinstance(error, httptools.HttpParserError):
+            self.refusal = self.refusal or _refusal(error, self._line or bytes(data))
+            return
+        rest = data[error.args[0] :]
+        if self.early is not None:
+            self.early = bytes(rest)
+            return
+        self._decline()
+        if rest:
+            self._feed(rest)
 
     def _check_head(self) -> None:
         """Is it too large, as far as it has come? All bytes count: of a field llhttp tells when it has ended."""
@@ -227,11 +236,6 @@ class RequestParser:
             self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
 
     # What httptools calls.
-
-    def on_message_begin(self) -> None:
-        self.in_head = True
-        self._target = b""
-        self._headers = []
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -247,7 +251,8 @@ class RequestParser:
         if self._declined is not None:
             self.incoming, self._declined = self._declined, None
             return
-        self._check_head()
+        if len(self._headers) > self._max_headers or self._head_bytes > self._max_header_bytes:
+            self._check_head()
         if self.refusal is not None:
             return
         parser = self._parser
@@ -315,6 +320,7 @@ class RequestParser:
         if not incoming.keep_alive:
             framing += b"\r\nconnection: close"
         self._parser = httptools.HttpRequestParser(self)
+        self._target, self._headers = b"", []
         self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
 
 

@@ -58,7 +58,6 @@ class Http1Response:
         self._connection = connection
         self._server = server
         self._settings = server.settings
-        self._keep_alive = server.settings.keep_alive_timeout_s > 0
         #: The connection's, from its beginning on.
         self.transport: Any = None
         self.addresses: Addresses = ("", None, None)
@@ -84,6 +83,8 @@ class Http1Response:
     def start(self, incoming: Incoming | None) -> None:
         """The response to `incoming` is due; None: to a request that is refused before it is all there."""
         self.incoming = incoming
+        if incoming is not None and (incoming.upgrade or self._settings.keep_alive_timeout_s <= 0):
+            incoming.keep_alive = False
         self._status = self._sent_bytes = 0
         self._began_at = self._server.clock.seconds()
         self._first_at = 0.0
@@ -119,7 +120,9 @@ class Http1Response:
                 None if more else len(body),
                 incoming.method,
                 incoming.http_version,
-                self._keeps_alive(incoming) and (incoming.complete or _is_read_on(incoming, more)),
+                incoming.keep_alive
+                and not self._server.draining
+                and (incoming.complete or _is_read_on(incoming, more)),
                 incoming.request_id,
                 self._timing(now) if self._settings.server_timing else b"",
             )
@@ -130,7 +133,10 @@ class Http1Response:
         self.framing = framing
         self._status = message.status
         self._first_at = now
-        self.write(head + piece if piece else head)
+        if piece:
+            head += piece
+        self._server.tally.http_bytes_out += len(head)
+        self.transport.write(head)
         self._written(framing, len(body), more)
 
     def _timing(self, now: float) -> bytes:
@@ -151,7 +157,7 @@ class Http1Response:
         incoming = self.incoming
         assert incoming is not None
         retry = [(b"retry-after", str(self._settings.retry_after_s).encode())] if status == 503 else None
-        self.write_answer(status, retry, self._keeps_alive(incoming) and incoming.complete)
+        self.write_answer(status, retry, incoming.keep_alive and not self._server.draining and incoming.complete)
         self.finish()
 
     def abort(self) -> None:
@@ -192,7 +198,10 @@ class Http1Response:
         if incoming.request_id and h.find(message.headers, REQUEST_ID) is None:
             message = replace(message, headers=[*message.headers, (REQUEST_ID, incoming.request_id)])
         self._claimed_at = exchange.claimed_at
-        self._connection.become_websocket(exchange, message, self._ended())
+        server, now = self._server, self._first_at
+        server.tally.answered(101, self._began_at, now, now)
+        entry = self._entry(incoming, now) if server.access_log.enabled else None
+        self._connection.become_websocket(exchange, message, entry)
 
     def _queue_s(self) -> float | None:
         """How long the request was queued; None: nobody can tell (`Offered.claimed_at`)."""
@@ -204,9 +213,6 @@ class Http1Response:
         """Send `data` as it is."""
         self._server.tally.http_bytes_out += len(data)
         self.transport.write(data)
-
-    def _keeps_alive(self, incoming: Incoming) -> bool:
-        return self._keep_alive and incoming.keep_alive and not incoming.upgrade and not self._server.draining
 
     def _framed(self, framing: Framing, body: bytes) -> bytes:
         """A piece of the body as it is sent.
@@ -329,19 +335,18 @@ class Http1Response:
         Args:
             refused: what it was, where it was refused before it was all there; ignored otherwise.
         """
-        entry = self._ended(refused)
-        if entry is not None:
-            self._server.access_log.write(entry)
-
-    def _ended(self, refused: Refused | None = None) -> Entry | None:
-        """The present request is over: count it. What the access log has to say of it, if there is one."""
         server, incoming = self._server, self.incoming or refused
         now = server.clock.seconds()
         server.tally.answered(self._status, self._began_at, self._first_at, now)
-        if incoming is None or not server.access_log.enabled:
-            return None
-        scheme, peer, _ = self.addresses
-        client = server.client_of(incoming, peer, scheme)[0]
+        if incoming is not None and server.access_log.enabled:
+            server.access_log.write(self._entry(incoming, now))
+
+    def _entry(self, incoming: Incoming | Refused, now: float) -> Entry:
+        """What the access log has to say of a request that is over."""
+        server = self._server
+        scheme, client, _ = self.addresses
+        if server.trusted is not None:
+            client, _ = h.seen_by_proxies(incoming.headers, client, scheme, server.trusted)
         return Entry(
             at=server.wall(),
             client=client[0] if client else "",

@@ -6,6 +6,8 @@ import http
 from email.utils import formatdate
 from typing import Final
 
+from msgspec import Struct
+
 from ifserver import headers as h
 from ifserver.clock import WallClock
 from ifserver.front.http1.requests import REQUEST_ID
@@ -29,19 +31,16 @@ def bad_field(name: bytes, value: bytes) -> str:
     return f"not a header field: {name[:80]!r} with a value of {len(value)} bytes and {bad} in it"
 
 
-class Framing:
+class Framing(Struct, eq=False, gc=False):
     """How the end of one response's body is told (RFC 9112 6.3)."""
 
-    __slots__ = ("chunked", "close", "no_body", "remaining")
-
-    def __init__(self, no_body: bool) -> None:
-        #: HEAD, 204, 304: nothing follows the head, whatever its fields say.
-        self.no_body = no_body
-        self.chunked = False
-        #: Bytes that Content-Length still promises; None: it promises nothing.
-        self.remaining: int | None = None
-        #: The connection ends behind this response.
-        self.close = False
+    #: HEAD, 204, 304: nothing follows the head, whatever its fields say.
+    no_body: bool
+    #: The connection ends behind this response.
+    close: bool = False
+    chunked: bool = False
+    #: Bytes that Content-Length still promises; None: it promises nothing.
+    remaining: int | None = None
 
     @property
     def ends_with_connection(self) -> bool:
@@ -88,6 +87,7 @@ class HeadWriter:
         self._wall = wall
         self._server = b"" if server_header is None else b"\r\nserver: " + server_header.encode("latin-1")
         self._second = -1
+        #: Date of that second, and Server.
         self._defaults = b""
         #: Names that were checked and mean nothing to us, and how their lines begin: applications use few, and again
         #: and again.
@@ -116,8 +116,7 @@ class HeadWriter:
             BadResponse: a field cannot be sent, or Content-Length is not what the body has.
         """
         # RFC 9110 6.4.1.
-        framing = Framing(method == "HEAD" or status == 204 or status == 304)
-        framing.close = not keep_alive
+        framing = Framing(method == "HEAD" or status == 204 or status == 304, not keep_alive)
         head = [_STATUS_LINES.get(status) or _status_line(status)]
         starts = self._starts
         has_date = has_server = False
@@ -140,7 +139,9 @@ class HeadWriter:
         if has_date or has_server:
             head += (b"" if has_date else self._date(), b"" if has_server else self._server)
         else:
-            head.append(self._date_and_server())
+            if int(self._wall()) != self._second:
+                self._date_and_server()
+            head.append(self._defaults)
         if framing.no_body:
             framing.remaining = None
         elif whole_body is None or framing.remaining != whole_body:
@@ -181,7 +182,12 @@ class HeadWriter:
 def _framing_line(framing: Framing, status: int, name: bytes, value: bytes) -> bytes:
     """Note what one of the application's fields says of the framing; its line, empty if it is not sent."""
     if name == b"content-length":
-        framing.remaining = _length(value, framing.remaining)
+        length = h.length(value)
+        if length is None:
+            raise BadResponse(f"Content-Length: {value[:80]!r}")
+        if framing.remaining is not None:
+            raise BadResponse("two Content-Lengths")
+        framing.remaining = length
         # RFC 9110 8.6: a server MUST NOT send it.
         return b"" if status == 204 else _LENGTH_START + value
     if name == b"connection":
@@ -211,13 +217,3 @@ def _status_line(status: int) -> bytes:
         raise BadResponse(f"status {status}")
     line = _STATUS_LINES[status] = f"HTTP/1.1 {status} {reason_phrase(status)}".encode()
     return line
-
-
-def _length(value: bytes, before: int | None) -> int:
-    """The number in a Content-Length (RFC 9110 8.6), of which there is one."""
-    length = h.length(value)
-    if length is None:
-        raise BadResponse(f"Content-Length: {value[:80]!r}")
-    if before is not None:
-        raise BadResponse("two Content-Lengths")
-    return length

@@ -105,7 +105,7 @@ def test_of_many_streams_some_are_shown() -> None:
     stage = Stage()
     for _ in range(3):
         stage.world.client(*[GET])
-    stage.world.server.registry._exchanges |= {
+    stage.world.server.registry |= {
         str(i): exchange for i, exchange in enumerate(stage.world.server.registry.all() * 1000)
     }
     status = stage.subject.status(survey(stage))
