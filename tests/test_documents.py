@@ -1,4 +1,5 @@
-"""The pages of ``docs`` lead to each other: each is in the index, and every page that is named exists."""
+"""The documents lead to each other and to the code: each page is in the index, and every page, module, message and
+section that is named exists."""
 
 from __future__ import annotations
 
@@ -7,9 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from ifserver import messages
+
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ifserver"
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.rst"))
+#: Those that are not in ``docs``.
+AT_THE_ROOT = sorted(ROOT.glob("*.rst"))
+ARCHITECTURE = DOCS / "architecture.rst"
+#: Those that name modules.
+ABOUT_THE_CODE = [*AT_THE_ROOT, ARCHITECTURE, *sorted((DOCS / "decisions").glob("*.rst"))]
 
 
 def pages_named(path: Path) -> set[Path]:
@@ -19,14 +28,42 @@ def pages_named(path: Path) -> set[Path]:
 
 
 def test_the_index_names_every_page() -> None:
-    named = {str(path.relative_to(DOCS)) for path in pages_named(DOCS / "index.rst")}
-    assert sorted(named) == [page for page in PAGES if page != "index.rst"]
+    named = {path.resolve() for path in pages_named(DOCS / "index.rst")}
+    at_the_root = {path for path in AT_THE_ROOT if path.name != "README.rst"}
+    assert named == {DOCS / page for page in PAGES if page != "index.rst"} | at_the_root
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.rst", *(DOCS / page for page in PAGES)], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*AT_THE_ROOT, *(DOCS / page for page in PAGES)], ids=lambda path: path.name)
 def test_every_page_that_is_named_exists(path: Path) -> None:
     assert [str(page) for page in pages_named(path) if not page.is_file()] == []
 
 
 def test_pages_are_found() -> None:
     assert len(pages_named(ROOT / "README.rst")) > 5
+
+
+def modules_named(path: Path) -> set[str]:
+    """The modules that a document names in literals, from the folder ``ifserver`` on or from the root."""
+    return set(re.findall(r"``([\w/]+\.py)``", path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("path", ABOUT_THE_CODE, ids=lambda path: path.name)
+def test_every_module_that_is_named_exists(path: Path) -> None:
+    exists = {name: any((folder / name).is_file() for folder in (PACKAGE, ROOT)) for name in modules_named(path)}
+    assert [name for name, there in exists.items() if not there] == []
+
+
+def test_modules_are_found() -> None:
+    assert len(modules_named(ARCHITECTURE)) > 30
+
+
+def test_the_architecture_names_every_message() -> None:
+    kinds = {kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, messages.Message)}
+    text = ARCHITECTURE.read_text("utf-8")
+    assert [kind.__name__ for kind in kinds - {messages.Message} if f"``{kind.__name__}``" not in text] == []
+
+
+def test_the_architecture_names_every_folder_of_the_package() -> None:
+    layout = ARCHITECTURE.read_text("utf-8").partition("\nWhere the code is\n")[2]
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(re.findall(r"^ {6}(\w+)/ ", layout, re.MULTILINE))
