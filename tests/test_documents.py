@@ -19,6 +19,8 @@ AT_THE_ROOT = sorted(ROOT.glob("*.rst"))
 ARCHITECTURE = DOCS / "architecture.rst"
 #: Those that name modules.
 ABOUT_THE_CODE = [*AT_THE_ROOT, ARCHITECTURE, *sorted((DOCS / "decisions").glob("*.rst"))]
+#: What a comment or a document cites of the architecture.
+_CITED = re.compile(r"docs/architecture\.rst, ([A-Z][\w ]*\w)")
 
 
 def pages_named(path: Path) -> set[Path]:
@@ -47,6 +49,11 @@ def modules_named(path: Path) -> set[str]:
     return set(re.findall(r"``([\w/]+\.py)``", path.read_text("utf-8")))
 
 
+def titles(path: Path) -> set[str]:
+    """The titles of the sections of a document."""
+    return set(re.findall(r"^(\S.*)\n[=~-]{4,}$", path.read_text("utf-8"), re.MULTILINE))
+
+
 @pytest.mark.parametrize("path", ABOUT_THE_CODE, ids=lambda path: path.name)
 def test_every_module_that_is_named_exists(path: Path) -> None:
     exists = {name: any((folder / name).is_file() for folder in (PACKAGE, ROOT)) for name in modules_named(path)}
@@ -67,3 +74,14 @@ def test_the_architecture_names_every_folder_of_the_package() -> None:
     layout = ARCHITECTURE.read_text("utf-8").partition("\nWhere the code is\n")[2]
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert folders == set(re.findall(r"^ {6}(\w+)/ ", layout, re.MULTILINE))
+
+
+def test_every_section_that_code_cites_exists() -> None:
+    cited: dict[str, str] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        # A comment may go on in its next line.
+        text = re.sub(r"\n\s*(#:? )?", " ", path.read_text("utf-8"))
+        assert "(design" not in text, path
+        cited |= dict.fromkeys(_CITED.findall(text), path.name)
+    assert len(cited) > 5
+    assert {section: where for section, where in cited.items() if section not in titles(ARCHITECTURE)} == {}

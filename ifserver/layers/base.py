@@ -106,7 +106,8 @@ class Node(ABC):
     @property
     @abstractmethod
     def epoch(self) -> str | None:
-        """Changes whenever the node has lost its memory; None before the first connection (design: clusters, Epoch)."""
+        """Changes whenever the node has lost its memory; None before the first connection (see docs/architecture.rst,
+        Epochs)."""
 
     @abstractmethod
     def start(self) -> None:

@@ -1,4 +1,7 @@
-"""How far a stream is, and when its other side is to be told so in a `Sync` (design: Order and loss)."""
+"""How far a stream is, and when its other side is to be told so in a `Sync`.
+
+See docs/architecture.rst, Order and loss.
+"""
 
 from __future__ import annotations
 

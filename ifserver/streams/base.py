@@ -31,7 +31,7 @@ NOTHING: Final[Effects] = ()
 #: The rows of one state: what is done about an event of each type.
 Row: TypeAlias = Mapping[type, Callable[[Any, Any], Effects]]
 
-#: Messages with a `seq`; the others may overtake (design: Order and loss).
+#: Messages with a `seq`; the others may overtake (see docs/architecture.rst, Order and loss).
 _SEQUENCED: Final = frozenset({m.ResponseStart, m.ResponseBody, m.WebSocketAccept, m.WebSocketSend, m.WebSocketClose})
 
 #: Why an attempt has come to nothing: its worker was lost, or nobody knows who had it, if anybody.

@@ -124,7 +124,7 @@ class HttpStream(Stream):
         return self._pump()
 
     def _body_received_claimed(self, event: BodyReceived) -> Effects:
-        # The time for an answer counts from the last of the body (design, section 6).
+        # The time for an answer counts from the last of the body (see docs/failures.rst).
         return *self._body_received(event), WAIT_RESPONSE
 
     def _left_unclaimed(self, event: ClientGone) -> Effects:

@@ -29,7 +29,8 @@ from ifserver.layers.redis.views import RedisViews
 
 __all__ = ["RedisNode"]
 
-#: How often the sending connection asks whether it still speaks with the same Redis (design: clusters, Epoch).
+#: How often the sending connection asks whether it still speaks with the same Redis (see docs/architecture.rst,
+#: Epochs).
 _EPOCH_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
