@@ -1,4 +1,6 @@
-"""``docs/failures.rst`` names at its end the tests of each of its entries: they exist, and no entry is without one."""
+"""``docs/failures.rst`` names at its end the modules that decide each of its entries, and its tests: all of them exist,
+and no entry is without them.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,20 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "ifserver"
 PAGE = TESTS.parent / "docs/failures.rst"
 _ENTRY = re.compile(r"^(\S[^\n]*)\n((?:(?: {4}[^\n]*)?\n)*? {4}[^\n]*\n(?:(?: {4}[^\n]*)?\n)*)", re.MULTILINE)
-BEFORE, HEADING, BEHIND = PAGE.read_text(encoding="utf-8").partition("\nThe tests\n---------\n")
+BEFORE, HEADING, BEHIND = PAGE.read_text(encoding="utf-8").partition("\nModules and tests\n-----------------\n")
 #: What happens, with what is said of it.
 ENTRIES = dict(_ENTRY.findall(BEFORE))
-#: What happens, with its tests.
+#: What happens, with the modules that decide it, and its tests.
 PROOFS = dict(_ENTRY.findall(BEHIND))
+
+
+def deciding(text: str) -> list[str]:
+    """The modules that `text` says to decide."""
+    match = re.match(r" +Decided in ([^:]*)\.\n\n", text)
+    return re.findall(r"``([\w/.]+)``", match[1]) if match else []
 
 
 def named(text: str) -> list[tuple[str, str]]:
@@ -48,3 +57,10 @@ def test_the_tests_of_an_entry_exist(what: str, text: str) -> None:
     assert tests
     for file, name in tests:
         assert re.search(rf"^(async )?def {name}\(", (TESTS / file).read_text(encoding="utf-8"), re.MULTILINE), name
+
+
+@pytest.mark.parametrize(("what", "text"), PROOFS.items(), ids=list(PROOFS))
+def test_the_modules_that_decide_an_entry_exist(what: str, text: str) -> None:
+    modules = deciding(text)
+    assert modules
+    assert [module for module in modules if not (PACKAGE / module).is_file()] == []
