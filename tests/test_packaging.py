@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import textwrap
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -30,7 +31,8 @@ from tests.command_lines import arguments_in_yaml, command_lines, flags_named, v
 
 ROOT = Path(__file__).parent.parent
 PACKAGING = ROOT / "packaging"
-DOCUMENTS = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
+#: The README first.
+DOCUMENTS = [*sorted(ROOT.glob("*.rst"), reverse=True), *sorted((ROOT / "docs").rglob("*.rst"))]
 EXAMPLES = sorted(path for path in PACKAGING.rglob("*") if path.is_file())
 DOCKERFILE = PACKAGING / "docker/Dockerfile"
 #: Fields of the journal, which look like variables.
@@ -336,6 +338,22 @@ def test_the_dockerfile_ends_in_order_and_not_as_root() -> None:
     assert "apt-get" not in text
     folders = re.findall(r"^WORKDIR (\S+)$", text, re.M)
     assert folders == ["/source", "/app"]
+
+
+def test_a_source_distribution_has_every_document(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, source)
+    for name in ("docs", "ifserver"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(source / done.stdout.split()[-1]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {str(path.relative_to(ROOT)) for path in DOCUMENTS} - names == set()
 
 
 def test_what_is_copied_is_enough_to_install(tmp_path: Path) -> None:
