@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from ifserver import logs
 from ifserver.config import arguments as a
 from ifserver.config import flags
+from ifserver.config.command_line import VIEWERS
 from ifserver.config.settings import ListenSettings, LogSettings
 from ifserver.errors import ConfigurationError, IfserverError
 from ifserver.process import addresses, children, handover, malloc, systemd
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         manager, handed = systemd.take(os.environ, os.getpid()), handover.become_successor(os.environ)
         if words[:1] == ["child"]:
             return _child(words)
-        if words and words[0] in a.VIEWERS:
+        if words and words[0] in VIEWERS:
             gc.enable()
             return _viewer(words)
         given = a.parse(words)
