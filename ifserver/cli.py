@@ -345,7 +345,7 @@ def _live_with(
     build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _NOBODY
 ) -> int:
     """Install the reactor, and run what `build` makes until it ends or is told to; the exit code."""
-    from ifserver.services.lifecycle import Life
+    from ifserver.services.lifecycle import Lifecycle
 
     malloc.keep_freed(os.environ)
     gc.enable()
@@ -359,19 +359,19 @@ def _live_with(
         service.well,
         lambda: time.monotonic_ns() // 1000,
     )
-    life = Life(service, runtime, herald, control(runtime))
-    handlers = life.handlers()
+    lifecycle = Lifecycle(service, runtime, herald, control(runtime))
+    handlers = lifecycle.handlers()
     for number, handler in handlers.items():
         # Who has us started by nohup, or in the background of a script, wants these two to do nothing. The others are
         # not left to whoever that was: our own parent may need them.
         if number not in (signal.SIGHUP, signal.SIGINT) or signal.getsignal(number) is not signal.SIG_IGN:
             runtime.loop.add_signal_handler(number, handler, number)
-    runtime.loop.call_soon(life.begin)
+    runtime.loop.call_soon(lifecycle.begin)
     runtime.reactor.run(installSignalHandlers=False)
     for number in (*handlers, signal.SIGINT):
         # Python's own end puts the default handlers back, by which a late signal would spoil the exit code.
         signal.signal(number, signal.SIG_IGN)
-    return life.status
+    return lifecycle.status
 
 
 def _settings_of(given: argparse.Namespace) -> Reading:
