@@ -33,7 +33,8 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "command": (
         7,
         (
-            "__main__", "cli", "config.arguments", "config.command_line", "observe.viewer.command", "process.reactor",
+            "__main__", "cli", "commands.*", "config.arguments", "config.command_line",
+            "observe.viewer.command", "process.reactor",
         ),
     ),
 }  # fmt: skip
