@@ -18,10 +18,10 @@ def main() -> int:
     gc.disable()
     words = sys.argv[1:]
     if not words or not _ONLY_PRINT.isdisjoint(words):
-        from ifserver.config import arguments
+        from ifserver.config import arguments, command_line
         from ifserver.errors import ConfigurationError
 
-        if not words or words[0] not in arguments.VIEWERS:
+        if not words or words[0] not in command_line.VIEWERS:
             # Exits, unless the word was the value of something else; then what is wrong is told below.
             with contextlib.suppress(ConfigurationError):
                 arguments.parse(words)

@@ -30,7 +30,13 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "process": (4, ("process.*",)),
     "observe": (5, ("observe.*",)),
     "services": (6, ("services.*",)),
-    "command": (7, ("__main__", "cli", "config.arguments", "observe.viewer.command", "process.reactor")),
+    "command": (
+        7,
+        (
+            "__main__", "cli", "commands.*", "config.arguments", "config.command_line",
+            "observe.viewer.command", "process.reactor",
+        ),
+    ),
 }  # fmt: skip
 
 #: All that storey 0 may import: what does no I/O, reads no clock and runs no loop.

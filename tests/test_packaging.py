@@ -21,7 +21,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import ifserver
-from ifserver.config import arguments, flags
+from ifserver.config import arguments, command_line, flags
 from ifserver.config.configuration import CONFIG_VARIABLE, SECTIONS, Configuration, all_settings
 from ifserver.config.schema import Kind
 from ifserver.config.settings_file import from_file
@@ -63,7 +63,7 @@ ALL_FLAGS = {"--version"}.union(*map(flags_of, flags.COMMANDS))
 
 def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """What is wrong with a command line; empty: nothing."""
-    if words[0] in arguments.VIEWERS:
+    if words[0] in command_line.VIEWERS:
         with pytest.raises(SystemExit):
             viewer.main([words[0], "--help"])
         known = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", capsys.readouterr().out))

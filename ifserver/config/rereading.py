@@ -9,7 +9,7 @@ import msgspec
 
 from ifserver.config.schema import Settings
 
-__all__ = ["LIVE", "Reading", "differences", "told", "updated"]
+__all__ = ["LIVE", "Reading", "describe_changes", "differences", "updated"]
 
 _S = TypeVar("_S", bound=Settings)
 
@@ -77,7 +77,7 @@ def updated(section: str, old: _S, new: _S) -> _S:
     return msgspec.structs.replace(new, **kept)
 
 
-def told(started: Reading, before: Reading, new: Reading, live: Collection[str]) -> list[str]:
+def describe_changes(started: Reading, before: Reading, new: Reading, live: Collection[str]) -> list[str]:
     """What the operator is told of new settings. Values may be secret, and are not told.
 
     Args:

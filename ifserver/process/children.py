@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Child",
+    "Instructions",
     "Launch",
-    "Told",
     "become_child",
     "belong_to",
     "command",
@@ -63,11 +63,11 @@ _FAILED: Final = b"!"
 _REPORT_BYTES: Final = 4096
 
 
-_T = TypeVar("_T", bound="Told")
+_T = TypeVar("_T", bound="Instructions")
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every process that is started here is told."""
+class Instructions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every process that is started here is to do."""
 
     #: The pipe for `report_ready`. `start` fills it in.
     ready_fd: int = -1
@@ -78,8 +78,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return ()
 
 
-class Launch(Told, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that a child is told."""
+class Launch(Instructions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a supervisor or a worker is to do."""
 
     role: Literal["worker", "supervisor"]
     #: Process id of whoever starts it.
@@ -242,17 +242,17 @@ def spawn(
         OSError: there are no processes, descriptors or memory left.
     """
     words = instead or command(launch.role)
-    return start(launch, lambda told, fds: popen([*words, str(told)], fds), loop, ready, ended)
+    return start(launch, lambda fd, fds: popen([*words, str(fd)], fds), loop, ready, ended)
 
 
 def start(
-    told: Told,
+    instructions: Instructions,
     opener: Callable[[int, list[int]], subprocess.Popen[bytes]],
     loop: asyncio.AbstractEventLoop,
     ready: Callable[[], None],
     ended: Callable[[], None],
 ) -> Child:
-    """Start a process that reads `told` from a descriptor (`read`).
+    """Start a process that reads `instructions` from a descriptor (`read`).
 
     Args:
         opener: starts it, given that descriptor and all that it inherits, that one among them.
@@ -268,8 +268,8 @@ def start(
         file = os.memfd_create("ifserver-launch")
         opened.callback(os.close, file)
         # MessagePack and not JSON, which has no infinity, and a timeout may be infinite.
-        os.write(file, msgspec.msgpack.encode(msgspec.structs.replace(told, ready_fd=write_end)))
-        process = opener(file, [file, write_end, *told.descriptors])
+        os.write(file, msgspec.msgpack.encode(msgspec.structs.replace(instructions, ready_fd=write_end)))
+        process = opener(file, [file, write_end, *instructions.descriptors])
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError:
@@ -348,10 +348,10 @@ def read(fd: int, kind: type[_T]) -> _T:
     """What `start` wrote. Closes `fd`, and keeps the other descriptors from processes that the application starts."""
     with open(fd, "rb") as file:
         file.seek(0)  # the parent's position is shared
-        told = msgspec.msgpack.decode(file.read(), type=kind)
-    for inherited in (*told.descriptors, told.ready_fd):
+        instructions = msgspec.msgpack.decode(file.read(), type=kind)
+    for inherited in (*instructions.descriptors, instructions.ready_fd):
         os.set_inheritable(inherited, False)
-    return told
+    return instructions
 
 
 def die_with_parent(parent: int) -> None:

@@ -84,7 +84,7 @@ class Standby:
         self.socket.close()
         if received is None:
             os._exit(0)  # there is nothing to do
-        return _told(*received, self._parent)
+        return _received_launch(*received, self._parent)
 
     def begin(self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: _Notified, ended: _Notified) -> Child:
         """Tell it what to do; as `ifserver.process.children.spawn`.
@@ -300,7 +300,7 @@ def _nobody_reads(pipe: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _told(launch: Launch, fds: list[int], parent: int) -> Launch:
+def _received_launch(launch: Launch, fds: list[int], parent: int) -> Launch:
     """The launch with the numbers that its descriptors have here, in the process that it is for; `parent` has forked
     it."""
     reports, *rest = fds
@@ -363,7 +363,7 @@ def serve(sock: socket.socket) -> Launch:
                     os.close(each)
                     os.close(child.status_fd)
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-                return _told(launch, fds, me)
+                return _received_launch(launch, fds, me)
             if pidfd >= 0:
                 poll.register(pidfd, select.POLLIN)
 

@@ -18,7 +18,7 @@ import msgspec
 from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.process import children
-from ifserver.process.children import Child, Told
+from ifserver.process.children import Child, Instructions
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,8 +40,8 @@ __all__ = [
 _VARIABLE: Final = "IFSERVER_HANDOVER"
 
 
-class _WithSockets(Told, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a successor and one of several servers are told."""
+class _WithSockets(Instructions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a successor and one of several servers are to do."""
 
     #: Descriptors of the listening sockets.
     sockets: tuple[int, ...]
@@ -61,7 +61,7 @@ class Handover(_WithSockets, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ServerLaunch(_WithSockets, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one of several servers is told."""
+    """What one of several servers is to do."""
 
     #: Process id of whoever starts it, and with whom it ends.
     parent: int
@@ -142,7 +142,7 @@ def start_server(launch: ServerLaunch, loop: asyncio.AbstractEventLoop, ready: _
         OSError: there are no processes, descriptors or memory left.
     """
     words = children.command("server")
-    return children.start(launch, lambda told, fds: children.popen([*words, str(told)], fds), loop, ready, ended)
+    return children.start(launch, lambda fd, fds: children.popen([*words, str(fd)], fds), loop, ready, ended)
 
 
 def start_successor(
@@ -162,8 +162,8 @@ def start_successor(
 
     line = list(command) or [sys.executable, *sys.orig_argv[1:]]
 
-    def popen(told: int, fds: list[int]) -> subprocess.Popen[bytes]:
-        variables = {**os.environ, **environment, _VARIABLE: str(told)}
+    def popen(fd: int, fds: list[int]) -> subprocess.Popen[bytes]:
+        variables = {**os.environ, **environment, _VARIABLE: str(fd)}
         return subprocess.Popen(line, env=variables, pass_fds=fds)
 
     return children.start(handover, popen, loop, ready, ended)

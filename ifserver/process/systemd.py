@@ -207,13 +207,13 @@ class Herald:
         self._status = status
         self._well = well
         self._monotonic_us = monotonic_us
-        self._told = ""
+        self._reported = ""
         self._timer: Timer | None = None
 
     def ready(self) -> None:
         """The service does what it is there for."""
-        self._told = self._status()
-        self._notifier.tell(READY=1, STATUS=self._told)
+        self._reported = self._status()
+        self._notifier.tell(READY=1, STATUS=self._reported)
         if self._timer is None:
             self._tick()
 
@@ -245,6 +245,6 @@ class Herald:
         if self._watched and self._well():
             self._notifier.tell(WATCHDOG=1)
         status = self._status()
-        if status != self._told:
-            self._told = status
+        if status != self._reported:
+            self._reported = status
             self._notifier.tell(STATUS=status)

@@ -24,14 +24,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from ifserver.config.rereading import Reading, told
+from ifserver.config.rereading import Reading, describe_changes
 from ifserver.config.settings import LogSettings
 from ifserver.errors import ConfigurationError, IfserverError
 from ifserver.process import children
 from ifserver.process.children import Child
 from ifserver.process.systemd import Herald
 
-__all__ = ["Control", "Life", "Runtime", "Service", "failed"]
+__all__ = ["Control", "Lifecycle", "Runtime", "Service", "failed"]
 
 #: What tells a process to end; the last one is for servers whose parent hears Ctrl-C in their place.
 _ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
@@ -134,7 +134,7 @@ class Control(NamedTuple):
     is_member: bool = False
 
 
-class Life:
+class Lifecycle:
     """A service from its start to its end, and what signals do to it."""
 
     def __init__(self, service: Service, runtime: Runtime, herald: Herald, control: Control) -> None:
@@ -145,8 +145,8 @@ class Life:
         self._control = control
         self._settings = control.settings
         self._has_terminal = has_terminal()
-        self._told = asyncio.Event()
-        self._told_at = 0.0
+        self._stop_requested = asyncio.Event()
+        self._stop_requested_at = 0.0
         self._successor: Child | None = None
         self._successor_timer: Any = None
         self._task: asyncio.Task[None] | None = None
@@ -155,11 +155,11 @@ class Life:
     def handlers(self) -> Mapping[signal.Signals, Callable[[signal.Signals], None]]:
         """What signals do."""
         # Children leave SIGINT to their parent, see `children.belong_to`.
-        handlers = dict.fromkeys(_ENDS[1:] if self._control.is_child else _ENDS[:2], self.told_to_end)
+        handlers = dict.fromkeys(_ENDS[1:] if self._control.is_child else _ENDS[:2], self.request_stop)
         if self._control.reread is not None:
-            handlers[signal.SIGHUP] = self.told_to_reload
-            handlers[signal.SIGUSR1] = self.told_to_reopen
-            handlers[signal.SIGUSR2] = self.told_of_successor if self._control.is_member else self.told_to_succeed
+            handlers[signal.SIGHUP] = self.request_reload
+            handlers[signal.SIGUSR1] = self.request_reopen
+            handlers[signal.SIGUSR2] = self.successor_took_over if self._control.is_member else self.request_successor
         return handlers
 
     def begin(self) -> None:
@@ -168,15 +168,15 @@ class Life:
 
     # Signals.
 
-    def told_to_end(self, number: signal.Signals) -> None:
+    def request_stop(self, number: signal.Signals) -> None:
         """SIGINT or SIGTERM: end in order. A second one: at once."""
         now = self._runtime.loop.time()
-        if not self._told.is_set():
+        if not self._stop_requested.is_set():
             self._log_end("%s: stopping", number)
-            self._told_at = now
+            self._stop_requested_at = now
             self._service.quick = number != signal.SIGTERM
-            self._tell()
-        elif number != signal.SIGTERM or (not self._control.is_child and now - self._told_at >= _SAME_S):
+            self._request_stop()
+        elif number != signal.SIGTERM or (not self._control.is_child and now - self._stop_requested_at >= _SAME_S):
             self._log_end("%s again: stopping at once, open requests are cut off", number, logging.WARNING)
             self._service.stop_now()
 
@@ -185,10 +185,10 @@ class Life:
         name = "Ctrl-C" if number == signal.SIGINT and self._has_terminal else number.name
         _log.log(logging.DEBUG if self._control.is_child else level, text, name)
 
-    def told_to_reload(self, number: signal.Signals) -> None:
+    def request_reload(self, number: signal.Signals) -> None:
         """SIGHUP: read the settings anew; but if the terminal is gone from which we were started, end."""
         if self._has_terminal and not has_terminal():
-            self.told_to_end(number)
+            self.request_stop(number)
             return
         reread = self._control.reread
         if reread is None or not self._service.ready:
@@ -201,7 +201,7 @@ class Life:
             _log.error("%s: the settings stay as they are: %s", number.name, error)
         else:
             live = {"log.verbosity", *self._service.reload(new)}
-            texts = told(self._control.settings, self._settings, new, live)
+            texts = describe_changes(self._control.settings, self._settings, new, live)
             self._settings = new
             log = new.get("log")
             if isinstance(log, LogSettings):
@@ -211,12 +211,12 @@ class Life:
                 _log.info("%s: %s", number.name, text)
         self._herald.ready()
 
-    def told_to_reopen(self, number: signal.Signals) -> None:
+    def request_reopen(self, number: signal.Signals) -> None:
         """SIGUSR1: open the log files anew."""
         _log.info("%s: reopening the log files", number.name)
         self._service.reopen_logs()
 
-    def told_to_succeed(self, number: signal.Signals) -> None:
+    def request_successor(self, number: signal.Signals) -> None:
         """SIGUSR2: start a successor."""
         succeed = self._control.succeed
         if succeed is None:
@@ -236,31 +236,31 @@ class Life:
         _log.info("%s: process %d is starting, and will take over", number.name, self._successor.pid)
         self._successor_timer = self._runtime.reactor.callLater(_SUCCESSOR_S, self._successor_too_slow)
 
-    def told_of_successor(self, number: signal.Signals) -> None:
+    def successor_took_over(self, number: signal.Signals) -> None:
         """SIGUSR2 to one of several servers: its parent has a successor, who has servers of its own."""
-        if not self._told.is_set():
+        if not self._stop_requested.is_set():
             _log.info("%s: others take over: stopping", number.name)
             self._service.succeeded = True
-            self._told_at = self._runtime.loop.time()
-            self._told.set()
+            self._stop_requested_at = self._runtime.loop.time()
+            self._stop_requested.set()
 
     def _successor_ready(self) -> None:
         assert self._successor is not None
         self._successor_timer.cancel()
-        if self._told.is_set():
+        if self._stop_requested.is_set():
             self._successor.terminate()
             return
         _log.info("process %d is ready and takes over: stopping", self._successor.pid)
         self._service.succeeded = True
         self._herald.handed_over(self._successor.pid)
-        self._told_at = self._runtime.loop.time()
-        self._told.set()
+        self._stop_requested_at = self._runtime.loop.time()
+        self._stop_requested.set()
 
     def _successor_ended(self) -> None:
         successor, self._successor = self._successor, None
         if self._successor_timer.active():
             self._successor_timer.cancel()
-        if successor is not None and not self._told.is_set():
+        if successor is not None and not self._stop_requested.is_set():
             _log.error(
                 "process %d was to take over and has ended (%s): this one goes on", successor.pid, successor.ending
             )
@@ -276,13 +276,13 @@ class Life:
 
     # From start to end.
 
-    def _tell(self) -> None:
-        self._told.set()
+    def _request_stop(self) -> None:
+        self._stop_requested.set()
         if self._successor is not None and not self._service.succeeded:
             self._successor.terminate()
 
     def _ready(self, _: object) -> None:
-        if self._told.is_set():
+        if self._stop_requested.is_set():
             return
         if self._control.ready_fd is not None:
             children.report_ready(self._control.ready_fd)
@@ -303,21 +303,21 @@ class Life:
 
     async def _start_and_wait(self) -> int:
         starting = asyncio.create_task(self._service.start())
-        told = asyncio.create_task(self._told.wait())
+        stop_requested = asyncio.create_task(self._stop_requested.wait())
         try:
-            await asyncio.wait((starting, told, self._service.ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((starting, stop_requested, self._service.ended), return_when=asyncio.FIRST_COMPLETED)
             if self._service.ended.done():
                 return self._service.ended.result()
             if not starting.done():
                 return 0
             starting.result()
-            await asyncio.wait((self._service.ended, told), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._service.ended, stop_requested), return_when=asyncio.FIRST_COMPLETED)
             return self._service.ended.result() if self._service.ended.done() else 0
         except IfserverError as error:
             return failed(error)
         finally:
             starting.cancel()
-            told.cancel()
+            stop_requested.cancel()
 
 
 def has_terminal() -> bool:

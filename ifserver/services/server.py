@@ -102,7 +102,12 @@ class ServeService(Service):
         self._no_delay = asyncio.Event()
         self._clusters = self._make_clusters()
         self.server = InterfaceServer(
-            front, self._clusters, open_log(front.access_log), runtime.reactor, time.time, lambda: subject.told()
+            front,
+            self._clusters,
+            open_log(front.access_log),
+            runtime.reactor,
+            time.time,
+            lambda: subject.encoded_facts(),
         )
         subject = ServerSubject(self.server, self._is_listening, parent=isinstance(self, RunService))
         self._admin_starting: asyncio.Task[None] | None = None

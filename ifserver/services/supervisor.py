@@ -59,7 +59,7 @@ class SupervisorService(Service):
             spawn,
         )
         nodes, clock = self._clusters.home_nodes, runtime.reactor
-        self._heart = Heart(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._told, dict, _nobody)
+        self._heart = Heart(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._beat, dict, _nobody)
         # Where a server is its parent, that one speaks for it.
         alone = ready_fd is None
         self._subject = SupervisorSubject(
@@ -98,9 +98,9 @@ class SupervisorService(Service):
     def stop_now(self) -> None:
         self.supervisor.stop_now()
 
-    def _told(self) -> bytes:
+    def _beat(self) -> bytes:
         """What its beats say: the children that live, and facts for people."""
-        return with_facts(self.supervisor.living(), self._subject.told())
+        return with_facts(self.supervisor.living(), self._subject.encoded_facts())
 
     def counts(self) -> dict[str, int]:
         return {"workers": self.supervisor.statistics()["workers_ready"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ifserver.config.configuration import all_settings
-from ifserver.config.rereading import LIVE, differences, told, updated
+from ifserver.config.rereading import LIVE, describe_changes, differences, updated
 from ifserver.config.settings import FrontSettings, ListenSettings
 
 
@@ -24,14 +24,20 @@ def test_what_is_told() -> None:
     second = {"front": FrontSettings(max_headers=4, root_path="/a"), "listen": ListenSettings(port=1)}
     third = {"front": FrontSettings(max_headers=4, root_path="/b"), "listen": ListenSettings(port=2)}
     live = {"front.max_headers", "front.root_path"}
-    assert told(first, first, first, live) == ["no setting has changed"]
-    assert told(first, first, second, live) == ["changed, for what begins now: front.max_headers, front.root_path"]
-    assert told(first, second, third, live) == [
+    assert describe_changes(first, first, first, live) == ["no setting has changed"]
+    assert describe_changes(first, first, second, live) == [
+        "changed, for what begins now: front.max_headers, front.root_path"
+    ]
+    assert describe_changes(first, second, third, live) == [
         "changed, for what begins now: front.root_path",
         "changed, but a restart is needed for: listen.port",
     ]
-    assert told(first, third, third, live) == ["changed, but a restart is needed for: listen.port"], "it still is"
-    assert told(first, third, first, live) == ["changed, for what begins now: front.max_headers, front.root_path"]
+    assert describe_changes(first, third, third, live) == ["changed, but a restart is needed for: listen.port"], (
+        "it still is"
+    )
+    assert describe_changes(first, third, first, live) == [
+        "changed, for what begins now: front.max_headers, front.root_path"
+    ]
 
 
 def test_what_needs_a_restart_stays_as_it_is() -> None:

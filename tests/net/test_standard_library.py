@@ -67,9 +67,10 @@ before, was = classes(), state()
 
 IMPORT = """
 from ifserver import cli, logs
+from ifserver.commands import running
 from ifserver.config.settings import LogSettings
 logs.configure(LogSettings(), python_warnings=False)
-cli._install_reactor()
+running.install_reactor()
 import ifserver.worker.application, ifserver.services.worker
 """
 

@@ -49,7 +49,7 @@ class Started:
 def child_pids(pid):
     return sorted(map(int, open(f"/proc/{pid}/task/{pid}/children").read().split()))
 
-def fork_server(be=None):
+def fork_server(be=lambda launch: signal.pause()):
     server = ForkServer.fork()
     if isinstance(server, Launch):
         try:

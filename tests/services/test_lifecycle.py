@@ -18,7 +18,7 @@ from ifserver.config.rereading import Reading
 from ifserver.config.settings import FrontSettings, LogSettings
 from ifserver.errors import ConfigurationError, NodeError
 from ifserver.services import lifecycle
-from ifserver.services.lifecycle import Control, Life, Runtime, Service
+from ifserver.services.lifecycle import Control, Lifecycle, Runtime, Service
 
 T = TypeVar("T")
 LOOP: asyncio.AbstractEventLoop = reactor._asyncioEventloop  # type: ignore[attr-defined]
@@ -57,10 +57,10 @@ class FakeHerald:
     """Notes what is told to a service manager."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args: self.told.append(" ".join((name, *map(str, args))))
+        return lambda *args: self.calls.append(" ".join((name, *map(str, args))))
 
 
 class FakeChild:
@@ -71,13 +71,13 @@ class FakeChild:
 
     def __init__(self, ready: Callable[[], None], ended: Callable[[], None]) -> None:
         self.ready, self.ended = ready, ended
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def terminate(self) -> None:
-        self.told.append("terminate")
+        self.calls.append("terminate")
 
     def kill(self) -> None:
-        self.told.append("kill")
+        self.calls.append("kill")
 
 
 class FakeService(Service):
@@ -129,7 +129,7 @@ class Stage:
         self.control = Control(
             self.settings, self._reread, self.levels.append, self._succeed, ready_fd, is_child  # type: ignore[arg-type]
         )  # fmt: skip
-        self.life = Life(self.service, runtime, self.herald, self.control)  # type: ignore[arg-type]
+        self.lifecycle = Lifecycle(self.service, runtime, self.herald, self.control)  # type: ignore[arg-type]
 
     def _reread(self) -> Reading:
         if isinstance(self.read, ConfigurationError):
@@ -144,21 +144,21 @@ class Stage:
 
     def signal(self, number: signal.Signals) -> None:
         """The process gets a signal."""
-        self.life.handlers()[number](number)
+        self.lifecycle.handlers()[number](number)
 
     async def begin(self) -> None:
         """Start it, until it is ready."""
-        self.life.begin()
+        self.lifecycle.begin()
         self.service.may_start.set()
         await self.service.got_ready
-        while "ready" not in self.herald.told:
+        while "ready" not in self.herald.calls:
             await asyncio.sleep(0)
 
     async def end(self) -> int:
         """Let it end; its exit code."""
         self.service.may_stop.set()
         await self.reactor.stopped
-        return self.life.status
+        return self.lifecycle.status
 
 
 @pytest_twisted.ensureDeferred
@@ -173,7 +173,7 @@ async def test_from_start_to_end() -> None:
         assert not stage.service.ready
         assert await stage.end() == 0
         assert stage.service.said == ["stop"]
-        assert stage.herald.told == ["ready", "stopping", "stop"]
+        assert stage.herald.calls == ["ready", "stopping", "stop"]
 
     await done(main())
 
@@ -186,10 +186,10 @@ async def test_a_start_that_fails(error: Exception, status: int, capsys: pytest.
     async def main() -> None:
         stage = Stage()
         stage.service.error = error
-        stage.life.begin()
+        stage.lifecycle.begin()
         stage.service.may_start.set()
         assert await stage.end() == status
-        assert "ready" not in stage.herald.told
+        assert "ready" not in stage.herald.calls
 
     await done(main())
     assert capsys.readouterr().err == ("ifserver: error: x\n" if status != 1 else "")
@@ -210,11 +210,11 @@ async def test_an_end_of_its_own() -> None:
 async def test_an_end_before_it_was_ready() -> None:
     async def main() -> None:
         stage = Stage()
-        stage.life.begin()
+        stage.lifecycle.begin()
         stage.signal(signal.SIGTERM)
         await stage.service.stopping.wait()
         assert await stage.end() == 0
-        assert stage.herald.told == ["stopping", "stop"]
+        assert stage.herald.calls == ["stopping", "stop"]
 
     await done(main())
 
@@ -244,7 +244,7 @@ async def test_who_was_told_to_end_says_so_and_its_children_do_not(
 
     async def main() -> None:
         stage = Stage(is_child=is_child)
-        stage.life._has_terminal = has_terminal
+        stage.lifecycle._has_terminal = has_terminal
         await stage.begin()
         number = signal.SIGQUIT if is_child else signal.SIGINT
         stage.signal(number)
@@ -267,7 +267,7 @@ async def test_a_second_sigterm_ends_it_at_once_but_not_its_echo(monkeypatch: py
         stage.signal(signal.SIGTERM)
         await stage.service.stopping.wait()
         assert stage.service.said == ["stop"]
-        stage.life._told_at -= 0.6
+        stage.lifecycle._stop_requested_at -= 0.6
         stage.signal(signal.SIGTERM)
         assert stage.service.said == ["stop", "stop now"]
         await stage.end()
@@ -281,7 +281,7 @@ async def test_a_child_is_told_to_hurry_by_another_signal() -> None:
         stage = Stage(is_child=True)
         await stage.begin()
         stage.signal(signal.SIGTERM)
-        stage.life._told_at -= 60
+        stage.lifecycle._stop_requested_at -= 60
         stage.signal(signal.SIGTERM)
         await stage.service.stopping.wait()
         assert stage.service.said == ["stop"]
@@ -293,13 +293,13 @@ async def test_a_child_is_told_to_hurry_by_another_signal() -> None:
 
 
 def test_who_hears_which_signals() -> None:
-    handled = set(Stage().life.handlers())
+    handled = set(Stage().lifecycle.handlers())
     assert handled == {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-    child = set(Stage(is_child=True).life.handlers())
+    child = set(Stage(is_child=True).lifecycle.handlers())
     assert child == {signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
     assert signal.SIGQUIT not in handled
     runtime = Runtime(FakeReactor(), LOOP)
-    plain = Life(FakeService(runtime), runtime, FakeHerald(), Control())  # type: ignore[arg-type]
+    plain = Lifecycle(FakeService(runtime), runtime, FakeHerald(), Control())  # type: ignore[arg-type]
     assert set(plain.handlers()) == {signal.SIGINT, signal.SIGTERM}
 
 
@@ -315,7 +315,7 @@ async def test_settings_are_read_anew(caplog: pytest.LogCaptureFixture) -> None:
         stage.signal(signal.SIGHUP)
         assert stage.service.said == ["reload"]
         assert stage.levels == [2]
-        assert stage.herald.told[-2:] == ["reloading", "ready"]
+        assert stage.herald.calls[-2:] == ["reloading", "ready"]
         stage.signal(signal.SIGHUP)
         stage.signal(signal.SIGTERM)
         await stage.end()
@@ -337,7 +337,7 @@ async def test_settings_that_cannot_be_change_nothing(caplog: pytest.LogCaptureF
         stage.read = ConfigurationError("ifserver.toml:2: what is this?")
         stage.signal(signal.SIGHUP)
         assert stage.service.said == []
-        assert stage.herald.told[-2:] == ["reloading", "ready"]
+        assert stage.herald.calls[-2:] == ["reloading", "ready"]
         stage.signal(signal.SIGTERM)
         await stage.end()
 
@@ -349,7 +349,7 @@ async def test_settings_that_cannot_be_change_nothing(caplog: pytest.LogCaptureF
 async def test_nothing_is_read_anew_by_what_is_not_ready() -> None:
     async def main() -> None:
         stage = Stage()
-        stage.life.begin()
+        stage.lifecycle.begin()
         stage.signal(signal.SIGHUP)
         assert stage.service.said == []
         stage.signal(signal.SIGTERM)
@@ -405,8 +405,8 @@ async def test_a_successor_takes_over() -> None:
         assert stage.service.succeeded
         assert stage.service.said == ["stop"]
         assert await stage.end() == 0
-        assert "handed_over 77" in stage.herald.told
-        assert successor.told == []
+        assert "handed_over 77" in stage.herald.calls
+        assert successor.calls == []
         assert stage.reactor.later[0][2] == [False]
 
     await done(main())
@@ -443,7 +443,7 @@ async def test_a_successor_that_hangs_is_killed() -> None:
         [(delay, call, _)] = stage.reactor.later
         assert delay == 90.0
         call()
-        assert stage.successors[0].told == ["kill"]
+        assert stage.successors[0].calls == ["kill"]
         stage.successors[0].ended()
         stage.signal(signal.SIGTERM)
         await stage.end()
@@ -459,9 +459,9 @@ async def test_an_end_while_a_successor_starts_ends_that_too() -> None:
         stage.signal(signal.SIGUSR2)
         [successor] = stage.successors
         stage.signal(signal.SIGTERM)
-        assert successor.told == ["terminate"]
+        assert successor.calls == ["terminate"]
         successor.ready()
-        assert successor.told == ["terminate", "terminate"]
+        assert successor.calls == ["terminate", "terminate"]
         assert not stage.service.succeeded
         await stage.end()
 
@@ -504,7 +504,7 @@ async def test_a_successor_tells_that_it_is_ready() -> None:
 async def test_where_there_is_nothing_to_take_over(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         stage = Stage()
-        stage.life._control = stage.control._replace(succeed=None)
+        stage.lifecycle._control = stage.control._replace(succeed=None)
         await stage.begin()
         stage.signal(signal.SIGUSR2)
         assert stage.service.ready
@@ -519,7 +519,7 @@ async def test_where_there_is_nothing_to_take_over(caplog: pytest.LogCaptureFixt
 async def test_one_of_several_servers_is_told_of_a_successor() -> None:
     async def main() -> None:
         stage = Stage(is_child=True)
-        stage.life._control = stage.control._replace(is_member=True)
+        stage.lifecycle._control = stage.control._replace(is_member=True)
         await stage.begin()
         stage.signal(signal.SIGUSR2)
         stage.signal(signal.SIGUSR2)

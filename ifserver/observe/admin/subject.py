@@ -79,7 +79,7 @@ class Subject(ABC):
             counts=self.counts(survey),
         )
 
-    def told(self) -> bytes:
+    def encoded_facts(self) -> bytes:
         """The facts as its beats carry them. Raises nothing: whatever is wrong with them, the process lives."""
         try:
             return encode(self.facts())

@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 from rich.console import Console
 
-from ifserver.config import arguments
+from ifserver.config import arguments, command_line
 from ifserver.errors import ConfigurationError
 from ifserver.observe.viewer import tables, top
 from ifserver.observe.viewer.client import Client
@@ -18,7 +18,7 @@ from ifserver.observe.viewer.client import Client
 __all__ = ["COMMANDS", "main"]
 
 #: The commands, and what they are for.
-COMMANDS: Final = arguments.VIEWERS
+COMMANDS: Final = command_line.VIEWERS
 _WIDTH: Final = 300
 _DESCRIPTION: Final = (
     "Ask the admin endpoint of a server or of a supervisor. Where none is named, it is the one that the settings name: "

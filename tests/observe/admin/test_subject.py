@@ -35,7 +35,7 @@ def test_the_facts_of_a_server() -> None:
     stage = Stage(queue_timeout_s=12.0)
     stage.world.client(GET)
     stage.world.client()
-    facts = decode_facts(stage.subject.told())
+    facts = decode_facts(stage.subject.encoded_facts())
     assert facts is not None
     assert (facts.process, facts.kind, facts.node) == (SERVER, "server", "east")
     assert (facts.listening, facts.connections, facts.streams, facts.queue_timeout_s) == (True, 2, 1, 12.0)
@@ -65,7 +65,7 @@ def test_what_is_wrong_with_the_facts_does_not_end_the_beats(
     stage = Stage()
     monkeypatch.setattr(stage.subject, "facts", lambda: 1 / 0)
     with caplog.at_level(logging.ERROR):
-        assert stage.subject.told() == stage.subject.told() == b""
+        assert stage.subject.encoded_facts() == stage.subject.encoded_facts() == b""
     assert caplog.text.count("cannot tell of itself") == 1
 
 

@@ -1,0 +1,68 @@
+"""The processes of a supervisor and of its workers.
+
+They are forked, before there is an event loop (`ifserver.process.fork_server`). So whoever forks imports this module
+first: all that a worker needs is imported with it, once, and its memory is shared. What only the supervisor needs is
+imported later, and workers do not have it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ifserver import logs
+from ifserver.commands import running
+from ifserver.errors import ConfigurationError
+from ifserver.process import children
+from ifserver.process.children import Launch
+from ifserver.process.fork_server import ForkServer
+from ifserver.services.lifecycle import Control, Runtime, Service
+from ifserver.services.worker import WorkerService
+from ifserver.worker.application import ASGIApplication, load_for
+from ifserver.worker.broken import Broken
+from ifserver.worker.wsgi import interface_of
+
+__all__ = ["supervise", "work"]
+
+_log = logging.getLogger(__name__)
+
+
+def supervise(launch: Launch, server: ForkServer) -> int:
+    """Be the supervisor of ``run``; the exit code."""
+    logs.configure(launch.log)
+
+    def build(runtime: Runtime) -> Service:
+        from ifserver.services.supervisor import SupervisorService
+
+        return SupervisorService(runtime, launch.layer, launch.worker, launch.log, server.spawn, launch.ready_fd)
+
+    try:
+        return running.run(build, lambda runtime: Control(reread=dict, is_child=True))
+    finally:
+        server.close()
+
+
+def work(launch: Launch) -> int:
+    """Be a worker; the exit code."""
+    logs.configure(launch.log, python_warnings=False)
+
+    def build(runtime: Runtime) -> Service:
+        application: ASGIApplication
+        try:
+            application = load_for(launch.worker)
+        except ConfigurationError as error:
+            if not launch.worker.reload:
+                raise
+            application = Broken.not_loaded(error)
+        else:
+            children.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
+        logs.enable()
+        return WorkerService(runtime, launch, application)
+
+    try:
+        return running.run(build, lambda runtime: Control(is_child=True))
+    except ConfigurationError as error:
+        children.report_failure(launch.ready_fd, str(error))
+        if not launch.first:
+            # The application was found when its supervisor started, so the whole traceback is worth having.
+            _log.error("%s", error, exc_info=error.__cause__)
+        return 2
