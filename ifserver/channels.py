@@ -102,6 +102,19 @@ def is_inbox(name: str) -> bool:
     return name.startswith("!")
 
 
+def split(reply_channel: str) -> tuple[str, str, str]:
+    """Node, inbox and identity (`identity`) of the reply channel of a stream.
+
+    Raises:
+        ChannelNameError: it is none.
+    """
+    match = _SINGLE_READER.match(reply_channel)
+    if match is None or match["stream"] is None or len(reply_channel) > MAX_LENGTH:
+        check(reply_channel)
+        raise ChannelNameError(f"not the reply channel of a stream: {reply_channel!r}")
+    return match["node"], reply_channel[: match.end("process")], reply_channel[match.start("process") :]
+
+
 def inbox_of(reply_channel: str) -> str:
     """The inbox that receives what is sent to `reply_channel` (``!node.process.stream`` or an inbox itself)."""
     end = reply_channel.find(".", reply_channel.find(".") + 1)

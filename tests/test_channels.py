@@ -100,6 +100,13 @@ def test_a_reply_channel_holds_its_node_its_process_and_its_stream(node: str, nu
         assert channels.inbox_of(name) == inbox
         assert channels.is_inbox(name)
     assert channels.identity(reply) == f"{process}.{number:x}"
+    assert channels.split(reply) == (node, inbox, channels.identity(reply))
+
+
+@pytest.mark.parametrize("name", ["", "http.request", INBOX, f"{REPLY}.1", f"{REPLY}\n", REPLY + "1" * 200])
+def test_only_the_reply_channel_of_a_stream_can_be_split(name: str) -> None:
+    with pytest.raises(ChannelNameError):
+        channels.split(name)
 
 
 def test_the_identity_stays_when_the_process_moves_to_another_node() -> None:

@@ -160,12 +160,11 @@ class Clusters:
         """Messages for `inbox` that its node has not taken yet."""
         return self._outboxes[channels.node_of(inbox)].ahead(inbox)
 
-    def pulled(self, reply_channels: Iterable[str]) -> None:
-        """This process has pulled requests that are to be answered on `reply_channels`, and has spoken of them or never
-        will (`ifserver.layers.accounting`)."""
+    def pulled(self, inboxes: Iterable[str]) -> None:
+        """This process has pulled requests, each of which is to be answered to one of `inboxes`, and has spoken of them
+        or never will (`ifserver.layers.accounting`)."""
         counts: dict[str, int] = {}
-        for reply_channel in reply_channels:
-            inbox = channels.inbox_of(reply_channel)
+        for inbox in inboxes:
             counts[inbox] = counts.get(inbox, 0) + 1
         for inbox, count in counts.items():
             if inbox[1 : inbox.find(".")] in self.nodes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 __all__ = ["MESSAGE_OVERHEAD", "PIECE_BYTES", "WINDOW", "ReceiveWindow", "SendWindow", "message_bytes"]
 
 #: Units that may be under way in one direction of one attempt. Four pieces, so that a piece is always on the way.
@@ -24,14 +26,12 @@ def message_bytes(text: str | None, data: bytes | None) -> int:
     return len(text) if text is not None else len(data or b"")
 
 
-class SendWindow:
+# Each stream has one of both: structs are made without a call in Python.
+class SendWindow(msgspec.Struct, eq=False, gc=False):
     """The credit of a sender."""
 
-    __slots__ = ("consumed", "sent")
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.consumed = 0
+    sent: int = 0
+    consumed: int = 0
 
     @property
     def open(self) -> bool:
@@ -53,14 +53,11 @@ class SendWindow:
         return self.open and not was_open
 
 
-class ReceiveWindow:
+class ReceiveWindow(msgspec.Struct, eq=False, gc=False):
     """What a receiver has consumed, and when it should say so."""
 
-    __slots__ = ("_told", "consumed")
-
-    def __init__(self) -> None:
-        self.consumed = 0
-        self._told = 0
+    consumed: int = 0
+    _told: int = 0
 
     def consume(self, payload_bytes: int) -> int | None:
         """Account for a consumed message; the total to tell, once a quarter has been consumed since the last."""

@@ -1,4 +1,7 @@
-"""What HTTP exchanges and WebSockets have in common: one object per stream, between its messages and the application.
+"""One stream: an HTTP exchange or a WebSocket, between its interface server and the application.
+
+`Stream` is what both have in common: the sequence of messages, the windows, the claim and the entry in the ledger, and
+the application's coroutine. `HttpStream` and `WebSocketStream` know what ASGI says about each.
 
 A stream is in one `Phase` at a time. The application moves it forward with what it sends; the peer can end it at any
 moment. The application's coroutine outlives the stream's end: ``receive()`` and ``send()`` tell it, and only a worker
@@ -10,17 +13,33 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import sys
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Final, Protocol
 
 from ifserver import headers
 from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.logs import about
-from ifserver.messages import STOPPED, Disconnect, HttpRequest, RequestBody, ToWorkers, WebSocketReceive
-from ifserver.worker.application import Event, Scope
-from ifserver.worker.stream_link import Host, Line
+from ifserver.messages import (
+    GIVEN_BACK,
+    STOPPED,
+    Claim,
+    Disconnect,
+    HttpRequest,
+    Message,
+    Release,
+    RequestBody,
+    ToWorkers,
+    WebSocketReceive,
+    Window,
+    encode,
+)
+from ifserver.streams.window import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
+from ifserver.worker.application import ASGIApplication, Event, Scope
 
-__all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "SILENT", "Phase", "Stream"]
+__all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "SILENT", "Host", "Phase", "Stream"]
 
 #: As much of a request's id as is logged, in bytes.
 _MAX_ID: Final = 128
@@ -56,25 +75,98 @@ DONE: Final = Phase.DONE
 LOST: Final = Phase.LOST
 
 
-class Stream(Line, ABC):
-    """One stream. The worker calls `run` once, in a task, and hands on the server's messages."""
+class Host(Protocol):
+    """The worker that holds a stream."""
 
-    __slots__ = ("_cancelled", "_request", "answering", "awaits_client", "phase", "task")
+    application: ASGIApplication
+    #: The state of the application's lifespan.
+    state: dict[str, Any]
+    #: The worker's inbox, for new streams.
+    inbox: str
+    #: The process that watches over the worker.
+    supervisor: str
+    loop: asyncio.AbstractEventLoop
+    max_websocket_message_bytes: int
+    #: ``Clusters.send``
+    send: Callable[[str, bytes, Callable[[], None] | None], None]
+
+    def began(self) -> None:
+        """A stream has begun to answer, and gives its slot back."""
+
+    def awaits_client(self) -> None:
+        """A stream waits for more of its request's body. Until it goes on, another request can have its slot."""
+
+    def goes_on(self) -> None:
+        """A stream that waited for its client needs its slot again."""
+
+    def held(self, stream: Stream) -> None:
+        """A stream holds the start of a response: `Stream.send_head` is due if the body does not follow soon."""
+
+    def ended(self, stream: Stream) -> None:
+        """The application's coroutine has returned or raised."""
+
+    def told(self, slot: int) -> None:
+        """The server knows of the end of the stream that has this slot of the ledger."""
+
+
+class Stream(ABC):
+    """One stream. The worker calls `run` once, in a task, and hands on the server's messages.
+
+    Args:
+        server: the inbox of the interface server, from the request's reply channel.
+        identity: the stream's name within it (`ifserver.channels.identity`).
+        slot: where the stream stands in the ledger.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_host",
+        "_received",
+        "_request",
+        "_slot",
+        "_waiters",
+        "_window_in",
+        "answering",
+        "attempt",
+        "awaits_client",
+        "claimed",
+        "credit",
+        "identity",
+        "phase",
+        "sent",
+        "server",
+        "task",
+        "worker",
+    )
 
     KIND: ClassVar[str]
     #: The events that the application may send, each at its time.
     EVENTS: ClassVar[tuple[str, ...]]
 
-    def __init__(self, host: Host, request: ToWorkers, slot: int) -> None:
-        super().__init__(host, request, slot)
+    def __init__(self, host: Host, request: ToWorkers, server: str, identity: str, slot: int) -> None:
+        self._host = host
+        self._request = request
+        # Interned, since thousands of open WebSockets may have the same.
+        self.server = sys.intern(server)
+        self.identity = identity
+        self._slot = slot
+        self.attempt = request.attempt
+        #: Our inbox, as the server knows it.
+        self.worker = host.inbox
         self.phase: Phase = SILENT
+        #: Whether the server was told who has the stream, which is left out where the first step says it all.
+        self.claimed = False
         #: Whether it has begun to answer, and has given its slot (one of ``concurrency``) back for good.
         self.answering = False
         #: Whether it has lent its slot to others, since it cannot go on before its client has sent more.
         self.awaits_client = False
         self.task: asyncio.Task[None] | None = None
-        self._request = request
         self._cancelled = False
+        #: Messages of the sequence that were sent to the server, and that have come from it.
+        self.sent = self._received = 0
+        self.credit = SendWindow()
+        self._window_in = ReceiveWindow()
+        self._waiters: list[asyncio.Future[None]] = []
 
     def __str__(self) -> str:
         """The stream for the log: what was asked for, and the full reply channel."""
@@ -82,7 +174,7 @@ class Stream(Line, ABC):
         what = request.method if isinstance(request, HttpRequest) else "WebSocket"
         # One that was made is in the channel's name.
         told = f", request {request_id}" if request_id and request_id != self.identity else ""
-        return f"{what} {request.path[:200]!r} ({self.reply_channel}{told})"
+        return f"{what} {request.path[:200]!r} ({request.reply_channel}{told})"
 
     @property
     def _request_id(self) -> str:
@@ -94,7 +186,7 @@ class Stream(Line, ABC):
 
     @property
     def _about(self) -> dict[str, str]:
-        return about(self.reply_channel, self._request_id)
+        return about(self._request.reply_channel, self._request_id)
 
     # The application.
 
@@ -128,18 +220,23 @@ class Stream(Line, ABC):
     def send_head(self) -> None:
         """Send the start of a response, if it is still held."""
 
+    @abstractmethod
+    def break_off(self) -> None:
+        """The application has failed before its answer was whole: tell the server."""
+
     def cancel(self) -> None:
         """Cancel the application: this worker has to stop."""
         self._cancelled = True
         if self.task is not None:
             self.task.cancel()
 
+    @abstractmethod
     def drain(self) -> None:
         """This worker is about to stop. Streams may run to the end; one that another worker can have is given back."""
 
+    @abstractmethod
     def drained(self) -> bool:
         """This worker waits no longer. Whether the application was told, so that it may end by itself."""
-        return False
 
     @abstractmethod
     def _scope(self) -> Scope:
@@ -159,16 +256,90 @@ class Stream(Line, ABC):
             # Not its fault, whatever it has made of the cancellation: where nothing was answered, another worker can.
             self.release(STOPPED)
         elif phase is not DONE and phase is not LOST:
-            self._break_off()
+            self.break_off()
+
+    def refusal(self, event: Event) -> Exception:
+        """What ``send()`` raises for an event that is of no use in this phase."""
+        kind = event["type"]
+        if kind not in self.EVENTS:
+            return ApplicationError(f"{kind}: not an event of this scope; there are: {', '.join(self.EVENTS)}")
+        if self.phase is LOST:
+            return ClientDisconnected(f"{kind}: the client has left ({self._request.reply_channel})")
+        return ApplicationError(f"{kind}: not expected now: {self.phase.value}")
+
+    async def wait(self) -> None:
+        """Wait until something has happened; whoever waits looks again what it was. Any number of tasks may."""
+        waiter: asyncio.Future[None] = self._host.loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
+
+    def wake(self) -> None:
+        """Something has happened."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # To the server.
+
+    def claim(self) -> None:
+        """Tell the server who has the stream."""
+        self.claimed = True
+        claim = Claim(self.identity, self.attempt, self.worker, self._host.supervisor)
+        self._host.send(self.server, encode(claim), None)
+
+    def tell(self, message: Message, payload_bytes: int | None, last: bool = False) -> None:
+        """Send a message of the sequence.
+
+        Args:
+            payload_bytes: what it takes of the window, beside `MESSAGE_OVERHEAD`; None: it takes nothing.
+            last: whether it ends the stream.
+        """
+        payload = encode(message)
+        self.sent += 1
+        if payload_bytes is not None:
+            self.credit.sent += payload_bytes + MESSAGE_OVERHEAD
+        self._host.send(self.server, payload, partial(self._host.told, self._slot) if last else None)
+
+    def move(self, phase: Phase) -> None:
+        """The answer has begun, goes on, or is complete."""
+        if not self.answering:
+            self.answering = True
+            if self.awaits_client:
+                self._go_on()
+            self._host.began()
+        self.phase = phase
+        if phase is DONE and self._waiters:
+            self.wake()
+
+    def release(self, reason: str) -> None:
+        """Tell the server to let go, if it holds the stream; the application finds the client gone."""
+        if self.phase is not DONE and self.phase is not LOST:
+            self._tell_release(STOPPED if self._cancelled else reason)
+            self._end(0, "")
+
+    def _tell_release(self, reason: str) -> None:
+        sent = self.sent if reason in GIVEN_BACK else 0
+        release = Release(self.identity, self.attempt, self.worker, reason, self._window_in.consumed, sent)
+        self._host.send(self.server, encode(release), partial(self._host.told, self._slot))
+
+    def _tell_window(self, total: int) -> None:
+        window = Window(self.identity, self.attempt, self.worker, total)
+        self._host.send(self.server, encode(window), None)
+
+    # From the server.
 
     @abstractmethod
-    def _break_off(self) -> None:
-        """The application has failed before its answer was whole: tell the server."""
-
-    # The server.
-
     def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
         """Take a message of the server. Returns why it was dropped, or None."""
+
+    def _arrived_otherwise(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
+        """The same of any message but the next one that a stream takes on its regular way."""
         if message.seq < self._received:
             return "repeated"
         if message.seq > self._received:
@@ -180,18 +351,25 @@ class Stream(Line, ABC):
             return None
         if isinstance(message, Disconnect):
             self._left(message)
-        elif not self._arrived(message):
+        else:
             _log.error("%s: a message of the wrong kind: %s", self, type(message).__name__, extra=self._about)
             self.release("wrong kind")
         return None
 
-    @abstractmethod
-    def _arrived(self, message: RequestBody | WebSocketReceive) -> bool:
-        """Take a message if it is of the right kind."""
+    def consumed(self, total: int) -> None:
+        """The server has consumed `total` units."""
+        if self.credit.update(total):
+            self.wake()
 
-    def _left(self, message: Disconnect) -> None:
-        """The client has left."""
-        self._lose(message.code, message.reason)
+    @property
+    def account(self) -> tuple[int, int]:
+        """Messages sent to the server, and units of its messages consumed."""
+        return self.sent, self._window_in.consumed
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be sent until the server has consumed more."""
+        return not self.credit.open
 
     def compare(self, sent: int) -> bool:
         """The server says how many messages it has sent: what has not come by now never will. Whether all have."""
@@ -210,47 +388,25 @@ class Stream(Line, ABC):
         if self.phase is not DONE and self.phase is not LOST:
             self._lose(0, "")
 
-    def release(self, reason: str) -> None:
-        """Tell the server to let go, if it holds the stream; the application finds the client gone."""
-        if self.phase is not DONE and self.phase is not LOST:
-            self._tell_release(STOPPED if self._cancelled else reason)
-            self._end(0, "")
+    def _left(self, message: Disconnect) -> None:
+        """The client has left."""
+        self._lose(message.code, message.reason)
 
     def _lose(self, code: int, reason: str) -> None:
         """The server knows that the stream is over."""
         self._end(code, reason)
-        self._taken()
+        self._host.told(self._slot)
 
     def _end(self, code: int, reason: str) -> None:
         self.phase = LOST
         self._go_on()
-        self._wake()
-
-    def _move(self, phase: Phase) -> None:
-        """The answer has begun, goes on, or is complete."""
-        if not self.answering:
-            self.answering = True
-            if self.awaits_client:
-                self._go_on()
-            self._host.began()
-        self.phase = phase
-        if phase is DONE:
-            self._wake()
+        self.wake()
 
     def _go_on(self) -> None:
         """It waits for its client no longer."""
         if self.awaits_client:
             self.awaits_client = False
             self._host.goes_on()
-
-    def _refusal(self, event: Event) -> Exception:
-        """What ``send()`` raises for an event that is of no use in this phase."""
-        kind = event["type"]
-        if kind not in self.EVENTS:
-            return ApplicationError(f"{kind}: not an event of this scope; there are: {', '.join(self.EVENTS)}")
-        if self.phase is LOST:
-            return ClientDisconnected(f"{kind}: the client has left ({self.reply_channel})")
-        return ApplicationError(f"{kind}: not expected now: {self.phase.value}")
 
 
 def _is_disconnection(error: BaseException) -> bool:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ifserver.messages import HttpRequest, RequestBody, WebSocketReceive
+from ifserver.messages import Disconnect, HttpRequest, RequestBody, WebSocketReceive
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, SILENT
-from ifserver.worker.response import Responder
-from ifserver.worker.stream_link import Host
+from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, SILENT, Host, Stream
+from ifserver.worker.response import Response, break_off
 
 __all__ = ["HttpStream"]
 
 
-class HttpStream(Responder):
+class HttpStream(Stream):
     """One request and its response."""
 
-    __slots__ = ("_arrivals", "_more_body")
+    __slots__ = ("_arrivals", "_more_body", "_response")
 
     KIND: ClassVar[str] = "http"
     EVENTS: ClassVar[tuple[str, ...]] = ("http.response.start", "http.response.body")
     _request: HttpRequest
+    #: There is one once the application has started it.
+    _response: Response
 
-    def __init__(self, host: Host, request: HttpRequest, slot: int) -> None:
-        super().__init__(host, request, slot, request.method == "HEAD")
+    def __init__(self, host: Host, request: HttpRequest, server: str, identity: str, slot: int) -> None:
+        super().__init__(host, request, server, identity, slot)
         #: Pieces of the request's body that the application has not taken. Bounded by the window.
         self._arrivals = [request.body]
         #: Whether more will come.
@@ -41,22 +42,39 @@ class HttpStream(Responder):
             if self._more_body:
                 await self._wait_for_body()
             else:
-                await self._wait()
+                await self.wait()
 
     async def send(self, event: Event) -> None:
         kind = event["type"]
         phase = self.phase
         if kind == "http.response.start" and phase is SILENT:
-            self._start(event)
+            self._response = Response(self, event, self._request.method == "HEAD")
+            self.phase = HELD
+            # In the first step the worker looks for itself what has become of the stream, behind that step.
+            if self.claimed:
+                self._host.held(self)
         elif kind == "http.response.body" and (phase is HELD or phase is ANSWERING):
-            await self._continue(event)
+            await self._response.send(event)
         elif not (phase is LOST and self._is_mere_end(event)):
-            raise self._refusal(event)
+            raise self.refusal(event)
 
     def _is_mere_end(self, event: Event) -> bool:
         """Whether `event` only says that a response has ended of which the client had everything before it left."""
-        had_everything = self.answering and (self._bodyless or self._remaining == 0)
-        return had_everything and event["type"] == "http.response.body" and not event.get("body")
+        is_empty = event["type"] == "http.response.body" and not event.get("body")
+        return is_empty and self.answering and self._response.has_everything
+
+    def send_head(self) -> None:
+        if self.phase is HELD:
+            self._response.send_piece(b"", more=True)
+
+    def break_off(self) -> None:
+        break_off(self, self._request.method == "HEAD")
+
+    def drain(self) -> None:
+        """It may run to its end."""
+
+    def drained(self) -> bool:
+        return False
 
     def _scope(self) -> Scope:
         request = self._request
@@ -87,7 +105,7 @@ class HttpStream(Responder):
             self.awaits_client = True
             self._host.awaits_client()
         try:
-            await self._wait()
+            await self.wait()
         finally:
             # One that is cancelled may leave others behind that wait.
             if not self._waiters:
@@ -110,10 +128,19 @@ class HttpStream(Responder):
         body = arrivals[0] if len(arrivals) == 1 else b"".join(arrivals)
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
-    def _arrived(self, message: RequestBody | WebSocketReceive) -> bool:
-        if not isinstance(message, RequestBody) or not self._more_body:
-            return False
+    def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
+        phase = self.phase
+        if (
+            message.seq != self._received
+            or phase is DONE
+            or phase is LOST
+            or not isinstance(message, RequestBody)
+            or not self._more_body
+        ):
+            return self._arrived_otherwise(message)
+        self._received += 1
         self._more_body = message.more_body
         self._arrivals.append(message.body)
-        self._wake()
-        return True
+        if self._waiters:
+            self.wake()
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from ifserver.errors import ApplicationError
 from ifserver.messages import (
@@ -18,12 +18,11 @@ from ifserver.messages import (
     WebSocketReceive,
     WebSocketSend,
 )
-from ifserver.streams.window import WINDOW, message_bytes
+from ifserver.streams.window import WINDOW
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OPEN, SILENT
-from ifserver.worker.response import Responder
+from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OPEN, SILENT, Host, Stream
+from ifserver.worker.response import Response, break_off
 from ifserver.worker.rules import checked_close, checked_headers, checked_message, checked_text
-from ifserver.worker.stream_link import Host
 
 __all__ = ["WebSocketStream"]
 
@@ -33,10 +32,19 @@ _INTERNAL_ERROR: Final = 1011
 _SERVICE_RESTART: Final = 1012
 
 
-class WebSocketStream(Responder):
+class WebSocketStream(Stream):
     """One WebSocket, from its handshake to its end."""
 
-    __slots__ = ("_arrivals", "_code", "_connect_received", "_giving_back", "_parting", "_reason", "_resumable")
+    __slots__ = (
+        "_arrivals",
+        "_code",
+        "_connect_received",
+        "_giving_back",
+        "_parting",
+        "_reason",
+        "_response",
+        "_resumable",
+    )
 
     KIND: ClassVar[str] = "websocket"
     EVENTS: ClassVar[tuple[str, ...]] = (
@@ -47,9 +55,11 @@ class WebSocketStream(Responder):
         "websocket.http.response.body",
     )
     _request: WebSocketConnect
+    #: That denies the handshake. There is one once the application has started it.
+    _response: Response
 
-    def __init__(self, host: Host, request: WebSocketConnect, slot: int) -> None:
-        super().__init__(host, request, slot, head=False)
+    def __init__(self, host: Host, request: WebSocketConnect, server: str, identity: str, slot: int) -> None:
+        super().__init__(host, request, server, identity, slot)
         #: Messages that the application has not taken. Bounded by the window.
         self._arrivals: list[WebSocketReceive] = []  # a deque is ten times as large while it is empty
         self._connect_received = False
@@ -77,13 +87,20 @@ class WebSocketStream(Responder):
             if self.phase is DONE or self.phase is LOST:
                 # The same every time.
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
-            await self._wait()
+            await self.wait()
 
     async def send(self, event: Event) -> None:
         kind = event["type"]
         phase = self.phase
         if kind == "websocket.send" and phase is OPEN:
-            await self._send(event)
+            text, data = checked_message(event, self._host.max_websocket_message_bytes)
+            credit = self.credit
+            while credit.sent - credit.consumed >= WINDOW:
+                await self.wait()
+                if self.phase is not OPEN:
+                    raise self.refusal(event)
+            message = WebSocketSend(self.identity, self.attempt, self.worker, self.sent, text, data)
+            self.tell(message, len(text) if text is not None else len(data or b""))
         elif kind == "websocket.accept" and phase is SILENT:
             self._accept(event)
         elif kind == "websocket.close" and phase is OPEN:
@@ -94,18 +111,25 @@ class WebSocketStream(Responder):
             checked_close(event.get("code"), event.get("reason"))
             self._deny()
         elif kind == "websocket.http.response.start" and phase is SILENT:
-            self._start(event)
+            self._response = Response(self, event)
+            self.phase = HELD
+            if self.claimed:
+                self._host.held(self)
         elif kind == "websocket.http.response.body" and (phase is HELD or phase is ANSWERING):
-            await self._continue(event)
+            await self._response.send(event)
         else:
-            raise self._refusal(event)
+            raise self.refusal(event)
+
+    def send_head(self) -> None:
+        if self.phase is HELD:
+            self._response.send_piece(b"", more=True)
 
     def drain(self) -> None:
         if self.phase is OPEN:
             # One that is not resumable may go on until the drain is over.
             if self._resumable and not self._parting:
                 self._giving_back = True
-                self._wake()
+                self.wake()
         elif self.phase is SILENT:
             # Its handshake has not been answered, so another worker can have it.
             self.release(STOPPED)
@@ -150,27 +174,31 @@ class WebSocketStream(Responder):
 
     def _take(self) -> Event:
         message = self._arrivals.pop(0)
-        text, data = message.text, message.data
-        # Only the key that has a value, as uvicorn does it: applications ask `"text" in event` as well as `.get`.
-        due = self._window_in.consume(message_bytes(text, data))
+        text, data = message.text, message.data or b""
+        # In the unit of `ifserver.streams.window.message_bytes`.
+        due = self._window_in.consume(len(data) if text is None else len(text))
         if due is not None and self.phase is OPEN:
             self._tell_window(due)
-        if text is not None:
-            return {"type": "websocket.receive", "text": text}
-        return {"type": "websocket.receive", "bytes": data or b""}
+        # Only the key that has a value, as uvicorn does it: applications ask `"text" in event` as well as `.get`.
+        if text is None:
+            return {"type": "websocket.receive", "bytes": data}
+        return {"type": "websocket.receive", "text": text}
 
-    def _arrived(self, message: RequestBody | WebSocketReceive) -> bool:
-        if not isinstance(message, WebSocketReceive):
-            return False
+    def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
+        phase = self.phase
+        if message.seq != self._received or phase is DONE or phase is LOST or not isinstance(message, WebSocketReceive):
+            return self._arrived_otherwise(message)
+        self._received += 1
         self._arrivals.append(message)
-        self._wake()
-        return True
+        if self._waiters:
+            self.wake()
+        return None
 
     def _left(self, message: Disconnect) -> None:
         if message.answerable and self.phase is OPEN:
             self._parting = True
             self._code, self._reason = message.code, message.reason
-            self._wake()
+            self.wake()
         else:
             super()._left(message)
 
@@ -188,31 +216,23 @@ class WebSocketStream(Responder):
                 raise ApplicationError(f"{kind}: subprotocol {subprotocol!r} was not offered by the client")
         self._resumable = self._resumable or bool(event.get("resumable"))
         message = WebSocketAccept(
-            self.identity, self.attempt, self.worker, self._sent, self.worker, subprotocol, headers, self._resumable
+            self.identity, self.attempt, self.worker, self.sent, self.worker, subprotocol, headers, self._resumable
         )
-        self._tell(message, last=False)
-        self._move(OPEN)
-
-    async def _send(self, event: Event) -> None:
-        text, data = checked_message(event, self._host.max_websocket_message_bytes)
-        window = self._window_out
-        while window.sent - window.consumed >= WINDOW:
-            await self._wait()
-            if self.phase is not OPEN:
-                raise self._refusal(event)
-        self._tell(WebSocketSend(self.identity, self.attempt, self.worker, self._sent, text, data), last=False)
-        window.spend(message_bytes(text, data))
+        self.tell(message, None)
+        self.move(OPEN)
 
     def _deny(self) -> None:
         # www.rst, "Close": "the server must close the connection with a HTTP 403 error code (Forbidden)"
         headers: Headers = []
-        self._tell(ResponseStart(self.identity, self.attempt, self.worker, self._sent, 403, headers, b"", False), True)
-        self._move(DONE)
+        start = ResponseStart(self.identity, self.attempt, self.worker, self.sent, 403, headers, b"", False)
+        self.tell(start, None, last=True)
+        self.move(DONE)
 
     def _close(self, code: int, reason: str) -> None:
-        self._tell(WebSocketClose(self.identity, self.attempt, self.worker, self._sent, code, reason), last=True)
+        close = WebSocketClose(self.identity, self.attempt, self.worker, self.sent, code, reason)
+        self.tell(close, None, last=True)
         self._code, self._reason = code, reason
-        self._move(DONE)
+        self.move(DONE)
 
     def _give_back(self) -> None:
         """Let the next worker have the stream, and what the application has not taken."""
@@ -225,19 +245,19 @@ class WebSocketStream(Responder):
         self._tell_release("the application knows")
         self._end(self._code, self._reason)
 
-    def _break_off(self) -> None:
+    def break_off(self) -> None:
         if self.phase is OPEN:
             self._close(_INTERNAL_ERROR, "")
         else:
-            super()._break_off()
+            break_off(self)
 
     def _end(self, code: int, reason: str) -> None:
         if not self._parting:
             self._code, self._reason = code or _ABNORMAL, reason
         super()._end(code, reason)
 
-    def _refusal(self, event: dict[str, Any]) -> Exception:
-        error = super()._refusal(event)
+    def refusal(self, event: Event) -> Exception:
+        error = super().refusal(event)
         if self.phase is LOST and self._code == _SERVICE_RESTART:
-            return type(error)(f"{event['type']}: this worker is about to stop ({self.reply_channel})")
+            return type(error)(f"{event['type']}: this worker is about to stop ({self._request.reply_channel})")
         return error

@@ -61,7 +61,12 @@ class Inbox:
             if isinstance(message, Statement):
                 self._books.hear(inbox, message)
                 continue
-            reason = self._deliver(message)
+            try:
+                reason = self._hand_on(message)
+            except Exception:
+                # A bug of ours in one stream must not end the reading for all.
+                _log.exception("a message could not be handled")
+                reason = None
             if reason == "repeated":
                 self._counters.add("messages_repeated")
                 continue
@@ -73,16 +78,8 @@ class Inbox:
         if delivered:
             self._counters.add("messages_delivered", delivered)
 
-    def _deliver(self, message: _Message) -> str | None:
-        """Hand a message to its stream. Returns why it was dropped, or None."""
-        try:
-            return self._hand_on(message)
-        except Exception:
-            # A bug of ours in one stream must not end the reading for all.
-            _log.exception("a message could not be handled")
-            return None
-
     def _hand_on(self, message: _Message) -> str | None:
+        """Hand a message to its stream. Returns why it was dropped, or None."""
         if isinstance(message, Sync):
             self._synced(message)
             return None

@@ -13,7 +13,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -24,7 +24,7 @@ from ifserver.layers.base import Node, Pulled
 from ifserver.messages import ToWorkers, decode_request
 from ifserver.metrics import Counters
 
-__all__ = ["Puller"]
+__all__ = ["Puller", "Taker"]
 
 #: How long a request may have lain unread before it is given back and not begun, in seconds: a server offers once more
 #: what was taken and not claimed for 1.5 s (`ifserver.front.offers`), and a blocked worker claims within 0.8 s.
@@ -50,6 +50,25 @@ RETRY_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
+
+
+class Taker(Protocol):
+    """The worker that requests are pulled for."""
+
+    #: How many of the requests that were taken have not begun to be answered.
+    unanswered: int
+
+    def free(self) -> int:
+        """How many more could be taken right now; below 0 as well as at 0: none."""
+
+    def open(self, requests: list[ToWorkers]) -> None:
+        """Begin what one read has brought, oldest first."""
+
+    def give_back(self, requests: list[ToWorkers]) -> None:
+        """Begin none of these: they may have lain unread for so long that they were offered once more."""
+
+    def expired(self, requests: list[ToWorkers]) -> None:
+        """Nobody will answer these, since it is too late for that."""
 
 
 class _Source:
@@ -81,13 +100,8 @@ class Puller:
         batch: messages to ask for at once; up to `GROWTH` times as many while reads come back full, for then all
             workers have enough to do, and while requests are answered in their first turn, for then little is gained
             by giving them to others. Each read costs as much as what it brings.
-        free: how many requests could be taken right now; below 0 as well as at 0: none.
-        unanswered: how many of those that were taken have not begun to be answered.
         clock_of: the clock of the node that a reply channel names, by which its server sets deadlines.
         least_clock_of: the earliest time that its server may take it to be there (`Node.least_clock`).
-        unread: is given requests that may have lain unread for so long that they were offered once more.
-        dropped: is given the reply channels of requests that nobody will answer, since it is too late for that.
-        opened: is given the requests that one read has brought, oldest first.
         cpu_s: the CPU time that this thread has used, in seconds (``time.thread_time``).
     """
 
@@ -97,13 +111,9 @@ class Puller:
         urgent: str,
         names: Sequence[str],
         batch: int,
-        free: Callable[[], int],
-        unanswered: Callable[[], int],
+        worker: Taker,
         clock_of: Callable[[str], float],
         least_clock_of: Callable[[str], Deferred[float]],
-        dropped: Callable[[list[str]], None],
-        unread: Callable[[list[ToWorkers]], None],
-        opened: Callable[[list[ToWorkers]], None],
         clock: Clock,
         cpu_s: Callable[[], float],
         soon: Soon,
@@ -112,13 +122,9 @@ class Puller:
         self._rotations = [(urgent, *names[i:], *names[:i]) for i in range(len(names))]
         self._sources = [_Source(node, i % len(names), batch) for i, node in enumerate(nodes)]
         self._batch = batch
-        self._free = free
-        self._unanswered = unanswered
+        self._worker = worker
         self._clock_of = clock_of
         self._least_clock_of = least_clock_of
-        self._dropped = dropped
-        self._unread = unread
-        self._opened = opened
         self._clock = clock
         self._cpu_s = cpu_s
         self._soon = soon
@@ -189,72 +195,58 @@ class Puller:
         """Read as many of the nodes that rest as there are slots for."""
         resting = self.resting
         while resting and self._running and not self._held:
-            free = self._free()
+            free = self._worker.free()
             left = free - self.asked
             if left <= 0:
                 return
             scarce = free < self.reads + len(resting)
             source = resting.popleft()
+            batch = source.batch
+            if 2 * source.brought >= self._batch:
+                # Only while many come at once: else little is gained, and a rush that follows may be of another kind.
+                most = self._batch * GROWTH
+                batch = max(batch, most if most * self._left <= 1 else int(1 / self._left))
+            if batch * self._turn_s > TURNS_S:
+                batch = int(TURNS_S / self._turn_s)
             # One is kept for each of the nodes that follow.
-            count = 1 if scarce else max(1, min(self._batch_of(source), left - len(resting)))
-            self._read(source, count, ROUND_WAIT_S if scarce else WAIT_S)
+            count = 1 if scarce else max(1, min(batch, left - len(resting)))
+            names = self._rotations[source.turn]
+            source.turn = (source.turn + 1) % len(self._rotations)
+            self.reads += 1
+            self.asked += count
+            source.begun_at = self._clock.seconds()
+            source.node.pull(names, count, ROUND_WAIT_S if scarce else WAIT_S).addCallbacks(
+                self._brought, self._failed, (source, count), errbackArgs=(source, count)
+            )
 
-    def _batch_of(self, source: _Source) -> int:
-        turn_s, batch = self._turn_s, source.batch
-        if 2 * source.brought >= self._batch:
-            # Only while many come at once: else little is gained, and a rush that follows may be of another kind.
-            most = self._batch * GROWTH
-            batch = max(batch, most if most * self._left <= 1 else int(1 / self._left))
-        return batch if batch * turn_s <= TURNS_S else int(TURNS_S / turn_s)
-
-    def _read(self, source: _Source, count: int, wait_s: float) -> None:
-        names = self._rotations[source.turn]
-        source.turn = (source.turn + 1) % len(self._rotations)
-        self.reads += 1
-        self.asked += count
-        source.begun_at = self._clock.seconds()
-        source.node.pull(names, count, wait_s).addBoth(self._ended, source, count)
-
-    def _ended(self, result: Pulled | Failure | None, source: _Source, count: int) -> None:
+    def _brought(self, pulled: Pulled | None, source: _Source, count: int) -> None:
+        """A read of `count` has ended. The node is read again once the tasks that are ready now have had their turn."""
         self.reads -= 1
         self.asked -= count
-        if isinstance(result, Failure):
-            self._failed(result, source)
-        else:
-            source.failures = 0
-            taken = source.brought = 0 if result is None else len(result.payloads)
-            if taken < count:
-                source.batch = self._batch
-            elif taken == source.batch:
-                source.batch = min(source.batch * 2, self._batch * GROWTH)
-            if result is not None:
-                self._take(source, result)
-            self._again(source)
-        self._look_whether_stopped()
-
-    def _look_whether_stopped(self) -> None:
-        if self._stopped is not None and not self.reads:
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
-
-    def _was_unread(self, source: _Source, now: float) -> bool:
-        """Whether what the last read of `source` has brought may have lain there for longer than `LATE_S`."""
-        if now - source.begun_at <= LATE_S:
-            return False
-        # What came while the loop stood still may be read before the timers that are due, or after them.
-        return now - self._turned_at > LATE_S or self._stalled_at - source.begun_at > LATE_S
+        source.failures = 0
+        brought = source.brought = 0 if pulled is None else len(pulled.payloads)
+        if brought < count:
+            source.batch = self._batch
+        elif brought == source.batch:
+            source.batch = min(source.batch * 2, self._batch * GROWTH)
+        if pulled is not None:
+            self._take(source, pulled)
+        if not self._returned:
+            self._soon(self._turn)
+        self._returned.append(source)
+        if self._stopped is not None:
+            self._look_whether_stopped()
 
     def _take(self, source: _Source, pulled: Pulled) -> None:
         node, taken_at = source.node, self._clock.seconds()
         now = node.clock()
-        undecodable = 0
         late: dict[str, list[ToWorkers]] = {}
         requests: list[ToWorkers] = []
         for payload in pulled.payloads:
             try:
                 request = decode_request(payload)
             except UndecodableError as error:
-                undecodable += 1
+                self._counters.add("messages_dropped", label="undecodable")
                 if pulled.channel not in self._undecodable:
                     self._undecodable.add(pulled.channel)
                     _log.error("dropped a message from %s of node %s: %s", pulled.channel, node.name, error)
@@ -265,25 +257,28 @@ class Puller:
                 late.setdefault(request.reply_channel.partition(".")[0], []).append(request)
             else:
                 requests.append(request)
-        if undecodable:
-            self._counters.add("messages_dropped", undecodable, "undecodable")
         # What seems to be too late counts as asked for until its node has said what time it is there.
         self.reads += len(late)
         self.asked += sum(map(len, late.values()))
-        if requests and self._was_unread(source, taken_at):
-            self._unread(requests)
+        if requests and taken_at - source.begun_at > LATE_S and self._stood_still(source, taken_at):
+            self._worker.give_back(requests)
         elif requests:
             if not self._taken:
-                self._unanswered_before = self._unanswered()
+                self._unanswered_before = self._worker.unanswered
                 self._taken_at, self._taken_cpu_s = taken_at, self._cpu_s()
             self._taken += len(requests)
             self._open(requests)
         for each in late.values():
             self._least_clock_of(each[0].reply_channel).addCallback(self._told_the_time, each)
 
+    def _stood_still(self, source: _Source, now: float) -> bool:
+        """Whether what the last read of `source` has brought may have lain there, since the loop stood still."""
+        # What came meanwhile may be read before the timers that are due, or after them.
+        return now - self._turned_at > LATE_S or self._stalled_at - source.begun_at > LATE_S
+
     def _open(self, requests: list[ToWorkers]) -> None:
         try:
-            self._opened(requests)
+            self._worker.open(requests)
         except Exception:
             # A bug of ours must not end the reading of a node.
             _log.exception("requests of %s and others could not be handled", requests[0].reply_channel)
@@ -292,28 +287,22 @@ class Puller:
         """Drop those of `requests` that are too late, now that it is known (`ifserver.layers.redis.clock`)."""
         self.reads -= 1
         self.asked -= len(requests)
-        expired = [request.reply_channel for request in requests if now > request.deadline]
+        expired = [request for request in requests if now > request.deadline]
         in_time = [request for request in requests if now <= request.deadline]
         if expired:
             self._counters.add("messages_dropped", len(expired), "expired")
-            self._dropped(expired)
+            self._worker.expired(expired)
         if in_time:
             self._open(in_time)
         self.read_resting()
         self._look_whether_stopped()
-
-    def _again(self, source: _Source) -> None:
-        """Read the node again once the tasks that are ready now have had their turn."""
-        if not self._returned:
-            self._soon(self._turn)
-        self._returned.append(source)
 
     def _turn(self) -> None:
         taken, self._taken = self._taken, 0
         if taken:
             cpu_s, took_s = self._cpu_s() - self._taken_cpu_s, self._clock.seconds() - self._taken_at
             turn_s = max(cpu_s, took_s - BLOCKED_S) / taken
-            left = min(1.0, max(0, self._unanswered() - self._unanswered_before) / taken)
+            left = min(1.0, max(0, self._worker.unanswered - self._unanswered_before) / taken)
             weight = min(1.0, taken / TURNS)
             self._turn_s += (turn_s - self._turn_s) * weight
             self._left += (left - self._left) * weight
@@ -321,7 +310,18 @@ class Puller:
         self._returned.clear()
         self.read_resting()
 
-    def _failed(self, failure: Failure, source: _Source) -> None:
+    def _look_whether_stopped(self) -> None:
+        if self._stopped is not None and not self.reads:
+            stopped, self._stopped = self._stopped, None
+            stopped.callback(None)
+
+    def _failed(self, failure: Failure, source: _Source, count: int) -> None:
+        self.reads -= 1
+        self.asked -= count
+        self._go_on_after(failure, source)
+        self._look_whether_stopped()
+
+    def _go_on_after(self, failure: Failure, source: _Source) -> None:
         source.failures += 1
         if failure.check(NodeUnreachable):
             # The node itself says in the log that it is.
@@ -340,7 +340,7 @@ class Puller:
         if source.failures > 1:
             self._later(source)
         else:
-            self._again(source)
+            self._rest(source)
 
     def _not_ready(self, failure: Failure, source: _Source) -> None:
         source.ready = None  # cancelled by `stop`
@@ -352,4 +352,8 @@ class Puller:
 
     def _retry(self, source: _Source) -> None:
         source.timer = None
-        self._again(source)
+        self._rest(source)
+
+    def _rest(self, source: _Source) -> None:
+        self.resting.append(source)
+        self.read_resting()

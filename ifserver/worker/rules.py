@@ -15,7 +15,6 @@ __all__ = [
     "checked_close",
     "checked_headers",
     "checked_message",
-    "checked_status",
     "checked_text",
 ]
 
@@ -29,13 +28,6 @@ _MAX_NAMES: Final = 1000
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 #: RFC 6455 5.5: a control frame holds 125 bytes, of which the code takes two.
 _MAX_REASON_BYTES: Final = 123
-
-
-def checked_status(kind: str, status: Any) -> int:
-    """A final status. 1xx responses are none of the application's business (ASGI has no event for them)."""
-    if not isinstance(status, int) or not 200 <= status <= 599:
-        raise ApplicationError(f"{kind}: status must be an int from 200 to 599, got {status!r}")
-    return int(status)
 
 
 def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | None]:
@@ -62,7 +54,9 @@ def checked_headers(kind: str, headers: Iterable[Any]) -> tuple[Headers, int | N
                     f"{kind}: the value of header {name!r} holds the control {found:#04x} at {where}"
                 )
             if lowered == b"content-length":
-                before, size = size, _checked_length(kind, value, size)
+                before, size = size, length(value)
+                if size is None or (before is not None and size != before):
+                    raise ApplicationError(f"{kind}: content-length must be one number, got {value[:80]!r}")
                 if before is not None:
                     continue  # RFC 9110 8.6: sent once, also where it was given twice
             elif lowered == b"transfer-encoding":
@@ -98,7 +92,9 @@ def checked_message(event: dict[str, Any], limit: int) -> tuple[str | None, byte
     text, data = event.get("text"), event.get("bytes")
     if (text is None) is (data is None):
         raise ApplicationError(f"{kind}: exactly one of 'bytes' and 'text' must be given and not None")
-    if text is not None:
+    if type(text) is str and text.isascii():
+        size = len(text)  # as most are
+    elif text is not None:
         text, size = checked_text(kind, "text", text)
     else:
         if type(data) is not bytes:
@@ -140,10 +136,3 @@ def _checked_name(kind: str, name: bytes) -> bytes:
     if len(_names) < _MAX_NAMES:
         _names[name] = lowered
     return lowered
-
-
-def _checked_length(kind: str, value: bytes, before: int | None) -> int:
-    size = length(value)
-    if size is None or (before is not None and size != before):
-        raise ApplicationError(f"{kind}: content-length must be one number, got {value[:80]!r}")
-    return size

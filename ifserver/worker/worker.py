@@ -90,10 +90,7 @@ class Worker:
         self._superseded: set[Stream] = set()
         #: Applications that run; those of them that have not begun to answer, or hold a thread; those of these that
         #: wait for their clients, and so hold no slot; and entries in the ledger.
-        self._running = 0
-        self._unanswered = 0
-        self._awaiting = 0
-        self._entries = 0
+        self._running = self.unanswered = self._awaiting = self._entries = 0
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
         self._servers = Servers(clusters, self._streams, supervisor, self.lose, clock)
@@ -105,22 +102,17 @@ class Worker:
         if isinstance(application, Broken):
             # Open WebSockets wait for a worker that runs the application.
             urgent, *names = names
-        soon = loop.call_soon
         self._puller = Puller(
             clusters.home_nodes,
             urgent,
             names,
             settings.pull_batch,
-            self.free,
-            self.unanswered,
+            self,
             clusters.clock_of,
             clusters.least_clock_of,
-            clusters.pulled,
-            self._give_back,
-            self._open,
             clock,
             cpu_s,
-            soon,
+            loop.call_soon,
             clusters.counters,
         )
 
@@ -181,16 +173,12 @@ class Worker:
         """
         settings = self._settings
         held = self._running if self._running > self._entries else self._entries
-        return min(settings.concurrency - self._unanswered + self._awaiting, settings.max_streams - held)
-
-    def unanswered(self) -> int:
-        """How many streams have not begun to answer, those included that wait for their clients."""
-        return self._unanswered
+        return min(settings.concurrency - self.unanswered + self._awaiting, settings.max_streams - held)
 
     def lose(self, process: str) -> None:
         """The interface server `process` is dead. One that was only frozen lets go of its streams when it wakes."""
         for stream in list(self._streams.values()):
-            if channels.process_of(stream.reply_channel) == process:
+            if channels.process_of(stream.server) == process:
                 stream.release(SERVER_LOST)
 
     # A `ifserver.layers.home.Resident`.
@@ -220,7 +208,7 @@ class Worker:
         """Counts, for logs and metrics."""
         return {
             "streams": self._running,
-            "unanswered": self._unanswered - self._awaiting,
+            "unanswered": self.unanswered - self._awaiting,
             "ledger": self._entries,
             "free": self.free(),
             "reads": self._puller.reads,
@@ -230,7 +218,7 @@ class Worker:
 
     def began(self) -> None:
         """A stream has begun to answer."""
-        self._unanswered -= 1
+        self.unanswered -= 1
         if self._puller.resting:
             self._puller.read_resting()
 
@@ -252,7 +240,7 @@ class Worker:
         """The application's coroutine has returned or raised."""
         self._running -= 1
         if not stream.answering:
-            self._unanswered -= 1
+            self.unanswered -= 1
         if self._streams.get(stream.identity) is stream:
             del self._streams[stream.identity]
         else:
@@ -265,26 +253,31 @@ class Worker:
 
     def told(self, slot: int) -> None:
         """The server knows of the end of the stream that has this slot of the ledger."""
+        if slot < 0:
+            return
         self._ledger.clear(slot)
         self._entries -= 1
         if self._puller.resting:
             self._puller.read_resting()
 
-    # What is pulled.
+    # What is pulled: a `ifserver.worker.pull.Taker`.
 
-    def _open(self, requests: list[ToWorkers]) -> None:
+    def open(self, requests: list[ToWorkers]) -> None:
+        """Begin what one read has brought."""
         # What is taken now must say where its server finds us.
         self._clusters.home.ensure()
         fresh = [stream for stream in map(self._admit, requests) if stream is not None]
         if fresh:
             self._counters.add("messages_delivered", len(fresh))
             # Behind the first step of each new task; then all that was said leaves, ahead of the next read.
-            self.loop.call_soon(self._claim, fresh, requests)
+            self.loop.call_soon(self._claim, fresh, [stream.server for stream in fresh])
             self._clusters.flush_soon()
-        else:
-            self._pulled(requests)
 
-    def _give_back(self, requests: list[ToWorkers]) -> None:
+    def expired(self, requests: list[ToWorkers]) -> None:
+        """It is too late to begin these."""
+        self._clusters.pulled([channels.inbox_of(request.reply_channel) for request in requests])
+
+    def give_back(self, requests: list[ToWorkers]) -> None:
         """Begin none of these: they lay unread while the loop stood still, and others may have begun them."""
         count = f"{len(requests)} request{' goes' if len(requests) == 1 else 's go'}"
         _log.warning("the event loop was blocked (slow code in a coroutine?): %s back to the queue", count)
@@ -292,56 +285,55 @@ class Worker:
         self._clusters.home.ensure()
         for request in requests:
             try:
-                channel = channels.check(request.reply_channel)
-                release = Release(channels.identity(channel), request.attempt, self.inbox, UNREAD)
-                self._clusters.send(channels.inbox_of(channel), encode(release))
+                _, server, identity = channels.split(request.reply_channel)
+                self._clusters.send(server, encode(Release(identity, request.attempt, self.inbox, UNREAD)))
             except ValueError as error:  # and `ChannelNameError`
                 _log.error("a request cannot be given back: %s", error)
-        self._pulled(requests)
+            else:
+                self._clusters.pulled([server])
 
     def _admit(self, request: ToWorkers) -> Stream | None:
         channel = request.reply_channel
         try:
-            known = channels.node_of(channels.check(channel)) in self._clusters.nodes
+            node, server, identity = channels.split(channel)
         except ValueError:
-            known = False
-        if not known:
+            node = ""
+        if node not in self._clusters.nodes:
             self._counters.add("messages_dropped", label="undecodable")
             _log.error("dropped a request: the node in its reply channel %r is not configured here", channel[:200])
             return None
-        identity = channels.identity(channel)
         earlier = self._streams.get(identity)
         if earlier is not None:
             if earlier.attempt >= request.attempt:
                 self._counters.add("messages_dropped", label="gone")
+                self._clusters.pulled([server])
                 return None
             # The server has offered it again, to us: it listens to the earlier attempt no longer.
             earlier.let_go()
             self._superseded.add(self._streams.pop(identity))
-        stream = self._new(request)
+        try:
+            slot = self._ledger.enter(channel, request.attempt)
+            self._entries += 1
+        except IndexError:
+            # Cannot be, since `free` counts the entries. It is served all the same: it has been taken.
+            _log.error("the ledger has no room for %s", channel)
+            slot = -1
+        stream: Stream
+        if isinstance(request, HttpRequest):
+            stream = self._http_stream(self, request, server, identity, slot)
+        else:
+            stream = WebSocketStream(self, request, server, identity, slot)
         if self._draining:
             stream.drain()
         if stream.phase is not LOST:
             self._streams[identity] = stream
             self._running += 1
-            self._unanswered += 1
+            self.unanswered += 1
             self._counters.add("streams_opened", 1, stream.KIND)
             stream.task = self.loop.create_task(stream.run())
         return stream
 
-    def _new(self, request: ToWorkers) -> Stream:
-        try:
-            slot = self._ledger.enter(request.reply_channel, request.attempt)
-            self._entries += 1
-        except IndexError:
-            # Cannot be, since `free` counts the entries. It is served all the same: it has been taken.
-            _log.error("the ledger has no room for %s", request.reply_channel)
-            slot = -1
-        if isinstance(request, HttpRequest):
-            return self._http_stream(self, request, slot)
-        return WebSocketStream(self, request, slot)
-
-    def _claim(self, fresh: list[Stream], requests: list[ToWorkers]) -> None:
+    def _claim(self, fresh: list[Stream], servers: list[str]) -> None:
         """Claim those of the new streams that were not answered in whole by their first step."""
         claims = 0
         for stream in fresh:
@@ -353,11 +345,8 @@ class Worker:
                     self._heads.add(stream)
         if claims:
             self._counters.add("claims", claims)
-        self._pulled(requests)
-
-    def _pulled(self, requests: list[ToWorkers]) -> None:
-        """All has been said that the servers need to know who has these requests."""
-        self._clusters.pulled([request.reply_channel for request in requests])
+        # All has been said that the servers need to know who has these requests.
+        self._clusters.pulled(servers)
 
     # The end.
 

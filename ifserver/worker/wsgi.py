@@ -24,9 +24,8 @@ from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ApplicationError
 from ifserver.messages import HttpRequest
 from ifserver.worker.application import ASGIApplication, Event, Receive, Scope, Send
-from ifserver.worker.asgi import DONE, Phase
+from ifserver.worker.asgi import DONE, Host, Phase
 from ifserver.worker.asgi_http import HttpStream
-from ifserver.worker.stream_link import Host
 
 __all__ = ["ThreadedStream", "WSGIAdapter", "adapted", "is_wsgi"]
 
@@ -129,8 +128,8 @@ class ThreadedStream(HttpStream):
 
     __slots__ = ("_in_thread",)
 
-    def __init__(self, host: Host, request: HttpRequest, slot: int) -> None:
-        super().__init__(host, request, slot)
+    def __init__(self, host: Host, request: HttpRequest, server: str, identity: str, slot: int) -> None:
+        super().__init__(host, request, server, identity, slot)
         self._in_thread = False
 
     @property
@@ -142,10 +141,10 @@ class ThreadedStream(HttpStream):
         self._in_thread = not event["more_body"]
         return event
 
-    def _move(self, phase: Phase) -> None:
+    def move(self, phase: Phase) -> None:
         self.phase = phase
         if phase is DONE:
-            self._wake()
+            self.wake()
 
 
 class _Exchange:

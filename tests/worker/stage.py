@@ -141,7 +141,7 @@ class Play:
         self.host = FakeHost(application or self._application)
         request = decode_request(encode(request))
         kind = HttpStream if isinstance(request, HttpRequest) else WebSocketStream
-        self.stream: Stream = kind(self.host, request, SLOT)  # type: ignore[arg-type]
+        self.stream: Stream = kind(self.host, request, SERVER, STREAM, SLOT)  # type: ignore[arg-type]
         self._end: asyncio.Future[None] = self.host.loop.create_future()
         self._seq = 0
 

@@ -73,13 +73,9 @@ class Stage:
             URGENT,
             names,
             batch,
-            self.free,
-            self.unanswered,
+            self,
             lambda channel: self.clock.seconds() + self.home_leads_s,
             self._least_clock_of,
-            self.pulled.extend,
-            self.unread.extend,
-            self._opened,
             self.clock,
             lambda: self.cpu_s,
             self._due.append,
@@ -101,12 +97,19 @@ class Stage:
         self.asking.pop(0).callback(self.least_clock())
 
     def free(self) -> int:
-        return self.slots - (0 if self.lends else self.unanswered())
+        return self.slots - (0 if self.lends else self.unanswered)
 
+    @property
     def unanswered(self) -> int:
         return len(self.taken) - self.finished
 
-    def _opened(self, requests: list[ToWorkers]) -> None:
+    def give_back(self, requests: list[ToWorkers]) -> None:
+        self.unread += requests
+
+    def expired(self, requests: list[ToWorkers]) -> None:
+        self.pulled += [request.reply_channel for request in requests]
+
+    def open(self, requests: list[ToWorkers]) -> None:
         self.taken += [request.path for request in requests]
         self.cpu_s += self.busy_s * len(requests)
         self.clock.rightNow += (self.busy_s + self.waits_s) * len(requests)
@@ -473,10 +476,10 @@ def test_a_defect_of_ours_does_not_end_the_reading(caplog: pytest.LogCaptureFixt
     def broken(requests: list[ToWorkers]) -> None:
         raise ValueError("a defect")
 
-    stage.puller._opened = broken
+    working, stage.open = stage.open, broken  # type: ignore[method-assign]
     stage.push(0, "a")
     stage.puller.start()
-    stage.puller._opened = stage._opened
+    stage.open = working  # type: ignore[method-assign]
     stage.turn()
     stage.push(0, "b")
     assert stage.taken == ["b"]

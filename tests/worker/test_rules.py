@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from ifserver.errors import ApplicationError
 from ifserver.worker import rules
 from ifserver.worker.rules import (
-    BODYLESS_STATUSES,
     as_bytes,
     checked_close,
     checked_headers,
     checked_message,
-    checked_status,
     checked_text,
 )
 
@@ -33,14 +31,6 @@ class Text(str):
 
 class Data(bytes):
     """Any subclass of bytes."""
-
-
-def test_statuses() -> None:
-    assert [checked_status("k", status) for status in (200, 299, 599)] == [200, 299, 599]
-    assert {204, 304} == BODYLESS_STATUSES
-    for status in (199, 600, -200, "200", 200.0, None, True):
-        with pytest.raises(ApplicationError, match=r"k: status must be an int from 200 to 599, got"):
-            checked_status("k", status)
 
 
 def test_headers_and_the_length_that_they_tell() -> None:

@@ -241,7 +241,7 @@ def played(act: Callable[[Stage], Awaitable[None]], **fields: Any) -> None:
         for kind in ("http", "websocket"):
             assert counts.get(f"streams_opened{{{kind}}}") == counts.get(f"streams_closed{{{kind}}}")
         assert stage.ledger == []
-        assert (stage.worker.unanswered(), stage.worker.statistics()["unanswered"]) == (0, 0)
+        assert (stage.worker.unanswered, stage.worker.statistics()["unanswered"]) == (0, 0)
         await stage.clusters.stop().asFuture(stage.loop)
         assert stage.clock.getDelayedCalls() == []
 
@@ -622,7 +622,7 @@ def test_uploads_that_go_on_count_again_and_until_they_are_answered_nothing_is_t
     async def act(stage: Stage) -> None:
         stage.ask(*(get("/upload", name, more_body=True) for name in "1234"))
         await turns(40)
-        assert (stage.worker.free(), stage.worker.unanswered()) == (2, 4)
+        assert (stage.worker.free(), stage.worker.unanswered) == (2, 4)
         stage.tell(*(RequestBody(f"0123456789.{name}", 0, 0, b"x", False) for name in "1234"))
         await turns()
         assert stage.worker.free() == -2
