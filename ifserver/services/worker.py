@@ -61,7 +61,7 @@ class WorkerService(Service):
                 raise
             self.worker = self._worker_of(Broken.not_started(error))
             await self.worker.start()
-        Guard(self._ledger, self.worker, self.runtime.reactor).start()
+        Guard(self._ledger, self.worker.puller, self.runtime.reactor).start()
         self._lag.start()
         if isinstance(self.worker.application, Broken):
             children.report_broken(self._launch.ready_fd, str(self.worker.application))
