@@ -341,7 +341,7 @@ class Stream(ABC):
         """Take a message of the server. Returns why it was dropped, or None."""
 
     def _arrived_otherwise(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
-        """The same of any message but the next one that a stream takes on its regular way."""
+        """Take one that is repeated, follows a gap, comes too late, ends the stream, or is of the wrong kind."""
         if message.seq < self._received:
             return "repeated"
         if message.seq > self._received:
