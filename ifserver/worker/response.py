@@ -78,24 +78,15 @@ class Response:
         phase = stream.phase
         if phase is ANSWERING and more and not body:
             return  # nothing to tell
-        size = len(body)
         if self._remaining is not None:
-            self._remaining -= size
+            self._remaining -= len(body)
+        identity, attempt, worker, seq = stream.identity, stream.attempt, stream.worker, stream.sent
         message: ResponseBody | ResponseStart
         if phase is ANSWERING:
-            message = ResponseBody(stream.identity, stream.attempt, stream.worker, stream.sent, body, more)
+            message = ResponseBody(identity, attempt, worker, seq, body, more)
         else:
-            message = ResponseStart(
-                stream.identity,
-                stream.attempt,
-                stream.worker,
-                stream.sent,
-                self._status,
-                self._headers,
-                body,
-                more,
-            )
-        stream.tell(message, size, last=not more)
+            message = ResponseStart(identity, attempt, worker, seq, self._status, self._headers, body, more)
+        stream.tell(message, len(body), last=not more)
         stream.move(ANSWERING if more else DONE)
 
     async def _send_pieces(self, event: Event, body: bytes, more: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from ifserver.clock import Clock, Timer
 from ifserver.streams.ledger import Ledger
 
-__all__ = ["Guard"]
+__all__ = ["SupervisorWatch"]
 
 #: How often this process says that its loop turns.
 TURN_S: Final = 0.25
@@ -29,8 +29,8 @@ class _Holdable(Protocol):
         """The loop turns; called every `TURN_S`."""
 
 
-class Guard:
-    """Between one worker and its supervisor, from `start` to `stop`."""
+class SupervisorWatch:
+    """Shows this process to its supervisor and watches the supervisor's beat, from `start` to `stop`."""
 
     def __init__(self, shared: Ledger, puller: _Holdable, clock: Clock) -> None:
         self._shared = shared

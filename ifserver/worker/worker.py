@@ -163,7 +163,7 @@ class Worker:
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come."""
         self._inbox.deliver(inbox, payloads)
-        # Applications that have waited for these messages go on first: what they say to them leaves at once.
+        # The applications that have waited for these messages go on first, and what they send leaves in the same turn.
         self._clusters.flush_soon()
 
     def moved(self) -> None:
@@ -246,7 +246,7 @@ class Worker:
         fresh = [stream for stream in map(self._admit, requests) if stream is not None]
         if fresh:
             self._counters.add("messages_delivered", len(fresh))
-            # Behind the first step of each new task; then all that was said leaves, ahead of the next read.
+            # Runs after the first step of each new task. What they have sent leaves in one flush, before the next read.
             self.loop.call_soon(self._claim, fresh, [stream.server for stream in fresh])
             self._clusters.flush_soon()
 
@@ -322,7 +322,7 @@ class Worker:
                     self._heads.add(stream)
         if claims:
             self._counters.add("claims", claims)
-        # All has been said that the servers need to know who has these requests.
+        # From here on the servers know who has these requests.
         self._clusters.pulled(servers)
 
     # The end.
