@@ -16,7 +16,7 @@ from ifserver.services.nodes import clusters_of
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.broken import Broken
 from ifserver.worker.lifespan import StartupFailed
-from ifserver.worker.supervisor_watch import Guard
+from ifserver.worker.supervisor_watch import SupervisorWatch
 from ifserver.worker.worker import Worker
 from ifserver.worker.wsgi import adapted
 
@@ -61,7 +61,7 @@ class WorkerService(Service):
                 raise
             self.worker = self._worker_of(Broken.not_started(error))
             await self.worker.start()
-        Guard(self._ledger, self.worker, self.runtime.reactor).start()
+        SupervisorWatch(self._ledger, self.worker.puller, self.runtime.reactor).start()
         self._lag.start()
         if isinstance(self.worker.application, Broken):
             children.report_broken(self._launch.ready_fd, str(self.worker.application))

@@ -1,4 +1,4 @@
-"""How far a stream is, and when its other side is to be told so in a `Sync`.
+"""How far a stream is, and when its other side is due a report of it in a `Sync`.
 
 See docs/architecture.rst, Order and loss.
 """
@@ -17,31 +17,31 @@ EVERYTHING_S: Final = 60.0
 SYNC_ENTRIES: Final = 1000
 #: A stream is old enough for a `Sync` at this age: a second, give or take what timers are early by.
 _OLD_S: Final = 0.9
-#: How often the same account is told: one or two may be lost.
-_TELLINGS: Final = 3
+#: How often the same account is reported: one or two may be lost.
+_REPORTS: Final = 3
 
 
 class Account:
-    """What was last told about one stream."""
+    """What was last reported about one stream."""
 
-    __slots__ = ("_since", "_tellings", "consumed", "sent")
+    __slots__ = ("_reports", "_since", "consumed", "sent")
 
     def __init__(self, now: float) -> None:
         self._since = now
-        self._tellings = 0
+        self._reports = 0
         self.sent = self.consumed = 0
 
     def is_due(self, now: float, sent: int, consumed: int, in_any_case: bool) -> bool:
-        """Whether to tell now that `sent` messages were sent and `consumed` units consumed.
+        """Whether to report now that `sent` messages were sent and `consumed` units consumed.
 
         Args:
-            in_any_case: the stream waits for something, or it is time to tell of everything.
+            in_any_case: the stream waits for something, or it is time to report everything.
         """
         if now - self._since < _OLD_S:
             return False
         if sent != self.sent or consumed != self.consumed:
-            self.sent, self.consumed, self._tellings = sent, consumed, 0
-        elif self._tellings >= _TELLINGS and not in_any_case:
+            self.sent, self.consumed, self._reports = sent, consumed, 0
+        elif self._reports >= _REPORTS and not in_any_case:
             return False
-        self._tellings += 1
+        self._reports += 1
         return True

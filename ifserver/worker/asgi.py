@@ -39,7 +39,7 @@ from ifserver.messages import (
 from ifserver.streams.window import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
 from ifserver.worker.application import ASGIApplication, Event, Scope
 
-__all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "SILENT", "Host", "Phase", "Stream"]
+__all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "OVER", "SILENT", "Host", "Phase", "Stream"]
 
 #: As much of a request's id as is logged, in bytes.
 _MAX_ID: Final = 128
@@ -73,6 +73,8 @@ ANSWERING: Final = Phase.ANSWERING
 OPEN: Final = Phase.OPEN
 DONE: Final = Phase.DONE
 LOST: Final = Phase.LOST
+#: Nothing more is said about the stream.
+OVER: Final = (DONE, LOST)
 
 
 class Host(Protocol):
@@ -199,7 +201,7 @@ class Stream(ABC):
         except BaseException as error:
             self._ended(error)
         else:
-            if self.phase is not DONE and self.phase is not LOST:
+            if self.phase not in OVER:
                 self._ended(None)
         self._host.ended(self)
 
@@ -255,7 +257,7 @@ class Stream(ABC):
         if cancelled:
             # Not its fault, whatever it has made of the cancellation: where nothing was answered, another worker can.
             self.release(STOPPED)
-        elif phase is not DONE and phase is not LOST:
+        elif phase not in OVER:
             self.break_off()
 
     def refusal(self, event: Event) -> Exception:
@@ -319,7 +321,7 @@ class Stream(ABC):
 
     def release(self, reason: str) -> None:
         """Tell the server to let go, if it holds the stream; the application finds the client gone."""
-        if self.phase is not DONE and self.phase is not LOST:
+        if self.phase not in OVER:
             self._tell_release(STOPPED if self._cancelled else reason)
             self._end(0, "")
 
@@ -339,7 +341,7 @@ class Stream(ABC):
         """Take a message of the server. Returns why it was dropped, or None."""
 
     def _arrived_otherwise(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
-        """The same of any message but the next one that a stream takes on its regular way."""
+        """Take one that is repeated, follows a gap, comes too late, ends the stream, or is of the wrong kind."""
         if message.seq < self._received:
             return "repeated"
         if message.seq > self._received:
@@ -347,7 +349,7 @@ class Stream(ABC):
             self._received += 1
             return "gap"
         self._received += 1
-        if self.phase is LOST or self.phase is DONE:
+        if self.phase in OVER:
             return None
         if isinstance(message, Disconnect):
             self._left(message)
@@ -385,7 +387,7 @@ class Stream(ABC):
 
     def let_go(self) -> None:
         """The server has let go of the stream, or is gone."""
-        if self.phase is not DONE and self.phase is not LOST:
+        if self.phase not in OVER:
             self._lose(0, "")
 
     def _left(self, message: Disconnect) -> None:

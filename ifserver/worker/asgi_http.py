@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from ifserver.messages import Disconnect, HttpRequest, RequestBody, WebSocketReceive
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, SILENT, Host, Stream
+from ifserver.worker.asgi import ANSWERING, HELD, LOST, OVER, SILENT, Host, Stream
 from ifserver.worker.response import Response, break_off
 
 __all__ = ["HttpStream"]
@@ -32,10 +32,9 @@ class HttpStream(Stream):
 
     async def receive(self) -> Event:
         while True:
-            phase = self.phase
             # Spec 2.4, "Disconnect": "if receive is called after a response has been sent or after the HTTP connection
             # has been closed". The same every time.
-            if phase is DONE or phase is LOST:
+            if self.phase in OVER:
                 return {"type": "http.disconnect"}
             if self._arrivals:
                 return self._take()
@@ -129,14 +128,8 @@ class HttpStream(Stream):
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
-        phase = self.phase
-        if (
-            message.seq != self._received
-            or phase is DONE
-            or phase is LOST
-            or not isinstance(message, RequestBody)
-            or not self._more_body
-        ):
+        is_due = message.seq == self._received and self._more_body and self.phase not in OVER
+        if not is_due or not isinstance(message, RequestBody):
             return self._arrived_otherwise(message)
         self._received += 1
         self._more_body = message.more_body

@@ -20,7 +20,7 @@ from ifserver.messages import (
 )
 from ifserver.streams.window import WINDOW
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OPEN, SILENT, Host, Stream
+from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OPEN, OVER, SILENT, Host, Stream
 from ifserver.worker.response import Response, break_off
 from ifserver.worker.rules import checked_close, checked_headers, checked_message, checked_text
 
@@ -81,10 +81,19 @@ class WebSocketStream(Stream):
                 self._give_back()
             # What the client said before it left is handed over first, as its order demands.
             if self._arrivals:
-                return self._take()
+                message = self._arrivals.pop(0)
+                text, data = message.text, message.data or b""
+                # In the unit of `ifserver.streams.window.message_bytes`.
+                due = self._window_in.consume(len(data) if text is None else len(text))
+                if due is not None and self.phase is OPEN:
+                    self._tell_window(due)
+                # Only the key that has a value, as uvicorn does it: applications ask `"text" in event`, too.
+                if text is None:
+                    return {"type": "websocket.receive", "bytes": data}
+                return {"type": "websocket.receive", "text": text}
             if self._parting and self.phase is OPEN:
                 self._part()
-            if self.phase is DONE or self.phase is LOST:
+            if self.phase in OVER:
                 # The same every time.
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
             await self.wait()
@@ -172,21 +181,8 @@ class WebSocketStream(Stream):
             },
         }
 
-    def _take(self) -> Event:
-        message = self._arrivals.pop(0)
-        text, data = message.text, message.data or b""
-        # In the unit of `ifserver.streams.window.message_bytes`.
-        due = self._window_in.consume(len(data) if text is None else len(text))
-        if due is not None and self.phase is OPEN:
-            self._tell_window(due)
-        # Only the key that has a value, as uvicorn does it: applications ask `"text" in event` as well as `.get`.
-        if text is None:
-            return {"type": "websocket.receive", "bytes": data}
-        return {"type": "websocket.receive", "text": text}
-
     def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
-        phase = self.phase
-        if message.seq != self._received or phase is DONE or phase is LOST or not isinstance(message, WebSocketReceive):
+        if not isinstance(message, WebSocketReceive) or message.seq != self._received or self.phase in OVER:
             return self._arrived_otherwise(message)
         self._received += 1
         self._arrivals.append(message)

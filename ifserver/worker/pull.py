@@ -318,22 +318,18 @@ class Puller:
     def _failed(self, failure: Failure, source: _Source, count: int) -> None:
         self.reads -= 1
         self.asked -= count
-        self._go_on_after(failure, source)
-        self._look_whether_stopped()
-
-    def _go_on_after(self, failure: Failure, source: _Source) -> None:
         source.failures += 1
-        if failure.check(NodeUnreachable):
-            # The node itself says in the log that it is.
-            if self._running:
-                source.ready = source.node.ready()
-                source.ready.addCallbacks(self._ready, self._not_ready, (source,), errbackArgs=(source,))
-            return
         if failure.check(NodeRefused):
             _log.warning("node %s refuses to be read: %s", source.node.name, failure.getErrorMessage())
-        else:
+            self._later(source)
+        elif not failure.check(NodeUnreachable):
             _log.error("reading node %s failed:\n%s", source.node.name, failure.getTraceback())
-        self._later(source)
+            self._later(source)
+        elif self._running:
+            # The node itself says in the log that it is unreachable.
+            source.ready = source.node.ready()
+            source.ready.addCallbacks(self._ready, self._not_ready, (source,), errbackArgs=(source,))
+        self._look_whether_stopped()
 
     def _ready(self, _: None, source: _Source) -> None:
         source.ready = None

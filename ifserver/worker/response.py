@@ -13,7 +13,7 @@ from ifserver.errors import ApplicationError
 from ifserver.messages import Headers, ResponseBody, ResponseStart
 from ifserver.streams.window import PIECE_BYTES, WINDOW
 from ifserver.worker.application import Event
-from ifserver.worker.asgi import ANSWERING, DONE, LOST, Stream
+from ifserver.worker.asgi import ANSWERING, DONE, OVER, Stream
 from ifserver.worker.rules import BODYLESS_STATUSES, as_bytes, checked_headers
 
 __all__ = ["Response", "break_off"]
@@ -66,7 +66,8 @@ class Response:
             body = b""
         credit = self._stream.credit
         if len(body) <= PIECE_BYTES and credit.sent - credit.consumed < WINDOW and not self._busy:
-            self._check_length(event, len(body), more)
+            if self._remaining is not None and self._remaining != len(body):
+                self._check_length(event, len(body), more)
             self.send_piece(body, more)
         else:
             await self._send_pieces(event, body, more)
@@ -77,24 +78,15 @@ class Response:
         phase = stream.phase
         if phase is ANSWERING and more and not body:
             return  # nothing to tell
-        size = len(body)
         if self._remaining is not None:
-            self._remaining -= size
+            self._remaining -= len(body)
+        identity, attempt, worker, seq = stream.identity, stream.attempt, stream.worker, stream.sent
         message: ResponseBody | ResponseStart
         if phase is ANSWERING:
-            message = ResponseBody(stream.identity, stream.attempt, stream.worker, stream.sent, body, more)
+            message = ResponseBody(identity, attempt, worker, seq, body, more)
         else:
-            message = ResponseStart(
-                stream.identity,
-                stream.attempt,
-                stream.worker,
-                stream.sent,
-                self._status,
-                self._headers,
-                body,
-                more,
-            )
-        stream.tell(message, size, last=not more)
+            message = ResponseStart(identity, attempt, worker, seq, self._status, self._headers, body, more)
+        stream.tell(message, len(body), last=not more)
         stream.move(ANSWERING if more else DONE)
 
     async def _send_pieces(self, event: Event, body: bytes, more: bool) -> None:
@@ -127,7 +119,7 @@ class Response:
             stream.wake()
 
     def _check_going(self, event: Event) -> None:
-        if self._stream.phase is LOST or self._stream.phase is DONE:
+        if self._stream.phase in OVER:
             raise self._stream.refusal(event)
 
     def _check_length(self, event: Event, size: int, more: bool) -> None:

@@ -6,8 +6,9 @@ import logging
 from typing import Final, Protocol
 
 from ifserver.clock import Clock, Timer
+from ifserver.streams.ledger import Ledger
 
-__all__ = ["Guard", "SharedMemory"]
+__all__ = ["SupervisorWatch"]
 
 #: How often this process says that its loop turns.
 TURN_S: Final = 0.25
@@ -15,17 +16,6 @@ TURN_S: Final = 0.25
 _STILL_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-class SharedMemory(Protocol):
-    """What is shared with the supervisor (`ifserver.streams.ledger`)."""
-
-    @property
-    def beats(self) -> int:
-        """How often the supervisor has beaten."""
-
-    def turn(self) -> None:
-        """The loop turns."""
 
 
 class _Holdable(Protocol):
@@ -39,12 +29,12 @@ class _Holdable(Protocol):
         """The loop turns; called every `TURN_S`."""
 
 
-class Guard:
-    """Between one worker and its supervisor, from `start` to `stop`."""
+class SupervisorWatch:
+    """Shows this process to its supervisor and watches the supervisor's beat, from `start` to `stop`."""
 
-    def __init__(self, shared: SharedMemory, worker: _Holdable, clock: Clock) -> None:
+    def __init__(self, shared: Ledger, puller: _Holdable, clock: Clock) -> None:
         self._shared = shared
-        self._worker = worker
+        self._puller = puller
         self._clock = clock
         self._beats = -1
         self._beaten_at = clock.seconds()
@@ -63,7 +53,7 @@ class Guard:
     def _tick(self) -> None:
         self._timer = self._clock.callLater(TURN_S, self._tick)
         self._shared.turn()
-        self._worker.turned()
+        self._puller.turned()
         now, beats = self._clock.seconds(), self._shared.beats
         # It counts: where it is we who stood still, it has beaten meanwhile.
         if beats != self._beats:
@@ -71,8 +61,8 @@ class Guard:
             if self._holding:
                 self._holding = False
                 _log.info("the supervisor responds again: taking requests again")
-                self._worker.resume()
+                self._puller.resume()
         elif not self._holding and now - self._beaten_at >= _STILL_S:
             self._holding = True
             _log.warning("the supervisor does not respond: taking no requests until it does")
-            self._worker.hold()
+            self._puller.hold()

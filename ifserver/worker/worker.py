@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from ifserver import channels
 from ifserver.clock import Clock
@@ -14,8 +14,9 @@ from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heart
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
+from ifserver.streams.ledger import Ledger, LedgerFull
 from ifserver.worker.application import ASGIApplication
-from ifserver.worker.asgi import DONE, HELD, LOST, Stream
+from ifserver.worker.asgi import HELD, LOST, OVER, Stream
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_websocket import WebSocketStream
 from ifserver.worker.broken import Broken
@@ -27,7 +28,7 @@ from ifserver.worker.servers import Servers
 from ifserver.worker.waiting import pause, within
 from ifserver.worker.wsgi import ThreadedStream, WSGIAdapter
 
-__all__ = ["LedgerLike", "Worker"]
+__all__ = ["Worker"]
 
 #: How long a cancelled application may take to clean up before it is abandoned.
 CANCEL_S: Final = 1.0
@@ -38,23 +39,11 @@ FLUSH_EVERY_S: Final = 0.005
 _log = logging.getLogger(__name__)
 
 
-class LedgerLike(Protocol):
-    """What this process holds, where its supervisor can see it (`ifserver.streams.ledger`)."""
-
-    #: Where this process receives.
-    inbox: str
-
-    def enter(self, reply_channel: str, attempt: int) -> int:
-        """Write a stream down; the slot. Raises IndexError when full."""
-
-    def clear(self, slot: int) -> None:
-        """Strike it out."""
-
-
 class Worker:
     """Runs `application` for what it pulls. Everything happens on `loop`, which the nodes' reactor runs on.
 
     Args:
+        ledger: what this process holds, where its supervisor can see it.
         supervisor: the process that watches over this one, named in every `Claim`.
         loop: the running event loop.
         cpu_s: the CPU time that the loop's thread has used, in seconds.
@@ -65,7 +54,7 @@ class Worker:
         settings: WorkerSettings,
         clusters: Clusters,
         application: ASGIApplication,
-        ledger: LedgerLike,
+        ledger: Ledger,
         supervisor: str,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
@@ -102,7 +91,7 @@ class Worker:
         if isinstance(application, Broken):
             # Open WebSockets wait for a worker that runs the application.
             urgent, *names = names
-        self._puller = Puller(
+        self.puller = Puller(
             clusters.home_nodes,
             urgent,
             names,
@@ -128,14 +117,14 @@ class Worker:
         self._clusters.home.start(self)
         self._servers.start()
         self._heart.start()
-        self._puller.start()
+        self.puller.start()
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
         """Take nothing more, wait for the streams, cancel what is left, end the application, send the last messages."""
         drain_s = self._settings.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
         end = self._clock.seconds() + drain_s
         self._draining = True
-        pulls = self._puller.stop().asFuture(self.loop)
+        pulls = self.puller.stop().asFuture(self.loop)
         for stream in list(self._streams.values()):
             stream.drain()
         if not await self._within(max(drain_s, FLUSH_S), pulls):
@@ -152,18 +141,6 @@ class Worker:
         await self._lifespan.shutdown(self._settings.shutdown_timeout_s)
         await self._within(FLUSH_S, unread)
         await self._flush()
-
-    def hold(self) -> None:
-        """Take nothing more until `resume`: whoever watches over this process stands still."""
-        self._puller.hold()
-
-    def resume(self) -> None:
-        """Take requests again."""
-        self._puller.resume()
-
-    def turned(self) -> None:
-        """The loop turns."""
-        self._puller.turned()
 
     def free(self) -> int:
         """How many more requests may be taken. Below 0 when streams go on that have waited for their clients.
@@ -186,7 +163,7 @@ class Worker:
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come."""
         self._inbox.deliver(inbox, payloads)
-        # Applications that have waited for these messages go on first: what they say to them leaves at once.
+        # The applications that have waited for these messages go on first, and what they send leaves in the same turn.
         self._clusters.flush_soon()
 
     def moved(self) -> None:
@@ -211,7 +188,7 @@ class Worker:
             "unanswered": self.unanswered - self._awaiting,
             "ledger": self._entries,
             "free": self.free(),
-            "reads": self._puller.reads,
+            "reads": self.puller.reads,
         }
 
     # What streams tell.
@@ -219,14 +196,14 @@ class Worker:
     def began(self) -> None:
         """A stream has begun to answer."""
         self.unanswered -= 1
-        if self._puller.resting:
-            self._puller.read_resting()
+        if self.puller.resting:
+            self.puller.read_resting()
 
     def awaits_client(self) -> None:
         """A stream waits for more of its request's body: others can have its slot."""
         self._awaiting += 1
-        if self._puller.resting:
-            self._puller.read_resting()
+        if self.puller.resting:
+            self.puller.read_resting()
 
     def goes_on(self) -> None:
         """A stream that waited for its client needs its slot again."""
@@ -246,8 +223,8 @@ class Worker:
         else:
             self._superseded.discard(stream)
         self._counters.add("streams_closed", 1, stream.KIND)
-        if self._puller.resting:
-            self._puller.read_resting()
+        if self.puller.resting:
+            self.puller.read_resting()
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
@@ -257,8 +234,8 @@ class Worker:
             return
         self._ledger.clear(slot)
         self._entries -= 1
-        if self._puller.resting:
-            self._puller.read_resting()
+        if self.puller.resting:
+            self.puller.read_resting()
 
     # What is pulled: a `ifserver.worker.pull.Taker`.
 
@@ -269,7 +246,7 @@ class Worker:
         fresh = [stream for stream in map(self._admit, requests) if stream is not None]
         if fresh:
             self._counters.add("messages_delivered", len(fresh))
-            # Behind the first step of each new task; then all that was said leaves, ahead of the next read.
+            # Runs after the first step of each new task. What they have sent leaves in one flush, before the next read.
             self.loop.call_soon(self._claim, fresh, [stream.server for stream in fresh])
             self._clusters.flush_soon()
 
@@ -314,7 +291,7 @@ class Worker:
         try:
             slot = self._ledger.enter(channel, request.attempt)
             self._entries += 1
-        except IndexError:
+        except LedgerFull:
             # Cannot be, since `free` counts the entries. It is served all the same: it has been taken.
             _log.error("the ledger has no room for %s", channel)
             slot = -1
@@ -338,14 +315,14 @@ class Worker:
         claims = 0
         for stream in fresh:
             phase = stream.phase
-            if phase is not DONE and phase is not LOST:
+            if phase not in OVER:
                 stream.claim()
                 claims += 1
                 if phase is HELD:
                     self._heads.add(stream)
         if claims:
             self._counters.add("claims", claims)
-        # All has been said that the servers need to know who has these requests.
+        # From here on the servers know who has these requests.
         self._clusters.pulled(servers)
 
     # The end.

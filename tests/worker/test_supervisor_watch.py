@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.streams.ledger import Ledger
-from ifserver.worker.supervisor_watch import TURN_S, Guard
+from ifserver.worker.supervisor_watch import TURN_S, SupervisorWatch
 
 
 class FakeWorker:
@@ -29,14 +29,14 @@ class FakeWorker:
 
 
 class Stage:
-    """A guard, and the memory that it shares with a supervisor, which the test plays."""
+    """A watch, and the memory that it shares with a supervisor, which the test plays."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         memory = bytearray(Ledger.size(1))
         self.supervisor, self.ours = Ledger(memory, 1), Ledger(memory, 1)
         self.worker = FakeWorker()
-        self.guard = Guard(self.ours, self.worker, self.clock)
+        self.watch = SupervisorWatch(self.ours, self.worker, self.clock)
 
     def run(self, seconds: float, beating: bool = True) -> None:
         for _ in range(round(seconds / 0.25)):
@@ -47,12 +47,12 @@ class Stage:
 
 def test_it_says_that_the_loop_turns() -> None:
     stage = Stage()
-    stage.guard.start()
+    stage.watch.start()
     assert stage.supervisor.turns == 1
     for turns in range(2, 6):
         stage.clock.advance(TURN_S)
         assert stage.supervisor.turns == stage.worker.turns == turns
-    stage.guard.stop()
+    stage.watch.stop()
     stage.clock.advance(10)
     assert stage.supervisor.turns == 5
     assert stage.clock.getDelayedCalls() == []
@@ -60,7 +60,7 @@ def test_it_says_that_the_loop_turns() -> None:
 
 def test_while_the_supervisor_beats_nothing_happens() -> None:
     stage = Stage()
-    stage.guard.start()
+    stage.watch.start()
     stage.run(60)
     assert stage.worker.told == []
 
@@ -70,7 +70,7 @@ def test_a_supervisor_that_stands_still_for_a_second_holds_the_worker_until_it_i
 ) -> None:
     caplog.set_level(logging.INFO)
     stage = Stage()
-    stage.guard.start()
+    stage.watch.start()
     stage.run(5)
     stage.run(0.75, beating=False)
     assert stage.worker.told == []
@@ -87,14 +87,14 @@ def test_a_supervisor_that_stands_still_for_a_second_holds_the_worker_until_it_i
 
 def test_one_that_never_beats_at_all_is_noticed() -> None:
     stage = Stage()
-    stage.guard.start()
+    stage.watch.start()
     stage.run(1, beating=False)
     assert stage.worker.told == ["hold"]
 
 
 def test_a_worker_that_stood_still_itself_sees_that_the_supervisor_did_not() -> None:
     stage = Stage()
-    stage.guard.start()
+    stage.watch.start()
     stage.run(1)
     stage.supervisor.beat()
     stage.clock.advance(10)
@@ -103,7 +103,7 @@ def test_a_worker_that_stood_still_itself_sees_that_the_supervisor_did_not() -> 
 
 def test_a_worker_that_stood_still_does_not_forget_that_its_supervisor_stands_still() -> None:
     stage = Stage()
-    stage.guard.start()
+    stage.watch.start()
     stage.run(1)
     stage.run(2, beating=False)
     stage.clock.advance(5)
@@ -113,7 +113,7 @@ def test_a_worker_that_stood_still_does_not_forget_that_its_supervisor_stands_st
 
 def test_both_stood_still_and_the_worker_wakes_first() -> None:
     stage = Stage()
-    stage.guard.start()
+    stage.watch.start()
     stage.run(1)
     stage.clock.advance(5)
     stage.run(0.25)
@@ -121,4 +121,4 @@ def test_both_stood_still_and_the_worker_wakes_first() -> None:
 
 
 def test_stopping_what_was_not_started() -> None:
-    Stage().guard.stop()
+    Stage().watch.stop()

@@ -677,14 +677,14 @@ def test_background_work_counts_against_max_streams_only() -> None:
 def test_what_no_node_has_taken_yet_counts_as_held() -> None:
     async def act(stage: Stage) -> None:
         stage.ask(get("/fast", "1"), get("/fast", "2"), get("/fast", "3"))
-        stage.worker.hold()
+        stage.worker.puller.hold()
         push = stage.node.push
 
         def refusing(channel: str, payloads: Any) -> Any:
             return push(channel, [])
 
         stage.node.push = refusing  # type: ignore[method-assign]
-        stage.worker.resume()
+        stage.worker.puller.resume()
         await turns()
         assert stage.application.paths == ["/fast"] * 2
         assert stage.worker.statistics() == {"streams": 0, "unanswered": 0, "ledger": 2, "free": 0, "reads": 0}
@@ -699,12 +699,12 @@ def test_what_no_node_has_taken_yet_counts_as_held() -> None:
 
 def test_nothing_is_taken_while_it_is_held() -> None:
     async def act(stage: Stage) -> None:
-        stage.worker.hold()
+        stage.worker.puller.hold()
         await stage.advance(1.5)
         stage.ask(get("/fast"))
         await turns()
         assert stage.application.paths == []
-        stage.worker.resume()
+        stage.worker.puller.resume()
         await turns()
         assert stage.application.paths == ["/fast"]
 
@@ -798,7 +798,7 @@ def test_what_has_lain_unread_while_the_loop_stood_still_is_given_back(caplog: p
     """Its server may have offered it once more, and another worker have begun it."""
 
     async def act(stage: Stage) -> None:
-        stage.worker.turned()
+        stage.worker.puller.turned()
         stage.clock.rightNow += 0.6
         stage.ask(get("/fast"))
         await turns()
@@ -806,7 +806,7 @@ def test_what_has_lain_unread_while_the_loop_stood_still_is_given_back(caplog: p
         assert (stage.application.paths, stage.ledger) == ([], [])
         assert stage.count("messages_dropped", "withdrawn") == 1
         assert "1 request goes back to the queue" in caplog.text
-        stage.worker.turned()
+        stage.worker.puller.turned()
         stage.ask(get("/fast", attempt=1))
         await turns()
         assert kinds(stage.heard()) == [ResponseStart]
