@@ -105,7 +105,8 @@ class WebSocketConnection(Frames):
 
     def dataReceived(self, data: bytes) -> None:
         self._server.tally.websocket_bytes_in += len(data)
-        super().dataReceived(data)
+        if not self.receive_short(data):
+            self.receive(data)
 
     def message_received(self, text: str | None, data: bytes | None) -> None:
         if self._exchange is not None:
