@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 from twisted.python.failure import Failure
@@ -16,7 +16,6 @@ from ifserver.errors import NodeError
 from ifserver.front.bursts import Bursts
 from ifserver.front.offers import Offers, StandingOffer
 from ifserver.front.peers import Peers
-from ifserver.front.registry import Registry
 from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
 from ifserver.front.unresolved import Unheard
@@ -27,7 +26,9 @@ from ifserver.metrics import Counters
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import OfferRefused, Resume, Vanished, Withdrawn
 
-__all__ = ["Exchanges", "Offered"]
+__all__ = ["Exchanges", "Offered", "Registry"]
+
+_T = TypeVar("_T")
 
 #: How long the answer to a withdrawal is waited for, in seconds.
 _WITHDRAWAL_S: Final = 1.0
@@ -39,6 +40,28 @@ _WHY: Final = {
     Refusal.UNREACHABLE: "no node is reachable",
     Refusal.IN_DOUBT: "the connection to the node broke",
 }
+
+
+class Registry(dict[str, _T]):
+    """The exchanges that are open, by the identity of their streams."""
+
+    def __init__(self, inbox: str) -> None:
+        super().__init__()
+        self._prefix = inbox + "."
+        self._count = 0
+
+    def new_channel(self) -> str:
+        """A reply channel that no stream has had."""
+        self._count += 1
+        return f"{self._prefix}{self._count:x}"
+
+    def move(self, inbox: str) -> None:
+        """New reply channels belong to `inbox` from now on."""
+        self._prefix = inbox + "."
+
+    def all(self) -> list[_T]:
+        """Every exchange that is open; they may end meanwhile."""
+        return list(self.values())
 
 
 class Exchanges(Protocol):

@@ -28,10 +28,10 @@ from ifserver.front.http1.requests import Incoming, identify
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
 from ifserver.front.http1.waits import Waits
 from ifserver.front.interface import Addresses, Connection
+from ifserver.front.offering import Registry
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
-from ifserver.front.registry import Registry
 from ifserver.front.replies import Replies
 from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally

@@ -15,10 +15,9 @@ from ifserver.front.access import Entry
 from ifserver.front.driver import Exchange
 from ifserver.front.http1.intake import STREAM, Intake
 from ifserver.front.http1.requests import REQUEST_ID, Incoming, Refused
-from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field, plain_answer
+from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field, plain_answer, server_timing
 from ifserver.front.http1.unread_body import DISCARD_BYTES
 from ifserver.front.interface import Addresses, Connection, Server
-from ifserver.front.timing import server_timing
 from ifserver.messages import Headers
 from ifserver.streams.effects import Answered, ClientGone, Flushed
 
