@@ -24,7 +24,7 @@ from ifserver.layers.base import Node
 from ifserver.layers.clusters import Clusters, Refusal
 from ifserver.metrics import Counters
 from ifserver.streams.base import Stream
-from ifserver.streams.effects import OfferRefused, Resume, Vanished, Withdrawn
+from ifserver.streams.effects import Offer, OfferRefused, Resume, Vanished, Withdrawn
 
 __all__ = ["Exchanges", "Offered", "Registry"]
 
@@ -172,13 +172,13 @@ class Offered(ABC):
         self._stood = _NONE
         clusters.offer(self._channel, self._payload, self)
 
-    def _offer_again(self, request: m.ToWorkers, why: str) -> None:
+    def _offer_again(self, effect: Offer) -> None:
         """Offer the next attempt."""
-        server = self.server
+        server, request = self.server, effect.request
         self._end_attempt()
         server.counters.add("retries")
         self._since = server.clock.seconds()
-        server.bursts.add("offered to another worker", why, request.reply_channel)
+        server.bursts.add("offered to another worker", effect.why, request.reply_channel)
         # The first one's deadline may be over: then whoever takes it would drop it.
         self._offer(replace(request, deadline=server.deadline()))
 
@@ -201,18 +201,6 @@ class Offered(ABC):
         server = self.server
         self._since = server.clock.seconds()
         self._offer(replace(self._request, deadline=server.deadline(server.settings.resume_timeout_s)))
-
-    def _offer_claimed(self, by_claim: bool) -> None:
-        """Somebody has spoken about the present attempt for the first time; with a mere claim, he took it just now."""
-        server = self.server
-        now = server.clock.seconds()
-        server.tally.queue_wait.observe(now - self._since)
-        if by_claim:
-            self.claimed_at = now
-        if self.node is not None and server.offers.claimed(self):
-            server.clusters.claimed(self.node)
-        if self._resumes:
-            server.resumptions.left(self)
 
     def _forget_offer(self) -> None:
         """Nothing will be offered again of what is answered for long."""
