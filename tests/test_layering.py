@@ -53,6 +53,9 @@ ONLY_IMPORTERS = {
     "watchfiles": "process.reload",
 }
 
+#: Imports that close a cycle, for types only. They are to be undone; none may be added.
+CYCLES_LEFT = {("worker.stream_link", "worker.asgi")}
+
 #: Importing the first installs a reactor; the others are there to install one.
 REACTORS = ("twisted.internet.reactor", "twisted.internet.default")
 
@@ -155,10 +158,10 @@ def _wrong(each: Import) -> Iterator[str]:
 
 
 def _cycles(imports: list[Import]) -> list[str]:
-    """The cycles among our modules at run time."""
+    """The cycles among our modules, imports for types included."""
     graph: dict[str, set[str]] = {}
     for each in imports:
-        if each.ours and not each.for_types:
+        if each.ours and not (each.for_types and (each.importer, each.target) in CYCLES_LEFT):
             graph.setdefault(each.importer, set()).add(each.target)
     done: set[str] = set()
     found: list[str] = []
@@ -196,6 +199,16 @@ def test_the_whole_package_is_read() -> None:
     assert ("streams.http", "streams.base") in targets
     assert ("front.websocket.connection", "headers") in targets
     assert ("front.http1.parser", "httptools") in targets
+
+
+def test_each_cycle_that_is_left_is_one() -> None:
+    """So that one which is undone leaves the list too."""
+    imports = list(imports_of(package()))
+    for importer, target in CYCLES_LEFT:
+        others = [each for each in imports if each.ours]
+        assert (importer, target) in {(each.importer, each.target) for each in others}
+        back = [each._replace(for_types=False) for each in others]
+        assert any(f"{importer} -> {target}" in cycle or f"{target} -> {importer}" in cycle for cycle in _cycles(back))
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_IMPORTERS))
@@ -253,6 +266,11 @@ HOUSE = {
         ("front.driver", "from ifserver.front import driver", "a cycle: front.driver -> front.driver"),
         ("cli", "def f():\n    from twisted.internet import reactor", "reactor is a reactor"),
         ("errors", "from ifserver import channels", "a cycle: channels -> errors -> channels"),
+        (
+            "errors",
+            "if TYPE_CHECKING:\n    from ifserver.channels import x",
+            "a cycle: channels -> errors -> channels",
+        ),
         ("surprise", "", "surprise: in no storey; put it into STOREYS"),
         ("cellar.wine", "", "cellar.wine: in no storey"),
     ],
@@ -273,13 +291,9 @@ def test_the_check_sees_what_breaks_the_rules(module: str, source: str, complain
         ("front.driver", "from ifserver import __version__, channels\nimport ifserver.layers.base\nimport asyncio"),
         ("front.driver", "from twisted.internet.interfaces import IReactorTime"),
         ("front.server", "from ifserver.front.driver import x"),
-        ("errors", "if TYPE_CHECKING:\n    from ifserver.channels import x"),
         ("streams.http", "from collections.abc import Callable\nfrom urllib.parse import unquote\nimport msgspec"),
         ("layers.redis.connection", "import txredisapi"),
     ],
 )
 def test_the_check_lets_pass_what_keeps_them(module: str, source: str) -> None:
-    house = {**HOUSE, module: source}
-    if module == "errors":
-        house["channels"] = "from ifserver.errors import E"
-    assert complaints(house) == []
+    assert complaints({**HOUSE, module: source}) == []

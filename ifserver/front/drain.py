@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Set
-from typing import TYPE_CHECKING
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -13,10 +13,8 @@ from ifserver.config.settings import FrontSettings
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain_plan import Plan, Spread
 from ifserver.front.http1.connection import Http1Connection
+from ifserver.front.interface import Connection
 from ifserver.front.proxy_protocol import AnnouncedFactory
-
-if TYPE_CHECKING:
-    from ifserver.front.websocket.connection import WebSocketConnection
 
 __all__ = ["Goodbye"]
 
@@ -34,8 +32,8 @@ class Goodbye:
 
     def __init__(
         self,
-        connections: Set[Http1Connection | WebSocketConnection],
-        idle: Deadlines[Http1Connection],
+        connections: Set[Connection],
+        idle: Deadlines[Any],
         announced: AnnouncedFactory,
         clock: Clock,
     ) -> None:
@@ -45,7 +43,7 @@ class Goodbye:
         self._clock = clock
         self._over: Deferred[None] | None = None
         self._timers: list[Timer] = []
-        self._websockets: Spread[WebSocketConnection] | None = None
+        self._websockets: Spread[Connection] | None = None
 
     def say(self, settings: FrontSettings, quick: bool) -> Deferred[None]:
         """Begin. Fires when there are no connections any more, at once if there are none.

@@ -40,7 +40,6 @@ __all__ = ["Exchange", "HttpClient", "WebSocketClient"]
 
 # Looked up for every request, and a member of an Enum costs several times as much as a global.
 _WORKER: Final = Waiting.WORKER
-_NOTHING: Final = Waiting.NOTHING
 
 _log = logging.getLogger(__name__)
 
@@ -167,13 +166,22 @@ class Exchange(Offered):
             self._break_off()
 
     def _heard(self, effects: Effects, by_claim: bool, tells_of_claimant: bool) -> None:
+        """Somebody has spoken. By a mere claim, who speaks for the first time has taken the request just now."""
         worker, before = self.stream.worker, self._worker
         renamed = worker is not before
         if renamed:
             self._worker = worker
             tells_of_claimant = True
             if before is None:
-                self._offer_claimed(by_claim)
+                server = self.server
+                now = server.clock.seconds()
+                server.tally.queue_wait.observe(now - self._since)
+                if by_claim:
+                    self.claimed_at = now
+                if self.node is not None and server.offers.claimed(self):
+                    server.clusters.claimed(self.node)
+                if self._resumes:
+                    server.resumptions.left(self)
             elif worker is not None and channels.process_of(worker) == channels.process_of(before):
                 self.server.clusters.redirect(before, worker)
         for effect in effects:
@@ -205,7 +213,8 @@ class Exchange(Offered):
         self._over = True
         server, stream = self.server, self.stream
         if self._deadline is not None:
-            self.wait(_NOTHING)
+            self._deadline.pop(self, None)
+            self._deadline = None
         server.registry.pop(stream.identity, None)
         if self.peer is not None:
             server.peers.left(self)
@@ -230,15 +239,12 @@ class Exchange(Offered):
     def _dropped(self, effect: Dropped) -> None:
         """Whoever has called `hear` is told."""
 
-    def _wait_effect(self, effect: Wait) -> None:
-        self.wait(effect.waiting)
-
-    def wait(self, waiting: Waiting) -> None:
-        """Forget the present deadline, and begin that of `waiting`."""
-        before = self._deadline
+    def _wait(self, effect: Wait) -> None:
+        """Forget the present deadline, and begin another one."""
+        before, deadline = self._deadline, self._waits.get(effect.waiting)
         if before is not None:
             before.pop(self, None)
-        deadline = self._deadline = self._waits.get(waiting)
+        self._deadline = deadline
         if deadline is not None:
             deadline.add(self)
 
@@ -246,12 +252,6 @@ class Exchange(Offered):
         """The deadline of the present wait is over."""
         self._deadline = None
         self.handle(TimedOut())
-
-    def _offer_effect(self, effect: Offer) -> None:
-        self._offer_again(effect.request, effect.why)
-
-    def _resume(self, effect: Resume) -> None:
-        self._look_for_worker(effect)
 
     def _signal(self, effect: Signal) -> None:
         if effect is ENDED:
@@ -345,8 +345,8 @@ _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
     Unsaid: _unsaid,
     Tell: Exchange._tell,
     Dropped: Exchange._dropped,
-    Wait: Exchange._wait_effect,
-    Offer: Exchange._offer_effect,
-    Resume: Exchange._resume,
+    Wait: Exchange._wait,
+    Offer: Exchange._offer_again,
+    Resume: Exchange._look_for_worker,
     Signal: Exchange._signal,
 }

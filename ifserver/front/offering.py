@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 from twisted.python.failure import Failure
@@ -16,7 +16,6 @@ from ifserver.errors import NodeError
 from ifserver.front.bursts import Bursts
 from ifserver.front.offers import Offers, StandingOffer
 from ifserver.front.peers import Peers
-from ifserver.front.registry import Registry
 from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
 from ifserver.front.unresolved import Unheard
@@ -25,9 +24,11 @@ from ifserver.layers.base import Node
 from ifserver.layers.clusters import Clusters, Refusal
 from ifserver.metrics import Counters
 from ifserver.streams.base import Stream
-from ifserver.streams.effects import OfferRefused, Resume, Vanished, Withdrawn
+from ifserver.streams.effects import Offer, OfferRefused, Resume, Vanished, Withdrawn
 
-__all__ = ["Exchanges", "Offered"]
+__all__ = ["Exchanges", "Offered", "Registry"]
+
+_T = TypeVar("_T")
 
 #: How long the answer to a withdrawal is waited for, in seconds.
 _WITHDRAWAL_S: Final = 1.0
@@ -39,6 +40,28 @@ _WHY: Final = {
     Refusal.UNREACHABLE: "no node is reachable",
     Refusal.IN_DOUBT: "the connection to the node broke",
 }
+
+
+class Registry(dict[str, _T]):
+    """The exchanges that are open, by the identity of their streams."""
+
+    def __init__(self, inbox: str) -> None:
+        super().__init__()
+        self._prefix = inbox + "."
+        self._count = 0
+
+    def new_channel(self) -> str:
+        """A reply channel that no stream has had."""
+        self._count += 1
+        return f"{self._prefix}{self._count:x}"
+
+    def move(self, inbox: str) -> None:
+        """New reply channels belong to `inbox` from now on."""
+        self._prefix = inbox + "."
+
+    def all(self) -> list[_T]:
+        """Every exchange that is open; they may end meanwhile."""
+        return list(self.values())
 
 
 class Exchanges(Protocol):
@@ -149,13 +172,13 @@ class Offered(ABC):
         self._stood = _NONE
         clusters.offer(self._channel, self._payload, self)
 
-    def _offer_again(self, request: m.ToWorkers, why: str) -> None:
+    def _offer_again(self, effect: Offer) -> None:
         """Offer the next attempt."""
-        server = self.server
+        server, request = self.server, effect.request
         self._end_attempt()
         server.counters.add("retries")
         self._since = server.clock.seconds()
-        server.bursts.add("offered to another worker", why, request.reply_channel)
+        server.bursts.add("offered to another worker", effect.why, request.reply_channel)
         # The first one's deadline may be over: then whoever takes it would drop it.
         self._offer(replace(request, deadline=server.deadline()))
 
@@ -178,18 +201,6 @@ class Offered(ABC):
         server = self.server
         self._since = server.clock.seconds()
         self._offer(replace(self._request, deadline=server.deadline(server.settings.resume_timeout_s)))
-
-    def _offer_claimed(self, by_claim: bool) -> None:
-        """Somebody has spoken about the present attempt for the first time; with a mere claim, he took it just now."""
-        server = self.server
-        now = server.clock.seconds()
-        server.tally.queue_wait.observe(now - self._since)
-        if by_claim:
-            self.claimed_at = now
-        if self.node is not None and server.offers.claimed(self):
-            server.clusters.claimed(self.node)
-        if self._resumes:
-            server.resumptions.left(self)
 
     def _forget_offer(self) -> None:
         """Nothing will be offered again of what is answered for long."""

@@ -11,7 +11,8 @@ import ipaddress
 import logging
 import re
 import struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
+from typing import Protocol as Interface
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
@@ -21,11 +22,10 @@ from zope.interface import implementer
 
 from ifserver.clock import Clock
 from ifserver.config.networks import parse_networks, plain_address
+from ifserver.config.settings import FrontSettings
 from ifserver.front.deadlines import Deadlines
+from ifserver.metrics import Counters
 from ifserver.net.endpoints import Address, LoopTransport
-
-if TYPE_CHECKING:
-    from ifserver.front.server import InterfaceServer
 
 __all__ = ["Announced", "AnnouncedFactory", "BadProxyHeader", "Header", "parse_header"]
 
@@ -178,6 +178,21 @@ def _tells_of_tls(data: bytes) -> bool:
     return tls
 
 
+class Server(Interface):
+    """Whose connections proxies announce."""
+
+    settings: FrontSettings
+    counters: Counters
+    #: It ends: nothing new begins.
+    draining: bool
+
+    def build(self, address: IAddress | None, announced: Header | None) -> Protocol:
+        """The protocol of a connection from `address`, and what a proxy has announced of it."""
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What TLS clients may choose from (ALPN)."""
+
+
 class Announced(Protocol):
     """A connection that waits for its header. Then it is another protocol's."""
 
@@ -244,7 +259,7 @@ class AnnouncedFactory(Factory):
 
     noisy = False
 
-    def __init__(self, server: InterfaceServer, clock: Clock) -> None:
+    def __init__(self, server: Server, clock: Clock) -> None:
         self.server = server
         settings = server.settings
         self._networks = parse_networks(settings.proxy_protocol_networks, "front.proxy_protocol_networks")

@@ -11,8 +11,8 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, UndecodableError
 from ifserver.front.driver import Exchange
+from ifserver.front.offering import Registry
 from ifserver.front.peers import Peers
-from ifserver.front.registry import Registry
 from ifserver.front.unresolved import Unheard
 from ifserver.layers.clusters import Clusters
 

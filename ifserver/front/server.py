@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
@@ -17,7 +17,7 @@ from ifserver import messages as m
 from ifserver.clock import Clock, WallClock
 from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
-from ifserver.front.access import AccessLog, Entry, closed
+from ifserver.front.access import AccessLog, Entry
 from ifserver.front.admission import Admission
 from ifserver.front.bursts import Bursts
 from ifserver.front.deadlines import Deadlines
@@ -26,11 +26,12 @@ from ifserver.front.driver import Exchange, HttpClient
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.http1.requests import Incoming, identify
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
-from ifserver.front.http1.unread_body import SILENCE_S
+from ifserver.front.http1.waits import Waits
+from ifserver.front.interface import Addresses, Connection
+from ifserver.front.offering import Registry
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
-from ifserver.front.registry import Registry
 from ifserver.front.replies import Replies
 from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
@@ -50,15 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = ["InterfaceServer"]
 
-#: Scheme, client and server of a connection, as its transport knows them.
-Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None] | None]
-
 #: How long an application may go on to speak to a client that has broken the WebSocket protocol, in seconds; and how
 #: long a server that ends waits for somebody to hear what clients have said that are gone.
 _LAST_WORDS_S: Final = 1.0
-#: How long a client that has closed its sending side may wait for a response, in seconds. By so much later does an
-#: application hear of a client that has left.
-_HALF_CLOSED_S: Final = 1.0
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -99,6 +94,8 @@ class InterfaceServer(Factory):
         self.draining = False
         #: Tells how time goes by, and calls later.
         self.clock: Clock = reactor
+        #: Calls at the end of this turn.
+        self.soon = clusters.soon
         #: The log of what happens to many streams at once.
         self.bursts = Bursts(reactor)
         self.peers = Peers(clusters, reactor)
@@ -119,11 +116,9 @@ class InterfaceServer(Factory):
         #: Proxies that are believed; None: there are none.
         self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
         self._retry_methods = frozenset(settings.retry_methods)
-        self._connections: set[Http1Connection | WebSocketConnection] = set()
-        # Open WebSockets, with what the access log will say of them, and since when they are open.
-        self._accepted: dict[WebSocketConnection, tuple[Entry, float]] = {}
+        self._connections: set[Connection] = set()
         self._make_deadlines()
-        self._goodbye = Goodbye(self._connections, self.idle, self.announced, reactor)
+        self._goodbye = Goodbye(self._connections, self.waits.idle, self.announced, reactor)
         access_log.change(settings.access_log_format, settings.access_log_queries)
 
     def _make_deadlines(self) -> None:
@@ -140,20 +135,11 @@ class InterfaceServer(Factory):
             Waiting.RESUMPTION: resumption,
             Waiting.LAST_WORDS: last_words,
         }
-        #: Connections without a request, those whose request's head is not complete, those that read for nothing.
-        self.idle = Deadlines(clock, _idle_s(settings), Http1Connection.shut_down)
-        self.heads_due = Deadlines(clock, settings.header_timeout_s, Http1Connection.head_too_slow)
-        #: Those of whose request's body more must come.
-        self.bodies_due = Deadlines(clock, settings.body_timeout_s, Http1Connection.body_too_slow)
-        self.discarding = Deadlines(clock, SILENCE_S, Http1Connection.lose)
-        #: Those whose clients send nothing more, and may wait for a response.
-        self.half_closed = Deadlines(clock, _HALF_CLOSED_S, Http1Connection.half_closed)
-        #: Those to which more was written than their clients take.
-        self.unsent: Unsent[Http1Connection | WebSocketConnection] = Unsent(
-            clock, settings.write_timeout_s, self.counters
-        )
-        # Nobody is in it while websocket_timeout_s is none.
-        self._lifetimes: Deadlines[WebSocketConnection] = Deadlines(
+        #: What connections wait for; those to which more was written than their clients take.
+        self.waits = Waits(settings, clock)
+        self.unsent: Unsent[Connection] = Unsent(clock, settings.write_timeout_s, self.counters)
+        #: WebSockets; none is in it while websocket_timeout_s is none.
+        self.lifetimes: Deadlines[Connection] = Deadlines(
             clock, settings.websocket_timeout_s or 0.0, lambda each: each.shut_down()
         )
 
@@ -172,15 +158,12 @@ class InterfaceServer(Factory):
         self._http_deadlines[Waiting.RESPONSE].change(settings.response_timeout_s)
         self._websocket_deadlines[Waiting.RESPONSE].change(settings.websocket_connect_timeout_s)
         self._websocket_deadlines[Waiting.RESUMPTION].change(settings.resume_timeout_s)
-        if not self.draining:
-            self.idle.change(_idle_s(settings))
-        self.heads_due.change(settings.header_timeout_s)
-        self.bodies_due.change(settings.body_timeout_s)
+        self.waits.change(settings, self.draining)
         self.unsent.change(settings.write_timeout_s)
         if settings.websocket_timeout_s is None:
-            self._lifetimes.take_all()
+            self.lifetimes.take_all()
         else:
-            self._lifetimes.change(settings.websocket_timeout_s)
+            self.lifetimes.change(settings.websocket_timeout_s)
 
     # The beginning and the end.
 
@@ -210,10 +193,9 @@ class InterfaceServer(Factory):
         self.resumptions.stop()
         for deadlines in (*self._http_deadlines.values(), *self._websocket_deadlines.values()):
             deadlines.stop()
-        for each in self._waits():
-            each.stop()
+        self.waits.stop()
         self.unsent.stop()
-        self._lifetimes.stop()
+        self.lifetimes.stop()
         self.admission.stop()
         self.access_log.close()
 
@@ -249,47 +231,22 @@ class InterfaceServer(Factory):
             return self.admission.turn_away(head + body)
         return Http1Connection(self, key, announced)
 
-    def connected(self, connection: Http1Connection | WebSocketConnection) -> None:
+    def connected(self, connection: Connection) -> None:
         """`connection` is open."""
         self._connections.add(connection)
         self.admission.enter(connection.key)
-        if isinstance(connection, Http1Connection):
-            self.idle.add(connection)
-        elif self.settings.websocket_timeout_s is not None:
-            self._lifetimes.add(connection)
 
-    def closing(self, connection: Http1Connection) -> None:
-        """`connection` is open only until the client has taken what was sent to it."""
-        self._forget_deadlines(connection)
-        self.unsent.begin(connection)
-
-    def disconnected(self, connection: Http1Connection | WebSocketConnection) -> None:
+    def disconnected(self, connection: Connection) -> None:
         """`connection` is lost, or has become another."""
         self._connections.discard(connection)
         self.admission.leave(connection.key)
         self.unsent.end(connection)
-        if isinstance(connection, Http1Connection):
-            self._forget_deadlines(connection)
-        else:
-            self._lifetimes.pop(connection, None)
-            accepted = self._accepted.pop(connection, None)
-            if accepted is not None:
-                entry, since = accepted
-                self.access_log.write(closed(entry, self.wall(), self.clock.seconds() - since, connection))
         self._goodbye.look()
 
     @property
-    def connections(self) -> Collection[Http1Connection | WebSocketConnection]:
+    def connections(self) -> Collection[Connection]:
         """The connections that are open."""
         return self._connections
-
-    def _forget_deadlines(self, connection: Http1Connection) -> None:
-        for each in self._waits():
-            each.pop(connection, None)
-
-    def _waits(self) -> tuple[Deadlines[Http1Connection], ...]:
-        """What an HTTP connection may wait for."""
-        return self.idle, self.heads_due, self.bodies_due, self.discarding, self.half_closed
 
     def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
         """The exchange of a request whose body has arrived as far as `incoming` says."""
@@ -356,10 +313,7 @@ class InterfaceServer(Factory):
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
     ) -> WebSocketConnection:
         """The protocol of a WebSocket that the application has accepted; `entry` will be logged at its end."""
-        websocket = self.websocket_protocol()(self, exchange, incoming, accept)
-        if entry is not None:
-            self._accepted[websocket] = entry, self.clock.seconds()
-        return websocket
+        return self.websocket_protocol()(self, exchange, incoming, accept, entry)
 
     def websocket_protocol(self) -> type[WebSocketConnection]:
         """The protocol of WebSockets. What speaks it takes 0.1 s of CPU and 20 MB to import, so that is done when the
@@ -382,8 +336,3 @@ class InterfaceServer(Factory):
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
         return {"connections": len(self._connections), "streams": len(self.registry), **self.counters.statistics()}
-
-
-def _idle_s(settings: FrontSettings) -> float:
-    """How long a connection may have no request; before its first one also where none is kept alive."""
-    return settings.keep_alive_timeout_s or settings.header_timeout_s

@@ -227,10 +227,11 @@ class WebSocketStream(ResumableStream):
     def _handed_over(self, worker: str, event: MessageReceived, size: int) -> Tell:
         """Send the client's message, of `size` bytes, to the worker."""
         window = self._send_window
-        window.spend(size)
+        window.sent += size + MESSAGE_OVERHEAD
         if self._handed_out is not None:
             self._handed_out.add(window.sent, event)
-        return Tell(worker, m.WebSocketReceive(self.identity, self.attempt, self._sequence(), event.text, event.data))
+        seq, self._sent = self._sent, self._sent + 1
+        return Tell(worker, m.WebSocketReceive(self.identity, self.attempt, seq, event.text, event.data))
 
 
 #: Where the client's WebSocket is open, or was, and no worker has accepted it.

@@ -433,9 +433,9 @@ class World:
         assert len(server.registry) == 0
         assert server.statistics()["connections"] == 0
         tables: list[Any] = [*server._http_deadlines.values(), *server._websocket_deadlines.values()]
-        tables += [server.idle, server.heads_due, server.bodies_due, server.discarding, server.half_closed]
+        tables += [*server.waits._all]
         tables += [server.unsent]
-        tables += [server._lifetimes] if server._lifetimes is not None else []
+        tables += [server.lifetimes]
         assert [len(table) for table in tables] == [0] * len(tables)
         timers: Any = self.clock.getDelayedCalls()
         owners = [getattr(timer.func, "__self__", None) for timer in timers]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from ifserver import messages as m
+from ifserver.front.driver import Exchange
 from ifserver.streams.effects import ClientGone, Flushed
-
-if TYPE_CHECKING:
-    from ifserver.front.driver import Exchange
 
 __all__ = ["Afterwards"]
 

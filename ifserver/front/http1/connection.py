@@ -7,7 +7,7 @@ being answered waits here, and reading pauses.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -15,7 +15,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver import messages as m
+from ifserver.front.access import Entry
 from ifserver.front.admission import Key
+from ifserver.front.driver import Exchange
 from ifserver.front.http1.completed import Afterwards
 from ifserver.front.http1.intake import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
 from ifserver.front.http1.parser import RequestParser
@@ -23,14 +25,10 @@ from ifserver.front.http1.requests import BadRequest, Incoming, websocket_proble
 from ifserver.front.http1.response import CONTINUE, Http1Response
 from ifserver.front.http1.response_heads import Framing
 from ifserver.front.http1.unread_body import Leftover
+from ifserver.front.interface import Server
+from ifserver.front.proxy_protocol import Header
 from ifserver.net.endpoints import LoopTransport
 from ifserver.streams.effects import BodyReceived, ClientGone
-
-if TYPE_CHECKING:
-    from ifserver.front.access import Entry
-    from ifserver.front.driver import Exchange
-    from ifserver.front.proxy_protocol import Header
-    from ifserver.front.server import InterfaceServer
 
 __all__ = ["Http1Connection"]
 
@@ -53,11 +51,12 @@ class Http1Connection(Protocol):
     #: Any transport that is an ITransport, an IPushProducer and an IConsumer: Twisted's own, or the loop's.
     transport: Any
 
-    def __init__(self, server: InterfaceServer, key: Key = None, announced: Header | None = None) -> None:
+    def __init__(self, server: Server, key: Key = None, announced: Header | None = None) -> None:
         #: As whose it is counted.
         self.key = key
         self._announced = announced
         self._server = server
+        self._waits = server.waits
         self._settings = server.settings
         self._parser = RequestParser(server.settings, self._complete)
         self._response = Http1Response(self, server)
@@ -86,6 +85,7 @@ class Http1Connection(Protocol):
         response.addresses = "https" if tls else "http", _tcp_address(peer), _host_address(host)
         transport.registerProducer(response, True)
         self._server.connected(self)
+        self._waits.idle.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.closing = True
@@ -96,6 +96,7 @@ class Http1Connection(Protocol):
             exchange.handle(ClientGone())
         self._leave_afterwards()
         self._parser.close()
+        self._waits.forget(self)
         # Last, since the server may have waited for this.
         self._server.disconnected(self)
 
@@ -119,14 +120,14 @@ class Http1Connection(Protocol):
                 self.abort()  # what has been sent of its response must not look whole
         else:
             self.intake.reasons |= HALF_CLOSED  # (the transport reads no more by itself)
-            self._server.heads_due.pop(self, None)
-            self._server.bodies_due.pop(self, None)
+            self._waits.heads_due.pop(self, None)
+            self._waits.bodies_due.pop(self, None)
             if waiting:
                 waiting[-1].keep_alive = False
             else:
                 response.make_last()
             self._progress = response.progress
-            self._server.half_closed.add(self)
+            self._waits.half_closed.add(self)
 
     def writeConnectionLost(self) -> None:
         """We have told the client that nothing follows."""
@@ -141,7 +142,7 @@ class Http1Connection(Protocol):
             self.abort()
         else:
             self._progress = progress
-            self._server.half_closed.add(self)
+            self._waits.half_closed.add(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self.closing:
@@ -184,9 +185,9 @@ class Http1Connection(Protocol):
             self._refuse()
         elif incoming is not None:
             self._body_incomplete(incoming)
-        elif parser.in_head and self not in self._server.heads_due:
+        elif parser.in_head and self not in self._waits.heads_due:
             # It goes on in the next bytes, which must not take for ever.
-            self._server.heads_due.add(self)
+            self._waits.heads_due.add(self)
 
     def _body_incomplete(self, incoming: Incoming) -> None:
         """A body goes on in the next bytes: send on what has come, unless the request is pushed whole."""
@@ -195,11 +196,11 @@ class Http1Connection(Protocol):
             if self._leftover is not None:
                 self._leftover.take(len(incoming.take_body()))
             elif incoming.body and response.exchange is not None:
-                self._server.bodies_due.add(self)
+                self._waits.bodies_due.add(self)
                 response.exchange.handle(BodyReceived(incoming.take_body(), True))
         elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
-            self._server.heads_due.pop(self, None)
-            self._server.bodies_due.add(self)
+            self._waits.heads_due.pop(self, None)
+            self._waits.bodies_due.add(self)
             if response.incoming is None:
                 self._continue(incoming)
         elif incoming not in self._waiting:
@@ -209,9 +210,9 @@ class Http1Connection(Protocol):
         """A request has arrived with all of its body."""
         response = self._response
         if incoming.chunked or incoming.body_bytes:
-            self._server.bodies_due.pop(self, None)
+            self._waits.bodies_due.pop(self, None)
         if response.incoming is None:
-            self._server.heads_due.pop(self, None)
+            self._waits.heads_due.pop(self, None)
             self._start(incoming)
         elif incoming is not response.incoming:
             if incoming not in self._waiting:
@@ -234,7 +235,7 @@ class Http1Connection(Protocol):
 
     def _arrived(self, incoming: Incoming) -> None:
         """A request can be offered; if another is being answered, it waits."""
-        self._server.heads_due.pop(self, None)
+        self._waits.heads_due.pop(self, None)
         if self._response.incoming is None:
             self._start(incoming)
         else:
@@ -245,7 +246,7 @@ class Http1Connection(Protocol):
         response = self._response
         response.start(incoming)
         if not incoming.complete:
-            self._server.bodies_due.add(self)
+            self._waits.bodies_due.add(self)
         if incoming.upgrade:
             problem = websocket_problem(incoming, self._settings.allowed_origins)
             if problem is not None:
@@ -289,7 +290,7 @@ class Http1Connection(Protocol):
         response.log_access(self._parser.refused())
         if why.status == 413:
             # Its body is on the way.
-            self._read_rest(Leftover(self, self._server, ends=True))
+            self._read_rest(Leftover(self, self._waits.discarding, self._server.clock, ends=True))
         else:
             self.lose()
 
@@ -324,19 +325,22 @@ class Http1Connection(Protocol):
         incoming = self._response.incoming
         assert incoming is not None
         incoming.body.clear()
-        self._read_rest(Leftover(self, self._server, incoming.left_bytes, framing.close, framing.ends_with_connection))
+        discarding, clock = self._waits.discarding, self._server.clock
+        self._read_rest(
+            Leftover(self, discarding, clock, incoming.left_bytes, framing.close, framing.ends_with_connection)
+        )
 
     def _read_rest(self, leftover: Leftover) -> None:
         self._leftover = leftover
-        self._server.heads_due.pop(self, None)
-        self._server.bodies_due.pop(self, None)
+        self._waits.heads_due.pop(self, None)
+        self._waits.bodies_due.pop(self, None)
         self.intake.resume(STREAM)
 
     def _next(self) -> None:
         """Begin with the next request, or wait for one."""
-        server, parser, waiting = self._server, self._parser, self._waiting
+        parser, waiting = self._parser, self._waiting
         self._response.incoming = self._leftover = None
-        server.discarding.pop(self, None)
+        self._waits.discarding.pop(self, None)
         intake = self.intake
         if intake.reasons:
             intake.resume(STREAM)
@@ -347,7 +351,7 @@ class Http1Connection(Protocol):
         elif parser.incoming is not None:
             self._continue(parser.incoming)
         elif not parser.in_head:
-            server.idle.add(self)
+            self._waits.idle.add(self)
         if intake.unparsed and len(waiting) < self._settings.max_pipelined and not self.closing:
             intake.parse_rest()
         if intake.reasons:
@@ -369,7 +373,8 @@ class Http1Connection(Protocol):
         self.readConnectionLost = transport.abortConnection  # type: ignore[method-assign]
         if isinstance(transport, LoopTransport):
             transport.protocol = websocket
-        websocket.makeConnection(transport)  # type: ignore[no-untyped-call]
+        websocket.makeConnection(transport)
+        self._waits.forget(self)
         server.disconnected(self)
         self.intake.resume(HANDSHAKE)
         if self._parser.early:
@@ -387,7 +392,8 @@ class Http1Connection(Protocol):
         if not self.closing:
             self.closing = True
             self._response.forget_flow()
-            self._server.closing(self)
+            self._waits.forget(self)
+            self._server.unsent.begin(self)
             self.transport.loseConnection()
 
     def abort(self) -> None:
@@ -400,7 +406,7 @@ class Http1Connection(Protocol):
     def head_too_slow(self) -> None:
         """A request was begun and not ended."""
         if self.intake.reasons:
-            self._server.heads_due.add(self)  # it may be there, and wait for being read
+            self._waits.heads_due.add(self)  # it may be there, and wait for being read
             return
         self._parser.refusal = BadRequest(408, "the request took too long")
         if self._response.incoming is None:
@@ -413,7 +419,7 @@ class Http1Connection(Protocol):
             return
         if self.intake.reasons or incoming.expects_continue:
             # It is we who do not read, or have not asked for it.
-            self._server.bodies_due.add(self)
+            self._waits.bodies_due.add(self)
         else:
             self._parser.refusal = BadRequest(408, "the body took too long")
             if response.incoming is None or response.incoming is incoming:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
-if TYPE_CHECKING:
-    from ifserver.front.http1.connection import Http1Connection
-    from ifserver.front.http1.parser import RequestParser
-    from ifserver.front.http1.requests import Incoming
-    from ifserver.front.server import InterfaceServer
+from ifserver.front.http1.parser import RequestParser
+from ifserver.front.http1.requests import Incoming
+from ifserver.front.interface import Server
 
 __all__ = ["HALF_CLOSED", "HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "Intake"]
 
@@ -31,6 +29,17 @@ SLICE: Final = 16 * 1024
 PIECES: Final = 1000
 
 
+class Reader(Protocol):
+    """Whose bytes they are."""
+
+    transport: Any
+    #: Nothing is answered any more.
+    closing: bool
+
+    def parse(self, data: bytes) -> None:
+        """Parse the next bytes; of more than a slice, as many as are due now."""
+
+
 class Intake:
     """Takes what a client sends, and leaves the rest in the kernel's buffers.
 
@@ -40,9 +49,7 @@ class Intake:
 
     __slots__ = ("_connection", "_parser", "_server", "_turn_due", "_waiting", "reasons", "unparsed")
 
-    def __init__(
-        self, connection: Http1Connection, server: InterfaceServer, parser: RequestParser, waiting: list[Incoming]
-    ) -> None:
+    def __init__(self, connection: Reader, server: Server, parser: RequestParser, waiting: list[Incoming]) -> None:
         self._connection = connection
         self._server = server
         self._parser = parser
@@ -64,7 +71,7 @@ class Intake:
         if self.reasons:
             self.reasons &= ~why
             if not self.reasons:
-                connection, bodies_due = self._connection, self._server.bodies_due
+                connection, bodies_due = self._connection, self._server.waits.bodies_due
                 connection.transport.resumeProducing()
                 if connection in bodies_due:
                     bodies_due.add(connection)  # until now the client had no chance
@@ -97,7 +104,7 @@ class Intake:
         if not self._turn_due:
             self._turn_due = True
             self.pause(TURN)
-            self._server.clusters.soon(self._go_on)
+            self._server.soon(self._go_on)
 
     def _go_on(self) -> None:
         """It is this connection's turn again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 from twisted.internet.interfaces import IPushProducer
@@ -12,18 +12,14 @@ from zope.interface import implementer
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
-from ifserver.front.http1.intake import STREAM
+from ifserver.front.driver import Exchange
+from ifserver.front.http1.intake import STREAM, Intake
 from ifserver.front.http1.requests import REQUEST_ID, Incoming, Refused
-from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field, plain_answer
+from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field, plain_answer, server_timing
 from ifserver.front.http1.unread_body import DISCARD_BYTES
-from ifserver.front.timing import server_timing
+from ifserver.front.interface import Addresses, Connection, Server
 from ifserver.messages import Headers
 from ifserver.streams.effects import Answered, ClientGone, Flushed
-
-if TYPE_CHECKING:
-    from ifserver.front.driver import Exchange
-    from ifserver.front.http1.connection import Http1Connection
-    from ifserver.front.server import Addresses, InterfaceServer
 
 __all__ = ["CONTINUE", "Http1Response"]
 
@@ -46,6 +42,24 @@ _OURS_IN_HANDSHAKE: Final = frozenset(
 _log = logging.getLogger(__name__)
 
 
+class Owner(Connection, Protocol):
+    """The connection of a response."""
+
+    intake: Intake
+
+    def response_finished(self, framing: Framing) -> None:
+        """The response has been written completely, and the client takes it."""
+
+    def discard_body(self, framing: Framing) -> None:
+        """The response has been written completely, and its request's body is still on the way."""
+
+    def goes_on(self, exchange: Exchange, framing: Framing) -> None:
+        """`exchange` goes on though its client has the whole response; it is told when the client leaves."""
+
+    def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:
+        """The handshake is complete: hand the connection on, and what the access log will say of it."""
+
+
 @implementer(IPushProducer)
 class Http1Response:
     """The response that a connection is busy with: the client of its exchange (`ifserver.front.driver.HttpClient`).
@@ -54,7 +68,7 @@ class Http1Response:
     there.
     """
 
-    def __init__(self, connection: Http1Connection, server: InterfaceServer) -> None:
+    def __init__(self, connection: Owner, server: Server) -> None:
         self._connection = connection
         self._server = server
         self._settings = server.settings
@@ -171,7 +185,7 @@ class Http1Response:
         if self.incoming.expects_continue:
             self.incoming.expects_continue = False
             self.write(CONTINUE)
-            self._server.bodies_due.add(self._connection)
+            self._server.waits.bodies_due.add(self._connection)
 
     def cut(self) -> None:
         """Cut the connection; the stream is told that its client has left."""

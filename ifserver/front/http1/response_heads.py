@@ -14,7 +14,7 @@ from ifserver.front.http1.requests import REQUEST_ID
 from ifserver.headers import bad_in_value
 from ifserver.messages import Headers
 
-__all__ = ["BadResponse", "Framing", "HeadWriter", "bad_field", "plain_answer", "reason_phrase"]
+__all__ = ["BadResponse", "Framing", "HeadWriter", "bad_field", "plain_answer", "reason_phrase", "server_timing"]
 
 _STATUS_LINES: Final[dict[int, bytes]] = {}
 
@@ -66,6 +66,20 @@ def plain_answer(status: int, extra: Headers | None = None) -> tuple[Headers, by
     body = f"{status} {reason_phrase(status)}\n".encode()
     fields = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
     return fields + (extra or []), body
+
+
+def server_timing(queue_s: float | None, until_start_s: float) -> bytes:
+    """The field Server-Timing (W3C, https://www.w3.org/TR/server-timing/), whose times are in milliseconds.
+
+    Args:
+        until_start_s: from the request's head until the response began.
+    """
+    if queue_s is None:
+        return b'server-timing: app;dur=%.1f;desc="queue included"' % (until_start_s * 1000)
+    return b"server-timing: queue;dur=%.1f, app;dur=%.1f" % (
+        queue_s * 1000,
+        max(0.0, until_start_s - queue_s) * 1000,
+    )
 
 
 #: Names of fields that are remembered.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import ISSLTransport
 
-if TYPE_CHECKING:
-    from ifserver.front.http1.connection import Http1Connection
-    from ifserver.front.server import InterfaceServer
+from ifserver.clock import Clock
+from ifserver.front.deadlines import Deadlines
 
 __all__ = ["DISCARD_BYTES", "SILENCE_S", "TOTAL_S", "Leftover"]
 
@@ -22,44 +21,55 @@ SILENCE_S: Final = 5.0
 TOTAL_S: Final = 30.0
 
 
+class Reader(Protocol):
+    """Whoever reads the body."""
+
+    transport: Any
+
+    def lose(self) -> None:
+        """Close the connection behind what was written."""
+
+
 class Leftover:
     """Reads on until the body is complete, the client closes, or it has taken too long.
 
     Args:
+        discarding: closes connections from which nothing comes.
         left_bytes: how much must still come; None: nobody knows (chunks).
         ends: the connection will not be kept.
         ends_with_connection: only its end tells the client that the response is complete.
     """
 
-    __slots__ = ("_began_at", "_bytes", "_connection", "_ends_with_connection", "_server", "ends")
+    __slots__ = ("_began_at", "_bytes", "_clock", "_connection", "_discarding", "_ends_with_connection", "ends")
 
     def __init__(
         self,
-        connection: Http1Connection,
-        server: InterfaceServer,
+        connection: Reader,
+        discarding: Deadlines[Any],
+        clock: Clock,
         left_bytes: int | None = None,
         ends: bool = False,
         ends_with_connection: bool = False,
     ) -> None:
         self._connection = connection
-        self._server = server
+        self._discarding = discarding
+        self._clock = clock
         self._bytes = 0
-        self._began_at = server.clock.seconds()
+        self._began_at = clock.seconds()
         self._ends_with_connection = ends_with_connection
         #: The connection is closed when all has been read.
         self.ends = False
-        server.discarding.add(connection)
+        discarding.add(connection)
         if ends or (left_bytes is not None and left_bytes > DISCARD_BYTES):
             self._end()
 
     def take(self, length: int) -> None:
         """`length` bytes have come, and were thrown away."""
-        server = self._server
         self._bytes += length
-        if server.clock.seconds() - self._began_at >= TOTAL_S:
+        if self._clock.seconds() - self._began_at >= TOTAL_S:
             self._connection.lose()
             return
-        server.discarding.add(self._connection)
+        self._discarding.add(self._connection)
         if self._bytes > DISCARD_BYTES and not self.ends:
             self._end()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
@@ -14,15 +14,14 @@ from zope.interface import implementer
 
 from ifserver import headers as h
 from ifserver import messages as m
+from ifserver.front.access import Entry, closed
 from ifserver.front.admission import Key
+from ifserver.front.driver import Exchange
 from ifserver.front.http1.requests import Incoming
+from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
 from ifserver.streams.effects import ClientFailed, ClientGone, Flushed, MessageReceived
 from ifserver.streams.window import message_bytes
-
-if TYPE_CHECKING:
-    from ifserver.front.driver import Exchange
-    from ifserver.front.server import InterfaceServer
 
 __all__ = ["WebSocketConnection"]
 
@@ -52,10 +51,17 @@ class WebSocketConnection(Frames):
     _lost: Failure | None = None
 
     def __init__(
-        self, server: InterfaceServer, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept
+        self,
+        server: Server,
+        exchange: Exchange,
+        incoming: Incoming,
+        accept: m.WebSocketAccept,
+        entry: Entry | None,
     ) -> None:
         super().__init__()
         self._server = server
+        #: What the access log will say of it, and since when it is open.
+        self._entry, self._since = entry, server.clock.seconds()
         self._exchange: Exchange | None = exchange
         self._handshake = (incoming, accept)
         self._unflushed: list[int] = []
@@ -67,7 +73,10 @@ class WebSocketConnection(Frames):
         del self._handshake
         extensions = self.begin(incoming.headers)
         self.sendData(self._head(incoming, accept, extensions))
-        self._server.connected(self)
+        server = self._server
+        server.connected(self)
+        if server.settings.websocket_timeout_s is not None:
+            server.lifetimes.add(self)
         self.transport.registerProducer(self, True)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
@@ -96,7 +105,8 @@ class WebSocketConnection(Frames):
 
     def dataReceived(self, data: bytes) -> None:
         self._server.tally.websocket_bytes_in += len(data)
-        super().dataReceived(data)
+        if not self.receive_short(data):
+            self.receive(data)
 
     def message_received(self, text: str | None, data: bytes | None) -> None:
         if self._exchange is not None:
@@ -156,8 +166,13 @@ class WebSocketConnection(Frames):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.handle(ClientGone(_NO_STATUS if code is None else code, reason or ""))
+        server = self._server
+        server.lifetimes.pop(self, None)
+        if self._entry is not None:
+            open_s = server.clock.seconds() - self._since
+            server.access_log.write(closed(self._entry, server.wall(), open_s, self))
         # Last, since the server may have waited for this.
-        self._server.disconnected(self)
+        server.disconnected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.will_go_on and not self.ended():

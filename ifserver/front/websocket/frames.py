@@ -212,11 +212,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     def message_received(self, text: str | None, data: bytes | None) -> None:
         """A message has come: `text`, or where that is None, `data`."""
 
-    def dataReceived(self, data: bytes) -> None:
-        if not self._receive_short(data):
-            self.receive(data)
-
-    def _receive_short(self, data: bytes) -> bool:
+    def receive_short(self, data: bytes) -> bool:
         """Receive `data` if it is one short message and nothing else, as most are; whether it was."""
         length = len(data) - _SHORT_HEAD_BYTES
         if (
@@ -355,8 +351,10 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     # What is sent to it.
 
     def send_whole(self, opcode: int, payload: bytes) -> None:
-        """Send a message in one frame. Not by autobahn's `sendMessage`, whose limit is for what compression has made of
-        it, which may be more."""
+        """Send a message in one frame (RFC 6455 5.2).
+
+        Not by autobahn's `sendMessage`, whose limit is for what compression has made of it, which may be more.
+        """
         compression = self._perMessageCompress
         if compression is not None and len(payload) <= _MAX_COMPRESSED_BYTES:
             compressor = compression.compressor
@@ -364,7 +362,14 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
             opcode |= _COMPRESSED
             if self._idle_timer is None and compressor.holds_context:
                 self._idle_timer = self.call_later(_IDLE_S, self._check_idle, compressor)
-        self.sendData(_frame_head(opcode, len(payload)) + payload)
+        length = len(payload)
+        if length <= _SHORT_BYTES:
+            head = bytes((_WHOLE | opcode, length))
+        elif length < 65536:
+            head = bytes((_WHOLE | opcode, 126)) + length.to_bytes(2, "big")
+        else:
+            head = bytes((_WHOLE | opcode, 127)) + length.to_bytes(8, "big")
+        self.sendData(head + payload)
 
     def _check_idle(self, compressor: deflate.Compressor) -> None:
         """Drop the compressor's context if nothing was sent since the last look, or else look again later."""
@@ -376,12 +381,3 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
         timer, self._idle_timer = self._idle_timer, None
         if timer is not None:
             timer.cancel()
-
-
-def _frame_head(opcode: int, length: int) -> bytes:
-    """What stands before a message of a server that is sent in one frame (RFC 6455 5.2)."""
-    if length < 126:
-        return bytes((_WHOLE | opcode, length))
-    if length < 65536:
-        return bytes((_WHOLE | opcode, 126)) + length.to_bytes(2, "big")
-    return bytes((_WHOLE | opcode, 127)) + length.to_bytes(8, "big")

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from ifserver.front.http1.response_heads import BadResponse, Framing, HeadWriter, plain_answer, reason_phrase
+from ifserver.front.http1.response_heads import (
+    BadResponse,
+    Framing,
+    HeadWriter,
+    plain_answer,
+    reason_phrase,
+    server_timing,
+)
 from ifserver.messages import Headers
 
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT"
@@ -182,3 +189,16 @@ def test_an_answer_in_the_servers_own_name() -> None:
         b"retry-after": b"1",
     }
     assert plain_answer(404)[0] == [headers[0], (b"content-length", b"14")]
+
+
+@pytest.mark.parametrize(
+    ("queue_s", "until_start_s", "line"),
+    [
+        (0.0012, 0.0137, b"server-timing: queue;dur=1.2, app;dur=12.5"),
+        (0.0, 0.0, b"server-timing: queue;dur=0.0, app;dur=0.0"),
+        (2.0, 1.0, b"server-timing: queue;dur=2000.0, app;dur=0.0"),
+        (None, 0.0004, b'server-timing: app;dur=0.4;desc="queue included"'),
+    ],
+)
+def test_server_timing_is_in_milliseconds(queue_s: float | None, until_start_s: float, line: bytes) -> None:
+    assert server_timing(queue_s, until_start_s) == line
