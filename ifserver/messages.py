@@ -23,7 +23,8 @@ Fields that many messages share:
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -66,8 +67,6 @@ __all__ = [
     "encode",
     "is_counted",
 ]
-
-_T = TypeVar("_T")
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 #: Messages sent, and requests pulled.
@@ -326,9 +325,6 @@ ToServer: TypeAlias = ToStream | Sync | Statement
 ToWorker: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release | Statement
 
 _encoder = msgspec.msgpack.Encoder()
-_request_decoder: msgspec.msgpack.Decoder[ToWorkers] = msgspec.msgpack.Decoder(ToWorkers)
-_server_decoder: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer)
-_worker_decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
 
 
 def encode(message: Message) -> bytes:
@@ -348,38 +344,23 @@ def is_counted(payload: bytes) -> bool:
     return not payload.startswith(_STATEMENT_HEAD)
 
 
-def decode_request(payload: bytes) -> ToWorkers:
-    """The message in a payload from a request channel.
+def _decoder_of(kinds: Any) -> Callable[[bytes], Any]:
+    """Returns what decodes a payload that holds one of `kinds`, and raises UndecodableError where it does not."""
+    decoder = msgspec.msgpack.Decoder(kinds)
 
-    Raises:
-        UndecodableError: it is none.
-    """
-    return _decode(_request_decoder, payload)
+    def decode(payload: bytes) -> Any:
+        if payload[:1] != _FORMAT_BYTE:
+            raise UndecodableError(f"format version {payload[:1].hex() or 'missing'}, expected {FORMAT:02x}")
+        try:
+            # To copy a small one is cheaper than to look at it.
+            return decoder.decode(payload[1:] if len(payload) < _SMALL_BYTES else memoryview(payload)[1:])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UndecodableError(str(error)) from error
 
-
-def decode_for_server(payload: bytes) -> ToServer:
-    """The message in a payload from an interface server's inbox.
-
-    Raises:
-        UndecodableError: it is none.
-    """
-    return _decode(_server_decoder, payload)
+    return decode
 
 
-def decode_for_worker(payload: bytes) -> ToWorker:
-    """The message in a payload from a worker's inbox.
-
-    Raises:
-        UndecodableError: it is none.
-    """
-    return _decode(_worker_decoder, payload)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[_T], payload: bytes) -> _T:
-    if payload[:1] != _FORMAT_BYTE:
-        raise UndecodableError(f"format version {payload[:1].hex() or 'missing'}, expected {FORMAT:02x}")
-    try:
-        # To copy a small one is cheaper than to look at it.
-        return decoder.decode(payload[1:] if len(payload) < _SMALL_BYTES else memoryview(payload)[1:])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UndecodableError(str(error)) from error
+#: The message in a payload from a request channel, from a server's inbox, and from a worker's inbox.
+decode_request: Final[Callable[[bytes], ToWorkers]] = _decoder_of(ToWorkers)
+decode_for_server: Final[Callable[[bytes], ToServer]] = _decoder_of(ToServer)
+decode_for_worker: Final[Callable[[bytes], ToWorker]] = _decoder_of(ToWorker)

@@ -6,6 +6,7 @@ import enum
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -22,7 +23,7 @@ from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Rounds
 from ifserver.layers.placement import Placement, Policy
 from ifserver.messages import Message, encode
-from ifserver.metrics import Counters
+from ifserver.metrics import SENT, Counters
 
 __all__ = ["Clusters", "Offering", "Refusal"]
 
@@ -218,25 +219,21 @@ class Clusters:
         Args:
             excluded: names of nodes on which it is not to be offered.
         """
-        node = self._choose(channel, excluded)
+        tried = excluded
+        # A node with a connection, or any one where there is none.
+        while (name := self._placement.choose(channel, self._clock.seconds(), tried)) is not None:
+            node = self.nodes[name]
+            if node.connected:
+                break
+            self._unreachable(node)
+            tried |= {name}
         offering.placed(node)
         key = (node.name, channel)
         batch = self._offers.get(key)
         if batch is None:
             batch = self._offers[key] = []
-            self.soon(lambda: self._push(node, channel, self._offers.pop(key)))
+            self.soon(partial(self._push, node, channel))
         batch.append((payload, offering, excluded))
-
-    def _choose(self, channel: str, excluded: frozenset[str]) -> Node:
-        """A node with a connection, or any one where there is none."""
-        tried = excluded
-        while (name := self._placement.choose(channel, self._clock.seconds(), tried)) is not None:
-            node = self.nodes[name]
-            if node.connected:
-                return node
-            self._unreachable(node)
-            tried |= {name}
-        return node
 
     def claimed(self, node: Node) -> None:
         """Somebody has claimed what was offered on `node`."""
@@ -299,17 +296,18 @@ class Clusters:
         else:
             _log.warning("node %s is %s, and there is no other: %s", node.name, why, _ALONE[why])
 
-    def _push(self, node: Node, channel: str, batch: list[_Entry]) -> None:
-        began_at = self._clock.seconds()
-        self._pushing.setdefault(node.name, {})[id(batch)] = began_at
-        self._rounds.start()
+    def _push(self, node: Node, channel: str) -> None:
+        batch = self._offers.pop((node.name, channel))
+        self._pushing.setdefault(node.name, {})[id(batch)] = self._clock.seconds()
+        if not self._rounds.running:
+            self._rounds.start()
         pushing = node.push(channel, [payload for payload, _, _ in batch])
         pushing.addCallbacks(self._pushed, self._failed, (node, channel, batch), errbackArgs=(node, channel, batch))
 
     def _pushed(self, result: Pushed, node: Node, channel: str, batch: list[_Entry]) -> None:
         del self._pushing[node.name][id(batch)]
         self._placement.told(node.name, channel, result.length)
-        self.counters.add("messages_sent", result.taken)
+        self.counters.cells[SENT] += result.taken
         if result.taken < len(batch):
             self._unwell(node, "full")
             self._elsewhere(node, channel, batch[result.taken :], Refusal.FULL)

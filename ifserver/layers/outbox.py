@@ -165,18 +165,15 @@ class Outbox:
         dirty, self._dirty = self._dirty, []
         for queue in dirty:
             queue.scheduled = False
-            if not queue.given_up:
-                self._push(queue)
-
-    def _push(self, queue: _Queue) -> None:
-        waiting, flying, size = queue.waiting, queue.flying, 0
-        while waiting and len(flying) < _BATCH_MESSAGES and size < _BATCH_BYTES:
-            entry = waiting.popleft()
-            size += len(entry[0])
-            flying.append(entry)
-        self._cells[FLYING] += len(flying)
-        pushing = queue.node.push(queue.inbox, [entry[0] for entry in flying])
-        pushing.addCallbacks(self._pushed, self._failed, callbackArgs=(queue,), errbackArgs=(queue,))
+            waiting, flying, size = queue.waiting, queue.flying, 0
+            while waiting and len(flying) < _BATCH_MESSAGES and size < _BATCH_BYTES:
+                entry = waiting.popleft()
+                size += len(entry[0])
+                flying.append(entry)
+            if flying:
+                self._cells[FLYING] += len(flying)
+                pushing = queue.node.push(queue.inbox, [entry[0] for entry in flying])
+                pushing.addCallbacks(self._pushed, self._failed, callbackArgs=(queue,), errbackArgs=(queue,))
 
     def _pushed(self, result: Pushed, queue: _Queue) -> None:
         if queue.given_up:

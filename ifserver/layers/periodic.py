@@ -32,14 +32,17 @@ class Rounds:
         self._every_s = every_s
         self._look = look
         self._timer: Timer | None = None
+        self.running = False
 
     def start(self) -> None:
         """Begin, with the first look in `every_s` seconds; nothing if it has begun."""
-        if self._timer is None:
+        if not self.running:
+            self.running = True
             self._later()
 
     def stop(self) -> None:
         """Look no more."""
+        self.running = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -55,6 +55,7 @@ class Placement:
         self._all = tuple(name for names in clusters.values() for name in names)
         self._policy = policy
         self._preferred = self._home if policy is Policy.HOME_FIRST else self._all
+        self._only = self._preferred[0] if len(self._preferred) == 1 else None
         self._health = {name: _Health() for name in self._all}
         self._lengths: dict[tuple[str, str], int] = {}
         #: How many nodes are unwell.
@@ -63,7 +64,7 @@ class Placement:
     def choose(self, channel: str, now: float, excluded: Collection[str] = ()) -> str | None:
         """The node for the next request on `channel`; None: there is none besides those in `excluded`."""
         if not self.unwell_nodes and not excluded:
-            return self._shorter(self._preferred, channel)
+            return self._only or self._shorter(self._preferred, channel)
         left = [name for name in self._all if name not in excluded]
         well = [name for name in left if self._health[name].why is None]
         preferred = well if self._policy is Policy.SPREAD else [name for name in well if name in self._home]

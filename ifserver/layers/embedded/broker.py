@@ -126,7 +126,7 @@ class _Client(Peer):
             return
         # A client that does not read its answers is not asked for more questions.
         self.transport.registerProducer(self, True)
-        self._write(frame(Hello(VERSION, self._node.epoch or "", self._node.clock())))
+        self.transport.write(frame(Hello(VERSION, self._node.epoch or "", self._node.clock())))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_pulls()
@@ -154,7 +154,7 @@ class _Client(Peer):
         ask = decode_ask(body)
         if isinstance(ask, EndPulls):
             for id in self._end_pulls():
-                self._write(frame(Nothing(id)))
+                self.transport.write(frame(Nothing(id)))
             return
         try:
             if isinstance(ask, Push):
@@ -174,7 +174,7 @@ class _Client(Peer):
             else:
                 self._when(self._node.beats(ask.processes), ask.id, self._tell_beats)
         except ChannelNameError as error:
-            self._write(frame(Refused(ask.id, str(error))))
+            self.transport.write(frame(Refused(ask.id, str(error))))
 
     def _push(self, ask: Push) -> None:
         payloads = self.whole(ask)
@@ -203,17 +203,17 @@ class _Client(Peer):
         deferred.addCallbacks(answer, self._refuse, callbackArgs=(id,), errbackArgs=(id,))
 
     def _pushed(self, result: Pushed, id: int) -> None:
-        self._write(frame(Taken(id, result.taken, result.length)))
+        self.transport.write(frame(Taken(id, result.taken, result.length)))
 
     def _pulled(self, result: Pulled | None, id: int) -> None:
         self.pulls.pop(id, None)
         if result is None:
-            self._write(frame(Nothing(id)))
+            self.transport.write(frame(Nothing(id)))
             return
         *pieces, last = pieces_of(result.payloads)
         for piece in pieces:
-            self._write(frame(Brought(id, result.channel, list(piece), True)))
-        self._write(frame(Brought(id, result.channel, list(last), False)))
+            self.transport.write(frame(Brought(id, result.channel, list(piece), True)))
+        self.transport.write(frame(Brought(id, result.channel, list(last), False)))
 
     def _pull_failed(self, failure: Failure, id: int) -> None:
         self.pulls.pop(id, None)
@@ -221,26 +221,23 @@ class _Client(Peer):
             self._refuse(failure, id)
 
     def _tell(self, result: bool, id: int) -> None:
-        self._write(frame(Truth(id, result)))
+        self.transport.write(frame(Truth(id, result)))
 
     def _beaten(self, result: None, id: int) -> None:
-        self._write(frame(Nothing(id)))
+        self.transport.write(frame(Nothing(id)))
 
     def _tell_beats(self, values: list[bytes | None], id: int) -> None:
-        self._write(frame(Beats(id, values)))
+        self.transport.write(frame(Beats(id, values)))
 
     def _tell_roll(self, values: dict[str, bytes], id: int) -> None:
-        self._write(frame(Roll(id, values)))
+        self.transport.write(frame(Roll(id, values)))
 
     def _tell_queue(self, queue: Queue, id: int) -> None:
-        self._write(frame(Seen(id, *queue)))
+        self.transport.write(frame(Seen(id, *queue)))
 
     def _refuse(self, failure: Failure, id: int) -> None:
         failure.trap(NodeError)
-        self._write(frame(Refused(id, failure.getErrorMessage())))
-
-    def _write(self, data: bytes) -> None:
-        self.transport.write(data)
+        self.transport.write(frame(Refused(id, failure.getErrorMessage())))
 
 
 def _peer_uid(transport: Any) -> int | None:

@@ -81,7 +81,9 @@ class MemoryNode(MemoryStore):
             return fail(unreachable(self.name))
         for name, entry in entries:
             if entry is not None and entry.messages:
-                return succeed(self._take(name, entry, count))
+                taken = self._take(name, entry, count)
+                self._close_if_idle(name, entry)
+                return succeed(taken)
         # Cancelling a pull is safe here, and only here: handing a message over is one step.
         pull = Pull(tuple(dict.fromkeys(names)), count, Deferred(lambda _: self._forget(pull)))
         for name in pull.names:
@@ -120,18 +122,18 @@ class MemoryNode(MemoryStore):
         return {pull: None for entry in self._channels.values() for pull in entry.pulls}
 
     def _serve(self, name: str, entry: Entry) -> None:
+        if not entry.messages and not entry.pulls:
+            self._close_if_idle(name, entry)
         while entry.messages and entry.pulls:
             pull = next(iter(entry.pulls))
-            taken = self._take(name, entry, pull.count, keep=True)
-            self._end(pull, taken)
-        self._close_if_idle(name, entry)
+            taken = self._take(name, entry, pull.count)
+            self._forget(pull)
+            pull.result.callback(taken)
 
-    def _take(self, name: str, entry: Entry, count: int, keep: bool = False) -> Pulled:
+    def _take(self, name: str, entry: Entry, count: int) -> Pulled:
         messages = entry.messages
         payloads = [messages.popleft() for _ in range(min(count, len(messages)))]
         self._pulled += len(payloads)
-        if not keep:
-            self._close_if_idle(name, entry)
         return Pulled(name, payloads)
 
     def _end(self, pull: Pull, result: Pulled | None) -> None:
@@ -142,6 +144,7 @@ class MemoryNode(MemoryStore):
         for name in pull.names:
             entry = self._channels[name]
             del entry.pulls[pull]
-            self._close_if_idle(name, entry)
+            if not entry.pulls and not entry.messages:
+                del self._channels[name]
         if pull.timeout is not None and pull.timeout.active():
             pull.timeout.cancel()

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeUnreachable
-from ifserver.layers.base import Limits, Node, Pulled, Queue
+from ifserver.layers.base import Limits, Node, Pulled, Queue, check
 
 __all__ = ["Entry", "MemoryStore", "Pull", "unreachable"]
 
@@ -89,7 +88,7 @@ class MemoryStore(Node):
         """The entry of `name`, if it has one, without what has expired."""
         entry = self._channels.get(name)
         if entry is None:
-            channels.check(name)
+            check(name)
         elif entry.messages and self._clock.seconds() >= entry.expires:
             self._expire(name, entry)
             return self._channels.get(name)
