@@ -53,9 +53,6 @@ ONLY_IMPORTERS = {
     "watchfiles": "process.reload",
 }
 
-#: Imports that close a cycle, for types only. They are to be undone; none may be added.
-CYCLES_LEFT = {("worker.stream_link", "worker.asgi")}
-
 #: Importing the first installs a reactor; the others are there to install one.
 REACTORS = ("twisted.internet.reactor", "twisted.internet.default")
 
@@ -161,7 +158,7 @@ def _cycles(imports: list[Import]) -> list[str]:
     """The cycles among our modules, imports for types included."""
     graph: dict[str, set[str]] = {}
     for each in imports:
-        if each.ours and not (each.for_types and (each.importer, each.target) in CYCLES_LEFT):
+        if each.ours:
             graph.setdefault(each.importer, set()).add(each.target)
     done: set[str] = set()
     found: list[str] = []
@@ -199,16 +196,6 @@ def test_the_whole_package_is_read() -> None:
     assert ("streams.http", "streams.base") in targets
     assert ("front.websocket.connection", "headers") in targets
     assert ("front.http1.parser", "httptools") in targets
-
-
-def test_each_cycle_that_is_left_is_one() -> None:
-    """So that one which is undone leaves the list too."""
-    imports = list(imports_of(package()))
-    for importer, target in CYCLES_LEFT:
-        others = [each for each in imports if each.ours]
-        assert (importer, target) in {(each.importer, each.target) for each in others}
-        back = [each._replace(for_types=False) for each in others]
-        assert any(f"{importer} -> {target}" in cycle or f"{target} -> {importer}" in cycle for cycle in _cycles(back))
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_IMPORTERS))
