@@ -180,6 +180,18 @@ def test_who_waits_for_100_continue_is_told_to_go_on_once_a_worker_is_there(firs
     assert do(stream, CLAIM) == []
 
 
+_TAKEN = {m.Claim: State.CLAIMED, m.Window: State.CLAIMED, m.ResponseStart: State.RESPONDING}
+#: The state that follows a message; a message that is missing does not change it.
+FOLLOWING: dict[State, dict[type, State]] = {
+    State.QUEUED: _TAKEN,
+    State.WITHDRAWING: {**_TAKEN, m.Release: State.QUEUED},
+    State.CLAIMED: {m.ResponseStart: State.RESPONDING, m.Release: State.QUEUED},
+    State.RESPONDING: {m.Release: State.DONE},
+    State.ANSWERED: {m.Release: State.DONE},
+    State.DONE: {},
+}
+
+
 def check_event(stream: Stream, event: Any, outcomes: Mapping[Any, Mapping[Any, Outcome]]) -> None:
     """An event has the outcome that is written down, or raises and changes nothing."""
     outcome = outcomes[stream.state].get(event)
@@ -227,6 +239,7 @@ def test_a_message_that_must_not_be_said_breaks_the_exchange(state: State, kind:
     effects = do(stream, message)
     if type(message) in HttpStream.table[state]:
         assert release("broken") not in effects
+        assert stream.state is FOLLOWING[state].get(type(message), state)
         return
     why = f"bad reply: {type(message).__name__} in state {state.name}"
     assert stream.state is State.DONE

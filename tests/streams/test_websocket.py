@@ -154,6 +154,22 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
     },
     State.DONE: nothing(State.DONE, MESSAGE, GONE, FLUSHED, TIMED_OUT, *_LATE),
 }
+_ANSWERED = {m.WebSocketAccept: State.OPEN, m.ResponseStart: State.DENYING}
+_RESUMING = {m.WebSocketAccept: State.OPEN, m.ResponseStart: State.CLOSING, m.Release: State.WAITING}
+#: The state that follows a message; a message that is missing does not change it.
+FOLLOWING: dict[State, dict[type, State]] = {
+    State.QUEUED: {**_ANSWERED, m.Claim: State.CLAIMED, m.Window: State.CLAIMED},
+    State.WITHDRAWING: {**_ANSWERED, m.Claim: State.CLAIMED, m.Window: State.CLAIMED, m.Release: State.QUEUED},
+    State.CLAIMED: {**_ANSWERED, m.Release: State.QUEUED},
+    State.DENYING: {m.Release: State.DONE},
+    State.OPEN: {m.WebSocketClose: State.CLOSING, m.Release: State.CLOSING},
+    State.WAITING: {**_RESUMING, m.Claim: State.TAKEN, m.Window: State.TAKEN},
+    State.TAKEN: _RESUMING,
+    State.LEFT: {m.WebSocketAccept: State.DONE, m.ResponseStart: State.DONE},
+    State.FAILING: {m.WebSocketClose: State.CLOSING, m.Release: State.CLOSING},
+    State.CLOSING: {},
+    State.DONE: {},
+}
 
 
 def make(state: State = State.QUEUED) -> WebSocketStream:
@@ -259,6 +275,7 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
     effects = do(stream, message)
     if type(message) in WebSocketStream.table[state]:
         assert release("broken") not in effects
+        assert stream.state is FOLLOWING[state].get(type(message), state)
         return
     why = f"bad reply: {type(message).__name__} in state {state.name}"
     assert effects == {
