@@ -81,11 +81,7 @@ class Exchanges(Protocol):
     unheard: Unheard
 
     def deadline(self, wait_s: float | None = None) -> float:
-        """When nobody need take any more what is offered now, by the clock of the node of our inbox.
-
-        Args:
-            wait_s: how long it is waited for; None: as long as for a request.
-        """
+        """When nobody need take any more what is offered now, if it is waited for `wait_s`; None: as for a request."""
 
 
 class Offered(ABC):
