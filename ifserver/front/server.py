@@ -135,10 +135,10 @@ class InterfaceServer(Factory):
             Waiting.RESUMPTION: resumption,
             Waiting.LAST_WORDS: last_words,
         }
-        #: What connections wait for; those to which more was written than their clients take.
+        #: The deadlines of HTTP/1 connections, and of clients that do not read what was written.
         self.waits = Waits(settings, clock)
         self.unsent: Unsent[Connection] = Unsent(clock, settings.write_timeout_s, self.counters)
-        #: WebSockets; none is in it while websocket_timeout_s is none.
+        #: Ends WebSockets; empty while websocket_timeout_s is none.
         self.lifetimes: Deadlines[Connection] = Deadlines(
             clock, settings.websocket_timeout_s or 0.0, lambda each: each.shut_down()
         )
