@@ -101,7 +101,7 @@ class Exchange(Offered):
     A WebSocket begins as a request like any other: its client is there from `opened` on.
     """
 
-    __slots__ = ("_deadline", "_over", "_waits", "_worker", "client", "peer", "websocket")
+    __slots__ = ("_deadline", "_waits", "client", "peer", "websocket")
 
     def __init__(
         self,
@@ -117,8 +117,6 @@ class Exchange(Offered):
         self.websocket: WebSocketClient | None = None
         #: The claimant's process, while `Peers` has the stream in its account.
         self.peer: Peer | None = None
-        self._worker: str | None = None
-        self._over = False
         #: How long it may wait for what, and where the present wait is among those; None: it waits for nothing.
         self._waits = waits
         self._deadline: Deadlines[Exchange] | None = None
@@ -133,11 +131,6 @@ class Exchange(Offered):
     def opened(self, websocket: WebSocketClient) -> None:
         """The handshake is complete: from now on the client is `websocket`."""
         self.websocket = self.client = websocket  # what has spoken HTTP is garbage now
-
-    @property
-    def is_unclaimed(self) -> bool:
-        """Whether nobody has spoken about the present attempt."""
-        return self._worker is None and not self._over
 
     def hear(self, message: m.ToStream) -> str | None:
         """A worker, or its supervisor, has something to say about the stream. Returns why it was dropped, or None."""

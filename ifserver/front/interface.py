@@ -29,12 +29,12 @@ Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None]
 class Connection(Hashable, Protocol):
     """A client's connection."""
 
-    #: As whose it is counted.
+    #: Connections with the same key are counted together (`ifserver.front.admission`).
     key: Key
     transport: Any
 
     def shut_down(self) -> None:
-        """Begin nothing new, and end."""
+        """Close the connection when what is in progress has ended."""
 
     def abort(self) -> None:
         """Cut it."""
@@ -44,21 +44,24 @@ class Server(Protocol):
     """The server of a connection."""
 
     settings: FrontSettings
-    #: Tell how time goes by, and the time of day; calls at the end of this turn.
     clock: Clock
+    #: The time of day, for Date and the access log.
     wall: WallClock
+    #: Schedules a call for the end of this turn of the event loop.
     soon: Soon
     counters: Counters
     tally: Tally
     access_log: AccessLog
     head_writer: HeadWriter
-    #: Proxies that are believed; None: there are none.
+    #: Proxies whose forwarding headers are believed; None if there are none.
     trusted: Networks | None
-    #: The server ends: responses that begin now say that the connection ends with them.
+    #: Whether the server shuts down: responses that begin now close their connections.
     draining: bool
-    #: Connections that wait for something; to which more was written than their clients take; how long WebSockets live.
+    #: The deadlines of HTTP/1 connections.
     waits: Waits
+    #: Cuts connections whose clients do not read what was written.
     unsent: Unsent[Connection]
+    #: Ends WebSockets after ``websocket_timeout_s``.
     lifetimes: Deadlines[Connection]
 
     def connected(self, connection: Connection) -> None:

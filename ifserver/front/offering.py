@@ -81,11 +81,7 @@ class Exchanges(Protocol):
     unheard: Unheard
 
     def deadline(self, wait_s: float | None = None) -> float:
-        """When nobody need take any more what is offered now, by the clock of the node of our inbox.
-
-        Args:
-            wait_s: how long it is waited for; None: as long as for a request.
-        """
+        """When nobody need take any more what is offered now, if it is waited for `wait_s`; None: as for a request."""
 
 
 class Offered(ABC):
@@ -98,12 +94,14 @@ class Offered(ABC):
         "_channel",
         "_in_doubt",
         "_inbox",
+        "_over",
         "_payload",
         "_request",
         "_resumes",
         "_since",
         "_stood",
         "_unheard",
+        "_worker",
         "began_at",
         "claimed_at",
         "has_waited",
@@ -138,13 +136,16 @@ class Offered(ABC):
         self.offer: StandingOffer | None = None
         #: Whether `WaitingRoom` has it, or had.
         self.has_waited = False
+        #: Inbox of the claimant; whether the exchange has ended.
+        self._worker: str | None = None
+        self._over = False
         #: Whether it is an open WebSocket that looks for its next worker.
         self._resumes = False
 
     @property
-    @abstractmethod
     def is_unclaimed(self) -> bool:
         """Whether nobody has spoken about the present attempt."""
+        return self._worker is None and not self._over
 
     @abstractmethod
     def handle(self, event: object) -> None:

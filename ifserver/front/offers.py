@@ -38,9 +38,9 @@ _log = logging.getLogger(__name__)
 
 
 class Offered(Protocol):
-    """Whose offers these are."""
+    """A request that is offered."""
 
-    #: The present attempt, while somebody is waited for who claims it.
+    #: The present attempt, until it is claimed.
     offer: StandingOffer | None
 
     def vanished(self) -> None:

@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class Exchange(Protocol):
-    """An exchange as far as its peer is concerned."""
+    """What a peer knows of an exchange."""
 
     stream: Stream
-    #: Whose account it is in.
+    #: The process of the claimant.
     peer: Peer | None
 
     def hear(self, message: m.ToStream) -> str | None:

@@ -22,9 +22,8 @@ from zope.interface import implementer
 
 from ifserver.clock import Clock
 from ifserver.config.networks import parse_networks, plain_address
-from ifserver.config.settings import FrontSettings
+from ifserver.front import interface
 from ifserver.front.deadlines import Deadlines
-from ifserver.metrics import Counters
 from ifserver.net.endpoints import Address, LoopTransport
 
 __all__ = ["Announced", "AnnouncedFactory", "BadProxyHeader", "Header", "parse_header"]
@@ -178,13 +177,8 @@ def _tells_of_tls(data: bytes) -> bool:
     return tls
 
 
-class Server(Interface):
+class Server(interface.Server, Interface):
     """Whose connections proxies announce."""
-
-    settings: FrontSettings
-    counters: Counters
-    #: It ends: nothing new begins.
-    draining: bool
 
     def build(self, address: IAddress | None, announced: Header | None) -> Protocol:
         """The protocol of a connection from `address`, and what a proxy has announced of it."""

@@ -135,10 +135,10 @@ class InterfaceServer(Factory):
             Waiting.RESUMPTION: resumption,
             Waiting.LAST_WORDS: last_words,
         }
-        #: What connections wait for; those to which more was written than their clients take.
+        #: The deadlines of HTTP/1 connections, and of clients that do not read what was written.
         self.waits = Waits(settings, clock)
         self.unsent: Unsent[Connection] = Unsent(clock, settings.write_timeout_s, self.counters)
-        #: WebSockets; none is in it while websocket_timeout_s is none.
+        #: Ends WebSockets; empty while websocket_timeout_s is none.
         self.lifetimes: Deadlines[Connection] = Deadlines(
             clock, settings.websocket_timeout_s or 0.0, lambda each: each.shut_down()
         )
@@ -213,7 +213,7 @@ class InterfaceServer(Factory):
         """Wait no longer for what is under way."""
         self._goodbye.cut()
 
-    # What connections need.
+    # What connections need (`ifserver.front.interface.Server`).
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS clients may choose from (ALPN). With nothing to choose from, handshakes that offer a choice fail."""
@@ -232,12 +232,10 @@ class InterfaceServer(Factory):
         return Http1Connection(self, key, announced)
 
     def connected(self, connection: Connection) -> None:
-        """`connection` is open."""
         self._connections.add(connection)
         self.admission.enter(connection.key)
 
     def disconnected(self, connection: Connection) -> None:
-        """`connection` is lost, or has become another."""
         self._connections.discard(connection)
         self.admission.leave(connection.key)
         self.unsent.end(connection)
@@ -249,7 +247,6 @@ class InterfaceServer(Factory):
         return self._connections
 
     def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
-        """The exchange of a request whose body has arrived as far as `incoming` says."""
         scheme, peer, host = addresses
         if self.trusted is not None:
             peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, self.trusted)
@@ -280,7 +277,6 @@ class InterfaceServer(Factory):
         return Exchange(self, stream, client, channels.HTTP_REQUEST, self._http_deadlines)
 
     def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
-        """The exchange of a WebSocket's handshake."""
         scheme, peer, host = addresses
         if self.trusted is not None:
             peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, self.trusted)
@@ -312,7 +308,6 @@ class InterfaceServer(Factory):
     def open_websocket(
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
     ) -> WebSocketConnection:
-        """The protocol of a WebSocket that the application has accepted; `entry` will be logged at its end."""
         return self.websocket_protocol()(self, exchange, incoming, accept, entry)
 
     def websocket_protocol(self) -> type[WebSocketConnection]:

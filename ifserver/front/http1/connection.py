@@ -294,10 +294,9 @@ class Http1Connection(Protocol):
         else:
             self.lose()
 
-    # Between two requests.
+    # Between two requests, and what the response asks for (`ifserver.front.http1.response.Owner`).
 
     def response_finished(self, framing: Framing) -> None:
-        """The response has been written completely, and the client takes it."""
         incoming, leftover = self._response.incoming, self._leftover
         assert incoming is not None
         if not incoming.complete:
@@ -311,7 +310,6 @@ class Http1Connection(Protocol):
             self._next()
 
     def goes_on(self, exchange: Exchange, framing: Framing) -> None:
-        """`exchange` goes on though its client has the whole response; it is told when the client leaves."""
         if self._afterwards is None:
             self._afterwards = set()
         Afterwards(exchange, framing.no_body, self._afterwards)
@@ -321,7 +319,6 @@ class Http1Connection(Protocol):
             exchange.client.leave()
 
     def discard_body(self, framing: Framing) -> None:
-        """The response has been written completely, and its request's body is still on the way."""
         incoming = self._response.incoming
         assert incoming is not None
         incoming.body.clear()
@@ -358,7 +355,6 @@ class Http1Connection(Protocol):
             intake.resume_behind_pipeline()
 
     def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:
-        """The handshake is complete: hand the connection on, and what the access log will say of it."""
         incoming, server, transport = self._response.incoming, self._server, self.transport
         assert incoming is not None
         self.closing = True

@@ -30,7 +30,7 @@ PIECES: Final = 1000
 
 
 class Reader(Protocol):
-    """Whose bytes they are."""
+    """The connection whose input this is."""
 
     transport: Any
     #: Nothing is answered any more.

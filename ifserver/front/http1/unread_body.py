@@ -22,7 +22,7 @@ TOTAL_S: Final = 30.0
 
 
 class Reader(Protocol):
-    """Whoever reads the body."""
+    """The connection that reads the body."""
 
     transport: Any
 

@@ -1,4 +1,4 @@
-"""What HTTP/1 connections wait for, and how long."""
+"""The deadlines of HTTP/1 connections."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ class Waits:
     """The deadlines of all HTTP/1 connections of a server."""
 
     def __init__(self, settings: FrontSettings, clock: Clock) -> None:
-        #: Without a request; whose request's head is not complete.
+        #: Connections without a request.
         self.idle: Deadlines[Any] = Deadlines(clock, _idle_s(settings), methodcaller("shut_down"))
+        #: Those whose request's head is not complete.
         self.heads_due: Deadlines[Any] = Deadlines(clock, settings.header_timeout_s, methodcaller("head_too_slow"))
-        #: Of whose request's body more must come; that read for nothing.
+        #: Those whose request's body is not complete.
         self.bodies_due: Deadlines[Any] = Deadlines(clock, settings.body_timeout_s, methodcaller("body_too_slow"))
+        #: Those that discard the rest of a body.
         self.discarding: Deadlines[Any] = Deadlines(clock, SILENCE_S, methodcaller("lose"))
-        #: Whose clients send nothing more, and may wait for a response.
+        #: Those whose clients have closed their sending side, and may wait for a response.
         self.half_closed: Deadlines[Any] = Deadlines(clock, _HALF_CLOSED_S, methodcaller("half_closed"))
         self._all = self.idle, self.heads_due, self.bodies_due, self.discarding, self.half_closed
 
     def change(self, settings: FrontSettings, draining: bool) -> None:
-        """A wait has its new length for those too that wait already; a server that ends keeps how long one is idle."""
+        """Take over new lengths, also for those that wait already. While draining, the idle timeout is the drain's."""
         if not draining:
             self.idle.change(_idle_s(settings))
         self.heads_due.change(settings.header_timeout_s)
