@@ -152,7 +152,7 @@ class Node(ABC):
         """The last `beat` of each of `processes`; None: there was none, or it is over."""
 
     @abstractmethod
-    def roll(self) -> Deferred[dict[str, bytes]]:
+    def census(self) -> Deferred[dict[str, bytes]]:
         """The last `beat` of every process that has one which is not over. For people: its cost grows with them."""
 
     @abstractmethod

@@ -22,10 +22,11 @@ from ifserver.errors import ChannelNameError, NodeError
 from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed, Queue
 from ifserver.layers.embedded.frames import (
     VERSION,
-    AskRoll,
+    AskCensus,
     Beat,
     Beats,
     Brought,
+    Census,
     EndPulls,
     Hello,
     Holds,
@@ -36,7 +37,6 @@ from ifserver.layers.embedded.frames import (
     Pull,
     Push,
     Refused,
-    Roll,
     Seen,
     Taken,
     Truth,
@@ -167,8 +167,8 @@ class _Client(Peer):
                 self._when(self._node.holds(ask.channel, ask.payload), ask.id, self._tell)
             elif isinstance(ask, Beat):
                 self._when(self._node.beat(ask.process, ask.value, ask.life_s), ask.id, self._beaten)
-            elif isinstance(ask, AskRoll):
-                self._when(self._node.roll(), ask.id, self._tell_roll)
+            elif isinstance(ask, AskCensus):
+                self._when(self._node.census(), ask.id, self._tell_census)
             elif isinstance(ask, Look):
                 self._when(self._node.look(ask.channel), ask.id, self._tell_queue)
             else:
@@ -229,8 +229,8 @@ class _Client(Peer):
     def _tell_beats(self, values: list[bytes | None], id: int) -> None:
         self.transport.write(frame(Beats(id, values)))
 
-    def _tell_roll(self, values: dict[str, bytes], id: int) -> None:
-        self.transport.write(frame(Roll(id, values)))
+    def _tell_census(self, values: dict[str, bytes], id: int) -> None:
+        self.transport.write(frame(Census(id, values)))
 
     def _tell_queue(self, queue: Queue, id: int) -> None:
         self.transport.write(frame(Seen(id, *queue)))

@@ -30,10 +30,11 @@ from ifserver.layers.embedded.frames import (
     MAX_FRAME_BYTES,
     VERSION,
     AskBeats,
-    AskRoll,
+    AskCensus,
     Beat,
     Beats,
     Brought,
+    Census,
     EndPulls,
     Hello,
     Holds,
@@ -44,7 +45,6 @@ from ifserver.layers.embedded.frames import (
     Pull,
     Push,
     Refused,
-    Roll,
     Seen,
     Taken,
     Truth,
@@ -136,9 +136,9 @@ class LocalNode(Node):
         id = next(self._ids)
         return self._ask(id, [frame(AskBeats(id, list(processes)))], NodeUnreachable, Deferred())
 
-    def roll(self) -> Deferred[dict[str, bytes]]:
+    def census(self) -> Deferred[dict[str, bytes]]:
         id = next(self._ids)
-        return self._ask(id, [frame(AskRoll(id))], NodeUnreachable, Deferred())
+        return self._ask(id, [frame(AskCensus(id))], NodeUnreachable, Deferred())
 
     def look(self, channel: str) -> Deferred[Queue]:
         check(channel)
@@ -242,7 +242,7 @@ class _Broker(Peer):
             self._waiting(answer.id).callback(None)
         elif isinstance(answer, Truth):
             self._waiting(answer.id).callback(answer.value)
-        elif isinstance(answer, Beats | Roll):
+        elif isinstance(answer, Beats | Census):
             self._waiting(answer.id).callback(answer.values)
         elif isinstance(answer, Seen):
             self._waiting(answer.id).callback(Queue(answer.length, answer.oldest))

@@ -25,10 +25,11 @@ __all__ = [
     "Answer",
     "Ask",
     "AskBeats",
-    "AskRoll",
+    "AskCensus",
     "Beat",
     "Beats",
     "Brought",
+    "Census",
     "Cutter",
     "EndPulls",
     "Hello",
@@ -40,7 +41,6 @@ __all__ = [
     "Pull",
     "Push",
     "Refused",
-    "Roll",
     "Seen",
     "Taken",
     "Truth",
@@ -114,7 +114,7 @@ class AskBeats(Struct, frozen=True, array_like=True, tag=7, gc=False):
     processes: list[str]
 
 
-class AskRoll(Struct, frozen=True, array_like=True, tag=8, gc=False):
+class AskCensus(Struct, frozen=True, array_like=True, tag=8, gc=False):
     id: int
 
 
@@ -164,7 +164,7 @@ class Beats(Struct, frozen=True, array_like=True, tag=22, gc=False):
     values: list[bytes | None]
 
 
-class Roll(Struct, frozen=True, array_like=True, tag=23, gc=False):
+class Census(Struct, frozen=True, array_like=True, tag=23, gc=False):
     id: int
     values: dict[str, bytes]
 
@@ -175,8 +175,8 @@ class Seen(Struct, frozen=True, array_like=True, tag=24, gc=False):
     oldest: bytes | None
 
 
-Ask: TypeAlias = Push | Pull | EndPulls | Withdraw | Holds | Beat | AskBeats | AskRoll | Look
-Answer: TypeAlias = Hello | Taken | Brought | Nothing | Truth | Refused | Beats | Roll | Seen
+Ask: TypeAlias = Push | Pull | EndPulls | Withdraw | Holds | Beat | AskBeats | AskCensus | Look
+Answer: TypeAlias = Hello | Taken | Brought | Nothing | Truth | Refused | Beats | Census | Seen
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_ask = msgspec.msgpack.Decoder(Ask).decode
