@@ -86,9 +86,8 @@ class Heartbeat:
     def _beat(self, node: Node, watched: Mapping[str, str] | None) -> None:
         now = self._clock.seconds()
         # A connection may have been lost and made again between two beats: whoever else lost theirs needs longer.
-        losses = node.statistics().get("connections_lost", 0)
-        if losses != self._losses.get(node.name, 0):
-            self._losses[node.name] = losses
+        if node.losses != self._losses.get(node.name, 0):
+            self._losses[node.name] = node.losses
             self._watches[node.name].odd(now)
         beating = node.beat(self._clusters.process, self._value(), self._life_s)
         self._busy.add(node.name)

@@ -37,7 +37,6 @@ class Node(MemoryNode):
         self.error: NodeError | None = None
         self.question_error: NodeError | None = None
         self.slow = self.slow_questions = False
-        self.losses = 0
         self._late: list[Callable[[], object]] = []
 
     def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
@@ -48,9 +47,6 @@ class Node(MemoryNode):
         self.asked.append(list(processes))
         slow = self.slow or self.slow_questions
         return self._answer(self.question_error, slow, lambda: super(Node, self).beats(processes))
-
-    def statistics(self) -> dict[str, int]:
-        return {**super().statistics(), "connections_lost": self.losses}
 
     def _answer(self, error: NodeError | None, slow: bool, answer: Callable[[], Deferred[Any]]) -> Deferred[Any]:
         if error is not None:

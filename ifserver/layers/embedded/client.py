@@ -80,7 +80,7 @@ class LocalNode(Node):
         self._ids = itertools.count(1)
         #: Messages that the broker says it has taken from here, and given.
         self.pushed = self.pulled = 0
-        self._withdrawn = self._lost = 0
+        self._withdrawn = 0
 
     def unreachable_s(self) -> float:
         return 0.0 if self._broker is not None else self._clock.seconds() - self._gone_at
@@ -155,7 +155,7 @@ class LocalNode(Node):
             "pushed": self.pushed,
             "pulled": self.pulled,
             "withdrawn": self._withdrawn,
-            "connections_lost": self._lost,
+            "connections_lost": self.losses,
         }
 
     def _ask(self, id: int, frames: list[bytes], when_lost: type[NodeError], answer: Deferred[Any]) -> Deferred[Any]:
@@ -188,7 +188,7 @@ class LocalNode(Node):
     def unusable(self, broker: _Broker, why: str) -> None:
         """The connection was lost, or is about to be closed."""
         if broker is self._broker:
-            self._lost += 1
+            self.losses += 1
             if not self._stopped:
                 self._troubles.lost(f"connection lost: {why}")
             self._disconnect()
