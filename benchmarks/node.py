@@ -65,7 +65,7 @@ class _Reader:
             self.count += 0 if pulled is None else len(pulled.payloads)
 
 
-class _NoBooks:
+class _NoAccounting:
     """Keeps none: here, senders and readers count for themselves."""
 
     def sent(self, inbox: str, count: int) -> None:
@@ -80,7 +80,7 @@ async def _measure(node: Node, senders: int, readers: int, seconds: float) -> tu
     await node.ready()
     inboxes = [f"!node.reader{i:04}" for i in range(readers)]
     reading = [_Reader(node, inbox) for inbox in inboxes]
-    outboxes = [Outbox({"node": node}, clock, LOOP.call_soon, Counters(), _NoBooks()) for _ in range(senders)]
+    outboxes = [Outbox({"node": node}, clock, LOOP.call_soon, Counters(), _NoAccounting()) for _ in range(senders)]
     sending = [_Sender(outbox, inboxes[i % readers]) for i, outbox in enumerate(outboxes)]
     await _pause(1.0)
     before, began = sum(each.count for each in reading), time.perf_counter()

@@ -44,11 +44,11 @@ __all__ = [
     "HttpRequest",
     "Message",
     "Position",
+    "Receipt",
     "Release",
     "RequestBody",
     "ResponseBody",
     "ResponseStart",
-    "Statement",
     "Sync",
     "SyncEntry",
     "ToServer",
@@ -286,7 +286,7 @@ class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
     moves: int = 0
 
 
-class Statement(Message, tag=33, frozen=True, array_like=True, gc=False):
+class Receipt(Message, tag=33, frozen=True, array_like=True, gc=False):
     """How many messages the process with the inbox `sender` has sent to `inbox` before this one, and how many requests
     that are to be answered there it has pulled: `reached` by now, `since` what was confirmed last. Of what comes from
     there to `sender` it has settled `confirmed`; None: that is not what this is about. `answer`: it can be answered.
@@ -321,8 +321,8 @@ ToWorkers: TypeAlias = HttpRequest | WebSocketConnect
 ToStream: TypeAlias = (
     Claim | ResponseStart | ResponseBody | WebSocketAccept | WebSocketSend | WebSocketClose | Window | Release
 )
-ToServer: TypeAlias = ToStream | Sync | Statement
-ToWorker: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release | Statement
+ToServer: TypeAlias = ToStream | Sync | Receipt
+ToWorker: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release | Receipt
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -336,12 +336,12 @@ def encode(message: Message) -> bytes:
     return _FORMAT_BYTE + _encoder.encode(message)
 
 
-_STATEMENT_HEAD: Final = encode(Statement("", "", (0, 0), (0, 0), None, False))[:3]
+_RECEIPT_HEAD: Final = encode(Receipt("", "", (0, 0), (0, 0), None, False))[:3]
 
 
 def is_counted(payload: bytes) -> bool:
-    """Whether the message in `payload` is one that the books count: not a `Statement`."""
-    return not payload.startswith(_STATEMENT_HEAD)
+    """Whether the message in `payload` is one that the accounting counts: not a `Receipt`."""
+    return not payload.startswith(_RECEIPT_HEAD)
 
 
 def _decoder_of(kinds: Any) -> Callable[[bytes], Any]:

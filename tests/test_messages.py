@@ -41,8 +41,8 @@ TO_BOTH = [
     m.Sync(WORKER, "!w.9876543210", [m.SyncEntry("p.1", 0, 3, 4), m.SyncEntry("p.2", 1, 0, 0)]),
     m.Sync(WORKER, "", []),
     m.Release("p.1", 0, WORKER, "died", 17),
-    m.Statement("!n.0123456789", WORKER, (3, 0), (2**40, 7), None, True),
-    m.Statement("!n.0123456789", WORKER, (3, 0), (3, 0), (1, 2), False),
+    m.Receipt("!n.0123456789", WORKER, (3, 0), (2**40, 7), None, True),
+    m.Receipt("!n.0123456789", WORKER, (3, 0), (3, 0), (1, 2), False),
 ]
 CASES = [
     *((message, {m.decode_request}) for message in (REQUEST, CONNECT)),
@@ -143,8 +143,8 @@ def test_a_release_can_read_what_its_successor_sent() -> None:
 
 
 @pytest.mark.parametrize("message", [message for message, _ in CASES], ids=lambda message: type(message).__name__)
-def test_only_statements_are_not_counted(message: m.Message) -> None:
-    assert m.is_counted(m.encode(message)) is not isinstance(message, m.Statement)
+def test_only_receipts_are_not_counted(message: m.Message) -> None:
+    assert m.is_counted(m.encode(message)) is not isinstance(message, m.Receipt)
 
 
 def test_messages_are_frozen() -> None:
@@ -162,5 +162,5 @@ def test_tags_are_part_of_the_format() -> None:
     assert {type(message).__name__: msgspec.msgpack.decode(m.encode(message)[1:])[0] for message, _ in CASES} == {
         "HttpRequest": 1, "WebSocketConnect": 2, "Claim": 10, "ResponseStart": 11, "ResponseBody": 12,
         "WebSocketAccept": 13, "WebSocketSend": 14, "WebSocketClose": 15, "RequestBody": 20, "WebSocketReceive": 21,
-        "Disconnect": 22, "Window": 30, "Sync": 31, "Release": 32, "Statement": 33,
+        "Disconnect": 22, "Window": 30, "Sync": 31, "Release": 32, "Receipt": 33,
     }  # fmt: skip

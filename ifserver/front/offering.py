@@ -317,11 +317,11 @@ class Offered(ABC):
             self._address()
             self.server.clusters.offer(self._channel, self._payload, self, excluded)
 
-    # For the books.
+    # For the accounting.
 
     def _spoken_of(self, worker: str) -> None:
         """Somebody has the present attempt. He counts it for the inbox that it names, also when we have moved since."""
-        self.server.clusters.books.incoming[self._inbox][worker].spoken_of += 1
+        self.server.clusters.accounting.incoming[self._inbox][worker].spoken_of += 1
         if self._in_doubt:
             self.server.counters.add("messages_sent")
         self._unheard = self._in_doubt = False

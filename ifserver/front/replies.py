@@ -51,8 +51,8 @@ class Replies:
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come. Whatever is wrong with one concerns its own stream, never the reader."""
-        counters, books, exchanges = self._clusters.counters, self._clusters.books, self._registry
-        incoming = books.incoming[inbox]
+        counters, accounting, exchanges = self._clusters.counters, self._clusters.accounting, self._registry
+        incoming = accounting.incoming[inbox]
         delivered = 0
         for payload in payloads:
             try:
@@ -62,8 +62,8 @@ class Replies:
                 _log.error("dropped a message to %s that cannot be decoded: %s", self._clusters.process, error)
                 continue
             kind = type(message)
-            if kind is m.Statement:
-                books.hear(inbox, message)  # type: ignore[arg-type]
+            if kind is m.Receipt:
+                accounting.hear(inbox, message)  # type: ignore[arg-type]
                 continue
             try:
                 if kind is m.Sync:
@@ -122,7 +122,7 @@ class Replies:
     def _late(self, stream: str, attempt: int, worker: str, inbox: str) -> None:
         """`worker` has had an attempt that is over here."""
         if self._unheard.heard(stream, attempt):
-            self._clusters.books.incoming[inbox][worker].spoken_of += 1
+            self._clusters.accounting.incoming[inbox][worker].spoken_of += 1
 
     def _nobody(self, message: m.ToStream) -> None:
         """The stream has ended here: whoever still speaks about it should let go."""

@@ -40,7 +40,7 @@ from ifserver.front.unsent import Unsent
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Heart
+from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SERVER_LIFE_S
 from ifserver.streams.effects import TimedOut, Waiting
 from ifserver.streams.http import HttpStream
@@ -102,9 +102,9 @@ class InterfaceServer(Factory):
         self.offers = Offers(reactor, clusters.behind, clusters.emptied)
         self.resumptions = Resumptions(clusters, reactor)
         self.waiting_room = WaitingRoom(clusters, reactor, settings.broker_wait_s)
-        self.unheard = Unheard(clusters.books, self.counters, reactor, settings.queue_timeout_s)
+        self.unheard = Unheard(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
         self._replies = Replies(clusters, self.registry, self.peers, self.unheard)
-        self.heart = Heart(
+        self.heartbeat = Heartbeat(
             clusters,
             clusters.home.nodes,
             reactor,
@@ -170,7 +170,7 @@ class InterfaceServer(Factory):
     def start(self) -> None:
         """Begin to read replies."""
         self.clusters.home.start(self._replies)
-        self.heart.start()
+        self.heartbeat.start()
 
     async def drain(self, quick: bool = False) -> None:
         """End in order: no connection is kept alive for long, what is under way is answered for ``drain_timeout_s``,
@@ -185,7 +185,7 @@ class InterfaceServer(Factory):
         self._goodbye.stop()
         await self._hand_over_last_words(0.0 if quick else _LAST_WORDS_S)
         await self.clusters.home.stop()
-        self.heart.stop()
+        self.heartbeat.stop()
         self.peers.stop()
         self.offers.stop()
         self.unheard.stop()

@@ -1,4 +1,4 @@
-"""Attempts that are over for us and of which nobody has spoken: kept, so that the books balance.
+"""Attempts that are over for us and of which nobody has spoken: kept, so that the accounting balances.
 
 Either somebody has had them, and is heard of late, or their node has lost them.
 """
@@ -9,7 +9,7 @@ from typing import Final
 
 from ifserver.clock import Clock
 from ifserver.front.deadlines import Deadlines
-from ifserver.layers.accounting import Books
+from ifserver.layers.accounting import Accounting
 from ifserver.metrics import Counters
 
 __all__ = ["Unheard"]
@@ -36,8 +36,8 @@ class Unheard:
         queue_timeout_s: how long a request may be pulled after it was offered.
     """
 
-    def __init__(self, books: Books, counters: Counters, clock: Clock, queue_timeout_s: float) -> None:
-        self._books = books
+    def __init__(self, accounting: Accounting, counters: Counters, clock: Clock, queue_timeout_s: float) -> None:
+        self._accounting = accounting
         self._counters = counters
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._queue_timeout_s = queue_timeout_s
@@ -89,9 +89,9 @@ class Unheard:
     def _nobody(self, attempt: _Attempt) -> None:
         """Either somebody has had it, and all that he said was lost, or nobody has."""
         del self._attempts[attempt.key]
-        was_pulled = self._books.untold > 0
+        was_pulled = self._accounting.untold > 0
         if was_pulled:
-            self._books.untold -= 1
+            self._accounting.untold -= 1
         if was_pulled and attempt.in_doubt:
             self._counters.add("messages_sent")
         elif not was_pulled and not attempt.in_doubt:

@@ -1,15 +1,15 @@
-"""What went from this process to others and came from them, and that each message has come to something.
+"""Counts the messages between this process and each other one, so that none is lost without being counted.
 
-From one process to the inbox of another, messages go along a *lane*, in order. The sender counts what the node has
-taken, the receiver what it has pulled. While there is news, the sender says in a `Statement`, along the same lane, how
+From one process to the inbox of another, messages take one *route*, in order. The sender counts what the node has
+taken, the receiver what it has pulled. While there is news, the sender says in a `Receipt`, on the same route, how
 many there were before it: what the receiver has not got by then it never will. That was lost by the node and is counted
 as such, whatever kind of message it was; a message that was taken twice, because its first push was in doubt, was sent
 twice. The receiver confirms, and both count on from there (see docs/architecture.rst, Accounting).
 
-A request goes along no lane: whoever is free pulls it. So those who pull say how many they have had of whose. A server
+A request takes no route: whoever is free pulls it. So those who pull say how many they have had of whose. A server
 that was never told anything about a request knows by that whether somebody has had it, or its node has lost it.
 
-Statements are not counted themselves. They cost a message each way, once a second, between two processes that talk.
+Receipts are not counted themselves. They cost a message each way, once a second, between two processes that talk.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from typing import Final, Protocol
 
 from ifserver import channels
 from ifserver.clock import Clock, Timer
-from ifserver.messages import Message, Position, Statement
+from ifserver.messages import Message, Position, Receipt
 from ifserver.metrics import Counters
 
-__all__ = ["Books", "Incoming"]
+__all__ = ["Accounting", "Incoming"]
 
-#: How often is looked whether there is news, and the first pause after a statement that is not confirmed.
+#: How often is looked whether there is news, and the first pause after a receipt that is not confirmed.
 _TELL_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
 #: How often the same is told to somebody who confirms nothing: dead, most likely.
 _TELLINGS: Final = 4
-#: How long the node may take to take a statement before another is made, in seconds.
+#: How long the node may take to take a receipt before another is made, in seconds.
 _TELLING_S: Final = 60.0
-#: What is remembered of a lane that nobody uses, in seconds: if it is used again, both ends begin anew.
+#: What is remembered of a route that nobody uses, in seconds: if it is used again, both ends begin anew.
 _FORGET_S: Final = 3600.0
 
 
 class Post(Protocol):
-    """How statements are sent."""
+    """How receipts are sent."""
 
     def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:
         """Send a message that is not counted; `taken` is called when the node has it."""
@@ -46,7 +46,7 @@ class Post(Protocol):
 
 
 class _Outgoing:
-    """A lane from here."""
+    """What this process has sent to one inbox, and what was said of that."""
 
     __slots__ = (
         "confirmed",
@@ -69,24 +69,24 @@ class _Outgoing:
         #: What was told of these last, and what is confirmed.
         self.told: Position = (0, 0)
         self.confirmed: Position = (0, 0)
-        #: Whether there may be more on the lane than `sent`.
+        #: Whether there may be more on the route than `sent`.
         self.doubt = False
-        #: One of our inboxes, and where the lane stands that leads from there to it, if that is to be confirmed.
+        #: One of our inboxes, and where the route stands that leads from there to it, if that is to be confirmed.
         self.owes: tuple[str, Position] | None = None
         self.tellings = 0
         self.due = now + _TELL_S
-        #: Since when a statement waits for the node; None: it does not.
+        #: Since when a receipt waits for the node; None: it does not.
         self.telling_since: float | None = None
         self.used_at = now
 
 
 class _Incoming:
-    """A lane to here."""
+    """What one process has sent to an inbox of this one."""
 
     __slots__ = ("count", "settled", "spoken_of", "used_at")
 
     def __init__(self, now: float) -> None:
-        #: What was said in the last statement.
+        #: What was said in the last receipt.
         self.settled: Position = (0, 0)
         #: Messages that have come since, and requests of ours of which it has spoken for the first time.
         self.count = self.spoken_of = 0
@@ -94,30 +94,33 @@ class _Incoming:
 
 
 class Incoming(dict[str, _Incoming]):
-    """What comes to one inbox of this process: a lane for each name that a speaker is known by, that of its process or,
-    while it moves, those of its inboxes. Indexing makes the lane: ``incoming[speaker].count += 1`` counts a message."""
+    """What comes to one inbox of this process: a route for each name of a sender.
+
+    That is the name of its process or, while it moves, the names of its inboxes. Indexing makes the route:
+    ``incoming[sender].count += 1`` counts a message.
+    """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self._clock = clock
         #: By the process that speaks there.
-        self.lanes: dict[str, _Incoming] = {}
+        self.routes: dict[str, _Incoming] = {}
 
     def __missing__(self, speaker: str) -> _Incoming:
-        lane = self[speaker] = self.of(_process(speaker))
-        return lane
+        route = self[speaker] = self.of(_process(speaker))
+        return route
 
     def of(self, process: str) -> _Incoming:
-        """The lane of `process`."""
-        lane = self.lanes.get(process)
-        if lane is None:
-            lane = self.lanes[process] = _Incoming(self._clock.seconds())
-        return lane
+        """The route of `process`."""
+        route = self.routes.get(process)
+        if route is None:
+            route = self.routes[process] = _Incoming(self._clock.seconds())
+        return route
 
     def forget(self, before: float) -> None:
-        """Forget lanes that were not used since then."""
-        self.lanes = {process: lane for process, lane in self.lanes.items() if lane.used_at >= before}
-        for name in [name for name, lane in self.items() if lane.used_at < before]:
+        """Forget routes that were not used since then."""
+        self.routes = {process: route for process, route in self.routes.items() if route.used_at >= before}
+        for name in [name for name, route in self.items() if route.used_at < before]:
             del self[name]
 
 
@@ -133,8 +136,8 @@ class _Inboxes(dict[str, Incoming]):
         return incoming
 
 
-class Books:
-    """The books of one process.
+class Accounting:
+    """What one process counts.
 
     Args:
         inbox: where this process receives now.
@@ -161,7 +164,7 @@ class Books:
         self._forget_at = clock.seconds() + _FORGET_S
 
     def stop(self) -> None:
-        """Tell nothing more."""
+        """Send no more receipts."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -169,103 +172,103 @@ class Books:
 
     def sent(self, inbox: str, count: int) -> None:
         """The node has taken `count` messages for `inbox`."""
-        lane = self._outgoing.get(inbox) or self._lane(inbox)
-        lane.sent += count
-        if lane not in self._news:
-            self._has_news(lane)
+        route = self._outgoing.get(inbox) or self._route_to(inbox)
+        route.sent += count
+        if route not in self._news:
+            self._has_news(route)
 
     def pulled(self, inbox: str, count: int) -> None:
         """This process has pulled `count` requests that are to be answered at `inbox`, and has spoken of them or never
         will."""
-        lane = self._outgoing.get(inbox) or self._lane(inbox)
-        lane.pulled += count
-        if lane not in self._news:
-            self._has_news(lane)
+        route = self._outgoing.get(inbox) or self._route_to(inbox)
+        route.pulled += count
+        if route not in self._news:
+            self._has_news(route)
 
     def doubted(self, inbox: str) -> None:
         """The node has taken messages for `inbox`, or it has not."""
-        lane = self._lane(inbox)
-        lane.doubt = True
-        self._has_news(lane)
+        route = self._route_to(inbox)
+        route.doubt = True
+        self._has_news(route)
 
-    def hear(self, inbox: str, statement: Statement) -> None:
-        """A statement has come to our `inbox`."""
-        lane = self._outgoing.get(statement.sender)
-        if lane is not None:
+    def hear(self, inbox: str, receipt: Receipt) -> None:
+        """A receipt has come to our `inbox`."""
+        route = self._outgoing.get(receipt.sender)
+        if route is not None:
             # Somebody lives there.
-            lane.tellings = 0
-            if statement.confirmed is not None:
-                lane.confirmed = statement.confirmed
-            self._has_news(lane)
-        if statement.inbox == inbox:  # else it went there because we have moved, and may have overtaken
-            self._settle(inbox, statement)
+            route.tellings = 0
+            if receipt.confirmed is not None:
+                route.confirmed = receipt.confirmed
+            self._has_news(route)
+        if receipt.inbox == inbox:  # else it went there because we have moved, and may have overtaken
+            self._settle(inbox, receipt)
 
-    def _settle(self, inbox: str, statement: Statement) -> None:
-        lane = self.incoming[inbox].of(_process(statement.sender))
-        lane.used_at = self._clock.seconds()
-        since, reached, settled = statement.since, statement.reached, lane.settled
-        # If it is none that it may be, one of us has forgotten the lane.
+    def _settle(self, inbox: str, receipt: Receipt) -> None:
+        route = self.incoming[inbox].of(_process(receipt.sender))
+        route.used_at = self._clock.seconds()
+        since, reached, settled = receipt.since, receipt.reached, route.settled
+        # If it is none that it may be, one of us has forgotten the route.
         before = settled if since[0] <= settled[0] <= reached[0] and since[1] <= settled[1] <= reached[1] else since
-        missing = reached[0] - before[0] - lane.count
+        missing = reached[0] - before[0] - route.count
         if missing > 0:
             self._counters.add("messages_dropped", missing, "broker")
         elif missing:
             self._counters.add("messages_sent", -missing)
-        self.untold += reached[1] - before[1] - lane.spoken_of
-        lane.settled, lane.count, lane.spoken_of = reached, 0, 0
-        if statement.answer and reached != since:
-            back = self._lane(statement.sender)
+        self.untold += reached[1] - before[1] - route.spoken_of
+        route.settled, route.count, route.spoken_of = reached, 0, 0
+        if receipt.answer and reached != since:
+            back = self._route_to(receipt.sender)
             back.owes = inbox, reached
             self._has_news(back)
 
-    def _lane(self, inbox: str) -> _Outgoing:
-        lane = self._outgoing.get(inbox)
-        if lane is None:
-            lane = self._outgoing[inbox] = _Outgoing(inbox, self._clock.seconds())
-        return lane
+    def _route_to(self, inbox: str) -> _Outgoing:
+        route = self._outgoing.get(inbox)
+        if route is None:
+            route = self._outgoing[inbox] = _Outgoing(inbox, self._clock.seconds())
+        return route
 
-    def _has_news(self, lane: _Outgoing) -> None:
-        self._news[lane] = None
+    def _has_news(self, route: _Outgoing) -> None:
+        self._news[route] = None
         if self._timer is None and not self._stopped:
             self._timer = self._clock.callLater(_TELL_S, self._look)
 
     def _look(self) -> None:
         self._timer = None
         now = self._clock.seconds()
-        for lane in list(self._news):
-            reached = lane.sent + self._post.ahead(lane.inbox), lane.pulled
-            known = reached == lane.confirmed and not lane.doubt
-            if lane.owes is None and (known or (lane.tellings >= _TELLINGS and reached == lane.told)):
-                del self._news[lane]
-            elif lane.telling_since is not None and now - lane.telling_since < _TELLING_S:
+        for route in list(self._news):
+            reached = route.sent + self._post.ahead(route.inbox), route.pulled
+            known = reached == route.confirmed and not route.doubt
+            if route.owes is None and (known or (route.tellings >= _TELLINGS and reached == route.told)):
+                del self._news[route]
+            elif route.telling_since is not None and now - route.telling_since < _TELLING_S:
                 pass
-            elif lane.owes is not None or now >= lane.due:
-                self._tell(lane, reached, now)
+            elif route.owes is not None or now >= route.due:
+                self._tell(route, reached, now)
         if now >= self._forget_at:
             self._forget(now)
         if self._news:
             self._timer = self._clock.callLater(_TELL_S, self._look)
 
-    def _tell(self, lane: _Outgoing, reached: Position, now: float) -> None:
-        sender, confirmed = lane.owes or (self._inbox(), None)
-        lane.owes = None
-        if reached != lane.confirmed:
-            lane.due = now + min(_TELL_S * 2**lane.tellings, _LONGEST_PAUSE_S)
-            lane.tellings = min(lane.tellings + 1, 10)
-        lane.told, lane.doubt = reached, False
-        lane.used_at = lane.telling_since = now
+    def _tell(self, route: _Outgoing, reached: Position, now: float) -> None:
+        sender, confirmed = route.owes or (self._inbox(), None)
+        route.owes = None
+        if reached != route.confirmed:
+            route.due = now + min(_TELL_S * 2**route.tellings, _LONGEST_PAUSE_S)
+            route.tellings = min(route.tellings + 1, 10)
+        route.told, route.doubt = reached, False
+        route.used_at = route.telling_since = now
 
         def taken() -> None:
-            lane.telling_since = None
+            route.telling_since = None
 
-        statement = Statement(lane.inbox, sender, lane.confirmed, reached, confirmed, self._reads())
-        self._post.send_uncounted(lane.inbox, statement, taken)
+        receipt = Receipt(route.inbox, sender, route.confirmed, reached, confirmed, self._reads())
+        self._post.send_uncounted(route.inbox, receipt, taken)
 
     def _forget(self, now: float) -> None:
         self._forget_at = now + _FORGET_S
         before = now - _FORGET_S
         self._outgoing = {
-            inbox: lane for inbox, lane in self._outgoing.items() if lane.used_at >= before or lane in self._news
+            inbox: route for inbox, route in self._outgoing.items() if route.used_at >= before or route in self._news
         }
         for incoming in self.incoming.values():
             incoming.forget(before)

@@ -8,14 +8,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from ifserver import channels
 from ifserver.config.settings import LayerSettings
+from ifserver.errors import NodeRefused
 
-__all__ = ["MAX_BATCH_BYTES", "MAX_PAYLOAD_BYTES", "Limits", "Node", "Pulled", "Pulling", "Pushed", "Queue", "check"]
+__all__ = [
+    "MAX_BATCH_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "Limits",
+    "Node",
+    "OptionalCalls",
+    "Pulled",
+    "Pulling",
+    "Pushed",
+    "Queue",
+    "check",
+]
 
 #: The largest payload a node must carry: a WebSocket message of the largest size anybody configures, and its envelope.
 MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
@@ -70,8 +82,60 @@ class Limits(NamedTuple):
         )
 
 
-class Node(ABC):
-    """One place that holds channels.
+class OptionalCalls:
+    """What some nodes can do, and what becomes of a site where they cannot.
+
+    These are the answers of a node that cannot: it refuses, as a Redis user without the right to ask does.
+    """
+
+    name: str
+
+    def end_pulls(self) -> None:
+        """Let the pulls that now wait end early with None, if the node can do so without losing a message.
+
+        Without it they end by their timeout, and a process that stops waits for that.
+        """
+
+    def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
+        """Take back one message that is equal to `payload`; True says that it was still there and nobody gets it.
+
+        Without it a request that nobody takes is answered 504 and not 503, what its client has left is started all the
+        same, and none that has waited for long goes to another node.
+        """
+        check(channel)
+        return self._cannot("take messages back")
+
+    def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
+        """Whether a message equal to `payload` still waits on `channel`.
+
+        Without it, that the worker of a request has died may be noticed later: when a request behind it is claimed, or
+        when it is to be offered elsewhere.
+        """
+        check(channel)
+        return self._cannot("tell whether a message waits")
+
+    def census(self) -> Deferred[dict[str, bytes]]:
+        """The last `beat` of every process that has one which is not over. For people: its cost grows with them.
+
+        Without it ``ifserver status`` shows the refusal in place of the node's state, and a node that was taken for
+        overloaded is used again only after a probe.
+        """
+        return self._cannot("tell who is alive")
+
+    def look(self, channel: str) -> Deferred[Queue]:
+        """What waits on `channel`. Nothing is taken.
+
+        Without it ``ifserver status`` shows the refusal in place of the node's state.
+        """
+        check(channel)
+        return self._cannot("tell what waits")
+
+    def _cannot(self, what: str) -> Deferred[Any]:
+        return fail(NodeRefused(f"node {self.name}: it cannot {what}"))
+
+
+class Node(OptionalCalls, ABC):
+    """One place that holds channels: what every node must do.
 
     All methods must be called on the reactor's thread; none of them blocks. A node connects by itself, also again,
     from `start` to `stop`, and says so in the log; whoever needs it waits for `ready`.
@@ -94,6 +158,8 @@ class Node(ABC):
         #: Changes whenever the node has lost its memory; None before the first connection (docs/architecture.rst,
         #: Epochs).
         self.epoch: str | None = None
+        #: How many connections were lost that could be used.
+        self.losses = 0
 
     def limits(self, channel: str) -> Limits:
         """The limits of `channel`."""
@@ -132,32 +198,12 @@ class Node(ABC):
         """
 
     @abstractmethod
-    def end_pulls(self) -> None:
-        """Let the pulls that now wait end early with None, if the node can do so without losing a message."""
-
-    @abstractmethod
-    def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
-        """Take back one message that is equal to `payload`; True says that it was still there and nobody gets it."""
-
-    @abstractmethod
-    def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
-        """Whether a message equal to `payload` still waits on `channel`."""
-
-    @abstractmethod
     def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
         """Let it be known for `life_s` seconds that `process` is alive, and `value`, in place of what was before."""
 
     @abstractmethod
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
         """The last `beat` of each of `processes`; None: there was none, or it is over."""
-
-    @abstractmethod
-    def roll(self) -> Deferred[dict[str, bytes]]:
-        """The last `beat` of every process that has one which is not over. For people: its cost grows with them."""
-
-    @abstractmethod
-    def look(self, channel: str) -> Deferred[Queue]:
-        """What waits on `channel`. Nothing is taken."""
 
     @abstractmethod
     def clock(self) -> float:

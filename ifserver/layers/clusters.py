@@ -15,12 +15,12 @@ from twisted.python.failure import Failure
 from ifserver import channels
 from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.accounting import Books
+from ifserver.layers.accounting import Accounting
 from ifserver.layers.base import Node, Pushed
 from ifserver.layers.free_workers import FreeWorkers
 from ifserver.layers.home import UNREACHABLE_S, Home
 from ifserver.layers.outbox import Outbox
-from ifserver.layers.periodic import Rounds
+from ifserver.layers.periodic import Periodic
 from ifserver.layers.placement import Placement, Policy
 from ifserver.messages import Message, encode
 from ifserver.metrics import SENT, Counters
@@ -103,8 +103,8 @@ class Clusters:
         self.home = Home(process, self.home_nodes, clock, broker_grace_s, self._silent)
         self.broker_grace_s = broker_grace_s
         #: What was sent to other processes, and came from them.
-        self.books = Books(self, lambda: self.home.inbox, lambda: self.home.reads, clock, counters)
-        self._outbox = Outbox(self.nodes, clock, soon, counters, self.books)
+        self.accounting = Accounting(self, lambda: self.home.inbox, lambda: self.home.reads, clock, counters)
+        self._outbox = Outbox(self.nodes, clock, soon, counters, self.accounting)
         # Every message goes this way: no frame in between.
         #: Sends a payload to an inbox, wherever its home is (`Outbox.send`).
         self.send = self._outbox.send
@@ -125,7 +125,7 @@ class Clusters:
         self._offers: dict[tuple[str, str], list[_Entry]] = {}
         #: When the pushes began that a node has not answered, oldest first.
         self._pushing: dict[str, dict[int, float]] = {}
-        self._rounds = Rounds(clock, _SILENCE_S / 4, self._look_for_silence)
+        self._periodic = Periodic(clock, _SILENCE_S / 4, self._look_for_silence)
 
     def start(self) -> None:
         """Begin to connect to every node."""
@@ -134,23 +134,23 @@ class Clusters:
 
     def stop(self) -> Deferred[list[None]]:
         """Disconnect from every node."""
-        self._rounds.stop()
-        self.books.stop()
+        self._periodic.stop()
+        self.accounting.stop()
         return gatherResults([node.stop() for node in self.nodes.values()])
 
     def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:
-        """Send what the books say of messages."""
+        """Send what the accounting says of messages."""
         try:
             self.send(inbox, encode(message), taken, counted=False)
         except ChannelNameError:
-            _log.debug("the books cannot be told to %s", inbox)
+            _log.debug("no receipt can be sent to %s", inbox)
 
     def pulled(self, inboxes: Iterable[str]) -> None:
         """This process has pulled requests, each of which is to be answered to one of `inboxes`, and has spoken of them
         or never will (`ifserver.layers.accounting`)."""
         for inbox, count in Counter(inboxes).items():
             if inbox[1 : inbox.find(".")] in self.nodes:
-                self.books.pulled(inbox, count)
+                self.accounting.pulled(inbox, count)
 
     def clock_of(self, channel: str) -> float:
         """The clock of the node that an inbox or reply channel names (`Node.clock`); that of our own where it is not
@@ -174,7 +174,7 @@ class Clusters:
         """
         if channels.node_of(new) in self.nodes:
             for payload, taken, counted in self._outbox.take(old):
-                # What the books say is of the old way.
+                # What the accounting says is of the old way.
                 if counted:
                     self.send(new, payload, taken)
                 elif taken is not None:
@@ -299,8 +299,8 @@ class Clusters:
     def _push(self, node: Node, channel: str) -> None:
         batch = self._offers.pop((node.name, channel))
         self._pushing.setdefault(node.name, {})[id(batch)] = self._clock.seconds()
-        if not self._rounds.running:
-            self._rounds.start()
+        if not self._periodic.running:
+            self._periodic.start()
         pushing = node.push(channel, [payload for payload, _, _ in batch])
         pushing.addCallbacks(self._pushed, self._failed, (node, channel, batch), errbackArgs=(node, channel, batch))
 

@@ -62,7 +62,7 @@ class FreeWorkers:
 
     async def _ask(self, node: Node) -> None:
         try:
-            values = await node.roll()
+            values = await node.census()
         except NodeError as error:
             if isinstance(error, NodeRefused) and node.name not in self._refused:
                 self._refused.add(node.name)

@@ -16,7 +16,7 @@ from ifserver.layers.clusters import Clusters
 from ifserver.layers.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, Watch
 from ifserver.metrics import LAG_BOUNDS_S, Histogram
 
-__all__ = ["Heart", "Watched"]
+__all__ = ["Heartbeat", "Watched"]
 
 #: On each node: who is asked for, and the process that beats for them (their supervisor, or they themselves).
 Watched: TypeAlias = Mapping[str, Mapping[str, str]]
@@ -24,7 +24,7 @@ Watched: TypeAlias = Mapping[str, Mapping[str, str]]
 _log = logging.getLogger(__name__)
 
 
-class Heart:
+class Heartbeat:
     """The beat of one process, from `start` to `stop`.
 
     Args:
@@ -86,9 +86,8 @@ class Heart:
     def _beat(self, node: Node, watched: Mapping[str, str] | None) -> None:
         now = self._clock.seconds()
         # A connection may have been lost and made again between two beats: whoever else lost theirs needs longer.
-        losses = node.statistics().get("connections_lost", 0)
-        if losses != self._losses.get(node.name, 0):
-            self._losses[node.name] = losses
+        if node.losses != self._losses.get(node.name, 0):
+            self._losses[node.name] = node.losses
             self._watches[node.name].odd(now)
         beating = node.beat(self._clusters.process, self._value(), self._life_s)
         self._busy.add(node.name)
@@ -106,7 +105,7 @@ class Heart:
         keys = sorted(set(watched.values()))
         asking = node.beats(keys)
         asking.addCallbacks(
-            self._answered, self._failed, (node, watched, keys, now), errbackArgs=(node, "question for others'")
+            self._answered, self._failed, (node, watched, keys, now), errbackArgs=(node, "question for others' beats")
         )
 
     def _answered(

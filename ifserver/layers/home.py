@@ -21,7 +21,7 @@ from ifserver import channels
 from ifserver.clock import Clock
 from ifserver.layers.base import Node
 from ifserver.layers.inbox_reader import InboxReader
-from ifserver.layers.periodic import Rounds
+from ifserver.layers.periodic import Periodic
 
 __all__ = ["UNREACHABLE_S", "Home", "Place", "Resident"]
 
@@ -51,7 +51,7 @@ class Place:
 
 
 class Resident(Protocol):
-    """Whose home it is."""
+    """The process that receives at a `Home`."""
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come to this inbox."""
@@ -91,7 +91,7 @@ class Home:
         #: Whether the node of the present inbox was silent when we last looked.
         self._silent = False
         self._resident: Resident | None = None
-        self._rounds = Rounds(clock, _LOOK_S, self._look)
+        self._periodic = Periodic(clock, _LOOK_S, self._look)
         self._waiting: dict[Deferred[None], None] = {}
         #: Questions to the nodes whether they are connected.
         self._asking: list[Deferred[None]] = []
@@ -115,11 +115,11 @@ class Home:
         """Begin to read, and to look at the nodes."""
         self._resident = resident
         self._open(self.places[0])
-        self._rounds.start()
+        self._periodic.start()
 
     def stop(self) -> Deferred[None]:
         """Read no more; fires when the last reads have ended, whose messages are still delivered."""
-        self._rounds.stop()
+        self._periodic.stop()
         self._waiting.clear()
         self._ask_no_more()
         readers = [place.reader.stop() for place in self.places if place.reader is not None]

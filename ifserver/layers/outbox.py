@@ -34,7 +34,7 @@ Entry: TypeAlias = "tuple[bytes, Callable[[], None] | None, bool]"
 
 
 class Accountant(Protocol):
-    """Who keeps the books of what is sent (`ifserver.layers.accounting.Books`)."""
+    """Who accounts for what is sent (`ifserver.layers.accounting.Accounting`)."""
 
     def sent(self, inbox: str, count: int) -> None:
         """The node has taken `count` messages for `inbox`."""
@@ -75,10 +75,10 @@ class Outbox:
     """
 
     def __init__(
-        self, nodes: Mapping[str, Node], clock: Clock, soon: Soon, counters: Counters, books: Accountant
+        self, nodes: Mapping[str, Node], clock: Clock, soon: Soon, counters: Counters, accounting: Accountant
     ) -> None:
         self._nodes = nodes
-        self._books = books
+        self._accounting = accounting
         self._clock = clock
         self._soon = soon
         self._cells = counters.cells
@@ -91,7 +91,7 @@ class Outbox:
         """Send `payload` to `inbox` at the end of this turn; `taken` is called when the node has it.
 
         Args:
-            counted: whether it is a message, or what the books say of messages.
+            counted: whether it is a message, or what the accounting says of messages.
 
         Raises:
             ChannelNameError: `inbox` is no name of one, or its node is not configured.
@@ -187,7 +187,7 @@ class Outbox:
                 taken()
         if sent:
             self._cells[SENT] += sent
-            self._books.sent(queue.inbox, sent)
+            self._accounting.sent(queue.inbox, sent)
         if result.taken < len(flying):
             queue.waiting.extendleft(reversed(flying[result.taken :]))
             self._again_later(queue)
@@ -220,7 +220,7 @@ class Outbox:
         if flying:
             self._cells[FLYING] -= flying
             self._cells[IN_DOUBT] += flying
-            self._books.doubted(queue.inbox)
+            self._accounting.doubted(queue.inbox)
 
     def _again_later(self, queue: _Queue) -> None:
         queue.scheduled = True

@@ -1,4 +1,4 @@
-"""Rounds of looking for what is overdue, by somebody who may have been asleep himself. Pure.
+"""Looks for what is overdue, again and again, in a process that may have been asleep itself. Pure.
 
 A process that was stopped, swapped out or blocked for a second finds its timers due before it has read what has arrived
 meanwhile. What it takes for silence then is its own.
@@ -11,13 +11,13 @@ from typing import Final
 
 from ifserver.clock import Clock, Timer
 
-__all__ = ["CATCH_UP_S", "Rounds"]
+__all__ = ["CATCH_UP_S", "Periodic"]
 
 #: How long a process that comes late has to read what has arrived, in seconds.
 CATCH_UP_S: Final = 0.1
 
 
-class Rounds:
+class Periodic:
     """Looks every `every_s` seconds, and a moment later where it would come late itself.
 
     Late is a whole round or more. It puts off one look and never two in succession, so a loop that is always late looks

@@ -11,7 +11,7 @@ from ifserver.config.rereading import Reading
 from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.layers.beats import with_facts
-from ifserver.layers.heartbeat import Heart
+from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.inbox_cleanup import Leftovers
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.observe.admin.listening import Admin
@@ -59,11 +59,11 @@ class SupervisorService(Service):
             spawn,
         )
         nodes, clock = self._clusters.home_nodes, runtime.reactor
-        self._heart = Heart(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._beat, dict, _nobody)
+        self._heartbeat = Heartbeat(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._beat, dict, _nobody)
         # Where a server is its parent, that one speaks for it.
         alone = ready_fd is None
         self._subject = SupervisorSubject(
-            self.supervisor, self._clusters, self._heart, clock, time.time, tells_counts=not alone
+            self.supervisor, self._clusters, self._heartbeat, clock, time.time, tells_counts=not alone
         )
         self._admin = Admin(self._subject, clock, runtime.loop, worker.admin if alone else None, worker.admin_hosts)
         self._lag = LoopLag(clock, self._clusters.counters.late)
@@ -76,7 +76,7 @@ class SupervisorService(Service):
     async def start(self) -> None:
         await self._admin.start()
         self._clusters.start()
-        self._heart.start()
+        self._heartbeat.start()
         self._lag.start()
         if self._ready_fd is None:
             nodes = ", ".join(map(str, self._layer.home_cluster.nodes))
@@ -90,7 +90,7 @@ class SupervisorService(Service):
             await self.runtime.future(self._reloader.stop())
         await self.runtime.future(self.supervisor.stop())
         await self.runtime.future(Deferred.fromCoroutine(self._leftovers.stop()))
-        self._heart.stop()
+        self._heartbeat.stop()
         self._lag.stop()
         await self._admin.stop()
         await self.runtime.future(self._clusters.stop())

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from ifserver.errors import UndecodableError
-from ifserver.layers.accounting import Books
+from ifserver.layers.accounting import Accounting
 from ifserver.messages import (
     Disconnect,
+    Receipt,
     Release,
     RequestBody,
-    Statement,
     Sync,
     WebSocketReceive,
     Window,
@@ -37,17 +37,17 @@ class Inbox:
     """
 
     def __init__(
-        self, streams: Mapping[str, Stream], synced: Callable[[Sync], None], books: Books, counters: Counters
+        self, streams: Mapping[str, Stream], synced: Callable[[Sync], None], accounting: Accounting, counters: Counters
     ) -> None:
         self._streams = streams
         self._synced = synced
-        self._books = books
+        self._accounting = accounting
         self._counters = counters
         self._undecodable_logged = False
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come to `inbox`."""
-        incoming = self._books.incoming[inbox]
+        incoming = self._accounting.incoming[inbox]
         delivered = 0
         for payload in payloads:
             try:
@@ -58,8 +58,8 @@ class Inbox:
                     self._undecodable_logged = True
                     _log.error("dropped a message that cannot be decoded: %s", error)
                 continue
-            if isinstance(message, Statement):
-                self._books.hear(inbox, message)
+            if isinstance(message, Receipt):
+                self._accounting.hear(inbox, message)
                 continue
             try:
                 reason = self._hand_on(message)

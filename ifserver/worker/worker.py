@@ -11,7 +11,7 @@ from ifserver import channels
 from ifserver.clock import Clock
 from ifserver.config.settings import WorkerSettings
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Heart
+from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
 from ifserver.streams.ledger import Ledger, LedgerFull
@@ -84,9 +84,9 @@ class Worker:
         self._idle: asyncio.Future[None] | None = None
         self._servers = Servers(clusters, self._streams, supervisor, self.lose, clock)
         # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
-        self._heart = Heart(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
+        self._heartbeat = Heartbeat(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
         self._heads = Heads(clock)
-        self._inbox = Inbox(self._streams, self._servers.hear, clusters.books, clusters.counters)
+        self._inbox = Inbox(self._streams, self._servers.hear, clusters.accounting, clusters.counters)
         urgent, *names = channels.WEBSOCKET_RESUME, channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT
         if isinstance(application, Broken):
             # Open WebSockets wait for a worker that runs the application.
@@ -116,7 +116,7 @@ class Worker:
             return
         self._clusters.home.start(self)
         self._servers.start()
-        self._heart.start()
+        self._heartbeat.start()
         self.puller.start()
 
     async def stop(self, drain_timeout_s: float | None = None) -> None:
@@ -135,7 +135,7 @@ class Worker:
         await self._cancel_all()
         # No stream is left that could be told anything.
         self._servers.stop()
-        self._heart.stop()
+        self._heartbeat.stop()
         self._heads.stop()
         unread = self._clusters.home.stop().asFuture(self.loop)
         await self._lifespan.shutdown(self._settings.shutdown_timeout_s)

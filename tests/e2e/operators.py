@@ -1,4 +1,4 @@
-"""What operators read of real processes: their admin endpoints' metrics, and whether the books of messages balance."""
+"""What operators read of real processes: their metrics, and whether the accounting of messages balances."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def settled(
         return False
 
     try:
-        eventually(looked, "the books balance", within_s)
+        eventually(looked, "the accounting balances", within_s)
     except AssertionError as error:
         error.add_note(f"balance {balance(found)}: " + str({k: v for k, v in found.items() if "messages" in k and v}))
         raise

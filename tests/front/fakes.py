@@ -292,7 +292,7 @@ class FakeWorker:
         self._heard: list[Any] = []
         #: What was sent in `Sync` messages, which `heard` leaves out.
         self.syncs: list[m.Sync] = []
-        self.statements: list[m.Statement] = []
+        self.receipts: list[m.Receipt] = []
 
     def push(self, message: m.Message) -> None:
         """Send to the server's inbox; it is read at once."""
@@ -314,8 +314,8 @@ class FakeWorker:
         self._world.settle()
         for payload in self._world.pull(self.inbox):
             message = m.decode_for_worker(payload)
-            if isinstance(message, m.Statement):
-                self.statements.append(message)
+            if isinstance(message, m.Receipt):
+                self.receipts.append(message)
                 continue
             (self.syncs if isinstance(message, m.Sync) else self._heard).append(message)
         if job is None:

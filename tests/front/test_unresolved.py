@@ -52,8 +52,8 @@ def counted(place: World) -> dict[str, int]:
 def state(place: World, requests: int, inbox: str = f"!{NODE}.{SERVER}") -> None:
     """The worker tells how many requests it has pulled; none of its messages was lost."""
     place.settle()
-    messages = place.clusters.books.incoming[inbox].of(channels.process_of(WORKER)).count
-    place.worker.push(m.Statement(inbox, WORKER, (0, 0), (messages, requests), None, False))
+    messages = place.clusters.accounting.incoming[inbox].of(channels.process_of(WORKER)).count
+    place.worker.push(m.Receipt(inbox, WORKER, (0, 0), (messages, requests), None, False))
     place.settle()
 
 
@@ -114,7 +114,7 @@ def test_one_that_was_pulled_by_somebody_whose_every_word_was_lost_is_not_lost()
     state(place, 2)
     pass_time(place, KNOWN_S)
     assert counted(place) == {"messages_sent": 2}
-    assert place.clusters.books.untold == 0
+    assert place.clusters.accounting.untold == 0
 
 
 def late_word(job: Job, how: str) -> None:
@@ -145,7 +145,7 @@ def test_a_late_word_of_whoever_has_it_is_enough(over: bool, how: str) -> None:
     state(place, 2)
     pass_time(place, KNOWN_S)
     assert "messages_dropped{broker}" not in counted(place)
-    assert place.clusters.books.untold == 0
+    assert place.clusters.accounting.untold == 0
 
 
 def test_who_tells_that_the_first_to_have_it_is_dead_is_a_word_of_it() -> None:
@@ -157,7 +157,7 @@ def test_who_tells_that_the_first_to_have_it_is_dead_is_a_word_of_it() -> None:
     place.worker.job().respond(body=b"ok")
     place.settle()
     state(place, 2)
-    assert place.clusters.books.untold == 0
+    assert place.clusters.accounting.untold == 0
 
 
 def test_a_client_that_leaves_takes_its_request_along() -> None:

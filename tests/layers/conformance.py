@@ -369,14 +369,14 @@ class NodeSuite:
     @async_test
     async def test_the_roll_names_all_who_are_alive(self, harness: Harness) -> None:
         node, other = await harness.node(), await harness.node()
-        before = await other.roll()
+        before = await other.census()
         await node.beat("1111111111", b"one", LONG_S)
         await node.beat("2222222222", bytes(range(256)), LONG_S)
         await node.beat("3333333333", b"short", SHORT_S)
         await node.beat("1111111111", b"new", LONG_S)
-        while "3333333333" in (roll := await other.roll()):
+        while "3333333333" in (census := await other.census()):
             await turn(0.01)
-        assert {name: value for name, value in roll.items() if name not in before} == {
+        assert {name: value for name, value in census.items() if name not in before} == {
             "1111111111": b"new",
             "2222222222": bytes(range(256)),
         }
@@ -437,7 +437,7 @@ class NodeSuite:
         assert not node.connected
         for deferred in (node.push("r", [b"x"]), node.pull(("r",), 1, 1.0), node.withdraw("r", b"x")):
             assert isinstance(await error_of(deferred), NodeUnreachable)
-        for question in (node.holds("r", b"x"), node.look("r"), node.roll()):
+        for question in (node.holds("r", b"x"), node.look("r"), node.census()):
             assert isinstance(await error_of(question), NodeUnreachable)
         assert not node.ready().called
         node.end_pulls()
@@ -521,7 +521,7 @@ class RemoteSuite:
             (node.withdraw("r", b"x"), PushInDoubt),
             (node.holds("r", b"x"), NodeUnreachable),
             (node.look("r"), NodeUnreachable),
-            (node.roll(), NodeUnreachable),
+            (node.census(), NodeUnreachable),
             (pulling, NodeUnreachable),
         ]
         await turn(SHORT_S)

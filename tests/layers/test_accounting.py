@@ -1,4 +1,4 @@
-"""The books of two processes, between which the test plays the nodes: what is lost, doubled, forgotten, confirmed."""
+"""What two processes count, between which the test plays the nodes: what is lost, doubled, forgotten, confirmed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from ifserver.layers.accounting import Books
-from ifserver.messages import Message, Statement
+from ifserver.layers.accounting import Accounting
+from ifserver.messages import Message, Receipt
 from ifserver.metrics import Counters, balance, total
 
 HOUR_S = 3600.0
@@ -23,17 +23,17 @@ class Process:
     def __init__(self, clock: Clock, inbox: str, reads: bool = True) -> None:
         self.inbox = inbox
         self.counters = Counters()
-        self.books = Books(self, lambda: self.inbox, lambda: reads, clock, self.counters)
+        self.accounting = Accounting(self, lambda: self.inbox, lambda: reads, clock, self.counters)
         #: What is on the way to each inbox, oldest first.
         self.ways: dict[str, list[Any]] = {}
         self.waiting = 0
-        #: The statements that were made.
-        self.made: list[Statement] = []
-        #: Whether the nodes take statements.
+        #: The receipts that were made.
+        self.made: list[Receipt] = []
+        #: Whether the nodes take receipts.
         self.taking = True
 
     def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:
-        assert isinstance(message, Statement)
+        assert isinstance(message, Receipt)
         self.made.append(message)
         self.ways.setdefault(inbox, []).append(message)
         if self.taking:
@@ -46,24 +46,24 @@ class Process:
         """Messages, which the node takes."""
         self.ways.setdefault(inbox, []).extend([self.inbox] * count)
         self.counters.add("messages_sent", count)
-        self.books.sent(inbox, count)
+        self.accounting.sent(inbox, count)
 
     def send_twice(self, inbox: str) -> None:
         """A message whose first push was in doubt, and had been taken."""
         self.ways.setdefault(inbox, []).append(self.inbox)
-        self.books.doubted(inbox)
+        self.accounting.doubted(inbox)
         self.send(inbox)
 
     def receive(self, other: Process) -> int:
         """All that is on the way here from `other`; how many messages that was."""
         way, other.ways[self.inbox] = other.ways.get(self.inbox, []), []
         for each in way:
-            if isinstance(each, Statement):
-                self.books.hear(self.inbox, each)
+            if isinstance(each, Receipt):
+                self.accounting.hear(self.inbox, each)
             else:
-                self.books.incoming[self.inbox][each].count += 1
+                self.accounting.incoming[self.inbox][each].count += 1
                 self.counters.add("messages_delivered")
-        return sum(not isinstance(each, Statement) for each in way)
+        return sum(not isinstance(each, Receipt) for each in way)
 
 
 class Pair:
@@ -80,7 +80,7 @@ class Pair:
             self.server.receive(self.worker)
             self.worker.receive(self.server)
 
-    def statements(self) -> int:
+    def receipts(self) -> int:
         return len(self.server.made) + len(self.worker.made)
 
     @property
@@ -104,11 +104,11 @@ def test_two_that_talk_tell_each_other_once_a_second_and_then_no_more() -> None:
         pair.server.send(pair.worker.inbox, 100)
         pair.worker.send(pair.server.inbox, 50)
         pair.pass_time(1)
-    assert 10 <= pair.statements() <= 40
+    assert 10 <= pair.receipts() <= 40
     pair.assert_at_rest()
-    before = pair.statements()
+    before = pair.receipts()
     pair.pass_time(1000)
-    assert pair.statements() == before
+    assert pair.receipts() == before
     assert pair.lost() == (0, 0)
 
 
@@ -129,11 +129,11 @@ def test_what_waits_here_is_ahead_of_what_is_said_of_it() -> None:
     pair.server.send(pair.worker.inbox, 3)
     pair.server.waiting = 2
     pair.clock.advance(1.0)
-    assert pair.server.made == [Statement(pair.worker.inbox, pair.server.inbox, (0, 0), (5, 0), None, True)]
+    assert pair.server.made == [Receipt(pair.worker.inbox, pair.server.inbox, (0, 0), (5, 0), None, True)]
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3])
-def test_lost_statements_are_made_again(lost: int) -> None:
+def test_lost_receipts_are_made_again(lost: int) -> None:
     pair = Pair()
     pair.server.send(pair.worker.inbox, 3)
     while len(pair.server.made) < lost:
@@ -147,7 +147,7 @@ def test_lost_statements_are_made_again(lost: int) -> None:
 def pull(pair: Pair, count: int = 1) -> None:
     """The worker pulls requests of the server's."""
     for _ in range(count):
-        pair.worker.books.pulled(pair.server.inbox, 1)
+        pair.worker.accounting.pulled(pair.server.inbox, 1)
 
 
 def test_requests_that_were_pulled_and_of_which_nothing_is_heard() -> None:
@@ -155,12 +155,12 @@ def test_requests_that_were_pulled_and_of_which_nothing_is_heard() -> None:
     pull(pair, 5)
     for _ in range(3):
         pair.worker.send(pair.server.inbox)
-        pair.server.books.incoming[pair.server.inbox][pair.worker.inbox].spoken_of += 1
+        pair.server.accounting.incoming[pair.server.inbox][pair.worker.inbox].spoken_of += 1
     pair.assert_at_rest()
-    assert pair.server.books.untold == 2
+    assert pair.server.accounting.untold == 2
     pull(pair, 2)
     pair.assert_at_rest()
-    assert pair.server.books.untold == 4
+    assert pair.server.accounting.untold == 4
 
 
 def test_lost_confirmations_are_made_again() -> None:
@@ -184,7 +184,7 @@ def test_what_was_taken_twice_was_sent_twice() -> None:
     assert pair.worker.counters.value("messages_delivered") == 5
     # Nobody can know of this one from the number of messages that its sender knows to have been taken.
     pair.server.ways[pair.worker.inbox].append(pair.server.inbox)
-    pair.server.books.doubted(pair.worker.inbox)
+    pair.server.accounting.doubted(pair.worker.inbox)
     pair.assert_at_rest()
     assert pair.lost() == (0, 0)
 
@@ -214,7 +214,7 @@ def test_who_does_not_answer_is_left_alone_until_he_does() -> None:
     pair.assert_at_rest()
 
 
-def test_a_statement_that_the_node_has_not_taken_holds_the_next_back_for_a_minute() -> None:
+def test_a_receipt_that_the_node_has_not_taken_holds_the_next_back_for_a_minute() -> None:
     pair = Pair()
     pair.server.taking = False
     for _ in range(59):
@@ -228,10 +228,10 @@ def test_a_statement_that_the_node_has_not_taken_holds_the_next_back_for_a_minut
 
 
 def test_a_message_that_went_another_way_may_overtake() -> None:
-    """The worker has moved: what is said of the lane to its old inbox is of no use at the new one."""
+    """The worker has moved: what is said of the route to its old inbox is of no use at the new one."""
     pair = Pair()
     old, pair.worker.inbox = pair.worker.inbox, "!west.worker0000"
-    pair.worker.books.hear(pair.worker.inbox, Statement(old, pair.server.inbox, (0, 0), (7, 0), None, True))
+    pair.worker.accounting.hear(pair.worker.inbox, Receipt(old, pair.server.inbox, (0, 0), (7, 0), None, True))
     assert pair.lost() == (0, 0)
     pair.clock.advance(1.0)
     assert pair.worker.made == []
@@ -248,11 +248,11 @@ def test_a_process_that_has_moved_is_the_same_one() -> None:
 
 
 @pytest.mark.parametrize("forgetful", ["server", "worker"])
-def test_a_lane_that_one_end_has_forgotten_begins_anew(forgetful: str) -> None:
+def test_a_queue_that_one_end_has_forgotten_begins_anew(forgetful: str) -> None:
     pair = Pair()
     pair.server.send(pair.worker.inbox, 1000)
     pair.assert_at_rest()
-    getattr(pair, forgetful).books._forget(pair.clock.seconds() + 2 * HOUR_S)
+    getattr(pair, forgetful).accounting._forget(pair.clock.seconds() + 2 * HOUR_S)
     pair.server.send(pair.worker.inbox, 3)
     pair.assert_at_rest()
     pair.server.send(pair.worker.inbox, 2)
@@ -261,7 +261,7 @@ def test_a_lane_that_one_end_has_forgotten_begins_anew(forgetful: str) -> None:
     assert pair.lost() == (0, 2)
 
 
-def test_lanes_that_nobody_uses_are_forgotten() -> None:
+def test_routes_that_nobody_uses_are_forgotten() -> None:
     pair = Pair()
     for number in range(50):
         other = Process(pair.clock, f"!east.other{number:05}")
@@ -274,16 +274,16 @@ def test_lanes_that_nobody_uses_are_forgotten() -> None:
     pair.clock.advance(2 * HOUR_S)
     pair.server.send(pair.worker.inbox)
     pair.pass_time(5)
-    books = pair.server.books
-    assert list(books._outgoing) == [pair.worker.inbox]
-    assert books.incoming[pair.server.inbox].lanes.keys() <= {"worker0000"}
+    accounting = pair.server.accounting
+    assert list(accounting._outgoing) == [pair.worker.inbox]
+    assert accounting.incoming[pair.server.inbox].routes.keys() <= {"worker0000"}
     pair.assert_at_rest()
 
 
 def test_nothing_is_said_after_the_end() -> None:
     pair = Pair()
     pair.server.send(pair.worker.inbox)
-    pair.server.books.stop()
+    pair.server.accounting.stop()
     pair.server.send(pair.worker.inbox)
     assert pair.clock.getDelayedCalls() == []
 

@@ -501,7 +501,7 @@ def test_where_no_node_is_well_those_with_free_workers_are_found() -> None:
         process="s", kind="supervisor", host="h", pid=1, version="1", node="west-1", started_at=0.0,
         children=(status.Child(pid=2, ready=True, free=1),),
     )  # fmt: skip
-    west.roll = lambda: succeed({"s": with_facts(b"", status.encode(facts))})  # type: ignore[method-assign]
+    west.census = lambda: succeed({"s": with_facts(b"", status.encode(facts))})  # type: ignore[method-assign]
     place.clock.advance(1.0)
     place.clusters.behind(east)
     assert place.clusters.behind(east), "a better one is known now"

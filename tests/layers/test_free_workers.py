@@ -26,14 +26,14 @@ BUSY = beat(status.Child(pid=1, ready=True, free=0), status.Child(pid=2, ready=F
 
 
 class Asked(ToldNode):
-    """A node whose roll the test decides."""
+    """A node whose census the test decides."""
 
     def __init__(self, name: str = "n") -> None:
         super().__init__(name)
         self.answers: list[Deferred[dict[str, bytes]]] = []
         self.questions = 0
 
-    def roll(self) -> Deferred[dict[str, bytes]]:
+    def census(self) -> Deferred[dict[str, bytes]]:
         self.questions += 1
         return self.answers.pop(0) if self.answers else succeed({})
 

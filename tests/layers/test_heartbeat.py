@@ -15,7 +15,7 @@ from ifserver.layers.base import Limits
 from ifserver.layers.beats import facts_of, names_of, value_of, with_facts
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.heartbeat import Heart
+from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SERVER_LIFE_S, SUPERVISOR_LIFE_S
 from ifserver.metrics import Counters
 
@@ -37,7 +37,6 @@ class Node(MemoryNode):
         self.error: NodeError | None = None
         self.question_error: NodeError | None = None
         self.slow = self.slow_questions = False
-        self.losses = 0
         self._late: list[Callable[[], object]] = []
 
     def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
@@ -48,9 +47,6 @@ class Node(MemoryNode):
         self.asked.append(list(processes))
         slow = self.slow or self.slow_questions
         return self._answer(self.question_error, slow, lambda: super(Node, self).beats(processes))
-
-    def statistics(self) -> dict[str, int]:
-        return {**super().statistics(), "connections_lost": self.losses}
 
     def _answer(self, error: NodeError | None, slow: bool, answer: Callable[[], Deferred[Any]]) -> Deferred[Any]:
         if error is not None:
@@ -88,7 +84,7 @@ class Stage:
         self.watched: dict[str, dict[str, str]] = {}
         self.value = b""
         self.dead: list[str] = []
-        self.heart = Heart(
+        self.heartbeat = Heartbeat(
             self.clusters,
             lambda: [self.clusters.nodes[name] for name in beats_on],
             self.clock,
@@ -115,7 +111,7 @@ def watching(**others: Any) -> Stage:
     """One that watches a child, and has done so for a while."""
     stage = Stage(**others)
     stage.watched = {"east": {CHILD: SUPERVISOR}}
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.run(3)
     assert stage.dead == []
     return stage
@@ -145,18 +141,18 @@ def test_a_child_is_found_in_front_of_facts() -> None:
 def test_it_measures_how_long_nodes_take() -> None:
     stage = Stage(beats_on=("east", "west"))
     stage.west.slow = True
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.run(1)
     stage.west.thaw()
-    assert sum(stage.heart.round_trips["east"].counts) == 3
-    assert stage.heart.round_trips["east"].sum_s == 0
-    assert stage.heart.round_trips["west"].sum_s == pytest.approx(1.0)
+    assert sum(stage.heartbeat.round_trips["east"].counts) == 3
+    assert stage.heartbeat.round_trips["east"].sum_s == 0
+    assert stage.heartbeat.round_trips["west"].sum_s == pytest.approx(1.0)
 
 
 def test_it_beats_twice_a_second_with_its_present_value() -> None:
     stage = Stage(life_s=8.0)
     stage.value = b"a"
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.value = b"b"
     stage.run(1)
     assert stage.east.beaten == [(ME, b"a", 8.0), (ME, b"b", 8.0), (ME, b"b", 8.0)]
@@ -165,14 +161,14 @@ def test_it_beats_twice_a_second_with_its_present_value() -> None:
 
 def test_it_beats_on_every_node_that_it_was_given() -> None:
     stage = Stage(beats_on=("east", "west"))
-    stage.heart.start()
+    stage.heartbeat.start()
     assert len(stage.east.beaten) == len(stage.west.beaten) == 1
 
 
 def test_it_asks_once_a_second_right_behind_a_beat_of_its_own() -> None:
     stage = Stage(beats_on=())
     stage.watched = {"west": {CHILD: SUPERVISOR, OTHER_CHILD: SUPERVISOR, SERVER: SERVER}}
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.run(3)
     # One question for all, in which nobody comes twice.
     assert stage.west.asked == [[SERVER, SUPERVISOR]] * 3
@@ -184,7 +180,7 @@ def test_it_does_not_ask_where_its_own_beat_is_not_taken() -> None:
     stage = Stage()
     stage.watched = {"east": {CHILD: SUPERVISOR}}
     stage.east.error = NodeRefused("OOM command not allowed")
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.run(3)
     assert stage.east.asked == []
     assert len(stage.east.beaten) == 7
@@ -192,7 +188,7 @@ def test_it_does_not_ask_where_its_own_beat_is_not_taken() -> None:
 
 def test_one_who_watches_over_nobody_asks_nothing() -> None:
     stage = Stage()
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.run(3)
     assert stage.east.asked == []
 
@@ -200,7 +196,7 @@ def test_one_who_watches_over_nobody_asks_nothing() -> None:
 def test_a_node_that_is_not_configured_is_not_asked() -> None:
     stage = Stage()
     stage.watched = {"north": {CHILD: SUPERVISOR}}
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.run(3)
     assert stage.dead == []
 
@@ -239,7 +235,7 @@ def test_a_server_beats_for_itself_whatever_it_says() -> None:
     stage = Stage()
     stage.watched = {"east": {SERVER: SERVER}}
     stage.others["east", SERVER] = b""
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.run(4)
     assert stage.dead == []
     del stage.others["east", SERVER]
@@ -360,7 +356,7 @@ def test_a_connection_that_was_made_anew_between_two_beats_condemns_nobody(epoch
 
 def test_a_connection_that_was_lost_before_the_first_question_condemns_nobody() -> None:
     stage = Stage(beats_on=())
-    stage.heart.start()
+    stage.heartbeat.start()
     stage.run(0.5)
     stage.east.lose_connection("another")
     stage.watched = {"east": {CHILD: SUPERVISOR}}
@@ -380,7 +376,7 @@ def test_a_bug_that_concerns_one_of_the_dead_hides_no_other(caplog: pytest.LogCa
         if process == CHILD:
             raise RuntimeError("a bug")
 
-    stage.heart._lost = lost
+    stage.heartbeat._lost = lost
     stage.run(5)
     assert told == [CHILD, OTHER_CHILD]
     assert f"what process {CHILD} leaves behind could not be handled" in caplog.text
@@ -410,15 +406,15 @@ def test_an_unreachable_node_is_not_spoken_of(caplog: pytest.LogCaptureFixture) 
 
 def test_a_bug_in_the_value_stops_one_beat_only() -> None:
     stage = Stage()
-    stage.heart.start()
+    stage.heartbeat.start()
 
     def broken() -> bytes:
         raise RuntimeError("a bug")
 
-    value, stage.heart._value = stage.heart._value, broken
+    value, stage.heartbeat._value = stage.heartbeat._value, broken
     with pytest.raises(RuntimeError, match="a bug"):
         stage.run(0.5)
-    stage.heart._value = value
+    stage.heartbeat._value = value
     stage.run(1)
     assert len(stage.east.beaten) == 3
 
@@ -426,14 +422,14 @@ def test_a_bug_in_the_value_stops_one_beat_only() -> None:
 def test_after_its_end_it_does_nothing_more() -> None:
     stage = watching()
     beaten, asked = len(stage.east.beaten), len(stage.east.asked)
-    stage.heart.stop()
+    stage.heartbeat.stop()
     stage.run(5)
     assert (len(stage.east.beaten), len(stage.east.asked)) == (beaten, asked)
     assert stage.clock.getDelayedCalls() == [stage.east._sweep]
 
 
 def test_stopping_what_was_not_started() -> None:
-    Stage().heart.stop()
+    Stage().heartbeat.stop()
     stage = watching()
-    stage.heart.stop()
-    stage.heart.stop()
+    stage.heartbeat.stop()
+    stage.heartbeat.stop()

@@ -24,16 +24,16 @@ class Place:
         self.clock = Clock()
         self.turn = FakeTurn()
         self.counters = Counters()
-        #: What the books have been told: messages taken, or None where that is in doubt.
-        self.books: list[tuple[str, int | None]] = []
+        #: What the accounting has been told: messages taken, or None where that is in doubt.
+        self.accounting: list[tuple[str, int | None]] = []
         self.outbox = Outbox({"east-1": self.node}, self.clock, self.turn, self.counters, self)
         self.taken: list[bytes] = []
 
     def sent(self, inbox: str, count: int) -> None:
-        self.books.append((inbox, count))
+        self.accounting.append((inbox, count))
 
     def doubted(self, inbox: str) -> None:
-        self.books.append((inbox, None))
+        self.accounting.append((inbox, None))
 
     def send(self, *payloads: bytes, inbox: str = INBOX) -> None:
         for payload in payloads:
@@ -166,31 +166,31 @@ def test_a_refusal_is_logged_once_and_tried_again(caplog: pytest.LogCaptureFixtu
 def test_the_books_are_told_what_the_node_has_taken() -> None:
     place = Place()
     place.send(b"1", b"2")
-    place.outbox.send(INBOX, b"statement", counted=False)
+    place.outbox.send(INBOX, b"receipt", counted=False)
     assert place.outbox.ahead(INBOX) == 2
     assert place.outbox.ahead(OTHER_INBOX) == 0
     place.turn.end()
     place.send(b"3")
     assert place.outbox.ahead(INBOX) == 3
     place.node.answer(Pushed(1, 1))
-    assert place.books == [(INBOX, 1)]
+    assert place.accounting == [(INBOX, 1)]
     assert place.outbox.ahead(INBOX) == 2
     place.clock.advance(1)
     place.turn.end()
     place.node.answer(PushInDoubt("broken"))
-    assert place.books == [(INBOX, 1), (INBOX, None)]
+    assert place.accounting == [(INBOX, 1), (INBOX, None)]
     place.node.become_ready()
     place.turn.end()
     place.node.answer(Pushed(3, 3))
-    assert place.books[2:] == [(INBOX, 2)]
+    assert place.accounting[2:] == [(INBOX, 2)]
     assert place.counters.value("messages_sent") == 3
     assert place.outbox.ahead(INBOX) == 0
 
 
-def test_a_statement_for_which_there_is_no_room_is_no_lost_message() -> None:
+def test_a_receipt_for_which_there_is_no_room_is_no_lost_message() -> None:
     place = Place()
     place.send(*[b"x"] * place.node.limits(INBOX).capacity)
-    place.outbox.send(INBOX, b"statement", counted=False)
+    place.outbox.send(INBOX, b"receipt", counted=False)
     assert place.counters.statistics() == {}
 
 
@@ -271,7 +271,7 @@ def test_what_waits_can_be_taken_and_sent_elsewhere() -> None:
     place.send(b"2", b"3")
     place.send(b"x", inbox=OTHER_INBOX)
     assert [payload for payload, _, _ in place.outbox.take(INBOX)] == [b"1", b"2", b"3"]
-    assert place.books == [(INBOX, None)]
+    assert place.accounting == [(INBOX, None)]
     assert place.outbox.take(INBOX) == []
     assert place.counters.value("messages_in_doubt") == 1
     assert place.counters.gauges()["messages_flying"] == 0
@@ -284,7 +284,7 @@ def test_what_waits_can_be_taken_and_sent_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("error", [NodeUnreachable("gone"), PushInDoubt("gone"), NodeRefused("OOM")])
-def test_a_lane_that_was_given_up_disturbs_no_later_one(error: Exception) -> None:
+def test_a_queue_that_was_given_up_disturbs_no_later_one(error: Exception) -> None:
     place = Place()
     place.send(b"1")
     place.turn.end()

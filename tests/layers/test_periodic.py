@@ -1,22 +1,22 @@
-"""Rounds of looking: when they come, and that whoever was asleep himself reads first."""
+"""When it looks, and that a process that was asleep reads first."""
 
 from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from ifserver.layers.periodic import CATCH_UP_S, Rounds
+from ifserver.layers.periodic import CATCH_UP_S, Periodic
 
 EVERY_S = 0.25
 
 
 class Stage:
-    """Rounds that note when they look."""
+    """Notes when it looks."""
 
     def __init__(self, go_on: bool = True) -> None:
         self.clock = Clock()
         self.looks: list[float] = []
         self.go_on = go_on
-        self.rounds = Rounds(self.clock, EVERY_S, self.look)
+        self.rounds = Periodic(self.clock, EVERY_S, self.look)
         self.rounds.start()
 
     def look(self) -> bool:
@@ -79,7 +79,7 @@ def test_a_look_that_fails_is_not_the_last() -> None:
     def fail() -> bool:
         raise ZeroDivisionError
 
-    rounds = Rounds(stage.clock, EVERY_S, fail)
+    rounds = Periodic(stage.clock, EVERY_S, fail)
     rounds.start()
     stage.rounds.stop()
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from ifserver.layers.accounting import Books
+from ifserver.layers.accounting import Accounting
 from ifserver.messages import Disconnect, Message, Release, RequestBody, Sync, SyncEntry, Window, encode
 from ifserver.metrics import Counters
 from ifserver.worker.inbox import Inbox
@@ -48,8 +48,8 @@ class Stage:
         self.streams: dict[str, Any] = {STREAM: self.stream}
         self.counters = Counters()
         self.syncs: list[Sync] = []
-        self.books = Books(self, lambda: WORKER, lambda: True, Clock(), self.counters)
-        self.inbox = Inbox(self.streams, self.syncs.append, self.books, self.counters)
+        self.accounting = Accounting(self, lambda: WORKER, lambda: True, Clock(), self.counters)
+        self.inbox = Inbox(self.streams, self.syncs.append, self.accounting, self.counters)
 
     def send_uncounted(self, inbox: str, message: Message, taken: Any) -> None:
         """Nobody hears it here."""

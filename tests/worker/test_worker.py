@@ -20,11 +20,11 @@ from ifserver.messages import (
     UNREAD,
     Claim,
     Disconnect,
+    Receipt,
     Release,
     RequestBody,
     ResponseBody,
     ResponseStart,
-    Statement,
     Sync,
     ToWorkers,
     WebSocketAccept,
@@ -196,7 +196,7 @@ class Stage:
         self.clock.advance(0.0)
         (pulled,) = answers
         messages = [decode_for_server(payload) for payload in pulled.payloads] if pulled is not None else []
-        return [message for message in messages if not isinstance(message, Sync | Statement)]
+        return [message for message in messages if not isinstance(message, Sync | Receipt)]
 
     @property
     def ledger(self) -> list[tuple[str, int]]:

@@ -19,30 +19,25 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver.errors import ChannelNameError, NodeError
-from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed, Queue
+from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed
 from ifserver.layers.embedded.frames import (
+    CALLS,
     VERSION,
-    AskRoll,
-    Beat,
-    Beats,
     Brought,
+    Call,
     EndPulls,
     Hello,
-    Holds,
-    Look,
     Malformed,
     Nothing,
     Peer,
     Pull,
     Push,
     Refused,
-    Roll,
-    Seen,
+    Result,
     Taken,
-    Truth,
-    Withdraw,
     decode_ask,
     frame,
+    packed,
     pieces_of,
 )
 from ifserver.layers.embedded.node import MemoryNode
@@ -161,18 +156,8 @@ class _Client(Peer):
                 self._push(ask)
             elif isinstance(ask, Pull):
                 self._pull(ask)
-            elif isinstance(ask, Withdraw):
-                self._when(self._node.withdraw(ask.channel, ask.payload), ask.id, self._tell)
-            elif isinstance(ask, Holds):
-                self._when(self._node.holds(ask.channel, ask.payload), ask.id, self._tell)
-            elif isinstance(ask, Beat):
-                self._when(self._node.beat(ask.process, ask.value, ask.life_s), ask.id, self._beaten)
-            elif isinstance(ask, AskRoll):
-                self._when(self._node.roll(), ask.id, self._tell_roll)
-            elif isinstance(ask, Look):
-                self._when(self._node.look(ask.channel), ask.id, self._tell_queue)
             else:
-                self._when(self._node.beats(ask.processes), ask.id, self._tell_beats)
+                self._call(ask)
         except ChannelNameError as error:
             self.transport.write(frame(Refused(ask.id, str(error))))
 
@@ -220,20 +205,15 @@ class _Client(Peer):
         if not failure.check(CancelledError):
             self._refuse(failure, id)
 
-    def _tell(self, result: bool, id: int) -> None:
-        self.transport.write(frame(Truth(id, result)))
+    def _call(self, ask: Call) -> None:
+        kind = CALLS.get(ask.name)
+        if kind is None:
+            raise Malformed(f"there is no call {ask.name!r}")
+        call = getattr(self._node, ask.name)
+        self._when(call(*kind.decode_arguments(ask.arguments)), ask.id, self._called)
 
-    def _beaten(self, result: None, id: int) -> None:
-        self.transport.write(frame(Nothing(id)))
-
-    def _tell_beats(self, values: list[bytes | None], id: int) -> None:
-        self.transport.write(frame(Beats(id, values)))
-
-    def _tell_roll(self, values: dict[str, bytes], id: int) -> None:
-        self.transport.write(frame(Roll(id, values)))
-
-    def _tell_queue(self, queue: Queue, id: int) -> None:
-        self.transport.write(frame(Seen(id, *queue)))
+    def _called(self, value: object, id: int) -> None:
+        self.transport.write(frame(Result(id, packed(value))))
 
     def _refuse(self, failure: Failure, id: int) -> None:
         failure.trap(NodeError)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from msgspec import Raw
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
@@ -26,31 +27,25 @@ from ifserver.layers.base import (
     check,
 )
 from ifserver.layers.embedded.frames import (
+    CALLS,
     HEADER_BYTES,
     MAX_FRAME_BYTES,
     VERSION,
-    AskBeats,
-    AskRoll,
-    Beat,
-    Beats,
     Brought,
+    Call,
     EndPulls,
     Hello,
-    Holds,
-    Look,
     Malformed,
     Nothing,
     Peer,
     Pull,
     Push,
     Refused,
-    Roll,
-    Seen,
+    Result,
     Taken,
-    Truth,
-    Withdraw,
     decode_answer,
     frame,
+    packed,
     pieces_of,
 )
 from ifserver.layers.link import Link, Pauses, Troubles
@@ -80,7 +75,7 @@ class LocalNode(Node):
         self._ids = itertools.count(1)
         #: Messages that the broker says it has taken from here, and given.
         self.pushed = self.pulled = 0
-        self._withdrawn = self._lost = 0
+        self._withdrawn = 0
 
     def unreachable_s(self) -> float:
         return 0.0 if self._broker is not None else self._clock.seconds() - self._gone_at
@@ -119,31 +114,24 @@ class LocalNode(Node):
 
     def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
         check(channel)
-        id = next(self._ids)
-        answer = self._ask(id, [frame(Withdraw(id, channel, payload))], PushInDoubt, Deferred())
-        return answer.addCallback(self._count_withdrawn)
+        return self._call("withdraw", channel, payload).addCallback(self._count_withdrawn)
 
     def holds(self, channel: str, payload: bytes) -> Deferred[bool]:
         check(channel)
-        id = next(self._ids)
-        return self._ask(id, [frame(Holds(id, channel, payload))], NodeUnreachable, Deferred())
+        return self._call("holds", channel, payload)
 
     def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
-        id = next(self._ids)
-        return self._ask(id, [frame(Beat(id, process, value, life_s))], PushInDoubt, Deferred())
+        return self._call("beat", process, value, life_s)
 
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
-        id = next(self._ids)
-        return self._ask(id, [frame(AskBeats(id, list(processes)))], NodeUnreachable, Deferred())
+        return self._call("beats", processes)
 
-    def roll(self) -> Deferred[dict[str, bytes]]:
-        id = next(self._ids)
-        return self._ask(id, [frame(AskRoll(id))], NodeUnreachable, Deferred())
+    def census(self) -> Deferred[dict[str, bytes]]:
+        return self._call("census")
 
     def look(self, channel: str) -> Deferred[Queue]:
         check(channel)
-        id = next(self._ids)
-        return self._ask(id, [frame(Look(id, channel))], NodeUnreachable, Deferred())
+        return self._call("look", channel)
 
     def clock(self) -> float:
         return self._clock.seconds() + self._clock_offset_s
@@ -155,17 +143,29 @@ class LocalNode(Node):
             "pushed": self.pushed,
             "pulled": self.pulled,
             "withdrawn": self._withdrawn,
-            "connections_lost": self._lost,
+            "connections_lost": self.losses,
         }
 
-    def _ask(self, id: int, frames: list[bytes], when_lost: type[NodeError], answer: Deferred[Any]) -> Deferred[Any]:
+    def _call(self, name: str, *arguments: object) -> Deferred[Any]:
+        kind, id = CALLS[name], next(self._ids)
+        frames = [frame(Call(id, name, packed(arguments)))]
+        return self._ask(id, frames, kind.when_lost, Deferred(), kind.decode_result)
+
+    def _ask(
+        self,
+        id: int,
+        frames: list[bytes],
+        when_lost: type[NodeError],
+        answer: Deferred[Any],
+        decode: Callable[[Raw], Any] | None = None,
+    ) -> Deferred[Any]:
         broker = self._broker
         if broker is None:
             return fail(NodeUnreachable(f"node {self.name}: there is no connection"))
         for data in frames:
             if len(data) - HEADER_BYTES > MAX_FRAME_BYTES:
                 return fail(NodeRefused(f"node {self.name}: a payload is longer than {MAX_PAYLOAD_BYTES} bytes"))
-        broker.waiting[id] = (answer, when_lost)
+        broker.waiting[id] = (answer, when_lost, decode)
         for data in frames:
             broker.transport.write(data)
         return answer
@@ -188,7 +188,7 @@ class LocalNode(Node):
     def unusable(self, broker: _Broker, why: str) -> None:
         """The connection was lost, or is about to be closed."""
         if broker is self._broker:
-            self._lost += 1
+            self.losses += 1
             if not self._stopped:
                 self._troubles.lost(f"connection lost: {why}")
             self._disconnect()
@@ -214,14 +214,15 @@ class _Broker(Peer):
         super().__init__()
         self._node = node
         self.greeted = False
-        #: Who waits for the answer to what was asked with an id, and what it is if the connection breaks first.
-        self.waiting: dict[int, tuple[Deferred[Any], type[NodeError]]] = {}
+        #: Who waits for the answer to what was asked with an id, what it is if the connection breaks first, and how its
+        #: value is decoded if it has one.
+        self.waiting: dict[int, tuple[Deferred[Any], type[NodeError], Callable[[Raw], Any] | None]] = {}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         why = reason.getErrorMessage()
         self._node.unusable(self, why if self.greeted else f"closed before its greeting ({why})")
         waiting, self.waiting = self.waiting, {}
-        for answer, when_lost in waiting.values():
+        for answer, when_lost, _ in waiting.values():
             answer.errback(when_lost(f"node {self._node.name}: the connection broke before the answer: {why}"))
 
     def malformed(self, why: str) -> None:
@@ -240,12 +241,12 @@ class _Broker(Peer):
             self._waiting(answer.id).callback(Pushed(answer.taken, answer.length))
         elif isinstance(answer, Nothing):
             self._waiting(answer.id).callback(None)
-        elif isinstance(answer, Truth):
-            self._waiting(answer.id).callback(answer.value)
-        elif isinstance(answer, Beats | Roll):
-            self._waiting(answer.id).callback(answer.values)
-        elif isinstance(answer, Seen):
-            self._waiting(answer.id).callback(Queue(answer.length, answer.oldest))
+        elif isinstance(answer, Result):
+            _, _, decode = self.waiting.get(answer.id, (None, None, None))
+            if decode is None:
+                raise Malformed(f"a result of what is no call: {answer.id}")
+            value = decode(answer.value)  # before it is taken out: one that does not decode is not answered
+            self._waiting(answer.id).callback(value)
         elif isinstance(answer, Refused):
             self._waiting(answer.id).errback(NodeRefused(f"node {self._node.name}: {answer.why}"))
         else:

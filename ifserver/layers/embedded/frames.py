@@ -9,50 +9,45 @@ is too long, or that does not decode, closes that connection and no other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 from twisted.internet.protocol import Protocol
 
-from ifserver.layers.base import MAX_PAYLOAD_BYTES
+from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
+from ifserver.layers.base import MAX_PAYLOAD_BYTES, Queue
 
 __all__ = [
+    "CALLS",
     "HEADER_BYTES",
     "MAX_FRAME_BYTES",
     "VERSION",
     "Answer",
     "Ask",
-    "AskBeats",
-    "AskRoll",
-    "Beat",
-    "Beats",
     "Brought",
+    "Call",
     "Cutter",
     "EndPulls",
     "Hello",
-    "Holds",
-    "Look",
     "Malformed",
     "Nothing",
     "Peer",
     "Pull",
     "Push",
     "Refused",
-    "Roll",
-    "Seen",
+    "Result",
     "Taken",
-    "Truth",
-    "Withdraw",
     "decode_answer",
     "decode_ask",
     "frame",
+    "packed",
     "pieces_of",
 ]
 
 #: Broker and clients are of the same release in practice; a reload that mixes two must fail with a clear word.
-VERSION: Final = 2
+VERSION: Final = 3
 #: Payloads are put into one frame until it holds this much, so that a frame is at most one payload longer. As much as
 #: uvloop reads at once: frames that come in several reads have to be joined.
 PIECE_BYTES: Final = 256 * 1024
@@ -90,37 +85,12 @@ class EndPulls(Struct, frozen=True, array_like=True, tag=3, gc=False):
     pass
 
 
-class Withdraw(Struct, frozen=True, array_like=True, tag=4, gc=False):
+class Call(Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """One of `CALLS`."""
+
     id: int
-    channel: str
-    payload: bytes
-
-
-class Holds(Struct, frozen=True, array_like=True, tag=5, gc=False):
-    id: int
-    channel: str
-    payload: bytes
-
-
-class Beat(Struct, frozen=True, array_like=True, tag=6, gc=False):
-    id: int
-    process: str
-    value: bytes
-    life_s: _Wait
-
-
-class AskBeats(Struct, frozen=True, array_like=True, tag=7, gc=False):
-    id: int
-    processes: list[str]
-
-
-class AskRoll(Struct, frozen=True, array_like=True, tag=8, gc=False):
-    id: int
-
-
-class Look(Struct, frozen=True, array_like=True, tag=9, gc=False):
-    id: int
-    channel: str
+    name: str
+    arguments: Raw
 
 
 # What the broker answers.
@@ -149,9 +119,11 @@ class Nothing(Struct, frozen=True, array_like=True, tag=19, gc=False):
     id: int
 
 
-class Truth(Struct, frozen=True, array_like=True, tag=20, gc=False):
+class Result(Struct, frozen=True, array_like=True, tag=20, gc=False):
+    """What a `Call` has brought."""
+
     id: int
-    value: bool
+    value: Raw
 
 
 class Refused(Struct, frozen=True, array_like=True, tag=21, gc=False):
@@ -159,28 +131,38 @@ class Refused(Struct, frozen=True, array_like=True, tag=21, gc=False):
     why: str
 
 
-class Beats(Struct, frozen=True, array_like=True, tag=22, gc=False):
-    id: int
-    values: list[bytes | None]
-
-
-class Roll(Struct, frozen=True, array_like=True, tag=23, gc=False):
-    id: int
-    values: dict[str, bytes]
-
-
-class Seen(Struct, frozen=True, array_like=True, tag=24, gc=False):
-    id: int
-    length: int
-    oldest: bytes | None
-
-
-Ask: TypeAlias = Push | Pull | EndPulls | Withdraw | Holds | Beat | AskBeats | AskRoll | Look
-Answer: TypeAlias = Hello | Taken | Brought | Nothing | Truth | Refused | Beats | Roll | Seen
+Ask: TypeAlias = Push | Pull | EndPulls | Call
+Answer: TypeAlias = Hello | Taken | Brought | Nothing | Result | Refused
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_ask = msgspec.msgpack.Decoder(Ask).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+class Kind(NamedTuple):
+    """How a call goes over the wire."""
+
+    decode_arguments: Callable[[Raw], Sequence[Any]]
+    decode_result: Callable[[Raw], Any]
+    #: What it fails with if the connection breaks before the answer.
+    when_lost: type[NodeError]
+
+
+def _kind(arguments: Any, result: Any, when_lost: type[NodeError] = NodeUnreachable) -> Kind:
+    decoder = msgspec.msgpack.Decoder
+    return Kind(decoder(arguments).decode, decoder(result).decode, when_lost)
+
+
+#: The methods of `ifserver.layers.base.Node` that are called by name, with their arguments and results. To push and to
+#: pull are frames of their own: they come in pieces, and are most of all.
+CALLS: Final[Mapping[str, Kind]] = {
+    "withdraw": _kind(tuple[str, bytes], bool, PushInDoubt),
+    "holds": _kind(tuple[str, bytes], bool),
+    "beat": _kind(tuple[str, bytes, _Wait], None, PushInDoubt),
+    "beats": _kind(tuple[list[str]], list[bytes | None]),
+    "census": _kind(tuple[()], dict[str, bytes]),
+    "look": _kind(tuple[str], Queue),
+}
 
 
 class Malformed(Exception):
@@ -191,6 +173,11 @@ def frame(message: Ask | Answer) -> bytes:
     """The frame of `message`."""
     body = _encode(message)
     return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+def packed(value: object) -> Raw:
+    """The arguments of a `Call`, or the value of a `Result`."""
+    return Raw(_encode(value))
 
 
 def pieces_of(payloads: Sequence[bytes]) -> list[Sequence[bytes]]:

@@ -67,7 +67,7 @@ class MemoryStore(Node):
         found = [self._beats.get(process, (None, now)) for process in processes]
         return succeed([value if until > now else None for value, until in found])
 
-    def roll(self) -> Deferred[dict[str, bytes]]:
+    def census(self) -> Deferred[dict[str, bytes]]:
         if not self.connected:
             return fail(unreachable(self.name))
         now = self._clock.seconds()

@@ -75,7 +75,7 @@ class RedisNode(RedisViews):
         self._gone_at = clock.seconds()
         #: Who hears that the time to live of a list could not be set.
         self._renewal = self._done_without, ("PEXPIRE",)
-        self._pushed = self._withdrawn = self._scripts = self._lost = 0
+        self._pushed = self._withdrawn = self._scripts = 0
 
     def unreachable_s(self) -> float:
         since = self._gone_at if self._sending is None else self._sending.silent_since
@@ -155,7 +155,7 @@ class RedisNode(RedisViews):
             "pushed": self._pushed,
             "withdrawn": self._withdrawn,
             "scripts": self._scripts,
-            "connections_lost": self._lost,
+            "connections_lost": self.losses,
             **self._readers.statistics(),
         }
 
@@ -232,7 +232,7 @@ class RedisNode(RedisViews):
         if connection is not self._sending:
             self._troubles.add(why)
             return
-        self._lost += 1
+        self.losses += 1
         self._troubles.lost(why)
         self._disconnect()
 

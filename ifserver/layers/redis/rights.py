@@ -26,7 +26,7 @@ class Right(NamedTuple):
 def _rights(prefix: str) -> tuple[Right, ...]:
     """Every command that a node uses, in an order in which they leave nothing behind when they are really sent."""
     key = f"{prefix}check:{secrets.token_hex(8)}"
-    beat, roll = f"{key}:alive", f"{key}:roll"
+    beat, census = f"{key}:alive", f"{key}:census"
     return (
         Right("RPUSH", ("RPUSH", key, "x")),
         Right("PEXPIRE", ("PEXPIRE", key, 10_000)),
@@ -39,9 +39,9 @@ def _rights(prefix: str) -> tuple[Right, ...]:
         Right("BLMPOP", ("BLMPOP", 0.001, 1, key, "LEFT", "COUNT", 10)),
         Right("SET", ("SET", beat, "x", "PX", 100)),
         Right("MGET", ("MGET", beat)),
-        Right("ZADD", ("ZADD", roll, 1, "x"), VIEWS),
-        Right("ZRANGEBYSCORE", ("ZRANGEBYSCORE", roll, 0, 2), VIEWS),
-        Right("ZREMRANGEBYSCORE", ("ZREMRANGEBYSCORE", roll, 0, 2), VIEWS),
+        Right("ZADD", ("ZADD", census, 1, "x"), VIEWS),
+        Right("ZRANGEBYSCORE", ("ZRANGEBYSCORE", census, 0, 2), VIEWS),
+        Right("ZREMRANGEBYSCORE", ("ZREMRANGEBYSCORE", census, 0, 2), VIEWS),
         Right("INFO", ("INFO", "server")),
         Right("TIME", ("TIME",)),
     )

@@ -23,8 +23,8 @@ __all__ = ["RedisViews"]
 
 #: Errors after which it is worth asking at once whether this is still a primary that serves.
 _NOT_NOW: Final = ("READONLY", "LOADING", "MASTERDOWN")
-#: How long the roll is kept when nobody beats any more.
-_ROLL_LIFE_MS: Final = 60_000
+#: How long the census is kept when nobody beats any more.
+_CENSUS_LIFE_MS: Final = 60_000
 
 
 class RedisViews(Node):
@@ -54,13 +54,13 @@ class RedisViews(Node):
         if connection is not None:
             # Deadlines that we set are right again soon after the clock there was set, or this machine was suspended.
             connection.ask_the_time(self._measured)
-            # For `roll`, which nobody's life depends on: where this is refused, the beat is a beat all the same.
-            now, what = self.clock(), "to keep a roll of who is alive"
+            # For `census`, which nobody's life depends on: where this is refused, the beat is a beat all the same.
+            now, what = self.clock(), "to keep a census of who is alive"
             commands: Any = (
                 (b"ZADD", self._alive(""), now + life_s, process),
                 (b"ZREMRANGEBYSCORE", self._alive(""), b"-inf", now),
                 # Nothing is left when everybody is gone.
-                (b"PEXPIRE", self._alive(""), _ROLL_LIFE_MS),
+                (b"PEXPIRE", self._alive(""), _CENSUS_LIFE_MS),
             )
             packed = b"".join(map(pack, commands))
             connection.ask(packed, self._done_without, None, what, also=(self._done_without, (what, what)))
@@ -71,9 +71,9 @@ class RedisViews(Node):
             return succeed([])
         return self._simple((b"MGET", *map(self._alive, processes)), NodeUnreachable)
 
-    def roll(self) -> Deferred[dict[str, bytes]]:
+    def census(self) -> Deferred[dict[str, bytes]]:
         asking = self._simple((b"ZRANGEBYSCORE", self._alive(""), self.clock(), b"+inf"), NodeUnreachable)
-        return asking.addCallback(self._call_the_roll)
+        return asking.addCallback(self._with_values)
 
     def look(self, channel: str) -> Deferred[Queue]:
         if self._sending is None:
@@ -105,7 +105,7 @@ class RedisViews(Node):
         # Without the epoch, which says what was lost of messages: whoever is alive says so again soon enough.
         return f"{self._server.prefix}alive:{process}".encode()
 
-    def _call_the_roll(self, names: list[bytes]) -> Deferred[dict[str, bytes]]:
+    def _with_values(self, names: list[bytes]) -> Deferred[dict[str, bytes]]:
         processes = [name.decode("ascii", "replace") for name in names]
 
         def known(values: list[bytes | None]) -> dict[str, bytes]:

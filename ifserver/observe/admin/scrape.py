@@ -157,7 +157,7 @@ def _round_trips(subject: Subject, survey: Survey) -> Metric:
     family = HistogramMetricFamily(_PREFIX + "node_round_trip_seconds", help, labels=("cluster", "node"))
     for cluster in survey.clusters:
         for node in cluster.nodes:
-            measured = subject.heart.round_trips[node.name]
+            measured = subject.heartbeat.round_trips[node.name]
             family.add_metric((cluster.name, node.name), *_buckets(measured.bounds_s, measured.counts, measured.sum_s))
     return family
 

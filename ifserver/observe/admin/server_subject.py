@@ -33,7 +33,7 @@ class ServerSubject(Subject):
     """
 
     def __init__(self, server: InterfaceServer, listening: Callable[[], bool], parent: bool) -> None:
-        super().__init__(server.clusters, server.heart, server.clock, server.wall)
+        super().__init__(server.clusters, server.heartbeat, server.clock, server.wall)
         self.server = server
         self._listening = listening
         self._parent = parent

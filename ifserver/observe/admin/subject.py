@@ -11,7 +11,7 @@ from typing import Any
 from ifserver import __version__
 from ifserver.clock import Clock, WallClock
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Heart
+from ifserver.layers.heartbeat import Heartbeat
 from ifserver.metrics import Counters, total
 from ifserver.observe.admin.survey import Survey
 from ifserver.process.slots import Worker
@@ -31,10 +31,10 @@ class Subject(ABC):
         wall: tells the time of day.
     """
 
-    def __init__(self, clusters: Clusters, heart: Heart, clock: Clock, wall: WallClock) -> None:
+    def __init__(self, clusters: Clusters, heartbeat: Heartbeat, clock: Clock, wall: WallClock) -> None:
         self.clusters = clusters
         #: Knows how long nodes take to answer.
-        self.heart = heart
+        self.heartbeat = heartbeat
         self.clock = clock
         self._wall = wall
         self._began_at = clock.seconds()
@@ -114,12 +114,12 @@ class SupervisorSubject(Subject):
         self,
         supervisor: Supervisor,
         clusters: Clusters,
-        heart: Heart,
+        heartbeat: Heartbeat,
         clock: Clock,
         wall: WallClock,
         tells_counts: bool,
     ) -> None:
-        super().__init__(clusters, heart, clock, wall)
+        super().__init__(clusters, heartbeat, clock, wall)
         self.supervisor = supervisor
         self._tells_counts = tells_counts
 

@@ -47,7 +47,7 @@ class _Answer(NamedTuple):
     why: str
     round_trip_s: float | None = None
     queues: tuple[Queue, ...] = ()
-    roll: Mapping[str, bytes] = MappingProxyType({})
+    census: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Surveyor:
@@ -86,7 +86,7 @@ class Surveyor:
         by_name = {answer.node.name: answer for answer in answers}
         processes: dict[str, Facts] = {}
         for answer in answers:
-            for process, value in answer.roll.items():
+            for process, value in answer.census.items():
                 facts = decode_facts(facts_of(value))
                 if facts is not None and facts.process == process:
                     processes[process] = facts
@@ -109,12 +109,12 @@ class Surveyor:
             queues = [await self._within(node.look(_CHANNELS[0]))]
             round_trip_s = self._clock.seconds() - began_at
             queues += [await self._within(node.look(channel)) for channel in _CHANNELS[1:]]
-            roll = await self._within(node.roll())
+            census = await self._within(node.census())
         except NodeError as error:
             return _Answer(node, str(error).removeprefix(f"node {node.name}: "))
         except TimeoutError:
             return _Answer(node, f"no answer within {ANSWER_S:g} s")
-        return _Answer(node, "", round_trip_s, tuple(queues), roll)
+        return _Answer(node, "", round_trip_s, tuple(queues), census)
 
     def _within(self, asking: Deferred[Any]) -> Deferred[Any]:
         return asking.addTimeout(ANSWER_S, self._clock)

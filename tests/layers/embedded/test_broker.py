@@ -24,19 +24,19 @@ from ifserver.layers.embedded.frames import (
     Answer,
     Ask,
     Brought,
+    Call,
     EndPulls,
     Hello,
-    Holds,
     Nothing,
     Peer,
     Pull,
     Push,
     Refused,
+    Result,
     Taken,
-    Truth,
-    Withdraw,
     decode_answer,
     frame,
+    packed,
 )
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.net.endpoints import StreamClientEndpoint
@@ -99,10 +99,14 @@ def test_it_greets_and_answers_what_it_is_asked() -> None:
     talk = Talk(broker)
     assert talk.hear() == [Hello(frames.VERSION, "epoch", 7.0)]
     assert talk.ask(Push(1, "r", [b"a", b"b"], False)) == [Taken(1, 2, 2)]
-    assert talk.ask(Holds(2, "r", b"b"), Withdraw(3, "r", b"b"), Holds(4, "r", b"b")) == [
-        Truth(2, True),
-        Truth(3, True),
-        Truth(4, False),
+    assert talk.ask(
+        Call(2, "holds", packed(("r", b"b"))),
+        Call(3, "withdraw", packed(("r", b"b"))),
+        Call(4, "holds", packed(("r", b"b"))),
+    ) == [
+        Result(2, packed(True)),
+        Result(3, packed(True)),
+        Result(4, packed(False)),
     ]
     assert talk.ask(Pull(5, ["q", "r"], 9, 1.0)) == [Brought(5, "r", [b"a"], False)]
     assert talk.ask(Pull(6, ["q", "r"], 9, 1.0)) == []
@@ -123,7 +127,9 @@ def test_answers_come_in_the_order_in_which_they_become_known() -> None:
     broker, _, _ = make()
     talk, other = Talk(broker), Talk(broker)
     talk.hear()
-    assert talk.ask(Pull(1, ["a"], 1, 9.0), Pull(2, ["b"], 1, 9.0), Holds(3, "a", b"x")) == [Truth(3, False)]
+    assert talk.ask(Pull(1, ["a"], 1, 9.0), Pull(2, ["b"], 1, 9.0), Call(3, "holds", packed(("a", b"x")))) == [
+        Result(3, packed(False))
+    ]
     other.ask(Push(1, "b", [b"x"], False))
     other.ask(Push(1, "a", [b"y"], False))
     assert talk.hear() == [Brought(2, "b", [b"x"], False), Brought(1, "a", [b"y"], False)]
@@ -168,7 +174,12 @@ def test_a_name_that_is_refused_is_answered() -> None:
     broker, _, _ = make()
     talk = Talk(broker)
     talk.hear()
-    asks = [Push(1, "a b", [], False), Pull(2, ["r", ""], 1, 0.0), Withdraw(3, "!", b""), Holds(4, "!", b"")]
+    asks = [
+        Push(1, "a b", [], False),
+        Pull(2, ["r", ""], 1, 0.0),
+        Call(3, "withdraw", packed(("!", b""))),
+        Call(4, "holds", packed(("!", b""))),
+    ]
     answers = talk.ask(*asks)
     assert [type(answer) for answer in answers] == [Refused] * 4
     assert [answer.id for answer in answers if isinstance(answer, Refused)] == [1, 2, 3, 4]
@@ -183,9 +194,22 @@ def test_a_name_that_is_refused_is_answered() -> None:
         b"\x00\x00\x00\x00",
         b"GET / HTTP/1.1\r\n\r\n",
         frame(Hello(1, "epoch", 1.0)),
+        frame(Call(1, "stop", packed(()))),
+        frame(Call(1, "holds", packed(("r",)))),
+        frame(Call(1, "beat", packed(("0123456789", b"", -1.0)))),
         len(body := msgspec.msgpack.encode([2, 1, ["r"], 0, 1.0])).to_bytes(4, "big") + body,
     ],
-    ids=["too long", "garbage", "empty", "HTTP", "an answer", "a count of 0"],
+    ids=[
+        "too long",
+        "garbage",
+        "empty",
+        "HTTP",
+        "an answer",
+        "no call",
+        "an argument too few",
+        "a life below 0",
+        "a count of 0",
+    ],
 )
 def test_a_malformed_frame_closes_that_connection_alone(bad: bytes, caplog: pytest.LogCaptureFixture) -> None:
     broker, _, _ = make()

@@ -24,10 +24,11 @@ from ifserver.layers.embedded.frames import (
     Pull,
     Push,
     Refused,
+    Result,
     Taken,
-    Truth,
     decode_ask,
     frame,
+    packed,
 )
 from tests.layers.fakes import FakeEndpoint
 from tests.layers.helpers import ROOMY
@@ -94,7 +95,12 @@ def test_answers_find_who_asked_whatever_their_order() -> None:
     results = [outcome(place.node.pull(("r",), 1, 9.0)), outcome(place.node.push("r", [b"x"]))]
     results += [outcome(place.node.withdraw("r", b"x")), outcome(place.node.holds("r", b"x"))]
     pull, push, withdraw, holds = (ask.id for ask in place.asked())
-    place.answer(Truth(holds, False), Truth(withdraw, True), Taken(push, 1, 7), Brought(pull, "r", [b"y"], False))
+    place.answer(
+        Result(holds, packed(False)),
+        Result(withdraw, packed(True)),
+        Taken(push, 1, 7),
+        Brought(pull, "r", [b"y"], False),
+    )
     assert results == [[Pulled("r", [b"y"])], [Pushed(1, 7)], [True], [False]]
     assert place.node.statistics() == {
         "connected": 1,
@@ -159,9 +165,20 @@ def test_end_pulls_is_said_to_the_broker() -> None:
         b"HTTP/1.1 400 Bad Request\r\n",
         frame(Hello(VERSION, "again", 0.0)),
         frame(Nothing(99)),
+        frame(Result(99, packed(None))),
+        frame(Result(1, packed(None))),
         frame(Push(1, "r", [], False)),
     ],
-    ids=["too long", "garbage", "HTTP", "a second greeting", "an answer to nothing", "a question"],
+    ids=[
+        "too long",
+        "garbage",
+        "HTTP",
+        "a second greeting",
+        "an answer to nothing",
+        "a result of nothing",
+        "a result of a pull",
+        "a question",
+    ],
 )
 def test_a_broker_that_does_not_keep_to_the_protocol_is_left(bad: bytes, caplog: pytest.LogCaptureFixture) -> None:
     place = Place()

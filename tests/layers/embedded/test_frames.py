@@ -14,21 +14,21 @@ from ifserver.layers.embedded.frames import (
     Answer,
     Ask,
     Brought,
+    Call,
     Cutter,
     EndPulls,
     Hello,
-    Holds,
     Malformed,
     Nothing,
     Pull,
     Push,
     Refused,
+    Result,
     Taken,
-    Truth,
-    Withdraw,
     decode_answer,
     decode_ask,
     frame,
+    packed,
     pieces_of,
 )
 
@@ -37,15 +37,15 @@ ASKS: list[Ask] = [
     Push(2, "r", [], True),
     Pull(3, ["r", "s"], 1, 0.0),
     EndPulls(),
-    Withdraw(2**60, "r", b"x"),
-    Holds(5, "!east-1.0123456789", b"y" * 300),
+    Call(2**60, "withdraw", packed(("r", b"x"))),
+    Call(5, "holds", packed(("!east-1.0123456789", b"y" * 300))),
 ]
 ANSWERS: list[Answer] = [
     Hello(1, "epoch", 1700000000.25),
     Taken(1, 2, 3),
     Brought(3, "r", [b"x", b""], True),
     Nothing(4),
-    Truth(5, True),
+    Result(5, packed(True)),
     Refused(6, "no such name"),
 ]
 STREAM = b"".join(map(frame, ASKS))

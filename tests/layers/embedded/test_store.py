@@ -68,7 +68,7 @@ def test_a_beat_that_is_over_is_forgotten_by_itself() -> None:
     node.beat("2222222222", b"b", 8.0)
     clock.advance(3.0)
     assert result_of(node.beats(["1111111111", "2222222222"])) == [None, b"b"]
-    assert result_of(node.roll()) == {"2222222222": b"b"}
+    assert result_of(node.census()) == {"2222222222": b"b"}
     clock.pump([1.0] * 7)
-    assert result_of(node.roll()) == {}
+    assert result_of(node.census()) == {}
     assert clock.getDelayedCalls() == []

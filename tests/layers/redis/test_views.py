@@ -30,9 +30,9 @@ async def test_a_beat_counts_where_no_roll_may_be_kept(place: Place, caplog: pyt
     for _ in range(3):
         await node.beat("1111111111", b"x", LONG_S)
     assert await node.beats(["1111111111"]) == [b"x"]
-    for question in (node.roll(), node.look("r")):
+    for question in (node.census(), node.look("r")):
         assert isinstance(await error_of(question), NodeRefused)
-    assert caplog.text.count("refuses to keep a roll") == 2  # ZADD and ZREMRANGEBYSCORE, once each
+    assert caplog.text.count("refuses to keep a census") == 2  # ZADD and ZREMRANGEBYSCORE, once each
 
 
 @async_test
@@ -52,8 +52,8 @@ async def test_the_roll_forgets_those_who_are_gone(place: Place) -> None:
         if left() == 1:
             break
     assert left() == 1
-    assert await node.roll() == {"1111111111": b"x"}
-    assert 0 < server.command("PTTL", "ifserver:alive:") <= 60_000, "nor is the roll, when all are gone"
+    assert await node.census() == {"1111111111": b"x"}
+    assert 0 < server.command("PTTL", "ifserver:alive:") <= 60_000, "nor is the census, when all are gone"
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing())
@@ -87,9 +87,9 @@ async def test_its_clock_is_set_and_before_anything_is_late_it_is_asked_again(pl
 
 
 @async_test
-async def test_one_whose_beat_is_over_is_not_on_the_roll(place: Place) -> None:
+async def test_one_whose_beat_is_over_is_not_in_the_census(place: Place) -> None:
     server = place.server()
     node = await place.node(server)
     await node.beat("1111111111", b"x", LONG_S)
     server.command("DEL", "ifserver:alive:1111111111")
-    assert await node.roll() == {}
+    assert await node.census() == {}

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Heart
+from ifserver.layers.heartbeat import Heartbeat
 from ifserver.metrics import Counters
 from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.observe.admin.survey import Survey, Surveyor
@@ -62,9 +62,9 @@ def supervisor(stage: Stage, *workers: FakeWorker, tells_counts: bool = False) -
     nodes: Any = {"east": [stage.world.node]}
     clusters = Clusters("sssssssss0", nodes, "east", clock, lambda call: call(), Counters())
     clusters.counters.add("messages_sent", 2)
-    heart = Heart(clusters, list, clock, 3.0, bytes, dict, print)
+    heartbeat = Heartbeat(clusters, list, clock, 3.0, bytes, dict, print)
     fake: Any = FakeSupervisor(workers)
-    return SupervisorSubject(fake, clusters, heart, clock, stage.world.wall, tells_counts)
+    return SupervisorSubject(fake, clusters, heartbeat, clock, stage.world.wall, tells_counts)
 
 
 def test_a_supervisor() -> None:
