@@ -19,6 +19,7 @@ __all__ = [
     "BOUNDS_S",
     "CELLS",
     "COUNTERS",
+    "DELIVERED",
     "DROPPED_FULL",
     "FLYING",
     "GAUGES",
@@ -26,6 +27,8 @@ __all__ = [
     "LAG_BOUNDS_S",
     "LOOP_LAG",
     "SENT",
+    "STREAMS_CLOSED",
+    "STREAMS_OPENED",
     "Cells",
     "Counters",
     "Description",
@@ -97,9 +100,12 @@ CELLS: Final[dict[tuple[str, str], int]] = {
 }
 #: Of what is counted on the way of every message (`Counters.cells`).
 SENT: Final = CELLS["messages_sent", ""]
+DELIVERED: Final = CELLS["messages_delivered", ""]
 IN_DOUBT: Final = CELLS["messages_in_doubt", ""]
 DROPPED_FULL: Final = CELLS["messages_dropped", "full"]
 FLYING: Final = CELLS["messages_flying", ""]
+STREAMS_OPENED: Final = {kind: CELLS["streams_opened", kind] for kind in _KINDS}
+STREAMS_CLOSED: Final = {kind: CELLS["streams_closed", kind] for kind in _KINDS}
 _FIRST_LAG: Final = CELLS[_LAGS[0]]
 _SUM_OF_LAGS: Final = CELLS[_LAGS[-1]]
 #: Those that only ever grow, so that they can be summed up, also over processes that have ended.

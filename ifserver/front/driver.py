@@ -12,6 +12,7 @@ from ifserver.errors import ChannelNameError, TransitionError
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.offering import Exchanges, Offered
 from ifserver.front.peers import Peer
+from ifserver.metrics import STREAMS_CLOSED
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import (
     CONTINUE,
@@ -219,7 +220,7 @@ class Exchange(Offered):
             server.waiting_room.left(self)
         if self._resumes:
             server.resumptions.left(self)
-        server.counters.add("streams_closed", label="http" if type(stream) is HttpStream else "websocket")
+        server.counters.cells[STREAMS_CLOSED["http" if type(stream) is HttpStream else "websocket"]] += 1
 
     # What is for the channel layer, and for the clock.
 

@@ -15,6 +15,7 @@ from ifserver.front.offering import Registry
 from ifserver.front.peers import Peers
 from ifserver.front.unresolved import Unheard
 from ifserver.layers.clusters import Clusters
+from ifserver.metrics import DELIVERED
 
 __all__ = ["Replies"]
 
@@ -88,7 +89,7 @@ class Replies:
             else:
                 counters.add("messages_dropped", label=reason)
         if delivered:
-            counters.add("messages_delivered", delivered)
+            counters.cells[DELIVERED] += delivered
         self._told.clear()
 
     def moved(self) -> None:

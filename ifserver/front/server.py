@@ -42,6 +42,7 @@ from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SERVER_LIFE_S
+from ifserver.metrics import STREAMS_OPENED
 from ifserver.streams.effects import TimedOut, Waiting
 from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream
@@ -273,7 +274,7 @@ class InterfaceServer(Factory):
         incoming.stream = stream.identity
         if settings.request_id:
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
-        self.counters.add("streams_opened", label="http")
+        self.counters.cells[STREAMS_OPENED["http"]] += 1
         return Exchange(self, stream, client, channels.HTTP_REQUEST, self._http_deadlines)
 
     def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
@@ -302,7 +303,7 @@ class InterfaceServer(Factory):
         incoming.stream = stream.identity
         if self.settings.request_id:
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
-        self.counters.add("streams_opened", label="websocket")
+        self.counters.cells[STREAMS_OPENED["websocket"]] += 1
         return Exchange(self, stream, client, channels.WEBSOCKET_CONNECT, self._websocket_deadlines)
 
     def open_websocket(

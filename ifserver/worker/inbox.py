@@ -18,7 +18,7 @@ from ifserver.messages import (
     Window,
     decode_for_worker,
 )
-from ifserver.metrics import Counters
+from ifserver.metrics import DELIVERED, Counters
 from ifserver.worker.asgi import Stream
 
 __all__ = ["Inbox"]
@@ -76,7 +76,7 @@ class Inbox:
             else:
                 self._counters.add("messages_dropped", label=reason)
         if delivered:
-            self._counters.add("messages_delivered", delivered)
+            self._counters.cells[DELIVERED] += delivered
 
     def _hand_on(self, message: _Message) -> str | None:
         """Hand a message to its stream. Returns why it was dropped, or None."""

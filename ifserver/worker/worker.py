@@ -14,6 +14,7 @@ from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
+from ifserver.metrics import DELIVERED, STREAMS_CLOSED, STREAMS_OPENED
 from ifserver.streams.ledger import Ledger, LedgerFull
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.asgi import HELD, LOST, OVER, Stream
@@ -222,7 +223,7 @@ class Worker:
             del self._streams[stream.identity]
         else:
             self._superseded.discard(stream)
-        self._counters.add("streams_closed", 1, stream.KIND)
+        self._counters.cells[STREAMS_CLOSED[stream.KIND]] += 1
         if self.puller.resting:
             self.puller.read_resting()
         if self._idle is not None and not self._running and not self._idle.done():
@@ -245,7 +246,7 @@ class Worker:
         self._clusters.home.ensure()
         fresh = [stream for stream in map(self._admit, requests) if stream is not None]
         if fresh:
-            self._counters.add("messages_delivered", len(fresh))
+            self._counters.cells[DELIVERED] += len(fresh)
             # Runs after the first step of each new task. What they have sent leaves in one flush, before the next read.
             self.loop.call_soon(self._claim, fresh, [stream.server for stream in fresh])
             self._clusters.flush_soon()
@@ -306,7 +307,7 @@ class Worker:
             self._streams[identity] = stream
             self._running += 1
             self.unanswered += 1
-            self._counters.add("streams_opened", 1, stream.KIND)
+            self._counters.cells[STREAMS_OPENED[stream.KIND]] += 1
             stream.task = self.loop.create_task(stream.run())
         return stream
 
