@@ -209,7 +209,7 @@ def test_an_interrupt_is_left_to_the_parent_from_the_very_first() -> None:
 @pytest.mark.parametrize("more", range(7))
 def test_a_start_that_fails_leaves_nothing_open_and_nobody_running(more: int) -> None:
     async def main() -> None:
-        before = open_fds()
+        before, children_before = open_fds(), child_pids()
         # The number of the first descriptor that may not be opened.
         limit = max(int(fd.split()[0]) for fd in before) + 1 + more
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -225,7 +225,7 @@ def test_a_start_that_fails_leaves_nothing_open_and_nobody_running(more: int) ->
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert open_fds() == before
-        assert child_pids() == []
+        assert child_pids() == children_before
 
     run(main)
 
