@@ -289,11 +289,18 @@ class Lifecycle:
         self._herald.ready()
 
     async def _run(self) -> None:
+        error = None
         try:
-            self.status = await self._start_and_wait()
+            try:
+                self.status = await self._start_and_wait()
+            except IfserverError as failure:
+                error = failure
             self._service.ending = True
             self._herald.stopping()
             await self._service.stop()
+            if error is not None:
+                # The last line: the operator need not look for it above what was logged meanwhile.
+                self.status = failed(error)
         except Exception:
             _log.exception("this is a defect of ifserver")
             self.status = 1
@@ -313,8 +320,6 @@ class Lifecycle:
             starting.result()
             await asyncio.wait((self._service.ended, stop_requested), return_when=asyncio.FIRST_COMPLETED)
             return self._service.ended.result() if self._service.ended.done() else 0
-        except IfserverError as error:
-            return failed(error)
         finally:
             starting.cancel()
             stop_requested.cancel()
