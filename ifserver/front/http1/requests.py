@@ -171,7 +171,7 @@ def _without_authority(method: str, target: bytes) -> bytes:
 
 #: What may stand in a Host: a name or an address, and a port; nothing at all too (RFC 9110 7.2, RFC 3986 3.2.2).
 _HOST: Final = re.compile(
-    rb"""(?: (?!:) [A-Za-z0-9\-._~!$&'()*+,;=]*+ (?:%[0-9A-Fa-f]{2} [A-Za-z0-9\-._~!$&'()*+,;=]*+)*+
+    rb"""(?: (?!:) [A-Za-z0-9\-._~!$&'()*+,;=]* (?:%[0-9A-Fa-f]{2} [A-Za-z0-9\-._~!$&'()*+,;=]*)*
            | \[ (?: [0-9A-Fa-f:.]+ | [vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~:]+ ) \] )
          (?: :[0-9]{0,5} )? \Z""",
     re.VERBOSE,
