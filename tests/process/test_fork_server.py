@@ -49,6 +49,15 @@ class Started:
 def child_pids(pid):
     return sorted(map(int, open(f"/proc/{pid}/task/{pid}/children").read().split()))
 
+# A worker that is started as a new process waits for a signal.
+def new_workers_wait():
+    code = (
+        "import sys, signal; from ifserver.process import children; launch = children.become_child(int(sys.argv[1])); "
+        "children.report_ready(launch.ready_fd); signal.pause()"
+    )
+    before = children.command
+    children.command = lambda role: [sys.executable, "-c", code] if role == "worker" else before(role)
+
 def fork_server(be=lambda launch: signal.pause()):
     server = ForkServer.fork()
     if isinstance(server, Launch):
@@ -177,10 +186,7 @@ def test_children_end_with_the_fork_server_and_others_are_started_without_it_and
             signal.pause()
 
         server = fork_server(be)
-        WAITS = [sys.executable, "-c", "import sys, signal; from ifserver.process import children; "
-                 "launch = children.become_child(int(sys.argv[1])); "
-                 "children.report_ready(launch.ready_fd); signal.pause()"]
-        children.command = lambda role, before=children.command: WAITS if role == "worker" else before(role)
+        new_workers_wait()
 
         async def main():
             started = Started(server.spawn, launch())
@@ -222,10 +228,7 @@ def test_one_that_does_not_answer_is_given_up_and_its_children_live() -> None:
             signal.pause()
 
         server = fork_server(be)
-        WAITS = [sys.executable, "-c", "import sys, signal; from ifserver.process import children; "
-                 "launch = children.become_child(int(sys.argv[1])); "
-                 "children.report_ready(launch.ready_fd); signal.pause()"]
-        children.command = lambda role, before=children.command: WAITS if role == "worker" else before(role)
+        new_workers_wait()
 
         async def main():
             first = Started(server.spawn, launch())
