@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 from ifserver.front.http1.parser import RequestParser
 from ifserver.front.http1.requests import Incoming
+from ifserver.front.http1.waits import Waiting
 from ifserver.front.interface import Server
 
 __all__ = ["HALF_CLOSED", "HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "Intake"]
@@ -29,7 +30,7 @@ SLICE: Final = 16 * 1024
 PIECES: Final = 1000
 
 
-class Reader(Protocol):
+class Reader(Waiting, Protocol):
     """The connection whose input this is."""
 
     transport: Any

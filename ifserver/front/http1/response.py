@@ -17,6 +17,7 @@ from ifserver.front.http1.intake import STREAM, Intake
 from ifserver.front.http1.requests import REQUEST_ID, Incoming, Refused
 from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field, plain_answer, server_timing
 from ifserver.front.http1.unread_body import DISCARD_BYTES
+from ifserver.front.http1.waits import Waiting
 from ifserver.front.interface import Addresses, Connection, Server
 from ifserver.messages import Headers
 from ifserver.streams.effects import Answered, ClientGone, Flushed
@@ -42,7 +43,7 @@ _OURS_IN_HANDSHAKE: Final = frozenset(
 _log = logging.getLogger(__name__)
 
 
-class Owner(Connection, Protocol):
+class Owner(Connection, Waiting, Protocol):
     """The connection of a response."""
 
     intake: Intake

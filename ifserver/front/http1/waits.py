@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from operator import methodcaller
-from typing import Any, Final
+from collections.abc import Hashable
+from typing import Final, Protocol
 
 from ifserver.clock import Clock
 from ifserver.config.settings import FrontSettings
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.http1.unread_body import SILENCE_S
 
-__all__ = ["Waits"]
+__all__ = ["Waiting", "Waits"]
 
 #: How long a client that has closed its sending side may wait for a response, in seconds. By so much later does an
 #: application hear of a client that has left.
 _HALF_CLOSED_S: Final = 1.0
+
+
+class Waiting(Hashable, Protocol):
+    """A connection, and what it does when it has waited for too long."""
+
+    def shut_down(self) -> None:
+        """It had no request."""
+
+    def head_too_slow(self) -> None:
+        """The head of its request is not complete."""
+
+    def body_too_slow(self) -> None:
+        """The body of its request is not complete."""
+
+    def lose(self) -> None:
+        """Nothing more has come of the body that it discards."""
+
+    def half_closed(self) -> None:
+        """Its client has closed its sending side."""
 
 
 class Waits:
@@ -22,15 +41,19 @@ class Waits:
 
     def __init__(self, settings: FrontSettings, clock: Clock) -> None:
         #: Connections without a request.
-        self.idle: Deadlines[Any] = Deadlines(clock, _idle_s(settings), methodcaller("shut_down"))
+        self.idle: Deadlines[Waiting] = Deadlines(clock, _idle_s(settings), lambda each: each.shut_down())
         #: Those whose request's head is not complete.
-        self.heads_due: Deadlines[Any] = Deadlines(clock, settings.header_timeout_s, methodcaller("head_too_slow"))
+        self.heads_due: Deadlines[Waiting] = Deadlines(
+            clock, settings.header_timeout_s, lambda each: each.head_too_slow()
+        )
         #: Those whose request's body is not complete.
-        self.bodies_due: Deadlines[Any] = Deadlines(clock, settings.body_timeout_s, methodcaller("body_too_slow"))
+        self.bodies_due: Deadlines[Waiting] = Deadlines(
+            clock, settings.body_timeout_s, lambda each: each.body_too_slow()
+        )
         #: Those that discard the rest of a body.
-        self.discarding: Deadlines[Any] = Deadlines(clock, SILENCE_S, methodcaller("lose"))
+        self.discarding: Deadlines[Waiting] = Deadlines(clock, SILENCE_S, lambda each: each.lose())
         #: Those whose clients have closed their sending side, and may wait for a response.
-        self.half_closed: Deadlines[Any] = Deadlines(clock, _HALF_CLOSED_S, methodcaller("half_closed"))
+        self.half_closed: Deadlines[Waiting] = Deadlines(clock, _HALF_CLOSED_S, lambda each: each.half_closed())
         self._all = self.idle, self.heads_due, self.bodies_due, self.discarding, self.half_closed
 
     def change(self, settings: FrontSettings, draining: bool) -> None:
@@ -40,7 +63,7 @@ class Waits:
         self.heads_due.change(settings.header_timeout_s)
         self.bodies_due.change(settings.body_timeout_s)
 
-    def forget(self, connection: object) -> None:
+    def forget(self, connection: Waiting) -> None:
         """`connection` waits for nothing any more."""
         for each in self._all:
             each.pop(connection, None)
