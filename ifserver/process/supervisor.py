@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
@@ -300,7 +301,7 @@ class Supervisor:
         self._starting.over(worker)
         self._ended += 1
         _cancel(worker.timer)
-        what = _ending(worker.child, released)
+        what = _ending(worker.child, released, told=worker.timer is not None)
         slot = worker.slot
         self._has_loaded = self._has_loaded or worker.child.loaded
         can_be_mended = self._settings.reload and worker.child.failure is None
@@ -331,6 +332,8 @@ class Supervisor:
         self._announce_failure(
             child.failure or f"application {application!r}: the process that imported it has ended: {child.ending}"
         )
+        # It may have been the only one.
+        self._stopping.look()
 
     def _replace(self, slot: Slot[Worker], worker: Worker, what: str) -> None:
         delay = 0.0 if worker.stale else slot.delay_s(worker.ready_for_s(self._clock.seconds()))
@@ -360,9 +363,10 @@ class Supervisor:
         return len(entries)
 
 
-def _ending(child: Child, released: int) -> str:
-    """How a worker has ended that still held so many streams, for people."""
-    if child.status == 0:
+def _ending(child: Child, released: int, told: bool) -> str:
+    """How a worker has ended that still held so many streams, for people. It may have been `told` to end."""
+    # Before it has a handler, SIGTERM just ends it.
+    if child.status == 0 or (told and child.status == -signal.SIGTERM):
         what = f"worker {child.pid} has stopped"
     elif child.status is not None and child.status < 0:
         what = f"worker {child.pid} was killed ({child.ending})"

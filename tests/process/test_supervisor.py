@@ -225,8 +225,11 @@ def test_as_many_workers_as_there_are_cpus_that_we_may_use() -> None:
         (None, "application 'a:b': the process that imported it has ended: exit code 9"),
     ],
 )
-def test_an_application_that_no_worker_can_load_ends_all(failure: str | None, why: str) -> None:
-    stage = Stage(3)
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_application_that_no_worker_can_load_ends_all(
+    failure: str | None, why: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(count)
     first, *others = stage.start(ready=False)
     for child in stage.children:
         child.loaded = False
@@ -236,9 +239,11 @@ def test_an_application_that_no_worker_can_load_ends_all(failure: str | None, wh
     for child in others:
         assert child.signals == ["KILL"]
         child.end()
+    assert fired(stage.supervisor.stop())
     stage.clock.advance(60.0)
     assert stage.failures == [why]
-    assert len(stage.children) == 3
+    assert len(stage.children) == count
+    assert caplog.messages == []
     assert all(child.launch.first for child in stage.children)
 
 
@@ -407,6 +412,18 @@ def test_a_healthy_start_and_end_warn_of_nothing(caplog: pytest.LogCaptureFixtur
         "worker 102 has stopped",
     ]
     assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
+def test_one_that_is_told_to_end_before_it_has_a_handler_has_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    stage = Stage()
+    (child,) = stage.start()
+    stage.supervisor.restart()
+    child.end(0)
+    stage.supervisor.stop()
+    stage.children[-1].end(-signal.SIGTERM)
+    assert caplog.messages[-1] == "worker 102 has stopped"
+    assert caplog.records[-1].levelname == "INFO"
 
 
 @pytest.mark.parametrize(("cpus", "more"), [({0}, ""), ({0, 1}, "s, one for each CPU: they share no state in memory")])
