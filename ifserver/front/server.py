@@ -214,6 +214,12 @@ class InterfaceServer(Factory):
         """Wait no longer for what is under way."""
         self._goodbye.cut()
 
+    def give_up_unclaimed(self) -> None:
+        """There will be no worker: answer what waits for one, as at the end of ``queue_timeout``."""
+        for exchange in self.registry.all():
+            if exchange.is_unclaimed:
+                exchange.handle(TimedOut())
+
     # What connections need (`ifserver.front.interface.Server`).
 
     def acceptableProtocols(self) -> list[bytes]:

@@ -100,6 +100,8 @@ class ServeService(Service):
         self._layer = layer
         #: The end must not wait for `front.shutdown_delay_s`.
         self._no_delay = asyncio.Event()
+        #: Whether there are no workers, and will be none: requests that wait for one are answered at once at the end.
+        self._workerless = False
         self._clusters = self._make_clusters()
         self.server = InterfaceServer(
             front,
@@ -194,6 +196,8 @@ class ServeService(Service):
         await self._stop_listening()
         # What has been accepted in this turn of the loop gets its protocol in the next.
         await asyncio.sleep(0)
+        if self._workerless:
+            self.server.give_up_unclaimed()
         await self.runtime.future(Deferred.fromCoroutine(self.server.drain(self.quick)))
 
     async def _end(self) -> None:
@@ -395,7 +399,7 @@ class RunService(ServeService):
         """It has ended, and its workers with it."""
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None and supervisor.failure is not None:
-            self._stopping = True
+            self._stopping = self._workerless = self.quick = True
             self._supervisor_ended.set_result(None)
             if not self.ended.done():
                 self.ended.set_exception(ConfigurationError(supervisor.failure))

@@ -89,6 +89,24 @@ def test_a_healthy_start_and_end_warn_of_nothing_even_where_somebody_asks_at_onc
         assert server.output.count("stopping") == 1, "one for all processes"
 
 
+def test_who_asks_before_the_application_has_failed_to_load_is_answered_and_holds_up_nothing(tmp_path: Path) -> None:
+    gate = tmp_path / "asked"
+    (tmp_path / "late.py").write_text(
+        "import os, time\n"
+        f"while not os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
+        "raise RuntimeError('no database')\n"
+    )
+    arguments = ("run", "late:app", "-p", "0", "--workers", "1", "--queue-timeout", "1h")
+    with Running(*arguments, app_dir=tmp_path, status=2) as server, ThreadPoolExecutor() as pool:
+        asked = pool.submit(httpx.get, server.url, timeout=60)
+        server.said("waiting for the first worker")
+        gate.touch()
+        assert asked.result().status_code == 503
+        server.ended()
+        assert "killed" not in server.output
+        assert server.output.splitlines()[-1].startswith("ifserver: error: application 'late:app': RuntimeError: no")
+
+
 def test_the_start_says_how_a_wsgi_application_runs_and_that_clusters_are_not_used(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text("def app(environ, start_response):\n    raise NotImplementedError\n")
     (tmp_path / "ifserver.toml").write_text('[clusters]\nmain = ["redis://127.0.0.1:1"]\n')

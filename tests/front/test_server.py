@@ -108,6 +108,24 @@ def test_with_somebody_waiting_idle_connections_are_closed_at_once() -> None:
     world.assert_empty()
 
 
+def test_without_workers_those_that_wait_for_one_are_answered_at_once() -> None:
+    world = World()
+    claimed = world.client(GET)
+    job = world.worker.job()
+    job.claim()
+    waiting = world.client(GET)
+    world.server.give_up_unclaimed()
+    done = world.drain()
+    assert split_response(waiting.received())[0].startswith(b"HTTP/1.1 503")
+    assert waiting.lost
+    assert done == []
+    job.respond(body=b"done")
+    assert split_response(claimed.received())[2] == b"done"
+    world.settle()
+    assert done == [None]
+    world.assert_empty()
+
+
 def test_a_connection_that_a_proxy_is_about_to_announce_has_a_moment() -> None:
     world = World()
     client = FakeTransport(world, UNIXAddress("/proxy"), UNIXAddress("/here"))
