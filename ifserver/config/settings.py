@@ -372,7 +372,7 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     factory: Annotated[
         bool,
         "Whether the application is a factory: a function that takes no arguments and returns the application. One "
-        "whose parameters are all optional is called as a factory in any case.",
+        "whose parameters are all optional is called as a factory in any case, and so is mysite.app:make_app().",
     ] = False
     interface: Annotated[
         Literal["auto", "asgi", "wsgi"],

@@ -19,12 +19,12 @@ _ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]+)):([0-9]{1,
 
 
 def parse_application(text: str) -> tuple[str, str]:
-    """Module and attribute of ``module:attribute``.
+    """Module and attribute of ``module:attribute``, or of ``module:factory()``.
 
     Raises:
         ConfigurationError: it is not of that form.
     """
-    module, colon, attribute = text.partition(":")
+    module, colon, attribute = text.removesuffix("()").partition(":")
     if not colon or not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
         raise ConfigurationError(
             f"application {text!r}: expected MODULE:ATTRIBUTE, for example mysite.asgi:application"

@@ -59,6 +59,8 @@ def load_for(settings: WorkerSettings) -> ASGIApplication:
 def load(application: str, app_dir: str, interface: str = "auto", factory: bool = False) -> ASGIApplication:
     """Import the application that ``module:attribute`` names, with the folder `app_dir` first on ``sys.path``.
 
+    ``module:attribute()`` says that it is a factory, as gunicorn has it.
+
     Args:
         interface: ``worker.interface``.
         factory: whether it must be a factory. Otherwise it is called as one where its parameters show that it is.
@@ -85,7 +87,7 @@ def load(application: str, app_dir: str, interface: str = "auto", factory: bool 
             raise ConfigurationError(f"application {application!r}: {owner} has no attribute {part!r}") from error
     if not callable(found):
         raise ConfigurationError(f"application {application!r}: not callable, but of type {type(found).__name__}")
-    return _made(application, found, interface, factory)  # type: ignore[no-any-return]
+    return _made(application, found, interface, factory or application.endswith("()"))  # type: ignore[no-any-return]
 
 
 def _made(application: str, found: Any, interface: str, factory: bool) -> Any:
@@ -95,8 +97,9 @@ def _made(application: str, found: Any, interface: str, factory: bool) -> Any:
             return found
         raise ConfigurationError(f"application {application!r}: {_neither(found, interface)}")
     if not _takes(found, 0):
+        how = "()" if application.endswith("()") else "--factory"
         raise ConfigurationError(
-            f"application {application!r}: it needs arguments, so it is no factory; without --factory it is the "
+            f"application {application!r}: it needs arguments, so it is no factory; without {how} it is the "
             "application itself"
         )
     try:

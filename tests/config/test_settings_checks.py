@@ -18,14 +18,19 @@ from ifserver.errors import ConfigurationError
 
 @pytest.mark.parametrize(
     ("text", "parts"),
-    [("a:b", ("a", "b")), ("my.site.asgi:make.app", ("my.site.asgi", "make.app")), ("_a1:ä", ("_a1", "ä"))],
+    [
+        ("a:b", ("a", "b")),
+        ("a:b.c()", ("a", "b.c")),
+        ("my.site.asgi:make.app", ("my.site.asgi", "make.app")),
+        ("_a1:ä", ("_a1", "ä")),
+    ],
 )
 def test_an_application(text: str, parts: tuple[str, str]) -> None:
     assert parse_application(text) == parts
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", ":", "a:", ":b", "a.:b", ".a:b", "a:b:c", "a-b:c", "a:b()", "a/b.py:c", "1:a"]
+    "text", ["", "a", ":", "a:", ":b", "a.:b", ".a:b", "a:b:c", "a-b:c", "a:b(1)", "a:()", "a/b.py:c", "1:a"]
 )
 def test_no_application(text: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{re.escape(f'application {text!r}: expected MODULE:ATTRIBUTE')}"):

@@ -209,8 +209,9 @@ def test_a_class_without_arguments_is_one_too(site: Path) -> None:
 def test_one_that_takes_anything_is_one_only_if_that_is_said(site: Path) -> None:
     application: object = load("factory_site:make_any", str(site))
     assert application is sys.modules["factory_site"].make_any
-    application = load("factory_site:make_any", str(site), factory=True)
-    assert application is sys.modules["factory_site"].application
+    for name, factory in (("make_any", True), ("make_any()", False)):
+        application = load(f"factory_site:{name}", str(site), factory=factory)
+        assert application is sys.modules["factory_site"].application
 
 
 @pytest.mark.parametrize(
@@ -246,6 +247,8 @@ def test_what_is_neither(site: Path, name: str, interface: str, said: str) -> No
 def test_who_says_factory_of_an_application(site: Path) -> None:
     with pytest.raises(ConfigurationError, match="needs arguments, so it is no factory; without --factory it is the"):
         load("factory_site:application", str(site), factory=True)
+    with pytest.raises(ConfigurationError, match=r"needs arguments, so it is no factory; without \(\) it is the"):
+        load("factory_site:application()", str(site))
 
 
 def test_what_a_decorator_takes_counts_as_well(site: Path) -> None:
