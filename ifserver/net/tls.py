@@ -20,7 +20,7 @@ class Certificate:
     """A certificate and its key, in files that may be replaced while the server runs.
 
     Args:
-        certfile: the certificate, and behind it those that lead to one that clients know; in PEM.
+        certfile: the certificate and, behind it, the intermediate certificates; in PEM.
         keyfile: its private key, in PEM and not encrypted. None: `certfile` holds it as well.
 
     Raises:
