@@ -75,8 +75,7 @@ COMMON: Final = frozenset(
         "listen": "host port unix fd endpoints certfile keyfile processes",
         "layer": "clusters home placement",
         "worker": (
-            "application factory interface app_dir env_file processes concurrency threads max_requests drain_timeout_s "
-            "reload admin"
+            "factory interface app_dir env_file processes concurrency threads max_requests drain_timeout_s reload admin"
         ),
         "front": (
             "root_path trusted_proxies proxy_protocol allowed_origins resumable_paths server_header access_log "
