@@ -122,6 +122,8 @@ class Clusters:
         self._alone_gone: dict[str, tuple[float, float]] = {}
         #: Whether any worker has claimed a request of this process in time.
         self._has_workers = False
+        #: How it is logged that requests wait for the workers of the only node.
+        self.log_waiting_at = logging.WARNING
         self._offers: dict[tuple[str, str], list[_Entry]] = {}
         #: When the pushes began that a node has not answered, oldest first.
         self._pushing: dict[str, dict[int, float]] = {}
@@ -292,7 +294,7 @@ class Clusters:
         elif len(self.nodes) > 1:
             _log.warning("node %s is %s: requests are offered elsewhere", node.name, why)
         elif why == "behind":
-            _log.warning("requests have waited for more than 1 s: all workers are busy, or gone")
+            _log.log(self.log_waiting_at, "requests have waited for more than 1 s: all workers are busy, or gone")
         else:
             _log.warning("node %s is %s, and there is no other: %s", node.name, why, _ALONE[why])
 

@@ -328,7 +328,11 @@ class RunService(ServeService):
         self._broker = LocalBroker(self._node)
         runtime = self.runtime
         nodes: dict[str, list[Node]] = {_EMBEDDED: [self._node]}
-        return Clusters(self.process, nodes, _EMBEDDED, runtime.reactor, runtime.loop.call_soon, Counters())
+        clusters = Clusters(self.process, nodes, _EMBEDDED, runtime.reactor, runtime.loop.call_soon, Counters())
+        if self._worker.reload:
+            # They wait for new code whenever a file is saved.
+            clusters.log_waiting_at = logging.INFO
+        return clusters
 
     def _log_clusters(self) -> None:
         """There is nothing to be told: it is the one in our memory."""

@@ -106,16 +106,18 @@ def test_a_request_made_meanwhile_waits_for_the_new_version(site: Site) -> None:
 
 
 def test_an_open_websocket_goes_on_with_the_new_version_at_once(site: Site) -> None:
-    with site.running("--worker-drain-timeout", "1h"), site.connect() as client:
+    with site.running("--worker-drain-timeout", "1h") as server, site.connect() as client:
         client.send("a")
         assert client.recv(LIMIT_S) == "1 a"
         # The old worker ends though the WebSocket is open and its drain would last for an hour.
         site.change("VERSION = 2")
         client.send("b")
+        server.said("INFO .* requests have waited for more than 1 s")
         site.let_start()
         assert client.recv(LIMIT_S) == "2 b"
         client.send("c")
         assert client.recv(LIMIT_S) == "2 c"
+        assert "WARNING" not in server.output, "to save a file is nothing unusual"
 
 
 def test_a_syntax_error_is_answered_until_it_is_mended(site: Site) -> None:

@@ -319,6 +319,9 @@ def test_before_any_worker_has_come_that_requests_wait_is_no_warning(caplog: pyt
         "requests are taken in time again",
     ]
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING", "INFO"]
+    alone.clusters.log_waiting_at = logging.INFO
+    alone.clusters.behind(node)
+    assert caplog.records[-1].levelname == "INFO"
     caplog.clear()
     place = Place(home=2, away=0)
     place.clusters.behind(place.east[0])
