@@ -43,7 +43,8 @@ def load_for(settings: WorkerSettings) -> ASGIApplication:
     Variables that exist already keep their values.
 
     Raises:
-        ConfigurationError: as `load`; or the file cannot be read, or is none.
+        ConfigurationError: as `load`; or the file cannot be read, or is none; or, with ``reload``, the URLconf of a
+            Django project cannot be imported.
     """
     if settings.env_file is not None:
         try:
@@ -53,7 +54,10 @@ def load_for(settings: WorkerSettings) -> ASGIApplication:
             raise ConfigurationError(f"worker.env_file: {settings.env_file!r}: {why}") from error
         for name, value in parse_env(text, settings.env_file).items():
             os.environ.setdefault(name, value)
-    return load(settings.application, settings.app_dir, settings.interface, settings.factory)
+    application = load(settings.application, settings.app_dir, settings.interface, settings.factory)
+    if settings.reload:
+        _load_urls(settings.application)
+    return application
 
 
 def load(application: str, app_dir: str, interface: str = "auto", factory: bool = False) -> ASGIApplication:
@@ -168,6 +172,23 @@ def _fits(signature: inspect.Signature, count: int) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _load_urls(application: str) -> None:
+    """Import the URLconf, and with it the views, if Django is set up.
+
+    Django does so with the first request. Its error page needs the URLconf itself, so that clients would learn nothing
+    of an error in there.
+    """
+    registry: Any = sys.modules.get("django.apps")
+    if registry is None or not registry.apps.ready:
+        return
+    if getattr(importlib.import_module("django.conf").settings, "ROOT_URLCONF", None) is None:
+        return
+    try:
+        _ = importlib.import_module("django.urls").get_resolver().url_patterns
+    except BaseException as error:  # it may even exit
+        raise _import_failed(application, error) from error
 
 
 def _enter(app_dir: str) -> str:

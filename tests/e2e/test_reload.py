@@ -173,6 +173,29 @@ def test_a_startup_that_fails_is_answered_until_it_is_mended(site: Site) -> None
         assert server.output.count("no database") == 1
 
 
+def test_an_error_in_the_views_of_django_is_answered_until_it_is_mended(tmp_path: Path) -> None:
+    """Django imports them with the first request, and has no page for an error in them."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("data", "__pycache__"))
+    folder = tmp_path / "examples/django_site"
+    environment = {"DJANGO_SITE_DATA": str(folder / "data"), **ENVIRONMENT}
+    views = folder / "pages/views.py"
+    good = views.read_text()
+    views.write_text(f"{good}\ndef broken(:\n")
+    command = ("run", "demo.asgi:application", "-p", "0", "--reload")
+    with Running(*command, app_dir=folder, environment=environment, tracebacks=1) as server:
+        server.ready()
+        for _ in range(3):
+            response = httpx.get(server.url, headers={"accept": "text/html"}, timeout=LIMIT_S)
+            assert response.status_code == 500
+            assert "<h1>The application cannot be loaded</h1>" in response.text
+            assert "def broken(:" in response.text
+        assert server.output.count("def broken(:") == 1
+        (old,) = server.workers()
+        views.write_text(good)
+        server.said(rf"worker {old} has stopped")
+        assert httpx.get(server.url, timeout=LIMIT_S).status_code == 200
+
+
 def test_an_edit_of_a_template_is_seen_by_every_worker_of_django(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("data", "__pycache__"))
     folder = tmp_path / "examples/django_site"
