@@ -13,6 +13,9 @@ channel to which exactly one process listens. A node's name has no ``.``, so the
 message for that channel goes: there is nothing to look up and nothing to agree on.
 
 ``process.stream`` is the *identity* of a stream, the node only its present address.
+
+A group is no channel: what is published in it goes to every process that has subscribed to it. Its name has letters,
+digits, ``.``, ``-`` and ``_``, and at most 99 characters. A leading ``!`` marks a group that ifserver itself uses.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ from ifserver.errors import ChannelNameError
 
 __all__ = [
     "HTTP_REQUEST",
+    "MAX_GROUP_LENGTH",
     "MAX_LENGTH",
     "WEBSOCKET_CONNECT",
     "WEBSOCKET_RESUME",
     "check",
+    "check_group",
     "check_node_name",
+    "check_subject",
     "identity",
     "inbox_of",
     "is_inbox",
@@ -47,9 +53,13 @@ WEBSOCKET_CONNECT: Final = "websocket.connect"
 WEBSOCKET_RESUME: Final = "websocket.resume"
 #: The longest name, in characters; channels_redis and Channels 1 drew the line in the same region.
 MAX_LENGTH: Final = 200
+#: The longest name of a user's group, in characters: Channels' own rule.
+MAX_GROUP_LENGTH: Final = 99
 
 _REQUEST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
 _SINGLE_READER = re.compile(r"!(?P<node>[A-Za-z0-9_-]+)\.(?P<process>[0-9a-z]{10})(?:\.(?P<stream>[0-9a-z]+))?\Z")
+_SUBJECT = re.compile(r"!?[A-Za-z0-9._-]+\Z")
+_GROUP = re.compile(r"[A-Za-z0-9._-]+\Z")
 _NODE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _BASE32: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no letter that looks like a digit
 _PROCESS_LENGTH: Final = 10
@@ -70,6 +80,32 @@ def check(name: str) -> str:
         raise ChannelNameError(
             f"not a channel name: {name!r} (letters, digits, '.', '-', '_'; or !node.process or !node.process.stream)"
         )
+    return name
+
+
+def check_group(name: str) -> str:
+    """Return `name` if a user may call a group so.
+
+    Raises:
+        ChannelNameError: it is empty, too long, or has a character that is not allowed.
+    """
+    if len(name) > MAX_GROUP_LENGTH:
+        raise ChannelNameError(
+            f"group name of {len(name)} characters, at most {MAX_GROUP_LENGTH} are allowed: {name[:40]!r}..."
+        )
+    if not _GROUP.match(name):
+        raise ChannelNameError(f"not a group name: {name!r} (letters, digits, '.', '-', '_')")
+    return name
+
+
+def check_subject(name: str) -> str:
+    """Return `name` if nodes carry groups of that name: those of users, and those that ifserver itself uses.
+
+    Raises:
+        ChannelNameError: it is empty, too long, or has a character that is not allowed.
+    """
+    if len(name) > MAX_LENGTH or not _SUBJECT.match(name):
+        raise ChannelNameError(f"not the name of a group: {name[:40]!r} (letters, digits, '.', '-', '_', or ! first)")
     return name
 
 

@@ -120,3 +120,25 @@ def test_a_request_channel_is_nobodys_inbox() -> None:
 def test_no_two_processes_have_the_same_name() -> None:
     names = {channels.new_process_name() for _ in range(1000)}
     assert len(names) == 1000
+
+
+@pytest.mark.parametrize("name", ["a", "chat.room-7", ".x", "_", "x" * 99])
+def test_a_group_name_is_returned_as_it_is(name: str) -> None:
+    assert channels.check_group(name) == channels.check_subject(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "!a", "a b", "a\n", "ä", "a:b", "a*", "x" * 100])
+def test_what_is_no_group_name_is_refused(name: str) -> None:
+    with pytest.raises(ChannelNameError):
+        channels.check_group(name)
+
+
+@pytest.mark.parametrize("name", ["!a", REPLY, INBOX, "x" * 200])
+def test_nodes_carry_groups_that_users_may_not_name(name: str) -> None:
+    assert channels.check_subject(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "!", "!!a", "a!", "a b", "a\n", "ä", "a:b", "a*", "x" * 201])
+def test_what_nodes_do_not_carry_is_refused(name: str) -> None:
+    with pytest.raises(ChannelNameError):
+        channels.check_subject(name)

@@ -6,15 +6,16 @@ Every kind of node passes ``tests/layers/conformance``; that suite is the specif
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 
 from ifserver import channels
 from ifserver.config.settings import LayerSettings
-from ifserver.errors import NodeRefused
+from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
 
 __all__ = [
     "MAX_BATCH_BYTES",
@@ -26,7 +27,9 @@ __all__ = [
     "Pulling",
     "Pushed",
     "Queue",
+    "Subscriber",
     "check",
+    "check_group",
 ]
 
 #: The largest payload a node must carry: a WebSocket message of the largest size anybody configures, and its envelope.
@@ -34,8 +37,17 @@ MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
 #: The largest batch, payloads only; half of the 1 GiB of one command at which Redis closes the connection.
 MAX_BATCH_BYTES: Final = 512 * 1024 * 1024
 
+#: How publishes are counted that have failed (`Node.publishes`).
+_UNPUBLISHED: Final[dict[type[NodeError], str]] = {
+    NodeUnreachable: "publishes_unreachable",
+    NodeRefused: "publishes_refused",
+    PushInDoubt: "publishes_in_doubt",
+}
+
 #: `ifserver.channels.check` with a memory: the same names come again and again. (What raises is not remembered.)
 check: Callable[[str], str] = lru_cache(maxsize=4096)(channels.check)
+#: `ifserver.channels.check_subject`, likewise.
+check_group: Callable[[str], str] = lru_cache(maxsize=4096)(channels.check_subject)
 
 
 class Pushed(NamedTuple):
@@ -58,6 +70,17 @@ class Queue(NamedTuple):
 
     length: int
     oldest: bytes | None
+
+
+class Subscriber(Protocol):
+    """Whoever hears what is published in groups: one for each node and process. Its methods must not raise."""
+
+    def published(self, group: str, payload: bytes) -> None:
+        """Something was published in a group to which this process has subscribed on this node."""
+
+    def interrupted(self, groups: Collection[str]) -> None:
+        """These subscriptions hold again, or the node has dropped something for us: what was published in these groups
+        meanwhile may be lost."""
 
 
 class Pulling(Deferred["Pulled | None"]):
@@ -160,6 +183,10 @@ class Node(OptionalCalls, ABC):
         self.epoch: str | None = None
         #: How many connections were lost that could be used.
         self.losses = 0
+        #: Who hears what is published in the groups of `subscribe`. Set before the first of these.
+        self.subscriber: Subscriber | None = None
+        #: How many publishes ended how.
+        self.publishes = {"published": 0, **dict.fromkeys(_UNPUBLISHED.values(), 0)}
 
     def limits(self, channel: str) -> Limits:
         """The limits of `channel`."""
@@ -196,6 +223,47 @@ class Node(OptionalCalls, ABC):
         Waits up to `wait_s` seconds for one to come, then fires with None. A message is handed to one pull only.
         Cancelling a pull loses no message: it is ignored, unless the node hands a message over in one step.
         """
+
+    def publish(self, group: str, payload: bytes) -> Deferred[int]:
+        """Hand `payload` to every process that has subscribed to `group`, at most once; fires with how many there were.
+
+        What one process publishes in one group arrives in that order. Nothing is kept: who is not there hears nothing.
+        It fails as a push does; with `NodeRefused` also if `payload` is longer than `MAX_PAYLOAD_BYTES`.
+        """
+        check_group(group)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            why = NodeRefused(f"node {self.name}: a payload is longer than {MAX_PAYLOAD_BYTES} bytes")
+            return fail(self._not_published(Failure(why)))
+        return self._publish(group, payload).addCallbacks(self._was_published, self._not_published)
+
+    @abstractmethod
+    def _publish(self, group: str, payload: bytes) -> Deferred[int]:
+        """Do what `publish` says, of what was checked."""
+
+    def _was_published(self, count: int) -> int:
+        self.publishes["published"] += 1
+        return count
+
+    def _not_published(self, failure: Failure) -> Any:
+        kind = failure.check(*_UNPUBLISHED)
+        if kind is not None:
+            self.publishes[_UNPUBLISHED[kind]] += 1
+        return failure
+
+    @abstractmethod
+    def subscribe(self, groups: Sequence[str]) -> Deferred[None]:
+        """Let `subscriber` hear what is published in `groups`. Fires once that is so for all that is published then.
+
+        The node subscribes again after each reconnection, and says so (`Subscriber.interrupted`). While there is no
+        connection, this waits. It may be cancelled; the subscription goes on. The calls of one turn go as one command.
+
+        It fails with `NodeRefused`, and those groups are not subscribed to; or with `NodeUnreachable` once the node is
+        stopped.
+        """
+
+    @abstractmethod
+    def unsubscribe(self, groups: Sequence[str]) -> None:
+        """Let `subscriber` hear nothing more of `groups`, from now on."""
 
     @abstractmethod
     def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:

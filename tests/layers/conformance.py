@@ -15,13 +15,13 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from ifserver.errors import ChannelNameError, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Limits, Node, Pulled, Pushed, Queue
+from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
+from ifserver.layers.base import MAX_PAYLOAD_BYTES, Limits, Node, Pulled, Pushed, Queue
 from tests.layers.harnesses import Harness
-from tests.layers.helpers import INBOX, OTHER_INBOX, async_test, error_of, eventually, turn, within
+from tests.layers.helpers import INBOX, OTHER_INBOX, Ear, async_test, error_of, eventually, listen, turn, within
 
 ROOT = Path(__file__).parents[2]
 #: Long enough that no test which works ever sees it pass.
@@ -41,6 +41,12 @@ async def drain(node: Node, channel: str, count: int = 1000) -> list[bytes]:
         assert pulled.channel == channel
         payloads += pulled.payloads
     return payloads
+
+
+async def hears(ear: Ear, count: int) -> None:
+    """Wait until so much was published to it in all."""
+    await eventually(lambda: len(ear.heard) >= count, f"that it hears {count} times")
+    assert len(ear.heard) == count
 
 
 def connections_of_this_process() -> int:
@@ -348,6 +354,208 @@ class NodeSuite:
         assert await node.withdraw("r", b"x") is False
         assert await drain(node, "r") == [b"y"]
 
+    # Groups.
+
+    @async_test
+    async def test_every_process_that_has_subscribed_hears_in_order(self, harness: Harness) -> None:
+        nodes = [await harness.node() for _ in range(3)]
+        ears = [listen(node) for node in nodes]
+        await gatherResults([node.subscribe(["g", "h"]) for node in nodes])
+        messages = numbered(300)
+        handed = await gatherResults([nodes[0].publish("g", message) for message in messages])
+        assert handed == [len(set(nodes))] * 300
+        for ear in ears:
+            await hears(ear, 300)
+            assert ear.of("g") == messages
+            assert ear.interruptions == []
+
+    @async_test
+    async def test_the_publisher_hears_itself_and_who_has_not_subscribed_hears_nothing(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        ear = listen(node)
+        await node.subscribe(["g"])
+        if other is not node:
+            await other.subscribe(["another"])
+        assert await node.publish("g", b"x") == 1
+        assert await other.publish("g", b"y") == 1
+        await hears(ear, 2)
+        assert ear.heard == [("g", b"x"), ("g", b"y")]
+        assert other is node or other.statistics()["heard"] == 0
+
+    @async_test
+    async def test_what_is_published_for_nobody_is_not_kept(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        ear = listen(node)
+        assert await other.publish("g", b"nobody") == 0
+        await node.subscribe(["g"])
+        assert await other.publish("g", b"somebody") == 1
+        await hears(ear, 1)
+        assert ear.heard == [("g", b"somebody")]
+
+    @async_test
+    async def test_who_has_unsubscribed_hears_nothing_more(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        ear = listen(node)
+        await node.subscribe(["g", "h", "g"])
+        await node.subscribe(["g"])
+        await other.publish("g", b"1")
+        await hears(ear, 1)
+        node.unsubscribe(["g", "never"])
+        await other.publish("g", b"2")
+        await other.publish("h", b"3")
+        await hears(ear, 2)
+        await eventually(lambda: node.statistics()["groups"] == 1)
+        await node.subscribe(["g"])
+        await other.publish("g", b"4")
+        await hears(ear, 3)
+        # Off and on within one turn, and on and off.
+        node.unsubscribe(["g", "h"])
+        subscribing = node.subscribe(["g", "i"])
+        node.unsubscribe(["i"])
+        await subscribing
+        assert [await other.publish(group, b"5") for group in "gi"] == [1, 0]
+        await hears(ear, 4)
+        assert ear.heard == [("g", b"1"), ("h", b"3"), ("g", b"4"), ("g", b"5")]
+        assert ear.interruptions == []
+
+    @async_test
+    async def test_a_process_may_be_in_ten_thousand_groups(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        ear = listen(node)
+        groups = [f"room-{i}.{'x' * 20}" for i in range(10_000)]
+        await node.subscribe(groups[:5_000])
+        await gatherResults([node.subscribe([group]) for group in groups[5_000:]])
+        some = groups[::100]
+        assert await gatherResults([other.publish(group, group.encode()) for group in some]) == [1] * 100
+        await hears(ear, 100)
+        assert ear.heard == [(group, group.encode()) for group in some]
+        assert node.statistics()["groups"] == 10_000
+        for group in groups[:5_000]:
+            node.unsubscribe([group])
+        node.unsubscribe(groups[5_001:])
+        await node.subscribe([groups[5_000]])
+        while await other.publish(groups[-1], b"x"):
+            await turn(0.01)
+        handed = await gatherResults([other.publish(group, b"x") for group in groups[4_990:5_010]])
+        assert handed == [0] * 10 + [1] + [0] * 9
+        assert node.statistics()["groups"] == 1
+
+    @async_test
+    async def test_who_hears_may_publish_and_order_stays(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+
+        class Echo(Ear):
+            def published(self, group: str, payload: bytes) -> None:
+                super().published(group, payload)
+                if len(payload) < 5:
+                    answers.append(node.publish(group, payload + b"x"))
+
+        answers: list[Deferred[int]] = []
+        ear = node.subscriber = Echo()
+        await node.subscribe(["g"])
+        await gatherResults([other.publish("g", b"1"), other.publish("g", b"2")])
+        await hears(ear, 10)
+        assert await gatherResults(answers) == [1] * 8
+        for first in (b"1", b"2"):
+            assert [payload for payload in ear.of("g") if payload.startswith(first)] == [
+                first + b"x" * i for i in range(5)
+            ]
+
+    @pytest.mark.parametrize(
+        "payload",
+        [bytes(range(256)), b"", b"\r\n", b"0123", b"$-1\r\n", b"message", b"\xff" * 8 * 1024 * 1024],
+        ids=["every byte", "empty", "line end", "digits", "protocol", "a word", "8 MiB"],
+    )
+    @async_test
+    async def test_what_is_published_is_bytes_and_nothing_else(self, harness: Harness, payload: bytes) -> None:
+        node, other = await harness.node(), await harness.node()
+        ear = listen(node)
+        await node.subscribe(["g"])
+        assert await gatherResults([other.publish("g", each) for each in (payload, b"between", payload)]) == [1, 1, 1]
+        await hears(ear, 3)
+        assert ear.of("g") == [payload, b"between", payload]
+
+    @async_test
+    async def test_what_is_too_long_is_refused_and_the_longest_is_heard_or_told(self, harness: Harness) -> None:
+        node = await harness.node()
+        ear = listen(node)
+        await node.subscribe(["g"])
+        longest = bytes(MAX_PAYLOAD_BYTES)
+        assert isinstance(await error_of(node.publish("g", longest + b"x")), NodeRefused)
+        assert await node.publish("g", longest) == 1
+        await eventually(lambda: ear.heard or ear.interruptions)
+        assert ear.heard == [("g", longest)] or ear.interruptions == ["g"]
+        ear.heard.clear()
+        await node.publish("g", b"next")
+        await hears(ear, 1)
+
+    @async_test
+    async def test_groups_and_channels_do_not_mix(self, harness: Harness) -> None:
+        node = await harness.node()
+        ear = listen(node)
+        names = ["r", "R", ".r", "r.1", "!r", INBOX, "x" * 200]
+        await node.subscribe(names)
+        for name in names:
+            assert await node.publish(name, name.encode()) == 1
+        await node.push("r", [b"a message"])
+        await hears(ear, len(names))
+        assert ear.heard == [(name, name.encode()) for name in names]
+        assert await drain(node, "r") == [b"a message"]
+
+    @pytest.mark.parametrize("name", ["", "!", "a b", "r\n", "x" * 201, "ä", "a!", "!!a", "a*", "a:b"])
+    @async_test
+    async def test_what_is_no_name_of_a_group_is_refused_at_once(self, harness: Harness, name: str) -> None:
+        node = await harness.node()
+        for _ in ("while it runs", "and when it has stopped"):
+            with pytest.raises(ChannelNameError):
+                node.publish(name, b"x")
+            with pytest.raises(ChannelNameError):
+                node.subscribe(["g", name])
+            with pytest.raises(ChannelNameError):
+                node.unsubscribe([name])
+            await within(node.stop())
+
+    @async_test
+    async def test_who_waits_for_a_subscription_may_leave(self, harness: Harness) -> None:
+        node = await harness.node()
+        ear = listen(node)
+        subscribing = node.subscribe(["g"])
+        cancelled = not subscribing.called
+        subscribing.cancel()
+        if cancelled:
+            assert isinstance(await error_of(subscribing), CancelledError)
+        await node.subscribe(["g"])
+        await node.publish("g", b"x")
+        await hears(ear, 1)
+
+    @async_test
+    async def test_it_counts_what_is_published_and_heard(self, harness: Harness) -> None:
+        node = await harness.node()
+        ear = listen(node)
+        before = node.statistics()
+        await node.subscribe(["g", "h"])
+        await node.publish("g", b"x")
+        await node.publish("nobody", b"x")
+        await error_of(node.publish("g", bytes(MAX_PAYLOAD_BYTES + 1)))
+        await hears(ear, 1)
+        names = ("published", "publishes_refused", "publishes_in_doubt", "heard", "groups", "interruptions")
+        after = node.statistics()
+        assert [after[name] - before[name] for name in names] == [2, 1, 0, 1, 2, 0]
+        await within(node.stop())
+        await error_of(node.publish("g", b"x"))
+        assert node.statistics()["publishes_unreachable"] == before["publishes_unreachable"] + 1
+
+    @async_test
+    async def test_one_that_is_stopped_has_no_groups(self, harness: Harness) -> None:
+        node = await harness.node()
+        ear = listen(node)
+        await node.subscribe(["g"])
+        await within(node.stop())
+        for deferred in (node.publish("g", b"x"), node.subscribe(["g"]), node.subscribe(["h"])):
+            assert isinstance(await error_of(deferred), NodeUnreachable)
+        node.unsubscribe(["g"])
+        assert ear.heard == []
+
     # What a node says of itself.
 
     # Beats.
@@ -522,6 +730,7 @@ class RemoteSuite:
             (node.holds("r", b"x"), NodeUnreachable),
             (node.look("r"), NodeUnreachable),
             (node.census(), NodeUnreachable),
+            (node.publish("g", b"x"), PushInDoubt),
             (pulling, NodeUnreachable),
         ]
         await turn(SHORT_S)
@@ -537,6 +746,106 @@ class RemoteSuite:
         await within(node.ready())
         assert await node.push("r", [b"again"]) == Pushed(1, 1)
         assert await drain(node, "r") == [b"again"]
+
+    @async_test
+    async def test_groups_are_heard_again_after_a_broken_connection(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        ear = listen(node)
+        await node.subscribe(["g", "h", "i"])
+        await other.publish("g", b"before")
+        await hears(ear, 1)
+        for round in range(1, 3):
+            await harness.cut()
+            await eventually(lambda: len(ear.interruptions) == 3, "that it is told")
+            assert sorted(ear.interruptions) == ["g", "h", "i"]
+            assert node.statistics()["interruptions"] == 3 * round
+            await within(other.ready())
+            assert await other.publish("g", b"after") == 1
+            await hears(ear, 1 + round)
+            ear.interruptions.clear()
+        assert ear.of("g") == [b"before", b"after", b"after"]
+
+    @async_test
+    async def test_groups_may_change_while_the_node_is_gone(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        ear = listen(node)
+        await node.subscribe(["kept", "left"])
+        await harness.crash()
+        await eventually(lambda: not node.connected and not other.connected)
+        await turn(SHORT_S)
+        node.unsubscribe(["left"])
+        subscribing, cancelled, left = node.subscribe(["new", "kept"]), node.subscribe(["x"]), node.subscribe(["y"])
+        cancelled.cancel()
+        assert isinstance(await error_of(cancelled), CancelledError)
+        node.unsubscribe(["x", "y"])
+        await within(left)
+        assert isinstance(await error_of(other.publish("kept", b"lost")), NodeUnreachable)
+        assert not subscribing.called
+        await harness.come_back()
+        await within(subscribing)
+        assert ear.interruptions == ["kept"]
+        await within(other.ready())
+        assert [await other.publish(group, b"z") for group in ("kept", "left", "new", "x", "y")] == [1, 0, 1, 0, 0]
+        await hears(ear, 2)
+        assert ear.heard == [("kept", b"z"), ("new", b"z")]
+
+    @async_test
+    async def test_a_subscription_waits_for_the_first_connection(self, harness: Harness) -> None:
+        other = await harness.node()
+        node = harness.make()
+        ear = listen(node)
+        first, never = node.subscribe(["g"]), harness.make().subscribe(["h"])
+        await turn(SHORT_S)
+        assert not first.called
+        node.start()
+        await within(first)
+        assert not never.called
+        assert await other.publish("g", b"x") == 1
+        await hears(ear, 1)
+        assert ear.interruptions == []
+        await within(node.stop())
+
+    @async_test
+    async def test_one_that_is_stopped_meanwhile_fails_who_waits(self, harness: Harness) -> None:
+        node = await harness.node()
+        listen(node)
+        await node.subscribe(["g"])
+        harness.freeze()
+        waiting = [node.subscribe(["h"]), node.subscribe(["h", "i"])]
+        await turn(SHORT_S)
+        failing = gatherResults([Deferred.fromCoroutine(error_of(each)) for each in waiting])
+        await within(node.stop())
+        assert [type(error) for error in await failing] == [NodeUnreachable] * 2
+        await harness.crash()
+
+    @async_test
+    async def test_other_processes_hear_in_order_or_are_told(
+        self, harness: Harness, request: pytest.FixtureRequest
+    ) -> None:
+        node = await harness.node()
+        kind = request.node.callspec.params["harness"]
+        command = [sys.executable, "-m", "tests.layers.hearer", kind, harness.address, "g"]
+        hearers = [
+            subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        messages = numbered(3000)
+        try:
+            for hearer in hearers:
+                assert hearer.stdout is not None
+                assert await within(deferToThread(hearer.stdout.readline)) == "ready\n"
+            handed: list[int] = []
+            for i in range(0, len(messages), 50):
+                handed += await gatherResults([node.publish("g", message) for message in messages[i : i + 50]])
+            assert handed == [2] * 3000
+            assert await node.publish("g", b"the end") == 2
+            results = await within(gatherResults([deferToThread(hearer.communicate) for hearer in hearers]))
+        finally:
+            for hearer in hearers:
+                hearer.kill()  # does nothing to one that has ended
+                hearer.communicate()
+        for out, _ in results:
+            assert json.loads(out) == {"heard": [message.decode() for message in messages], "interruptions": []}
 
     @async_test
     async def test_what_was_popped_before_a_crash_does_not_come_back(self, harness: Harness) -> None:

@@ -190,7 +190,8 @@ class RedisHarness(Harness):
         self.server.freeze()
 
     async def cut(self) -> None:
-        self.server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        for kind in ("normal", "pubsub"):
+            self.server.command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     async def crash(self) -> None:
         self.server.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 import pytest_twisted
@@ -11,9 +11,22 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ifserver.layers.base import Limits
+from ifserver.layers.base import Limits, Node
 
-__all__ = ["INBOX", "LIMIT_S", "LOOP", "OTHER_INBOX", "ROOMY", "async_test", "error_of", "eventually", "turn", "within"]
+__all__ = [
+    "INBOX",
+    "LIMIT_S",
+    "LOOP",
+    "OTHER_INBOX",
+    "ROOMY",
+    "Ear",
+    "async_test",
+    "error_of",
+    "eventually",
+    "listen",
+    "turn",
+    "within",
+]
 
 #: How long any one test may take, in seconds; far more than it needs, well below pytest's own limit.
 LIMIT_S = 120.0
@@ -26,6 +39,33 @@ OTHER_INBOX = "!east-1.abcdefghjk"
 LOOP = reactor._asyncioEventloop
 
 T = TypeVar("T")
+
+
+class Ear:
+    """Hears what is published (`Subscriber`)."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self.interruptions: list[str] = []
+
+    def published(self, group: str, payload: bytes) -> None:
+        self.heard.append((group, payload))
+
+    def interrupted(self, groups: Collection[str]) -> None:
+        assert groups
+        self.interruptions += groups
+
+    def of(self, group: str) -> list[bytes]:
+        """What was published in `group`."""
+        return [payload for name, payload in self.heard if name == group]
+
+
+def listen(node: Node) -> Ear:
+    """Who hears on `node`, one for each."""
+    if node.subscriber is None:
+        node.subscriber = Ear()
+    assert isinstance(node.subscriber, Ear)
+    return node.subscriber
 
 
 def within(awaitable: Awaitable[T], seconds: float = LIMIT_S) -> Deferred[T]:

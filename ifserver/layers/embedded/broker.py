@@ -10,16 +10,16 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver.errors import ChannelNameError, NodeError
-from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed
+from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed, check_group
 from ifserver.layers.embedded.frames import (
     CALLS,
     VERSION,
@@ -27,9 +27,11 @@ from ifserver.layers.embedded.frames import (
     Call,
     EndPulls,
     Hello,
+    Interrupted,
     Malformed,
     Nothing,
     Peer,
+    Published,
     Pull,
     Push,
     Refused,
@@ -44,6 +46,9 @@ from ifserver.layers.embedded.node import MemoryNode
 
 __all__ = ["LocalBroker"]
 
+#: What is published for a client while it does not read, before more is dropped. Half of what Redis allows.
+_MAX_UNREAD_BYTES: Final = 16 * 1024 * 1024
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +62,12 @@ class LocalBroker(Factory):
 
     def __init__(self, node: MemoryNode) -> None:
         self.node = node
+        node.relay = self
         self.connections: dict[_Client, None] = {}
+        #: Who has subscribed to each group.
+        self._groups: dict[str, dict[_Client, None]] = {}
+        #: What was published and dropped, since clients did not read.
+        self._dropped = 0
         self._closing: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> _Client | None:
@@ -83,7 +93,28 @@ class LocalBroker(Factory):
         return {
             "connections": len(self.connections),
             "pulls": sum(len(client.pulls) for client in self.connections),
+            "groups": len(self._groups),
+            "broadcasts_dropped": self._dropped,
         }
+
+    def relay(self, group: str, payload: bytes) -> int:
+        clients = self._groups.get(group)
+        if clients is None:
+            return 0
+        data = frame(Published(group, payload))
+        taken = sum(client.publish(group, data) for client in clients)
+        self._dropped += len(clients) - taken
+        return taken
+
+    def join(self, client: _Client, group: str) -> None:
+        """It has subscribed to `group`."""
+        self._groups.setdefault(group, {})[client] = None
+
+    def leave(self, client: _Client, group: str) -> None:
+        """It has not any more."""
+        clients = self._groups.get(group)
+        if clients is not None and clients.pop(client, self) is None and not clients:
+            del self._groups[group]
 
     def opened(self, client: _Client) -> None:
         """A connection was made."""
@@ -111,6 +142,12 @@ class _Client(Peer):
         self._pushing = 0
         #: The pulls that wait, by their id.
         self.pulls: dict[int, Deferred[Pulled | None]] = {}
+        self._groups: set[str] = set()
+        #: Whether the client does not read, what was published since then, and the groups of which something was
+        #: dropped.
+        self._full = False
+        self._unread = 0
+        self._missed: set[str] = set()
 
     def connectionMade(self) -> None:
         self._broker.opened(self)
@@ -125,11 +162,13 @@ class _Client(Peer):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_pulls()
+        self._leave_groups()
         self._broker.closed(self)
 
     def close(self) -> None:
         """Close the connection at once. Messages that come from now on are for others."""
         self._end_pulls()
+        self._leave_groups()
         self.transport.abortConnection()
 
     def malformed(self, why: str) -> None:
@@ -137,9 +176,15 @@ class _Client(Peer):
         self.close()
 
     def pauseProducing(self) -> None:
+        self._full = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
+        self._full = False
+        self._unread = 0
+        missed, self._missed = self._missed & self._groups, set()
+        if missed:
+            self.transport.write(frame(Interrupted(sorted(missed))))
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -160,6 +205,39 @@ class _Client(Peer):
                 self._call(ask)
         except ChannelNameError as error:
             self.transport.write(frame(Refused(ask.id, str(error))))
+
+    # What `CALLS` are about this connection, and what becomes of its groups.
+
+    def subscribe(self, groups: list[str]) -> Deferred[None]:
+        """See `Node.subscribe`."""
+        for group in groups:
+            check_group(group)
+        for group in groups:
+            self._broker.join(self, group)
+        self._groups.update(groups)
+        return succeed(None)
+
+    def unsubscribe(self, groups: list[str]) -> Deferred[None]:
+        """See `Node.unsubscribe`."""
+        for group in groups:
+            self._broker.leave(self, group)
+        self._groups.difference_update(groups)
+        return succeed(None)
+
+    def publish(self, group: str, data: bytes) -> bool:
+        """Send the frame of what was published in `group`; False: the client does not read, it is dropped."""
+        if self._full:
+            if self._unread >= _MAX_UNREAD_BYTES:
+                self._missed.add(group)
+                return False
+            self._unread += len(data)
+        self.transport.write(data)
+        return True
+
+    def _leave_groups(self) -> None:
+        groups, self._groups = self._groups, set()
+        for group in groups:
+            self._broker.leave(self, group)
 
     def _push(self, ask: Push) -> None:
         payloads = self.whole(ask)
@@ -209,7 +287,7 @@ class _Client(Peer):
         kind = CALLS.get(ask.name)
         if kind is None:
             raise Malformed(f"there is no call {ask.name!r}")
-        call = getattr(self._node, ask.name)
+        call = getattr(self if kind.of_connection else self._node, ask.name)
         self._when(call(*kind.decode_arguments(ask.arguments)), ask.id, self._called)
 
     def _called(self, value: object, id: int) -> None:

@@ -35,9 +35,11 @@ from ifserver.layers.embedded.frames import (
     Call,
     EndPulls,
     Hello,
+    Interrupted,
     Malformed,
     Nothing,
     Peer,
+    Published,
     Pull,
     Push,
     Refused,
@@ -49,6 +51,7 @@ from ifserver.layers.embedded.frames import (
     pieces_of,
 )
 from ifserver.layers.link import Link, Pauses, Troubles
+from ifserver.layers.subscriptions import Subscriptions
 
 __all__ = ["LocalNode"]
 
@@ -76,6 +79,8 @@ class LocalNode(Node):
         #: Messages that the broker says it has taken from here, and given.
         self.pushed = self.pulled = 0
         self._withdrawn = 0
+        #: What this process hears.
+        self.subscriptions = Subscriptions(self, clock, self._unreachable)
 
     def unreachable_s(self) -> float:
         return 0.0 if self._broker is not None else self._clock.seconds() - self._gone_at
@@ -86,6 +91,7 @@ class LocalNode(Node):
     def stop(self) -> Deferred[None]:
         self._stopped = True
         self._disconnect()
+        self.subscriptions.stop()
         return self._link.stop()
 
     def ready(self) -> Deferred[None]:
@@ -120,6 +126,15 @@ class LocalNode(Node):
         check(channel)
         return self._call("holds", channel, payload)
 
+    def _publish(self, group: str, payload: bytes) -> Deferred[int]:
+        return self._call("publish", group, payload)
+
+    def subscribe(self, groups: Sequence[str]) -> Deferred[None]:
+        return self.subscriptions.subscribe(groups)
+
+    def unsubscribe(self, groups: Sequence[str]) -> None:
+        self.subscriptions.unsubscribe(groups)
+
     def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
         return self._call("beat", process, value, life_s)
 
@@ -144,6 +159,8 @@ class LocalNode(Node):
             "pulled": self.pulled,
             "withdrawn": self._withdrawn,
             "connections_lost": self.losses,
+            **self.publishes,
+            **self.subscriptions.statistics(),
         }
 
     def _call(self, name: str, *arguments: object) -> Deferred[Any]:
@@ -161,7 +178,7 @@ class LocalNode(Node):
     ) -> Deferred[Any]:
         broker = self._broker
         if broker is None:
-            return fail(NodeUnreachable(f"node {self.name}: there is no connection"))
+            return fail(self._unreachable())
         for data in frames:
             if len(data) - HEADER_BYTES > MAX_FRAME_BYTES:
                 return fail(NodeRefused(f"node {self.name}: a payload is longer than {MAX_PAYLOAD_BYTES} bytes"))
@@ -169,6 +186,9 @@ class LocalNode(Node):
         for data in frames:
             broker.transport.write(data)
         return answer
+
+    def _unreachable(self) -> NodeError:
+        return NodeUnreachable(f"node {self.name}: there is no connection")
 
     # What the connection calls.
 
@@ -184,6 +204,7 @@ class LocalNode(Node):
         self.connected = True
         self._troubles.over()
         self._link.settle()
+        self.subscriptions.connected(_Wire(broker, self._call))
 
     def unusable(self, broker: _Broker, why: str) -> None:
         """The connection was lost, or is about to be closed."""
@@ -205,6 +226,24 @@ class LocalNode(Node):
         self._broker = None
         self.connected = False
         self._link.unsettle()
+        self.subscriptions.lost()
+
+
+class _Wire:
+    """How subscriptions are made."""
+
+    def __init__(self, broker: _Broker, call: Callable[..., Deferred[Any]]) -> None:
+        self._broker = broker
+        self._call = call
+
+    def subscribe(self, groups: list[str]) -> Deferred[None]:
+        return self._call("subscribe", groups)
+
+    def unsubscribe(self, groups: list[str]) -> None:
+        self._call("unsubscribe", groups).addErrback(lambda failure: failure.trap(NodeError))
+
+    def refused(self, why: str) -> None:
+        self._broker.malformed(why)
 
 
 class _Broker(Peer):
@@ -236,6 +275,8 @@ class _Broker(Peer):
             if payloads is not None:
                 self._node.pulled += len(payloads)
                 self._waiting(answer.id).callback(Pulled(answer.channel, payloads))
+        elif isinstance(answer, Published):
+            self._node.subscriptions.published(answer.group, answer.payload)
         elif isinstance(answer, Taken):
             self._node.pushed += answer.taken
             self._waiting(answer.id).callback(Pushed(answer.taken, answer.length))
@@ -249,6 +290,8 @@ class _Broker(Peer):
             self._waiting(answer.id).callback(value)
         elif isinstance(answer, Refused):
             self._waiting(answer.id).errback(NodeRefused(f"node {self._node.name}: {answer.why}"))
+        elif isinstance(answer, Interrupted):
+            self._node.subscriptions.interrupted(answer.groups)
         else:
             self._greet(answer)
 

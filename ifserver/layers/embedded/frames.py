@@ -2,8 +2,9 @@
 
 A frame is four bytes, big-endian, that tell the length of the MessagePack behind them: one of the structs below. The
 broker greets with `Hello`; whatever it is asked with an `id` it answers once, in whatever order the answers become
-known. What is too long for one frame comes in several, of which all but the last say that there is `more`. A frame that
-is too long, or that does not decode, closes that connection and no other.
+known. What is too long for one frame comes in several, of which all but the last say that there is `more`. Unasked it
+sends what is published in the groups of a connection. A frame that is too long, or that does not decode, closes that
+connection and no other.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ __all__ = [
     "Cutter",
     "EndPulls",
     "Hello",
+    "Interrupted",
     "Malformed",
     "Nothing",
     "Peer",
+    "Published",
     "Pull",
     "Push",
     "Refused",
@@ -47,7 +50,7 @@ __all__ = [
 ]
 
 #: Broker and clients are of the same release in practice; a reload that mixes two must fail with a clear word.
-VERSION: Final = 3
+VERSION: Final = 4
 #: Payloads are put into one frame until it holds this much, so that a frame is at most one payload longer. As much as
 #: uvloop reads at once: frames that come in several reads have to be joined.
 PIECE_BYTES: Final = 256 * 1024
@@ -131,8 +134,22 @@ class Refused(Struct, frozen=True, array_like=True, tag=21, gc=False):
     why: str
 
 
+# What the broker sends unasked.
+
+
+class Published(Struct, frozen=True, array_like=True, tag=22, gc=False):
+    group: str
+    payload: bytes
+
+
+class Interrupted(Struct, frozen=True, array_like=True, tag=23, gc=False):
+    """The client has not read fast enough, so that something was dropped of these groups."""
+
+    groups: list[str]
+
+
 Ask: TypeAlias = Push | Pull | EndPulls | Call
-Answer: TypeAlias = Hello | Taken | Brought | Nothing | Result | Refused
+Answer: TypeAlias = Hello | Taken | Brought | Nothing | Result | Refused | Published | Interrupted
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_ask = msgspec.msgpack.Decoder(Ask).decode
@@ -146,11 +163,15 @@ class Kind(NamedTuple):
     decode_result: Callable[[Raw], Any]
     #: What it fails with if the connection breaks before the answer.
     when_lost: type[NodeError]
+    #: Whether it is about the connection, and not about the node alone.
+    of_connection: bool = False
 
 
-def _kind(arguments: Any, result: Any, when_lost: type[NodeError] = NodeUnreachable) -> Kind:
+def _kind(
+    arguments: Any, result: Any, when_lost: type[NodeError] = NodeUnreachable, of_connection: bool = False
+) -> Kind:
     decoder = msgspec.msgpack.Decoder
-    return Kind(decoder(arguments).decode, decoder(result).decode, when_lost)
+    return Kind(decoder(arguments).decode, decoder(result).decode, when_lost, of_connection)
 
 
 #: The methods of `ifserver.layers.base.Node` that are called by name, with their arguments and results. To push and to
@@ -160,6 +181,9 @@ CALLS: Final[Mapping[str, Kind]] = {
     "holds": _kind(tuple[str, bytes], bool),
     "beat": _kind(tuple[str, bytes, _Wait], None, PushInDoubt),
     "beats": _kind(tuple[list[str]], list[bytes | None]),
+    "publish": _kind(tuple[str, bytes], int, PushInDoubt),
+    "subscribe": _kind(tuple[list[str]], None, of_connection=True),
+    "unsubscribe": _kind(tuple[list[str]], None, of_connection=True),
     "census": _kind(tuple[()], dict[str, bytes]),
     "look": _kind(tuple[str], Queue),
 }

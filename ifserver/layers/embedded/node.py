@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ifserver.clock import Clock
-from ifserver.layers.base import Limits, Pulled, Pushed
+from ifserver.layers.base import Limits, Pulled, Pushed, check_group
 from ifserver.layers.embedded.store import Entry, MemoryStore, Pull, unreachable
 
-__all__ = ["MemoryNode"]
+__all__ = ["MemoryNode", "Relay"]
+
+
+class Relay(Protocol):
+    """Whoever hands what is published to other processes."""
+
+    def relay(self, group: str, payload: bytes) -> int:
+        """Hand it to those that have subscribed; returns how many there are."""
 
 
 class MemoryNode(MemoryStore):
@@ -22,19 +31,43 @@ class MemoryNode(MemoryStore):
         self._pushed = self._pulled = self._withdrawn = 0
         self._gone_at = clock.seconds()
         self._waiting: dict[Deferred[None], None] = {}
+        #: Who serves this node to other processes.
+        self.relay: Relay | None = None
+        #: The groups of this process.
+        self._groups: set[str] = set()
+        self._subscribing: list[Deferred[None]] = []
+        #: What was published in them and is still to be heard: somebody who hears may publish.
+        self._to_be_heard: deque[tuple[str, bytes]] = deque()
+        self._hearing = self._stopped = False
+        self._heard = self._interruptions = 0
 
     def unreachable_s(self) -> float:
         return 0.0 if self.connected else self._clock.seconds() - self._gone_at
 
     def start(self) -> None:
         self.connected = True
+        if self._stopped:
+            self._stopped = False
+            self._interruptions += len(self._groups)
+            if self._groups and self.subscriber is not None:
+                self.subscriber.interrupted(list(self._groups))
+        subscribing, self._subscribing = self._subscribing, []
+        for deferred in subscribing:
+            if not deferred.called:
+                deferred.callback(None)
         waiting, self._waiting = self._waiting, {}
         for deferred in waiting:
             deferred.callback(None)
 
     def stop(self) -> Deferred[None]:
         self.connected = False
+        self._stopped = True
         self._gone_at = self._clock.seconds()
+        self._to_be_heard.clear()
+        subscribing, self._subscribing = self._subscribing, []
+        for deferred in subscribing:
+            if not deferred.called:
+                deferred.errback(unreachable(self.name))
         self._waiting.clear()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -106,6 +139,44 @@ class MemoryNode(MemoryStore):
         self._withdrawn += 1
         return succeed(True)
 
+    def _publish(self, group: str, payload: bytes) -> Deferred[int]:
+        if not self.connected:
+            return fail(unreachable(self.name))
+        count = 0 if self.relay is None else self.relay.relay(group, payload)
+        if group in self._groups and self.subscriber is not None:
+            count += 1
+            self._to_be_heard.append((group, payload))
+            if not self._hearing:
+                self._hear()
+        return succeed(count)
+
+    def _hear(self) -> None:
+        self._hearing = True
+        try:
+            while self._to_be_heard:
+                group, payload = self._to_be_heard.popleft()
+                if group in self._groups and self.subscriber is not None:
+                    self._heard += 1
+                    self.subscriber.published(group, payload)
+        finally:
+            self._hearing = False
+
+    def subscribe(self, groups: Sequence[str]) -> Deferred[None]:
+        for group in groups:
+            check_group(group)
+        if self._stopped:
+            return fail(unreachable(self.name))
+        self._groups.update(groups)
+        if self.connected:
+            return succeed(None)
+        subscribing: Deferred[None] = Deferred()
+        self._subscribing.append(subscribing)
+        return subscribing
+
+    def unsubscribe(self, groups: Sequence[str]) -> None:
+        for group in groups:
+            self._groups.discard(check_group(group))
+
     def statistics(self) -> dict[str, int]:
         return {
             "channels": len(self._channels),
@@ -115,6 +186,10 @@ class MemoryNode(MemoryStore):
             "pulled": self._pulled,
             "expired": self._expired,
             "withdrawn": self._withdrawn,
+            **self.publishes,
+            "groups": len(self._groups),
+            "heard": self._heard,
+            "interruptions": self._interruptions,
         }
 
     def _pulls(self) -> dict[Pull, None]:

@@ -39,8 +39,8 @@ _MIB: Final = 1024 * 1024
 _LEAST: Final[Mapping[str, tuple[int, ...]]] = {"redis": (7, 0), "valkey": (7, 2)}
 
 Level: TypeAlias = Literal["problem", "warning", "note"]
-#: How bad it is when rights for something are missing. Requests and replies do without views.
-_LOST: Final[Mapping[str, Level]] = {rights.MESSAGES: "problem", rights.VIEWS: "warning"}
+#: How bad it is when rights for something are missing. Requests and replies do without views and groups.
+_LOST: Final[Mapping[str, Level]] = {rights.MESSAGES: "problem", rights.VIEWS: "warning", rights.GROUPS: "warning"}
 
 
 class Finding(Struct, frozen=True):

@@ -26,7 +26,7 @@ from ifserver.net.standard_library import pickling_kept
 with pickling_kept():  # it imports twisted.application
     import txredisapi
 
-__all__ = ["ANSWER_S", "Connection", "ErrorReply", "Named", "Server", "pack", "pack_with"]
+__all__ = ["ANSWER_S", "Connection", "ErrorReply", "Named", "ProtocolError", "Server", "pack", "pack_with"]
 
 #: How long Redis may take to answer, beyond what it was asked to wait. A pause for a fork or a big script is shorter.
 ANSWER_S: Final = 5.0
@@ -37,6 +37,8 @@ _LEAVE_S: Final = 1.0
 
 #: What Redis answers when it refuses; ``str()`` of it is its text.
 ErrorReply: Final[type[Exception]] = txredisapi.ResponseError
+#: What is raised where the answers are not Redis' protocol.
+ProtocolError: Final[type[Exception]] = txredisapi.InvalidData
 #: A command and its arguments as Redis reads them.
 pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 
@@ -155,7 +157,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         self._clock = clock
         self._when_looked = looked
         self._when_closed = closed
-        self._reader: Any = hiredis.Reader(protocolError=txredisapi.InvalidData, replyError=ErrorReply)
+        self._reader: Any = hiredis.Reader(protocolError=ProtocolError, replyError=ErrorReply)
         self._timer: Timer | None = None
         self._timer_due = 0.0
         self._last_chance = False
@@ -197,7 +199,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
                 _, answered, result, about, _, only_errors = waiting.popleft()
                 if not only_errors or isinstance(reply, ErrorReply):
                     answered(reply, result, about)
-        except (txredisapi.InvalidData, IndexError) as error:
+        except (ProtocolError, IndexError) as error:
             self.give_up(f"it does not speak Redis' protocol: {error!r}")
         if self._leaving and not waiting:
             self.transport.abortConnection()

@@ -1,7 +1,7 @@
 """A Redis 7 or Valkey 7.2 as a node.
 
 One connection sends, and asks (`ifserver.layers.redis.views`); each pull that waits has a connection to itself
-(`ifserver.layers.redis.readers`).
+(`ifserver.layers.redis.readers`), and one hears what is published in groups (`ifserver.layers.redis.subscriber`).
 
 Keys are prefix + epoch + ``:`` + channel. The epoch is the server's ``run_id``, new at every start: a Redis that loads
 a snapshot gives back messages that had been popped, under keys that nobody reads any more. Where Sentinels say which
@@ -25,7 +25,9 @@ from ifserver.layers.redis.connection import Connection, ErrorReply, Named, Serv
 from ifserver.layers.redis.keys import Key, is_plain
 from ifserver.layers.redis.readers import PAUSES, SENTINEL_PAUSES, Readers
 from ifserver.layers.redis.sentinel import Sentinels, named_by
+from ifserver.layers.redis.subscriber import GroupLink, group_key
 from ifserver.layers.redis.views import RedisViews
+from ifserver.layers.subscriptions import Subscriptions
 
 __all__ = ["RedisNode"]
 
@@ -70,6 +72,8 @@ class RedisNode(RedisViews):
         self._latest: Connection | None = None
         self._epoch_timer: Timer | None = None
         self._readers = Readers(self._server, clock, endpoint, self._troubles, self._look, pauses)
+        self._subscriptions = Subscriptions(self, clock, self._server.unreachable)
+        self._groups = GroupLink(self._server, clock, endpoint, self._subscriptions, self._look, pauses)
         self._stopped = False
         #: Since when there is no connection, or the last one that there was gave no answer.
         self._gone_at = clock.seconds()
@@ -85,11 +89,12 @@ class RedisNode(RedisViews):
         if self._sentinels is not None:
             self._sentinels.start(self._moved)
         self._link.start()
+        self._groups.start()
 
     def stop(self) -> Deferred[None]:
         self._stopped = True
         self._disconnect()
-        parts = (self._link, self._readers, self._sentinels)
+        parts = (self._link, self._readers, self._groups, self._sentinels)
         return gatherResults([part.stop() for part in parts if part is not None]).addCallback(lambda _: None)
 
     def ready(self) -> Deferred[None]:
@@ -147,6 +152,23 @@ class RedisNode(RedisViews):
         connection.ask(command, self._removed, result, None, PushInDoubt)
         return result
 
+    def _publish(self, group: str, payload: bytes) -> Deferred[int]:
+        connection = self._sending
+        if connection is None:
+            return fail(self._server.unreachable())
+        result: Deferred[int] = Deferred()
+        command = pack_with((b"PUBLISH", group_key(self._server.prefix, group)), (payload,))
+        connection.ask(command, self._answered, result, None, PushInDoubt)
+        return result
+
+    def subscribe(self, groups: Sequence[str]) -> Deferred[None]:
+        subscribing = self._subscriptions.subscribe(groups)
+        self._groups.needed()
+        return subscribing
+
+    def unsubscribe(self, groups: Sequence[str]) -> None:
+        self._subscriptions.unsubscribe(groups)
+
     def statistics(self) -> dict[str, int]:
         return {
             "connected": int(self.connected),
@@ -156,7 +178,9 @@ class RedisNode(RedisViews):
             "withdrawn": self._withdrawn,
             "scripts": self._scripts,
             "connections_lost": self.losses,
+            **self.publishes,
             **self._readers.statistics(),
+            **self._groups.statistics(),
         }
 
     # Answers on the sending connection.
@@ -207,6 +231,7 @@ class RedisNode(RedisViews):
         if self._latest is not None:
             self._latest.leave_unless(named)
         self._readers.leave_unless(named)
+        self._groups.leave_unless(named)
 
     def _looked(self, connection: Connection, lead_s: float) -> None:
         if self._stopped:
@@ -217,6 +242,7 @@ class RedisNode(RedisViews):
             self._keys.clear()
         self.epoch = self._readers.epoch = connection.epoch
         self._keys.prefix = connection.prefix
+        self._groups.epoch_is(connection.epoch)
         if self._epoch_timer is not None and self._epoch_timer.active():
             self._epoch_timer.cancel()
         self._epoch_timer = self._clock.callLater(_EPOCH_S, connection.look)

@@ -7,12 +7,14 @@ from typing import Final, NamedTuple
 
 from ifserver.errors import NodeRefused
 from ifserver.layers.redis.client import Client, Command
+from ifserver.layers.redis.subscriber import group_key
 
-__all__ = ["MESSAGES", "VIEWS", "Right", "lacking", "try_a_message"]
+__all__ = ["GROUPS", "MESSAGES", "VIEWS", "Right", "lacking", "try_a_message"]
 
 #: What a right is needed for.
 MESSAGES: Final = "messages"
 VIEWS: Final = "views of all processes and the search for free workers"
+GROUPS: Final = "groups"
 
 
 class Right(NamedTuple):
@@ -27,6 +29,7 @@ def _rights(prefix: str) -> tuple[Right, ...]:
     """Every command that a node uses, in an order in which they leave nothing behind when they are really sent."""
     key = f"{prefix}check:{secrets.token_hex(8)}"
     beat, census = f"{key}:alive", f"{key}:census"
+    group = group_key(prefix, f"!check.{secrets.token_hex(8)}")
     return (
         Right("RPUSH", ("RPUSH", key, "x")),
         Right("PEXPIRE", ("PEXPIRE", key, 10_000)),
@@ -44,6 +47,10 @@ def _rights(prefix: str) -> tuple[Right, ...]:
         Right("ZREMRANGEBYSCORE", ("ZREMRANGEBYSCORE", census, 0, 2), VIEWS),
         Right("INFO", ("INFO", "server")),
         Right("TIME", ("TIME",)),
+        Right("PUBLISH", ("PUBLISH", group, "x"), GROUPS),
+        # Last, for there is little else that a connection may do that has subscribed.
+        Right("SUBSCRIBE", ("SUBSCRIBE", group), GROUPS),
+        Right("UNSUBSCRIBE", ("UNSUBSCRIBE", group), GROUPS),
     )
 
 
@@ -98,4 +105,5 @@ def _meant(refusal: str) -> str:
     """What Redis means: its versions say it differently, and quote the key, which is of no interest."""
     if "permission" not in refusal:
         return refusal
-    return f"the user has no right to the {'keys' if 'key' in refusal else 'command'}"
+    what = next((what for what in ("channel", "key") if what in refusal), None)
+    return f"the user has no right to the {f'{what}s' if what is not None else 'command'}"

@@ -27,8 +27,10 @@ from ifserver.layers.embedded.frames import (
     Call,
     EndPulls,
     Hello,
+    Interrupted,
     Nothing,
     Peer,
+    Published,
     Pull,
     Push,
     Refused,
@@ -42,7 +44,7 @@ from ifserver.layers.embedded.node import MemoryNode
 from ifserver.net.endpoints import StreamClientEndpoint
 from tests.layers.fakes import FakeTransport
 from tests.layers.harnesses import LocalHarness
-from tests.layers.helpers import LOOP, ROOMY, async_test, eventually, turn, within
+from tests.layers.helpers import LOOP, ROOMY, async_test, eventually, listen, turn, within
 
 
 class FakeSocket:
@@ -142,7 +144,7 @@ def test_end_pulls_ends_those_of_this_connection() -> None:
     other.hear()
     talk.ask(Pull(1, ["a"], 1, 9.0), Pull(2, ["b"], 1, 9.0))
     other.ask(Pull(1, ["a"], 1, 9.0))
-    assert broker.statistics() == {"connections": 2, "pulls": 3}
+    assert broker.statistics() == {"connections": 2, "pulls": 3, "groups": 0, "broadcasts_dropped": 0}
     assert talk.ask(EndPulls()) == [Nothing(1), Nothing(2)]
     assert talk.ask(Push(3, "a", [b"x"], False)) == [Taken(3, 1, 1)]
     assert other.hear() == [Brought(1, "a", [b"x"], False)]
@@ -239,6 +241,67 @@ def test_a_push_without_end_is_malformed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not talk.wire.aborting
     talk.ask(Push(9, "r", [bytes(60)], True), Push(10, "s", [bytes(60)], True))
     assert talk.wire.aborting
+
+
+def subscribe(id: int, *groups: str) -> Call:
+    return Call(id, "subscribe", packed((list(groups),)))
+
+
+def publish(id: int, group: str, payload: bytes) -> Call:
+    return Call(id, "publish", packed((group, payload)))
+
+
+def test_what_is_published_goes_to_all_connections_and_to_this_process() -> None:
+    broker, node, _ = make()
+    ear = listen(node)
+    node.subscribe(["g"])
+    talk, other = Talk(broker), Talk(broker)
+    talk.hear()
+    other.hear()
+    assert talk.ask(subscribe(1, "g", "h")) == [Result(1, packed(None))]
+    assert other.ask(subscribe(1, "g")) == [Result(1, packed(None))]
+    assert other.ask(publish(2, "g", b"x")) == [Published("g", b"x"), Result(2, packed(3))]
+    assert talk.hear() == [Published("g", b"x")]
+    assert ear.heard == [("g", b"x")]
+    assert broker.statistics()["groups"] == 2
+    assert other.ask(publish(3, "h", b"y")) == [Result(3, packed(1))]
+    assert other.ask(publish(4, "i", b"z")) == [Result(4, packed(0))]
+    assert talk.ask(Call(2, "unsubscribe", packed((["h", "never"],)))) == [
+        Published("h", b"y"),
+        Result(2, packed(None)),
+    ]
+    other.client.connectionLost()
+    assert talk.ask(publish(3, "g", b"x")) == [Published("g", b"x"), Result(3, packed(2))]
+    talk.client.close()
+    assert broker.statistics()["groups"] == 0
+    assert broker.relay("g", b"x") == 0
+    assert talk.ask(subscribe(9, "a b"))[0].__class__ is Refused
+
+
+def test_a_connection_that_does_not_read_misses_what_is_published_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_module, "_MAX_UNREAD_BYTES", 100)
+    broker, node, _ = make()
+    talk, other = Talk(broker), Talk(broker)
+    for each in (talk, other):
+        each.ask(subscribe(1, "g", "h", "i"))
+        each.hear()
+    talk.client.pauseProducing()
+    handed: list[Any] = []
+    for i in range(10):
+        node.publish("g", b"%d" % i * 30).addCallback(handed.append)
+    node.publish("h", b"x").addCallback(handed.append)
+    node.publish("i", b"x").addCallback(handed.append)
+    assert handed == [2] * 3 + [1] * 9
+    assert broker.statistics()["broadcasts_dropped"] == 9
+    assert len(other.hear()) == 12
+    talk.client.unsubscribe(["i"])
+    talk.client.resumeProducing()
+    assert talk.hear() == [*(Published("g", b"%d" % i * 30) for i in range(3)), Interrupted(["g", "h"])]
+    assert node.publish("g", b"next").result == 2
+    assert talk.hear() == [Published("g", b"next")]
+    talk.client.pauseProducing()
+    talk.client.resumeProducing()
+    assert talk.hear() == []
 
 
 def test_pulls_of_a_lost_connection_take_nothing() -> None:
@@ -353,6 +416,32 @@ async def test_who_does_not_read_its_answers_is_not_asked_for_more_questions(pla
     raw.transport.resumeProducing()
     await eventually(lambda: len(raw.answers) == 41, "all answers")
     assert [answer.payloads for answer in raw.answers if isinstance(answer, Brought)] == [[m] for m in messages]
+    raw.transport.abortConnection()
+    await eventually(lambda: raw.lost)
+
+
+@async_test
+async def test_a_process_that_is_blocked_costs_the_broker_no_more_than_its_bound(place: LocalHarness) -> None:
+    node, other = await place.node(), await place.node()
+    ear = listen(other)
+    await other.subscribe(["g", "h"])
+    raw = await connect(place)
+    raw.transport.write(frame(subscribe(1, "g")))
+    await eventually(lambda: len(raw.answers) == 2, "its subscription")
+    raw.transport.pauseProducing()
+    payload = bytes(1024 * 1024)
+    for _ in range(40):
+        await node.publish("g", payload)
+    assert place.broker is not None
+    dropped = place.broker.statistics()["broadcasts_dropped"]
+    assert 20 <= dropped <= 24
+    await eventually(lambda: len(ear.heard) == 40, "what others are sent")
+    raw.transport.resumeProducing()
+    await eventually(lambda: raw.answers[-1] == Interrupted(["g"]), "that it is told")
+    assert len(raw.answers) == 2 + 40 - dropped + 1
+    assert await node.publish("g", b"next") == 2
+    await eventually(lambda: raw.answers[-1] == Published("g", b"next"), "the next")
+    assert ear.interruptions == []
     raw.transport.abortConnection()
     await eventually(lambda: raw.lost)
 

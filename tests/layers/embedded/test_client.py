@@ -17,10 +17,13 @@ from ifserver.layers.embedded.frames import (
     VERSION,
     Answer,
     Brought,
+    Call,
     Cutter,
     EndPulls,
     Hello,
+    Interrupted,
     Nothing,
+    Published,
     Pull,
     Push,
     Refused,
@@ -31,7 +34,7 @@ from ifserver.layers.embedded.frames import (
     packed,
 )
 from tests.layers.fakes import FakeEndpoint
-from tests.layers.helpers import ROOMY
+from tests.layers.helpers import ROOMY, listen
 
 
 class Place:
@@ -109,7 +112,43 @@ def test_answers_find_who_asked_whatever_their_order() -> None:
         "pulled": 1,
         "withdrawn": 1,
         "connections_lost": 0,
+        "published": 0,
+        "publishes_unreachable": 0,
+        "publishes_refused": 0,
+        "publishes_in_doubt": 0,
+        "groups": 0,
+        "heard": 0,
+        "interruptions": 0,
     }
+
+
+def test_what_is_subscribed_to_in_one_turn_is_one_call_and_is_asked_for_anew() -> None:
+    place = Place()
+    ear = listen(place.node)
+    results = [outcome(place.node.subscribe(["a"]))]
+    place.greet()
+    [call] = place.asked()
+    assert call == Call(1, "subscribe", packed((["a"],)))
+    results += [outcome(place.node.subscribe(["b", "c"])), outcome(place.node.subscribe(["d"]))]
+    place.node.unsubscribe(["d"])
+    place.clock.advance(0)
+    assert place.asked() == [Call(2, "subscribe", packed((["b", "c"],)))]
+    place.answer(Published("a", b"x"), Published("d", b"y"), Result(1, packed(None)))
+    assert results == [[None], [], [None]]
+    place.answer(Result(2, packed(None)), Interrupted(["a", "d"]))
+    assert results == [[None], [None], [None]]
+    assert (ear.heard, ear.interruptions) == ([("a", b"x")], ["a"])
+    place.node.unsubscribe(["b"])
+    place.clock.advance(0)
+    assert place.asked() == [Call(3, "unsubscribe", packed((["b"],)))]
+    place.lose()
+    place.greet()
+    [call] = place.asked()
+    assert call == Call(4, "subscribe", packed((["a", "c"],)))
+    assert ear.interruptions == ["a"]
+    place.answer(Result(4, packed(None)))
+    assert ear.interruptions == ["a", "a", "c"]
+    assert place.node.statistics()["interruptions"] == 3
 
 
 def test_answers_may_come_byte_by_byte_and_in_several_frames() -> None:

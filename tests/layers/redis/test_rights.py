@@ -11,19 +11,21 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from ifserver.errors import NodeRefused
-from ifserver.layers.redis import connection, keys, node, readers, views
+from ifserver.layers.redis import connection, keys, node, readers, subscriber, views
 from ifserver.layers.redis.client import Client, connect
 from ifserver.layers.redis.connection import Server
-from ifserver.layers.redis.rights import MESSAGES, VIEWS, lacking, try_a_message
+from ifserver.layers.redis.rights import GROUPS, MESSAGES, VIEWS, lacking, try_a_message
 from ifserver.net.endpoints import StreamClientEndpoint
 from tests.layers.helpers import LOOP, async_test
 from tests.redis_server import Monitor, RedisServer
 
 #: All that a user needs; docs/redis.rst says so too.
 _COMMANDS = (
-    "rpush blmpop lmpop lrem lpos llen pexpire eval set mget info time lindex zadd zrangebyscore zremrangebyscore"
+    "rpush blmpop lmpop lrem lpos llen pexpire eval set mget info time lindex zadd zrangebyscore zremrangebyscore "
+    "publish subscribe unsubscribe"
 )
-NEEDED = [*(f"+{name}" for name in _COMMANDS.split()), "~ifserver:*"]
+_GROUPS = {"PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"}
+NEEDED = [*(f"+{name}" for name in _COMMANDS.split()), "~ifserver:*", "&ifserver:*"]
 MAY_ASK = ["+acl|whoami", "+acl|dryrun"]
 
 
@@ -68,10 +70,10 @@ async def test_a_user_with_just_the_needed_rights_lacks_none_and_leaves_nothing(
 
 
 def test_every_command_that_a_node_uses_is_asked_for() -> None:
-    modules = (node, connection, keys, readers, views)
+    modules = (node, connection, keys, readers, subscriber, views)
     sources = [Path(module.__file__).read_text() for module in modules]
     used = {name for source in sources for name in re.findall(r'\(b"([A-Z]{3,})"', source)}
-    assert {"RPUSH", "BLMPOP", "LREM", "PEXPIRE", "EVAL", "MGET", "TIME"} <= used
+    assert {"RPUSH", "BLMPOP", "LREM", "PEXPIRE", "EVAL", "MGET", "TIME", "PUBLISH", "SUBSCRIBE"} <= used
     assert used - {name.upper() for name in _COMMANDS.split()} == set()
 
 
@@ -85,7 +87,7 @@ async def test_one_that_is_missing_is_named(place: Place, right: str, more: list
     assert {each.name: why for each, why in found.items()} == {name: "the user has no right to the command"}
     [missing] = found
     viewed = name == "LINDEX" or name.startswith("Z")
-    assert missing.needed_for == (VIEWS if viewed else MESSAGES)
+    assert missing.needed_for == (VIEWS if viewed else GROUPS if name in _GROUPS else MESSAGES)
 
 
 @async_test
@@ -100,8 +102,10 @@ async def test_keys_need_rights_too(place: Place, more: list[str]) -> None:
     client = await place.client(*NEEDED, *more)
     found = await lacking(client, "other:")
     keys = {right.name for right, why in found.items() if why == "the user has no right to the keys"}
-    assert keys == {name.upper() for name in _COMMANDS.split()} - {"INFO", "TIME"}
-    assert len(found) == len(keys)
+    assert keys == {name.upper() for name in _COMMANDS.split()} - {"INFO", "TIME"} - _GROUPS
+    channels = {right.name for right, why in found.items() if why == "the user has no right to the channels"}
+    assert channels == {"PUBLISH", "SUBSCRIBE"}
+    assert len(found) == len(keys | channels)
 
 
 @async_test

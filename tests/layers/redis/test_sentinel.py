@@ -27,7 +27,7 @@ from ifserver.layers.redis.node import RedisNode
 from ifserver.layers.redis.sentinel import ANSWER_S, Place, Sentinels, named_by
 from tests.certificates import Certificates
 from tests.layers.fakes import FakeTransport
-from tests.layers.helpers import LOOP, ROOMY, async_test, error_of, eventually, turn, within
+from tests.layers.helpers import LOOP, ROOMY, async_test, error_of, eventually, listen, turn, within
 from tests.redis_server import RedisServer, SentinelServer
 
 FIRST = Named(("10.0.0.1", 6379), 0)
@@ -476,3 +476,36 @@ async def test_it_is_all_encrypted_and_asks_for_passwords(watched: Watched) -> N
         await watched.promoted()
         await pushed(node, "s")
         assert await node.pull(("s",), 1, 1.0) == Pulled("s", [b"x"])
+
+
+@async_test
+async def test_groups_are_heard_at_the_new_primary(watched: Watched) -> None:
+    await watched.open()
+    node, other = await watched.node(), await watched.node()
+    ear = listen(node)
+    await node.subscribe(["g", "h"])
+    assert await other.publish("g", b"before") == 1
+    await eventually(lambda: ear.heard == [("g", b"before")])
+    watched.primary.kill()
+    await watched.promoted()
+    await eventually(lambda: sorted(ear.interruptions) == ["g", "h"], "that it is told")
+    await within(other.ready())
+    assert await other.publish("g", b"after") == 1
+    await eventually(lambda: ear.heard == [("g", b"before"), ("g", b"after")])
+
+
+@async_test
+async def test_groups_leave_a_primary_that_sentinel_no_longer_names(watched: Watched) -> None:
+    await watched.open(sentinels=1)
+    node = await watched.node()
+    ear = listen(node)
+    await node.subscribe(["g"])
+    await eventually(watched.failed_over, "a failover")
+    at = await watched.promoted()
+    await eventually(lambda: ear.interruptions, "that it is told")
+    assert reactor.seconds() - at < PROMISED_S
+    assert command(watched.primary, "PUBSUB", "CHANNELS", "*group:g") == []
+    assert command(watched.replica, "PUBSUB", "CHANNELS", "*group:g") == [b"ifserver:group:g"]
+    await within(node.ready())
+    assert await node.publish("g", b"x") == 1
+    await eventually(lambda: ear.heard == [("g", b"x")])

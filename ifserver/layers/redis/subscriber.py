@@ -1,0 +1,229 @@
+"""The connection on which a Redis node hears what is published in groups (``SUBSCRIBE``).
+
+Redis lets a connection that has subscribed do little else, so it is one of its own. It is made for the first group and
+kept from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from ifserver.clock import Clock, Timer
+from ifserver.layers.link import Link, Pauses, Troubles
+from ifserver.layers.redis.connection import Connection, ErrorReply, Named, ProtocolError, Server, pack
+from ifserver.layers.redis.sentinel import named_by
+from ifserver.layers.subscriptions import Subscriptions
+
+__all__ = ["GroupConnection", "GroupLink", "group_key"]
+
+#: How often Redis is asked whether it is still there, while it has nothing to say.
+_PING_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+def group_key(prefix: str, group: str) -> bytes:
+    """The Pub/Sub channel of a group. Without an epoch: nothing is kept there that could come back."""
+    return f"{prefix}group:{group}".encode()
+
+
+class _Command:
+    """A command that is answered once for each of its groups, or with one error."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, groups: int) -> None:
+        self.left = groups
+
+
+class GroupConnection(Connection):
+    """A connection that may subscribe once it has been looked up who Redis is (`Connection`).
+
+    `published` is called with a group and what was published there.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        clock: Clock,
+        looked: Callable[[Connection, float], None],
+        closed: Callable[[Connection, str], None],
+        named: Named | None,
+        published: Callable[[str, bytes], None],
+    ) -> None:
+        super().__init__(server, clock, looked, closed, named)
+        self._published = published
+        self._cut = len(group_key(server.prefix, ""))
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        reader, waiting, cut = self._reader, self.waiting, self._cut
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not False:
+                if type(reply) is list and len(reply) == 3:
+                    if reply[0] == b"message":
+                        self._published(reply[1][cut:].decode(), reply[2])
+                        continue
+                    command = waiting[0][3]
+                    if type(command) is _Command:
+                        command.left -= 1
+                        if command.left:
+                            continue
+                _, answered, result, about, _, _ = waiting.popleft()
+                answered(reply, result, about)
+        except (ProtocolError, IndexError) as error:
+            self.give_up(f"it does not speak Redis' protocol: {error!r}")
+
+    def subscribe(self, groups: list[str]) -> Deferred[None]:
+        """See `Wire.subscribe`."""
+        result: Deferred[None] = Deferred()
+        self._ask_for(b"SUBSCRIBE", groups, result)
+        return result
+
+    def unsubscribe(self, groups: list[str]) -> None:
+        """See `Wire.unsubscribe`."""
+        self._ask_for(b"UNSUBSCRIBE", groups, None)
+
+    def ping(self) -> None:
+        """Let Redis show that it is there. (``PING`` would be one more right; to leave no group is as good.)"""
+        self._ask_for(b"UNSUBSCRIBE", ["!ping"], None)
+
+    def refused(self, why: str) -> None:
+        """See `Wire.refused`."""
+        self.give_up(why)
+
+    def _ask_for(self, name: bytes, groups: list[str], result: Deferred[None] | None) -> None:
+        prefix = self._server.prefix
+        command = pack((name, *(group_key(prefix, group) for group in groups)))
+        self.ask(command, self._done, result, _Command(len(groups)))
+
+    def _done(self, reply: Any, result: Deferred[None] | None, about: _Command) -> None:
+        if not isinstance(reply, ErrorReply):
+            if result is not None:
+                result.callback(None)
+        elif result is not None:
+            result.errback(self._server.refused(reply))
+        else:
+            self.give_up(self._server.clean(f"it refuses UNSUBSCRIBE: {reply}"))
+
+
+class GroupLink:
+    """Keeps a `GroupConnection`: from the first group after `start`, to `stop`.
+
+    Args:
+        look: is called when a connection finds another epoch than the node knows.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        clock: Clock,
+        endpoint: Callable[[], IStreamClientEndpoint],
+        subscriptions: Subscriptions,
+        look: Callable[[], None],
+        pauses: Pauses,
+    ) -> None:
+        self._server = server
+        self._clock = clock
+        self._subscriptions = subscriptions
+        self._look = look
+        self._troubles = Troubles(f"{server.node} (groups)")
+        self._endpoint = endpoint()
+        self._link = Link(self._endpoint, self._build, clock, pauses, self._troubles.add)
+        #: Whether the node is in use, and whether this has begun to connect.
+        self._started = self._connects = False
+        self._stopped = False
+        #: The newest connection, and the one that can be used.
+        self._latest: GroupConnection | None = None
+        self._connection: GroupConnection | None = None
+        self._ping_timer: Timer | None = None
+        #: The node's epoch.
+        self._epoch: str | None = None
+        self._losses = 0
+
+    def start(self) -> None:
+        """Connect if there are groups, and as soon as there are."""
+        self._started = True
+        if self._subscriptions.any:
+            self.needed()
+
+    def needed(self) -> None:
+        """There are groups."""
+        if self._started and not (self._connects or self._stopped):
+            self._connects = True
+            self._link.start()
+
+    def stop(self) -> Deferred[None]:
+        """Disconnect for good; fires when the socket is closed."""
+        self._stopped = True
+        self._disconnect()
+        self._subscriptions.stop()
+        return self._link.stop()
+
+    def epoch_is(self, epoch: str | None) -> None:
+        """The node has this epoch. Whoever publishes does so there, so a connection of another one is left."""
+        self._epoch = epoch
+        connection = self._connection
+        if connection is not None and connection.epoch != epoch:
+            connection.give_up("the node has another epoch by now")
+
+    def leave_unless(self, named: Named) -> None:
+        """Close the connection if it was not made to whom Sentinel names now."""
+        if self._latest is not None:
+            self._latest.leave_unless(named)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, for logs and metrics."""
+        return {"group_connections_lost": self._losses, **self._subscriptions.statistics()}
+
+    # What the connection calls.
+
+    def _build(self) -> GroupConnection:
+        self._latest = GroupConnection(
+            self._server,
+            self._clock,
+            self._looked,
+            self._closed,
+            named_by(self._endpoint),
+            self._subscriptions.published,
+        )
+        return self._latest
+
+    def _looked(self, connection: Connection, lead_s: float) -> None:
+        if self._stopped or not isinstance(connection, GroupConnection):
+            return
+        if self._epoch is not None and connection.epoch != self._epoch:
+            self._look()  # one of the two speaks with a Redis that is no longer the node's
+        self._connection = connection
+        self._troubles.over()
+        self._link.settle()
+        self._ping_timer = self._clock.callLater(_PING_S, self._ping)
+        self._subscriptions.connected(connection)
+
+    def _closed(self, connection: Connection, why: str) -> None:
+        if self._stopped:
+            return
+        if connection is self._connection:
+            self._losses += 1
+            self._troubles.lost(why)
+            self._disconnect()
+        else:
+            self._troubles.add(why)
+
+    def _ping(self) -> None:
+        self._ping_timer = self._clock.callLater(_PING_S, self._ping)
+        if self._connection is not None and not self._connection.waiting:
+            self._connection.ping()
+
+    def _disconnect(self) -> None:
+        self._connection = None
+        if self._ping_timer is not None:
+            self._ping_timer.cancel()
+            self._ping_timer = None
+        self._link.unsettle()
+        self._subscriptions.lost()

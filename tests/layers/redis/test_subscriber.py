@@ -1,0 +1,329 @@
+"""The connection that hears groups: with a Redis that is this test, and with real ones that do all they can to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import hiredis
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+
+from ifserver.errors import NodeRefused
+from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.redis.connection import ANSWER_S, Named, Server
+from ifserver.layers.redis.node import RedisNode
+from ifserver.layers.redis.readers import PAUSES
+from ifserver.layers.redis.subscriber import GroupLink, group_key
+from ifserver.layers.subscriptions import Subscriptions
+from ifserver.net.endpoints import StreamClientEndpoint
+from tests.layers.fakes import FakeEndpoint
+from tests.layers.helpers import LOOP, ROOMY, async_test, error_of, eventually, listen, within
+from tests.redis_server import Monitor, RedisServer
+
+TIME = b"*2\r\n$4\r\n1000\r\n$1\r\n0\r\n"
+
+
+def bulk(data: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+def push(kind: bytes, group: str, last: bytes) -> bytes:
+    """What Redis sends of a group."""
+    return b"*3\r\n" + bulk(kind) + bulk(group_key("p:", group)) + last
+
+
+def outcome(deferred: Deferred[Any]) -> list[Any]:
+    results: list[Any] = []
+    deferred.addCallbacks(results.append, lambda failure: results.append(failure.value))
+    return results
+
+
+class Fake:
+    """A link whose Redis is this test."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.endpoint = FakeEndpoint()
+        self.looks = 0
+        node = MemoryNode("east-1", ROOMY, ROOMY, self.clock, "epoch")
+        self.ear = listen(node)
+        server = Server("east-1", "p:", None, None, 0)
+        self.subscriptions = Subscriptions(node, self.clock, server.unreachable)
+        self.link = GroupLink(server, self.clock, lambda: self.endpoint, self.subscriptions, self._look, PAUSES)
+
+    def _look(self) -> None:
+        self.looks += 1
+
+    def open(self, epoch: bytes = b"first") -> None:
+        """Accept the connection, and say who Redis is."""
+        self.endpoint.accept()
+        assert self.asked() == [[b"INFO", b"server", b"replication", b"persistence"], [b"TIME"]]
+        self.endpoint.receive(bulk(b"run_id:" + epoch) + TIME)
+
+    def asked(self) -> list[Any]:
+        """The commands since the last time."""
+        reader = hiredis.Reader()
+        reader.feed(self.endpoint.transport.taken())
+        commands = []
+        while (command := reader.gets()) is not False:
+            commands.append(command)
+        return commands
+
+    def subscribe(self, *groups: str) -> list[Any]:
+        result = outcome(self.subscriptions.subscribe(groups))
+        self.link.needed()
+        self.clock.advance(0)
+        return result
+
+    def stop(self) -> None:
+        stopped = outcome(self.link.stop())
+        if not stopped:
+            self.endpoint.lose()
+        assert stopped == [None]
+        assert self.clock.getDelayedCalls() == []
+
+
+def test_there_is_no_connection_before_the_first_group() -> None:
+    fake = Fake()
+    fake.link.start()
+    assert fake.endpoint.count == 0
+    fake.stop()
+    fake = Fake()
+    fake.subscribe("a")
+    assert fake.endpoint.count == 0
+    fake.link.start()
+    fake.link.needed()
+    assert fake.endpoint.count == 1
+    fake.stop()
+
+
+def test_a_command_is_answered_once_for_each_group() -> None:
+    fake = Fake()
+    fake.link.start()
+    first = fake.subscribe("a", "b")
+    fake.open()
+    second = fake.subscribe("c")
+    assert fake.asked() == [[b"SUBSCRIBE", b"p:group:a", b"p:group:b"], [b"SUBSCRIBE", b"p:group:c"]]
+    fake.endpoint.receive(push(b"subscribe", "a", b":1\r\n"))
+    fake.endpoint.receive(push(b"message", "a", bulk(b"x")))
+    assert fake.ear.heard == [("a", b"x")]
+    assert first == []
+    fake.endpoint.receive(push(b"subscribe", "b", b":2\r\n"))
+    assert (first, second) == ([None], [])
+    fake.endpoint.receive(b"-NOPERM User app has no permissions\r\n")
+    [error] = second
+    assert isinstance(error, NodeRefused)
+    assert not fake.endpoint.transport.aborting
+    fake.subscriptions.unsubscribe(["a"])
+    fake.clock.advance(0)
+    assert fake.asked() == [[b"UNSUBSCRIBE", b"p:group:a"]]
+    fake.endpoint.receive(push(b"unsubscribe", "a", b":1\r\n"))
+    fake.endpoint.receive(push(b"message", "b", bulk(b"y")) + push(b"message", "b", bulk(b"\r\n")))
+    assert fake.ear.heard[1:] == [("b", b"y"), ("b", b"\r\n")]
+    fake.stop()
+
+
+def test_a_redis_that_is_silent_is_asked_and_left() -> None:
+    fake = Fake()
+    fake.link.start()
+    fake.subscribe("a")
+    fake.open()
+    fake.asked()
+    fake.endpoint.receive(push(b"subscribe", "a", b":1\r\n"))
+    for _ in range(3):
+        fake.clock.advance(5.0)
+        assert fake.asked() == [[b"UNSUBSCRIBE", b"p:group:!ping"]]
+        fake.endpoint.receive(push(b"unsubscribe", "!ping", b":1\r\n"))
+    fake.clock.advance(5.0)
+    assert fake.asked() == [[b"UNSUBSCRIBE", b"p:group:!ping"]]
+    fake.clock.advance(ANSWER_S)
+    fake.clock.advance(0.2)
+    assert fake.endpoint.transport.aborting
+    fake.endpoint.lose()
+    fake.clock.advance(1.0)
+    fake.open()
+    fake.endpoint.receive(push(b"subscribe", "a", b":1\r\n"))
+    assert fake.ear.interruptions == ["a"]
+    assert fake.link.statistics() == {"group_connections_lost": 1, "groups": 1, "heard": 0, "interruptions": 1}
+    fake.stop()
+
+
+def test_a_connection_of_another_epoch_is_left_and_makes_the_node_look() -> None:
+    fake = Fake()
+    fake.link.start()
+    fake.link.epoch_is("first")
+    fake.subscribe("a")
+    fake.open()
+    assert fake.looks == 0
+    fake.link.epoch_is("first")
+    assert not fake.endpoint.transport.aborting
+    fake.link.epoch_is("second")
+    assert fake.endpoint.transport.aborting
+    fake.endpoint.lose()
+    fake.clock.advance(1.0)
+    fake.open(b"third")
+    assert fake.looks == 1
+    fake.link.epoch_is("third")
+    assert not fake.endpoint.transport.aborting
+    fake.link.leave_unless(Named(("10.0.0.1", 6379), 1))
+    assert fake.endpoint.transport.aborting
+    fake.endpoint.lose()
+    fake.stop()
+
+
+@pytest.mark.parametrize("bad", [b"?\r\n", b":1\r\n", push(b"subscribe", "a", b":1\r\n")])
+def test_what_is_not_redis_protocol_costs_the_connection(bad: bytes) -> None:
+    fake = Fake()
+    fake.link.start()
+    fake.subscribe("a")
+    fake.open()
+    fake.endpoint.receive(push(b"subscribe", "a", b":1\r\n"))
+    fake.endpoint.receive(bad)
+    assert fake.endpoint.transport.aborting
+    fake.endpoint.lose()
+    fake.stop()
+
+
+# Real ones.
+
+
+class Place:
+    """A Redis, and nodes that ask it."""
+
+    def __init__(self) -> None:
+        self._nodes: list[RedisNode] = []
+        self.server: RedisServer
+
+    def start(self, **options: Any) -> None:
+        self.server = RedisServer(**options)
+        self.server.start()
+
+    async def node(self, **options: Any) -> RedisNode:
+        endpoint = StreamClientEndpoint(LOOP, path=self.server.path)
+        node = RedisNode("east-1", ROOMY, ROOMY, reactor, lambda: endpoint, **options)
+        self._nodes.append(node)
+        node.start()
+        await within(node.ready())
+        return node
+
+    async def close(self) -> None:
+        self.server.kill()
+        await within(gatherResults([node.stop() for node in self._nodes]))
+        self.server.remove()
+
+
+@pytest_twisted.async_yield_fixture
+async def place() -> AsyncIterator[Place]:
+    place = Place()
+    yield place
+    await place.close()
+
+
+def pubsub_clients(server: RedisServer) -> int:
+    return len(server.command("CLIENT", "LIST", "TYPE", "pubsub").splitlines())
+
+
+@async_test
+async def test_ten_thousand_groups_are_a_few_commands_and_one_connection(place: Place) -> None:
+    place.start()
+    node = await place.node()
+    ear = listen(node)
+    assert pubsub_clients(place.server) == 0
+    monitor = Monitor(place.server)
+    groups = [f"g{i}" for i in range(10_000)]
+    await gatherResults([node.subscribe([group]) for group in groups])
+    assert pubsub_clients(place.server) == 1
+    commands = [command for command in monitor.commands() if command[0] == "SUBSCRIBE"]
+    assert [len(command) for command in commands] == [5001, 5001]
+    place.server.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await eventually(lambda: len(ear.interruptions) == 10_000, "that it is told")
+    assert place.server.command("PUBSUB", "NUMSUB", "ifserver:group:g7")[1] == 1
+    for group in groups:
+        node.unsubscribe([group])
+    await eventually(lambda: place.server.command("PUBSUB", "CHANNELS", "*") == [], "the end of its groups")
+
+
+@async_test
+async def test_who_reads_too_slowly_is_disconnected_told_and_goes_on(place: Place) -> None:
+    place.start(client_output_buffer_limit="pubsub 1mb 0 0")
+    node, other = await place.node(), await place.node()
+    ear = listen(node)
+    await node.subscribe(["g"])
+    transport: Any = node._groups._connection.transport  # type: ignore[union-attr]
+    transport.pauseProducing()
+    payload = bytes(64 * 1024)
+    while pubsub_clients(place.server):
+        await other.publish("g", payload)
+    transport.resumeProducing()
+    await eventually(lambda: ear.interruptions == ["g"], "that it is told")
+    before = len(ear.heard)
+    await other.publish("g", b"next")
+    await eventually(lambda: len(ear.heard) > before, "the next")
+    assert ear.heard[-1] == ("g", b"next")
+    assert node.statistics()["group_connections_lost"] == 1
+
+
+RIGHTS = ["+info", "+time", "+publish", "+subscribe", "+unsubscribe"]
+
+
+@async_test
+async def test_a_user_needs_three_rights_and_a_pattern_of_channels(place: Place) -> None:
+    place.start()
+    place.server.command("ACL", "SETUSER", "app", "reset", "on", ">geheim", "-@all", *RIGHTS, "&ifserver:*")
+    node = await place.node(username="app", password="geheim")
+    ear = listen(node)
+    await node.subscribe(["g", "h"])
+    assert await node.publish("g", b"x") == 1
+    await eventually(lambda: ear.heard)
+    assert node._groups._connection is not None
+    node._groups._connection.ping()
+    node.unsubscribe(["h"])
+    await eventually(lambda: not node._groups._connection.waiting)  # type: ignore[union-attr]
+    assert await node.publish("h", b"x") == 0
+    assert place.server.command("ACL", "LOG") == []
+
+
+@async_test
+async def test_a_right_that_is_missing_is_told(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.start()
+    place.server.command("ACL", "SETUSER", "app", "reset", "on", ">geheim", "-@all", *RIGHTS, "&ifserver:*")
+    place.server.command("ACL", "SETUSER", "app", "-publish", "-subscribe")
+    node = await place.node(username="app", password="geheim")
+    ear = listen(node)
+    for asked in (node.publish("g", b"x"), node.subscribe(["g"]), node.subscribe(["g", "h"])):
+        error = await error_of(asked)
+        assert isinstance(error, NodeRefused)
+        assert "NOPERM" in str(error)
+    assert node.statistics()["publishes_refused"] == 1
+    place.server.command("ACL", "SETUSER", "app", "+publish", "+subscribe")
+    await node.subscribe(["g"])
+    with caplog.at_level(logging.INFO):
+        place.server.command("ACL", "SETUSER", "app", "resetchannels", "&other:*")
+        await eventually(lambda: "channel" in caplog.text, "a log line")
+        place.server.command("ACL", "SETUSER", "app", "resetchannels", "&ifserver:*")
+        await eventually(lambda: ear.interruptions == ["g"], "that it is told")
+    assert await node.publish("g", b"x") == 1
+    await eventually(lambda: ear.heard == [("g", b"x")])
+    assert "node east-1 (groups): " in caplog.text
+    assert "geheim" not in caplog.text
+
+
+@async_test
+async def test_the_prefix_keeps_sites_apart(place: Place) -> None:
+    place.start()
+    one, two = await place.node(prefix="one:"), await place.node(prefix="two:")
+    listen(one)
+    listen(two)
+    await gatherResults([one.subscribe(["g"]), two.subscribe(["g"])])
+    assert await one.publish("g", b"x") == 1
+    await eventually(lambda: listen(one).heard == [("g", b"x")])
+    assert place.server.command("PUBSUB", "CHANNELS") in (
+        [b"one:group:g", b"two:group:g"],
+        [b"two:group:g", b"one:group:g"],
+    )
+    assert listen(two).heard == []
