@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from ifserver import channels
+from ifserver.clock import Soon
 from ifserver.config.settings import LayerSettings
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
 
@@ -157,6 +158,10 @@ class OptionalCalls:
         return fail(NodeRefused(f"node {self.name}: it cannot {what}"))
 
 
+def _now(call: Callable[[], None]) -> None:
+    call()
+
+
 class Node(OptionalCalls, ABC):
     """One place that holds channels: what every node must do.
 
@@ -185,6 +190,8 @@ class Node(OptionalCalls, ABC):
         self.losses = 0
         #: Who hears what is published in the groups of `subscribe`. Set before the first of these.
         self.subscriber: Subscriber | None = None
+        #: When what is published leaves, all at once: set by `Clusters` to the end of each turn, and at once before.
+        self.soon: Soon = _now
         #: How many publishes ended how.
         self.publishes = {"published": 0, **dict.fromkeys(_UNPUBLISHED.values(), 0)}
 

@@ -97,6 +97,8 @@ class Clusters:
         self.counters = counters
         self.clusters = clusters
         self.nodes = {node.name: node for nodes in clusters.values() for node in nodes}
+        for node in self.nodes.values():
+            node.soon = soon
         #: The nodes of the home cluster; a worker pulls requests from all of them.
         self.home_nodes = clusters[home]
         #: Where this process receives.

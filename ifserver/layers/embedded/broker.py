@@ -184,7 +184,7 @@ class _Client(Peer):
         self._unread = 0
         missed, self._missed = self._missed & self._groups, set()
         if missed:
-            self.transport.write(frame(Interrupted(sorted(missed))))
+            self.write_soon(frame(Interrupted(sorted(missed))), self._node.soon)
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -231,7 +231,7 @@ class _Client(Peer):
                 self._missed.add(group)
                 return False
             self._unread += len(data)
-        self.transport.write(data)
+        self.write_soon(data, self._node.soon)
         return True
 
     def _leave_groups(self) -> None:

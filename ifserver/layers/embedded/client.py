@@ -127,7 +127,7 @@ class LocalNode(Node):
         return self._call("holds", channel, payload)
 
     def _publish(self, group: str, payload: bytes) -> Deferred[int]:
-        return self._call("publish", group, payload)
+        return self._call("publish", group, payload, soon=True)
 
     def subscribe(self, groups: Sequence[str]) -> Deferred[None]:
         return self.subscriptions.subscribe(groups)
@@ -163,10 +163,10 @@ class LocalNode(Node):
             **self.subscriptions.statistics(),
         }
 
-    def _call(self, name: str, *arguments: object) -> Deferred[Any]:
+    def _call(self, name: str, *arguments: object, soon: bool = False) -> Deferred[Any]:
         kind, id = CALLS[name], next(self._ids)
         frames = [frame(Call(id, name, packed(arguments)))]
-        return self._ask(id, frames, kind.when_lost, Deferred(), kind.decode_result)
+        return self._ask(id, frames, kind.when_lost, Deferred(), kind.decode_result, soon)
 
     def _ask(
         self,
@@ -175,6 +175,7 @@ class LocalNode(Node):
         when_lost: type[NodeError],
         answer: Deferred[Any],
         decode: Callable[[Raw], Any] | None = None,
+        soon: bool = False,
     ) -> Deferred[Any]:
         broker = self._broker
         if broker is None:
@@ -184,7 +185,10 @@ class LocalNode(Node):
                 return fail(NodeRefused(f"node {self.name}: a payload is longer than {MAX_PAYLOAD_BYTES} bytes"))
         broker.waiting[id] = (answer, when_lost, decode)
         for data in frames:
-            broker.transport.write(data)
+            if soon:
+                broker.write_soon(data, self.soon)
+            else:
+                broker.transport.write(data)
         return answer
 
     def _unreachable(self) -> NodeError:

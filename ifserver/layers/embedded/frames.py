@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 from twisted.internet.protocol import Protocol
 
+from ifserver.clock import Soon
 from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import MAX_PAYLOAD_BYTES, Queue
 
@@ -272,6 +273,7 @@ class Peer(Protocol, ABC):
     def __init__(self) -> None:
         self._cutter = Cutter()
         self._parts: dict[int, list[bytes]] = {}
+        self._unsent: list[bytes] = []
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -279,6 +281,17 @@ class Peer(Protocol, ABC):
                 self.message_received(body)
         except (Malformed, msgspec.DecodeError) as error:
             self.malformed(str(error))
+
+    def write_soon(self, data: bytes, soon: Soon) -> None:
+        """Write `data` together with all else that is to be written then."""
+        self._unsent.append(data)
+        if len(self._unsent) == 1:
+            soon(self.flush)
+
+    def flush(self) -> None:
+        """Write it now."""
+        unsent, self._unsent = self._unsent, []
+        self.transport.write(b"".join(unsent))
 
     def whole(self, message: Push | Brought) -> list[bytes] | None:
         """The payloads of what has come in one frame or in several; None while more are to come."""

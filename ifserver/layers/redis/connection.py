@@ -246,6 +246,20 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
             self._watch(due)
         self.transport.write(command)
 
+    def ask_all(
+        self,
+        commands: Sequence[bytes],
+        answered: _Answered,
+        results: Sequence[Deferred[Any]],
+        when_lost: type[NodeError],
+    ) -> None:
+        """Send several packed commands with one write."""
+        due = self._clock.seconds() + ANSWER_S
+        self.waiting += [(due, answered, result, None, when_lost, False) for result in results]
+        if (self._timer is None or due < self._timer_due) and not self._closed:
+            self._watch(due)
+        self.transport.write(b"".join(commands))
+
     def look(self) -> None:
         """Ask Redis who it is, and for the time."""
         if not self._closed:

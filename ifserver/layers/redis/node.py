@@ -74,6 +74,9 @@ class RedisNode(RedisViews):
         self._readers = Readers(self._server, clock, endpoint, self._troubles, self._look, pauses)
         self._subscriptions = Subscriptions(self, clock, self._server.unreachable)
         self._groups = GroupLink(self._server, clock, endpoint, self._subscriptions, self._look, pauses)
+        #: What is to be published at the end of this turn, and who waits for that.
+        self._unpublished: list[bytes] = []
+        self._publishing: list[Deferred[int]] = []
         self._stopped = False
         #: Since when there is no connection, or the last one that there was gave no answer.
         self._gone_at = clock.seconds()
@@ -153,17 +156,28 @@ class RedisNode(RedisViews):
         return result
 
     def _publish(self, group: str, payload: bytes) -> Deferred[int]:
-        connection = self._sending
-        if connection is None:
+        if self._sending is None:
             return fail(self._server.unreachable())
         result: Deferred[int] = Deferred()
-        command = pack_with((b"PUBLISH", group_key(self._server.prefix, group)), (payload,))
-        connection.ask(command, self._answered, result, None, PushInDoubt)
+        self._unpublished.append(pack_with((b"PUBLISH", group_key(self._server.prefix, group)), (payload,)))
+        self._publishing.append(result)
+        if len(self._publishing) == 1:
+            self.soon(self._send_published)
         return result
+
+    def _send_published(self) -> None:
+        commands, self._unpublished = self._unpublished, []
+        results, self._publishing = self._publishing, []
+        if self._sending is not None:
+            self._sending.ask_all(commands, self._answered, results, PushInDoubt)
+            return
+        for result in results:
+            result.errback(self._server.unreachable())
 
     def subscribe(self, groups: Sequence[str]) -> Deferred[None]:
         subscribing = self._subscriptions.subscribe(groups)
-        self._groups.needed()
+        if groups:
+            self._groups.needed()
         return subscribing
 
     def unsubscribe(self, groups: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ from ifserver.layers.embedded.frames import (
 )
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.net.endpoints import StreamClientEndpoint
-from tests.layers.fakes import FakeTransport
+from tests.layers.fakes import FakeTransport, FakeTurn
 from tests.layers.harnesses import LocalHarness
 from tests.layers.helpers import LOOP, ROOMY, async_test, eventually, listen, turn, within
 
@@ -302,6 +302,24 @@ def test_a_connection_that_does_not_read_misses_what_is_published_and_is_told(mo
     talk.client.pauseProducing()
     talk.client.resumeProducing()
     assert talk.hear() == []
+
+
+def test_what_is_published_in_one_turn_is_written_at_once() -> None:
+    broker, node, _ = make()
+    turn = FakeTurn()
+    node.soon = turn
+    talk, other = Talk(broker), Talk(broker)
+    for each in (talk, other):
+        each.ask(subscribe(1, "g"))
+    writes: list[bytes] = []
+    other.client.transport.write = writes.append
+    assert talk.ask(*(publish(i, "g", b"x") for i in range(5))) == [Result(i, packed(2)) for i in range(5)]
+    assert writes == []
+    turn.end()
+    assert len(writes) == 1
+    assert talk.hear() == [Published("g", b"x")] * 5
+    turn.end()
+    assert len(writes) == 1
 
 
 def test_pulls_of_a_lost_connection_take_nothing() -> None:

@@ -33,7 +33,7 @@ from ifserver.layers.embedded.frames import (
     frame,
     packed,
 )
-from tests.layers.fakes import FakeEndpoint
+from tests.layers.fakes import FakeEndpoint, FakeTurn
 from tests.layers.helpers import ROOMY, listen
 
 
@@ -149,6 +149,24 @@ def test_what_is_subscribed_to_in_one_turn_is_one_call_and_is_asked_for_anew() -
     place.answer(Result(4, packed(None)))
     assert ear.interruptions == ["a", "a", "c"]
     assert place.node.statistics()["interruptions"] == 3
+
+
+def test_what_is_published_in_one_turn_is_written_at_once() -> None:
+    place = Place()
+    place.node.soon = turn = FakeTurn()
+    place.greet()
+    results = [outcome(place.node.publish("g", b"%d" % i)) for i in range(3)]
+    assert place.asked() == []
+    turn.end()
+    assert place.asked() == [Call(i + 1, "publish", packed(("g", b"%d" % i))) for i in range(3)]
+    place.answer(*(Result(i + 1, packed(7)) for i in range(3)))
+    assert results == [[7]] * 3
+    lost = outcome(place.node.publish("g", b"x"))
+    place.lose()
+    turn.end()
+    assert [type(error) for error in lost] == [PushInDoubt]
+    place.greet()
+    assert place.asked() == []
 
 
 def test_answers_may_come_byte_by_byte_and_in_several_frames() -> None:

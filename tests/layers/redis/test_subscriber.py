@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
-from ifserver.errors import NodeRefused
+from ifserver.errors import NodeRefused, NodeUnreachable
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.redis.connection import ANSWER_S, Named, Server
 from ifserver.layers.redis.node import RedisNode
@@ -21,7 +21,7 @@ from ifserver.layers.redis.readers import PAUSES
 from ifserver.layers.redis.subscriber import GroupLink, group_key
 from ifserver.layers.subscriptions import Subscriptions
 from ifserver.net.endpoints import StreamClientEndpoint
-from tests.layers.fakes import FakeEndpoint
+from tests.layers.fakes import FakeEndpoint, FakeTurn
 from tests.layers.helpers import LOOP, ROOMY, async_test, error_of, eventually, listen, within
 from tests.redis_server import Monitor, RedisServer
 
@@ -311,6 +311,34 @@ async def test_a_right_that_is_missing_is_told(place: Place, caplog: pytest.LogC
     await eventually(lambda: ear.heard == [("g", b"x")])
     assert "node east-1 (groups): " in caplog.text
     assert "geheim" not in caplog.text
+
+
+@async_test
+async def test_what_is_published_in_one_turn_is_one_write(place: Place) -> None:
+    place.start()
+    node = await place.node()
+    node.soon = turn = FakeTurn()
+    writes: list[bytes] = []
+    sending: Any = node._sending
+    write = sending.transport.write
+
+    def count(data: bytes) -> None:
+        writes.append(data)
+        write(data)
+
+    sending.transport.write = count
+    publishing = [node.publish("g", b"%d" % i) for i in range(20)]
+    assert writes == []
+    turn.end()
+    assert len(writes) == 1
+    assert await gatherResults(publishing) == [0] * 20
+    # Nothing was sent of what is to leave when the connection has gone.
+    late = node.publish("g", b"x")
+    place.server.kill()
+    await eventually(lambda: not node.connected)
+    turn.end()
+    assert isinstance(await error_of(late), NodeUnreachable)
+    assert node.statistics()["publishes_unreachable"] == 1
 
 
 @async_test
