@@ -38,6 +38,7 @@ __all__ = [
     "SERVER_LOST",
     "STOPPED",
     "UNREAD",
+    "Broadcast",
     "Claim",
     "Disconnect",
     "Headers",
@@ -61,6 +62,7 @@ __all__ = [
     "WebSocketReceive",
     "WebSocketSend",
     "Window",
+    "decode_broadcast",
     "decode_for_server",
     "decode_for_worker",
     "decode_request",
@@ -316,6 +318,26 @@ class Release(Message, tag=32, frozen=True, array_like=True, gc=False):
     by: str = ""
 
 
+# In a group.
+
+
+class Broadcast(Message, tag=40, frozen=True, array_like=True, gc=False):
+    """What is sent to a group: a WebSocket message of `text` or of `data`, a `close` with its code and reason, or a
+    `message` for applications, which is MessagePack of a dict. One of the four is there, the others are None.
+
+    `publisher` is the process that sends it, and `number` its position among all that this process sends to the group
+    (`ifserver.layers.groups`). `exclude` is the identity of a stream that does not get it; empty: all members do.
+    """
+
+    publisher: str
+    number: int
+    exclude: str
+    text: str | None = None
+    data: bytes | None = None
+    close: tuple[int, str] | None = None
+    message: bytes | None = None
+
+
 ToWorkers: TypeAlias = HttpRequest | WebSocketConnect
 #: About one stream, to an interface server.
 ToStream: TypeAlias = (
@@ -364,3 +386,18 @@ def _decoder_of(kinds: Any) -> Callable[[bytes], Any]:
 decode_request: Final[Callable[[bytes], ToWorkers]] = _decoder_of(ToWorkers)
 decode_for_server: Final[Callable[[bytes], ToServer]] = _decoder_of(ToServer)
 decode_for_worker: Final[Callable[[bytes], ToWorker]] = _decoder_of(ToWorker)
+_decode_broadcast: Final[Callable[[bytes], Broadcast]] = _decoder_of(Broadcast)
+
+
+def decode_broadcast(payload: bytes) -> Broadcast:
+    """The broadcast in a payload.
+
+    Raises:
+        UndecodableError: it is none, or says nothing, or more than one thing.
+    """
+    broadcast = _decode_broadcast(payload)
+    if (
+        (broadcast.text is None) + (broadcast.data is None) + (broadcast.close is None) + (broadcast.message is None)
+    ) != 3:
+        raise UndecodableError("a broadcast has one of text, data, close and message")
+    return broadcast

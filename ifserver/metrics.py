@@ -17,6 +17,8 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "BOUNDS_S",
+    "BROADCASTS_HEARD",
+    "BROADCASTS_PUBLISHED",
     "CELLS",
     "COUNTERS",
     "DELIVERED",
@@ -59,6 +61,8 @@ _KINDS: Final = ("http", "websocket")
 #: Why a message was not handed on. ``broker``: its node has lost it; ``gap``: it came behind one that was lost;
 #: ``gone``: nobody waits for it any more; ``withdrawn``: its sender took it back.
 _REASONS: Final = ("expired", "full", "gone", "gap", "undecodable", "broker", "withdrawn")
+#: Why a node has not taken a broadcast, or not confirmed it.
+_FAILURES: Final = ("unreachable", "refused", "in_doubt")
 
 COUNTERS: Final[dict[str, Description]] = {
     "messages_sent": Description("Messages that a node has taken from this process, or that are dropped as full."),
@@ -67,6 +71,13 @@ COUNTERS: Final[dict[str, Description]] = {
     "messages_vanished": Description("Requests that were gone from their node, of whose taker was not heard in time."),
     "messages_repeated": Description("Second copies of messages that were in doubt."),
     "messages_dropped": Description("Messages that ended otherwise.", "reason", _REASONS),
+    "broadcasts_published": Description("Broadcasts that a node has taken from this process."),
+    "broadcasts_failed": Description("Broadcasts that a node has not taken, or not confirmed.", "reason", _FAILURES),
+    "broadcasts_heard": Description("Broadcasts that this process was handed for its groups."),
+    "broadcasts_lost": Description("Broadcasts that have not come, by their numbers."),
+    "broadcasts_repeated": Description("Broadcasts that had come before, or came too late."),
+    "broadcasts_undecodable": Description("Broadcasts that this version does not understand."),
+    "groups_interrupted": Description("Times that something may be lost of a group, however much."),
     "streams_opened": Description("Streams that this process has begun.", "kind", _KINDS),
     "streams_closed": Description("Streams that this process has ended.", "kind", _KINDS),
     "requests_refused": Description("Requests that were answered by the server itself.", "status"),
@@ -104,6 +115,8 @@ DELIVERED: Final = CELLS["messages_delivered", ""]
 IN_DOUBT: Final = CELLS["messages_in_doubt", ""]
 DROPPED_FULL: Final = CELLS["messages_dropped", "full"]
 FLYING: Final = CELLS["messages_flying", ""]
+BROADCASTS_PUBLISHED: Final = CELLS["broadcasts_published", ""]
+BROADCASTS_HEARD: Final = CELLS["broadcasts_heard", ""]
 STREAMS_OPENED: Final = {kind: CELLS["streams_opened", kind] for kind in _KINDS}
 STREAMS_CLOSED: Final = {kind: CELLS["streams_closed", kind] for kind in _KINDS}
 _FIRST_LAG: Final = CELLS[_LAGS[0]]

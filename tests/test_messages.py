@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ifserver import messages as m
 from ifserver.errors import UndecodableError
 
-DECODERS = (m.decode_request, m.decode_for_server, m.decode_for_worker)
+DECODERS = (m.decode_request, m.decode_for_server, m.decode_for_worker, m.decode_broadcast)
 
 REQUEST = m.HttpRequest(
     "!n.0123456789.1", 0, 12.5, "1.1", "GET", "http", "/ä", b"/%C3%A4", b"a=1", "", [(b"host", b"x")],
@@ -44,10 +44,17 @@ TO_BOTH = [
     m.Receipt("!n.0123456789", WORKER, (3, 0), (2**40, 7), None, True),
     m.Receipt("!n.0123456789", WORKER, (3, 0), (3, 0), (1, 2), False),
 ]
+IN_GROUPS = [
+    m.Broadcast("0123456789", 0, "", text=""),
+    m.Broadcast("0123456789", 2**63, "p.1", data=b"\xff"),
+    m.Broadcast("0123456789", 1, "", close=(4000, "bye")),
+    m.Broadcast("0123456789", 1, "", message=b"\x80"),
+]
 CASES = [
     *((message, {m.decode_request}) for message in (REQUEST, CONNECT)),
     *((message, {m.decode_for_server}) for message in TO_SERVER),
     *((message, {m.decode_for_worker}) for message in TO_WORKER),
+    *((message, {m.decode_broadcast}) for message in IN_GROUPS),
     *((message, {m.decode_for_server, m.decode_for_worker}) for message in TO_BOTH),
 ]
 
@@ -112,6 +119,12 @@ def test_a_message_with_a_wrong_field_is_refused(payload: bytes) -> None:
         m.decode_for_server(payload)
 
 
+@pytest.mark.parametrize("what", [{}, {"text": "a", "data": b"a"}, {"close": (1000, ""), "message": b""}])
+def test_a_broadcast_says_one_thing(what: Any) -> None:
+    with pytest.raises(UndecodableError, match="one of text, data, close and message"):
+        m.decode_broadcast(m.encode(m.Broadcast("0123456789", 0, "", **what)))
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_at_all_raise_anything_else(noise: bytes) -> None:
     for decode in DECODERS:
@@ -162,5 +175,5 @@ def test_tags_are_part_of_the_format() -> None:
     assert {type(message).__name__: msgspec.msgpack.decode(m.encode(message)[1:])[0] for message, _ in CASES} == {
         "HttpRequest": 1, "WebSocketConnect": 2, "Claim": 10, "ResponseStart": 11, "ResponseBody": 12,
         "WebSocketAccept": 13, "WebSocketSend": 14, "WebSocketClose": 15, "RequestBody": 20, "WebSocketReceive": 21,
-        "Disconnect": 22, "Window": 30, "Sync": 31, "Release": 32, "Receipt": 33,
+        "Disconnect": 22, "Window": 30, "Sync": 31, "Release": 32, "Receipt": 33, "Broadcast": 40,
     }  # fmt: skip

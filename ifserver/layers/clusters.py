@@ -18,6 +18,7 @@ from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, Push
 from ifserver.layers.accounting import Accounting
 from ifserver.layers.base import Node, Pushed
 from ifserver.layers.free_workers import FreeWorkers
+from ifserver.layers.groups import Groups
 from ifserver.layers.home import UNREACHABLE_S, Home
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
@@ -104,6 +105,9 @@ class Clusters:
         #: Where this process receives.
         self.home = Home(process, self.home_nodes, clock, broker_grace_s, self._silent)
         self.broker_grace_s = broker_grace_s
+        #: What this process sends to groups, and hears of them.
+        self.groups = Groups(process, list(self.nodes.values()), self.home.node, clock, counters)
+        self.home.followers.append(self.groups.moved)
         #: What was sent to other processes, and came from them.
         self.accounting = Accounting(self, lambda: self.home.inbox, lambda: self.home.reads, clock, counters)
         self._outbox = Outbox(self.nodes, clock, soon, counters, self.accounting)
@@ -140,6 +144,7 @@ class Clusters:
         """Disconnect from every node."""
         self._periodic.stop()
         self.accounting.stop()
+        self.groups.stop()
         return gatherResults([node.stop() for node in self.nodes.values()])
 
     def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:

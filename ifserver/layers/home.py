@@ -101,6 +101,8 @@ class Home:
         self.inbox, self.node = self.places[0].inbox, self.places[0].node
         #: How often streams were told another address.
         self.moves = 0
+        #: Who else is told of another present node.
+        self.followers: list[Callable[[Node], None]] = []
 
     @property
     def reads(self) -> bool:
@@ -211,6 +213,8 @@ class Home:
         place.left_at = None
         self.inbox, self.node = place.inbox, place.node
         self._silent = False
+        for follow in self.followers:
+            follow(node)
         if self._resident is None or old.node.epoch is None:
             # It was never connected, so nobody can have been told of it.
             self.places[0] = place

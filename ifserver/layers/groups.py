@@ -1,0 +1,435 @@
+"""Groups as one process sees them: it publishes on every node of every cluster, and hears on its home node.
+
+Each broadcast has a number: its position among all that one process has published in one group. Whoever hears drops
+what comes a second time, and counts and tells what is missing. The lower 32 bits count from 0. The upper bits say which
+count it is: a publisher that has forgotten a group begins a new one, higher than all before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from typing import Final, Generic, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ifserver.clock import Clock, Timer
+from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt, UndecodableError
+from ifserver.layers.base import MAX_PAYLOAD_BYTES, Node, check_group
+from ifserver.messages import Broadcast, decode_broadcast, encode
+from ifserver.metrics import BROADCASTS_HEARD, BROADCASTS_PUBLISHED, Counters
+
+__all__ = ["Groups", "Listener"]
+
+#: A count begins at a multiple of this.
+_COUNT: Final = 1 << 32
+#: How long a publisher remembers a group at least, and how many of them. One that is forgotten costs nothing.
+_PUBLISHED_S: Final = 60.0
+_PUBLISHED_MOST: Final = 10_000
+#: The same of whoever hears, for each publisher: longer than the publisher may remember, which is twice as long.
+_HEARD_S: Final = 120.0
+_HEARD_MOST: Final = 50_000
+#: What is published on a node that does not answer, before more is refused: it is kept in memory until it has left.
+_UNANSWERED_BYTES: Final = MAX_PAYLOAD_BYTES
+#: Lines in the log about what is lost are no closer than this, in seconds.
+_LOG_S: Final = 10.0
+#: How long to wait after a node has refused the groups that were moved there.
+_RETRY_S: Final = 5.0
+
+_FAILURES: Final[tuple[tuple[type[NodeError], str], ...]] = (
+    # The first that has happened says what a broadcast failed with that no node has taken.
+    (PushInDoubt, "in_doubt"),
+    (NodeRefused, "refused"),
+    (NodeUnreachable, "unreachable"),
+)
+
+_log = logging.getLogger(__name__)
+
+K = TypeVar("K")
+
+
+class Listener(Protocol):
+    """Whoever hears groups. What its methods raise is logged."""
+
+    def heard(self, group: str, broadcast: Broadcast) -> None:
+        """This was published in `group`."""
+
+    def gap(self, group: str, missed: int | None) -> None:
+        """So many broadcasts of one publisher did not come; None: something may have been lost. What is heard next was
+        published behind that."""
+
+
+class _Group:
+    """One group of this process."""
+
+    __slots__ = ("listeners", "waiting", "was_heard")
+
+    def __init__(self) -> None:
+        self.listeners: dict[Listener, None] = {}
+        #: Whether it was heard before, at whatever node.
+        self.was_heard = False
+        #: Who waits until it is heard.
+        self.waiting: list[Deferred[None]] = []
+
+    def end_waiting(self, failure: Failure | None = None) -> None:
+        """Tell those who wait."""
+        if self.waiting:
+            waiting, self.waiting = self.waiting, []
+            for each in waiting:
+                if each.called:
+                    continue  # cancelled
+                if failure is None:
+                    each.callback(None)
+                else:
+                    each.errback(failure)
+
+
+class _Recent(Generic[K]):
+    """The numbers of what was used lately: in the last `keep_s` seconds, unless there are more than `most`.
+
+    It holds those of twice that at most. What is forgotten is forgotten all at once, which costs the least.
+    """
+
+    __slots__ = ("_clock", "_keep_s", "_most", "_new", "_old", "_over_at", "forgotten")
+
+    def __init__(self, clock: Clock, keep_s: float, most: int) -> None:
+        self._clock = clock
+        self._keep_s = keep_s
+        self._most = most
+        self._new: dict[K, int] = {}
+        self._old: dict[K, int] = {}
+        self._over_at = clock.seconds() + keep_s
+        #: How often something was.
+        self.forgotten = 0
+
+    def get(self, key: K) -> int | None:
+        """The number of `key`."""
+        number = self._new.get(key)
+        return self._old.get(key) if number is None else number
+
+    def put(self, key: K, number: int) -> None:
+        """The number of `key` is this one."""
+        new = self._new
+        new[key] = number
+        now = self._clock.seconds()
+        if now >= self._over_at or len(new) > self._most:
+            self.forgotten += bool(self._old)
+            # What was used last before that may not have been used for as long.
+            lapsed = now >= self._over_at + self._keep_s
+            self._old = {key: number} if lapsed else new
+            self.forgotten += lapsed
+            self._new = {}
+            self._over_at = now + self._keep_s
+
+
+class _Publishing:
+    """One broadcast that is being published on `left` nodes."""
+
+    __slots__ = ("errors", "group", "handed", "left", "number", "result", "size", "taken")
+
+    def __init__(self, group: str, number: int, size: int, nodes: int) -> None:
+        self.group = group
+        self.number = number
+        self.size = size
+        self.left = nodes
+        self.handed = 0
+        self.taken = False
+        self.errors: list[NodeError] = []
+        self.result: Deferred[int] = Deferred()
+
+
+class Groups:
+    """The groups of the process `process`.
+
+    Args:
+        process: under this name its broadcasts are numbered, from the beginning: no two processes may have the same.
+        nodes: of all clusters.
+        home: where this process hears.
+    """
+
+    def __init__(self, process: str, nodes: Sequence[Node], home: Node, clock: Clock, counters: Counters) -> None:
+        self._process = process
+        self._nodes = nodes
+        self._home = home
+        self._clock = clock
+        self._counters = counters
+        self._cells = counters.cells
+        for node in nodes:
+            node.subscriber = self
+        #: Bytes published on each node that it has not answered.
+        self._unanswered = dict.fromkeys(nodes, 0)
+        #: The number that each group was last sent.
+        self._numbers: _Recent[str] = _Recent(clock, _PUBLISHED_S, _PUBLISHED_MOST)
+        #: The groups that are heard here.
+        self._groups: dict[str, _Group] = {}
+        #: The number that was heard last of each publisher. The groups are those of `_groups`: what was heard before
+        #: this process left one says nothing.
+        self._heard: _Recent[tuple[_Group, str]] = _Recent(clock, _HEARD_S, _HEARD_MOST)
+        #: Former homes, whose subscriptions go on until those at the present one are there.
+        self._former: dict[Node, None] = {}
+        #: Until when nothing is logged, what is to be then, and the pause after a refusal.
+        self._log_timer: Timer | None = None
+        self._unlogged = 0
+        self._retry_timer: Timer | None = None
+        self._undecodable_told = False
+
+    def stop(self) -> None:
+        """Do nothing more by itself. What this process hears ends with the nodes."""
+        for timer in (self._log_timer, self._retry_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, for logs and metrics; what is counted over time is in the counters."""
+        listeners = sum(len(group.listeners) for group in self._groups.values())
+        return {"groups": len(self._groups), "group_listeners": listeners}
+
+    # Publishing.
+
+    def publish(
+        self,
+        group: str,
+        *,
+        text: str | None = None,
+        data: bytes | None = None,
+        close: tuple[int, str] | None = None,
+        message: bytes | None = None,
+        exclude: str = "",
+    ) -> Deferred[int]:
+        """Send one of `text`, `data`, `close` and `message` to all members of `group` but `exclude`.
+
+        Fires with the number of processes that it was handed to, when all nodes have answered and at least one has
+        taken it. What is in doubt is not repeated. Broadcasts to one group arrive in the order of the calls.
+
+        Fails, if no node has taken it, with
+
+        * `PushInDoubt`: one of them may have,
+        * `NodeRefused`: one has refused it, because it is too long or this process lacks the right,
+        * `NodeUnreachable`: there is no connection to any of them.
+
+        Raises:
+            ChannelNameError: that is no name of a group.
+            UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot express.
+            ValueError: there is not just one of the four.
+        """
+        check_group(group)
+        if (text is None) + (data is None) + (close is None) + (message is None) != 3:
+            raise ValueError("one of text, data, close and message is to be sent")
+        last = self._numbers.get(group)
+        number = self._numbers.forgotten * _COUNT if last is None else last + 1
+        payload = encode(Broadcast(self._process, number, exclude, text, data, close, message))
+        self._numbers.put(group, number)
+        about = _Publishing(group, number, len(payload), len(self._nodes))
+        for node in self._nodes:
+            if not node.connected:
+                self._failed(NodeUnreachable(f"node {node.name}: there is no connection"), about)
+            elif self._unanswered[node] >= _UNANSWERED_BYTES:
+                self._failed(NodeRefused(f"node {node.name}: it does not answer, and too much waits for that"), about)
+            else:
+                self._unanswered[node] += about.size
+                publishing = node.publish(group, payload)
+                publishing.addCallbacks(self._taken, self._not_taken, (about, node), errbackArgs=(about, node))
+        return about.result
+
+    def _taken(self, count: int, publishing: _Publishing, node: Node) -> None:
+        self._unanswered[node] -= publishing.size
+        publishing.handed += count
+        publishing.taken = True
+        publishing.left -= 1
+        if not publishing.left:
+            self._all_answered(publishing)
+
+    def _not_taken(self, failure: Failure, publishing: _Publishing, node: Node) -> None:
+        self._unanswered[node] -= publishing.size
+        failure.trap(NodeError)
+        assert isinstance(failure.value, NodeError)
+        self._failed(failure.value, publishing)
+
+    def _failed(self, error: NodeError, publishing: _Publishing) -> None:
+        for kind, reason in _FAILURES:
+            if isinstance(error, kind):
+                self._counters.add("broadcasts_failed", label=reason)
+        publishing.errors.append(error)
+        publishing.left -= 1
+        if not publishing.left:
+            self._all_answered(publishing)
+
+    def _all_answered(self, publishing: _Publishing) -> None:
+        if publishing.taken:
+            self._cells[BROADCASTS_PUBLISHED] += 1
+            publishing.result.callback(publishing.handed)
+            return
+        errors = publishing.errors
+        kind = next(kind for kind, _ in _FAILURES if any(isinstance(error, kind) for error in errors))
+        if kind is not PushInDoubt and self._numbers.get(publishing.group) == publishing.number:
+            # Nobody has heard it, and nothing was sent behind it: no gap is to be seen where it was.
+            self._numbers.put(publishing.group, publishing.number - 1)
+        publishing.result.errback(kind("; ".join(str(error) for error in errors)))
+
+    # Hearing.
+
+    def subscribe(self, group: str, listener: Listener) -> Deferred[None]:
+        """Let `listener` hear `group`; fires once everything that is published then is heard.
+
+        It waits while there is no connection to the home node, and follows a change of home. It may be cancelled; the
+        subscription goes on.
+
+        Fails with `NodeRefused` if this process lacks the right to it, and then nobody hears the group; and with
+        `NodeUnreachable` when the process stops.
+
+        Raises:
+            ChannelNameError: that is no name of a group.
+        """
+        state = self._groups.get(group)
+        if state is None:
+            state = self._groups[check_group(group)] = _Group()
+        state.listeners[listener] = None
+        waiting: Deferred[None] = Deferred()
+        state.waiting.append(waiting)
+        # Also where others hear the group already: the node knows whether that holds just now.
+        self._subscribe([group])
+        return waiting
+
+    def unsubscribe(self, group: str, listener: Listener) -> None:
+        """Let `listener` hear nothing more of `group`. Nothing happens if it does not hear it."""
+        state = self._groups.get(group)
+        if state is None or listener not in state.listeners:
+            return
+        del state.listeners[listener]
+        if not state.listeners:
+            del self._groups[group]
+            for node in (self._home, *self._former):
+                node.unsubscribe([group])
+            state.end_waiting()
+
+    def moved(self, node: Node) -> None:
+        """This process has its home on `node` from now on: its groups are heard there."""
+        if node is self._home:
+            return
+        self._former[self._home] = None
+        self._former.pop(node, None)
+        self._home = node
+        if self._groups:
+            self._move()
+        else:
+            self._former.clear()
+
+    def _move(self) -> None:
+        """Subscribe at home to all that is heard elsewhere."""
+        self._subscribe(list(self._groups), moving=True)
+
+    def _subscribe(self, groups: list[str], moving: bool = False) -> None:
+        """Subscribe at home."""
+        node = self._home
+        about = (node, {group: self._groups[group] for group in groups}, moving)
+        node.subscribe(groups).addCallbacks(self._subscribed, self._refused, about, errbackArgs=about)
+
+    def _subscribed(self, _: None, node: Node, states: dict[str, _Group], moving: bool) -> None:
+        if node is not self._home:
+            return
+        moved: list[str] = []
+        for group, state in states.items():
+            if self._groups.get(group) is state:
+                if moving and state.was_heard:
+                    moved.append(group)
+                state.was_heard = True
+                state.end_waiting()
+        if moving:
+            former, self._former = self._former, {}
+            for each in former:
+                each.unsubscribe(list(self._groups))
+            self.interrupted(moved)
+
+    def _refused(self, failure: Failure, node: Node, states: dict[str, _Group], moving: bool) -> None:
+        failure.trap(NodeError)
+        if node is not self._home:
+            return
+        stopped = failure.check(NodeUnreachable) is not None
+        again = False
+        for group, state in states.items():
+            if self._groups.get(group) is not state:
+                continue
+            if stopped:
+                state.end_waiting(failure)
+            elif state.was_heard:
+                again = True
+            else:
+                del self._groups[group]
+                state.end_waiting(failure)
+        if again:
+            _log.error("node %s does not let us hear groups: %s; trying again", node.name, failure.getErrorMessage())
+            if self._retry_timer is None or not self._retry_timer.active():
+                self._retry_timer = self._clock.callLater(_RETRY_S, self._move)
+
+    # What the nodes call (`ifserver.layers.base.Subscriber`).
+
+    def published(self, group: str, payload: bytes) -> None:
+        state = self._groups.get(group)
+        if state is None:
+            return
+        try:
+            broadcast = decode_broadcast(payload)
+        except UndecodableError as error:
+            self._counters.add("broadcasts_undecodable")
+            if not self._undecodable_told:
+                self._undecodable_told = True
+                _log.error("a broadcast to group %s cannot be decoded: %s; further ones are only counted", group, error)
+            return
+        number = broadcast.number
+        key = (state, broadcast.publisher)
+        last = self._heard.get(key)
+        if last is not None and number != last + 1:
+            if number <= last:
+                self._counters.add("broadcasts_repeated")
+                return
+            # What a new count lacks is what is missing from its beginning; of the one before, nobody knows the end.
+            missed = number % _COUNT if number // _COUNT != last // _COUNT else number - last - 1
+            if missed:
+                self._lost(group, missed)
+                self._tell(state, group, missed)
+        self._heard.put(key, number)
+        self._cells[BROADCASTS_HEARD] += 1
+        listeners = state.listeners
+        for listener in tuple(listeners):
+            if listener in listeners:
+                try:
+                    listener.heard(group, broadcast)
+                except Exception:
+                    _log.exception("a broadcast to group %s could not be handled", group)
+
+    def interrupted(self, groups: Collection[str]) -> None:
+        states = [(group, state) for group in groups if (state := self._groups.get(group)) is not None]
+        if not states:
+            return
+        self._counters.add("groups_interrupted", len(states))
+        _log.warning("broadcasts to %s may be lost: the node did not reach us for a while", _named(states))
+        for group, state in states:
+            self._tell(state, group, None)
+
+    def _tell(self, state: _Group, group: str, missed: int | None) -> None:
+        for listener in tuple(state.listeners):
+            if listener in state.listeners:
+                try:
+                    listener.gap(group, missed)
+                except Exception:
+                    _log.exception("a gap in group %s could not be handled", group)
+
+    def _lost(self, group: str, count: int) -> None:
+        self._counters.add("broadcasts_lost", count)
+        if self._log_timer is not None and self._log_timer.active():
+            self._unlogged += count
+        else:
+            _log.warning("%d broadcasts to group %s were lost", count, group)
+            self._log_timer = self._clock.callLater(_LOG_S, self._log_lost)
+
+    def _log_lost(self) -> None:
+        if self._unlogged:
+            _log.warning("%d more broadcasts were lost", self._unlogged)
+            self._unlogged = 0
+            self._log_timer = self._clock.callLater(_LOG_S, self._log_lost)
+
+
+def _named(states: Sequence[tuple[str, _Group]]) -> str:
+    """One group by its name, many by their number."""
+    return f"group {states[0][0]}" if len(states) == 1 else f"{len(states)} groups"
