@@ -66,16 +66,17 @@ class _Group:
     __slots__ = ("listeners", "waiting", "was_heard")
 
     def __init__(self) -> None:
-        self.listeners: dict[Listener, None] = {}
+        #: Another tuple with every change, so that it can be gone through meanwhile: most often there is one, for good.
+        self.listeners: tuple[Listener, ...] = ()
         #: Whether it was heard before, at whatever node.
         self.was_heard = False
         #: Who waits until it is heard.
-        self.waiting: list[Deferred[None]] = []
+        self.waiting: tuple[Deferred[None], ...] = ()
 
     def end_waiting(self, failure: Failure | None = None) -> None:
         """Tell those who wait."""
         if self.waiting:
-            waiting, self.waiting = self.waiting, []
+            waiting, self.waiting = self.waiting, ()
             for each in waiting:
                 if each.called:
                     continue  # cancelled
@@ -284,9 +285,10 @@ class Groups:
         state = self._groups.get(group)
         if state is None:
             state = self._groups[check_group(group)] = _Group()
-        state.listeners[listener] = None
+        if listener not in state.listeners:
+            state.listeners += (listener,)
         waiting: Deferred[None] = Deferred()
-        state.waiting.append(waiting)
+        state.waiting += (waiting,)
         # Also where others hear the group already: the node knows whether that holds just now.
         self._subscribe([group])
         return waiting
@@ -296,7 +298,7 @@ class Groups:
         state = self._groups.get(group)
         if state is None or listener not in state.listeners:
             return
-        del state.listeners[listener]
+        state.listeners = tuple(each for each in state.listeners if each is not listener)
         if not state.listeners:
             del self._groups[group]
             for node in (self._home, *self._former):
@@ -391,8 +393,8 @@ class Groups:
         self._heard.put(key, number)
         self._cells[BROADCASTS_HEARD] += 1
         listeners = state.listeners
-        for listener in tuple(listeners):
-            if listener in listeners:
+        for listener in listeners:
+            if state.listeners is listeners or listener in state.listeners:
                 try:
                     listener.heard(group, broadcast)
                 except Exception:
@@ -408,8 +410,9 @@ class Groups:
             self._tell(state, group, None)
 
     def _tell(self, state: _Group, group: str, missed: int | None) -> None:
-        for listener in tuple(state.listeners):
-            if listener in state.listeners:
+        listeners = state.listeners
+        for listener in listeners:
+            if state.listeners is listeners or listener in state.listeners:
                 try:
                     listener.gap(group, missed)
                 except Exception:
