@@ -41,6 +41,10 @@ __all__ = [
     "Broadcast",
     "Claim",
     "Disconnect",
+    "GroupGap",
+    "GroupJoin",
+    "GroupJoined",
+    "GroupLeave",
     "Headers",
     "HttpRequest",
     "Message",
@@ -52,6 +56,7 @@ __all__ = [
     "ResponseStart",
     "Sync",
     "SyncEntry",
+    "ToApplication",
     "ToServer",
     "ToStream",
     "ToWorker",
@@ -218,6 +223,32 @@ class WebSocketClose(Message, tag=15, frozen=True, array_like=True, gc=False):
     reason: str
 
 
+class GroupJoin(Message, tag=16, frozen=True, array_like=True, gc=False):
+    """Make the stream a member of `group`; answered with `GroupJoined`. A WebSocket, or a response that has begun.
+
+    `gaps`: whether to report with `GroupGap` that something sent to the group may be lost.
+    """
+
+    stream: str
+    attempt: int
+    worker: str
+    seq: int
+    group: str
+    gaps: bool = False
+    #: What the application says of this member, for `ifserver.groups.members`.
+    tag: str = ""
+
+
+class GroupLeave(Message, tag=17, frozen=True, array_like=True, gc=False):
+    """The stream is no member of `group` from here on. Not answered."""
+
+    stream: str
+    attempt: int
+    worker: str
+    seq: int
+    group: str
+
+
 # To a worker's inbox.
 
 
@@ -254,6 +285,26 @@ class Disconnect(Message, tag=22, frozen=True, array_like=True, gc=False):
     code: int
     reason: str
     answerable: bool = False
+
+
+class GroupJoined(Message, tag=23, frozen=True, array_like=True, gc=False):
+    """The stream is a member of `group`: it hears what is sent there from now on. Otherwise `error` says why not."""
+
+    stream: str
+    attempt: int
+    seq: int
+    group: str
+    error: str = ""
+
+
+class GroupGap(Message, tag=24, frozen=True, array_like=True, gc=False):
+    """Broadcasts to `group` were lost on their way to this member: so many, or `count` is None if that is not known."""
+
+    stream: str
+    attempt: int
+    seq: int
+    group: str
+    count: int | None
 
 
 # To both. `worker` is the worker of the stream, whichever side speaks.
@@ -341,10 +392,21 @@ class Broadcast(Message, tag=40, frozen=True, array_like=True, gc=False):
 ToWorkers: TypeAlias = HttpRequest | WebSocketConnect
 #: About one stream, to an interface server.
 ToStream: TypeAlias = (
-    Claim | ResponseStart | ResponseBody | WebSocketAccept | WebSocketSend | WebSocketClose | Window | Release
+    Claim
+    | ResponseStart
+    | ResponseBody
+    | WebSocketAccept
+    | WebSocketSend
+    | WebSocketClose
+    | GroupJoin
+    | GroupLeave
+    | Window
+    | Release
 )
 ToServer: TypeAlias = ToStream | Sync | Receipt
-ToWorker: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release | Receipt
+#: About one stream, in its sequence, to a worker.
+ToApplication: TypeAlias = RequestBody | WebSocketReceive | Disconnect | GroupJoined | GroupGap
+ToWorker: TypeAlias = ToApplication | Window | Sync | Release | Receipt
 
 _encoder = msgspec.msgpack.Encoder()
 

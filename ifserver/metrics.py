@@ -25,6 +25,7 @@ __all__ = [
     "DROPPED_FULL",
     "FLYING",
     "GAUGES",
+    "GROUP_DELIVERIES",
     "IN_DOUBT",
     "LAG_BOUNDS_S",
     "LOOP_LAG",
@@ -83,6 +84,8 @@ COUNTERS: Final[dict[str, Description]] = {
     "requests_refused": Description("Requests that were answered by the server itself.", "status"),
     "connections_refused": Description("Connections that were one too many.", "of"),
     "connections_cut": Description("Connections whose clients took nothing of what they were sent."),
+    "group_deliveries": Description("Messages of groups that were written to a member."),
+    "group_drops": Description("Messages of groups that a member did not get.", "reason", ("slow",)),
     "claims": Description("Claims that were sent on their own."),
     "resumptions": Description("Open WebSockets that were offered to another worker."),
     "retries": Description("Requests that were offered once more."),
@@ -119,6 +122,7 @@ BROADCASTS_PUBLISHED: Final = CELLS["broadcasts_published", ""]
 BROADCASTS_HEARD: Final = CELLS["broadcasts_heard", ""]
 STREAMS_OPENED: Final = {kind: CELLS["streams_opened", kind] for kind in _KINDS}
 STREAMS_CLOSED: Final = {kind: CELLS["streams_closed", kind] for kind in _KINDS}
+GROUP_DELIVERIES: Final = CELLS["group_deliveries", ""]
 _FIRST_LAG: Final = CELLS[_LAGS[0]]
 _SUM_OF_LAGS: Final = CELLS[_LAGS[-1]]
 #: Those that only ever grow, so that they can be summed up, also over processes that have ended.

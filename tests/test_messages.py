@@ -30,8 +30,15 @@ TO_SERVER = [
     m.WebSocketSend("p.1", 0, WORKER, 0, "😀", None),
     m.WebSocketSend("p.1", 0, WORKER, 0, None, b""),
     m.WebSocketClose("p.1", 0, WORKER, 0, 1000, "bye"),
+    m.GroupJoin("p.1", 0, WORKER, 0, "news"),
+    m.GroupJoin("p.1", 0, WORKER, 0, "news", True, "user 7"),
+    m.GroupLeave("p.1", 0, WORKER, 0, "news"),
 ]
 TO_WORKER = [
+    m.GroupJoined("p.1", 0, 0, "news"),
+    m.GroupJoined("p.1", 0, 0, "news", "no"),
+    m.GroupGap("p.1", 0, 0, "news", None),
+    m.GroupGap("p.1", 0, 0, "news", 3),
     m.RequestBody("p.1", 0, 0, b"x" * 70_000, False),
     m.WebSocketReceive("p.1", 0, 0, "", None),
     m.Disconnect("p.1", 0, 0, 1006, ""),
@@ -174,6 +181,8 @@ def test_tags_are_part_of_the_format() -> None:
     """A release that numbers them otherwise must have another format version."""
     assert {type(message).__name__: msgspec.msgpack.decode(m.encode(message)[1:])[0] for message, _ in CASES} == {
         "HttpRequest": 1, "WebSocketConnect": 2, "Claim": 10, "ResponseStart": 11, "ResponseBody": 12,
-        "WebSocketAccept": 13, "WebSocketSend": 14, "WebSocketClose": 15, "RequestBody": 20, "WebSocketReceive": 21,
-        "Disconnect": 22, "Window": 30, "Sync": 31, "Release": 32, "Receipt": 33, "Broadcast": 40,
+        "WebSocketAccept": 13, "WebSocketSend": 14, "WebSocketClose": 15,
+        "GroupJoin": 16, "GroupLeave": 17, "RequestBody": 20, "WebSocketReceive": 21,
+        "Disconnect": 22, "GroupJoined": 23, "GroupGap": 24,
+        "Window": 30, "Sync": 31, "Release": 32, "Receipt": 33, "Broadcast": 40,
     }  # fmt: skip

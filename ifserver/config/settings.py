@@ -197,6 +197,17 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         "How long a client may read nothing of its response; then its connection is cut. Some kernels report progress "
         "in steps of 400 KiB only, which take a client that reads 10 KB/s 40 s: much smaller values cut slow clients.",
     ] = 120.0
+    max_unsent_bytes: Annotated[
+        SomeBytes,
+        "Bytes that may wait for a client to read them when something is sent to a group that it is a member of; "
+        "beyond, group_overflow says what happens. What the application sends to one client waits in the worker.",
+    ] = 1 * _MIB
+    group_overflow: Annotated[
+        Literal["close", "skip"],
+        "What happens to a member of a group whose client reads too slowly (max_unsent_bytes): close its WebSocket "
+        "with 1013, so that the client connects again and knows that it has missed something, or cut its response; or "
+        "skip the message, which the metrics count, and of which the application is told if it has asked for gaps.",
+    ] = "close"
     max_connections: Annotated[
         Count, "Connections in all; further ones are answered 503. An idle one uses 8 KiB and a file descriptor."
     ] = 20_000

@@ -12,6 +12,7 @@ from ifserver.errors import ChannelNameError, TransitionError
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.offering import Exchanges, Offered
 from ifserver.front.peers import Peer
+from ifserver.front.websocket.prepared import Prepared
 from ifserver.metrics import STREAMS_CLOSED
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import (
@@ -26,6 +27,8 @@ from ifserver.streams.effects import (
     Dropped,
     Effects,
     Finish,
+    Join,
+    Leave,
     Offer,
     Resume,
     Signal,
@@ -47,6 +50,13 @@ _log = logging.getLogger(__name__)
 
 class Client(Protocol):
     """The client's side of any stream."""
+
+    def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool | None:
+        """Send a message of a group.
+
+        Returns whether it was: False, it is not for such a client; None, that would make more than
+        `max_unsent_bytes` wait for the client to take them.
+        """
 
     def cut(self) -> None:
         """Cut the connection; the stream is told that its client has left."""
@@ -102,7 +112,7 @@ class Exchange(Offered):
     A WebSocket begins as a request like any other: its client is there from `opened` on.
     """
 
-    __slots__ = ("_deadline", "_waits", "client", "peer", "websocket")
+    __slots__ = ("_deadline", "_waits", "client", "groups", "peer", "websocket")
 
     def __init__(
         self,
@@ -118,6 +128,8 @@ class Exchange(Offered):
         self.websocket: WebSocketClient | None = None
         #: The claimant's process, while `Peers` has the stream in its account.
         self.peer: Peer | None = None
+        #: The groups that the stream is a member of (`Members`); None: it has never been of any.
+        self.groups: set[str] | None = None
         #: How long it may wait for what, and where the present wait is among those; None: it waits for nothing.
         self._waits = waits
         self._deadline: Deadlines[Exchange] | None = None
@@ -146,7 +158,7 @@ class Exchange(Offered):
                 for effect in effects:
                     _CARRY_OUT[type(effect)](self, effect)
         except Exception:
-            self._break_off()
+            self.break_off()
             return None
         return effects[0].reason if effects and type(effects[0]) is Dropped else None
 
@@ -157,7 +169,7 @@ class Exchange(Offered):
         try:
             self._heard(self.stream.hear_sync(entry, worker, supervisor), False, True)
         except Exception:
-            self._break_off()
+            self.break_off()
 
     def _heard(self, effects: Effects, by_claim: bool, tells_of_claimant: bool) -> None:
         """Somebody has spoken. By a mere claim, who speaks for the first time has taken the request just now."""
@@ -191,9 +203,9 @@ class Exchange(Offered):
         except TransitionError:
             _log.exception("%s: this is a defect of ifserver", self.stream.channel)
         except Exception:
-            self._break_off()
+            self.break_off()
 
-    def _break_off(self) -> None:
+    def break_off(self) -> None:
         """Something has gone wrong here, so that not all was done that the stream asked for: whatever that was, its
         client must not wait for it for ever."""
         _log.exception("%s: this is a defect of ifserver; cutting the client off", self.stream.channel)
@@ -220,6 +232,8 @@ class Exchange(Offered):
             server.waiting_room.left(self)
         if self._resumes:
             server.resumptions.left(self)
+        if self.groups is not None:
+            server.members.leave_all(self)
         server.counters.cells[STREAMS_CLOSED["http" if type(stream) is HttpStream else "websocket"]] += 1
 
     # What is for the channel layer, and for the clock.
@@ -229,6 +243,18 @@ class Exchange(Offered):
             self.server.clusters.send(effect.inbox, m.encode(effect.message))
         except ChannelNameError as error:
             _log.error("%s: %s", self.stream.channel, error)
+
+    def _offer_anew(self, effect: Offer) -> None:
+        """Offer the next attempt at a request that has not been answered: its application begins anew."""
+        if self.groups is not None:
+            self.server.members.leave_all(self)
+        self._offer_again(effect)
+
+    def _join(self, effect: Join) -> None:
+        self.server.members.join(self, effect)
+
+    def _leave(self, effect: Leave) -> None:
+        self.server.members.leave(self, effect.group)
 
     def _dropped(self, effect: Dropped) -> None:
         """Whoever has called `hear` is told."""
@@ -340,7 +366,9 @@ _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
     Tell: Exchange._tell,
     Dropped: Exchange._dropped,
     Wait: Exchange._wait,
-    Offer: Exchange._offer_again,
+    Offer: Exchange._offer_anew,
+    Join: Exchange._join,
+    Leave: Exchange._leave,
     Resume: Exchange._look_for_worker,
     Signal: Exchange._signal,
 }

@@ -24,7 +24,7 @@ from ifserver.layers.base import Node
 from ifserver.layers.clusters import Clusters, Refusal
 from ifserver.metrics import Counters
 from ifserver.streams.base import Stream
-from ifserver.streams.effects import Offer, OfferRefused, Resume, Vanished, Withdrawn
+from ifserver.streams.effects import Join, Offer, OfferRefused, Resume, Vanished, Withdrawn
 
 __all__ = ["Exchanges", "Offered", "Registry"]
 
@@ -64,6 +64,19 @@ class Registry(dict[str, _T]):
         return list(self.values())
 
 
+class Groups(Protocol):
+    """The groups of the streams of one server (`ifserver.front.groups.Members`)."""
+
+    def join(self, exchange: Any, asked: Join) -> None:
+        """Make the stream of `exchange` a member."""
+
+    def leave(self, exchange: Any, group: str) -> None:
+        """It is no member any more."""
+
+    def leave_all(self, exchange: Any) -> None:
+        """It is a member of no group any more."""
+
+
 class Exchanges(Protocol):
     """What all exchanges of one server share."""
 
@@ -79,6 +92,10 @@ class Exchanges(Protocol):
     resumptions: Resumptions
     waiting_room: WaitingRoom
     unheard: Unheard
+
+    @property
+    def members(self) -> Groups:
+        """The groups of the streams."""
 
     def deadline(self, wait_s: float | None = None) -> float:
         """When nobody need take any more what is offered now, if it is waited for `wait_s`; None: as for a request."""

@@ -23,6 +23,7 @@ from ifserver.front.bursts import Bursts
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
 from ifserver.front.driver import Exchange, HttpClient
+from ifserver.front.groups import Members
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.http1.requests import Incoming, identify
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
@@ -104,6 +105,8 @@ class InterfaceServer(Factory):
         self.resumptions = Resumptions(clusters, reactor)
         self.waiting_room = WaitingRoom(clusters, reactor, settings.broker_wait_s)
         self.unheard = Unheard(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
+        #: The groups of the streams.
+        self.members = Members(clusters.groups, self.counters, settings)
         self._replies = Replies(clusters, self.registry, self.peers, self.unheard)
         self.heartbeat = Heartbeat(
             clusters,
@@ -151,6 +154,7 @@ class InterfaceServer(Factory):
         self.head_writer = HeadWriter(self.wall, settings.server_header)
         self._websocket_protocol = None
         self.admission.change(settings)
+        self.members.change(settings)
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
         self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
         self._retry_methods = frozenset(settings.retry_methods)
@@ -337,4 +341,9 @@ class InterfaceServer(Factory):
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
-        return {"connections": len(self._connections), "streams": len(self.registry), **self.counters.statistics()}
+        return {
+            "connections": len(self._connections),
+            "streams": len(self.registry),
+            **self.members.statistics(),
+            **self.counters.statistics(),
+        }

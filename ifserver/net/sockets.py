@@ -24,6 +24,7 @@ __all__ = [
     "bind_unix",
     "inherit",
     "taken_by_peer",
+    "unsent_bytes",
     "url_of",
 ]
 
@@ -212,3 +213,9 @@ def taken_by_peer(transport: Any) -> object:
         return unread, getattr(transport, "buffered", int)()
     except (OSError, AttributeError):
         return None  # another system
+
+
+def unsent_bytes(transport: Any) -> int:
+    """Bytes that were written to `transport` and that the kernel has not taken, as far as it tells; else 0."""
+    buffered: int = getattr(transport, "buffered", int)()
+    return buffered

@@ -16,6 +16,10 @@ from ifserver.streams.effects import (
     STOP_READING,
     Dropped,
     Effects,
+    Gap,
+    Join,
+    Joined,
+    Leave,
     OfferRefused,
     Tell,
     Vanished,
@@ -32,7 +36,17 @@ NOTHING: Final[Effects] = ()
 Row: TypeAlias = Mapping[type, Callable[[Any, Any], Effects]]
 
 #: Messages with a `seq`; the others may overtake (see docs/architecture.rst, Order and loss).
-_SEQUENCED: Final = frozenset({m.ResponseStart, m.ResponseBody, m.WebSocketAccept, m.WebSocketSend, m.WebSocketClose})
+_SEQUENCED: Final = frozenset(
+    {
+        m.ResponseStart,
+        m.ResponseBody,
+        m.WebSocketAccept,
+        m.WebSocketSend,
+        m.WebSocketClose,
+        m.GroupJoin,
+        m.GroupLeave,
+    }
+)
 
 #: Why an attempt has come to nothing: its worker was lost, or nobody knows who had it, if anybody.
 _LOST: Final = 1
@@ -247,6 +261,24 @@ class Stream(ABC):
     def _claimed_by(self, message: Any) -> None:
         if type(message) is m.Claim:
             self.supervisor = message.supervisor
+
+    def _joins(self, message: m.GroupJoin) -> Effects:
+        return (Join(self.attempt, message.group, message.gaps, message.tag),)
+
+    def _leaves(self, message: m.GroupLeave) -> Effects:
+        return (Leave(message.group),)
+
+    def _joined(self, event: Joined) -> Effects:
+        if self.worker is None or event.attempt != self.attempt:
+            return NOTHING  # whoever has asked is gone; the stream is a member all the same
+        joined = m.GroupJoined(self.identity, self.attempt, self._sequence(), event.group, event.error)
+        return (Tell(self.worker, joined),)
+
+    def _misses(self, event: Gap) -> Effects:
+        if self.worker is None:
+            return NOTHING
+        gap = m.GroupGap(self.identity, self.attempt, self._sequence(), event.group, event.count)
+        return (Tell(self.worker, gap),)
 
     def _refused(self, event: OfferRefused) -> Effects:
         if not event.in_doubt:

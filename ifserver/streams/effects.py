@@ -38,6 +38,10 @@ __all__ = [
     "Effects",
     "Finish",
     "Flushed",
+    "Gap",
+    "Join",
+    "Joined",
+    "Leave",
     "MessageReceived",
     "Offer",
     "OfferRefused",
@@ -114,6 +118,22 @@ class Withdrawn(Struct, frozen=True, gc=False):
     was_there: bool
 
 
+class Joined(Struct, frozen=True, gc=False):
+    """The answer to `Join` of `attempt`: the stream is a member of `group`, or `error` says why it is not."""
+
+    attempt: int
+    group: str
+    error: str = ""
+
+
+class Gap(Struct, frozen=True, gc=False):
+    """The stream is a member of `group`, of whose broadcasts `count` were lost on their way here; None: nobody knows
+    how many, if any."""
+
+    group: str
+    count: int | None
+
+
 # Effects: what is to be done about it.
 
 
@@ -157,6 +177,21 @@ class Tell(Struct, frozen=True, gc=False):
 
     inbox: str
     message: m.Message
+
+
+class Join(Struct, frozen=True, gc=False):
+    """Make the stream a member of `group`, and say `Joined`. `gaps`: also say `Gap`. `tag` is for people."""
+
+    attempt: int
+    group: str
+    gaps: bool
+    tag: str
+
+
+class Leave(Struct, frozen=True, gc=False):
+    """The stream is no member of `group` any more."""
+
+    group: str
 
 
 class Answer(Struct, frozen=True, gc=False):
@@ -234,6 +269,19 @@ WAIT_LAST_WORDS: Final = Wait(Waiting.LAST_WORDS)
 WAIT_NOTHING: Final = Wait(Waiting.NOTHING)
 
 Effect: TypeAlias = (
-    m.Message | Wait | Offer | Resume | Tell | Answer | Abort | Finish | CloseClient | Unsaid | Dropped | Signal
+    m.Message
+    | Wait
+    | Offer
+    | Resume
+    | Tell
+    | Join
+    | Leave
+    | Answer
+    | Abort
+    | Finish
+    | CloseClient
+    | Unsaid
+    | Dropped
+    | Signal
 )
 Effects: TypeAlias = tuple[Effect, ...]

@@ -49,6 +49,8 @@ from ifserver.streams.effects import (
     Effects,
     Finish,
     Flushed,
+    Gap,
+    Joined,
     Offer,
     OfferRefused,
     Tell,
@@ -195,6 +197,9 @@ class HttpStream(Stream):
         self._enter(_DONE)
         return message, ENDED
 
+    def _joins_too_late(self, message: m.GroupJoin) -> Effects:
+        return self._joined(Joined(self.attempt, message.group, "the client has the whole response"))
+
     def _cut_off(self, event: m.Release) -> Effects:
         self._enter(_DONE)
         return Abort(f"{let_go(event)}, in the middle of the response"), ENDED
@@ -298,7 +303,11 @@ HttpStream.table = {
         OfferRefused: HttpStream._ignore,
         m.Claim: HttpStream._claimed_again,
         m.Window: HttpStream._window,
+        Joined: HttpStream._joined,
+        Gap: HttpStream._misses,
         m.ResponseBody: HttpStream._continued,
+        m.GroupJoin: HttpStream._joins,
+        m.GroupLeave: HttpStream._leaves,
         m.Release: HttpStream._cut_off,
     },
     State.ANSWERED: {
@@ -311,7 +320,11 @@ HttpStream.table = {
         OfferRefused: HttpStream._ignore,
         m.Claim: HttpStream._claimed_again,
         m.Window: HttpStream._window,
+        Joined: HttpStream._joined,
+        Gap: HttpStream._misses,
         m.ResponseBody: HttpStream._continued,
+        m.GroupJoin: HttpStream._joins_too_late,
+        m.GroupLeave: HttpStream._leaves,
         m.Release: HttpStream._let_go,
     },
     State.DONE: {
@@ -319,6 +332,8 @@ HttpStream.table = {
         ClientGone: HttpStream._ignore,
         Flushed: HttpStream._ignore,
         Answered: HttpStream._ignore,
+        Joined: HttpStream._ignore,
+        Gap: HttpStream._ignore,
         OfferRefused: HttpStream._ignore,
         TimedOut: HttpStream._ignore,
         Withdrawn: HttpStream._ignore,

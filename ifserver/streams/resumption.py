@@ -29,6 +29,7 @@ from ifserver.streams.effects import (
     ClientGone,
     CloseClient,
     Effects,
+    Joined,
     MessageReceived,
     OfferRefused,
     Resume,
@@ -151,6 +152,14 @@ class ResumableStream(Stream):
         self._claimed_by(message)
         return NOTHING
 
+    def _takes_and_joins(self, message: m.GroupJoin) -> Effects:
+        self._enter(State.TAKEN)
+        return self._joins(message)
+
+    def _takes_and_leaves(self, message: m.GroupLeave) -> Effects:
+        self._enter(State.TAKEN)
+        return self._leaves(message)
+
     def _accepted_again(self, message: m.WebSocketAccept) -> Effects:
         """The client has been accepted before, by a worker that is gone."""
         self._enter(State.OPEN)
@@ -186,6 +195,10 @@ class ResumableStream(Stream):
         self._farewell = event
         self._enter(State.LEFT)
         return NOTHING
+
+    def _joins_left(self, message: m.GroupJoin) -> Effects:
+        """The client has left, of which the application hears once it has accepted: let it go on."""
+        return self._joined(Joined(self.attempt, message.group))
 
     def _accepted_left(self, message: m.WebSocketAccept) -> Effects:
         assert self._farewell is not None

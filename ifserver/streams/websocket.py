@@ -25,6 +25,8 @@ from ifserver.streams.effects import (
     Effect,
     Effects,
     Flushed,
+    Gap,
+    Joined,
     MessageReceived,
     Offer,
     OfferRefused,
@@ -111,10 +113,16 @@ class WebSocketStream(ResumableStream):
 
     # The worker.
 
-    def _claimed(self, message: m.Claim | m.Window) -> Effects:
+    def _claimed(self, message: m.Claim | m.Window | m.GroupJoin | m.GroupLeave) -> Effects:
         self._enter(State.CLAIMED)
         self._claimed_by(message)
         return (WAIT_RESPONSE,)
+
+    def _claims_and_joins(self, message: m.GroupJoin) -> Effects:
+        return *self._claimed(message), *self._joins(message)
+
+    def _claims_and_leaves(self, message: m.GroupLeave) -> Effects:
+        return *self._claimed(message), *self._leaves(message)
 
     def _accepted(self, message: m.WebSocketAccept) -> Effects:
         self._enter(State.OPEN)
@@ -237,8 +245,22 @@ class WebSocketStream(ResumableStream):
 #: Where the client's WebSocket is open, or was, and no worker has accepted it.
 _WITHOUT_WORKER: Final = (State.WAITING, State.TAKEN, State.LEFT)
 
+#: Nobody has the stream who could be told.
+_NO_ONE_TO_TELL: Final[Row] = {Joined: WebSocketStream._ignore, Gap: WebSocketStream._ignore}
+
+#: An application has it that may speak of groups.
+_IN_GROUPS: Final[Row] = {
+    Joined: WebSocketStream._joined,
+    Gap: WebSocketStream._misses,
+    m.GroupJoin: WebSocketStream._joins,
+    m.GroupLeave: WebSocketStream._leaves,
+}
+
 _UNANSWERED: Final[Row] = {
+    **_NO_ONE_TO_TELL,
     OfferRefused: WebSocketStream._refused,
+    m.GroupJoin: WebSocketStream._claims_and_joins,
+    m.GroupLeave: WebSocketStream._claims_and_leaves,
     m.Claim: WebSocketStream._claimed,
     m.Window: WebSocketStream._claimed,
     m.WebSocketAccept: WebSocketStream._accepted,
@@ -278,6 +300,7 @@ WebSocketStream.table = {
         m.Release: WebSocketStream._lost_withdrawing,
     },
     State.CLAIMED: {
+        **_IN_GROUPS,
         ClientGone: WebSocketStream._left,
         Withdrawn: WebSocketStream._ignore,
         OfferRefused: WebSocketStream._ignore,
@@ -289,6 +312,7 @@ WebSocketStream.table = {
         m.Release: WebSocketStream._lost,
     },
     State.DENYING: {
+        **_NO_ONE_TO_TELL,
         ClientGone: WebSocketStream._left,
         Withdrawn: WebSocketStream._ignore,
         OfferRefused: WebSocketStream._ignore,
@@ -299,6 +323,7 @@ WebSocketStream.table = {
         m.Release: WebSocketStream._cut_off,
     },
     State.OPEN: {
+        **_IN_GROUPS,
         MessageReceived: WebSocketStream._received_message,
         ClientFailed: WebSocketStream._failed,
         ClientGone: WebSocketStream._left,
@@ -313,18 +338,23 @@ WebSocketStream.table = {
     },
     State.WAITING: {
         **_TO_BE_RESUMED,
+        **_NO_ONE_TO_TELL,
         OfferRefused: WebSocketStream._not_offered,
         Vanished: WebSocketStream._never_heard_of,
         m.Claim: WebSocketStream._taken,
         m.Window: WebSocketStream._taken,
+        m.GroupJoin: WebSocketStream._takes_and_joins,
+        m.GroupLeave: WebSocketStream._takes_and_leaves,
     },
     State.TAKEN: {
         **_TO_BE_RESUMED,
+        **_IN_GROUPS,
         OfferRefused: WebSocketStream._ignore,
         m.Claim: WebSocketStream._claimed_again,
         m.Window: WebSocketStream._ignore,
     },
     State.LEFT: {
+        **_NO_ONE_TO_TELL,
         Flushed: WebSocketStream._ignore,
         TimedOut: WebSocketStream._not_taken_left,
         OfferRefused: WebSocketStream._not_offered,
@@ -332,11 +362,14 @@ WebSocketStream.table = {
         Withdrawn: WebSocketStream._ignore,
         m.Claim: WebSocketStream._claimed_again,
         m.Window: WebSocketStream._ignore,
+        m.GroupJoin: WebSocketStream._joins_left,
+        m.GroupLeave: WebSocketStream._ignore,
         m.WebSocketAccept: WebSocketStream._accepted_left,
         m.ResponseStart: WebSocketStream._denied_left,
         m.Release: WebSocketStream._let_go,
     },
     State.FAILING: {
+        **_NO_ONE_TO_TELL,
         MessageReceived: WebSocketStream._ignore,
         ClientGone: WebSocketStream._left_failing,
         Flushed: WebSocketStream._flushed,
@@ -346,10 +379,14 @@ WebSocketStream.table = {
         m.Claim: WebSocketStream._claimed_again,
         m.Window: WebSocketStream._ignore,
         m.WebSocketSend: WebSocketStream._forward,
+        # The application will soon learn that the client has left.
+        m.GroupJoin: WebSocketStream._ignore,
+        m.GroupLeave: WebSocketStream._leaves,
         m.WebSocketClose: WebSocketStream._fail,
         m.Release: WebSocketStream._fail,
     },
     State.CLOSING: {
+        **_NO_ONE_TO_TELL,
         MessageReceived: WebSocketStream._ignore,
         ClientFailed: WebSocketStream._failed_alone,
         ClientGone: WebSocketStream._left,
@@ -361,6 +398,7 @@ WebSocketStream.table = {
         m.Release: WebSocketStream._ignore,
     },
     State.DONE: {
+        **_NO_ONE_TO_TELL,
         MessageReceived: WebSocketStream._ignore,
         ClientGone: WebSocketStream._ignore,
         Flushed: WebSocketStream._ignore,

@@ -101,6 +101,8 @@ class FakeTransport:
         self.producer: Any = None
         #: The client does not read, so what is written stays in buffers.
         self.full = False
+        #: Bytes that wait for the client, as the transport tells them.
+        self.unsent = 0
         self.lost = False
         self.aborted = False
         self.write_closed = False
@@ -164,6 +166,9 @@ class FakeTransport:
         # As under TLS: with a producer registered, a connection is not closed.
         if not self.full and self.producer is None:
             self._world.soon(lambda: self._lose(error.ConnectionDone()))
+
+    def buffered(self) -> int:
+        return self.unsent
 
     def loseWriteConnection(self) -> None:
         self.write_closed = True

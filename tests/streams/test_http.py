@@ -49,7 +49,12 @@ IN_DOUBT = e.OfferRefused(True, "broke")
 TIMED_OUT = e.TimedOut()
 VANISHED = e.Vanished()
 WAS_THERE, WAS_GONE = e.Withdrawn(True), e.Withdrawn(False)
-EVENTS = [BODY, MESSAGE, FAILED, GONE, FLUSHED, ANSWERED, REFUSED, IN_DOUBT, TIMED_OUT, VANISHED, WAS_THERE, WAS_GONE]
+JOINED = e.Joined(0, "news")
+GAP = e.Gap("news", 2)
+EVENTS = [
+    *(BODY, MESSAGE, FAILED, GONE, FLUSHED, ANSWERED, REFUSED, IN_DOUBT, TIMED_OUT, VANISHED, WAS_THERE, WAS_GONE),
+    *(JOINED, GAP),
+]
 #: What leads from one state to the next.
 PATHS: dict[State, list[Any]] = {
     State.QUEUED: [],
@@ -72,6 +77,8 @@ def nothing(state: Any, *events: Any) -> dict[Any, Outcome]:
 
 _PIECE = e.Tell(WORKER, m.RequestBody(ID, 0, 0, b"x", True))
 _LEAVE = e.Tell(WORKER, m.Disconnect(ID, 0, 0, 0, ""))
+IS_JOINED = e.Tell(WORKER, m.GroupJoined(ID, 0, 0, "news"))
+HAS_GAP = e.Tell(WORKER, m.GroupGap(ID, 0, 0, "news", 2))
 _LATE = (REFUSED, IN_DOUBT, WAS_THERE, WAS_GONE)
 #: What each event does to an upload, which is not offered twice. One that is missing cannot happen.
 OUTCOMES: dict[State, dict[Any, Outcome]] = {
@@ -101,14 +108,18 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         **nothing(State.RESPONDING, FLUSHED, *_LATE),
         **nothing(State.ANSWERED, ANSWERED),
         BODY: ([_PIECE], State.RESPONDING),
+        JOINED: ([IS_JOINED], State.RESPONDING),
+        GAP: ([HAS_GAP], State.RESPONDING),
         GONE: ([_LEAVE, e.ENDED], State.DONE),
     },
     State.ANSWERED: {
         **nothing(State.ANSWERED, FLUSHED, ANSWERED, *_LATE),
         BODY: ([_PIECE], State.ANSWERED),
+        JOINED: ([IS_JOINED], State.ANSWERED),
+        GAP: ([HAS_GAP], State.ANSWERED),
         GONE: ([_LEAVE, e.ENDED], State.DONE),
     },
-    State.DONE: nothing(State.DONE, BODY, GONE, FLUSHED, ANSWERED, TIMED_OUT, *_LATE),
+    State.DONE: nothing(State.DONE, BODY, GONE, FLUSHED, ANSWERED, JOINED, GAP, TIMED_OUT, *_LATE),
 }
 
 
@@ -147,7 +158,7 @@ def release(reason: str, attempt: int = 0, worker: str = WORKER) -> e.Tell:
     return e.Tell(worker, m.Release(ID, attempt, worker, reason))
 
 
-def told(effects: list[Any], kind: type) -> list[Any]:
+def told(effects: list[Any], kind: Any) -> list[Any]:
     return [each.message for each in effects if isinstance(each, e.Tell) and isinstance(each.message, kind)]
 
 
@@ -227,7 +238,9 @@ def test_a_snapshot_is_not_changed_by_what_happens_later() -> None:
 @pytest.mark.parametrize("kind", [CLAIM, START, MORE, m.Window(ID, 0, WORKER, 1), DIED,
                                   m.WebSocketAccept(ID, 0, WORKER, 0, WORKER, None, []),
                                   m.WebSocketSend(ID, 0, WORKER, 0, "", None),
-                                  m.WebSocketClose(ID, 0, WORKER, 0, 1000, "")])  # fmt: skip
+                                  m.WebSocketClose(ID, 0, WORKER, 0, 1000, ""),
+                                  m.GroupJoin(ID, 0, WORKER, 0, "news"),
+                                  m.GroupLeave(ID, 0, WORKER, 0, "news")])  # fmt: skip
 @pytest.mark.parametrize("state", State)
 def test_a_message_that_must_not_be_said_breaks_the_exchange(state: State, kind: Any) -> None:
     stream = make(state)
@@ -248,6 +261,19 @@ def test_a_message_that_must_not_be_said_breaks_the_exchange(state: State, kind:
         State.ANSWERED: [e.Finish(why), release("broken"), e.ENDED],
         State.DONE: [release("broken")],
     }.get(state, [release("broken"), e.Answer(502, why), e.ENDED])
+
+
+def test_a_response_that_has_begun_joins_and_leaves_groups() -> None:
+    stream = make(State.RESPONDING)
+    assert do(stream, m.GroupJoin(ID, 0, WORKER, 1, "news", True, "me")) == [e.Join(0, "news", True, "me")]
+    assert do(stream, JOINED, GAP) == [IS_JOINED, e.Tell(WORKER, m.GroupGap(ID, 0, 1, "news", 2))]
+    assert do(stream, m.GroupLeave(ID, 0, WORKER, 2, "news")) == [e.Leave("news")]
+
+
+def test_a_response_that_its_client_has_whole_joins_no_group() -> None:
+    stream = make(State.ANSWERED)
+    refused = m.GroupJoined(ID, 0, 0, "news", "the client has the whole response")
+    assert do(stream, m.GroupJoin(ID, 0, WORKER, 1, "news")) == [e.Tell(WORKER, refused)]
 
 
 @pytest.mark.parametrize("message", [DIED, m.Window(ID, 0, WORKER, 1), LAST], ids=str)
@@ -485,6 +511,7 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any], upload: b
     stream = HttpStream(UPLOAD if upload else GET, retry, upload)
     client: list[Any] = []
     pushed: list[m.RequestBody] = []
+    numbers: list[int] = []
     sent = b""
     has_all = False
     for each in happenings:
@@ -497,6 +524,7 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any], upload: b
         assert not (has_all and any(isinstance(x, e.Abort | e.Answer) for x in effects))
         has_all = has_all or stream.state is State.ANSWERED
         pushed += told(list(effects), m.RequestBody)
+        numbers += [x.seq for x in told(list(effects), m.RequestBody | m.GroupJoined | m.GroupGap)]
         client += [x for x in effects if isinstance(x, m.Message | e.Answer | e.Abort) or x is e.ENDED]
     # One end at most, and nothing behind it.
     assert client.count(e.ENDED) == (stream.state is State.DONE)
@@ -511,6 +539,6 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any], upload: b
     # The worker gets the body in order, in pieces, and never more than its credit and one piece.
     if upload:
         assert sent.startswith(b"".join(x.body for x in pushed))
-        assert [x.seq for x in pushed] == list(range(len(pushed)))
+        assert numbers == list(range(len(numbers)))
         assert all(len(x.body) <= PIECE_BYTES for x in pushed)
         assert sum(len(x.body) + MESSAGE_OVERHEAD for x in pushed[:-1]) <= WINDOW

@@ -20,9 +20,13 @@ from tests.streams.test_http import (
     EVENTS,
     FAILED,
     FLUSHED,
+    GAP,
     GONE,
+    HAS_GAP,
     ID,
     IN_DOUBT,
+    IS_JOINED,
+    JOINED,
     MESSAGE,
     MORE,
     MOVED,
@@ -81,10 +85,11 @@ _LEAVE = e.Tell(WORKER, m.Disconnect(ID, 0, 0, 1006, ""))
 _NOT_RESUMED = e.CloseClient(1012, "", "no worker has accepted it in time (resume_timeout)")
 _WITHDRAWN = (WAS_THERE, WAS_GONE)
 _LATE = (REFUSED, IN_DOUBT, *_WITHDRAWN)
+_IN_GROUP = (JOINED, GAP)
 #: What each event does. One that is missing cannot happen.
 OUTCOMES: dict[State, dict[Any, Outcome]] = {
     State.QUEUED: {
-        **nothing(State.QUEUED, *_WITHDRAWN),
+        **nothing(State.QUEUED, *_WITHDRAWN, *_IN_GROUP),
         GONE: ([e.WITHDRAW, e.ENDED], State.DONE),
         REFUSED: ([e.Answer(503, "full"), e.ENDED], State.DONE),
         IN_DOUBT: ([e.Offer(_AGAIN, "the connection to the node broke"), WAIT_WORKER], State.QUEUED),
@@ -92,7 +97,7 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         VANISHED: ([e.Offer(_AGAIN, _LOST), WAIT_WORKER], State.QUEUED),
     },
     State.WITHDRAWING: {
-        **nothing(State.WITHDRAWING, VANISHED),
+        **nothing(State.WITHDRAWING, VANISHED, *_IN_GROUP),
         GONE: ([e.ENDED], State.DONE),
         REFUSED: ([e.Answer(503, "full"), e.ENDED], State.DONE),
         IN_DOUBT: ([e.Offer(_AGAIN, "the connection to the node broke"), WAIT_WORKER], State.QUEUED),
@@ -101,6 +106,8 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
     },
     State.CLAIMED: {
         **nothing(State.CLAIMED, *_LATE),
+        JOINED: ([IS_JOINED], State.CLAIMED),
+        GAP: ([HAS_GAP], State.CLAIMED),
         GONE: ([_LEAVE, e.ENDED], State.DONE),
         TIMED_OUT: (
             [_LEAVE, e.Answer(504, "the application did not answer the handshake in time"), e.ENDED],
@@ -108,11 +115,13 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         ),
     },
     State.DENYING: {
-        **nothing(State.DENYING, FLUSHED, *_LATE),
+        **nothing(State.DENYING, FLUSHED, *_LATE, *_IN_GROUP),
         GONE: ([_LEAVE, e.ENDED], State.DONE),
     },
     State.OPEN: {
         **nothing(State.OPEN, FLUSHED, *_LATE),
+        JOINED: ([IS_JOINED], State.OPEN),
+        GAP: ([HAS_GAP], State.OPEN),
         MESSAGE: ([e.Tell(WORKER, m.WebSocketReceive(ID, 0, 0, "x", None))], State.OPEN),
         FAILED: (
             [e.Tell(WORKER, m.Disconnect(ID, 0, 0, 1002, "why", True)), WAIT_LAST_WORDS],
@@ -121,7 +130,7 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         GONE: ([_LEAVE, e.ENDED], State.DONE),
     },
     State.WAITING: {
-        **nothing(State.WAITING, MESSAGE, FLUSHED, *_WITHDRAWN),
+        **nothing(State.WAITING, MESSAGE, FLUSHED, *_WITHDRAWN, *_IN_GROUP),
         FAILED: ([e.FAIL], State.WAITING),
         GONE: ([e.WITHDRAW, e.ENDED], State.DONE),
         REFUSED: ([e.Resume(_RESUMED, 1, "full")], State.WAITING),
@@ -131,39 +140,44 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
     },
     State.TAKEN: {
         **nothing(State.TAKEN, MESSAGE, FLUSHED, *_LATE),
+        # Whoever has joined is gone.
+        JOINED: ([], State.TAKEN),
+        GAP: ([e.Tell(WORKER, m.GroupGap(ID, 1, 0, "news", 2))], State.TAKEN),
         FAILED: ([e.FAIL], State.TAKEN),
         GONE: ([e.Tell(WORKER, m.Disconnect(ID, 1, 0, 1006, "")), e.ENDED], State.DONE),
         TIMED_OUT: ([release("not accepted in time", 1), _NOT_RESUMED], State.CLOSING),
     },
     State.LEFT: {
-        **nothing(State.LEFT, FLUSHED, *_WITHDRAWN),
+        **nothing(State.LEFT, FLUSHED, *_WITHDRAWN, *_IN_GROUP),
         REFUSED: ([e.Resume(_RESUMED, 1, "full")], State.LEFT),
         IN_DOUBT: ([e.Resume(_RESUMED, 1, "broke")], State.LEFT),
         TIMED_OUT: ([e.WITHDRAW, e.Unsaid(1, "no worker has accepted it in time"), e.ENDED], State.DONE),
         VANISHED: ([e.Resume(_RESUMED, 1, _NO_NODE)], State.LEFT),
     },
     State.FAILING: {
-        **nothing(State.FAILING, MESSAGE, FLUSHED, *_LATE),
+        **nothing(State.FAILING, MESSAGE, FLUSHED, *_LATE, *_IN_GROUP),
         GONE: ([release("the client has left"), e.ENDED], State.DONE),
         TIMED_OUT: ([release("the client has broken the protocol"), WAIT_NOTHING, e.FAIL], State.CLOSING),
     },
     State.CLOSING: {
-        **nothing(State.CLOSING, MESSAGE, FLUSHED, *_LATE),
+        **nothing(State.CLOSING, MESSAGE, FLUSHED, *_LATE, *_IN_GROUP),
         FAILED: ([e.FAIL], State.CLOSING),
         GONE: ([_LEAVE, e.ENDED], State.DONE),
     },
-    State.DONE: nothing(State.DONE, MESSAGE, GONE, FLUSHED, TIMED_OUT, *_LATE),
+    State.DONE: nothing(State.DONE, MESSAGE, GONE, FLUSHED, TIMED_OUT, *_LATE, *_IN_GROUP),
 }
 _ANSWERED = {m.WebSocketAccept: State.OPEN, m.ResponseStart: State.DENYING}
+_CLAIMS = (m.Claim, m.Window, m.GroupJoin, m.GroupLeave)
+_CLAIMED = {**_ANSWERED, **dict.fromkeys(_CLAIMS, State.CLAIMED)}
 _RESUMING = {m.WebSocketAccept: State.OPEN, m.ResponseStart: State.CLOSING, m.Release: State.WAITING}
 #: The state that follows a message; a message that is missing does not change it.
 FOLLOWING: dict[State, dict[type, State]] = {
-    State.QUEUED: {**_ANSWERED, m.Claim: State.CLAIMED, m.Window: State.CLAIMED},
-    State.WITHDRAWING: {**_ANSWERED, m.Claim: State.CLAIMED, m.Window: State.CLAIMED, m.Release: State.QUEUED},
+    State.QUEUED: _CLAIMED,
+    State.WITHDRAWING: {**_CLAIMED, m.Release: State.QUEUED},
     State.CLAIMED: {**_ANSWERED, m.Release: State.QUEUED},
     State.DENYING: {m.Release: State.DONE},
     State.OPEN: {m.WebSocketClose: State.CLOSING, m.Release: State.CLOSING},
-    State.WAITING: {**_RESUMING, m.Claim: State.TAKEN, m.Window: State.TAKEN},
+    State.WAITING: {**_RESUMING, **dict.fromkeys(_CLAIMS, State.TAKEN)},
     State.TAKEN: _RESUMING,
     State.LEFT: {m.WebSocketAccept: State.DONE, m.ResponseStart: State.DONE},
     State.FAILING: {m.WebSocketClose: State.CLOSING, m.Release: State.CLOSING},
@@ -468,6 +482,7 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any]) -> None:
     stream = WebSocketStream(CONNECT)
     client: list[Any] = []
     pushed: list[m.WebSocketReceive] = []
+    numbers: list[int] = []
     for each in happenings:
         try:
             effects = list(say(stream, each) if isinstance(each, tuple) else stream.handle(each))
@@ -475,6 +490,7 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any]) -> None:
             continue
         if not isinstance(each, e.ClientGone | e.ClientFailed):
             pushed += told(effects, m.WebSocketReceive)
+            numbers += [x.seq for x in told(effects, m.WebSocketReceive | m.GroupJoined | m.GroupGap)]
         client += [x for x in effects if isinstance(x, m.Message | e.Answer | e.Abort | e.CloseClient) or x is e.ENDED]
     assert client.count(e.ENDED) == (stream.state is State.DONE)
     assert e.ENDED not in client[:-1]
@@ -489,5 +505,5 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any]) -> None:
     assert len(ends) <= 1
     assert not ends or [x for x in client if x is not e.ENDED][-1] is ends[0]
     # The worker gets the messages in order, and never more than its credit and one.
-    assert [x.seq for x in pushed] == list(range(len(pushed)))
+    assert numbers == list(range(len(numbers)))
     assert sum(message_bytes(x.text, x.data) + MESSAGE_OVERHEAD for x in pushed[:-1]) <= WINDOW

@@ -6,6 +6,7 @@ import logging
 
 from ifserver import messages as m
 from ifserver.front.driver import Exchange
+from ifserver.front.websocket.prepared import Prepared
 from ifserver.streams.effects import ClientGone, Flushed
 
 __all__ = ["Afterwards"]
@@ -53,6 +54,10 @@ class Afterwards:
         self._exchanges.discard(self._exchange)
 
     abort = cut = finish
+
+    def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool:
+        """Its client has the whole response."""
+        return False
 
     def stop_reading(self) -> None:
         """There is nothing to read."""

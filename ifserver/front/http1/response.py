@@ -19,7 +19,9 @@ from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field,
 from ifserver.front.http1.unread_body import DISCARD_BYTES
 from ifserver.front.http1.waits import Waiting
 from ifserver.front.interface import Addresses, Connection, Server
+from ifserver.front.websocket.prepared import Prepared
 from ifserver.messages import Headers
+from ifserver.net import sockets
 from ifserver.streams.effects import Answered, ClientGone, Flushed
 
 __all__ = ["CONTINUE", "Http1Response"]
@@ -167,6 +169,18 @@ class Http1Response:
                 self._bad_response(str(error))
                 return
         self._written(framing, len(body), message.more_body)
+
+    def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool | None:
+        framing, body = self.framing, message.payload
+        if framing is None or framing.no_body or framing.remaining is not None or not body:
+            return False
+        assert self.incoming is not None
+        if self.incoming.upgrade:
+            return False  # it denies a handshake
+        if self._write_paused and sockets.unsent_bytes(self.transport) + len(body) > max_unsent_bytes:
+            return None
+        self.write(self._framed(framing, body))
+        return True
 
     def answer(self, status: int) -> None:
         incoming = self.incoming

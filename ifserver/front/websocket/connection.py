@@ -20,6 +20,8 @@ from ifserver.front.driver import Exchange
 from ifserver.front.http1.requests import Incoming
 from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
+from ifserver.front.websocket.prepared import Prepared
+from ifserver.net import sockets
 from ifserver.streams.effects import ClientFailed, ClientGone, Flushed, MessageReceived
 from ifserver.streams.window import message_bytes
 
@@ -203,6 +205,16 @@ class WebSocketConnection(Frames):
             self._unflushed.append(length)
         elif self._exchange is not None:
             self._exchange.handle(Flushed(length))
+
+    def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool | None:
+        if self.state != self.STATE_OPEN:
+            return False
+        frame = self.frame_of(message)
+        if self.write_paused and sockets.unsent_bytes(self.transport) + len(frame) > max_unsent_bytes:
+            return None
+        self._server.tally.websocket_bytes_out += len(frame)
+        self.transport.write(frame)
+        return True
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Not by autobahn's `sendClose`, which allows two ranges of codes only."""

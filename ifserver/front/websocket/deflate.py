@@ -154,6 +154,12 @@ class Compressor:
         compressed: bytes = deflater.compress(message) + deflater.flush(zlib.Z_SYNC_FLUSH)
         return compressed[: -len(_TRAILER)]
 
+    def forget(self) -> int:
+        """A message is sent that was compressed elsewhere, of which the context at hand knows nothing. Returns the
+        bits of the window."""
+        self._deflater = None
+        return self._window_bits
+
     def _new(self, level: int) -> Any:
         return zlib.compressobj(level, zlib.DEFLATED, -self._window_bits, self._memory_level)
 

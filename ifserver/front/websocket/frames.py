@@ -17,19 +17,21 @@ from ifserver.clock import Clock, Timer
 from ifserver.config.settings import FrontSettings
 from ifserver.front.http1.inflow import STEP_UNITS, Inflow
 from ifserver.front.websocket import deflate
+from ifserver.front.websocket.prepared import (
+    BINARY,
+    COMPRESSED,
+    MAX_COMPRESSED_BYTES,
+    TEXT,
+    WHOLE,
+    Prepared,
+    head_of,
+)
 from ifserver.messages import Headers
 
 __all__ = ["BINARY", "TEXT", "Frames", "configured"]
 
-#: Opcodes of data frames (RFC 6455 11.8).
-TEXT: Final = 1
-BINARY: Final = 2
-#: FIN, in the first byte of a frame: this is all of the message (RFC 6455 5.2).
-_WHOLE: Final = 0x80
-#: RSV1, in the same place: the message is compressed (RFC 7692 6).
-_COMPRESSED: Final = 0x40
-_WHOLE_TEXT: Final = _WHOLE | TEXT
-_WHOLE_BINARY: Final = _WHOLE | BINARY
+_WHOLE_TEXT: Final = WHOLE | TEXT
+_WHOLE_BINARY: Final = WHOLE | BINARY
 #: MASK, in the second byte.
 _MASKED: Final = 0x80
 #: The longest payload whose length is told in one byte.
@@ -38,8 +40,6 @@ _SHORT_BYTES: Final = 125
 _SHORT_HEAD_BYTES: Final = 6
 #: Pieces of a message that are kept beside each other; more are put together.
 _MAX_PIECES: Final = 1024
-#: Larger messages are sent uncompressed: compressing one would block the event loop for more than 30 ms.
-_MAX_COMPRESSED_BYTES: Final = 4 * 1024 * 1024
 #: How often to look for an idle compressor, in seconds. It is dropped at the second look.
 _IDLE_S: Final = 10.0
 
@@ -356,20 +356,20 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
         Not by autobahn's `sendMessage`, whose limit is for what compression has made of it, which may be more.
         """
         compression = self._perMessageCompress
-        if compression is not None and len(payload) <= _MAX_COMPRESSED_BYTES:
+        if compression is not None and len(payload) <= MAX_COMPRESSED_BYTES:
             compressor = compression.compressor
             payload = compressor.compress(payload)
-            opcode |= _COMPRESSED
+            opcode |= COMPRESSED
             if self._idle_timer is None and compressor.holds_context:
                 self._idle_timer = self.call_later(_IDLE_S, self._check_idle, compressor)
-        length = len(payload)
-        if length <= _SHORT_BYTES:
-            head = bytes((_WHOLE | opcode, length))
-        elif length < 65536:
-            head = bytes((_WHOLE | opcode, 126)) + length.to_bytes(2, "big")
-        else:
-            head = bytes((_WHOLE | opcode, 127)) + length.to_bytes(8, "big")
-        self.sendData(head + payload)
+        self.sendData(head_of(opcode, len(payload)) + payload)
+
+    def frame_of(self, message: Prepared) -> bytes:
+        """The frame for this WebSocket of a message that goes to many. To be sent at once."""
+        compression = self._perMessageCompress
+        if compression is None:
+            return message.plain
+        return message.compressed(compression.compressor.forget(), self.memory_level)
 
     def _check_idle(self, compressor: deflate.Compressor) -> None:
         """Drop the compressor's context if nothing was sent since the last look, or else look again later."""

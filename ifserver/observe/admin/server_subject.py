@@ -11,6 +11,7 @@ from ifserver.errors import ChannelNameError
 from ifserver.front.driver import Exchange
 from ifserver.front.server import InterfaceServer
 from ifserver.metrics import total
+from ifserver.net import sockets
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey
 from ifserver.status import MAX_STREAMS, Facts, StreamStatus
@@ -97,8 +98,7 @@ class ServerSubject(Subject):
 def unsent_bytes(exchange: Exchange) -> int:
     """What was written to the client and its kernel has not taken, as far as the transport tells."""
     client: Any = exchange.websocket or exchange.client
-    buffered: Callable[[], int] = getattr(client.transport, "buffered", int)
-    return buffered()
+    return sockets.unsent_bytes(client.transport)
 
 
 def kind_of(exchange: Exchange) -> str:

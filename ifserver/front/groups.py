@@ -1,0 +1,199 @@
+"""The groups of this server's streams: who is a member, and what a broadcast does to the members.
+
+A member is a WebSocket, or an HTTP response that has begun. The membership is kept here and not in a worker, so that it
+outlives the worker (docs/architecture.rst, Groups).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Final
+
+from twisted.python.failure import Failure
+
+from ifserver import channels
+from ifserver import messages as m
+from ifserver.config.settings import FrontSettings
+from ifserver.errors import ChannelNameError
+from ifserver.front.driver import Exchange
+from ifserver.front.websocket.prepared import Prepared
+from ifserver.layers.groups import Groups
+from ifserver.metrics import GROUP_DELIVERIES, Counters
+from ifserver.streams.effects import Gap, Join, Joined
+
+__all__ = ["Members"]
+
+#: Groups that one stream may be a member of: an application that never leaves any is told so before memory runs out.
+_MAX_GROUPS: Final = 10_000
+#: RFC 6455 7.4.1 and the IANA registry: the client cannot keep up ("try again later").
+_TRY_AGAIN_LATER: Final = 1013
+
+_log = logging.getLogger(__name__)
+
+
+class Members:
+    """The members of each group, and those who wait to become one."""
+
+    def __init__(self, groups: Groups, counters: Counters, settings: FrontSettings) -> None:
+        self._groups = groups
+        self._counters = counters
+        self._settings = settings
+        #: group -> member -> its tag.
+        self._members: dict[str, dict[Exchange, str]] = {}
+        #: Those of them that want to be told of gaps.
+        self._told_of_gaps: dict[str, set[Exchange]] = {}
+        #: Groups that are being subscribed to, and who is to be told of it, of which attempt.
+        self._subscribing: dict[str, list[tuple[Exchange, int]]] = {}
+
+    def change(self, settings: FrontSettings) -> None:
+        """Take over new settings."""
+        self._settings = settings
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, for logs and metrics."""
+        return {"groups": len(self._members), "group_members": sum(map(len, self._members.values()))}
+
+    def of(self, group: str) -> list[tuple[str, str]]:
+        """The identities of the streams that are members of `group`, with their tags."""
+        return [(exchange.stream.identity, tag) for exchange, tag in self._members.get(group, {}).items()]
+
+    def sizes(self) -> dict[str, int]:
+        """How many members each group has."""
+        return {group: len(members) for group, members in self._members.items()}
+
+    # What exchanges ask for.
+
+    def join(self, exchange: Exchange, asked: Join) -> None:
+        """Make a stream a member; it is told `Joined` once it hears all that is sent to the group."""
+        group = asked.group
+        try:
+            channels.check_group(group)
+        except ChannelNameError as error:
+            exchange.handle(Joined(asked.attempt, group, str(error)))
+            return
+        groups = exchange.groups
+        if groups is None:
+            groups = exchange.groups = set()
+        elif len(groups) >= _MAX_GROUPS and group not in groups:
+            exchange.handle(Joined(asked.attempt, group, f"it is in {_MAX_GROUPS} groups, which is the most"))
+            return
+        groups.add(group)
+        members = self._members.get(group)
+        is_new = members is None
+        if members is None:
+            members = self._members[group] = {}
+            self._subscribing[group] = []
+        members[exchange] = asked.tag
+        if asked.gaps:
+            self._told_of_gaps.setdefault(group, set()).add(exchange)
+        waiting = self._subscribing.get(group)
+        if waiting is None:
+            exchange.handle(Joined(asked.attempt, group))
+            return
+        waiting.append((exchange, asked.attempt))
+        if is_new:
+            self._subscribe(group, waiting)
+
+    def leave(self, exchange: Exchange, group: str) -> None:
+        """A stream is no member any more."""
+        if exchange.groups is not None and group in exchange.groups:
+            exchange.groups.discard(group)
+            self._forget(exchange, group)
+
+    def leave_all(self, exchange: Exchange) -> None:
+        """A stream has ended, or begins anew."""
+        groups, exchange.groups = exchange.groups, None
+        for group in groups or ():
+            self._forget(exchange, group)
+
+    def _forget(self, exchange: Exchange, group: str) -> None:
+        members = self._members[group]
+        del members[exchange]
+        told_of_gaps = self._told_of_gaps.get(group)
+        if told_of_gaps is not None:
+            told_of_gaps.discard(exchange)
+            if not told_of_gaps:
+                del self._told_of_gaps[group]
+        if not members:
+            del self._members[group]
+            self._subscribing.pop(group, None)
+            self._groups.unsubscribe(group, self)
+
+    def _subscribe(self, group: str, waiting: list[tuple[Exchange, int]]) -> None:
+        subscribing = self._groups.subscribe(group, self)
+        subscribing.addCallbacks(
+            lambda _: self._answer(group, waiting, ""), self._not_subscribed, errbackArgs=(group, waiting)
+        )
+
+    def _not_subscribed(self, failure: Failure, group: str, waiting: list[tuple[Exchange, int]]) -> None:
+        _log.error("group %s: cannot be subscribed to: %s", group, failure.getErrorMessage())
+        self._answer(group, waiting, failure.getErrorMessage())
+
+    def _answer(self, group: str, waiting: list[tuple[Exchange, int]], error: str) -> None:
+        if self._subscribing.get(group) is not waiting:
+            return  # all have left meanwhile
+        del self._subscribing[group]
+        for exchange, attempt in waiting:
+            if exchange.groups is not None and group in exchange.groups:
+                if error:
+                    self.leave(exchange, group)
+                exchange.handle(Joined(attempt, group, error))
+
+    # What `Groups` hears.
+
+    def heard(self, group: str, broadcast: m.Broadcast) -> None:
+        """Something was sent to `group`: write it to each member, or close them."""
+        members = self._members.get(group)
+        if members is None or broadcast.message is not None:
+            return  # that is for applications
+        if broadcast.close is not None:
+            self._close(members, broadcast.exclude, *broadcast.close)
+            return
+        prepared = Prepared(broadcast.text, broadcast.data)
+        excluded = broadcast.exclude
+        delivered = 0
+        for exchange in list(members):
+            if excluded and exchange.stream.identity == excluded:
+                continue
+            client = exchange.client
+            try:
+                written = client.broadcast(prepared, self._settings.max_unsent_bytes)
+                if written:
+                    delivered += 1
+                elif written is None:
+                    self._overflows(exchange, group)
+            except Exception:
+                exchange.break_off()
+        self._counters.cells[GROUP_DELIVERIES] += delivered
+
+    def gap(self, group: str, missed: int | None) -> None:
+        """Broadcasts were lost on their way to this server."""
+        for exchange in list(self._told_of_gaps.get(group, ())):
+            exchange.handle(Gap(group, missed))
+
+    def _overflows(self, exchange: Exchange, group: str) -> None:
+        """The client takes what it was sent too slowly. It is the only one to suffer from that."""
+        self._counters.add("group_drops", label="slow")
+        if exchange in self._told_of_gaps.get(group, ()):
+            exchange.handle(Gap(group, 1))
+        if self._settings.group_overflow == "close":
+            what = f"closing the connection of a member of group {group}"
+            exchange.server.bursts.add(what, "its client reads too slowly (max_unsent_bytes)", exchange.stream.channel)
+            _close(exchange, _TRY_AGAIN_LATER, "")
+
+    def _close(self, members: Collection[Exchange], excluded: str, code: int, reason: str) -> None:
+        for exchange in list(members):
+            if not excluded or exchange.stream.identity != excluded:
+                try:
+                    _close(exchange, code, reason)
+                except Exception:
+                    exchange.break_off()
+
+
+def _close(exchange: Exchange, code: int, reason: str) -> None:
+    """Close a WebSocket; cut a response, which cannot be ended here without looking whole."""
+    if exchange.websocket is not None:
+        exchange.websocket.close(code, reason)
+    else:
+        exchange.client.cut()
