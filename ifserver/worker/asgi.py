@@ -16,30 +16,33 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
 from ifserver import headers
 from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.layers.groups import Groups
 from ifserver.logs import about
 from ifserver.messages import (
     GIVEN_BACK,
     STOPPED,
     Claim,
     Disconnect,
+    GroupGap,
+    GroupJoined,
     HttpRequest,
     Message,
     Release,
-    RequestBody,
+    ToApplication,
     ToWorkers,
-    WebSocketReceive,
     Window,
     encode,
 )
 from ifserver.streams.window import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
 from ifserver.worker.application import ASGIApplication, Event, Scope
 
-__all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "OVER", "SILENT", "Host", "Phase", "Stream"]
+__all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "OVER", "SILENT", "Host", "Phase", "Stream", "running"]
 
 #: As much of a request's id as is logged, in bytes.
 _MAX_ID: Final = 128
@@ -47,6 +50,9 @@ _MAX_ID: Final = 128
 _DISCONNECT: Final = "WebSocketDisconnect"
 
 _log = logging.getLogger(__name__)
+
+#: The stream whose application runs, for what it calls, also in threads and tasks that it has started.
+running: Final[ContextVar[Stream]] = ContextVar("ifserver_stream")
 
 
 class Phase(enum.Enum):
@@ -89,6 +95,8 @@ class Host(Protocol):
     supervisor: str
     loop: asyncio.AbstractEventLoop
     max_websocket_message_bytes: int
+    #: What is sent to groups goes here.
+    groups: Groups
     #: ``Clusters.send``
     send: Callable[[str, bytes, Callable[[], None] | None], None]
 
@@ -122,13 +130,16 @@ class Stream(ABC):
 
     __slots__ = (
         "_cancelled",
+        "_gaps",
         "_host",
+        "_joined",
         "_received",
         "_request",
         "_slot",
         "_waiters",
         "_window_in",
         "answering",
+        "at_end",
         "attempt",
         "awaits_client",
         "claimed",
@@ -169,6 +180,12 @@ class Stream(ABC):
         self.credit = SendWindow()
         self._window_in = ReceiveWindow()
         self._waiters: list[asyncio.Future[None]] = []
+        #: What is called when the application has ended; must not raise.
+        self.at_end: list[Callable[[], None]] | None = None
+        #: Groups that it is a member of by now, of which those who wait for it have not heard.
+        self._joined: list[GroupJoined] | None = None
+        #: What the application is to be told of broadcasts that were lost.
+        self._gaps: list[GroupGap] | None = None
 
     def __str__(self) -> str:
         """The stream for the log: what was asked for, and the full reply channel."""
@@ -194,6 +211,7 @@ class Stream(ABC):
 
     async def run(self) -> None:
         """Run the application to its end. Raises nothing."""
+        running.set(self)
         try:
             await self._host.application(self._scope(), self.receive, self.send)
         except GeneratorExit:
@@ -203,6 +221,8 @@ class Stream(ABC):
         else:
             if self.phase not in OVER:
                 self._ended(None)
+        for call in self.at_end or ():
+            call()
         self._host.ended(self)
 
     @abstractmethod
@@ -337,10 +357,10 @@ class Stream(ABC):
     # From the server.
 
     @abstractmethod
-    def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
+    def arrived(self, message: ToApplication) -> str | None:
         """Take a message of the server. Returns why it was dropped, or None."""
 
-    def _arrived_otherwise(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
+    def _arrived_otherwise(self, message: ToApplication) -> str | None:
         """Take one that is repeated, follows a gap, comes too late, ends the stream, or is of the wrong kind."""
         if message.seq < self._received:
             return "repeated"
@@ -353,10 +373,51 @@ class Stream(ABC):
             return None
         if isinstance(message, Disconnect):
             self._left(message)
+        elif isinstance(message, GroupJoined):
+            self._joined = [*(self._joined or ()), message]
+            self.wake()
+        elif isinstance(message, GroupGap):
+            self._gaps = [*(self._gaps or ()), message]
+            self.wake()
         else:
             _log.error("%s: a message of the wrong kind: %s", self, type(message).__name__, extra=self._about)
             self.release("wrong kind")
         return None
+
+    # Groups (`ifserver.worker.groups`).
+
+    @property
+    def groups(self) -> Groups:
+        """What is sent to groups goes here."""
+        return self._host.groups
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that the application runs on."""
+        return self._host.loop
+
+    @abstractmethod
+    def is_open_for_groups(self, event: Event) -> bool:
+        """Whether the stream can be a member of groups now. False: it is over.
+
+        Raises:
+            ApplicationError: not yet.
+        """
+
+    def take_join(self, group: str) -> str | None:
+        """The answer to one ``add`` that has come: an error, empty if there is none; None: it has not come."""
+        for answer in self._joined or ():
+            if answer.group == group:
+                self._joined = [each for each in self._joined or () if each is not answer] or None
+                return answer.error
+        return None
+
+    def _take_gap(self) -> Event:
+        """What ``receive()`` returns about broadcasts that were lost."""
+        assert self._gaps is not None
+        gap, *rest = self._gaps
+        self._gaps = rest or None
+        return {"type": "ifserver.group.gap", "group": gap.group, "count": gap.count}
 
     def consumed(self, total: int) -> None:
         """The server has consumed `total` units."""

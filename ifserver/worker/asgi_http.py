@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ifserver.messages import Disconnect, HttpRequest, RequestBody, WebSocketReceive
+from ifserver.errors import ApplicationError
+from ifserver.messages import HttpRequest, RequestBody, ToApplication
+from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
 from ifserver.worker.asgi import ANSWERING, HELD, LOST, OVER, SILENT, Host, Stream
 from ifserver.worker.response import Response, break_off
@@ -18,7 +20,7 @@ class HttpStream(Stream):
     __slots__ = ("_arrivals", "_more_body", "_response")
 
     KIND: ClassVar[str] = "http"
-    EVENTS: ClassVar[tuple[str, ...]] = ("http.response.start", "http.response.body")
+    EVENTS: ClassVar[tuple[str, ...]] = ("http.response.start", "http.response.body", *groups.EVENTS)
     _request: HttpRequest
     #: There is one once the application has started it.
     _response: Response
@@ -38,6 +40,8 @@ class HttpStream(Stream):
                 return {"type": "http.disconnect"}
             if self._arrivals:
                 return self._take()
+            if self._gaps is not None:
+                return self._take_gap()
             if self._more_body:
                 await self._wait_for_body()
             else:
@@ -54,8 +58,20 @@ class HttpStream(Stream):
                 self._host.held(self)
         elif kind == "http.response.body" and (phase is HELD or phase is ANSWERING):
             await self._response.send(event)
+        elif kind in groups.EVENTS:
+            await groups.say(self, event)
         elif not (phase is LOST and self._is_mere_end(event)):
             raise self.refusal(event)
+
+    def is_open_for_groups(self, event: Event) -> bool:
+        if self.phase is SILENT:
+            raise ApplicationError(f"{event['type']}: start the response first, which is to be a member of the group")
+        if self.phase in OVER:
+            return False
+        if self._response.has_length:
+            raise ApplicationError(f"{event['type']}: a response with a Content-Length, or without a body, has no room")
+        self.send_head()
+        return True
 
     def _is_mere_end(self, event: Event) -> bool:
         """Whether `event` only says that a response has ended of which the client had everything before it left."""
@@ -91,7 +107,7 @@ class HttpStream(Stream):
             "client": request.client,
             "server": request.server,
             "state": self._host.state.copy(),
-            "extensions": {},
+            "extensions": {"ifserver.groups": {"stream": self.identity}},
         }
 
     async def _wait_for_body(self) -> None:
@@ -127,7 +143,7 @@ class HttpStream(Stream):
         body = arrivals[0] if len(arrivals) == 1 else b"".join(arrivals)
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
-    def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
+    def arrived(self, message: ToApplication) -> str | None:
         is_due = message.seq == self._received and self._more_body and self.phase not in OVER
         if not is_due or not isinstance(message, RequestBody):
             return self._arrived_otherwise(message)

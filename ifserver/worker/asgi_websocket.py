@@ -10,8 +10,8 @@ from ifserver.messages import (
     STOPPED,
     Disconnect,
     Headers,
-    RequestBody,
     ResponseStart,
+    ToApplication,
     WebSocketAccept,
     WebSocketClose,
     WebSocketConnect,
@@ -19,6 +19,7 @@ from ifserver.messages import (
     WebSocketSend,
 )
 from ifserver.streams.window import WINDOW
+from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
 from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OPEN, OVER, SILENT, Host, Stream
 from ifserver.worker.response import Response, break_off
@@ -53,6 +54,7 @@ class WebSocketStream(Stream):
         "websocket.close",
         "websocket.http.response.start",
         "websocket.http.response.body",
+        *groups.EVENTS,
     )
     _request: WebSocketConnect
     #: That denies the handshake. There is one once the application has started it.
@@ -91,6 +93,8 @@ class WebSocketStream(Stream):
                 if text is None:
                     return {"type": "websocket.receive", "bytes": data}
                 return {"type": "websocket.receive", "text": text}
+            if self._gaps is not None and self.phase not in OVER:
+                return self._take_gap()
             if self._parting and self.phase is OPEN:
                 self._part()
             if self.phase in OVER:
@@ -126,8 +130,15 @@ class WebSocketStream(Stream):
                 self._host.held(self)
         elif kind == "websocket.http.response.body" and (phase is HELD or phase is ANSWERING):
             await self._response.send(event)
+        elif kind in groups.EVENTS:
+            await groups.say(self, event)
         else:
             raise self.refusal(event)
+
+    def is_open_for_groups(self, event: Event) -> bool:
+        if self.phase is HELD or self.phase is ANSWERING:
+            raise self.refusal(event)  # it denies the handshake
+        return self.phase not in OVER
 
     def send_head(self) -> None:
         if self.phase is HELD:
@@ -174,6 +185,7 @@ class WebSocketStream(Stream):
             "state": self._host.state.copy(),
             "extensions": {
                 "websocket.http.response": {},
+                "ifserver.groups": {"stream": self.identity},
                 "websocket.resume": {
                     "resumed": request.unconfirmed is not None,
                     "unconfirmed": request.unconfirmed or 0,
@@ -181,7 +193,7 @@ class WebSocketStream(Stream):
             },
         }
 
-    def arrived(self, message: RequestBody | WebSocketReceive | Disconnect) -> str | None:
+    def arrived(self, message: ToApplication) -> str | None:
         if not isinstance(message, WebSocketReceive) or message.seq != self._received or self.phase in OVER:
             return self._arrived_otherwise(message)
         self._received += 1

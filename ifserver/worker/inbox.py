@@ -8,16 +8,7 @@ from typing import TypeAlias
 
 from ifserver.errors import UndecodableError
 from ifserver.layers.accounting import Accounting
-from ifserver.messages import (
-    Disconnect,
-    Receipt,
-    Release,
-    RequestBody,
-    Sync,
-    WebSocketReceive,
-    Window,
-    decode_for_worker,
-)
+from ifserver.messages import Receipt, Release, Sync, ToApplication, Window, decode_for_worker
 from ifserver.metrics import DELIVERED, Counters
 from ifserver.worker.asgi import Stream
 
@@ -26,7 +17,7 @@ __all__ = ["Inbox"]
 _log = logging.getLogger(__name__)
 
 #: What is counted.
-_Message: TypeAlias = RequestBody | WebSocketReceive | Disconnect | Window | Sync | Release
+_Message: TypeAlias = ToApplication | Window | Sync | Release
 
 
 class Inbox:

@@ -56,6 +56,11 @@ class Response:
         """Whether the client needs nothing more, but to know that this is the end."""
         return self._bodyless or self._remaining == 0
 
+    @property
+    def has_length(self) -> bool:
+        """Whether its body ends where the application has said, or there is none."""
+        return self._bodyless or self._remaining is not None
+
     async def send(self, event: Event) -> None:
         """Send some of the body."""
         body: Any = event.get("body") or b""

@@ -69,6 +69,7 @@ class Worker:
         self.max_websocket_message_bytes = settings.max_websocket_message_bytes
         self._settings = settings
         self._clusters = clusters
+        self.groups = clusters.groups
         self._counters = clusters.counters
         self._ledger = ledger
         self._clock = clock

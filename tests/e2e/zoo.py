@@ -317,6 +317,45 @@ async def ws_resume(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": f"{os.getpid()} {event['text']}"})
 
 
+async def ws_room(scope: Scope, receive: Receive, send: Send) -> None:
+    """A member of the group in the query: sends there what it gets, and its client the gaps. Outlives its workers."""
+    await receive()
+    room = asked(scope, "group")
+    await send({"type": "ifserver.group.add", "group": room, "gaps": True, "tag": asked(scope, "tag")})
+    await send({"type": "websocket.accept", "resumable": True})
+    while (event := await receive())["type"] != "websocket.disconnect":
+        if event["type"] == "ifserver.group.gap":
+            await send({"type": "websocket.send", "text": f"gap {event['count']}"})
+        elif event["text"] == "leave":
+            await send({"type": "ifserver.group.discard", "group": room})
+            await send({"type": "websocket.send", "text": "left"})
+        else:
+            await send({"type": "ifserver.group.send", "group": room, "text": event["text"]})
+
+
+async def room_events(scope: Scope, receive: Receive, send: Send) -> None:
+    """A response that is a member of the group in the query."""
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "ifserver.group.add", "group": asked(scope, "group")})
+    await send({"type": "http.response.body", "body": b"data: joined\n\n", "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def publish(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends the body to the group in the query, from a coroutine or (``?thread=1``) from a thread. Says to how many
+    processes."""
+    from ifserver import groups
+
+    group, text = asked(scope, "group"), (await read(receive)).decode()
+    if asked(scope, "thread"):
+        count = await asyncio.to_thread(groups.publish, group, text=text)
+    else:
+        count = await groups.send(group, text=text)
+    await respond(send, str(count).encode())
+
+
 async def ws_deny(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"x-why", b"no")]})
@@ -352,9 +391,11 @@ PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/": pid, "/echo": echo, "/whole": whole, "/count": count, "/show": show, "/show/a b": show,
     "/duplicates": duplicates, "/status": status, "/large-headers": large_headers, "/stream": stream, "/large": large,
     "/fails": fails, "/fails-late": fails_late, "/returns": returns, "/wait": wait, "/block": block, "/half": half,
-    "/source": source, "/looked-at": looked_at, "/complete": complete,
+    "/source": source, "/looked-at": looked_at, "/complete": complete, "/events": room_events,
+    "/publish": publish,
 }  # fmt: skip
 SOCKETS: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/ws": ws_echo, "/close": ws_close, "/report": ws_report, "/deny": ws_deny, "/fails": ws_fails,
     "/fails-late": ws_fails_late, "/large": ws_large, "/resume": ws_resume, "/deny-late": ws_deny_late,
+    "/room": ws_room,
 }  # fmt: skip

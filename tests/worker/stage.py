@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred, fail, succeed
+
 from ifserver.messages import (
     Disconnect,
+    GroupGap,
+    GroupJoined,
     HttpRequest,
     RequestBody,
     ToWorkers,
@@ -85,6 +89,20 @@ async def turns(count: int = 10) -> None:
         await asyncio.sleep(0)
 
 
+class FakeGroups:
+    """Keeps what is published."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, dict[str, Any]]] = []
+        self.failure: Exception | None = None
+
+    def publish(self, group: str, **what: Any) -> Deferred[int]:
+        if self.failure is not None:
+            return fail(self.failure)
+        self.published.append((group, what))
+        return succeed(1)
+
+
 class FakeHost:
     """A worker with one stream. Keeps what the stream sends, decoded as the server would."""
 
@@ -100,6 +118,7 @@ class FakeHost:
         #: For each last message that the node has not taken yet: what to call when it has.
         self.untaken: list[Callable[[], None]] = []
         self.begun = self.awaiting = 0
+        self.groups = FakeGroups()
         self.holding: list[Stream] = []
         self.has_ended = 0
         self.slots_told: list[int] = []
@@ -140,8 +159,8 @@ class Play:
     def __init__(self, request: ToWorkers, application: ASGIApplication | None = None) -> None:
         self.host = FakeHost(application or self._application)
         request = decode_request(encode(request))
-        kind = HttpStream if isinstance(request, HttpRequest) else WebSocketStream
-        self.stream: Stream = kind(self.host, request, SERVER, STREAM, SLOT)  # type: ignore[arg-type]
+        kind: Any = HttpStream if isinstance(request, HttpRequest) else WebSocketStream
+        self.stream: Stream = kind(self.host, request, SERVER, STREAM, SLOT)
         self._end: asyncio.Future[None] = self.host.loop.create_future()
         self._seq = 0
 
@@ -193,6 +212,12 @@ class Play:
 
     def message(self, text: str | None = None, data: bytes | None = None) -> str | None:
         return self.hear(WebSocketReceive(STREAM, 0, self._next(), text, data))
+
+    def joined(self, group: str, error: str = "") -> str | None:
+        return self.hear(GroupJoined(STREAM, 0, self._next(), group, error))
+
+    def gap(self, group: str, count: int | None) -> str | None:
+        return self.hear(GroupGap(STREAM, 0, self._next(), group, count))
 
     def leave(self, code: int = 0, reason: str = "", answerable: bool = False) -> str | None:
         return self.hear(Disconnect(STREAM, 0, self._next(), code, reason, answerable))

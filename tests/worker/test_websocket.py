@@ -106,6 +106,7 @@ def test_the_scope() -> None:
             "subprotocols": ["chat.v2", "chat.v1"],
             "state": {},
             "extensions": {
+                "ifserver.groups": {"stream": STREAM},
                 "websocket.http.response": {},
                 "websocket.resume": {"resumed": False, "unconfirmed": 0},
             },
