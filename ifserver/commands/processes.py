@@ -12,6 +12,7 @@ import logging
 from ifserver import logs
 from ifserver.commands import running
 from ifserver.errors import ConfigurationError
+from ifserver.groups.link import work_with
 from ifserver.process import children
 from ifserver.process.children import Launch
 from ifserver.process.fork_server import ForkServer
@@ -56,7 +57,9 @@ def work(launch: Launch) -> int:
         else:
             children.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
         logs.enable()
-        return WorkerService(runtime, launch, application)
+        service = WorkerService(runtime, launch, application)
+        work_with(runtime.loop, service.clusters)
+        return service
 
     try:
         return running.run(build, lambda runtime: Control(is_child=True))

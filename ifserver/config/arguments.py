@@ -10,12 +10,10 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from ifserver.config import flags, other_servers
-from ifserver.config.command_line import FILE, GivenFlag, make_parser, names_of
+from ifserver.config.command_line import GivenFlag, make_parser, names_of
 from ifserver.config.configuration import (
-    CONFIG_VARIABLE,
     Configuration,
     Given,
     all_settings,
@@ -25,7 +23,7 @@ from ifserver.config.configuration import (
 )
 from ifserver.config.schema import Setting
 from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, WorkerSettings
-from ifserver.config.settings_file import from_file
+from ifserver.config.sources import from_settings_file
 from ifserver.config.values import NONE
 from ifserver.errors import ConfigurationError
 
@@ -50,7 +48,7 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
             if name in other_servers.ADVICE:
                 parser.error(f"{name}: {other_servers.ADVICE[name]}")
         parser.error(f"unrecognized arguments: {shown}{_meant(surplus[0], given.command)}")
-    file, in_file = _from_file(given.config, environ)
+    file, in_file = from_settings_file(given.config, environ)
     settings = in_file | from_environment(environ) | _from_flags(given.given_flags)
     if "listen" in sections:
         settings = with_port(settings, environ)
@@ -115,23 +113,6 @@ def _given(setting: Setting, given_flags: Sequence[GivenFlag]) -> Given:
         for each in dict.fromkeys(given_flags)  # who says the same twice means it once
     ]
     return Given(tuple(value for given in each for value in given.value), given_flags[-1].name)
-
-
-def _from_file(path: str | None, environ: Mapping[str, str]) -> tuple[str | None, dict[str, Given]]:
-    """The file that is named or found, None if there is none, and what it says."""
-    named, by = (path, "--config") if path is not None else (environ.get(CONFIG_VARIABLE) or None, CONFIG_VARIABLE)
-    file = FILE if named is None else named
-    try:
-        text = Path(file).read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        if named is None:
-            return None, {}
-        raise ConfigurationError(f"{by} {file!r}: {error.strerror}") from error
-    except OSError as error:
-        raise ConfigurationError(f"{file if named is None else f'{by} {file!r}'}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{file}: not UTF-8 at byte {error.start}") from error
-    return file, from_file(text, file)
 
 
 def bind_of(given: argparse.Namespace) -> ListenSettings:

@@ -42,7 +42,7 @@ def _not_importable(name: str) -> Iterator[None]:
 with _not_importable("OpenSSL"):
     from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
-__all__ = ["MonotonicReactor", "install"]
+__all__ = ["MonotonicReactor", "install", "standing_in"]
 
 
 @implementer(IReactorSSL)
@@ -78,3 +78,24 @@ def install(loop: asyncio.AbstractEventLoop) -> MonotonicReactor:
     reactor = MonotonicReactor(loop)
     installReactor(reactor)
     return reactor
+
+
+@contextlib.contextmanager
+def standing_in(reactor: MonotonicReactor) -> Iterator[None]:
+    """What is imported meanwhile finds `reactor` as that of this process, if there is none.
+
+    For programs that are not ours: they may install one of their own, now or later, or have no use for any.
+    """
+    name = "twisted.internet.reactor"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = reactor  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        import twisted.internet
+
+        # A statement ``from twisted.internet import reactor`` has left it there as well.
+        vars(twisted.internet).pop("reactor", None)

@@ -32,7 +32,7 @@ class WorkerService(Service):
         self._launch = launch
         self._ledger = children.open_ledger(launch.ledger_fd, launch.worker.max_streams)
         counters = Counters(self._ledger.cells)
-        self._clusters = clusters_of(runtime, launch.layer, channels.new_process_name(), counters)
+        self.clusters = clusters_of(runtime, launch.layer, channels.new_process_name(), counters)
         self.worker = self._worker_of(application)
         self._counters = counters
         self._lag = LoopLag(runtime.reactor, counters.late, self._note)
@@ -43,7 +43,7 @@ class WorkerService(Service):
             settings, application = adapted(settings, application)
         return Worker(
             settings,
-            self._clusters,
+            self.clusters,
             application,
             self._ledger,
             self._launch.supervisor,
@@ -53,7 +53,7 @@ class WorkerService(Service):
         )
 
     async def start(self) -> None:
-        self._clusters.start()
+        self.clusters.start()
         try:
             await self.worker.start()
         except StartupFailed as error:
@@ -69,7 +69,7 @@ class WorkerService(Service):
 
     async def stop(self) -> None:
         await self.worker.stop()
-        await self.runtime.future(self._clusters.stop())
+        await self.runtime.future(self.clusters.stop())
 
     def stop_now(self) -> None:
         # Whoever asks twice has the supervisor, which kills.

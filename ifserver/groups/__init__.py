@@ -1,0 +1,107 @@
+"""Sending to groups, from any Python: a view, a task of Celery's, a shell, any thread (docs/groups.rst).
+
+::
+
+    from ifserver import groups
+
+    groups.publish("room-7", json={"text": "hello"})        # blocks until a node has taken it
+    await groups.send("room-7", text="hello")               # the same for coroutines
+    groups.publish("user-42", close=4001)                   # closes all of that user's WebSockets
+
+In a worker of ifserver it goes through the worker's own nodes, so that nothing has to be configured. Elsewhere the
+nodes are those of ``ifserver.toml`` and of the environment (``IFSERVER_LAYER_CLUSTERS``), as for ``ifserver worker``.
+"""
+
+from __future__ import annotations
+
+import json as _json
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from ifserver import channels
+from ifserver.errors import ApplicationError
+from ifserver.groups.link import current
+from ifserver.layers.groups import Groups
+from ifserver.worker.rules import checked_close
+
+__all__ = ["publish", "send"]
+
+#: How long `publish` waits for the nodes by default, in seconds.
+_TIMEOUT_S = 5.0
+
+
+def publish(
+    group: str,
+    *,
+    text: str | None = None,
+    bytes: bytes | None = None,
+    json: Any = None,
+    close: int | tuple[int, str] | None = None,
+    exclude: str = "",
+    timeout_s: float = _TIMEOUT_S,
+) -> int:
+    """Send something to every member of `group`, and wait until the nodes have taken it. From any thread.
+
+    Args:
+        text, bytes, json: what each member's client gets: a WebSocket message, or a piece of a response's body. `json`
+            is sent as a text. Exactly one of these and `close` must be given.
+        close: closes the members' WebSockets with this code, or code and reason, and cuts their responses.
+        exclude: a stream that is left out, ``scope["extensions"]["ifserver.groups"]["stream"]``.
+        timeout_s: how long the nodes may take, in seconds.
+
+    Returns:
+        How many processes it was handed to: servers and workers that have a member. 0: nobody was there.
+
+    Raises:
+        ChannelNameError: `group` is no name of a group.
+        ValueError: none, or more than one, of the four is given; or `close` is no code.
+        NodeError: no node has taken it (`NodeUnreachable`, `NodeRefused`), or nobody knows (`PushInDoubt`): then it is
+            not sent again, so that nobody gets it twice.
+        TimeoutError: the nodes have not answered in time: it may have been sent.
+        ConfigurationError: no nodes are configured.
+        RuntimeError: it was called on the event loop of an ASGI worker, which it would block: await `send` there.
+    """
+    what = _checked(group, text, bytes, json, close, exclude)
+    link = current()
+    link.must_not_block()
+    return link.ask(lambda groups: _publish(groups, group, what)).result(timeout_s)
+
+
+async def send(
+    group: str,
+    *,
+    text: str | None = None,
+    bytes: bytes | None = None,
+    json: Any = None,
+    close: int | tuple[int, str] | None = None,
+    exclude: str = "",
+) -> int:
+    """As `publish`, for coroutines, on any event loop. Without a limit of its own: `asyncio.timeout` sets one."""
+    what = _checked(group, text, bytes, json, close, exclude)
+    return await current().awaited(lambda groups: _publish(groups, group, what))
+
+
+def _checked(
+    group: str,
+    text: str | None,
+    data: bytes | None,
+    json: Any,
+    close: int | tuple[int, str] | None,
+    exclude: str,
+) -> dict[str, Any]:
+    channels.check_group(group)
+    if [text, data, json, close].count(None) != 3:
+        raise ValueError("exactly one of text, bytes, json and close must be given, and not be None")
+    if json is not None:
+        text = _json.dumps(json, separators=(",", ":"), ensure_ascii=False)
+    if close is not None:
+        try:
+            close = checked_close(*(close if isinstance(close, tuple) else (close, "")))
+        except ApplicationError as error:
+            raise ValueError(str(error)) from None
+    return {"text": text, "data": data, "close": close, "exclude": exclude}
+
+
+def _publish(groups: Groups, group: str, what: dict[str, Any]) -> Deferred[int]:
+    return groups.publish(group, **what)

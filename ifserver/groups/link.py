@@ -1,0 +1,139 @@
+"""How code in any thread reaches the groups of this process: through the loop that the process's nodes belong to.
+
+In a worker that is the worker's own loop. Elsewhere a thread of our own has one, from the first use on: callers come
+and go with loops of theirs (``async_to_sync`` makes a new one for each call), and none of them may be kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from ifserver.layers.clusters import Clusters
+from ifserver.layers.groups import Groups
+
+__all__ = ["Link", "current", "work_with"]
+
+#: How long the first use outside a worker waits for nodes to be connected, in seconds.
+_CONNECT_S: Final = 3.0
+#: How long the thread may take to end, in seconds.
+_END_S: Final = 1.0
+
+_T = TypeVar("_T")
+
+
+class Link:
+    """The nodes of a process, its groups among them, and the loop on which they live."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clusters: Clusters) -> None:
+        self.loop = loop
+        self.clusters = clusters
+        self.groups: Groups = clusters.groups
+        self._pid = os.getpid()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it belongs to this very process, and not to one from which it was forked."""
+        return self._pid == os.getpid()
+
+    def must_not_block(self) -> None:
+        """Raises RuntimeError on the loop's own thread, which would wait for itself."""
+        if asyncio._get_running_loop() is self.loop:
+            raise RuntimeError("this would block the worker's event loop: await ifserver.groups.send() instead")
+
+    def ask(self, call: Callable[[Groups], Deferred[_T]]) -> concurrent.futures.Future[_T]:
+        """What `call` comes to, which is called on the loop."""
+        future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        self.loop.call_soon_threadsafe(self._ask, call, future)
+        return future
+
+    async def awaited(self, call: Callable[[Groups], Deferred[_T]]) -> _T:
+        """The same, for a coroutine on any loop."""
+        loop = asyncio.get_running_loop()
+        if loop is self.loop:
+            return await call(self.groups).asFuture(loop)
+        return await asyncio.wrap_future(self.ask(call))
+
+    def _ask(self, call: Callable[[Groups], Deferred[_T]], future: concurrent.futures.Future[_T]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+
+        def failed(failure: Failure) -> None:
+            future.set_exception(failure.value)
+
+        try:
+            call(self.groups).addCallbacks(future.set_result, failed)
+        except Exception as error:
+            future.set_exception(error)
+
+
+#: The link of this process, of a worker or our own.
+_link: Link | None = None
+_lock = threading.Lock()
+
+
+def current() -> Link:
+    """The link of this process; begun if there is none.
+
+    Raises:
+        ConfigurationError: there is none, and no nodes are configured.
+    """
+    global _link
+    found = _link
+    if found is not None and found.is_ours:
+        return found
+    with _lock:
+        if _link is None or not _link.is_ours:
+            _link = _begun()
+        return _link
+
+
+def work_with(loop: asyncio.AbstractEventLoop, clusters: Clusters) -> None:
+    """This process is a worker: its nodes are these."""
+    global _link
+    _link = Link(loop, clusters)
+
+
+def _begun() -> Link:
+    """A loop in a thread of its own, and connections to all nodes of the settings."""
+    from ifserver import channels
+    from ifserver.config import sources
+    from ifserver.process.reactor import MonotonicReactor, standing_in
+    from ifserver.services.lifecycle import Runtime
+    from ifserver.services.nodes import clusters_of
+
+    layer = sources.configuration(os.environ).layer(os.environ)
+    loop = asyncio.new_event_loop()
+    reactor = MonotonicReactor(loop)
+    with standing_in(reactor):
+        clusters = clusters_of(Runtime(reactor, loop), layer, channels.new_process_name())
+    thread = threading.Thread(target=loop.run_forever, name="ifserver-groups", daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(_connect(clusters), loop).result()
+    pid = os.getpid()
+
+    def end() -> None:
+        if os.getpid() == pid:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_END_S)
+
+    atexit.register(end)
+    return Link(loop, clusters)
+
+
+async def _connect(clusters: Clusters) -> None:
+    """Connect to all nodes. One that cannot be reached is tried again, and does not hold up the others for long."""
+    clusters.start()
+    loop = asyncio.get_running_loop()
+    waiting = [node.ready().asFuture(loop) for node in clusters.nodes.values()]
+    await asyncio.wait(waiting, timeout=_CONNECT_S)
+    for each in waiting:
+        each.cancel()
