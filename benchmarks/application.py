@@ -12,14 +12,22 @@ HELLO = b"Hello, world!"
 TEN_KB = b"x" * 10_240
 MIB = b"x" * 1024 * 1024
 PLAIN = (b"content-type", b"text/plain")
+#: What is sent to the members of the room.
+NEWS = "x" * 100
+#: The ``send`` of each member, where the server has no groups.
+members: set[Any] = set()
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """``/``, ``/10k`` (after the request's body), ``/mib``, ``/bytes/N``, ``/slow`` (200 ms of CPU), ``/wait`` (50 ms);
-    and an echo over WebSocket."""
+    an echo over WebSocket; and a room (``/room`` over WebSocket), to which ``/news`` sends 100 bytes."""
     kind = scope["type"]
     if kind == "http":
+        if scope["path"] == "/news":
+            await broadcast(scope, send)
         await answer(scope["path"], receive, send)
+    elif kind == "websocket" and scope["path"] == "/room":
+        await join(scope, receive, send)
     elif kind == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -32,6 +40,29 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         while (await receive())["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def join(scope: Any, receive: Any, send: Any) -> None:
+    """Be a member of the room until the client leaves."""
+    has_groups = "ifserver.groups" in (scope.get("extensions") or {})
+    await receive()
+    if has_groups:
+        await send({"type": "ifserver.group.add", "group": "room"})
+    await send({"type": "websocket.accept"})
+    if not has_groups:
+        members.add(send)
+    while (await receive())["type"] == "websocket.receive":
+        pass
+    members.discard(send)
+
+
+async def broadcast(scope: Any, send: Any) -> None:
+    """Send something to all members of the room."""
+    if "ifserver.groups" in (scope.get("extensions") or {}):
+        await send({"type": "ifserver.group.send", "group": "room", "text": NEWS})
+    else:
+        for member in list(members):
+            await member({"type": "websocket.send", "text": NEWS})
 
 
 async def answer(path: str, receive: Any, send: Any) -> None:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from benchmarks.http_loads import TEN_KB_POSTS, beside_slow_ones, wrk
 from benchmarks.outcome import Result
-from benchmarks.websocket_loads import connects, echo
+from benchmarks.websocket_loads import broadcasts, connects, echo
 
 __all__ = ["LOADS", "Load"]
 
@@ -45,6 +45,8 @@ LOADS: Final = {
         Load("mib", "GET, 1 MiB, 8 connections", wrk("/mib", 8)),
         Load("echo", "WebSocket echo, 64 bytes, 100 connections", echo(100, 64), websockets=True),
         Load("connect", "WebSocket: connect, shake hands, close", connects(8), websockets=True),
+        Load("room", "Broadcast of 100 bytes to 1,000 WebSockets", broadcasts(1000), websockets=True),
+        Load("hall", "Broadcast of 100 bytes to 5,000 WebSockets", broadcasts(5000), websockets=True),
         Load(
             "beside", f"GET beside 1 % of 200 ms of CPU, {_WORKERS} workers, {_RATE:.0f} a second",
             beside_slow_ones(_RATE, _SLOW_SHARE, 20.0), _WORKERS,

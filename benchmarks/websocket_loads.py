@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import uvloop
@@ -12,10 +13,12 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_
 
 from benchmarks.outcome import Result, result_of
 
-__all__ = ["connects", "echo", "idle_websockets"]
+__all__ = ["broadcasts", "connects", "echo", "idle_websockets"]
 
 #: Connections that one address is good for; further ones come from another.
 _PORTS = 20_000
+#: How long a broadcast is waited for, in seconds.
+_PATIENCE_S = 5.0
 
 
 class _Hub:
@@ -52,11 +55,11 @@ class _Client(WSListener):
         self._transport.send(WSMsgType.TEXT, self._hub.payload)
 
 
-async def _open(port: int, hub: _Hub, count: int) -> Sequence[tuple[WSTransport, _Client]]:
+async def _open(port: int, hub: _Hub, count: int, path: str = "/ws") -> Sequence[tuple[WSTransport, _Client]]:
     opened = []
     for i in range(count):
         client, local = _Client(hub), (f"127.0.0.{2 + i // _PORTS}", 0)
-        transport, _ = await ws_connect(lambda client=client: client, f"ws://127.0.0.1:{port}/ws", local_addr=local)
+        transport, _ = await ws_connect(lambda client=client: client, f"ws://127.0.0.1:{port}{path}", local_addr=local)
         opened.append((transport, client))
     return opened
 
@@ -77,6 +80,63 @@ def echo(connections: int, size: int) -> Callable[[int, float], Result]:
         for transport, _ in clients:
             transport.disconnect(graceful=False)
         return result_of(hub.latencies_s, took_s, hub.lost)
+
+    return lambda port, seconds: uvloop.run(main(port, seconds))
+
+
+class _Room(WSListener):
+    """The members of a room, all of them one listener."""
+
+    def __init__(self, members: int) -> None:
+        self._members = members
+        self._due = 0
+        self._all_have_it = asyncio.Event()
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type is not WSMsgType.CLOSE:
+            self._due -= 1
+            if not self._due:
+                self._all_have_it.set()
+
+    async def hears(self, ask: Callable[[], Any]) -> int:
+        """Have something sent to all, and wait until all have it; how many do not in time."""
+        self._due = self._members
+        self._all_have_it.clear()
+        await asyncio.gather(ask(), self._wait())
+        return self._due
+
+    async def _wait(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._all_have_it.wait(), _PATIENCE_S)
+
+
+def broadcasts(members: int) -> Callable[[int, float], Result]:
+    """One message after another is sent to so many WebSockets; each delivery is one piece of work, and a latency is the
+    time until the last member has a message."""
+
+    async def main(port: int, seconds: float) -> Result:
+        room = _Room(members)
+        transports = []
+        for i in range(members):
+            local = (f"127.0.0.{2 + i // _PORTS}", 0)
+            transport, _ = await ws_connect(lambda: room, f"ws://127.0.0.1:{port}/room", local_addr=local)
+            transports.append(transport)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def ask() -> None:
+            writer.write(b"GET /news HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            await reader.readuntil(b"Hello, world!")
+
+        latencies_s: list[float] = []
+        lost = 0
+        end = time.perf_counter() + seconds
+        while (began_at := time.perf_counter()) < end:
+            lost += await room.hears(ask)
+            latencies_s += [time.perf_counter() - began_at] * members
+        writer.close()
+        for transport in transports:
+            transport.disconnect(graceful=False)
+        return result_of(latencies_s, seconds, lost)
 
     return lambda port, seconds: uvloop.run(main(port, seconds))
 
