@@ -47,6 +47,13 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
         for name in (word.partition("=")[0] for word in surplus):
             if name in other_servers.ADVICE:
                 parser.error(f"{name}: {other_servers.ADVICE[name]}")
+        secrets = [setting for setting in all_settings().values() if setting.secret]
+        for setting in sorted(secrets, key=lambda setting: setting.section not in sections):
+            names = (f"--{setting.stem}", f"--{setting.section}-{setting.stem}")
+            if any(word.startswith(names) for word in surplus):
+                parser.error(
+                    f"{setting.path} has no flag: give it in the environment, {setting.variable}, or in a file"
+                )
         parser.error(f"unrecognized arguments: {shown}{_meant(surplus[0], given.command)}")
     file, in_file = from_settings_file(given.config, environ)
     settings = in_file | from_environment(environ) | _from_flags(given.given_flags)

@@ -211,7 +211,7 @@ def given_text(setting: Setting, text: str, origin: str, *, one: bool = False) -
         text.encode()
         value = (text,) if one else from_text(setting, text)
     except UnicodeEncodeError:
-        raise located(origin, f"{setting.path}: not UTF-8: {text!r}") from None
+        raise located(origin, f"{setting.path}: not UTF-8{'' if setting.secret else f': {text!r}'}") from None
     except ConfigurationError as error:
         raise located(origin, f"{setting.path}: {error}") from None
     return checked(setting, value, origin)

@@ -1,6 +1,7 @@
 """The names of the flags: one for each setting, and beside it Daphne's and other well-known ones. Pure.
 
-Names that only other servers have are in `ifserver.config.other_servers`.
+Names that only other servers have are in `ifserver.config.other_servers`. Secrets have no flags: every user of the
+machine can read command lines.
 
 A setting's flag is its name without the unit of a time: ``--keep-alive-timeout`` for ``front.keep_alive_timeout_s``.
 Where two sections have a setting of the same name, its section stands in front (``--front-drain-timeout``,
@@ -122,7 +123,9 @@ class Flag(NamedTuple):
 
 
 def names_of(setting: Setting) -> tuple[str, ...]:
-    """The names of a setting's own flag, in any command. A switch has ``--no-...`` as well."""
+    """The names of a setting's own flag, in any command; none of a secret. A switch has ``--no-...`` as well."""
+    if setting.secret:
+        return ()
     plain = f"--{setting.stem}"
     derived = f"--{setting.section}{plain[1:]}" if setting.stem in _shared() else plain
     aliases = _ALIASES.get(setting.path, ())
@@ -148,7 +151,7 @@ def flags_of(command: str) -> Iterator[Flag]:
 def settings_of(command: str) -> Iterator[Setting]:
     """The settings for which a command has flags."""
     for path, setting in all_settings().items():
-        if setting.section in COMMANDS[command] and path not in _WITHOUT.get(command, ()):
+        if setting.section in COMMANDS[command] and path not in _WITHOUT.get(command, ()) and not setting.secret:
             yield setting
 
 

@@ -1,6 +1,7 @@
 """The settings for people: as a table, as JSON, as a file to begin with, and as the documentation. Pure.
 
-Nothing here shows a password: clusters are shown as their nodes (`ifserver.config.node_urls.NodeSettings`).
+Nothing here shows a password: clusters are shown as their nodes (`ifserver.config.node_urls.NodeSettings`), secrets as
+three asterisks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ifserver.config.values import to_text, to_toml
 
 __all__ = ["check", "example", "json", "rst", "table"]
 
+#: What is shown of a secret.
+_HIDDEN: Final = "***"
 _WIDTH: Final = 100
 _HEAD: Final = """\
 # Settings of ifserver. Every line that begins with "#" and a name holds a default: take the "#" away to change it.
@@ -56,6 +59,8 @@ def _value(configuration: Configuration, setting: Setting, given: Given, environ
     if setting.kind is Kind.CLUSTERS:
         clusters = _clusters(configuration, environ)
         return "; ".join(f"{name}: {', '.join(nodes)}" for name, nodes in clusters.items()) or "-"
+    if setting.secret and given.value is not None:
+        return _HIDDEN
     return "-" if given.value is msgspec.NODEFAULT else to_toml(setting, given.value)
 
 
@@ -66,6 +71,8 @@ def json(configuration: Configuration, environ: Mapping[str, str]) -> str:
         value, origin = configuration.of(path)
         if setting.kind is Kind.CLUSTERS:
             value = _clusters(configuration, environ)
+        elif setting.secret and value is not None:
+            value = _HIDDEN
         found[path] = {"value": None if value is msgspec.NODEFAULT else value, "from": origin}
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
 
@@ -112,8 +119,9 @@ _RST_HEAD: Final = """\
 Settings
 ========
 
-Every setting can be given in a file, in the environment and as a flag. A flag goes before a variable, a variable before
-the file, and the file before the default.
+Every setting can be given in a file, in the environment and as a flag, but a secret not as a flag: every user of the
+machine can read command lines. A flag goes before a variable, a variable before the file, and the file before the
+default.
 
 * The file is TOML: ``ifserver.toml`` in the current folder, or the one that ``--config FILE`` or the variable
   ``IFSERVER_CONFIG`` names. ``ifserver settings --example`` prints one with every default. One file can serve all
@@ -169,6 +177,9 @@ def _facts(setting: Setting) -> Iterator[str]:
         yield f"one of {', '.join(f'``{choice}``' for choice in setting.choices)}"
     yield f"variable ``{setting.variable}``"
     names = flags.names_of(setting)
+    if not names:
+        yield "no flag"
+        return
     if setting.kind is Kind.SWITCH and setting.default:
         names = tuple(map(flags.switched_off, names))
     yield f"flag{'s' if len(names) > 1 else ''} {', '.join(f'``{name}``' for name in names)}"

@@ -5,7 +5,8 @@
     max_body_bytes: Annotated[Bytes | None, "Body of one request; 413 beyond. none: unlimited."] = 1024 * MIB
 
 The text is the setting's description, wherever one is shown: its first sentence must do for ``--help``. The unit is the
-end of the name (``_s``, ``_bytes``), limits are ``msgspec.Meta`` in the type.
+end of the name (``_s``, ``_bytes``), limits are ``msgspec.Meta`` in the type. ``Meta(extra={"secret": True})`` marks a
+password.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     choices: tuple[Any, ...]
     #: What separates the values of a list in a variable and a flag; None: white space in a variable, nothing in a flag.
     separator: str | None
+    #: Whether nobody is shown its value. It has no flag: every user of the machine can read command lines.
+    secret: bool
 
     @property
     def path(self) -> str:
@@ -112,6 +115,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name, setting in settings_of(type(self)).items():
             setting.check(getattr(self, name))
 
+    def __repr__(self) -> str:
+        secret = {name for name, setting in settings_of(type(self)).items() if setting.secret}
+        fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = ", ".join(f"{name}={'***' if name in secret and value else repr(value)}" for name, value in fields)
+        return f"{type(self).__name__}({shown})"
+
 
 def section_of(struct: type[Settings]) -> str:
     """The name of its table in the file: ``front`` of ``FrontSettings``."""
@@ -127,6 +136,7 @@ def settings_of(struct: type[Settings]) -> dict[str, Setting]:
         inner, notes, optional = _taken_apart(hints[field.name])
         doc = next((note for note in notes if isinstance(note, str)), None)
         metas = [note for note in notes if isinstance(note, Meta)]
+        extra = {key: value for meta in metas for key, value in (meta.extra or {}).items()}
         if doc is not None:
             found[field.name] = Setting(
                 section=section_of(struct),
@@ -139,7 +149,8 @@ def settings_of(struct: type[Settings]) -> dict[str, Setting]:
                 least=next((meta.ge for meta in metas if meta.ge is not None), None),
                 most=next((meta.le for meta in metas if meta.le is not None), None),
                 choices=get_args(inner) if get_origin(inner) is Literal else (),
-                separator=next((meta.extra["separator"] for meta in metas if meta.extra), ","),
+                separator=extra.get("separator", ","),
+                secret=extra.get("secret", False),
             )
     return found
 

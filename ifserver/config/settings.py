@@ -16,7 +16,13 @@ from msgspec import Meta
 from ifserver.config.networks import parse_networks
 from ifserver.config.node_urls import ClusterSettings
 from ifserver.config.schema import Settings
-from ifserver.config.settings_checks import check_address, check_origins, check_patterns, parse_application
+from ifserver.config.settings_checks import (
+    check_address,
+    check_origins,
+    check_patterns,
+    check_token,
+    parse_application,
+)
 from ifserver.errors import ConfigurationError
 
 __all__ = [
@@ -38,6 +44,8 @@ Count: TypeAlias = Annotated[int, Meta(ge=1)]
 #: These may have commas in them.
 Clusters: TypeAlias = Annotated[tuple[ClusterSettings, ...], Meta(extra={"separator": None})]
 Texts: TypeAlias = Annotated[tuple[str, ...], Meta(extra={"separator": None})]
+#: A password.
+Secret: TypeAlias = Annotated[str, Meta(extra={"secret": True})]
 AdminAddress: TypeAlias = Annotated[
     str | None,
     "HOST:PORT of the admin endpoint: health, metrics and the live view, for operators only. none: there is none. "
@@ -47,6 +55,11 @@ AdminHosts: TypeAlias = Annotated[
     tuple[str, ...],
     "Host names that the admin endpoint answers to, beside IP addresses and localhost. Requests with other names are "
     "refused, against DNS rebinding.",
+]
+AdminToken: TypeAlias = Annotated[
+    Secret | None,
+    "Token for /groups/ on the admin endpoint, where programs publish: they send it as a bearer token. Give it in the "
+    "environment, or in a file that nobody else can read; a long random text is best. none: nobody can publish there.",
 ]
 
 #: What runs on this machine.
@@ -302,6 +315,7 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = False
     admin: AdminAddress = None
     admin_hosts: AdminHosts = ()
+    admin_token: AdminToken = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -309,6 +323,7 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
             parse_networks(getattr(self, name), f"front.{name}")
         check_origins(self.allowed_origins, "front.allowed_origins")
         check_address(self.admin, "front.admin")
+        check_token(self.admin_token, "front.admin_token")
         if self.root_path and not self.root_path.startswith("/"):
             raise ConfigurationError(f"front.root_path: must begin with '/', got {self.root_path!r}")
         if self.server_header is not None and not re.fullmatch(
@@ -464,10 +479,12 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ()
     admin: AdminAddress = None
     admin_hosts: AdminHosts = ()
+    admin_token: AdminToken = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_address(self.admin, "worker.admin")
+        check_token(self.admin_token, "worker.admin_token")
         for name in ("reload_include", "reload_exclude"):
             check_patterns(getattr(self, name), f"worker.{name}")
         try:

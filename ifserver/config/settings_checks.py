@@ -11,10 +11,12 @@ from typing import Final
 
 from ifserver.errors import ConfigurationError
 
-__all__ = ["check_address", "check_origins", "check_patterns", "parse_address", "parse_application"]
+__all__ = ["check_address", "check_origins", "check_patterns", "check_token", "parse_address", "parse_application"]
 
 #: RFC 6454 6.2; in lower case, as browsers write it.
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
+#: RFC 6750 2.1, and whatever else can stand in a header without quotes.
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})")
 
 
@@ -81,3 +83,13 @@ def check_patterns(texts: Iterable[str], path: str) -> None:
             raise ConfigurationError(
                 f"{path}: {text!r}: expected a pattern of files, for example *.yaml or config/*.toml"
             )
+
+
+def check_token(text: str | None, path: str) -> None:
+    """Let pass a bearer token, and None.
+
+    Raises:
+        ConfigurationError: it cannot stand in a header. The error does not show it.
+    """
+    if text is not None and not _TOKEN.fullmatch(text):
+        raise ConfigurationError(f"{path}: must be ASCII characters without spaces, and not empty")

@@ -76,7 +76,8 @@ def _section(section: str, table: Mapping[str, Any], lines: _Lines, file: str) -
         try:
             read = from_toml(setting, value)
         except ConfigurationError as error:
-            raise located(origin, f"{path}: {error}") from None
+            said = f"expected {setting.kind.value}" if setting.secret else str(error)
+            raise located(origin, f"{path}: {said}") from None
         given[path] = checked(setting, read, origin)
     return given
 

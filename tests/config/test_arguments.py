@@ -257,6 +257,25 @@ def test_what_nobody_knows(flags: tuple[str, ...], said: str, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
+    ("command", "words", "path"),
+    [
+        ("run", ("m:a", "--admin-token", "geheim"), "front.admin_token"),
+        ("serve", ("--front-admin-token=geheim",), "front.admin_token"),
+        ("worker", ("m:a", "--admin-token=geheim"), "worker.admin_token"),
+    ],
+)
+def test_secrets_have_no_flags(
+    command: str, words: tuple[str, ...], path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        a.parse([command, *words])
+    variable = f"IFSERVER_{path.replace('.', '_').upper()}"
+    said = capsys.readouterr().err
+    assert f"{path} has no flag: give it in the environment, {variable}, or in a file" in said
+    assert "geheim" not in said
+
+
+@pytest.mark.parametrize(
     ("flags", "said"),
     [
         (("-u", "/\udcff"), "-u: listen.unix: not UTF-8: "),

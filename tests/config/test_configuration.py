@@ -239,6 +239,7 @@ def test_variables_that_say_nothing_here(name: str, text: str) -> None:
         ("IFSERVER_FRONT_MAX_HEADERS", "x", "front.max_headers: expected a whole number, got 'x'"),
         ("IFSERVER_LISTEN_PORT", "65536", "listen.port: must be at most 65535, got 65536"),
         ("IFSERVER_FRONT_ROOT_PATH", "/\udcff", "front.root_path: not UTF-8: '/\\udcff'"),
+        ("IFSERVER_FRONT_ADMIN_TOKEN", "geheim\udcff", "front.admin_token: not UTF-8"),
     ],
 )
 def test_a_variable_that_cannot_be(name: str, text: str, said: str) -> None:

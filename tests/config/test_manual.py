@@ -11,6 +11,7 @@ import pytest
 from ifserver.config import flags, manual
 from ifserver.config.configuration import Configuration, Given, all_settings
 from ifserver.config.schema import Kind
+from ifserver.config.settings import FrontSettings
 from ifserver.config.settings_file import from_file
 from ifserver.errors import ConfigurationError
 
@@ -19,6 +20,7 @@ GIVEN = Configuration(
     {
         "front.max_body_bytes": Given(2**20, "ifserver.toml:12"),
         "front.websocket_timeout_s": Given(90.0, "--websocket-timeout"),
+        "front.admin_token": Given("geheim", "IFSERVER_FRONT_ADMIN_TOKEN"),
         "layer.clusters": Given((Given("east=redis://me:geheim@h,redis://i", "ifserver.toml:3"),), "ifserver.toml:2"),
     },
     "ifserver.toml",
@@ -57,8 +59,15 @@ def test_json() -> None:
 
 
 def test_nobody_is_shown_a_password() -> None:
-    for text in (manual.table(GIVEN, {}), manual.json(GIVEN, {}), repr(GIVEN.clusters({}))):
+    front = GIVEN.make(FrontSettings)
+    assert front.admin_token == "geheim"
+    for text in (manual.table(GIVEN, {}), manual.json(GIVEN, {}), repr(GIVEN.clusters({})), repr(front), str(front)):
         assert "geheim" not in text
+    assert line("front.admin_token", manual.table(GIVEN, {}))[1:] == ["***", "IFSERVER_FRONT_ADMIN_TOKEN"]
+    assert line("worker.admin_token", manual.table(GIVEN, {}))[1:] == ['"none"', "default"]
+    found = msgspec.json.decode(manual.json(GIVEN, {}))
+    assert found["front.admin_token"] == {"value": "***", "from": "IFSERVER_FRONT_ADMIN_TOKEN"}
+    assert found["worker.admin_token"] == {"value": None, "from": "default"}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ class ThingSettings(Settings, frozen=True, kw_only=True):
     on: Annotated[bool, "A switch."] = False
     way: Annotated[Literal["a", "b"], "A choice."] = "a"
     level: Annotated[Literal[0, 1], "A level."] = 0
+    token: Annotated[Annotated[str, Meta(extra={"secret": True})] | None, "A password."] = None
     hidden: int = 3
 
 
@@ -37,6 +38,7 @@ def test_the_kinds() -> None:
         "on": Kind.SWITCH,
         "way": Kind.CHOICE,
         "level": Kind.NUMBER,
+        "token": Kind.TEXT,
     }
 
 
@@ -54,6 +56,15 @@ def test_lists_and_what_separates_their_values() -> None:
     found = settings_of(ThingSettings)
     assert [name for name, setting in found.items() if setting.many] == ["many", "numbers"]
     assert (found["many"].separator, found["numbers"].separator) == (None, ",")
+
+
+def test_secrets_are_not_shown() -> None:
+    assert [name for name, setting in settings_of(ThingSettings).items() if setting.secret] == ["token"]
+    thing = ThingSettings(must="x", token="geheim")
+    assert "must='x'" in repr(thing)
+    assert "token=***" in repr(thing)
+    assert "geheim" not in f"{thing} {thing!r}"
+    assert "token=None" in repr(ThingSettings(must="x"))
 
 
 def test_a_section_is_named_after_its_struct() -> None:

@@ -10,6 +10,7 @@ from ifserver.config.settings_checks import (
     check_address,
     check_origins,
     check_patterns,
+    check_token,
     parse_address,
     parse_application,
 )
@@ -63,6 +64,18 @@ def test_what_is_no_address(text: str) -> None:
 
 def test_there_may_be_no_address() -> None:
     check_address(None, "x")
+
+
+@pytest.mark.parametrize("text", ["x", "geheim/+=~", "a" * 500, None])
+def test_tokens(text: str | None) -> None:
+    check_token(text, "front.admin_token")
+
+
+@pytest.mark.parametrize("text", ["", " ", "ge heim", "geheim\n", "gehäim"])
+def test_what_is_no_token_and_is_not_shown(text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_token(text, "front.admin_token")
+    assert str(caught.value) == "front.admin_token: must be ASCII characters without spaces, and not empty"
 
 
 def test_origins() -> None:

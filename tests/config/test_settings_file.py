@@ -81,6 +81,7 @@ def test_other_ways_to_write_the_same(text: str) -> None:
         ("[front]\nmax_headers = 'x'", 'i.toml:2: front.max_headers: expected a whole number, got "x"'),
         ("[front]\nmax_body = 1", "i.toml:2: front.max_body: unknown; did you mean front.max_body_bytes?"),
         ("[front]\nxyz = 1", "i.toml:2: front.xyz: unknown"),
+        ("[worker]\nadmin_token = 123456", "i.toml:2: worker.admin_token: expected a text"),
         ("max_headers = 1", "i.toml:1: max_headers: unknown; did you mean front.max_headers?"),
         ("\n[frnt]", "i.toml:2: frnt: unknown; did you mean front?"),
         ("[worker.front]", "i.toml:1: worker.front: unknown"),
@@ -101,6 +102,7 @@ def test_other_ways_to_write_the_same(text: str) -> None:
 )
 def test_what_a_file_cannot_say(text: str, said: str) -> None:
     assert refused(text).startswith(said)
+    assert "123456" not in refused(text), "which is a secret"
 
 
 #: Statements, each of which is one of a section; those of more lines hold what looks like others.
