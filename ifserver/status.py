@@ -13,10 +13,12 @@ import msgspec
 from msgspec import Struct
 
 __all__ = [
+    "MAX_GROUPS",
     "MAX_STREAMS",
     "Child",
     "ClusterStatus",
     "Facts",
+    "GroupStatus",
     "NodeStatus",
     "QueueStatus",
     "Status",
@@ -31,6 +33,8 @@ Kind: TypeAlias = Literal["server", "supervisor"]
 
 #: Streams that are shown of one process: more than people look at, and as much as can be sent every second.
 MAX_STREAMS: Final = 2_000
+#: Groups that are shown of one server.
+MAX_GROUPS: Final = 100
 
 
 class Child(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,6 +122,14 @@ class StreamStatus(Struct, frozen=True, kw_only=True):
     unsent_bytes: int = 0
 
 
+class GroupStatus(Struct, frozen=True, kw_only=True):
+    """One group, as a server sees it."""
+
+    name: str
+    #: How many of the server's streams are in it.
+    members: int
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """All that one process can tell."""
 
@@ -134,6 +146,10 @@ class Status(Struct, frozen=True, kw_only=True):
     streams_total: int
     #: What this process has counted, and where it is the parent of workers, they: by who has counted it.
     counts: dict[str, dict[str, int]]
+    #: The largest groups of its streams, `MAX_GROUPS` at most, how many there are in all, and the sum of their members.
+    groups: tuple[GroupStatus, ...] = ()
+    groups_total: int = 0
+    group_members: int = 0
 
 
 _decode_facts = msgspec.msgpack.Decoder(Facts).decode

@@ -208,6 +208,11 @@ def _clients(subject: ServerSubject) -> Iterator[Metric]:
     unsent = sum(map(unsent_bytes, exchanges))
     yield _gauge("unsent_bytes", "Bytes that clients have not taken yet, in this process' memory.", unsent)
     yield _gauge("slow_clients", "Connections whose clients do not take what is due to them.", len(server.unsent))
+    groups = subject.group_sizes()
+    yield _gauge("groups", "Groups that streams of this server are in.", len(groups))
+    yield _gauge(
+        "group_members", "Memberships of this server's streams: one in two groups counts twice.", sum(groups.values())
+    )
     requests = CounterMetricFamily(
         _PREFIX + "requests", "Requests by the status of the answer; 0: the client left before one.", labels=("status",)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from ifserver import channels
@@ -32,6 +32,8 @@ class ServerSubject(Subject):
         listening: whether clients are listened for.
         parent: whether it is the parent of the workers, and speaks for them (``run``).
     """
+
+    section = "front"
 
     def __init__(self, server: InterfaceServer, listening: Callable[[], bool], parent: bool) -> None:
         super().__init__(server.clusters, server.heartbeat, server.clock, server.wall)
@@ -78,6 +80,12 @@ class ServerSubject(Subject):
         shown = [_status(exchange, now) for exchange in exchanges[:MAX_STREAMS]]
         rest = [StreamStatus(channel=each.stream.channel, kind="") for each in exchanges[MAX_STREAMS:]]
         return shown + rest
+
+    def group_sizes(self) -> Mapping[str, int]:
+        return self.server.members.sizes()
+
+    def members(self, group: str) -> list[tuple[str, str]]:
+        return self.server.members.of(group)
 
     def close(self, channel: str) -> bool:
         try:

@@ -6,6 +6,9 @@ import logging
 import os
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from heapq import nlargest
+from operator import itemgetter
 from typing import Any
 
 from ifserver import __version__
@@ -16,7 +19,7 @@ from ifserver.metrics import Counters, total
 from ifserver.observe.admin.survey import Survey
 from ifserver.process.slots import Worker
 from ifserver.process.supervisor import Supervisor
-from ifserver.status import MAX_STREAMS, Child, Facts, Status, StreamStatus, encode
+from ifserver.status import MAX_GROUPS, MAX_STREAMS, Child, Facts, GroupStatus, Status, StreamStatus, encode
 
 __all__ = ["Subject", "SupervisorSubject"]
 
@@ -30,6 +33,9 @@ class Subject(ABC):
         clock: tells how time goes by.
         wall: tells the time of day.
     """
+
+    #: Where the settings of its endpoint are: ``front`` or ``worker``.
+    section: str
 
     def __init__(self, clusters: Clusters, heartbeat: Heartbeat, clock: Clock, wall: WallClock) -> None:
         self.clusters = clusters
@@ -61,12 +67,22 @@ class Subject(ABC):
         """The streams that it holds, oldest first."""
 
     @abstractmethod
+    def group_sizes(self) -> Mapping[str, int]:
+        """The groups of its streams, and how many members each has here."""
+
+    @abstractmethod
+    def members(self, group: str) -> list[tuple[str, str]]:
+        """The identities of the streams that are in `group` here, and their tags."""
+
+    @abstractmethod
     def close(self, channel: str) -> bool:
         """End the stream with this reply channel, as if its client had left; False: there is none here."""
 
     def status(self, survey: Survey) -> Status:
         """All that it can tell."""
         streams = self.streams()
+        groups = self.group_sizes()
+        largest = nlargest(MAX_GROUPS, groups.items(), key=itemgetter(1))
         me = self.facts()
         return Status(
             now=self._wall(),
@@ -77,6 +93,9 @@ class Subject(ABC):
             streams=tuple(streams[:MAX_STREAMS]),
             streams_total=len(streams),
             counts=self.counts(survey),
+            groups=tuple(GroupStatus(name=name, members=members) for name, members in largest),
+            groups_total=len(groups),
+            group_members=sum(groups.values()),
         )
 
     def encoded_facts(self) -> bytes:
@@ -109,6 +128,8 @@ class Subject(ABC):
 
 class SupervisorSubject(Subject):
     """A supervisor, and its workers."""
+
+    section = "worker"
 
     def __init__(
         self,
@@ -146,6 +167,12 @@ class SupervisorSubject(Subject):
             for worker in self.supervisor.workers
             for channel, _ in worker.ledger.entries()
         ]
+
+    def group_sizes(self) -> Mapping[str, int]:
+        return {}  # the members are at the servers
+
+    def members(self, group: str) -> list[tuple[str, str]]:
+        return []
 
     def close(self, channel: str) -> bool:
         return False  # it is its server that closes a stream

@@ -91,8 +91,12 @@ def _show(client: Client, out: TextIO) -> None:
     # As wide as it has to be: a terminal breaks lines that are too long for it, and nothing is left out.
     console = Console(file=out, width=_WIDTH)
     found = tables.ordered(status)
-    for part in (tables.head(status), tables.nodes(status), tables.processes(status), tables.streams(found)):
+    parts = [tables.head(status), tables.nodes(status), tables.processes(status)]
+    parts += [tables.groups(status)] if status.groups else []
+    for part in (*parts, tables.streams(found)):
         console.print(part)
         console.print()
+    if status.groups_total > len(status.groups):
+        console.print(f"{status.groups_total} groups in all, of which these are the largest")
     if status.streams_total > len(found):
         console.print(f"{status.streams_total} streams in all, of which these are the oldest")

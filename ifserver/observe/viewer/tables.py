@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ifserver.status import Facts, Status, StreamStatus
 
-__all__ = ["SORTS", "head", "nodes", "ordered", "processes", "streams"]
+__all__ = ["SORTS", "groups", "head", "nodes", "ordered", "processes", "streams"]
 
 #: By what streams can be sorted: the value, and whether the greatest comes first.
 SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
@@ -73,6 +73,12 @@ def processes(status: Status, limit: int | None = None) -> Table:
             row = (what, child.process, "", str(child.pid), "", "", *map(str, held), "")
             rows.append([*map(_text, row)])
     return _filled(table, rows, limit)
+
+
+def groups(status: Status, limit: int | None = None) -> Table:
+    """The largest groups of this server, in `limit` lines."""
+    rows: list[Sequence[Text]] = [(_text(each.name), _text(str(each.members))) for each in status.groups]
+    return _filled(_table("group", ">members"), rows, limit)
 
 
 def ordered(status: Status, sort: str = "age", reverse: bool = False, wanted: str = "") -> list[StreamStatus]:

@@ -25,6 +25,8 @@ __all__ = ["Asked", "Screen", "keys_of", "run"]
 _REFRESH_S: Final = 1.0
 #: So many streams are shown at least, however small the terminal is.
 _LEAST_ROWS: Final = 3
+#: Of smaller terminals groups have no place.
+_HEIGHT_FOR_GROUPS: Final = 24
 #: What the keys of terminals send (ECMA-48; ``\x1bO`` in application mode).
 _KEYS: Final = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"\x1b": "escape"}
 _KEYS_BY_BYTE: Final = {b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\x08": "backspace"}
@@ -121,10 +123,12 @@ class Screen:
             return Text(self._trouble or "asking", "bold red" if self._trouble else "")
         found = self._streams()
         # Of many nodes and processes some are shown: `ifserver status` shows all.
-        limit = max(_LEAST_ROWS, (height - 9) // 3)
-        nodes, processes = tables.nodes(status, limit), tables.processes(status, limit)
-        # The head, three lines of titles, three empty lines, and two at the foot.
-        rows = max(_LEAST_ROWS, height - nodes.row_count - processes.row_count - 9)
+        with_groups = status.groups and height >= _HEIGHT_FOR_GROUPS
+        limit = max(_LEAST_ROWS, (height - 11) // 4 if with_groups else (height - 9) // 3)
+        shown_tables = [tables.nodes(status, limit), tables.processes(status, limit)]
+        shown_tables += [tables.groups(status, limit)] if with_groups else []
+        # The head, and two lines at the foot; of each table the titles and an empty line, of that of the streams too.
+        rows = max(_LEAST_ROWS, height - sum(table.row_count + 2 for table in shown_tables) - 5)
         channels = [stream.channel for stream in found]
         at = channels.index(self._selected) if self._selected in channels else None
         first = 0 if at is None else max(0, at - rows + 1)
@@ -133,7 +137,8 @@ class Screen:
         empty = Text()
         return Group(
             Text(f"no answer: {self._trouble}", "bold red") if self._trouble else tables.head(status),
-            *(empty, nodes, empty, processes, empty, tables.streams(shown, selected)),
+            *(part for table in shown_tables for part in (empty, table)),
+            *(empty, tables.streams(shown, selected)),
             self._foot(len(found), status.streams_total),
         )
 

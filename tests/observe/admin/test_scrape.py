@@ -16,6 +16,7 @@ from ifserver.metrics import COUNTERS
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.status import Child
 from tests.front.fakes import GET, HANDSHAKE
+from tests.front.test_groups import member
 from tests.observe.admin.stage import Stage, supervisor_facts
 from tests.observe.admin.test_subject import FakeSupervisor, FakeWorker, supervisor, survey
 
@@ -67,6 +68,18 @@ def test_a_server() -> None:
     assert found["ifserver_claims_total", "server"] == 0
     assert found["ifserver_messages_dropped_total", "gap", "workers"] == 0
     assert found["ifserver_streams_opened_total", "websocket", "server"] == 1
+
+
+def test_groups() -> None:
+    stage = Stage()
+    for group in ("news", "news", "sports"):
+        member(stage.world, group=group)
+    stage.world.clusters.groups.publish("news", text="x")
+    stage.world.settle()
+    found = samples(stage)
+    assert (found["ifserver_groups",], found["ifserver_group_members",]) == (2, 3)
+    assert found["ifserver_group_deliveries_total", "server"] == 2
+    assert found["ifserver_group_drops_total", "slow", "server"] == 0
 
 
 def test_an_age_is_0_where_nothing_waits_and_missing_where_it_is_not_known() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ifserver import channels
-from ifserver.status import MAX_STREAMS, Child, StreamStatus, decode_facts
+from ifserver.status import MAX_GROUPS, MAX_STREAMS, Child, GroupStatus, StreamStatus, decode_facts
 from tests.front.fakes import EPOCH_S, GET, HANDSHAKE, SERVER, WORKER
+from tests.front.test_groups import join, member
 from tests.observe.admin.stage import Stage, supervisor_facts
 from tests.observe.admin.test_subject import survey
 
@@ -50,6 +51,22 @@ def test_what_is_wrong_with_the_facts_does_not_end_the_beats(
     with caplog.at_level(logging.ERROR):
         assert stage.subject.encoded_facts() == stage.subject.encoded_facts() == b""
     assert caplog.text.count("cannot tell of itself") == 1
+
+
+def test_groups_largest_first() -> None:
+    stage = Stage()
+    assert stage.subject.status(survey(stage)).groups == ()
+    _, job = member(stage.world, group="small", tag="ann")
+    _, other = member(stage.world, group="large")
+    join(job, "large")
+    for i in range(MAX_GROUPS):
+        join(other, f"g{i}")
+    status = stage.subject.status(survey(stage))
+    assert status.groups[0] == GroupStatus(name="large", members=2)
+    assert [each.members for each in status.groups[1:]] == [1] * (MAX_GROUPS - 1)
+    assert (status.groups_total, status.group_members) == (MAX_GROUPS + 2, MAX_GROUPS + 3)
+    assert stage.subject.members("small") == [(job.stream, "ann")]
+    assert stage.subject.members("nobody") == []
 
 
 def test_streams_oldest_first() -> None:

@@ -85,6 +85,7 @@ def test_a_supervisor() -> None:
     assert subject.supervisors(found) == [facts]
     assert subject.streams() == [StreamStatus(channel="!east.front00000.1", kind="", owner="1111111111")]
     assert not subject.close("!east.front00000.1")
+    assert (subject.group_sizes(), subject.members("news"), subject.section) == ({}, [], "worker")
 
 
 def test_a_worker_that_has_overwritten_its_memory_is_no_trouble() -> None:

@@ -46,6 +46,15 @@ def test_of_more_streams_than_are_told_it_says_so(endpoint: Endpoint) -> None:
     assert "5000 streams in all, of which these are the oldest" in status("--admin", endpoint.url)[1]
 
 
+def test_groups_where_there_are_any(endpoint: Endpoint) -> None:
+    assert "members" not in status("--admin", endpoint.url)[1]
+    found = json.loads(endpoint.answer[1]) | {"groups": [{"name": "news", "members": 12}], "groups_total": 101}
+    endpoint.answer = 200, json.dumps(found).encode()
+    text = status("--admin", endpoint.url)[1]
+    assert "news        12\n" in text
+    assert "101 groups in all, of which these are the largest" in text
+
+
 def test_the_settings_say_where(endpoint: Endpoint, tmp_path: Path) -> None:
     address = endpoint.url.removeprefix("http://")
     assert status(environ={"IFSERVER_FRONT_ADMIN": address})[0] == 0

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from ifserver.observe.viewer import tables
-from ifserver.status import ClusterStatus
+from ifserver.status import ClusterStatus, GroupStatus
 from tests.observe.viewer.stage import facts, node, status, stream
 
 
@@ -47,6 +47,12 @@ def test_processes_and_what_each_holds() -> None:
     assert rows[3] == ["worker", "worker0000", "8", "3", "2", "98"]
     assert rows[4] == ["worker,", "not", "ready", "9", "0", "0", "0"]
     assert "server, not listening" in text(tables.processes(status(processes=(facts(listening=False),))))
+
+
+def test_groups() -> None:
+    groups = (GroupStatus(name="news", members=12), GroupStatus(name="room-7", members=3))
+    assert words(tables.groups(status(groups=groups))) == [["group", "members"], ["news", "12"], ["room-7", "3"]]
+    assert words(tables.groups(status(groups=groups), 1))[1] == ["...", "2", "more"]
 
 
 @pytest.mark.parametrize(

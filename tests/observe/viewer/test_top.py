@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from ifserver.observe.viewer.top import Screen, keys_of
+from ifserver.status import GroupStatus
 from tests.observe.viewer.stage import facts, status, stream
 
 
@@ -140,6 +141,18 @@ def test_many_processes_leave_room_for_streams(height: int) -> None:
     assert len(lines) <= height
     assert len(stage.streams(height)) >= 3
     assert any(line.startswith("... 9") and line.strip().endswith("more") for line in lines)
+
+
+@pytest.mark.parametrize("height", [20, 24, 25, 26, 27, 40])
+def test_groups_where_there_is_room_for_them(height: int) -> None:
+    stage = Stage()
+    groups = tuple(GroupStatus(name=f"room-{i}", members=200 - i) for i in range(100))
+    many = tuple(facts(process=f"front{i:05}") for i in range(100))
+    stage.screen.update(status(*map(stream, range(100, 200)), processes=many, groups=groups, groups_total=100))
+    lines = stage.lines(height)
+    assert len(lines) <= height
+    assert len(stage.streams(height)) >= 3
+    assert any(line.split() == ["room-0", "200"] for line in lines) is (height >= 24)
 
 
 @pytest.mark.parametrize("key", ["q", "escape"])
