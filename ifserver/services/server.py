@@ -113,7 +113,7 @@ class ServeService(Service):
         )
         subject = ServerSubject(self.server, self._is_listening, parent=isinstance(self, RunService))
         self._admin_starting: asyncio.Task[None] | None = None
-        self._admin = Admin(subject, runtime.reactor, runtime.loop, front.admin, front.admin_hosts)
+        self._admin = Admin(subject, runtime.reactor, runtime.loop, front.admin, front.admin_hosts, front.admin_token)
         self._lag = LoopLag(runtime.reactor, self._clusters.counters.late)
 
     def _make_clusters(self) -> Clusters:

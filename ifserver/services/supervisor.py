@@ -65,7 +65,14 @@ class SupervisorService(Service):
         self._subject = SupervisorSubject(
             self.supervisor, self._clusters, self._heartbeat, clock, time.time, tells_counts=not alone
         )
-        self._admin = Admin(self._subject, clock, runtime.loop, worker.admin if alone else None, worker.admin_hosts)
+        self._admin = Admin(
+            self._subject,
+            clock,
+            runtime.loop,
+            worker.admin if alone else None,
+            worker.admin_hosts,
+            worker.admin_token,
+        )
         self._lag = LoopLag(clock, self._clusters.counters.late)
         self._reloader: Reloader | None = None
         if worker.reload:

@@ -4,26 +4,38 @@ It is for operators, and still must hold against web pages that their browsers s
 needs a header that no form can send (Fetch standard: it is not "CORS-safelisted", so a browser asks first, and is not
 allowed), and nothing but probes is answered under a name that is not ours, as a page would ask by that has its own
 name point here (DNS rebinding).
+
+What is under ``/groups/`` is for programs, and needs a bearer token (RFC 6750). That is all it needs: a browser never
+sends one by itself, as it does cookies and passwords, so a page that has no token can ask for nothing there; and it
+could send none without asking first, for ``Authorization`` is not safelisted either.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import ipaddress
 import logging
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import resources
+from io import BytesIO
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from ifserver import channels
+from ifserver.errors import ChannelNameError, NodeError, PushInDoubt
+from ifserver.observe.admin import publication
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey, Surveyor
@@ -36,10 +48,19 @@ CLOSE_HEADER: Final = "X-Ifserver-Close"
 #: How long a connection may be idle, in seconds, and how many there may be.
 _IDLE_S: Final = 60
 _MAX_CONNECTIONS: Final = 100
+#: The longest body that is read, in bytes, and what is thrown away of a longer one, so that its client finds the time
+#: to read the answer.
+_MAX_BODY_BYTES: Final = 1024 * 1024
+_MAX_DISCARDED_BYTES: Final = 16 * _MAX_BODY_BYTES
+#: How long the nodes may take to publish, in seconds.
+_PUBLISH_S: Final = 5.0
 
 #: Of those that twisted.web does not know.
 _REASONS: Final = {421: b"Misdirected Request"}
 _TEXT: Final = "text/plain; charset=utf-8"
+_JSON: Final = "application/json"
+_GROUPS: Final = "/groups/"
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +68,8 @@ class _Answer(NamedTuple):
     status: int
     body: bytes
     content_type: str = _TEXT
-    allow: str = ""
+    #: Beside those that all answers have.
+    headers: Mapping[str, str] = _NOTHING
     policy: str = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -57,14 +79,16 @@ class AdminFactory(WrappingFactory):
     Args:
         reactor: for timeouts.
         names: by which it may be asked, beside addresses and ``localhost``.
+        token: with which groups may be asked for and published in; None: nobody may.
     """
 
     noisy = False
 
-    def __init__(self, subject: Subject, reactor: Any, names: Collection[str]) -> None:
-        root = _Root(subject, reactor, names)
+    def __init__(self, subject: Subject, reactor: Any, names: Collection[str], token: str | None = None) -> None:
+        root = _Root(subject, reactor, names, token)
         site: Any = _Site(root, requestFactory=_Request, timeout=_IDLE_S, reactor=reactor)  # type: ignore[no-untyped-call]
         site.displayTracebacks = False
+        site.token = token
         super().__init__(site)  # type: ignore[no-untyped-call]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -92,8 +116,47 @@ class _Site(Site):
 
 
 class _Request(Request):
+    """Keeps the body of those who have the token. All others are thrown away, for they are of no use."""
+
+    content: BytesIO
+    channel: Any
+    requestHeaders: Any
+    _kept = False
+    #: What has come after the answer that it is too long.
+    _discarded: int | None = None
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+        self._kept = _has_token(self.channel.site.token, self.requestHeaders.getRawHeaders(b"authorization"))
+        if self._kept and length is not None and length > _MAX_BODY_BYTES:
+            self._too_long()
+
     def handleContentChunk(self, data: bytes) -> None:
-        """Thrown away: no request here has a body that is of use."""
+        if self._discarded is not None:
+            self._discarded += len(data)
+            if self._discarded > _MAX_DISCARDED_BYTES:
+                self.channel.transport.abortConnection()
+        elif self._kept:
+            self.content.write(data)
+            if self.content.tell() > _MAX_BODY_BYTES:
+                self._too_long()
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if self._discarded is not None:
+            self.channel.loseConnection()
+        else:
+            super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
+
+    def _too_long(self) -> None:
+        """Say so before all of it has come. The connection is of no use after that."""
+        self._discarded = 0
+        self.content = BytesIO()
+        why = b"the body is longer than 1 MiB\n"
+        fields = b"Content-Type: text/plain\r\nContent-Length: %d\r\nConnection: close" % len(why)
+        self.channel.transport.write(b"HTTP/1.1 413 Content Too Large\r\n%b\r\n\r\n%b" % (fields, why))
+        if self.requestHeaders.hasHeader("expect"):
+            self.requestHeaders.removeHeader("expect")
+            self.channel.loseConnection()  # nothing is on its way
 
 
 class _Root(Resource):
@@ -101,9 +164,11 @@ class _Root(Resource):
 
     isLeaf = True
 
-    def __init__(self, subject: Subject, reactor: Any, names: Collection[str]) -> None:
+    def __init__(self, subject: Subject, reactor: Any, names: Collection[str], token: str | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._subject = subject
+        self._reactor = reactor
+        self._token = token
         self._surveyor = Surveyor(subject.clusters, reactor)
         self._scrape = Scrape(subject)
         self._names = frozenset(name.lower().rstrip(".") for name in names) | {"localhost"}
@@ -135,11 +200,14 @@ class _Root(Resource):
             return succeed(_Answer(421, why))
         if path == "/close":
             return succeed(self._close(request))
+        if path.startswith(_GROUPS):
+            return self._group(request, unquote(path.removeprefix(_GROUPS)))
         page = self._pages.get(path)
         if page is None:
-            return succeed(_Answer(404, b"there is /, /livez, /readyz, /metrics, /status.json and /close\n"))
+            there_is = b"there is /, /livez, /readyz, /metrics, /status.json, /close and /groups/NAME\n"
+            return succeed(_Answer(404, there_is))
         if request.method not in (b"GET", b"HEAD"):
-            return succeed(_Answer(405, b"GET or HEAD\n", allow="GET, HEAD"))
+            return succeed(_Answer(405, b"GET or HEAD\n", headers={"allow": "GET, HEAD"}))
         return page(request)
 
     def _is_ours(self, host: str) -> bool:
@@ -158,7 +226,7 @@ class _Root(Resource):
 
     def _close(self, request: Any) -> _Answer:
         if request.method != b"POST":
-            return _Answer(405, b"POST\n", allow="POST")
+            return _Answer(405, b"POST\n", headers={"allow": "POST"})
         if request.getHeader(CLOSE_HEADER) is None:
             return _Answer(403, f"the header {CLOSE_HEADER} is missing\n".encode())
         [channel, *more] = request.args.get(b"stream", [b""])
@@ -170,6 +238,33 @@ class _Root(Resource):
         _log.info("%s: closed by an operator", name)
         return _Answer(200, b"closed\n")
 
+    def _group(self, request: Any, name: str) -> Deferred[_Answer]:
+        """Publish in a group, or say who is in it."""
+        if self._token is None:
+            setting = f"{self._subject.section}.admin_token"
+            variable = f"IFSERVER_{setting.replace('.', '_').upper()}"
+            return succeed(_Answer(403, f"there is no token: set {setting} ({variable} in the environment)\n".encode()))
+        if not _has_token(self._token, request.requestHeaders.getRawHeaders(b"authorization")):
+            why = b"the token is missing or wrong: Authorization: Bearer TOKEN\n"
+            return succeed(_Answer(401, why, headers={"www-authenticate": 'Bearer realm="ifserver"'}))
+        if request.method not in (b"GET", b"HEAD", b"POST"):
+            return succeed(_Answer(405, b"GET, HEAD or POST\n", headers={"allow": "GET, HEAD, POST"}))
+        try:
+            group = channels.check_group(name)
+            if request.method != b"POST":
+                return succeed(self._members(group))
+            content_type = (request.getHeader(b"content-type") or b"").decode("latin-1")
+            body = publication.parse(content_type, request.content.getvalue())
+        except (ChannelNameError, ValueError) as error:
+            return succeed(_Answer(400, f"{error}\n".encode("utf-8", "backslashreplace")))
+        publishing: Deferred[Any] = self._subject.clusters.groups.publish(group, **body._asdict())
+        publishing.addTimeout(_PUBLISH_S, self._reactor)
+        return publishing.addCallbacks(_published, _not_published)
+
+    def _members(self, group: str) -> _Answer:
+        streams = [{"stream": stream, "tag": tag} for stream, tag in self._subject.members(group)]
+        return _Answer(200, msgspec.json.encode({"members": len(streams), "streams": streams}), _JSON)
+
     def _ready(self, survey: Survey) -> _Answer:
         reasons = self._subject.unready(survey)
         return _Answer(503, "".join(f"{why}\n" for why in reasons).encode()) if reasons else _Answer(200, b"ready\n")
@@ -178,7 +273,29 @@ class _Root(Resource):
         return _Answer(200, *self._scrape.text(survey, request.getHeader("accept") or ""))
 
     def _status(self, survey: Survey) -> _Answer:
-        return _Answer(200, encode_status(self._subject.status(survey)), "application/json")
+        return _Answer(200, encode_status(self._subject.status(survey)), _JSON)
+
+
+def _has_token(token: str | None, fields: Sequence[bytes] | None) -> bool:
+    """Whether the `fields` of ``Authorization`` hold the token. How long that takes tells nothing of its characters."""
+    if token is None or fields is None or len(fields) != 1:
+        return False
+    scheme, _, given = fields[0].partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(b" "), token.encode())
+
+
+def _published(processes: int) -> _Answer:
+    return _Answer(202, msgspec.json.encode({"processes": processes}), _JSON)
+
+
+def _not_published(failure: Failure) -> Any:
+    if failure.check(PushInDoubt, TimeoutError):
+        # No 503, after which a client may send it once more: then some members would get it twice.
+        why = failure.getErrorMessage() if failure.check(PushInDoubt) else f"no answer within {_PUBLISH_S:g} s"
+        return _Answer(504, f"it may have been published, or not: {why}\n".encode())
+    if failure.check(NodeError):
+        return _Answer(503, f"not published: {failure.getErrorMessage()}\n".encode())
+    return failure
 
 
 def _failing(failure: Failure) -> Any:
@@ -198,9 +315,8 @@ def _write(request: Any, answer: _Answer) -> None:
         "referrer-policy": "no-referrer",
         "cache-control": "no-store",
         "server": "ifserver",
+        **answer.headers,
     }
-    if answer.allow:
-        headers["allow"] = answer.allow
     request.setResponseCode(answer.status, _REASONS.get(answer.status))
     for name, value in headers.items():
         request.setHeader(name, value)

@@ -29,6 +29,7 @@ class Admin:
     Args:
         address: ``HOST:PORT``.
         names: by which it may be asked.
+        token: with which programs may publish; None: they may not.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Admin:
         loop: asyncio.AbstractEventLoop,
         address: str | None,
         names: Sequence[str],
+        token: str | None = None,
     ) -> None:
         self._subject = subject
         self._reactor = reactor
         self._loop = loop
         self._address = address
         self._names = names
+        self._token = token
         self._factory: AdminFactory | None = None
         self._ports: list[IListeningPort] = []
 
@@ -57,7 +60,7 @@ class Admin:
             return
         from ifserver.observe.admin.endpoint import AdminFactory
 
-        self._factory = AdminFactory(self._subject, self._reactor, self._names)
+        self._factory = AdminFactory(self._subject, self._reactor, self._names, self._token)
         for sock in sockets.bind_tcp(*parse_address(self._address)):
             listening = SocketEndpoint(self._loop, sock).listen(self._factory)
             self._ports.append(await listening.asFuture(self._loop))

@@ -64,14 +64,17 @@ class Stage:
     Args:
         names: by which the endpoint may be asked.
         parent: whether the server is the supervisor's parent.
+        token: with which groups may be asked for and published in.
         settings: of the world.
     """
 
-    def __init__(self, *, names: tuple[str, ...] = (), parent: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, *, names: tuple[str, ...] = (), parent: bool = False, token: str | None = None, **settings: Any
+    ) -> None:
         self.world = World(**settings)
         self.listening = True
         self.subject = ServerSubject(self.world.server, lambda: self.listening, parent)
-        self.factory = AdminFactory(self.subject, self.world.clock, names)
+        self.factory = AdminFactory(self.subject, self.world.clock, names, token)
         self.beat(supervisor_facts(Child(pid=3, process=channels.process_of(WORKER), ready=True, free=10)))
 
     def beat(self, facts: Facts | None, life_s: float = 1e6) -> None:

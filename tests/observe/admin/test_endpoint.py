@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
 import re
 from pathlib import Path
@@ -13,12 +14,14 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.testing import MemoryReactorClock
 
 from ifserver import channels
+from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Queue
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.observe.admin import endpoint
 from ifserver.observe.admin.endpoint import CLOSE_HEADER, AdminFactory
-from tests.front.fakes import GET, HANDSHAKE, frames
-from tests.observe.admin.stage import Stage
+from tests.front.fakes import BINARY, GET, HANDSHAKE, TEXT, frames
+from tests.front.test_groups import member, told
+from tests.observe.admin.stage import Answer, Stage
 
 CLOSE = {CLOSE_HEADER: "test"}
 
@@ -249,6 +252,233 @@ def test_a_bug_shows_no_traceback(caplog: pytest.LogCaptureFixture, monkeypatch:
     assert "ZeroDivisionError" in caplog.text
     monkeypatch.setattr(stage.subject.clusters.nodes["east"], "look", lambda channel: fail(ValueError("a bug")))
     assert stage.ask("/readyz").status == 500
+
+
+# Groups.
+
+TOKEN = "geheim/+=~"
+WITH_TOKEN = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def group_stage() -> Stage:
+    return Stage(token=TOKEN, names=("admin.example",))
+
+
+def publish(stage: Stage, body: bytes, kind: str = "application/json", group: str = "news", **headers: str) -> Answer:
+    return stage.ask(f"/groups/{group}", "POST", body=body, Content_Type=kind, **WITH_TOKEN | headers)
+
+
+def test_publishing() -> None:
+    stage = group_stage()
+    assert publish(stage, b'{"text": "hello"}').json == {"processes": 0}
+    client, job = member(stage.world)
+    other, _ = member(stage.world)
+    answer = publish(stage, b'{"json": {"a": 1}}')
+    assert (answer.status, answer.json) == (202, {"processes": 1})
+    assert answer.headers[b"content-type"] == b"application/json"
+    assert told(client) == told(other) == [(TEXT, b'{"a":1}')]
+    assert publish(stage, "häh".encode(), "text/plain").status == 202
+    assert told(client) == told(other) == [(TEXT, "häh".encode())]
+    assert publish(stage, b"\xff", "").status == 202
+    assert told(client) == told(other) == [(BINARY, b"\xff")]
+    assert publish(stage, json.dumps({"base64": "/w==", "exclude": job.stream}).encode()).status == 202
+    assert (told(client), told(other)) == ([], [(BINARY, b"\xff")])
+    assert publish(stage, b'{"close": [4001, "bye"]}').status == 202
+    assert told(client) == told(other) == [(0x8, (4001).to_bytes(2, "big") + b"bye")]
+
+
+def test_a_longer_body_comes_in_pieces() -> None:
+    stage = group_stage()
+    client, _ = member(stage.world)
+    transport = stage.connect()
+    head = "POST /groups/news HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n"
+    transport.send(f"{head}Authorization: bearer  {TOKEN} \r\n\r\n".encode())
+    for _ in range(16):
+        transport.send(b"8000\r\n" + b"x" * 0x8000 + b"\r\n")
+    transport.send(b"0\r\n\r\n")
+    stage.world.settle()
+    assert stage.answer(transport).status == 202
+    [(_, payload)] = told(client)
+    assert len(payload) == 16 * 0x8000
+
+
+def test_names_of_groups() -> None:
+    stage = group_stage()
+    client, _ = member(stage.world, group="a.b-c_1")
+    assert publish(stage, b'{"text": "x"}', group="a%2Eb-c_1").json == {"processes": 1}
+    assert told(client) == [(TEXT, b"x")]
+    for name in ("", "a/b", "a%20b", "%21x", "%ff", "a" * 100):
+        answer = publish(stage, b'{"text": "x"}', group=name)
+        assert answer.status == 400
+        assert b"group name" in answer.body
+        assert stage.ask(f"/groups/{name}", **WITH_TOKEN).status == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"text": 1}', b'{"text": "a", "close": 1000}', b"\xff"])
+def test_bodies_that_say_nothing(body: bytes) -> None:
+    answer = publish(group_stage(), body)
+    assert answer.status == 400
+    assert answer.body.count(b"\n") == 1
+    assert publish(group_stage(), b"\xff", "text/plain").status == 400
+
+
+def test_without_a_token_in_the_settings_it_says_which_is_missing() -> None:
+    stage = Stage()
+    client, _ = member(stage.world)
+    for method in ("POST", "GET", "PUT"):
+        answer = stage.ask("/groups/news", method, body=b'{"text": "x"}', Authorization="Bearer None")
+        assert answer.status == 403
+        assert b"set front.admin_token (IFSERVER_FRONT_ADMIN_TOKEN in the environment)" in answer.body
+    assert told(client) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer geheim",
+        f"Basic {TOKEN}",
+        TOKEN,
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN} x",
+        "Bearer \xff",
+    ],
+)
+def test_a_wrong_token(given: str) -> None:
+    stage = group_stage()
+    client, _ = member(stage.world)
+    for method in ("POST", "GET", "OPTIONS"):
+        answer = stage.ask("/groups/news", method, body=b'{"text": "x"}', Authorization=given)
+        assert answer.status == 401
+        assert answer.headers[b"www-authenticate"] == b'Bearer realm="ifserver"'
+        assert TOKEN.encode() not in answer.body
+    assert stage.ask("/groups/news", "POST", body=b'{"text": "x"}').status == 401
+    assert told(client) == []
+
+
+def test_two_tokens_are_none() -> None:
+    stage = group_stage()
+    transport = stage.connect()
+    field = f"Authorization: Bearer {TOKEN}\r\n"
+    transport.send(f"GET /groups/news HTTP/1.1\r\nHost: localhost\r\n{field}{field}\r\n".encode())
+    assert stage.answer(transport).status == 401
+
+
+def test_the_token_opens_groups_under_our_names_only_and_nothing_else() -> None:
+    stage = group_stage()
+    assert stage.ask("/groups/news", host="evil.example", **WITH_TOKEN).status == 421
+    assert stage.ask("/groups/news", host="admin.example", **WITH_TOKEN).status == 200
+    assert stage.ask("/close?stream=x", "POST", **WITH_TOKEN).status == 403
+    assert stage.ask("/groups", **WITH_TOKEN).status == 404
+
+
+def test_other_methods() -> None:
+    answer = group_stage().ask("/groups/news", "PUT", **WITH_TOKEN)
+    assert (answer.status, answer.headers[b"allow"]) == (405, b"GET, HEAD, POST")
+
+
+@pytest.mark.parametrize("expects", [True, False])
+def test_a_body_that_is_too_long_is_not_waited_for(expects: bool) -> None:
+    stage = group_stage()
+    client, _ = member(stage.world)
+    transport = stage.connect()
+    fields = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {2**20 + 1}\r\n"
+    fields += "Expect: 100-continue\r\n" if expects else ""
+    transport.send(f"POST /groups/news HTTP/1.1\r\n{fields}\r\n".encode())
+    stage.world.settle()
+    answer = stage.answer(transport)
+    assert (answer.status, answer.headers[b"connection"], answer.body) == (
+        413,
+        b"close",
+        b"the body is longer than 1 MiB\n",
+    )
+    assert transport.disconnecting is expects
+    if not expects:
+        # A client that does not listen while it sends finds the answer at the end.
+        transport.send(bytes(2**20))
+        assert not transport.disconnecting
+        transport.send(b"x")
+        stage.world.settle()
+        assert transport.disconnecting
+        assert transport.received() == b""
+    assert told(client) == []
+
+
+def test_a_body_that_never_says_how_long_it_is() -> None:
+    stage = group_stage()
+    transport = stage.connect()
+    head = f"POST /groups/news HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+    transport.send(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+    piece = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+    for _ in range(16):
+        transport.send(piece)
+    assert transport.received() == b""
+    transport.send(piece)
+    assert stage.answer(transport).status == 413
+    for _ in range(257):
+        assert not transport.aborted
+        transport.send(piece)
+    assert transport.aborted
+
+
+def test_one_of_a_mebibyte_is_taken() -> None:
+    stage = group_stage()
+    client, _ = member(stage.world)
+    assert publish(stage, b"x" * 2**20, "text/plain").status == 202
+    assert [len(payload) for _, payload in told(client)] == [2**20]
+
+
+def test_without_the_token_no_body_is_kept() -> None:
+    stage = group_stage()
+    transport = stage.connect()
+    transport.send(b"POST /groups/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n")
+    for _ in range(100):
+        transport.send(bytes(1_000_000))
+    assert stage.answer(transport).status == 401
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            NodeUnreachable("node east: there is no connection"),
+            503,
+            b"not published: node east: there is no connection\n",
+        ),
+        (NodeRefused("node east: NOPERM"), 503, b"not published: node east: NOPERM\n"),
+        (PushInDoubt("node east: lost"), 504, b"it may have been published, or not: node east: lost\n"),
+    ],
+)
+def test_nodes_that_fail(error: Exception, status: int, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = group_stage()
+    monkeypatch.setattr(stage.world.clusters.groups, "publish", lambda group, **what: fail(error))
+    assert publish(stage, b'{"text": "x"}')[::2] == (status, said)
+
+
+def test_nodes_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = group_stage()
+    monkeypatch.setattr(stage.world.clusters.groups, "publish", lambda group, **what: Deferred())
+    transports = [stage.connect() for _ in range(2)]
+    for transport in transports:
+        fields = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 0\r\n"
+        transport.send(f"POST /groups/news HTTP/1.1\r\n{fields}\r\n".encode())
+    stage.world.advance(4.9)
+    transports[0].leave()
+    stage.world.advance(0.1)
+    assert stage.answer(transports[1])[::2] == (504, b"it may have been published, or not: no answer within 5 s\n")
+
+
+def test_who_is_in_a_group() -> None:
+    stage = group_stage()
+    _, tagged = member(stage.world, tag="ann")
+    _, untagged = member(stage.world)
+    answer = stage.ask("/groups/news", **WITH_TOKEN)
+    streams = [{"stream": tagged.stream, "tag": "ann"}, {"stream": untagged.stream, "tag": ""}]
+    assert (answer.status, answer.json) == (200, {"members": 2, "streams": streams})
+    assert stage.ask("/groups/news", "HEAD", **WITH_TOKEN)[::2] == (200, b"")
+    assert stage.ask("/groups/nobody", **WITH_TOKEN).json == {"members": 0, "streams": []}
 
 
 # The page.
