@@ -29,7 +29,10 @@ __all__ = ["main"]
 
 #: The modules of the commands, each with a function ``main``. Only the one that is given is imported.
 _MODULES: Final = {
-    **{name: f"ifserver.commands.{name}" for name in ("run", "serve", "worker", "check", "settings", "child")},
+    **{
+        name: f"ifserver.commands.{name}"
+        for name in ("run", "serve", "worker", "publish", "check", "settings", "child")
+    },
     **dict.fromkeys(VIEWERS, "ifserver.observe.viewer.command"),
 }
 

@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 
 __all__ = ["arguments_in_yaml", "command_lines", "flags_named", "variables_named"]
 
-_COMMANDS = "run|serve|worker|check|settings|status|top"
+_COMMANDS = "run|serve|worker|publish|check|settings|status|top"
 #: A line that is a command: of a terminal, of a comment, of a systemd unit.
 _LINE = re.compile(rf"(?:\$ |ExecStart=)?(?:[\w./$-]*/)?ifserver ((?:{_COMMANDS}|--version)\b.*)")
 #: Inline literals of reStructuredText, which may go on in the next line.

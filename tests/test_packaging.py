@@ -49,8 +49,10 @@ by_name = pytest.mark.parametrize("path", [*DOCUMENTS, *EXAMPLES], ids=lambda pa
 def flags_of(command: str) -> set[str]:
     """The flags of a command that has settings."""
     sections = flags.COMMANDS[command]
-    found = {"-h", "--help", "--help-all", "--config"} | ({"--json"} if command in ("check", "settings") else set())
+    found = {"-h", "--help", "--help-all", "--config"}
+    found |= {"--json"} if command in ("publish", "check", "settings") else set()
     found |= {"--example", "--rst"} if command == "settings" else set()
+    found |= {"--bytes", "--close", "--exclude", "--admin"} if command == "publish" else set()
     for flag in flags.flags_of(command):
         found |= set(flag.names)
         if flag.settings[0].kind is Kind.SWITCH:

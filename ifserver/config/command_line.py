@@ -72,6 +72,13 @@ _HELP: Final = {
     "run": ("server, broker and workers on this machine", "Run it all on this machine: no Redis."),
     "serve": ("an interface server", "Run an interface server; workers are started elsewhere."),
     "worker": ("worker processes", "Run worker processes for interface servers that run elsewhere."),
+    "publish": (
+        "send something to a group",
+        "Send something to every member of a group, and say to how many processes that went. It goes through the nodes "
+        "of the settings, or through the admin endpoint of a server, which is the way to the members of ifserver run: "
+        "--admin, or front.admin where the settings name no clusters. The endpoint's token is read from the "
+        "environment, IFSERVER_FRONT_ADMIN_TOKEN, or the file.",
+    ),
     "check": (
         "whether the nodes are fit for use",
         "Ask every Redis, and every Sentinel, and say in a table what was found; exit code 1 when something would not "
@@ -83,6 +90,8 @@ _HELP: Final = {
         "Show the settings that hold, and where each came from: the file, the environment, a flag or nowhere.",
     ),
 }
+#: What stands behind the settings.
+_ARGUMENTS: Final[Mapping[str, str]] = {"run": " [APP]", "worker": " [APP]", "publish": " GROUP [TEXT]"}
 _EPILOG: Final = (
     f"Every setting can also be given in {FILE} and in the environment. A flag goes before a variable, a variable "
     "before the file; 'ifserver settings --example' prints a file with all of them. The variable PORT is honoured "
@@ -160,7 +169,7 @@ def make_parser(whole: bool) -> _Parser:
             help=brief,
             description=description,
             epilog=_EPILOG,
-            usage=f"ifserver {name} [settings]{' [APP]' if name in ('run', 'worker') else ''}",
+            usage=f"ifserver {name} [settings]{_ARGUMENTS.get(name, '')}",
             allow_abbrev=False,
         )
         command.set_defaults(given_flags=[])
@@ -170,6 +179,8 @@ def make_parser(whole: bool) -> _Parser:
         )
         if name == "settings":
             _add_formats(command)
+        elif name == "publish":
+            _add_publication(command)
         elif name == "check":
             command.add_argument("--json", action="store_true", help="as JSON, with values in the units of their names")
         elif "worker" in sections:
@@ -193,6 +204,19 @@ def _add_formats(parser: _Parser) -> None:
     formats.add_argument("--json", action="store_true", help="as JSON, with values in the units of their names")
     formats.add_argument("--example", action="store_true", help=f"print a {FILE} with every default, and comments")
     formats.add_argument("--rst", action="store_true", help=argparse.SUPPRESS)  # docs/settings.rst
+
+
+def _add_publication(parser: _Parser) -> None:
+    parser.add_argument("group", metavar="GROUP", help="the group's name")
+    text = parser.add_argument("text", metavar="TEXT", help="what its members get; - or nothing: standard input")
+    # Not with nargs="?": argparse takes that for absent when an option stands between it and the group.
+    text.required = False
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--json", action="store_true", help="check that it is JSON, and send it without white space")
+    kinds.add_argument("--bytes", action="store_true", help="send bytes, not a text")
+    kinds.add_argument("--close", metavar="CODE[:REASON]", help="close the members' WebSockets instead")
+    parser.add_argument("--exclude", metavar="STREAM", help="a member that gets nothing, by the name of its stream")
+    parser.add_argument("--admin", metavar="HOST:PORT", help="publish through this admin endpoint, or its URL")
 
 
 def _add_flags(parser: _Parser, command: str, whole: bool) -> None:

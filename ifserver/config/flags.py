@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "run": ("listen", "front", "worker", "log"),
     "serve": ("listen", "layer", "front", "log"),
     "worker": ("layer", "worker", "log"),
+    "publish": ("layer", "log"),
     "check": ("layer", "log"),
     "settings": ("listen", "layer", "front", "worker", "log"),
 }

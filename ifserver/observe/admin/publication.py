@@ -1,4 +1,4 @@
-"""What is to be published, read from the body of a request (docs/monitoring.rst). Pure."""
+"""What is to be published, as it stands in the body of a request (docs/groups.rst). Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from ifserver.errors import ApplicationError
 from ifserver.worker.rules import checked_close
 
-__all__ = ["Publication", "parse"]
+__all__ = ["Publication", "parse", "reached", "written"]
 
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([^\s";]*)', re.IGNORECASE)
 
@@ -25,7 +25,7 @@ class Publication(NamedTuple):
     exclude: str = ""
 
 
-class _Body(Struct, forbid_unknown_fields=True):
+class _Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A body in JSON: one of the first four, and whom to leave out."""
 
     text: str | UnsetType = UNSET
@@ -63,6 +63,26 @@ def parse(content_type: str, body: bytes) -> Publication:
         raise ValueError("JSON is nested too deeply") from None
     except ApplicationError as error:
         raise ValueError(f"close: {str(error).removeprefix('websocket.close: ')}") from None
+
+
+def written(publication: Publication) -> bytes:
+    """The body, in JSON, of which `parse` makes this."""
+    text, data, close, exclude = publication
+    return msgspec.json.encode(
+        _Body(
+            text=UNSET if text is None else text,
+            base64=UNSET if data is None else data,
+            close=UNSET if close is None else close,
+            exclude=exclude,
+        )
+    )
+
+
+def reached(processes: int) -> str:
+    """To how many processes something went, for people."""
+    if not processes:
+        return "nobody is there"
+    return f"published to {processes} process{'es' if processes > 1 else ''}"
 
 
 def _of_json(body: _Body) -> Publication:

@@ -7,25 +7,43 @@ import urllib.parse
 import urllib.request
 from typing import Final
 
+import msgspec
+
+from ifserver.observe.admin.publication import Publication, written
 from ifserver.status import Status, decode_status
 
 __all__ = ["Client"]
 
-#: How long an answer may take, in seconds: the endpoint asks every node, and waits a second for each question.
-_ANSWER_S: Final = 5.0
+#: How long an answer may take, in seconds: the endpoint asks every node, and waits a second for each question; for what
+#: is published it waits 5 s.
+_ANSWER_S: Final = 6.0
+
+
+class _Reached(msgspec.Struct):
+    """What an endpoint answers to what was published."""
+
+    processes: int
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """An endpoint sends nobody elsewhere. Whoever else does would be sent the token there."""
+
+    def redirect_request(self, *about: object) -> None:
+        """The redirect is the answer, which is no success."""
 
 
 class Client:
-    """The admin endpoint at `url`.
+    """The admin endpoint at `address`, ``HOST:PORT`` or a URL.
 
     Every method raises `OSError` when there is no answer, or it is no success, and `ValueError` when it is none that is
     understood: another release may tell other things.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, address: str) -> None:
+        url = address if address.startswith(("http://", "https://")) else f"http://{address}"
         self.url = url.rstrip("/")
         # An operator's proxy is for the world outside.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
     def raw_status(self) -> bytes:
         """The status, as JSON."""
@@ -44,9 +62,20 @@ class Client:
                 said = error.read()
         return said.decode("utf-8", "replace").strip()
 
-    def _ask(self, path: str, post: dict[str, str] | None = None) -> bytes:
+    def publish(self, group: str, publication: Publication, token: str) -> int:
+        """Publish in a group; to how many processes that went.
+
+        Raises:
+            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body says why.
+            ValueError: the answer is not understood.
+        """
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        said = self._ask(f"/groups/{group}", headers, written(publication))
+        return msgspec.json.decode(said, type=_Reached).processes
+
+    def _ask(self, path: str, post: dict[str, str] | None = None, body: bytes | None = None) -> bytes:
         method = "GET" if post is None else "POST"
-        request = urllib.request.Request(self.url + path, headers=post or {}, method=method)
+        request = urllib.request.Request(self.url + path, body, post or {}, method=method)
         with self._opener.open(request, timeout=_ANSWER_S) as response:
             answer: bytes = response.read()
         return answer

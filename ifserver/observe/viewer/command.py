@@ -34,7 +34,7 @@ def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: Tex
     """
     out = sys.stdout if out is None else out
     given = _parser().parse_args(words)
-    client = Client(_url(given, environ))
+    client = Client(_address(given, environ))
     try:
         if given.command == "top":
             if not (sys.stdin.isatty() and out.isatty()):
@@ -71,9 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _url(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    """The URL of the endpoint to ask."""
-    address = given.admin
+def _address(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """The endpoint to ask."""
+    address: str | None = given.admin
     if address is None:
         config = [] if given.config is None else ["--config", given.config]
         configuration = arguments.parse(["settings", *config], environ).configuration
@@ -82,8 +82,7 @@ def _url(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
     if address is None:
         missing = "no admin endpoint is named: give --admin HOST:PORT, or set front.admin"
         raise ConfigurationError(f"{given.command}: {missing}")
-    url: str = address if address.startswith(("http://", "https://")) else f"http://{address}"
-    return url
+    return address
 
 
 def _show(client: Client, out: TextIO) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ifserver.observe.admin.publication import Publication, parse
+from ifserver.observe.admin.publication import Publication, parse, reached, written
 
 JSON = "application/json"
 
@@ -73,3 +73,22 @@ def test_a_text_in_another_charset() -> None:
 )
 def test_anything_else_is_bytes(kind: str) -> None:
     assert parse(kind, b"a\xff") == Publication(data=b"a\xff")
+
+
+@pytest.mark.parametrize(
+    "publication",
+    [
+        Publication(text="häh\n", exclude="k3v9x2aq7m.1f"),
+        Publication(text=""),
+        Publication(data=b""),
+        Publication(data=bytes(range(256))),
+        Publication(close=(1000, "")),
+    ],
+)
+def test_what_is_written_is_read_again(publication: Publication) -> None:
+    assert parse(JSON, written(publication)) == publication
+
+
+def test_how_many_were_reached() -> None:
+    said = [reached(processes) for processes in range(3)]
+    assert said == ["nobody is there", "published to 1 process", "published to 2 processes"]

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
+from ifserver.observe.admin.publication import Publication
 from ifserver.observe.viewer.client import Client
 from ifserver.status import encode_status
 from tests.observe.viewer.stage import status, stream
@@ -22,13 +24,21 @@ class Endpoint:
     def __init__(self) -> None:
         self.answer = 200, encode_status(STATUS)
         self.asked: list[tuple[str, str, str | None]] = []
+        #: The tokens and bodies of what was published.
+        self.published: list[tuple[str | None, bytes]] = []
+        self.location: str | None = None
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 endpoint.asked.append((self.command, self.path, self.headers.get("X-Ifserver-Close")))
+                if self.path.startswith("/groups/"):
+                    body = self.rfile.read(int(self.headers["Content-Length"]))
+                    endpoint.published.append((self.headers.get("Authorization"), body))
                 code, body = endpoint.answer
                 self.send_response(code)
+                if endpoint.location is not None:
+                    self.send_header("Location", endpoint.location)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -71,6 +81,30 @@ def test_closing(endpoint: Endpoint) -> None:
     assert endpoint.asked == [("POST", "/close?stream=%21east.front00000.1", "viewer")]
     endpoint.answer = 404, b"there is no such stream here\n"
     assert client.close("x") == "there is no such stream here"
+
+
+def test_publishing(endpoint: Endpoint) -> None:
+    client = Client(endpoint.url.removeprefix("http://"))
+    endpoint.answer = 202, b'{"processes": 2}'
+    assert client.publish("news", Publication(text="häh", exclude="k3v9x2aq7m.1f"), "geheim") == 2
+    assert endpoint.asked == [("POST", "/groups/news", None)]
+    assert endpoint.published == [("Bearer geheim", '{"text":"häh","exclude":"k3v9x2aq7m.1f"}'.encode())]
+    endpoint.answer = 403, b"there is no token\n"
+    with pytest.raises(HTTPError, match="403") as caught:
+        client.publish("news", Publication(text="x"), "geheim")
+    assert caught.value.read() == b"there is no token\n"
+    endpoint.answer = 202, b"{}"
+    with pytest.raises(ValueError, match="processes"):
+        client.publish("news", Publication(text="x"), "geheim")
+
+
+def test_a_token_is_sent_nowhere_else(endpoint: Endpoint) -> None:
+    other = Endpoint()
+    endpoint.answer, endpoint.location = (302, b""), f"{other.url}/groups/news"
+    with pytest.raises(HTTPError, match="302"):
+        Client(endpoint.url).publish("news", Publication(text="x"), "geheim")
+    other.close()
+    assert other.asked == []
 
 
 def test_answers_that_are_none(endpoint: Endpoint) -> None:
