@@ -374,7 +374,8 @@ class Release(Message, tag=32, frozen=True, array_like=True, gc=False):
 
 class Broadcast(Message, tag=40, frozen=True, array_like=True, gc=False):
     """What is sent to a group: a WebSocket message of `text` or of `data`, a `close` with its code and reason, or a
-    `message` for applications, which is MessagePack of a dict. One of the four is there, the others are None.
+    `message` for applications, which is MessagePack of a dict. Or it does `ask` who is in the group: in which group to
+    answer, and whether all members are to be named. One of the five is there, the others are None.
 
     `publisher` is the process that sends it, and `number` its position among all that this process sends to the group
     (`ifserver.layers.groups`). `exclude` is the identity of a stream that does not get it; empty: all members do.
@@ -387,6 +388,7 @@ class Broadcast(Message, tag=40, frozen=True, array_like=True, gc=False):
     data: bytes | None = None
     close: tuple[int, str] | None = None
     message: bytes | None = None
+    ask: tuple[str, bool] | None = None
 
 
 ToWorkers: TypeAlias = HttpRequest | WebSocketConnect
@@ -458,8 +460,7 @@ def decode_broadcast(payload: bytes) -> Broadcast:
         UndecodableError: it is none, or says nothing, or more than one thing.
     """
     broadcast = _decode_broadcast(payload)
-    if (
-        (broadcast.text is None) + (broadcast.data is None) + (broadcast.close is None) + (broadcast.message is None)
-    ) != 3:
-        raise UndecodableError("a broadcast has one of text, data, close and message")
+    said = (broadcast.text, broadcast.data, broadcast.close, broadcast.message, broadcast.ask)
+    if said.count(None) != len(said) - 1:
+        raise UndecodableError("a broadcast has one of text, data, close, message and ask")
     return broadcast

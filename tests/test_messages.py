@@ -56,6 +56,7 @@ IN_GROUPS = [
     m.Broadcast("0123456789", 2**63, "p.1", data=b"\xff"),
     m.Broadcast("0123456789", 1, "", close=(4000, "bye")),
     m.Broadcast("0123456789", 1, "", message=b"\x80"),
+    m.Broadcast("0123456789", 1, "", ask=("!members.k3v9x2aq7m.0", True)),
 ]
 CASES = [
     *((message, {m.decode_request}) for message in (REQUEST, CONNECT)),
@@ -126,9 +127,9 @@ def test_a_message_with_a_wrong_field_is_refused(payload: bytes) -> None:
         m.decode_for_server(payload)
 
 
-@pytest.mark.parametrize("what", [{}, {"text": "a", "data": b"a"}, {"close": (1000, ""), "message": b""}])
+@pytest.mark.parametrize("what", [{}, {"text": "a", "data": b"a"}, {"close": (1000, ""), "ask": ("!a", True)}])
 def test_a_broadcast_says_one_thing(what: Any) -> None:
-    with pytest.raises(UndecodableError, match="one of text, data, close and message"):
+    with pytest.raises(UndecodableError, match="one of text, data, close, message and ask"):
         m.decode_broadcast(m.encode(m.Broadcast("0123456789", 0, "", **what)))
 
 

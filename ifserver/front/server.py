@@ -107,6 +107,7 @@ class InterfaceServer(Factory):
         self.unheard = Unheard(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
         #: The groups of the streams.
         self.members = Members(clusters.groups, self.counters, settings)
+        clusters.membership.here = self.members.of
         self._replies = Replies(clusters, self.registry, self.peers, self.unheard)
         self.heartbeat = Heartbeat(
             clusters,

@@ -7,6 +7,7 @@
     groups.publish("room-7", json={"text": "hello"})        # blocks until a node has taken it
     await groups.send("room-7", text="hello")               # the same for coroutines
     groups.publish("user-42", close=4001)                   # closes all of that user's WebSockets
+    await groups.members("room-7")                          # how many there are, on all servers
 
 In a worker of ifserver it goes through the worker's own nodes, so that nothing has to be configured. Elsewhere the
 nodes are those of ``ifserver.toml`` and of the environment (``IFSERVER_LAYER_CLUSTERS``), as for ``ifserver worker``.
@@ -23,11 +24,12 @@ from ifserver import channels
 from ifserver.errors import ApplicationError
 from ifserver.groups.link import current
 from ifserver.layers.groups import Groups
+from ifserver.layers.membership import Member, Members
 from ifserver.worker.rules import checked_close
 
-__all__ = ["publish", "send"]
+__all__ = ["Member", "Members", "get_members", "members", "publish", "send"]
 
-#: How long `publish` waits for the nodes by default, in seconds.
+#: How long `publish` and `get_members` wait for the nodes by default, in seconds.
 _TIMEOUT_S = 5.0
 
 
@@ -64,7 +66,7 @@ def publish(
     """
     what = _checked(group, text, bytes, json, close, exclude)
     link = current()
-    link.must_not_block()
+    link.must_not_block("send")
     return link.ask(lambda groups: _publish(groups, group, what)).result(timeout_s)
 
 
@@ -80,6 +82,45 @@ async def send(
     """As `publish`, for coroutines, on any event loop. Without a limit of its own: `asyncio.timeout` sets one."""
     what = _checked(group, text, bytes, json, close, exclude)
     return await current().awaited(lambda groups: _publish(groups, group, what))
+
+
+async def members(group: str, tags: bool = False) -> Members:
+    """Who is in `group`, on all servers. For coroutines, on any event loop.
+
+    A question goes to every server with a member, and each answers: it is made for showing who is there now and then,
+    not for each message. Members are WebSockets and responses, not people: one person may have several. A resumable
+    WebSocket is a member while it looks for its next worker. Who joins or leaves meanwhile may be counted or not. A
+    server that does not answer within 2 s, or that cannot be reached, is missing from the answer, and a warning in the
+    log says how many are.
+
+    Args:
+        tags: whether to say which members there are, with the tags that the application gave when it added them.
+
+    Returns:
+        `count`, the number of members; and `streams`, with `tags` a list of all of them: the `stream` and the `tag` of
+        each. Without `tags` it is empty.
+
+    Raises:
+        ChannelNameError: `group` is no name of a group.
+        NodeError: no node could be asked, or none has answered within 2 s.
+        ConfigurationError: no nodes are configured.
+    """
+    channels.check_group(group)
+    link = current()
+    return await link.awaited(lambda _: link.clusters.membership.ask(group, tags))
+
+
+def get_members(group: str, tags: bool = False, *, timeout_s: float = _TIMEOUT_S) -> Members:
+    """As `members`, but it waits for the answer. From any thread.
+
+    Raises:
+        TimeoutError: there is no answer within `timeout_s`.
+        RuntimeError: it was called on the event loop of an ASGI worker, which it would block: await `members` there.
+    """
+    channels.check_group(group)
+    link = current()
+    link.must_not_block("members")
+    return link.ask(lambda _: link.clusters.membership.ask(group, tags)).result(timeout_s)
 
 
 def _checked(

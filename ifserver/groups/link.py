@@ -44,10 +44,10 @@ class Link:
         """Whether it belongs to this very process, and not to one from which it was forked."""
         return self._pid == os.getpid()
 
-    def must_not_block(self) -> None:
-        """Raises RuntimeError on the loop's own thread, which would wait for itself."""
+    def must_not_block(self, instead: str) -> None:
+        """Raises RuntimeError on the loop's own thread, which would wait for itself: `instead` is to be awaited."""
         if asyncio._get_running_loop() is self.loop:
-            raise RuntimeError("this would block the worker's event loop: await ifserver.groups.send() instead")
+            raise RuntimeError(f"this would block the worker's event loop: await ifserver.groups.{instead}() instead")
 
     def ask(self, call: Callable[[Groups], Deferred[_T]]) -> concurrent.futures.Future[_T]:
         """What `call` comes to, which is called on the loop."""

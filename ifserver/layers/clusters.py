@@ -20,6 +20,7 @@ from ifserver.layers.base import Node, Pushed
 from ifserver.layers.free_workers import FreeWorkers
 from ifserver.layers.groups import Groups
 from ifserver.layers.home import UNREACHABLE_S, Home
+from ifserver.layers.membership import Membership
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
 from ifserver.layers.placement import Placement, Policy
@@ -108,6 +109,8 @@ class Clusters:
         #: What this process sends to groups, and hears of them.
         self.groups = Groups(process, list(self.nodes.values()), self.home.node, clock, counters)
         self.home.followers.append(self.groups.moved)
+        #: Who is in a group, on all servers.
+        self.membership = Membership(self.groups, process, clock)
         #: What was sent to other processes, and came from them.
         self.accounting = Accounting(self, lambda: self.home.inbox, lambda: self.home.reads, clock, counters)
         self._outbox = Outbox(self.nodes, clock, soon, counters, self.accounting)

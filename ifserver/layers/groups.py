@@ -8,7 +8,7 @@ count it is: a publisher that has forgotten a group begins a new one, higher tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -58,6 +58,10 @@ class Listener(Protocol):
     def gap(self, group: str, missed: int | None) -> None:
         """So many broadcasts of one publisher did not come; None: something may have been lost. What is heard next was
         published behind that."""
+
+
+def _unanswered(group: str, answer_in: str, which: bool) -> None:
+    """There is nobody who could answer."""
 
 
 class _Group:
@@ -174,6 +178,8 @@ class Groups:
         self._unlogged = 0
         self._retry_timer: Timer | None = None
         self._undecodable_told = False
+        #: Answers who asks for the members of a group: in which group, and whether it is to say which they are.
+        self.asked: Callable[[str, str, bool], None] = _unanswered
 
     def stop(self) -> None:
         """Do nothing more by itself. What this process hears ends with the nodes."""
@@ -197,8 +203,10 @@ class Groups:
         close: tuple[int, str] | None = None,
         message: bytes | None = None,
         exclude: str = "",
+        ask: tuple[str, bool] | None = None,
     ) -> Deferred[int]:
-        """Send one of `text`, `data`, `close` and `message` to all members of `group` but `exclude`.
+        """Send one of `text`, `data`, `close` and `message` to all members of `group` but `exclude`, or `ask` who they
+        are (`ifserver.layers.membership`).
 
         Fires with the number of processes that it was handed to, when all nodes have answered and at least one has
         taken it. What is in doubt is not repeated. Broadcasts to one group arrive in the order of the calls.
@@ -212,14 +220,14 @@ class Groups:
         Raises:
             ChannelNameError: that is no name of a group.
             UnicodeEncodeError: a text holds a lone surrogate, which UTF-8 cannot express.
-            ValueError: there is not just one of the four.
+            ValueError: there is not just one of the five.
         """
         check_group(group)
-        if (text is None) + (data is None) + (close is None) + (message is None) != 3:
-            raise ValueError("one of text, data, close and message is to be sent")
+        if (text is None) + (data is None) + (close is None) + (message is None) + (ask is None) != 4:
+            raise ValueError("one of text, data, close, message and ask is to be sent")
         last = self._numbers.get(group)
         number = self._numbers.forgotten * _COUNT if last is None else last + 1
-        payload = encode(Broadcast(self._process, number, exclude, text, data, close, message))
+        payload = encode(Broadcast(self._process, number, exclude, text, data, close, message, ask))
         self._numbers.put(group, number)
         about = _Publishing(group, number, len(payload), len(self._nodes))
         for node in self._nodes:
@@ -392,6 +400,9 @@ class Groups:
                 self._tell(state, group, missed)
         self._heard.put(key, number)
         self._cells[BROADCASTS_HEARD] += 1
+        if broadcast.ask is not None:
+            self._asked(group, *broadcast.ask)
+            return
         listeners = state.listeners
         for listener in listeners:
             if state.listeners is listeners or listener in state.listeners:
@@ -399,6 +410,12 @@ class Groups:
                     listener.heard(group, broadcast)
                 except Exception:
                     _log.exception("a broadcast to group %s could not be handled", group)
+
+    def _asked(self, group: str, answer_in: str, which: bool) -> None:
+        try:
+            self.asked(group, answer_in, which)
+        except Exception:
+            _log.exception("a question about group %s could not be answered", group)
 
     def interrupted(self, groups: Collection[str]) -> None:
         states = [(group, state) for group in groups if (state := self._groups.get(group)) is not None]

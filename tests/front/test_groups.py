@@ -10,6 +10,8 @@ import pytest
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.front.groups import _MAX_GROUPS, Members
+from ifserver.layers.membership import Member
+from ifserver.layers.membership import Members as Found
 from tests.front.fakes import (
     BINARY,
     CLOSE,
@@ -341,6 +343,16 @@ def test_a_broadcast_of_http_waits_for_nobody() -> None:
     publish(world, data=bytes(300_000))
     client.take_again()
     assert of(m.Window, job.heard()) == [], "its bytes are not the worker's"
+
+
+def test_who_asks_is_told_who_is_a_member() -> None:
+    world = World()
+    client, job = member(world, tag="ann")
+    found: list[Any] = []
+    world.clusters.membership.ask("news", True).addCallback(found.append)
+    world.settle()
+    assert found == [Found(1, [Member(job.stream, "ann")])]
+    assert told(client) == []
 
 
 def test_members_of_one_group_that_is_being_subscribed_to_all_wait() -> None:
