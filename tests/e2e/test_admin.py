@@ -313,6 +313,7 @@ def look_at_the_page(running: Running) -> None:
         expect(page.locator("#state")).to_have_text("ready", timeout=LIMIT_MS)
         expect(page.locator("#nodes tbody")).to_contain_text("http.request")
         expect(page.locator("#processes tbody")).to_contain_text("worker")
+        expect(page.locator("#grouped")).to_be_hidden()
         rows = page.locator("#streams tbody tr")
         expect(rows).to_have_count(2, timeout=LIMIT_MS)
         # What a client sends is shown as it is.

@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import BrowserContext, expect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.e2e.chromium import LIMIT_MS, Chromium
 from tests.e2e.operators import ADMIN, admin_of, scrape
 from tests.e2e.running import LIMIT_S, ROOT, Running, command_line, eventually
 from tests.redis_server import RedisServer
@@ -161,6 +163,25 @@ def test_without_redis(stack: ExitStack, folder: Path) -> None:
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "bye")
     eventually(lambda: scrape(server)["ifserver_groups"] == 0, "nobody is in a group")
     assert TOKEN not in server.output
+
+
+def test_the_page_shows_groups(stack: ExitStack, folder: Path) -> None:
+    words = ("run", "members:app", "-p", "0", "--workers", "1", *ADMIN)
+    server = stack.enter_context(Running(*words, app_dir=folder)).ready()
+    for group in ("chess", "news", "news"):
+        Client(stack, server, group, "")
+
+    def story(context: BrowserContext) -> None:
+        page, problems = context.new_page(), []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(admin_of(server))
+        rows = page.locator("#groups tbody tr")
+        expect(rows).to_have_text(["news2", "chess1"], timeout=LIMIT_MS)
+        expect(page.locator("#group-count")).to_have_text("2 of 2, 3 members in all")
+        assert problems == []
+
+    with Chromium() as chromium:
+        chromium.visit(story)
 
 
 def test_over_redis(stack: ExitStack, folder: Path) -> None:
