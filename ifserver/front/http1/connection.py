@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver import messages as m
-from ifserver.front.access import Entry
 from ifserver.front.admission import Key
 from ifserver.front.driver import Exchange
 from ifserver.front.http1.completed import Afterwards
@@ -23,12 +22,12 @@ from ifserver.front.http1.intake import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE,
 from ifserver.front.http1.parser import RequestParser
 from ifserver.front.http1.requests import BadRequest, Incoming, websocket_problem
 from ifserver.front.http1.response import CONTINUE, Http1Response
-from ifserver.front.http1.response_heads import Framing
-from ifserver.front.http1.unread_body import Leftover
+from ifserver.front.http1.states import TABLE, Event, State
+from ifserver.front.http1.unread_body import DISCARD_BYTES, Leftover
 from ifserver.front.interface import Server
 from ifserver.front.proxy_protocol import Header
 from ifserver.net.endpoints import LoopTransport
-from ifserver.streams.effects import BodyReceived, ClientGone
+from ifserver.streams.effects import Answered, BodyReceived, ClientGone
 
 __all__ = ["Http1Connection"]
 
@@ -40,6 +39,10 @@ _UPGRADE_REQUIRED: Final = (
     [(b"sec-websocket-version", b"13"), (b"upgrade", b"websocket")],
     b"\r\nconnection: upgrade",
 )
+
+# A member of an Enum costs several times as much to look up as a global, and these are looked up for every request.
+_CLOSED: Final = State.CLOSED
+_REQUEST: Final = Event.REQUEST
 
 _log = logging.getLogger(__name__)
 
@@ -58,19 +61,27 @@ class Http1Connection(Protocol):
         self._server = server
         self._waits = server.waits
         self._settings = server.settings
+        #: What it is busy with; only `handle` changes that.
+        self.state = State.IDLE
         self._parser = RequestParser(server.settings, self._complete)
         self._response = Http1Response(self, server)
         # Requests that wait for the one before them.
         self._waiting: list[Incoming] = []
         self.intake = Intake(self, server, self._parser, self._waiting)
-        #: The connection ends when what was written has been sent; nothing is answered any more.
-        self.closing = False
-        # What is left of a body whose response is complete; None: nothing.
+        # What was thrown away of a body whose response is complete; None: nothing.
         self._leftover: Leftover | None = None
         # Exchanges of requests whose responses the client has, and that have not ended; None: there was none.
         self._afterwards: set[Exchange] | None = None
         # How far the response was when the client, which sends nothing more, was last looked at.
         self._progress: object = None
+
+    def handle(self, event: Event, detail: Any = None) -> None:
+        """Do what the table says about `event`; its effects are the methods of their names, and see `detail`."""
+        step = _STEPS[self.state].get(event)
+        assert step is not None, f"{event} cannot happen in {self.state}"
+        self.state, effects = step
+        for carry_out in effects:
+            carry_out(self, detail)
 
     # What the transport calls.
 
@@ -88,70 +99,25 @@ class Http1Connection(Protocol):
         self._waits.idle.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.closing = True
-        response = self._response
-        exchange, response.exchange = response.exchange, None
-        if exchange is not None:
-            response.log_access()
-            exchange.handle(ClientGone())
-        self._leave_afterwards()
-        self._parser.close()
-        self._waits.forget(self)
-        # Last, since the server may have waited for this.
-        self._server.disconnected(self)
+        self.handle(Event.GONE)
 
     def readConnectionLost(self) -> None:
         """The client sends nothing more. It has left, or waits for what is due to it; nothing tells the two apart.
 
         So requests that have come whole are answered, if that does not take long (`half_closed`).
         """
-        if self.closing:
-            return
-        response, waiting = self._response, self._waiting
-        if waiting and not waiting[-1].complete:
-            waiting.pop()
-        incoming = response.incoming
-        if (response.exchange is None and response.postponed is None) or incoming is None or incoming.upgrade:
-            self.lose()
-        elif not incoming.complete:
-            if response.framing is None:
-                self.lose()
-            else:
-                self.abort()  # what has been sent of its response must not look whole
-        else:
-            self.intake.reasons |= HALF_CLOSED  # (the transport reads no more by itself)
-            self._waits.heads_due.pop(self, None)
-            self._waits.bodies_due.pop(self, None)
-            if waiting:
-                waiting[-1].keep_alive = False
-            else:
-                response.make_last()
-            self._progress = response.progress
-            self._waits.half_closed.add(self)
+        self.handle(Event.HALF_CLOSED)
 
     def writeConnectionLost(self) -> None:
         """We have told the client that nothing follows."""
 
-    def half_closed(self) -> None:
-        """The client has sent nothing more for a while. Has it left, or does it still take what it is sent?
-
-        What is sent to a client that has left fails with the second write at the latest.
-        """
-        progress = self._response.progress
-        if progress == self._progress:
-            self.abort()
-        else:
-            self._progress = progress
-            self._waits.half_closed.add(self)
-
     def dataReceived(self, data: bytes) -> None:
-        if self.closing:
+        if self.state is _CLOSED:
             return
         self._server.tally.http_bytes_in += len(data)
         parser = self._parser
         if parser.refusal is not None:
-            if self._leftover is not None:
-                self._leftover.take(len(data))
+            self.handle(Event.UNPARSED, data)
         elif parser.early is not None:
             parser.early += data
             if len(parser.early) > EARLY_BYTES:
@@ -165,7 +131,7 @@ class Http1Connection(Protocol):
         else:
             self.parse(data)
 
-    # Requests.
+    # What it means.
 
     def parse(self, data: bytes) -> None:
         """Parse the next bytes; of more than a slice, as many as are due now."""
@@ -177,12 +143,12 @@ class Http1Connection(Protocol):
 
     def _look_at_rest(self) -> None:
         """See what has come of a request that is not complete."""
-        if self.closing:
+        if self.state is _CLOSED:
             return
         parser = self._parser
         incoming = parser.incoming
         if parser.refusal is not None:
-            self._refuse()
+            self._refused()
         elif incoming is not None:
             self._body_incomplete(incoming)
         elif parser.in_head and self not in self._waits.heads_due:
@@ -191,59 +157,79 @@ class Http1Connection(Protocol):
 
     def _body_incomplete(self, incoming: Incoming) -> None:
         """A body goes on in the next bytes: send on what has come, unless the request is pushed whole."""
-        response = self._response
-        if incoming is response.incoming:
-            if self._leftover is not None:
-                self._leftover.take(len(incoming.take_body()))
-            elif incoming.body and response.exchange is not None:
-                self._waits.bodies_due.add(self)
-                response.exchange.handle(BodyReceived(incoming.take_body(), True))
+        if incoming is self._response.incoming:
+            self.handle(Event.PIECE, incoming.take_body())
         elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
             self._waits.heads_due.pop(self, None)
             self._waits.bodies_due.add(self)
-            if response.incoming is None:
-                self._continue(incoming)
+            self.handle(Event.PART, incoming)
         elif incoming not in self._waiting:
-            self._arrived(incoming)
+            self._waits.heads_due.pop(self, None)
+            self.handle(Event.UPLOAD, incoming)
 
     def _complete(self, incoming: Incoming) -> None:
         """A request has arrived with all of its body."""
-        response = self._response
         if incoming.chunked or incoming.body_bytes:
             self._waits.bodies_due.pop(self, None)
-        if response.incoming is None:
+        if incoming is self._response.incoming:
+            self.handle(Event.LAST_PIECE, incoming.take_body())
+        elif incoming not in self._waiting:
             self._waits.heads_due.pop(self, None)
-            self._start(incoming)
-        elif incoming is not response.incoming:
-            if incoming not in self._waiting:
-                self._arrived(incoming)
-        elif response.exchange is not None:
-            response.exchange.handle(BodyReceived(incoming.take_body(), False))
-            response.body_complete()
-        elif response.postponed is not None:
-            return  # it ends when the client has taken it
-        elif self._leftover is not None and self._leftover.ends:
-            self.lose()
-        else:
-            self._next()
+            self.handle(Event.HANDSHAKE if incoming.upgrade else _REQUEST, incoming)
 
-    def _continue(self, incoming: Incoming) -> None:
-        """A request that is pushed whole cannot be claimed before its body is there: the client is told to go on."""
-        if incoming.expects_continue:
-            incoming.expects_continue = False
-            self._response.write(CONTINUE)
+    def _refused(self) -> None:
+        """`RequestParser.refusal` says what is wrong."""
+        why = self._parser.refusal
+        assert why is not None
+        self.handle(Event.TOO_LARGE if why.status == 413 else Event.REFUSED)
 
-    def _arrived(self, incoming: Incoming) -> None:
-        """A request can be offered; if another is being answered, it waits."""
-        self._waits.heads_due.pop(self, None)
-        if self._response.incoming is None:
-            self._start(incoming)
+    def shut_down(self) -> None:
+        """The connection was idle for as long as one is kept: begin nothing new."""
+        if self._parser.incoming is None and not self._parser.in_head:
+            self.handle(Event.UNUSED)
+
+    def abort(self) -> None:
+        """Cut the connection at once; what is under way is told."""
+        self.handle(Event.CUT)
+
+    # Deadlines.
+
+    def head_too_slow(self) -> None:
+        """A request was begun and not ended."""
+        if self.intake.reasons:
+            self._waits.heads_due.add(self)  # it may be there, and wait for being read
         else:
-            self._waiting.append(incoming)
-            self.intake.pause(PIPELINE)
+            self._parser.refusal = BadRequest(408, "the request took too long")
+            self._refused()
+
+    def body_too_slow(self) -> None:
+        """Nothing has come of a body for too long."""
+        incoming = self._parser.incoming
+        if incoming is None:
+            return
+        if self.intake.reasons or incoming.expects_continue:
+            # It is we who do not read, or have not asked for it.
+            self._waits.bodies_due.add(self)
+        else:
+            self._parser.refusal = BadRequest(408, "the body took too long")
+            self._refused()
+
+    def half_closed(self) -> None:
+        """The client has sent nothing more for a while. Has it left, or does it still take what it is sent?
+
+        What is sent to a client that has left fails with the second write at the latest.
+        """
+        progress = self._response.progress
+        if progress == self._progress:
+            self.abort()
+        else:
+            self._progress = progress
+            self._waits.half_closed.add(self)
+
+    # Effects: requests.
 
     def _start(self, incoming: Incoming) -> None:
-        response = self._response
+        response, server = self._response, self._server
         response.start(incoming)
         if not incoming.complete:
             self._waits.bodies_due.add(self)
@@ -251,114 +237,148 @@ class Http1Connection(Protocol):
             problem = websocket_problem(incoming, self._settings.allowed_origins)
             if problem is not None:
                 self._parser.refusal = BadRequest(*problem)
-                self._refuse()
+                self._refused()
                 return
-            exchange = self._server.websocket_exchange(response, incoming, response.addresses)
+            exchange = server.websocket_exchange(response, incoming, response.addresses)
         else:
-            exchange = self._server.http_exchange(response, incoming, response.addresses)
+            exchange = server.http_exchange(response, incoming, response.addresses)
         response.exchange = exchange
         exchange.start()
 
-    def _refuse(self) -> None:
-        """Answer a request that is wrong, behind those before it, and end the connection."""
-        why, response = self._parser.refusal, self._response
-        assert why is not None
-        exchange, incoming = response.exchange, response.incoming
-        busy = exchange is not None or response.postponed is not None
-        if busy and incoming is not None and incoming.complete:
-            # Said when the requests before it have been answered.
-            if self._waiting and not self._waiting[-1].complete:
-                self._waiting.pop()
-            return
-        _log.debug("refusing a request of %s with %d: %s", response.addresses[1], why.status, why)
-        self._server.counters.add("requests_refused", label=str(why.status))
-        if exchange is not None:
-            # Its own body is what is wrong.
-            response.exchange = None
-            exchange.handle(ClientGone())
-            if response.framing is not None:
-                # What has been sent of its response must not look whole.
-                response.abort()
-                return
-        elif incoming is not None and not incoming.complete:
-            self.lose()  # it has been answered, and this is what was to be thrown away
-            return
-        if incoming is None:
-            response.start(None)
-        extra, more_lines = _UPGRADE_REQUIRED if why.status == 426 else (None, b"")
-        response.write_answer(why.status, extra, keep_alive=False, more_lines=more_lines)
-        response.log_access(self._parser.refused())
-        if why.status == 413:
-            # Its body is on the way.
-            self._read_rest(Leftover(self, self._waits.discarding, self._server.clock, ends=True))
-        else:
-            self.lose()
+    def _queue(self, incoming: Incoming) -> None:
+        self._waiting.append(incoming)
+        self.intake.pause(PIPELINE)
 
-    # Between two requests, and what the response asks for (`ifserver.front.http1.response.Owner`).
-
-    def response_finished(self, framing: Framing) -> None:
-        incoming, leftover = self._response.incoming, self._leftover
-        assert incoming is not None
-        if not incoming.complete:
-            if leftover is None:
-                self.discard_body(framing)
-        elif framing.close or (leftover is not None and leftover.ends):
-            # Exchanges that go on are told of clients that leave; this one is sent away.
-            self._afterwards = None
-            self.lose()
-        else:
-            self._next()
-
-    def goes_on(self, exchange: Exchange, framing: Framing) -> None:
-        if self._afterwards is None:
-            self._afterwards = set()
-        Afterwards(exchange, framing.no_body, self._afterwards)
-
-    def _leave_afterwards(self) -> None:
-        for exchange in tuple(self._afterwards or ()):
-            exchange.client.leave()
-
-    def discard_body(self, framing: Framing) -> None:
-        incoming = self._response.incoming
-        assert incoming is not None
-        incoming.body.clear()
-        discarding, clock = self._waits.discarding, self._server.clock
-        self._read_rest(
-            Leftover(self, discarding, clock, incoming.left_bytes, framing.close, framing.ends_with_connection)
-        )
-
-    def _read_rest(self, leftover: Leftover) -> None:
-        self._leftover = leftover
-        self._waits.heads_due.pop(self, None)
-        self._waits.bodies_due.pop(self, None)
-        self.intake.resume(STREAM)
-
-    def _next(self) -> None:
-        """Begin with the next request, or wait for one."""
-        parser, waiting = self._parser, self._waiting
+    def _next(self, detail: object) -> None:
+        parser, waiting, intake = self._parser, self._waiting, self.intake
         self._response.incoming = self._leftover = None
-        self._waits.discarding.pop(self, None)
-        intake = self.intake
         if intake.reasons:
             intake.resume(STREAM)
         if waiting:
-            self._start(waiting.pop(0))
+            incoming = waiting.pop(0)
+            self.handle(
+                Event.HANDSHAKE if incoming.upgrade else _REQUEST if incoming.complete else Event.UPLOAD, incoming
+            )
         elif parser.refusal is not None:
-            self._refuse()
+            self._refused()
         elif parser.incoming is not None:
             self._continue(parser.incoming)
         elif not parser.in_head:
             self._waits.idle.add(self)
-        if intake.unparsed and len(waiting) < self._settings.max_pipelined and not self.closing:
+        if intake.unparsed and len(waiting) < self._settings.max_pipelined and self.state is not _CLOSED:
             intake.parse_rest()
         if intake.reasons:
             intake.resume_behind_pipeline()
 
-    def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:
-        incoming, server, transport = self._response.incoming, self._server, self.transport
+    def _continue(self, incoming: Incoming) -> None:
+        # A request that is pushed whole cannot be claimed before its body is there.
+        if incoming.expects_continue:
+            incoming.expects_continue = False
+            self._response.write(CONTINUE)
+
+    def _pass_on(self, piece: bytes) -> None:
+        exchange = self._response.exchange
+        if piece and exchange is not None:
+            self._waits.bodies_due.add(self)
+            exchange.handle(BodyReceived(piece, True))
+
+    def _pass_on_last(self, piece: bytes) -> None:
+        exchange = self._response.exchange
+        if exchange is not None:
+            exchange.handle(BodyReceived(piece, False))
+
+    def _discard_rest(self, detail: object) -> None:
+        waits, incoming = self._waits, self._response.incoming
+        self._leftover = Leftover(self._server.clock)
+        waits.discarding.add(self)
+        waits.heads_due.pop(self, None)
+        waits.bodies_due.pop(self, None)
+        self.intake.resume(STREAM)
+        if incoming is not None:
+            incoming.body.clear()
+            if (incoming.left_bytes or 0) > DISCARD_BYTES:
+                self.handle(Event.TOO_MUCH)
+
+    def _discard(self, piece: bytes) -> None:
+        leftover = self._leftover
+        assert leftover is not None
+        self._waits.discarding.add(self)
+        event = leftover.take(len(piece))
+        if event is not None:
+            self.handle(event)
+
+    def _count_refusal(self, detail: object) -> None:
+        why = self._parser.refusal
+        assert why is not None
+        _log.debug("refusing a request of %s with %d: %s", self._response.addresses[1], why.status, why)
+        self._server.counters.add("requests_refused", label=str(why.status))
+
+    def _refuse(self, detail: object) -> None:
+        why, response = self._parser.refusal, self._response
+        assert why is not None
+        self._count_refusal(detail)
+        if response.incoming is None:
+            response.start(None)
+        extra, more_lines = _UPGRADE_REQUIRED if why.status == 426 else (None, b"")
+        response.write_answer(why.status, extra, keep_alive=False, more_lines=more_lines)
+        response.log_access(self._parser.refused())
+
+    def _drop_tail(self, detail: object) -> None:
+        if self._waiting and not self._waiting[-1].complete:
+            self._waiting.pop()
+
+    # Effects: the response.
+
+    def _look_if_answered(self, detail: object) -> None:
+        framing = self._response.framing
+        if framing is not None and framing.spent:
+            self.handle(Event.ANSWERED)
+
+    def _tell_answered(self, detail: object) -> None:
+        exchange = self._response.exchange
+        if exchange is not None:
+            exchange.handle(Answered())
+
+    def _go_on(self, detail: object) -> None:
+        # Neither its client's next request nor the connection's end must wait for it, nor the worker for the client.
+        response = self._response
+        response.flush()
+        exchange, framing = response.exchange, response.framing
+        assert exchange is not None
+        assert framing is not None
+        if self._afterwards is None:
+            self._afterwards = set()
+        Afterwards(exchange, framing.no_body, self._afterwards)
+        response.finish()
+
+    def _look_if_taken(self, detail: object) -> None:
+        self._waits.discarding.pop(self, None)
+        framing = self._response.framing
+        assert framing is not None
+        if not self._response.write_paused:
+            self.handle(Event.WRITTEN_LAST if framing.close else Event.WRITTEN)
+
+    def _answer_502(self, detail: object) -> None:
+        self._server.counters.add("requests_refused", label="502")
+        self._response.write_answer(502, None, keep_alive=False)
+        self._response.finish()
+
+    def _leave(self, detail: object) -> None:
+        exchange, self._response.exchange = self._response.exchange, None
+        if exchange is not None:
+            exchange.handle(ClientGone())
+
+    def _break_off(self, detail: object) -> None:
+        self._leave(detail)
+        self._response.log_access()
+
+    def _upgrade(self, message: m.WebSocketAccept) -> None:
+        response, server, transport = self._response, self._server, self.transport
+        incoming, exchange = response.incoming, response.exchange
         assert incoming is not None
-        self.closing = True
-        self._response.forget_flow()
+        assert exchange is not None
+        message, entry = response.accepted(incoming, exchange, message)
+        response.forget_flow()
         self._leave_afterwards()  # nobody would tell them when the client leaves
         websocket = server.open_websocket(exchange, incoming, message, entry)
         websocket.key = self.key
@@ -378,48 +398,67 @@ class Http1Connection(Protocol):
         if server.draining:
             websocket.shut_down()
 
-    def shut_down(self) -> None:
-        """The server ends, or the connection was idle for as long as one is kept: begin nothing new."""
-        if self._response.incoming is None and self._parser.incoming is None and not self._parser.in_head:
-            self.lose()
+    # Effects: the end.
 
-    def lose(self) -> None:
-        """Close the connection behind what was written."""
-        if not self.closing:
-            self.closing = True
-            self._response.forget_flow()
-            self._waits.forget(self)
-            self._server.unsent.begin(self)
-            self.transport.loseConnection()
+    def _await_last(self, detail: object) -> None:
+        self.intake.reasons |= HALF_CLOSED  # (the transport reads no more by itself)
+        self._waits.heads_due.pop(self, None)
+        self._waits.bodies_due.pop(self, None)
+        if self._waiting:
+            self._waiting[-1].keep_alive = False
+        else:
+            self._response.make_last()
+        self._progress = self._response.progress
+        self._waits.half_closed.add(self)
 
-    def abort(self) -> None:
-        """Cut the connection at once; what is under way is told."""
-        self.closing = True
+    def _end_writing(self, detail: object) -> None:
+        # A connection that is closed while its client still sends is reset, and the client might never see its answer
+        # (RFC 9112 9.6).
+        transport, framing = self.transport, self._response.framing
+        # TLS has no half-closed connections here; there the length, or the last chunk, tells that nothing follows.
+        half_close = None if ISSLTransport.providedBy(transport) else getattr(transport, "loseWriteConnection", None)
+        if half_close is not None:
+            half_close()
+        elif framing is not None and framing.ends_with_connection:
+            self.handle(Event.EXPIRED)
+
+    def _send_away(self, detail: object) -> None:
+        # Exchanges that go on are told of clients that leave; this one is sent away.
+        self._afterwards = None
+        self._close(detail)
+
+    def _close(self, detail: object) -> None:
+        self._response.forget_flow()
+        self._waits.forget(self)
+        self._server.unsent.begin(self)
+        self.transport.loseConnection()
+
+    def _abort(self, detail: object) -> None:
         self.transport.abortConnection()
 
-    # Deadlines.
+    def _forget(self, detail: object) -> None:
+        if self._response.exchange is not None:
+            self._response.log_access()
+            self._leave(detail)
+        self._leave_afterwards()
+        self._parser.close()
+        self._waits.forget(self)
+        # Last, since the server may have waited for this.
+        self._server.disconnected(self)
 
-    def head_too_slow(self) -> None:
-        """A request was begun and not ended."""
-        if self.intake.reasons:
-            self._waits.heads_due.add(self)  # it may be there, and wait for being read
-            return
-        self._parser.refusal = BadRequest(408, "the request took too long")
-        if self._response.incoming is None:
-            self._refuse()
+    def _leave_afterwards(self) -> None:
+        for exchange in tuple(self._afterwards or ()):
+            exchange.client.leave()
 
-    def body_too_slow(self) -> None:
-        """Nothing has come of a body for too long."""
-        response, incoming = self._response, self._parser.incoming
-        if incoming is None:
-            return
-        if self.intake.reasons or incoming.expects_continue:
-            # It is we who do not read, or have not asked for it.
-            self._waits.bodies_due.add(self)
-        else:
-            self._parser.refusal = BadRequest(408, "the body took too long")
-            if response.incoming is None or response.incoming is incoming:
-                self._refuse()
+
+#: The table, with the methods that carry its effects out.
+_STEPS: Final = {
+    state: {
+        event: (after, tuple(getattr(Http1Connection, "_" + each.name.lower()) for each in effects))
+        for event, (after, effects) in row.items()
+    }
+    for state, row in TABLE.items()
+}
 
 
 def _tcp_address(address: Any) -> tuple[str, int] | None:

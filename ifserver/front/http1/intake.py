@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 from ifserver.front.http1.parser import RequestParser
 from ifserver.front.http1.requests import Incoming
+from ifserver.front.http1.states import State
 from ifserver.front.http1.waits import Waiting
 from ifserver.front.interface import Server
 
@@ -34,8 +35,6 @@ class Reader(Waiting, Protocol):
     """The connection whose input this is."""
 
     transport: Any
-    #: Nothing is answered any more.
-    closing: bool
 
     def parse(self, data: bytes) -> None:
         """Parse the next bytes; of more than a slice, as many as are due now."""
@@ -85,7 +84,7 @@ class Intake:
                 self.unparsed = data[start:]
                 return
             parser.feed(data[start : start + SLICE])
-            if parser.refusal is not None or connection.closing:
+            if parser.refusal is not None or connection.state is State.CLOSED:
                 return
             if parser.early is not None:
                 parser.early += data[start + SLICE :]
@@ -110,7 +109,7 @@ class Intake:
     def _go_on(self) -> None:
         """It is this connection's turn again."""
         self._turn_due = False
-        if self._connection.closing or self._parser.refusal is not None:
+        if self._connection.state is State.CLOSED or self._parser.refusal is not None:
             return
         self.parse_rest()
         if not self._turn_due:

@@ -16,19 +16,22 @@ from ifserver.front.driver import Exchange
 from ifserver.front.http1.intake import STREAM, Intake
 from ifserver.front.http1.requests import REQUEST_ID, Incoming, Refused
 from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field, plain_answer, server_timing
+from ifserver.front.http1.states import Event
 from ifserver.front.http1.unread_body import DISCARD_BYTES
 from ifserver.front.http1.waits import Waiting
 from ifserver.front.interface import Addresses, Connection, Server
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.messages import Headers
 from ifserver.net import sockets
-from ifserver.streams.effects import Answered, ClientGone, Flushed
+from ifserver.streams.effects import Flushed
 
 __all__ = ["CONTINUE", "Http1Response"]
 
 #: RFC 9110 15.2.1.
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+# A member of an Enum costs several times as much to look up as a global.
+_WRITTEN: Final = Event.WRITTEN
 #: What of a handshake's answer is ours to say (RFC 6455 4.2.2), or would change its framing.
 _OURS_IN_HANDSHAKE: Final = frozenset(
     {
@@ -50,25 +53,13 @@ class Owner(Connection, Waiting, Protocol):
 
     intake: Intake
 
-    def response_finished(self, framing: Framing) -> None:
-        """The response has been written completely, and the client takes it."""
-
-    def discard_body(self, framing: Framing) -> None:
-        """The response has been written completely, and its request's body is still on the way."""
-
-    def goes_on(self, exchange: Exchange, framing: Framing) -> None:
-        """`exchange` goes on though its client has the whole response; it is told when the client leaves."""
-
-    def become_websocket(self, exchange: Exchange, message: m.WebSocketAccept, entry: Entry | None) -> None:
-        """The handshake is complete: hand the connection on, and what the access log will say of it."""
-
 
 @implementer(IPushProducer)
 class Http1Response:
     """The response that a connection is busy with: the client of its exchange (`ifserver.front.driver.HttpClient`).
 
-    One for each connection, not for each response. What it is told by its stream may only come while `exchange` is
-    there.
+    One for each connection, not for each response; what becomes of that is the connection's to say. What it is told by
+    its stream may only come while `exchange` is there.
     """
 
     def __init__(self, connection: Owner, server: Server) -> None:
@@ -78,30 +69,28 @@ class Http1Response:
         #: The connection's, from its beginning on.
         self.transport: Any = None
         self.addresses: Addresses = ("", None, None)
-        #: The request that is being answered, and its stream; both None between two requests, and without a stream
-        #: a body is read for nothing.
+        #: The request that is being answered, and its stream; both None between two requests.
         self.incoming: Incoming | None = None
         self.exchange: Exchange | None = None
-        #: None until the head has been sent.
+        # None until the head has been sent.
         self.framing: Framing | None = None
+        #: The client does not take what it is sent.
+        self.write_paused = False
         self._status = 0
         self._sent_bytes = 0
         #: When its head had come, and when the response began; 0: it has not.
         self._began_at = self._first_at = 0.0
         #: How long the request was queued, in seconds, as far as that is known.
         self._claimed_at: float | None = None
-        #: The response is complete, but its end waits for the client to take what was written: or requests that are
-        #: sent and answers that are not read would pile up here.
-        self.postponed: Framing | None = None
         # Payloads of the messages that wait for the client to take them.
         self._unflushed: list[int] = []
-        self._write_paused = False
 
     def start(self, incoming: Incoming | None) -> None:
         """The response to `incoming` is due; None: to a request that is refused before it is all there."""
         self.incoming = incoming
         if incoming is not None and (incoming.upgrade or self._settings.keep_alive_timeout_s <= 0):
             incoming.keep_alive = False
+        self.framing = None
         self._status = self._sent_bytes = 0
         self._began_at = self._server.clock.seconds()
         self._first_at = 0.0
@@ -111,13 +100,12 @@ class Http1Response:
     def progress(self) -> object:
         """Something that differs from the last time if the client has been sent more, or must take what it was sent."""
         # (`Unsent` looks after clients that take nothing.)
-        return object() if self._write_paused else (self.incoming, self.framing, self._sent_bytes)
+        return object() if self.write_paused else (self.incoming, self.framing, self._sent_bytes)
 
     def make_last(self) -> None:
         """The connection ends behind this response."""
-        framing = self.framing or self.postponed
-        if framing is not None:
-            framing.close = True
+        if self.framing is not None:
+            self.framing.close = True
         if self.incoming is not None:
             self.incoming.keep_alive = False
 
@@ -143,18 +131,25 @@ class Http1Response:
                 incoming.request_id,
                 self._timing(now) if self._settings.server_timing else b"",
             )
-            piece = b"" if framing.no_body or not body else self._framed(framing, body)
+            if body and not framing.no_body:
+                if more:
+                    head += self._framed(framing, body)
+                else:  # (`HeadWriter` has seen that it is as long as it should be)
+                    head += body
+                    self._sent_bytes = len(body)
         except BadResponse as error:
-            self._bad_response(str(error))
+            self._invalid(str(error))
             return
         self.framing = framing
         self._status = message.status
         self._first_at = now
-        if piece:
-            head += piece
         self._server.tally.http_bytes_out += len(head)
         self.transport.write(head)
-        self._written(framing, len(body), more)
+        if more:
+            self._connection.handle(Event.BEGUN)
+            self._more_follows(framing, len(body))
+        else:
+            self.finish()
 
     def _timing(self, now: float) -> bytes:
         return b"\r\n" + server_timing(self._queue_s(), now - self._began_at)
@@ -166,9 +161,16 @@ class Http1Response:
             try:
                 self.write(self._framed(framing, body))
             except BadResponse as error:
-                self._bad_response(str(error))
+                self._invalid(str(error))
                 return
-        self._written(framing, len(body), message.more_body)
+        if message.more_body:
+            self._more_follows(framing, len(body))
+        elif framing.remaining:
+            self._invalid("the body is shorter than its Content-Length")
+        else:
+            if framing.chunked:
+                self.write(_LAST_CHUNK)
+            self.finish()
 
     def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool | None:
         framing, body = self.framing, message.payload
@@ -177,7 +179,7 @@ class Http1Response:
         assert self.incoming is not None
         if self.incoming.upgrade:
             return False  # it denies a handshake
-        if self._write_paused and sockets.unsent_bytes(self.transport) + len(body) > max_unsent_bytes:
+        if self.write_paused and sockets.unsent_bytes(self.transport) + len(body) > max_unsent_bytes:
             return None
         self.write(self._framed(framing, body))
         return True
@@ -188,11 +190,6 @@ class Http1Response:
         retry = [(b"retry-after", str(self._settings.retry_after_s).encode())] if status == 503 else None
         self.write_answer(status, retry, incoming.keep_alive and not self._server.draining and incoming.complete)
         self.finish()
-
-    def abort(self) -> None:
-        self.exchange = None
-        self.log_access()
-        self._connection.abort()
 
     def send_continue(self) -> None:
         """Tell the client to send the body."""
@@ -206,6 +203,8 @@ class Http1Response:
         """Cut the connection; the stream is told that its client has left."""
         self._connection.abort()
 
+    abort = cut
+
     def stop_reading(self) -> None:
         self._connection.intake.pause(STREAM)
 
@@ -214,23 +213,23 @@ class Http1Response:
 
     def accept(self, message: m.WebSocketAccept) -> None:
         problem = _problem_of_accept(message)
-        if problem is not None:
-            self._bad_response(problem)
-            return
-        exchange = self.exchange
-        assert exchange is not None
+        if problem is None:
+            self._connection.handle(Event.ACCEPTED, message)
+        else:
+            self._invalid(problem)
+
+    def accepted(
+        self, incoming: Incoming, exchange: Exchange, message: m.WebSocketAccept
+    ) -> tuple[m.WebSocketAccept, Entry | None]:
+        """The WebSocket is open; the message that says so to the client, and what the access log will say of it."""
         self.exchange = None
         self._status = 101
-        self._first_at = self._server.clock.seconds()
-        incoming = self.incoming
-        assert incoming is not None
+        self._first_at = now = self._server.clock.seconds()
         if incoming.request_id and h.find(message.headers, REQUEST_ID) is None:
             message = replace(message, headers=[*message.headers, (REQUEST_ID, incoming.request_id)])
         self._claimed_at = exchange.claimed_at
-        server, now = self._server, self._first_at
-        server.tally.answered(101, self._began_at, now, now)
-        entry = self._entry(incoming, now) if server.access_log.enabled else None
-        self._connection.become_websocket(exchange, message, entry)
+        self._server.tally.answered(101, self._began_at, now, now)
+        return message, self._entry(incoming, now) if self._server.access_log.enabled else None
 
     def _queue_s(self) -> float | None:
         """How long the request was queued; None: nobody can tell (`Offered.claimed_at`)."""
@@ -259,65 +258,26 @@ class Http1Response:
         self._sent_bytes += len(body)
         return body
 
-    def _written(self, framing: Framing, length: int, more: bool) -> None:
-        """A piece has been written: wait for the kernel to take it, or end the response."""
-        if more:
-            self._wait_for_client(length)
-            if framing.no_body or framing.remaining == 0:
-                self._answered(framing)
-        elif framing.remaining:
-            self._bad_response("the body is shorter than its Content-Length")
-        else:
-            if framing.chunked:
-                self.write(_LAST_CHUNK)
-            self.finish()
+    def _more_follows(self, framing: Framing, length: int) -> None:
+        """A piece has been written, but not the last: wait for the kernel to take it."""
+        self._unflushed.append(length)
+        if not self.write_paused:
+            self.flush()
+        if framing.spent:
+            self._connection.handle(Event.ANSWERED)
 
-    def _wait_for_client(self, length: int) -> None:
-        if self._write_paused:
-            self._unflushed.append(length)
-        elif self.exchange is not None:
-            self.exchange.handle(Flushed(length))
-
-    def _answered(self, framing: Framing) -> None:
-        """The client has its whole response, and the worker says that more will follow."""
-        exchange, incoming = self.exchange, self.incoming
-        if exchange is None or incoming is None or incoming.upgrade:
-            return  # (what denies a WebSocket is the last on its connection)
-        exchange.handle(Answered())
-        if incoming.complete:
-            self._go_on()
-
-    def body_complete(self) -> None:
-        """All of the request's body has come and was handed to the stream, behind the begin of the response or not."""
-        framing = self.framing
-        if self.exchange is not None and framing is not None and framing.spent:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """The exchange goes on without the client, whose next request, or connection's end, must not wait for it."""
-        exchange, self.exchange = self.exchange, None
-        framing = self.framing
-        assert exchange is not None
-        assert framing is not None
-        # Its last pieces are the server's own affair now: the worker need not wait for the client to take them.
+    def flush(self) -> None:
+        """Tell the stream that all has been taken."""
         unflushed, self._unflushed = self._unflushed, []
         for length in unflushed:
-            exchange.handle(Flushed(length))
-        self._connection.goes_on(exchange, framing)
-        self.finish()
+            if self.exchange is not None:
+                self.exchange.handle(Flushed(length))
 
-    def _bad_response(self, why: str) -> None:
+    def _invalid(self, why: str) -> None:
         """The worker should have refused it; what the client gets cannot be mended once its head is out."""
-        exchange, self.exchange = self.exchange, None
-        assert exchange is not None
-        _log.error("%s: bad reply: %s", exchange.stream.channel, why)
-        exchange.handle(ClientGone())
-        if self.framing is None:
-            self._server.counters.add("requests_refused", label="502")
-            self.write_answer(502, None, keep_alive=False)
-            self.finish()
-        else:
-            self.abort()
+        assert self.exchange is not None
+        _log.error("%s: bad reply: %s", self.exchange.stream.channel, why)
+        self._connection.handle(Event.INVALID)
 
     def write_answer(self, status: int, extra: Headers | None, keep_alive: bool, more_lines: bytes = b"") -> None:
         """Write a whole response in the server's own name. `more_lines` as for `HeadWriter.write`."""
@@ -339,22 +299,15 @@ class Http1Response:
         framing = self.framing
         assert framing is not None
         self.exchange = None
-        self.framing = None
         self.log_access()
-        if self._write_paused:
-            self._unflushed.clear()
-            if not framing.close:
-                self.postponed = framing
-                incoming = self.incoming
-                if incoming is not None and not incoming.complete:
-                    # At once: many clients take nothing of the response before they have sent their whole body.
-                    self._connection.discard_body(framing)
-                return
-        self._connection.response_finished(framing)
+        self._unflushed.clear()
+        self._connection.handle(
+            Event.WRITTEN_LAST if framing.close else Event.UNTAKEN if self.write_paused else _WRITTEN
+        )
 
     def forget_flow(self) -> None:
         """The connection ends, or becomes another's. (With a producer, some transports would never close.)"""
-        self._write_paused = False
+        self.write_paused = False
         self._server.unsent.end(self._connection)
         self.transport.unregisterProducer()
 
@@ -395,19 +348,14 @@ class Http1Response:
     # IPushProducer: the transport calls when its buffer is full, and when it is not any more.
 
     def pauseProducing(self) -> None:
-        self._write_paused = True
+        self.write_paused = True
         self._server.unsent.begin(self._connection)
 
     def resumeProducing(self) -> None:
-        self._write_paused = False
+        self.write_paused = False
         self._server.unsent.end(self._connection)
-        unflushed, self._unflushed = self._unflushed, []
-        for length in unflushed:
-            if self.exchange is not None:
-                self.exchange.handle(Flushed(length))
-        framing, self.postponed = self.postponed, None
-        if framing is not None:
-            self._connection.response_finished(framing)
+        self.flush()
+        self._connection.handle(Event.TAKEN)
 
     def stopProducing(self) -> None:
         """The connection is lost; `Http1Connection.connectionLost` tells."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock
 from ifserver.config.settings import FrontSettings
 from ifserver.front.deadlines import Deadlines
+from ifserver.front.http1.states import Event, State
 from ifserver.front.http1.unread_body import SILENCE_S
 
 __all__ = ["Waiting", "Waits"]
@@ -18,7 +19,14 @@ _HALF_CLOSED_S: Final = 1.0
 
 
 class Waiting(Hashable, Protocol):
-    """A connection, and what it does when it has waited for too long."""
+    """A connection."""
+
+    state: State
+
+    def handle(self, event: Event, detail: Any = None) -> None:
+        """Do what is to be done about `event` (`ifserver.front.http1.states`)."""
+
+    # It has waited for too long.
 
     def shut_down(self) -> None:
         """It had no request."""
@@ -28,9 +36,6 @@ class Waiting(Hashable, Protocol):
 
     def body_too_slow(self) -> None:
         """The body of its request is not complete."""
-
-    def lose(self) -> None:
-        """Nothing more has come of the body that it discards."""
 
     def half_closed(self) -> None:
         """Its client has closed its sending side."""
@@ -51,7 +56,7 @@ class Waits:
             clock, settings.body_timeout_s, lambda each: each.body_too_slow()
         )
         #: Those that discard the rest of a body.
-        self.discarding: Deadlines[Waiting] = Deadlines(clock, SILENCE_S, lambda each: each.lose())
+        self.discarding: Deadlines[Waiting] = Deadlines(clock, SILENCE_S, lambda each: each.handle(Event.EXPIRED))
         #: Those whose clients have closed their sending side, and may wait for a response.
         self.half_closed: Deadlines[Waiting] = Deadlines(clock, _HALF_CLOSED_S, lambda each: each.half_closed())
         self._all = self.idle, self.heads_due, self.bodies_due, self.discarding, self.half_closed
