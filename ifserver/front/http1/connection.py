@@ -1,7 +1,8 @@
-"""One HTTP/1 connection on a Twisted protocol: requests in the order in which they came, and what lies between them.
+"""One HTTP/1 connection on a Twisted protocol: turns bytes and deadlines into the events of `states`, and carries the
+effects out.
 
-`http1` parses what the client sends, `http1_response` writes what it is sent. A request that comes while another is
-being answered waits here, and reading pauses.
+`parser` parses what the client sends, `response` writes what it is sent. A request that comes while another is being
+answered waits here, and reading pauses.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class Http1Connection(Protocol):
         parser = self._parser
         incoming = parser.incoming
         if parser.refusal is not None:
-            self._refused()
+            self._refused(parser.refusal)
         elif incoming is not None:
             self._body_incomplete(incoming)
         elif parser.in_head and self not in self._waits.heads_due:
@@ -177,11 +178,10 @@ class Http1Connection(Protocol):
             self._waits.heads_due.pop(self, None)
             self.handle(Event.HANDSHAKE if incoming.upgrade else _REQUEST, incoming)
 
-    def _refused(self) -> None:
-        """`RequestParser.refusal` says what is wrong."""
-        why = self._parser.refusal
-        assert why is not None
-        self.handle(Event.TOO_LARGE if why.status == 413 else Event.REFUSED)
+    def _refused(self, why: BadRequest) -> None:
+        """What the client sends is wrong, or too late; nothing more is parsed."""
+        self._parser.refusal = why
+        self.handle(Event.TOO_LARGE if why.status == 413 else Event.REFUSED, why)
 
     def shut_down(self) -> None:
         """The connection was idle for as long as one is kept: begin nothing new."""
@@ -199,8 +199,7 @@ class Http1Connection(Protocol):
         if self.intake.reasons:
             self._waits.heads_due.add(self)  # it may be there, and wait for being read
         else:
-            self._parser.refusal = BadRequest(408, "the request took too long")
-            self._refused()
+            self._refused(BadRequest(408, "the request took too long"))
 
     def body_too_slow(self) -> None:
         """Nothing has come of a body for too long."""
@@ -211,8 +210,7 @@ class Http1Connection(Protocol):
             # It is we who do not read, or have not asked for it.
             self._waits.bodies_due.add(self)
         else:
-            self._parser.refusal = BadRequest(408, "the body took too long")
-            self._refused()
+            self._refused(BadRequest(408, "the body took too long"))
 
     def half_closed(self) -> None:
         """The client has sent nothing more for a while. Has it left, or does it still take what it is sent?
@@ -236,8 +234,7 @@ class Http1Connection(Protocol):
         if incoming.upgrade:
             problem = websocket_problem(incoming, self._settings.allowed_origins)
             if problem is not None:
-                self._parser.refusal = BadRequest(*problem)
-                self._refused()
+                self._refused(BadRequest(*problem))
                 return
             exchange = server.websocket_exchange(response, incoming, response.addresses)
         else:
@@ -260,7 +257,7 @@ class Http1Connection(Protocol):
                 Event.HANDSHAKE if incoming.upgrade else _REQUEST if incoming.complete else Event.UPLOAD, incoming
             )
         elif parser.refusal is not None:
-            self._refused()
+            self._refused(parser.refusal)
         elif parser.incoming is not None:
             self._continue(parser.incoming)
         elif not parser.in_head:
@@ -307,16 +304,13 @@ class Http1Connection(Protocol):
         if event is not None:
             self.handle(event)
 
-    def _count_refusal(self, detail: object) -> None:
-        why = self._parser.refusal
-        assert why is not None
+    def _count_refusal(self, why: BadRequest) -> None:
         _log.debug("refusing a request of %s with %d: %s", self._response.addresses[1], why.status, why)
         self._server.counters.add("requests_refused", label=str(why.status))
 
-    def _refuse(self, detail: object) -> None:
-        why, response = self._parser.refusal, self._response
-        assert why is not None
-        self._count_refusal(detail)
+    def _refuse(self, why: BadRequest) -> None:
+        response = self._response
+        self._count_refusal(why)
         if response.incoming is None:
             response.start(None)
         extra, more_lines = _UPGRADE_REQUIRED if why.status == 426 else (None, b"")

@@ -133,12 +133,19 @@ class HeadWriter:
         framing = Framing(method == "HEAD" or status == 204 or status == 304, not keep_alive)
         head = [_STATUS_LINES.get(status) or _status_line(status)]
         starts = self._starts
+        # What Content-Length should say, where it may be sent.
+        whole_length = None if whole_body is None or status == 204 else b"%d" % whole_body
         has_date = has_server = False
         for name, value in headers:
             start = starts.get(name)
             if start is None:
                 if name in _OF_FRAMING:
-                    head.append(_framing_line(framing, status, name, value))
+                    if name == b"content-length" and framing.remaining is None and value == whole_length:
+                        # As a rule; the same as below, in short.
+                        framing.remaining = whole_body
+                        head.append(_LENGTH_START + value)
+                    else:
+                        head.append(_framing_line(framing, status, name, value))
                     continue
                 if name == b"date":
                     has_date = True

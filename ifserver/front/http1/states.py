@@ -49,7 +49,7 @@ class State(_Word):
 
 
 class Event(_Word):
-    """What happens to it. The detail is the request, or the piece of a body, or the message of `ACCEPTED`."""
+    """What happens to it. The detail, where there is one: a request, a piece of a body, what is wrong, or a message."""
 
     REQUEST = "a request has come whole; when the one before has been answered, the first that waits"
     UPLOAD = "the same, but its body, or the rest of that, is on the way"

@@ -83,6 +83,7 @@ LENGTH = [(b"content-length", b"5")]
         ({"whole_body": 5}, b"content-length: 5", False, 5, False),
         ({"whole_body": 0}, b"content-length: 0", False, 0, False),
         ({"whole_body": 5, "headers": LENGTH}, SERVER, False, 5, False),
+        ({"whole_body": 5, "headers": [(b"content-length", b"005")]}, SERVER, False, 5, False),
         # More will come: how long it is has been said, or is told by chunks, or by the end of the connection.
         ({"whole_body": None, "headers": LENGTH}, SERVER, False, 5, False),
         ({"whole_body": None}, b"transfer-encoding: chunked", True, None, False),
@@ -110,6 +111,8 @@ def test_how_the_end_of_a_body_is_told(
     names = [line.partition(b":")[0] for line in lines]
     assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
     assert names.count(b"connection") <= 1
+    given = dict(case.get("headers", ())).get(b"content-length")
+    assert given is None or b"content-length: " + given in lines
 
 
 @pytest.mark.parametrize("coding", [b"chunked", b"gzip, chunked", b"identity"])
@@ -120,7 +123,8 @@ def test_the_transfer_encoding_is_ours_to_choose(coding: bytes) -> None:
 
 def test_a_204_has_no_content_length() -> None:
     """RFC 9110 8.6: a server MUST NOT send one."""
-    assert write(204, [(b"content-length", b"0")])[0] == [b"HTTP/1.1 204 No Content", DATE, SERVER]
+    for body in (0, None):
+        assert write(204, [(b"content-length", b"0")], body)[0] == [b"HTTP/1.1 204 No Content", DATE, SERVER]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,21 @@ def test_what_is_left_is_read_before_the_client_has_taken_its_answer() -> None:
     assert client.unread() == 0
 
 
+def test_a_body_that_has_been_thrown_away_is_not_waited_for() -> None:
+    """The client may take its answer later."""
+    world = World()
+    client = world.client(post(70_000, b"x"))
+    client.stop_taking()
+    world.worker.job().respond(404, body=b"no")
+    client.send(b"x" * 69_999)
+    world.advance(2 * SILENCE_S)
+    assert not client.lost
+    client.take_again()
+    client.send(GET)
+    world.worker.job().respond(body=b"next")
+    assert client.received().endswith(b"next")
+
+
 def test_what_is_left_is_read_though_the_client_was_made_to_wait() -> None:
     world = World()
     client = world.client(post(100_000))
@@ -222,6 +237,19 @@ def test_a_large_body_that_is_refused_is_read_so_that_the_answer_arrives() -> No
     for _ in range(5):
         client.send(b"x" * 10_000)
         world.advance(SILENCE_S - 0.1)
+    assert not client.lost
+    world.advance(0.2)
+    assert client.lost
+    world.assert_empty()
+
+
+def test_a_connection_that_was_idle_before_is_not_closed_earlier() -> None:
+    world = World(max_body_bytes=1000, keep_alive_timeout_s=10)
+    client = world.client(GET)
+    world.worker.job().respond()
+    world.advance(9.0)
+    client.send(post(50_000, b"x"))
+    world.advance(SILENCE_S - 0.1)
     assert not client.lost
     world.advance(0.2)
     assert client.lost
