@@ -146,26 +146,23 @@ class Http1Connection(Protocol):
         """See what has come of a request that is not complete."""
         if self.state is _CLOSED:
             return
-        parser = self._parser
+        parser, waits = self._parser, self._waits
         incoming = parser.incoming
         if parser.refusal is not None:
             self._refused(parser.refusal)
-        elif incoming is not None:
-            self._body_incomplete(incoming)
-        elif parser.in_head and self not in self._waits.heads_due:
-            # It goes on in the next bytes, which must not take for ever.
-            self._waits.heads_due.add(self)
-
-    def _body_incomplete(self, incoming: Incoming) -> None:
-        """A body goes on in the next bytes: send on what has come, unless the request is pushed whole."""
-        if incoming is self._response.incoming:
+        elif incoming is None:
+            if parser.in_head and self not in waits.heads_due:
+                # It goes on in the next bytes, which must not take for ever.
+                waits.heads_due.add(self)
+        elif incoming is self._response.incoming:
             self.handle(Event.PIECE, incoming.take_body())
         elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
-            self._waits.heads_due.pop(self, None)
-            self._waits.bodies_due.add(self)
+            # It is pushed whole.
+            waits.heads_due.pop(self, None)
+            waits.bodies_due.add(self)
             self.handle(Event.PART, incoming)
         elif incoming not in self._waiting:
-            self._waits.heads_due.pop(self, None)
+            waits.heads_due.pop(self, None)
             self.handle(Event.UPLOAD, incoming)
 
     def _complete(self, incoming: Incoming) -> None:

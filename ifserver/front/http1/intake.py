@@ -78,9 +78,14 @@ class Intake:
 
     def feed(self, data: bytes) -> None:
         """Parse what is longer than a slice, until it is enough; the rest is `unparsed` then."""
-        parser, connection = self._parser, self._connection
+        parser, connection, max_pipelined = self._parser, self._connection, self._server.settings.max_pipelined
         for start in range(0, len(data), SLICE):
-            if self._is_enough(start):
+            incoming = parser.incoming
+            enough = len(self._waiting) >= max_pipelined  # it goes on when one of them has begun
+            if not enough and start and incoming is not None and len(incoming.body) >= PIECES:
+                enough = True
+                self._wait_for_turn()
+            if enough:
                 self.unparsed = data[start:]
                 return
             parser.feed(data[start : start + SLICE])
@@ -89,16 +94,6 @@ class Intake:
             if parser.early is not None:
                 parser.early += data[start + SLICE :]
                 return
-
-    def _is_enough(self, parsed: int) -> bool:
-        """Whether no more should be parsed now, behind so many bytes."""
-        if len(self._waiting) >= self._server.settings.max_pipelined:
-            return True  # it goes on when one of them has begun
-        incoming = self._parser.incoming
-        if parsed and incoming is not None and len(incoming.body) >= PIECES:
-            self._wait_for_turn()
-            return True
-        return False
 
     def _wait_for_turn(self) -> None:
         if not self._turn_due:

@@ -159,10 +159,12 @@ class Http1Response:
         assert framing is not None
         if body and not framing.no_body:
             try:
-                self.write(self._framed(framing, body))
+                piece = self._framed(framing, body)
             except BadResponse as error:
                 self._invalid(str(error))
                 return
+            self._server.tally.http_bytes_out += len(piece)
+            self.transport.write(piece)
         if message.more_body:
             self._more_follows(framing, len(body))
         elif framing.remaining:
@@ -260,9 +262,10 @@ class Http1Response:
 
     def _more_follows(self, framing: Framing, length: int) -> None:
         """A piece has been written, but not the last: wait for the kernel to take it."""
-        self._unflushed.append(length)
-        if not self.write_paused:
-            self.flush()
+        if self.write_paused:
+            self._unflushed.append(length)
+        elif self.exchange is not None:
+            self.exchange.handle(Flushed(length))
         if framing.spent:
             self._connection.handle(Event.ANSWERED)
 
