@@ -113,11 +113,12 @@ _S: TypeAlias = State
 _E: TypeAlias = Event
 _F: TypeAlias = Effect
 
-#: The next request may come, and waits for its turn; a body is on the way to its stream; its rest is thrown away; a
-#: response has not begun, or has and is not complete.
+#: The next request may come, and waits for its turn.
 _BUSY: Final = _S.PENDING, _S.RESPONDING, _S.FLUSHING
+#: A body is on the way to its stream; its rest is thrown away.
 _BODY: Final = _S.UPLOADING, _S.OVERLAPPING
 _REST: Final = _S.DISCARDING, _S.LINGERING
+#: The response has not begun; it has, and is not complete.
 _UNBEGUN: Final = _S.PENDING, _S.UPLOADING, _S.UPGRADING
 _BEGUN: Final = _S.RESPONDING, _S.OVERLAPPING, _S.DENYING
 _BAD: Final = _E.REFUSED, _E.TOO_LARGE
