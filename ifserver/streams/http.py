@@ -133,7 +133,7 @@ class HttpStream(Stream):
         self._enter(_DONE)
         return WITHDRAW, ENDED
 
-    def _left(self, event: ClientGone) -> Effects:
+    def _left(self, event: ClientGone | TimedOut) -> Effects:
         self._enter(_DONE)
         return *self._disconnect(), ENDED
 
@@ -313,6 +313,8 @@ HttpStream.table = {
     State.ANSWERED: {
         BodyReceived: HttpStream._body_received,
         ClientGone: HttpStream._left,
+        # The server ends, and waits no longer for the application.
+        TimedOut: HttpStream._left,
         Flushed: HttpStream._flushed,
         # Told again with each further piece, which is empty, or belongs to a response that has no body.
         Answered: HttpStream._ignore,

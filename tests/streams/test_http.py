@@ -117,7 +117,7 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         BODY: ([_PIECE], State.ANSWERED),
         JOINED: ([IS_JOINED], State.ANSWERED),
         GAP: ([HAS_GAP], State.ANSWERED),
-        GONE: ([_LEAVE, e.ENDED], State.DONE),
+        **dict.fromkeys([GONE, TIMED_OUT], ([_LEAVE, e.ENDED], State.DONE)),
     },
     State.DONE: nothing(State.DONE, BODY, GONE, FLUSHED, ANSWERED, JOINED, GAP, TIMED_OUT, *_LATE),
 }
