@@ -216,11 +216,13 @@ class Node(OptionalCalls, ABC):
         """Fires when the node is connected, at once if it is. May be cancelled. Never fires after `stop`."""
 
     @abstractmethod
-    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+    def push(self, channel: str, payloads: Sequence[bytes], limits: Limits | None = None) -> Deferred[Pushed]:
         """Append `payloads`, in order, as far as the channel's capacity allows.
 
         Pushes to one channel from one process are carried out in the order in which they were asked. A batch of more
         than `MAX_BATCH_BYTES` may be refused.
+
+        `limits` are those of a channel that is not one of ifserver's own, the same in each push of this process.
         """
 
     @abstractmethod

@@ -189,6 +189,20 @@ class NodeSuite:
         assert (await node.push(OTHER_INBOX, numbered(2))).taken == 2
 
     @async_test
+    async def test_a_channel_may_have_limits_of_its_own(self, harness: Harness) -> None:
+        harness.requests = Limits(1, 60.0)
+        node = await harness.node()
+        own = Limits(3, 0.2)
+        assert await node.push("own", numbered(2), own) == Pushed(2, 2)
+        assert await node.push("own", numbered(2), own) == Pushed(1, 3)
+        assert await node.push("own", numbered(2), Limits(4, 0.2)) == Pushed(1, 4)
+        assert await node.push("own", numbered(2), own) == Pushed(0, 4)
+        assert (await node.push("r", numbered(2))).taken == 1
+        while await node.holds("own", b"m-0"):
+            await turn(0.01)
+        assert await drain(node, "own") == []
+
+    @async_test
     async def test_a_channel_that_nobody_reads_expires(self, harness: Harness) -> None:
         harness.requests = Limits(8, 0.2)
         node = await harness.node()

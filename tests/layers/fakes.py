@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ifserver.layers.base import Pushed
+from ifserver.layers.base import Limits, Pushed
 from ifserver.layers.embedded.node import MemoryNode
 from tests.layers.helpers import ROOMY
 
@@ -129,7 +129,7 @@ class ToldNode(MemoryNode):
         for waiting in ready:
             waiting.callback(None)
 
-    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+    def push(self, channel: str, payloads: Sequence[bytes], limits: Limits | None = None) -> Deferred[Pushed]:
         pushing: Deferred[Pushed] = Deferred()
         self.pushes.append((channel, list(payloads), pushing))
         return pushing

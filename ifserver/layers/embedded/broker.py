@@ -247,7 +247,7 @@ class _Client(Peer):
                 raise Malformed(f"a push of more than {MAX_BATCH_BYTES} bytes")
             return
         self._pushing = 0
-        self._when(self._node.push(ask.channel, payloads), ask.id, self._pushed)
+        self._when(self._node.push(ask.channel, payloads, ask.limits), ask.id, self._pushed)
 
     def _pull(self, ask: Pull) -> None:
         pulling = self._node.pull(ask.names, ask.count, ask.wait_s)

@@ -97,14 +97,14 @@ class LocalNode(Node):
     def ready(self) -> Deferred[None]:
         return Deferred() if self._stopped else self._link.ready()
 
-    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+    def push(self, channel: str, payloads: Sequence[bytes], limits: Limits | None = None) -> Deferred[Pushed]:
         check(channel)
         id = next(self._ids)
         *pieces, last = pieces_of(payloads)
         if pieces and sum(map(len, payloads)) > MAX_BATCH_BYTES:
             return fail(NodeRefused(f"node {self.name}: a batch of more than {MAX_BATCH_BYTES} bytes"))
         frames = [frame(Push(id, channel, list(piece), True)) for piece in pieces]
-        frames.append(frame(Push(id, channel, list(last), False)))
+        frames.append(frame(Push(id, channel, list(last), False, limits)))
         return self._ask(id, frames, PushInDoubt, Deferred())
 
     def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:

@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol
 
 from ifserver.clock import Soon
 from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import MAX_PAYLOAD_BYTES, Queue
+from ifserver.layers.base import MAX_PAYLOAD_BYTES, Limits, Queue
 
 __all__ = [
     "CALLS",
@@ -76,6 +76,8 @@ class Push(Struct, frozen=True, array_like=True, tag=1, gc=False):
     channel: str
     payloads: list[bytes]
     more: bool
+    #: With the last piece.
+    limits: Limits | None = None
 
 
 class Pull(Struct, frozen=True, array_like=True, tag=2, gc=False):

@@ -86,15 +86,17 @@ class MemoryNode(MemoryStore):
         self._waiting[waiting] = None
         return waiting
 
-    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+    def push(self, channel: str, payloads: Sequence[bytes], limits: Limits | None = None) -> Deferred[Pushed]:
         entry = self._open(channel)
         if not self.connected:
             return fail(unreachable(self.name))
         if entry is None:
             entry = self._channels[channel] = Entry()
-        limits = self.limits(channel)
+        if limits is None:
+            limits = self.limits(channel)
         messages = entry.messages
-        taken = min(len(payloads), limits.capacity - len(messages))
+        # Where processes set limits that differ, there may be more than these allow.
+        taken = max(0, min(len(payloads), limits.capacity - len(messages)))
         if taken:
             now = self._clock.seconds()
             # As Redis does it: the time to live belongs to the list, and is renewed when a third of it has passed.

@@ -42,6 +42,7 @@ class Key:
         "flying",
         "key",
         "length",
+        "limits",
         "pexpire",
         "plain",
         "renew_at",
@@ -51,6 +52,7 @@ class Key:
 
     def __init__(self, key: bytes, limits: Limits) -> None:
         self.key = key
+        self.limits = limits
         self.capacity = limits.capacity
         #: Up to this length the list is appended to without a look at its capacity.
         self.plain = limits.capacity * 3 // 4
@@ -86,9 +88,20 @@ class Keys(dict[str, Key]):
 
     def __missing__(self, channel: str) -> Key:
         check(channel)
+        return self._add(channel, self._limits(channel))
+
+    def with_limits(self, channel: str, limits: Limits) -> Key:
+        """What is known of a channel that has limits of its own."""
+        key = self.get(channel)
+        if key is None or key.limits != limits:
+            check(channel)
+            key = self._add(channel, limits)
+        return key
+
+    def _add(self, channel: str, limits: Limits) -> Key:
         while len(self) >= _MAX_KEYS:
             del self[next(iter(self))]
-        key = self[channel] = Key(self.prefix + channel.encode(), self._limits(channel))
+        key = self[channel] = Key(self.prefix + channel.encode(), limits)
         return key
 
 

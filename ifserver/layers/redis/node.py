@@ -103,12 +103,12 @@ class RedisNode(RedisViews):
     def ready(self) -> Deferred[None]:
         return Deferred() if self._stopped else self._link.ready()
 
-    def push(self, channel: str, payloads: Sequence[bytes]) -> Deferred[Pushed]:
+    def push(self, channel: str, payloads: Sequence[bytes], limits: Limits | None = None) -> Deferred[Pushed]:
         connection = self._sending
         if connection is None:
             check(channel)
             return fail(self._server.unreachable())
-        key = self._keys[channel]
+        key = self._keys[channel] if limits is None else self._keys.with_limits(channel, limits)
         count = len(payloads)
         result: Deferred[Pushed] = Deferred()
         also = None
