@@ -86,6 +86,11 @@ COUNTERS: Final[dict[str, Description]] = {
     "connections_cut": Description("Connections whose clients took nothing of what they were sent."),
     "group_deliveries": Description("Messages of groups that were written to a member."),
     "group_drops": Description("Messages of groups that a member did not get.", "reason", ("slow",)),
+    "channel_layer_drops": Description(
+        "Messages that the channel layer of Channels has dropped.",
+        "reason",
+        ("full", "expired", "lost", "undecodable", "untaken"),
+    ),
     "claims": Description("Claims that were sent on their own."),
     "resumptions": Description("Open WebSockets that were offered to another worker."),
     "retries": Description("Requests that were offered once more."),

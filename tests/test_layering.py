@@ -30,7 +30,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "process": (4, ("process.*",)),
     "observe": (5, ("observe.*",)),
     "services": (6, ("services.*",)),
-    "programs": (7, ("groups.*", "config.command_line", "config.sources", "process.reactor")),
+    "programs": (7, ("django.*", "groups.*", "config.command_line", "config.sources", "process.reactor")),
     "command": (8, ("__main__", "cli", "commands.*", "config.arguments", "observe.viewer.command")),
 }  # fmt: skip
 

@@ -1,0 +1,6 @@
+"""What a Django project uses of ifserver (docs/channels.rst). Importing this needs Channels."""
+
+from ifserver.django.consumers import GroupSendMixin
+from ifserver.django.layer import ChannelLayer
+
+__all__ = ["ChannelLayer", "GroupSendMixin"]

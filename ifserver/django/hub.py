@@ -1,0 +1,446 @@
+"""What this process has of the channel layer: its channels, their queues, and their membership of groups.
+
+All of it is changed on the loop of the process's `Link`. What is sent to a channel of this process, and received from
+one, goes through its queue, from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from itertools import islice
+from threading import RLock
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from ifserver.django.drops import EXPIRED, FULL, LOST, UNDECODABLE, Drops
+from ifserver.django.normal import NormalChannels
+from ifserver.django.queues import Queue
+from ifserver.django.subscriptions import Subscriptions
+from ifserver.django.wire import (
+    Change,
+    Changed,
+    Letter,
+    Sent,
+    as_message,
+    decode_letter,
+    encode,
+    local_part,
+    pack,
+    subject_of,
+)
+from ifserver.errors import ApplicationError, ClientDisconnected, NodeError, NodeRefused
+from ifserver.groups.link import Link
+from ifserver.messages import Broadcast
+from ifserver.worker.asgi import OVER, Stream
+from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.groups import ADD, DISCARD, say
+
+__all__ = ["Channel", "Hub", "Rules", "hub_of"]
+
+#: How long another process may take to add its channel to a group, in seconds.
+_CHANGE_S: Final = 5.0
+#: How many channels of no stream are looked at for each that is made: some may still be used, and there are no more.
+_LOOK_AT: Final = 4
+#: Larger than any message.
+_NO_LIMIT: Final = 1 << 62
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Rules(Protocol):
+    """What a layer says of channels."""
+
+    #: How long a channel of no stream is kept that nobody receives from, in seconds.
+    group_expiry: float
+
+    def require_valid_channel_name(self, name: str) -> bool:
+        """Raises TypeError if `name` is none."""
+
+    def limits(self, channel: str) -> tuple[int, float]:
+        """Capacity of a channel, and how long a message waits there at most, in seconds."""
+
+
+class Channel:
+    """A specific channel of this process."""
+
+    __slots__ = ("groups", "name", "owner", "queue", "used_at")
+
+    def __init__(self, name: str, queue: Queue, owner: Stream | None, used_at: float) -> None:
+        self.name = name
+        self.queue = queue
+        #: The stream in which it was made, and with which it ends.
+        self.owner = owner
+        #: When it was made, or was last received from.
+        self.used_at = used_at
+        #: Its groups, and what asks the server to write to the stream what is for servers; None: it cannot.
+        self.groups: dict[str, asyncio.Task[None] | None] = {}
+
+
+class Hub:
+    """The channels and groups of a process whose nodes are those of `link`."""
+
+    def __init__(self, link: Link, clock: Callable[[], float] = time.monotonic) -> None:
+        self.link = link
+        self._clock = clock
+        self._lock = RLock()
+        self.drops = Drops(link.loop, link.clusters.counters)
+        self.normal = NormalChannels(link, self._lock, clock, self.drops)
+        self._subscriptions = Subscriptions(link.loop, link.groups, self)
+        self._channels: dict[str, Channel] = {}
+        #: Those of no stream, about in the order of their last use.
+        self._free: dict[Channel, None] = {}
+        #: The channels of each stream, in the order in which they were made.
+        self._streams: dict[Stream, list[Channel]] = {}
+        #: The members of each group, by their names.
+        self._groups: dict[str, dict[str, Channel]] = {}
+        #: Normal channels that are members of a group, with capacity and expiry.
+        self._normal_members: dict[str, dict[str, tuple[int, float]]] = {}
+        #: What other processes were asked for.
+        self._asked: dict[int, asyncio.Future[str]] = {}
+        self._ids = itertools.count()
+        self._reply: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def on_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """What `work` returns, which runs on the link's loop."""
+        if asyncio.get_running_loop() is self.link.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.link.loop))
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, for tests and people."""
+        return {
+            "channels": len(self._channels),
+            "streams": len(self._streams),
+            "groups": len(self._groups) + len(self._normal_members),
+            "subscriptions": len(self._subscriptions),
+        }
+
+    # From any thread.
+
+    def channel(self, name: str) -> Channel | None:
+        """A channel of this process."""
+        return self._channels.get(name)
+
+    async def receive(self, channel: Channel) -> bytes:
+        """What is received next. Raises `QueueClosed` when the channel has ended."""
+        try:
+            return await channel.queue.get()
+        finally:
+            channel.used_at = self._clock()
+
+    # On the link's loop.
+
+    async def new_channel(self, prefix: str, stream: Stream | None, rules: Rules) -> str:
+        """Make a channel that hears all that is sent to it from then on.
+
+        Args:
+            prefix: what its name begins with.
+            stream: with which it ends; None: with `close`.
+        """
+        if stream is not None and stream.task is not None and stream.task.done():
+            stream = None  # something goes on that its application has started
+        if stream is None:
+            name = f"{prefix}.{self.link.clusters.process}!{secrets.token_hex(8)}"
+        else:
+            # Another worker that goes on with the stream comes to the same names.
+            name = f"{prefix}.{stream.identity}!{len(self._streams.get(stream, ()))}"
+        rules.require_valid_channel_name(name)
+        capacity, expiry_s = rules.limits(name)
+        expired = partial(self.drops.add, f"channel {name}", EXPIRED)
+        queue, now = Queue(self._lock, capacity, expiry_s, self._clock, expired), self._clock()
+        channel = self._channels[name] = Channel(name, queue, stream, now)
+        if stream is None:
+            self._end_unused(now - rules.group_expiry)
+            self._free[channel] = None
+        else:
+            if stream not in self._streams:
+                self._streams[stream] = []
+                if stream.at_end is None:
+                    stream.at_end = []
+                stream.at_end.append(partial(self._end_stream, stream))
+            self._streams[stream].append(channel)
+        try:
+            await asyncio.shield(self._subscriptions.hold(subject_of(name)))
+        except NodeError:
+            if stream is not None:
+                self._streams[stream].remove(channel)
+            self._end(channel)
+            raise
+        return name
+
+    async def send(self, name: str, message: bytes) -> None:
+        """Send to a specific channel of another process."""
+        letter = encode(Sent(local_part(name), message))
+        await self.link.groups.publish(subject_of(name), message=letter).asFuture(self.link.loop)
+
+    async def add(self, group: str, name: str, limits: tuple[int, float]) -> None:
+        """Make a channel a member of `group`, wherever it is; its `limits` matter if it is a normal one."""
+        if "!" not in name:
+            members = self._normal_members.setdefault(group, {})
+            if name not in members:
+                members[name] = limits
+                try:
+                    await asyncio.shield(self._subscriptions.hold(group))
+                except NodeError:
+                    self._drop_normal(group, name)
+                    raise
+            return
+        channel = self._channels.get(name)
+        if channel is None:
+            await self._change_elsewhere(name, group, True)
+            return
+        if group in channel.groups:
+            await asyncio.shield(self._subscriptions.ready(group))
+        else:
+            # From now on it is the server's to write what is for servers, so that nobody gets it twice.
+            channel.groups[group] = self._join_at_server(channel, group)
+            self._groups.setdefault(group, {})[name] = channel
+            try:
+                await asyncio.shield(self._subscriptions.hold(group))
+            except NodeError:
+                await self.discard(group, name)
+                raise
+        joining = channel.groups.get(group)
+        if joining is not None:
+            await asyncio.shield(joining)
+
+    async def discard(self, group: str, name: str) -> None:
+        """Let a channel be no member of `group` any more, wherever it is."""
+        if "!" not in name:
+            if name in self._normal_members.get(group, ()):
+                self._drop_normal(group, name)
+            return
+        channel = self._channels.get(name)
+        if channel is None:
+            await self._change_elsewhere(name, group, False)
+        elif group in channel.groups:
+            joining, owner = channel.groups[group], channel.owner
+            self._drop(channel, group)
+            if joining is not None and owner is not None:
+                await asyncio.wait([joining])
+                if not self._is_written(owner, group):
+                    await say(owner, {"type": DISCARD, "group": group})
+
+    async def publish(self, group: str, what: dict[str, Any]) -> None:
+        """Send to `group` what `Groups.publish` takes."""
+        await self.link.groups.publish(group, **what).asFuture(self.link.loop)
+
+    async def flush(self) -> None:
+        """Empty all queues of this process, and leave all groups."""
+        for channel in list(self._channels.values()):
+            channel.queue.clear()
+            for group in list(channel.groups):
+                await self.discard(group, channel.name)
+        for group, members in list(self._normal_members.items()):
+            for name in list(members):
+                self._drop_normal(group, name)
+        await self.normal.flush()
+
+    async def close(self) -> None:
+        """End what no stream will end."""
+        for channel in list(self._free):
+            self._end(channel)
+        for group, members in list(self._normal_members.items()):
+            for name in list(members):
+                self._drop_normal(group, name)
+        self.drops.tell()
+
+    def _drop(self, channel: Channel, group: str) -> None:
+        if group not in channel.groups:
+            return
+        del channel.groups[group]
+        members = self._groups.get(group, {})
+        if members.get(channel.name) is channel:
+            del members[channel.name]
+            if not members:
+                del self._groups[group]
+        self._subscriptions.drop(group)
+
+    def _drop_normal(self, group: str, name: str) -> None:
+        members = self._normal_members[group]
+        del members[name]
+        if not members:
+            del self._normal_members[group]
+        self._subscriptions.drop(group)
+
+    def _end(self, channel: Channel) -> None:
+        for group in list(channel.groups):
+            self._drop(channel, group)
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name]
+        self._free.pop(channel, None)
+        self._subscriptions.drop(subject_of(channel.name))
+        channel.queue.close()
+
+    def _end_unused(self, since: float) -> None:
+        """End channels that no stream will end, and from which nobody has received since then."""
+        for channel in list(islice(self._free, _LOOK_AT)):
+            del self._free[channel]
+            if channel.used_at < since and not channel.queue.is_awaited:
+                self._end(channel)
+            else:
+                self._free[channel] = None
+
+    def _end_stream(self, stream: Stream) -> None:
+        for channel in self._streams.pop(stream):
+            self._end(channel)
+
+    def _join_at_server(self, channel: Channel, group: str) -> asyncio.Task[None] | None:
+        """Let the server write to the channel's stream what is for servers. None: it cannot."""
+        stream, event = channel.owner, {"type": ADD, "group": group}
+        try:
+            if stream is None or not stream.is_open_for_groups(event):
+                return None
+        except ApplicationError:
+            return None  # a response that has not begun, or whose length is known
+
+        async def join() -> None:
+            try:
+                await say(stream, event)
+            except (ApplicationError, ClientDisconnected):
+                # If it has ended meanwhile, that is all there is to say.
+                if stream.phase not in OVER:
+                    self._drop(channel, group)
+                    raise
+
+        return self._start(join())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.link.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; nobody may wait any more
+
+    def _is_written(self, stream: Stream, group: str) -> bool:
+        """Whether a channel of `stream` needs the server's membership."""
+        return any(channel.groups.get(group) is not None for channel in self._streams.get(stream, ()))
+
+    # What `Groups` hears.
+
+    def heard(self, group: str, broadcast: Broadcast) -> None:
+        """Something was sent to a group, or to a channel."""
+        if group.startswith("!"):
+            self._received(group, broadcast.message)
+            return
+        message, dropped = broadcast.message, 0
+        members = self._groups.get(group)
+        if message is None:
+            dropped = self._heard_for_servers(group, broadcast)
+        elif members is not None:
+            for channel in members.values():
+                if not channel.queue.put(message):
+                    dropped += 1
+        if dropped:
+            self.drops.add(f"group {group}", FULL, dropped)
+        normal = self._normal_members.get(group)
+        if normal is not None:
+            if message is None:
+                message = pack(as_message(broadcast, False), _NO_LIMIT)
+            for name, limits in normal.items():
+                self.normal.push_for_group(group, name, message, *limits)
+
+    def gap(self, group: str, missed: int | None) -> None:
+        """Something was lost."""
+        whose = f"channels {group[1:]}!*" if group.startswith("!") else f"group {group}"
+        self.drops.add(whose, LOST, missed)
+
+    def _heard_for_servers(self, group: str, broadcast: Broadcast) -> int:
+        """Give it to the members to whom no server writes it. How many had no room for it."""
+        packed: dict[bool, bytes] = {}
+        dropped = 0
+        for channel in self._groups.get(group, {}).values():
+            owner = channel.owner
+            if channel.groups[group] is not None or (
+                owner is not None and (owner.identity == broadcast.exclude or owner.phase in OVER)
+            ):
+                continue
+            is_http = isinstance(owner, HttpStream)
+            if is_http not in packed:
+                packed[is_http] = pack(as_message(broadcast, is_http), _NO_LIMIT)
+            dropped += not channel.queue.put(packed[is_http])
+        return dropped
+
+    def _received(self, subject: str, payload: bytes | None) -> None:
+        try:
+            letter: Letter = decode_letter(payload or b"")
+        except msgspec.MsgspecError:
+            self.drops.add(f"channels {subject[1:]}!*", UNDECODABLE)
+            return
+        if isinstance(letter, Sent):
+            channel = self._channels.get(f"{subject[1:]}!{letter.local}")
+            # If it is not here, it has ended, or another channel of this prefix is.
+            if channel is not None and not channel.queue.put(letter.message):
+                self.drops.add(f"channel {channel.name}", FULL)
+        elif isinstance(letter, Change):
+            self._start(self._change(f"{subject[1:]}!{letter.local}", letter))
+        else:
+            asked = self._asked.get(letter.id)
+            if asked is not None and not asked.done():
+                asked.set_result(letter.error)
+
+    # Channels of other processes.
+
+    async def _change_elsewhere(self, name: str, group: str, joins: bool) -> None:
+        """Ask the process that has the channel, if there is one, and wait until it has done it."""
+        if self._reply is None:
+            self._reply = f"!reply.{self.link.clusters.process}"
+            self._subscriptions.hold(self._reply)
+        await asyncio.shield(self._subscriptions.ready(self._reply))
+        id = next(self._ids)
+        asked = self._asked[id] = self.link.loop.create_future()
+        try:
+            change = encode(Change(local_part(name), group, joins, self._reply, id))
+            there = await self.link.groups.publish(subject_of(name), message=change).asFuture(self.link.loop)
+            if not there:
+                return
+            async with asyncio.timeout(_CHANGE_S):
+                error = await asked
+        except TimeoutError:
+            what = "added to" if joins else "discarded from"
+            raise TimeoutError(f"channel {name} was not {what} group {group}: its process does not answer") from None
+        finally:
+            del self._asked[id]
+        if error:
+            raise NodeRefused(f"channel {name}, group {group}: {error}")
+
+    async def _change(self, name: str, change: Change) -> None:
+        error = ""
+        if name in self._channels:
+            try:
+                await (self.add(change.group, name, (0, 0.0)) if change.joins else self.discard(change.group, name))
+            except Exception as raised:
+                error = str(raised) or type(raised).__name__
+        try:
+            await self.link.groups.publish(change.reply, message=encode(Changed(change.id, error))).asFuture(
+                self.link.loop
+            )
+        except NodeError as unsent:
+            _log.warning("channel %s: whoever has changed its groups cannot be told: %s", name, unsent)
+
+
+_hubs: dict[Link, Hub] = {}
+
+
+def hub_of(link: Link) -> Hub:
+    """The hub of this process, whose link is `link`."""
+    hub = _hubs.get(link)
+    if hub is None:
+        for other in list(_hubs):
+            if not other.is_ours:
+                _hubs.pop(other, None)  # of a process from which this one was forked
+        hub = _hubs.setdefault(link, Hub(link))
+    return hub
