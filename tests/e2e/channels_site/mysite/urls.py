@@ -1,0 +1,10 @@
+from chat import views
+from django.urls import path
+
+urlpatterns = [
+    path("say/<room>/", views.say),
+    path("write/<room>/", views.write),
+    path("close/<room>/", views.close),
+    path("round/<room>/", views.round_trip),
+    path("asay/<room>/", views.asay),
+]
