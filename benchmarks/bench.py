@@ -22,11 +22,12 @@ from benchmarks.loads import LOADS
 from benchmarks.machine import cpu_seconds, describe
 from benchmarks.outcome import Result
 from benchmarks.report import markdown
-from benchmarks.subjects import BACKEND, NAMES, ROOT, end_in_order, plays, program, subject_named, versions_of
+from benchmarks.subjects import BACKEND, NAMES, PEERS, ROOT, end_in_order, plays, program, subject_named, versions_of
 
 __all__ = ["RESULTS", "Measurement", "main", "measure", "warm_up"]
 
 _WARM_UP_S = 1.0
+_CLIENT = "client"
 #: Where results are written.
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -54,13 +55,23 @@ def measure(name: str, load_name: str, round_: int, seconds: float) -> Measureme
     with subject_named(name, load.workers) as subject:
         warm_up(subject.port, load_name)
         roles = subject.roles()
-        before = {role: cpu_seconds(pids) for role, pids in roles.items()}
-        client = _client_seconds()
-        result = load.run(subject.port, seconds)
-        client = _client_seconds() - client
-        spent = {role: cpu_seconds(pids) - before[role] for role, pids in roles.items()}
-    per_piece = {role: 1e6 * each / result.done for role, each in spent.items()}
-    return Measurement(subject.name, load_name, round_, result, per_piece, 1e6 * client / result.done)
+        spent: list[dict[str, float]] = []
+
+        def mark() -> None:
+            """Note the CPU time that each role has used, and the load generator."""
+            used = {role: cpu_seconds(pids) for role, pids in roles.items()}
+            spent.append(used | {_CLIENT: _client_seconds()})
+
+        if load.groups:
+            result = load.run(subject.port, seconds, mark)
+        else:
+            mark()
+            result = load.run(subject.port, seconds)
+            mark()
+    before, after = spent
+    per_piece = {role: 1e6 * (after[role] - before[role]) / result.done for role in after}
+    client = per_piece.pop(_CLIENT)
+    return Measurement(subject.name, load_name, round_, result, per_piece, client)
 
 
 def warm_up(port: int, load_name: str) -> None:
@@ -77,7 +88,7 @@ def warm_up(port: int, load_name: str) -> None:
             break
         if time.monotonic() > end:
             raise TimeoutError("it does not answer")
-    if LOADS[load_name].workers == 1:
+    if LOADS[load_name].workers == 1 and not LOADS[load_name].groups:
         LOADS[load_name].run(port, _WARM_UP_S)
 
 
@@ -113,14 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for round_ in range(given.rounds):
         for load in loads:
             for name in subjects:
-                if not plays(name, LOADS[load].workers, LOADS[load].websockets):
+                if not plays(name, LOADS[load].workers, LOADS[load].websockets, LOADS[load].groups):
                     continue
                 measurement = measure(name, load, round_, given.seconds)
                 measured.append(measurement)
                 costs = ", ".join(f"{role} {cost:.1f}" for role, cost in measurement.cpu_us.items())
                 print(f"{round_ + 1}/{given.rounds} {load:8} {measurement.subject:20} {costs} us", file=sys.stderr)
     about = dict(describe(("ifserver", "twisted", "uvloop", "hiredis", "autobahn"), ROOT))
-    about |= {name: versions_of(name) for name in subjects if name not in ("redis", "embedded")}
+    about |= {name: versions_of(name) for name in subjects if name == "pushpin" or name in PEERS}
     text = markdown(measured, about)
     print(text)
     if given.write:

@@ -29,11 +29,14 @@ class Load(Struct, frozen=True):
 
     name: str
     title: str
-    #: Does it for so many seconds against a port.
-    run: Callable[[int, float], Result]
+    #: Does it against a port, for so many seconds. One that sends to groups calls a third argument when its members
+    #: have joined, and before they leave: what is measured is in between.
+    run: Callable[..., Result]
     #: How many processes run the application.
     workers: int = 1
     websockets: bool = False
+    #: Whether what is measured is sent to a group.
+    groups: bool = False
 
 
 LOADS: Final = {
@@ -45,8 +48,8 @@ LOADS: Final = {
         Load("mib", "GET, 1 MiB, 8 connections", wrk("/mib", 8)),
         Load("echo", "WebSocket echo, 64 bytes, 100 connections", echo(100, 64), websockets=True),
         Load("connect", "WebSocket: connect, shake hands, close", connects(8), websockets=True),
-        Load("room", "Broadcast of 100 bytes to 1,000 WebSockets", broadcasts(1000), websockets=True),
-        Load("hall", "Broadcast of 100 bytes to 5,000 WebSockets", broadcasts(5000), websockets=True),
+        Load("room", "Broadcast of 100 bytes to 1,000 WebSockets", broadcasts(1000), websockets=True, groups=True),
+        Load("hall", "Broadcast of 100 bytes to 5,000 WebSockets", broadcasts(5000), websockets=True, groups=True),
         Load(
             "beside", f"GET beside 1 % of 200 ms of CPU, {_WORKERS} workers, {_RATE:.0f} a second",
             beside_slow_ones(_RATE, _SLOW_SHARE, 20.0), _WORKERS,

@@ -35,11 +35,14 @@ __all__ = [
 ROOT = Path(__file__).resolve().parent.parent
 APPLICATION = "benchmarks.application:app"
 _START_S = 30.0
+_OUR_LAYER = "ifserver.django.ChannelLayer"
 _ENVIRONMENTS = ROOT / ".venv-peers"
 
 #: The role of what a peer needs behind it, and is not counted as its own.
 BACKEND = "backend"
 _UVICORN_PACKAGES = ("uvicorn", "uvloop", "httptools", "websockets")
+#: The same room, by Django Channels.
+_CHANNELS = "benchmarks.channels_application:app"
 _UVICORN = ("-m", "uvicorn", APPLICATION, "--port", "{port}", "--no-access-log", "--log-level", "warning")
 #: What is installed for a peer, and how it serves on a port.
 PEERS: Mapping[str, tuple[tuple[str, ...], Sequence[str]]] = {
@@ -52,6 +55,7 @@ PEERS: Mapping[str, tuple[tuple[str, ...], Sequence[str]]] = {
         ("granian",),
         ("-m", "granian", "--interface", "asgi", "--port", "{port}", "--workers", "1", "--no-log", APPLICATION),
     ),
+    "channels": ((*_UVICORN_PACKAGES, "channels", "channels_redis"), (*_UVICORN[:2], _CHANNELS, *_UVICORN[3:])),
     "gunicorn": (
         ("gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "httptools", "websockets"),
         ("-m", "gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-w", "1", "-b", "127.0.0.1:{port}", APPLICATION),
@@ -127,11 +131,16 @@ class Ours(Subject):
         broker: ``redis`` or ``embedded``.
         fronts: server processes, which share the port.
         nodes: Redis servers of the one cluster.
+        channels: the application is that of Django Channels, with our channel layer.
     """
 
-    def __init__(self, broker: str = "redis", workers: int = 1, fronts: int = 1, nodes: int = 1) -> None:
+    def __init__(
+        self, broker: str = "redis", workers: int = 1, fronts: int = 1, nodes: int = 1, channels: bool = False
+    ) -> None:
         super().__init__()
-        self.name = f"ifserver ({broker})" if workers == 1 else f"ifserver ({broker}, {workers} workers)"
+        several = [f"{fronts} servers"] * (fronts > 1) + [f"{workers} workers"] * (workers > 1)
+        self.name = f"ifserver ({', '.join([broker, *['Channels'] * channels, *several])})"
+        self._application = _CHANNELS if channels else APPLICATION
         self._broker = broker
         self._workers = workers
         self._fronts = fronts
@@ -139,10 +148,10 @@ class Ours(Subject):
 
     def start(self) -> None:
         ours = [sys.executable, "-m", "ifserver"]
-        worker = [APPLICATION, "--app-dir", str(ROOT), "--processes", str(self._workers)]
+        worker = [self._application, "--app-dir", str(ROOT), "--processes", str(self._workers)]
         where = ["-b", "127.0.0.1", "-p", str(self.port), "-v", "0"]
         if self._broker == "embedded":
-            self._spawn([*ours, "run", *worker, *where])
+            self._spawn([*ours, "run", *worker, *where], CHANNEL_LAYER=_OUR_LAYER)
             return
         ports = [_free_port() for _ in range(self._nodes)]
         for port in ports:
@@ -151,7 +160,7 @@ class Ours(Subject):
         cluster = ["--cluster", "main=" + ",".join(f"redis://127.0.0.1:{port}" for port in ports)]
         several = ["--processes", str(self._fronts)] if self._fronts > 1 else []
         self._spawn([*ours, "serve", *cluster, *where, *several])
-        self._spawn([*ours, "worker", *worker, *cluster, "-v", "0"])
+        self._spawn([*ours, "worker", *worker, *cluster, "-v", "0"], CHANNEL_LAYER=_OUR_LAYER)
 
     def roles(self) -> Mapping[str, list[int]]:
         if self._broker == "embedded":
@@ -176,6 +185,22 @@ class Peer(Subject):
 
     def roles(self) -> Mapping[str, list[int]]:
         return {"front": tree(self._processes[0].pid)}
+
+
+class Channels(Peer):
+    """Django Channels with channels_redis, in uvicorn."""
+
+    def start(self) -> None:
+        port = _free_port()
+        self._spawn(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""])
+        _wait_for(port)
+        words = [word.format(port=self.port) for word in PEERS[self.name][1]]
+        layer = {"CHANNEL_LAYER": "channels_redis.core.RedisChannelLayer", "CHANNEL_REDIS": f"redis://127.0.0.1:{port}"}
+        self._spawn([str(environment_of(self.name)), *words], **layer)
+
+    def roles(self) -> Mapping[str, list[int]]:
+        node, front = (process.pid for process in self._processes)
+        return {"front": tree(front), "node": [node]}
 
 
 class Behind(Subject):
@@ -306,8 +331,12 @@ def versions_of(name: str) -> str:
     return found.stdout.strip()
 
 
-#: All that can be measured: ourselves in two ways, and the peers.
-NAMES = ("redis", "embedded", *PEERS, "pushpin")
+#: All that can be measured: ourselves in two ways, and the peers; and ourselves in ways that matter to groups alone.
+NAMES = ("redis", "embedded", *PEERS, "pushpin", "redis-2", "redis-channels", "embedded-channels")
+#: Which do nothing but send to groups.
+_FOR_GROUPS = ("channels", "redis-2", "redis-channels", "embedded-channels")
+#: Which can do that, beside these.
+_WITH_GROUPS = ("redis", "embedded", "uvicorn", "daphne")
 #: Which of them can run an application in several processes that share the requests.
 _SHARING = ("redis", "embedded", "uvicorn")
 #: Which differ from another one by their WebSockets only.
@@ -327,8 +356,11 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def plays(name: str, workers: int, websockets: bool) -> bool:
-    """Whether it is measured where the application runs in so many processes, with WebSockets or without."""
+def plays(name: str, workers: int, websockets: bool, groups: bool) -> bool:
+    """Whether it is measured where the application runs in so many processes, with WebSockets or without, or sends to
+    groups."""
+    if groups or name in _FOR_GROUPS:
+        return groups and name in _FOR_GROUPS + _WITH_GROUPS
     return (workers == 1 or name in _SHARING) and (websockets or name not in _FOR_WEBSOCKETS)
 
 
@@ -341,6 +373,12 @@ def subject_named(name: str, workers: int = 1) -> Subject:
     """A subject that is not started, one of `NAMES`."""
     if name in ("redis", "embedded"):
         return Ours(name, workers)
+    if name == "redis-2":
+        return Ours("redis", fronts=2)
+    if name in ("redis-channels", "embedded-channels"):
+        return Ours(name.partition("-")[0], channels=True)
+    if name == "channels":
+        return Channels(name)
     if name == "pushpin":
         return Pushpin()
     return Peer(name) if workers == 1 else Balanced(name, workers)

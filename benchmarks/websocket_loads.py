@@ -110,11 +110,12 @@ class _Room(WSListener):
             await asyncio.wait_for(self._all_have_it.wait(), _PATIENCE_S)
 
 
-def broadcasts(members: int) -> Callable[[int, float], Result]:
+def broadcasts(members: int) -> Callable[[int, float, Callable[[], object]], Result]:
     """One message after another is sent to so many WebSockets; each delivery is one piece of work, and a latency is the
-    time until the last member has a message."""
+    time until the last member has a message. The third argument is called when all have joined, and before they leave.
+    """
 
-    async def main(port: int, seconds: float) -> Result:
+    async def main(port: int, seconds: float, mark: Callable[[], object]) -> Result:
         room = _Room(members)
         transports = []
         for i in range(members):
@@ -128,17 +129,19 @@ def broadcasts(members: int) -> Callable[[int, float], Result]:
             await reader.readuntil(b"Hello, world!")
 
         latencies_s: list[float] = []
-        lost = 0
+        lost = await room.hears(ask)  # the first
+        mark()
         end = time.perf_counter() + seconds
         while (began_at := time.perf_counter()) < end:
             lost += await room.hears(ask)
             latencies_s += [time.perf_counter() - began_at] * members
+        mark()
         writer.close()
         for transport in transports:
             transport.disconnect(graceful=False)
         return result_of(latencies_s, seconds, lost)
 
-    return lambda port, seconds: uvloop.run(main(port, seconds))
+    return lambda port, seconds, mark: uvloop.run(main(port, seconds, mark))
 
 
 def connects(at_a_time: int) -> Callable[[int, float], Result]:
