@@ -128,8 +128,9 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         Raises:
             ValueError: it is a specific channel that this process has not, or no longer.
         """
-        self.require_valid_channel_name(channel, receive=True)
         hub = self._hub()
+        if hub.channel(channel) is None:  # (those that there are have passed)
+            self.require_valid_channel_name(channel, receive=True)
         while True:
             if "!" not in channel:
                 packed = await hub.normal.receive(channel)
