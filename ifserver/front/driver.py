@@ -128,8 +128,8 @@ class Exchange(Offered):
         self.websocket: WebSocketClient | None = None
         #: The claimant's process, while `Peers` has the stream in its account.
         self.peer: Peer | None = None
-        #: The groups that the stream is a member of (`Members`); None: it has never been of any.
-        self.groups: set[str] | None = None
+        #: The groups that the stream is a member of (`Members`): a tuple, since a set is four times as large.
+        self.groups: tuple[str, ...] = ()
         #: How long it may wait for what, and where the present wait is among those; None: it waits for nothing.
         self._waits = waits
         self._deadline: Deadlines[Exchange] | None = None
@@ -232,7 +232,7 @@ class Exchange(Offered):
             server.waiting_room.left(self)
         if self._resumes:
             server.resumptions.left(self)
-        if self.groups is not None:
+        if self.groups:
             server.members.leave_all(self)
         server.counters.cells[STREAMS_CLOSED["http" if type(stream) is HttpStream else "websocket"]] += 1
 
@@ -246,7 +246,7 @@ class Exchange(Offered):
 
     def _offer_anew(self, effect: Offer) -> None:
         """Offer the next attempt at a request that has not been answered: its application begins anew."""
-        if self.groups is not None:
+        if self.groups:
             self.server.members.leave_all(self)
         self._offer_again(effect)
 

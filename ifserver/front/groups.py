@@ -25,7 +25,7 @@ from ifserver.streams.effects import Gap, Join, Joined
 __all__ = ["Members"]
 
 #: Groups that one stream may be a member of: an application that never leaves any is told so before memory runs out.
-_MAX_GROUPS: Final = 10_000
+_MAX_GROUPS: Final = 1_000
 #: RFC 6455 7.4.1 and the IANA registry: the client cannot keep up ("try again later").
 _TRY_AGAIN_LATER: Final = 1013
 
@@ -73,12 +73,11 @@ class Members:
             exchange.handle(Joined(asked.attempt, group, str(error)))
             return
         groups = exchange.groups
-        if groups is None:
-            groups = exchange.groups = set()
-        elif len(groups) >= _MAX_GROUPS and group not in groups:
-            exchange.handle(Joined(asked.attempt, group, f"it is in {_MAX_GROUPS} groups, which is the most"))
-            return
-        groups.add(group)
+        if group not in groups:
+            if len(groups) >= _MAX_GROUPS:
+                exchange.handle(Joined(asked.attempt, group, f"it is in {_MAX_GROUPS} groups, which is the most"))
+                return
+            exchange.groups = (*groups, group)
         members = self._members.get(group)
         is_new = members is None
         if members is None:
@@ -97,14 +96,14 @@ class Members:
 
     def leave(self, exchange: Exchange, group: str) -> None:
         """A stream is no member any more."""
-        if exchange.groups is not None and group in exchange.groups:
-            exchange.groups.discard(group)
+        if group in exchange.groups:
+            exchange.groups = tuple(each for each in exchange.groups if each != group)
             self._forget(exchange, group)
 
     def leave_all(self, exchange: Exchange) -> None:
         """A stream has ended, or begins anew."""
-        groups, exchange.groups = exchange.groups, None
-        for group in groups or ():
+        groups, exchange.groups = exchange.groups, ()
+        for group in groups:
             self._forget(exchange, group)
 
     def _forget(self, exchange: Exchange, group: str) -> None:
@@ -135,7 +134,7 @@ class Members:
             return  # all have left meanwhile
         del self._subscribing[group]
         for exchange, attempt in waiting:
-            if exchange.groups is not None and group in exchange.groups:
+            if group in exchange.groups:
                 if error:
                     self.leave(exchange, group)
                 exchange.handle(Joined(attempt, group, error))
