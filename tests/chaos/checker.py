@@ -16,7 +16,8 @@ __all__ = ["violations"]
 #: What a machine may add to everything, in seconds, beside the clients' own lags: for each process that is ready to run
 #: on each of its CPUs, from the second on, it adds as much again.
 NOISE_S = 3.0
-#: With so many for each CPU, a process may find all nodes silent, since it does not get to read their answers.
+#: With so many for each CPU, a process may find all nodes silent, since it does not get to read their answers; and a
+#: worker that has taken a request may not come to claim it within ``queue_timeout`` (504).
 STARVED_LOAD = 4.0
 #: How exactly the moment of a fault is known, and how long connections take to notice each other's end, in seconds.
 AROUND_S = 0.5
@@ -78,7 +79,9 @@ class _Judge:
             yield f"answered {outcome}"
 
     def _error(self, request: Request, took_s: float) -> Iterator[str]:
-        if request.outcome == "503" and self._history.load >= STARVED_LOAD:
+        waited_s = request.ended_at - request.began_at
+        is_due = request.outcome == "503" or (request.outcome == "504" and waited_s >= self._history.queue_timeout_s)
+        if is_due and self._history.load >= STARVED_LOAD:
             return
         why = list(self._explanations(request))
         if not why:

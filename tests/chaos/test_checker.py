@@ -78,6 +78,9 @@ def test_a_machine_that_is_busy_takes_its_time_but_makes_nothing_wrong() -> None
     for outcome, wrong in (("503", 0), ("502", 1), ("504", 1), ("cut", 1), ("wrong: bytes", 1)):
         found = violations(History([request(outcome)], ended_at=100.0, load=4.0))
         assert len(found) == wrong, outcome
+    # Somebody has taken it, and has not come to say so.
+    assert violations(History([request("504", 30.1)], ended_at=100.0, load=4.0)) == []
+    assert violations(History([request("504", 30.1)], ended_at=100.0, load=2.0))
 
 
 @pytest.mark.parametrize(
