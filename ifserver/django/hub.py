@@ -17,8 +17,7 @@ from itertools import islice
 from threading import RLock
 from typing import Any, Final, Protocol, TypeVar
 
-import msgspec
-
+from ifserver.django import wire
 from ifserver.django.drops import EXPIRED, FULL, LOST, UNDECODABLE, Drops
 from ifserver.django.normal import NormalChannels
 from ifserver.django.queues import Queue
@@ -71,17 +70,20 @@ class Rules(Protocol):
 class Channel:
     """A specific channel of this process."""
 
-    __slots__ = ("groups", "name", "owner", "queue", "used_at")
+    __slots__ = ("groups", "name", "owner", "queue")
 
-    def __init__(self, name: str, queue: Queue, owner: Stream | None, used_at: float) -> None:
+    def __init__(self, name: str, queue: Queue, owner: Stream | None) -> None:
         self.name = name
         self.queue = queue
         #: The stream in which it was made, and with which it ends.
         self.owner = owner
-        #: When it was made, or was last received from.
-        self.used_at = used_at
         #: Its groups, and what asks the server to write to the stream what is for servers; None: it cannot.
         self.groups: dict[str, asyncio.Task[None] | None] = {}
+
+    def is_of_another_attempt(self, stream: Stream | None) -> bool:
+        """Whether `stream` is an earlier attempt of the stream that has the channel: it goes on in this process."""
+        owner = self.owner
+        return stream is not None and owner is not None and owner is not stream and owner.identity == stream.identity
 
 
 class Hub:
@@ -99,14 +101,15 @@ class Hub:
         self._free: dict[Channel, None] = {}
         #: The channels of each stream, in the order in which they were made.
         self._streams: dict[Stream, list[Channel]] = {}
-        #: The members of each group, by their names.
+        #: The members of each group, by their names; and those of them to whom no server writes what is for servers.
         self._groups: dict[str, dict[str, Channel]] = {}
+        self._unwritten: dict[str, dict[str, Channel]] = {}
         #: Normal channels that are members of a group, with capacity and expiry.
         self._normal_members: dict[str, dict[str, tuple[int, float]]] = {}
         #: What other processes were asked for.
         self._asked: dict[int, asyncio.Future[str]] = {}
         self._ids = itertools.count()
-        self._reply: str | None = None
+        self._hears_replies = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def on_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -130,13 +133,6 @@ class Hub:
         """A channel of this process."""
         return self._channels.get(name)
 
-    async def receive(self, channel: Channel) -> bytes:
-        """What is received next. Raises `QueueClosed` when the channel has ended."""
-        try:
-            return await channel.queue.get()
-        finally:
-            channel.used_at = self._clock()
-
     # On the link's loop.
 
     async def new_channel(self, prefix: str, stream: Stream | None, rules: Rules) -> str:
@@ -156,10 +152,10 @@ class Hub:
         rules.require_valid_channel_name(name)
         capacity, expiry_s = rules.limits(name)
         expired = partial(self.drops.add, f"channel {name}", EXPIRED)
-        queue, now = Queue(self._lock, capacity, expiry_s, self._clock, expired), self._clock()
-        channel = self._channels[name] = Channel(name, queue, stream, now)
+        queue = Queue(self._lock, capacity, expiry_s, self._clock, expired)
+        channel = self._channels[name] = Channel(name, queue, stream)
         if stream is None:
-            self._end_unused(now - rules.group_expiry)
+            self._end_unused(queue.used_at - rules.group_expiry)
             self._free[channel] = None
         else:
             if stream not in self._streams:
@@ -171,8 +167,6 @@ class Hub:
         try:
             await asyncio.shield(self._subscriptions.hold(subject_of(name)))
         except NodeError:
-            if stream is not None:
-                self._streams[stream].remove(channel)
             self._end(channel)
             raise
         return name
@@ -204,6 +198,8 @@ class Hub:
             # From now on it is the server's to write what is for servers, so that nobody gets it twice.
             channel.groups[group] = self._join_at_server(channel, group)
             self._groups.setdefault(group, {})[name] = channel
+            if channel.groups[group] is None:
+                self._unwritten.setdefault(group, {})[name] = channel
             try:
                 await asyncio.shield(self._subscriptions.hold(group))
             except NodeError:
@@ -240,29 +236,26 @@ class Hub:
             channel.queue.clear()
             for group in list(channel.groups):
                 await self.discard(group, channel.name)
-        for group, members in list(self._normal_members.items()):
-            for name in list(members):
-                self._drop_normal(group, name)
+        self._drop_all_normal()
         await self.normal.flush()
 
     async def close(self) -> None:
         """End what no stream will end."""
         for channel in list(self._free):
             self._end(channel)
-        for group, members in list(self._normal_members.items()):
-            for name in list(members):
-                self._drop_normal(group, name)
+        self._drop_all_normal()
         self.drops.tell()
 
     def _drop(self, channel: Channel, group: str) -> None:
         if group not in channel.groups:
             return
         del channel.groups[group]
-        members = self._groups.get(group, {})
-        if members.get(channel.name) is channel:
-            del members[channel.name]
-            if not members:
-                del self._groups[group]
+        for groups in (self._groups, self._unwritten):
+            members = groups.get(group, {})
+            if members.get(channel.name) is channel:
+                del members[channel.name]
+                if not members:
+                    del groups[group]
         self._subscriptions.drop(group)
 
     def _drop_normal(self, group: str, name: str) -> None:
@@ -272,20 +265,27 @@ class Hub:
             del self._normal_members[group]
         self._subscriptions.drop(group)
 
+    def _drop_all_normal(self) -> None:
+        for group, members in list(self._normal_members.items()):
+            for name in list(members):
+                self._drop_normal(group, name)
+
     def _end(self, channel: Channel) -> None:
+        if channel.queue.is_closed:
+            return
+        channel.queue.close()
         for group in list(channel.groups):
             self._drop(channel, group)
         if self._channels.get(channel.name) is channel:
             del self._channels[channel.name]
         self._free.pop(channel, None)
         self._subscriptions.drop(subject_of(channel.name))
-        channel.queue.close()
 
     def _end_unused(self, since: float) -> None:
         """End channels that no stream will end, and from which nobody has received since then."""
         for channel in list(islice(self._free, _LOOK_AT)):
             del self._free[channel]
-            if channel.used_at < since and not channel.queue.is_awaited:
+            if channel.queue.used_at < since and not channel.queue.is_awaited:
                 self._end(channel)
             else:
                 self._free[channel] = None
@@ -362,11 +362,9 @@ class Hub:
         """Give it to the members to whom no server writes it. How many had no room for it."""
         packed: dict[bool, bytes] = {}
         dropped = 0
-        for channel in self._groups.get(group, {}).values():
+        for channel in self._unwritten.get(group, {}).values():
             owner = channel.owner
-            if channel.groups[group] is not None or (
-                owner is not None and (owner.identity == broadcast.exclude or owner.phase in OVER)
-            ):
+            if owner is not None and (owner.identity == broadcast.exclude or owner.phase in OVER):
                 continue
             is_http = isinstance(owner, HttpStream)
             if is_http not in packed:
@@ -377,7 +375,7 @@ class Hub:
     def _received(self, subject: str, payload: bytes | None) -> None:
         try:
             letter: Letter = decode_letter(payload or b"")
-        except msgspec.MsgspecError:
+        except wire.UNDECODABLE:
             self.drops.add(f"channels {subject[1:]}!*", UNDECODABLE)
             return
         if isinstance(letter, Sent):
@@ -396,14 +394,18 @@ class Hub:
 
     async def _change_elsewhere(self, name: str, group: str, joins: bool) -> None:
         """Ask the process that has the channel, if there is one, and wait until it has done it."""
-        if self._reply is None:
-            self._reply = f"!reply.{self.link.clusters.process}"
-            self._subscriptions.hold(self._reply)
-        await asyncio.shield(self._subscriptions.ready(self._reply))
+        reply = f"!reply.{self.link.clusters.process}"
+        if not self._hears_replies:
+            try:
+                await asyncio.shield(self._subscriptions.hold(reply))
+            except NodeError:
+                self._subscriptions.drop(reply)
+                raise
+            self._hears_replies = True
         id = next(self._ids)
         asked = self._asked[id] = self.link.loop.create_future()
         try:
-            change = encode(Change(local_part(name), group, joins, self._reply, id))
+            change = encode(Change(local_part(name), group, joins, reply, id))
             there = await self.link.groups.publish(subject_of(name), message=change).asFuture(self.link.loop)
             if not there:
                 return

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
+from ifserver.django import wire
 from ifserver.django.drops import UNDECODABLE
 from ifserver.django.hub import Hub, hub_of
 from ifserver.django.queues import QueueClosed
@@ -77,16 +77,16 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             _log.info("CHANNEL_LAYERS: not used: %s; messages go through ifserver's own nodes", ", ".join(others))
 
     def require_valid_channel_name(self, name: Any, receive: bool = False) -> bool:
-        """As in Channels, which lets letters and digits of all scripts pass that no node takes."""
+        """As in Channels, which lets pass what no node takes: digits of other scripts, and a line's end."""
         super().require_valid_channel_name(name, receive=False)
-        if not name.isascii():
+        if not (name.isascii() and name.isprintable()):
             raise TypeError(self.invalid_name_error.format("Channel"))
         return True
 
     def require_valid_group_name(self, name: Any) -> bool:
-        """As in Channels, but for letters and digits of other scripts."""
+        """As in Channels, but for digits of other scripts and a line's end."""
         super().require_valid_group_name(name)
-        if not name.isascii():
+        if not (name.isascii() and name.isprintable()):
             raise TypeError(self.invalid_name_error.format("Group"))
         return True
 
@@ -132,26 +132,22 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         if hub.channel(channel) is None:  # (those that there are have passed)
             self.require_valid_channel_name(channel, receive=True)
         while True:
-            if "!" not in channel:
+            own = hub.channel(channel)
+            if own is None:
+                self.require_valid_channel_name(channel, receive=True)
+                if "!" in channel:
+                    raise ValueError(f"{channel} is no channel of this process: new_channel() makes one")
                 packed = await hub.normal.receive(channel)
             else:
-                own = hub.channel(channel)
-                stream = running.get(None)
-                if own is None or (
-                    # Of a stream that is here once more, as another attempt.
-                    stream is not None
-                    and own.owner is not None
-                    and own.owner is not stream
-                    and own.owner.identity == stream.identity
-                ):
-                    raise ValueError(f"{channel} is no channel of this process: new_channel() makes one")
+                if own.is_of_another_attempt(running.get(None)):
+                    raise ValueError(f"{channel} is no channel of this attempt: another one has the stream")
                 try:
-                    packed = await hub.receive(own)
+                    packed = await own.queue.get()
                 except QueueClosed:
                     raise ValueError(f"{channel} has ended") from None
             try:
                 return unpack(packed)
-            except msgspec.MsgspecError:
+            except wire.UNDECODABLE:
                 hub.drops.add(f"channel {channel}", UNDECODABLE)
 
     async def group_add(self, group: str, channel: str) -> None:

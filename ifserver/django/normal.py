@@ -7,10 +7,10 @@ from threading import RLock
 from typing import Final
 from zlib import crc32
 
-import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from ifserver.django import wire
 from ifserver.django.drops import EXPIRED, UNDECODABLE, UNTAKEN, Drops
 from ifserver.django.queues import Queue
 from ifserver.django.wire import Kept, decode_kept, encode
@@ -169,7 +169,7 @@ class NormalChannels:
             for payload in payloads:
                 try:
                     kept = decode_kept(payload)
-                except msgspec.MsgspecError:
+                except wire.UNDECODABLE:
                     self._drops.add(f"channel {channel.name}", UNDECODABLE)
                     continue
                 if kept.expires <= now:

@@ -28,7 +28,7 @@ class Queue:
         expired: is told how many messages have waited for too long.
     """
 
-    __slots__ = ("_clock", "_closed", "_expired", "_lock", "_messages", "_waiters", "capacity", "expiry_s")
+    __slots__ = ("_clock", "_expired", "_lock", "_messages", "_waiters", "capacity", "expiry_s", "is_closed", "used_at")
 
     def __init__(
         self, lock: RLock, capacity: int, expiry_s: float, clock: Callable[[], float], expired: Callable[[int], None]
@@ -38,10 +38,14 @@ class Queue:
         self.expiry_s = expiry_s
         self._clock = clock
         self._expired = expired
+        #: When it was made, or was last received from.
+        self.used_at = clock()
         #: When each expires, and its bytes.
         self._messages: deque[tuple[float, bytes]] = deque()
-        self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
-        self._closed = False
+        # Hardly ever more than one.
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        #: Whether the channel has ended.
+        self.is_closed = False
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -79,10 +83,11 @@ class Queue:
         loop = asyncio.get_running_loop()
         while True:
             with self._lock:
-                if self._closed:
+                if self.is_closed:
                     raise QueueClosed
                 if self._messages:
-                    self._expire(self._clock())
+                    self.used_at = self._clock()
+                    self._expire(self.used_at)
                     if self._messages:
                         return self._messages.popleft()[1]
                 waiter = loop, loop.create_future()
@@ -110,7 +115,7 @@ class Queue:
     def close(self) -> None:
         """Let all who wait go."""
         with self._lock:
-            self._closed = True
+            self.is_closed = True
             while self._waiters:
                 self._wake()
 
@@ -125,7 +130,7 @@ class Queue:
     def _wake(self) -> None:
         """Let the first who waits look again; one on a loop that was closed never will."""
         while self._waiters:
-            loop, future = self._waiters.popleft()
+            loop, future = self._waiters.pop(0)
             if asyncio._get_running_loop() is loop:
                 if not future.done():
                     future.set_result(None)

@@ -11,6 +11,7 @@ from ifserver.messages import Broadcast
 from ifserver.worker.rules import as_bytes, checked_close, checked_text
 
 __all__ = [
+    "UNDECODABLE",
     "Change",
     "Changed",
     "Kept",
@@ -63,6 +64,10 @@ class Kept(msgspec.Struct, array_like=True, frozen=True, gc=False):
 Letter: TypeAlias = Sent | Change | Changed
 
 
+#: What decoding raises.
+UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
 def _plain(value: Any) -> Any:
     """What msgspec does not encode: subclasses of plain types, such as the SafeString of Django's templates."""
     if isinstance(value, str):
@@ -77,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
-_decoder = msgspec.msgpack.Decoder()
+_decoder = msgspec.msgpack.Decoder(dict)
 encode = _encoder.encode
 decode_letter = msgspec.msgpack.Decoder(Letter).decode
 decode_kept = msgspec.msgpack.Decoder(Kept).decode
@@ -98,11 +103,7 @@ def pack(message: Any, limit: int) -> bytes:
 
 
 def unpack(packed: bytes) -> dict[str, Any]:
-    """A message of its own for each call.
-
-    Raises:
-        msgspec.DecodeError: it is none.
-    """
+    """A message of its own for each call. Raises one of `UNDECODABLE` if it is none."""
     message: dict[str, Any] = _decoder.decode(packed)
     return message
 

@@ -128,14 +128,14 @@ def test_capacity_by_name(run: Run) -> None:
 def test_names_that_are_none(run: Run) -> None:
     async def act() -> None:
         layer = ChannelLayer()
-        for name in ("=+135!", "¯\\_(ツ)_/¯", "a" * 100, "", "a b", "a!ä", "a!b!c", "\u0661", None, 7):
+        for name in ("=+135!", "¯\\_(ツ)_/¯", "a" * 100, "", "a b", "a!ä", "a!b!c", "\u0661", "a\n", None, 7):
             with pytest.raises(TypeError):
                 await layer.send(name, {"type": "foom"})
             with pytest.raises(TypeError):
                 await layer.receive(name)
             with pytest.raises(TypeError):
                 await layer.group_add("group", name)
-        for name in ("a!b", "¯\\_(ツ)_/¯", "a" * 100, "", None, "\u0661"):
+        for name in ("a!b", "¯\\_(ツ)_/¯", "a" * 100, "", None, "\u0661", "a\n"):
             with pytest.raises(TypeError, match="Group name must be a valid unicode string with length < 100"):
                 await layer.group_send(name, {"type": "foom"})
         with pytest.raises(TypeError):

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from twisted.internet.defer import fail
 
 from ifserver.django import ChannelLayer
 from ifserver.django.hub import hub_of
-from ifserver.errors import ApplicationError
+from ifserver.errors import ApplicationError, NodeRefused
 from ifserver.messages import GroupJoin, GroupLeave, WebSocketAccept
 from tests.django.process import LayerOf, Machine
 from tests.worker.stage import STREAM, WORKER, Play, http_request, turns, websocket_connect
@@ -350,6 +351,24 @@ def test_what_is_sent_to_a_stream_that_goes_on_elsewhere_reaches_it_there(machin
         await old.returns()
         await ends(new)
         assert hub_of(there._link).statistics() == NOTHING
+
+    in_worker(machine, act)
+
+
+def test_a_stream_whose_channel_cannot_be_made(machine: Machine) -> None:
+    async def act() -> None:
+        layer = ChannelLayer()
+        play, inside = await begin()
+        subscribe = machine.groups.subscribe
+        machine.groups.subscribe = lambda *_: fail(NodeRefused("no rights"))
+        with pytest.raises(NodeRefused, match="no rights"):
+            await inside(layer.new_channel())
+        machine.groups.subscribe = subscribe
+        name = await inside(layer.new_channel())
+        assert name == f"specific.{STREAM}!1"
+        await layer.send(name, {"type": "x"})
+        assert await layer.receive(name) == {"type": "x"}
+        await ends(play)
 
     in_worker(machine, act)
 

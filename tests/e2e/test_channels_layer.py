@@ -67,12 +67,12 @@ class Site:
             text=True,
         )
 
-    def kill_workers(self) -> None:
-        """Kill all, and wait until others are ready."""
+    def replace_workers(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill all, or tell them to end, and wait until others are ready."""
         for each in dict.fromkeys(self.supervisors):
             workers, ready = each.workers(), each.output.count(" is ready after ")
             for pid in workers:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
             each.said(" is ready after ", times=ready + len(workers))
 
 
@@ -204,6 +204,52 @@ def test_a_program_that_is_none_of_ours(stack: ExitStack) -> None:
         assert [heard(each) for _ in range(3)] == ["the main thread", "a thread", "a child"]
 
 
+#: Receivers that are cancelled all the time, while nodes hand out what is for them.
+_IMPATIENT = """
+import asyncio
+from django.conf import settings
+
+settings.configure(CHANNEL_LAYERS={"default": {"BACKEND": "ifserver.django.ChannelLayer", "CONFIG": {"capacity": 500}}})
+
+from channels.layers import get_channel_layer
+
+layer = get_channel_layer()
+
+async def main(name):
+    async def send():
+        for number in range(500):
+            await layer.send(name, {"type": "x", "number": number})
+            await asyncio.sleep(number % 3 * 0.001)
+
+    sending, got = asyncio.create_task(send()), []
+    while len(got) < 500:
+        try:
+            async with asyncio.timeout(len(got) % 5 * 0.0005):
+                got.append((await layer.receive(name))["number"])
+        except TimeoutError:
+            await asyncio.sleep(0)
+    await sending
+    assert got == list(range(500)), got
+
+asyncio.run(main("normal"))
+asyncio.run(main(asyncio.run(layer.new_channel())))
+print("done")
+"""
+
+
+def test_receivers_that_are_cancelled_lose_nothing(stack: ExitStack) -> None:
+    redis = stack.enter_context(RedisServer())
+    ended = subprocess.run(
+        [sys.executable, "-c", _IMPATIENT],
+        env={**os.environ, "IFSERVER_LAYER_CLUSTERS": f"main=redis://127.0.0.1:{redis.port}"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert (ended.stdout.strip(), ended.returncode, ended.stderr) == ("done", 0, "")
+
+
 def test_names_in_other_processes(stack: ExitStack, kind: str) -> None:
     site = Site(stack, kind)
     one, other = site.client(stack, "chat/one"), site.client(stack, "chat/other", 1)
@@ -213,7 +259,7 @@ def test_names_in_other_processes(stack: ExitStack, kind: str) -> None:
     say(one, "in both rooms")
     assert heard(one) == heard(other) == "in both rooms"
     # The name is the WebSocket's: the next worker has the same.
-    site.kill_workers()
+    site.replace_workers()
     say(other, "who")
     # It may be the next but one.
     while (found := heard(other)) == "resumed":
@@ -264,13 +310,14 @@ def test_runworker(stack: ExitStack, kind: str) -> None:
     assert all("never retrieved" not in output and "pending" not in output for output in outputs), outputs
 
 
-def test_killed_workers_lose_nothing_that_servers_write(stack: ExitStack) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_that_servers_write_is_lost_with_a_worker(stack: ExitStack, number: signal.Signals) -> None:
     site = Site(stack, "redis")
     rooms = [site.client(stack, server=server) for server in (0, 1)]
     announcing = site.manage("announce", "lobby", "400", "--pause", "0.01", "--written")
     got: list[list[str]] = [[], []]
     for _ in range(2):
-        site.kill_workers()
+        site.replace_workers(number)
     for numbers, client in zip(got, rooms, strict=True):
         while len(numbers) < 400:
             text = written(client)
@@ -280,14 +327,15 @@ def test_killed_workers_lose_nothing_that_servers_write(stack: ExitStack) -> Non
     assert got == [[str(number) for number in range(400)]] * 2
 
 
-def test_killed_workers_lose_nothing_in_silence(stack: ExitStack, kind: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_lost_in_silence_with_a_worker(stack: ExitStack, kind: str, number: signal.Signals) -> None:
     site = Site(stack, kind)
     rooms = [site.client(stack, server=server) for server in (0, 1)]
     got: list[list[Any]] = [[], []]
     for round_ in range(3):
-        for number in range(20):
-            say(rooms[0], f"{round_} {number:02}")
-        site.kill_workers()
+        for count in range(20):
+            say(rooms[0], f"{round_} {count:02}")
+        site.replace_workers(number)
         for messages, client in zip(got, rooms, strict=True):
             while messages.count("resumed") <= round_:
                 messages.append(heard(client))
@@ -303,9 +351,9 @@ def test_killed_workers_lose_nothing_in_silence(stack: ExitStack, kind: str) -> 
             if each == "resumed":
                 before = None
             else:
-                number = int(each[0]) * 20 + int(each[2:])
-                assert before in (None, number - 1), messages
-                before = number
+                here = int(each[0]) * 20 + int(each[2:])
+                assert before in (None, here - 1), messages
+                before = here
 
 
 def test_a_redis_that_was_restarted_is_told_and_then_all_is_well(stack: ExitStack) -> None:
