@@ -150,14 +150,13 @@ class Members:
             self._close(members, broadcast.exclude, *broadcast.close)
             return
         prepared = Prepared(broadcast.text, broadcast.data)
-        excluded = broadcast.exclude
+        excluded, max_unsent_bytes = broadcast.exclude, self._settings.max_unsent_bytes
         delivered = 0
         for exchange in list(members):
             if excluded and exchange.stream.identity == excluded:
                 continue
-            client = exchange.client
             try:
-                written = client.broadcast(prepared, self._settings.max_unsent_bytes)
+                written = exchange.client.broadcast(prepared, max_unsent_bytes)
                 if written:
                     delivered += 1
                 elif written is None:

@@ -38,6 +38,9 @@ _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
 #: RFC 6455 5.5: a control frame holds 125 bytes, of which the code takes two.
 _MAX_REASON_BYTES: Final = 123
 
+#: Looked up for each member of a group.
+_OPEN: Final = Frames.STATE_OPEN
+
 _log = logging.getLogger(__name__)
 
 
@@ -207,9 +210,9 @@ class WebSocketConnection(Frames):
             self._exchange.handle(Flushed(length))
 
     def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool | None:
-        if self.state != self.STATE_OPEN:
+        if self.state != _OPEN:
             return False
-        frame = self.frame_of(message)
+        frame = message.plain if self._perMessageCompress is None else self.compressed_frame_of(message)
         if self.write_paused and sockets.unsent_bytes(self.transport) + len(frame) > max_unsent_bytes:
             return None
         self._server.tally.websocket_bytes_out += len(frame)

@@ -364,12 +364,9 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
                 self._idle_timer = self.call_later(_IDLE_S, self._check_idle, compressor)
         self.sendData(head_of(opcode, len(payload)) + payload)
 
-    def frame_of(self, message: Prepared) -> bytes:
-        """The frame for this WebSocket of a message that goes to many. To be sent at once."""
-        compression = self._perMessageCompress
-        if compression is None:
-            return message.plain
-        return message.compressed(compression.compressor.forget(), self.memory_level)
+    def compressed_frame_of(self, message: Prepared) -> bytes:
+        """The frame for this WebSocket, which compresses, of a message that goes to many. To be sent at once."""
+        return message.compressed(self._perMessageCompress.compressor.forget(), self.memory_level)
 
     def _check_idle(self, compressor: deflate.Compressor) -> None:
         """Drop the compressor's context if nothing was sent since the last look, or else look again later."""
