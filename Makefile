@@ -26,7 +26,8 @@ run: $(VENV)/.for-examples  ## start the Django example; HOST= and PORT= say whe
 	@echo "Starting the Django example on http://$(HOST):$(PORT)/ (Ctrl-C stops it)"
 	@admin=$$($(BIN)/python tools/free-address $(ADMIN)) && \
 	echo "Its live view, for operators, is on http://$$admin/" && \
-	exec $(BIN)/ifserver run demo.asgi:application --app-dir examples/django_site -b $(HOST) -p $(PORT) --admin $$admin
+	exec $(BIN)/ifserver run demo.asgi:application --app-dir examples/django_site -b $(HOST) -p $(PORT) --admin $$admin \
+	    --resumable '/chat/*'
 
 test: lint types system-packages $(VENV)/.for-tests  ## check style and types, then run all tests
 	@# Else each of the hundreds of processes would compile it anew where PYTHONDONTWRITEBYTECODE is set.

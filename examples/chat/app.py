@@ -2,223 +2,129 @@
 
     ifserver run chat.app:app --app-dir examples
 
-A WebSocket belongs to one of several worker *processes*, so a room kept in a process's memory would join only the tabs
-that happened to land in that process. Here every process appends to one log in an SQLite file, and reads on from where
-it was, ten times a second, as long as it has members: one small query for all of them.
+Each WebSocket belongs to one of several worker *processes*, but all of them are in one *group*, which the interface
+server keeps (``docs/groups.rst``). What somebody says is added to a log in an SQLite file, and sent to the group once;
+the servers write it to every WebSocket. Whoever comes in gets the end of the log as its history, a list of messages.
 
-This is a chat for one machine: SQLite's write-ahead log needs memory that all processes share, which no network file
-system offers. To spread over several machines, keep the log in a database server instead; nothing else would change.
+Nobody notices when a worker process ends, not even by ``kill -9``, because the WebSockets are *resumable*: they stay
+open and stay in the group, and another process calls ``chat()`` again. No message is lost and none is shown twice:
 
-Nobody notices when a worker process ends, not even by ``kill -9``. On ifserver the chat accepts its WebSockets as
-*resumable*: they stay open, and the next process carries on. It asks the page for the last message that it shows, and
-the page sends again those of its own that have not come back. Each has a random key, and the log keeps one of a key, so
-nothing is lost and nothing doubled. Other servers close the WebSocket; then the page connects anew and does the same.
+* The page gives each message a random key, and sends one at a time: the next one when the last has come back from the
+  group. If a history comes first, the process that had it may be gone, so the page sends it again. The log keeps one
+  message of a key.
+* A message may come in a history and from the group too, and those of two processes in any order. The page shows each
+  id once, in order.
+* Where something may have got lost on its way to the group, the server says so, and the history is sent again.
 
-``GET /`` is the page and ``/ws`` the room, both below the ``root_path`` if the chat is mounted in a larger site.
-The file is named by ``CHAT_DB``, and is in the user's cache directory if that is not set.
+This is a chat for one machine, as SQLite's write-ahead log needs memory that all processes share. With a database
+server as its log, and Redis between servers and workers, the same code spreads over any number of machines.
+
+``GET /`` is the page and ``/ws`` the room, both below the ``root_path`` if there is one. The variable ``CHAT_DB`` names
+the file; by default it is in the user's cache directory.
 """
 
-import asyncio
 import json
 import logging
 import os
-import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
 
-from .log import KEPT_MESSAGES, Message, MessageLog
+from .log import MessageLog
 
-__all__ = ["PAGE", "Chat", "app"]
+__all__ = ["PAGE", "Said", "app", "parse"]
 
 Event = dict[str, Any]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
-Start = asyncio.Future[int | None]  # see Room.messages
-
-logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page.html")
+GROUP = "chat"
+NEEDS_GROUPS = "This chat needs a server with groups: ifserver run chat.app:app --app-dir examples"
 
-POLL_SECONDS = 0.1
-HISTORY_MESSAGES = 20  # shown to whoever comes in
-# A member who falls this far behind is sent away, and may come back for the rest. It is as many as one read of the log
-# can bring: after a gap, all members may say again at once what they have said meanwhile.
-INBOX_MESSAGES = KEPT_MESSAGES
+HISTORY_MESSAGES = 50
 NAME_CHARACTERS = 40
 TEXT_CHARACTERS = 2000
 KEY_CHARACTERS = 64
-ANSWER_SECONDS = 30.0  # for a resumed member to say where it is; who does not is sent away, and may come back
-ID_DIGITS = 18  # one with more may not fit SQLite's 64 bits
+POLICY_VIOLATION = 1008  # a close code, RFC 6455 section 7.4.1
 
-# Close codes, RFC 6455 section 7.4.1 and the IANA registry.
-POLICY_VIOLATION = 1008
-TRY_AGAIN_LATER = 1013
+logger = logging.getLogger(__name__)
+cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+log = MessageLog(Path(os.environ.get("CHAT_DB") or cache / "ifserver-chat" / "messages.sqlite3"))
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+    has_groups = "ifserver.groups" in (scope.get("extensions") or {})
+    match scope["type"], path:
+        case "lifespan", _:
+            await lifespan(receive, send)
+        case "http", "/" if has_groups:
+            await respond(send, 200, "text/html", PAGE.read_bytes())
+        case "http", "/":
+            logger.error(NEEDS_GROUPS)
+            await respond(send, 501, "text/plain", NEEDS_GROUPS.encode())
+        case "http", _:
+            await respond(send, 404, "text/plain", b"Not found\n")
+        case "websocket", "/ws" if has_groups:
+            await chat(receive, send)
+        case "websocket", _:
+            await send({"type": "websocket.close"})
+        case unknown, _:
+            raise ValueError(f"unknown scope type: {unknown!r}")
+
+
+async def chat(receive: Receive, send: Send) -> None:
+    """One member of the room, from its coming to its leaving; or to the end of this process, and on in the next."""
+    await receive()  # websocket.connect
+    with suppress(OSError):  # see send_history
+        await send({"type": "ifserver.group.add", "group": GROUP, "gaps": True})
+        await send({"type": "websocket.accept", "resumable": True})
+    # Read when the group is heard already, so that nothing falls between the two.
+    await send_history(send)
+    while (event := await receive())["type"] != "websocket.disconnect":
+        if event["type"] == "ifserver.group.gap":
+            await send_history(send)
+            continue
+        try:
+            said = parse(event.get("text") or "")
+        except ValueError:
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
+        # If it is in the log already, it is sent all the same: the process that put it there may have died before that.
+        message = await log.append(*said)
+        await send({"type": "ifserver.group.send", "group": GROUP, "text": json.dumps(message)})
+
+
+async def send_history(send: Send) -> None:
+    history = await log.newest(HISTORY_MESSAGES)
+    # It raises OSError when the client has left. receive() says so too, after all that the client has said.
+    with suppress(OSError):
+        await send({"type": "websocket.send", "text": json.dumps(history)})
 
 
 class Said(NamedTuple):
-    """A member says something: ``{"name": "Ada", "text": "Hello", "key": "3f9c..."}``, or without a key."""
-
     name: str
     text: str
     key: str | None
 
 
-class Position(NamedTuple):
-    """The answer of a member to ``{"resumed": question}``: ``{"resumed": question, "after": 17}``, 0 for nothing."""
+def parse(frame: str) -> Said:
+    """What a member says: ``{"name": "Ada", "text": "Hello", "key": "3f9c..."}``; the key may be left out.
 
-    question: str
-    after: int
-
-
-class Room:
-    """The members whose WebSockets this process holds, and the one task that reads the log for all of them."""
-
-    def __init__(self, log: MessageLog) -> None:
-        self._log = log
-        self._inboxes: set[asyncio.Queue[Message | None]] = set()
-        self._reader: asyncio.Task[None] | None = None
-
-    async def messages(self, after: int | None) -> AsyncGenerator[Message, None]:
-        """Everything since the message with the id ``after``, or some history if that is None; then what comes in.
-
-        Ends when the member has fallen too far behind or the log cannot be read. Close it with ``aclosing``.
-        """
-        inbox: asyncio.Queue[Message | None] = asyncio.Queue()
-        self._inboxes.add(inbox)
-        try:
-            # The order matters: the inbox is open before the log is read, so nothing falls between the two.
-            newest = await self._log.newest_id()
-            if self._reader is None or self._reader.done():
-                self._reader = asyncio.create_task(self._read_on(newest))
-            # An id beyond the newest comes from an older file; what it counted is gone.
-            seen = newest - HISTORY_MESSAGES if after is None else min(after, newest)
-            for earlier in await self._log.newer_than(seen):
-                seen = earlier.id
-                yield earlier
-            while (message := await inbox.get()) is not None:
-                if message.id > seen:
-                    yield message
-        finally:
-            self._inboxes.discard(inbox)
-            if not self._inboxes and self._reader is not None:
-                self._reader.cancel()
-                self._reader = None
-
-    async def _read_on(self, position: int) -> None:
-        try:
-            while True:
-                await asyncio.sleep(POLL_SECONDS)
-                for message in await self._log.newer_than(position):
-                    position = message.id
-                    self._deliver(message)
-        except Exception:
-            logger.exception("the chat's log cannot be read; its members are sent away")
-            while self._inboxes:
-                self._inboxes.pop().put_nowait(None)
-
-    def _deliver(self, message: Message) -> None:
-        for inbox in list(self._inboxes):
-            if inbox.qsize() < INBOX_MESSAGES:
-                inbox.put_nowait(message)
-            else:
-                self._inboxes.discard(inbox)
-                inbox.put_nowait(None)
-
-
-class Chat:
-    """The ASGI application: a page, and one room whose log is the SQLite file at ``path``."""
-
-    def __init__(self, path: Path) -> None:
-        self._log = MessageLog(path)
-        self._room = Room(self._log)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        root = scope.get("root_path", "")
-        match scope["type"]:
-            case "lifespan":
-                await self._lifespan(receive, send)
-            case "http" if scope["path"] == f"{root}/":
-                await respond(send, 200, b"text/html; charset=utf-8", PAGE.read_bytes())
-            case "http":
-                await respond(send, 404, b"text/plain; charset=utf-8", b"Not found\n")
-            case "websocket" if scope["path"] == f"{root}/ws":
-                await self._meet(scope, receive, send)
-            case "websocket":
-                await send({"type": "websocket.close"})
-            case unknown:
-                raise ValueError(f"unknown scope type: {unknown!r}")
-
-    async def _meet(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # websocket.connect
-        resume = (scope.get("extensions") or {}).get("websocket.resume")  # None: this server cannot do it
-        await send({"type": "websocket.accept"} if resume is None else {"type": "websocket.accept", "resumable": True})
-        start = asyncio.get_running_loop().create_future()
-        question = None
-        if resume is not None and resume["resumed"]:
-            # A random one: an answer to a process before us may come first, and says where the member was then.
-            question = secrets.token_hex(8)
-            await send_if_open(send, {"type": "websocket.send", "text": json.dumps({"resumed": question})})
-        else:
-            start.set_result(last_seen(scope))
-        async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(self._speak(start, send))
-            await self._listen(receive, send, question, start)
-            speaking.cancel()
-
-    async def _speak(self, start: Start, send: Send) -> None:
-        """Pass on to the member what is said in the room, as soon as it is known where to start."""
-        await asyncio.wait([start], timeout=ANSWER_SECONDS)
-        if start.done():
-            async with aclosing(self._room.messages(start.result())) as messages:
-                async for message in messages:
-                    await send_if_open(send, {"type": "websocket.send", "text": json.dumps(message._asdict())})
-        await send_if_open(send, {"type": "websocket.close", "code": TRY_AGAIN_LATER})
-
-    async def _listen(self, receive: Receive, send: Send, question: str | None, start: Start) -> None:
-        """Put what the member says into the log, until it leaves or talks nonsense."""
-        while (event := await receive())["type"] == "websocket.receive":
-            try:
-                heard = parse(event.get("text") or "")
-            except ValueError:
-                await send_if_open(send, {"type": "websocket.close", "code": POLICY_VIOLATION})
-                return
-            if isinstance(heard, Position):
-                if heard.question == question and not start.done():
-                    start.set_result(heard.after)
-            elif start.done() or heard.key is None:
-                await self._log.append(*heard)
-            # Else it has not answered yet, and sends this again behind its answer: so its messages keep their order.
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()  # lifespan.startup
-        await send({"type": "lifespan.startup.complete"})
-        await receive()  # lifespan.shutdown
-        await self._log.close()
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-def parse(frame: str) -> Said | Position:
-    """What a member sent. Raises ``ValueError`` if it makes no sense."""
+    Raises ``ValueError`` if it makes no sense.
+    """
     try:
         match json.loads(frame):
-            case {"resumed": str(question), "after": int(after)} if 0 <= after < 10**ID_DIGITS:
-                return Position(question, after)
             case {"name": str(name), "text": str(text), **rest} if text.strip():
-                name, text = clean(name)[:NAME_CHARACTERS] or "Guest", clean(text)[:TEXT_CHARACTERS]
-                return Said(name, text, checked_key(rest.get("key")))
+                key = rest.get("key")
+                if key is None or (isinstance(key, str) and key.isalnum() and len(key) <= KEY_CHARACTERS):
+                    return Said(clean(name)[:NAME_CHARACTERS] or "Guest", clean(text)[:TEXT_CHARACTERS], key)
     except RecursionError:
         pass
-    raise ValueError("neither what a member says nor where it is")
-
-
-def checked_key(key: object) -> str | None:
-    if key is None or (isinstance(key, str) and key.isalnum() and len(key) <= KEY_CHARACTERS):
-        return key
-    raise ValueError("not a key")
+    raise ValueError("not what a member says")
 
 
 def clean(text: str) -> str:
@@ -226,27 +132,15 @@ def clean(text: str) -> str:
     return text.encode(errors="replace").decode().strip()
 
 
-def last_seen(scope: Scope) -> int | None:
-    """The id in ``?after=``, with which a page that lost its connection asks for what it missed."""
-    after = parse_qs(scope["query_string"]).get(b"after", [b""])[0]
-    return int(after) if after.isdigit() and len(after) <= ID_DIGITS else None
-
-
-async def send_if_open(send: Send, event: Event) -> None:
-    # ASGI lets send() raise OSError when the client is gone. receive() says so too, and that is where we act on it.
-    with suppress(OSError):
-        await send(event)
-
-
-async def respond(send: Send, status: int, content_type: bytes, body: bytes) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
+async def respond(send: Send, status: int, content_type: str, body: bytes) -> None:
+    headers = [(b"content-type", f"{content_type}; charset=utf-8".encode()), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def default_path() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("CHAT_DB") or Path(cache, "ifserver-chat", "messages.sqlite3"))
-
-
-app = Chat(default_path())
+async def lifespan(receive: Receive, send: Send) -> None:
+    await receive()  # lifespan.startup
+    await send({"type": "lifespan.startup.complete"})
+    await receive()  # lifespan.shutdown
+    await log.close()
+    await send({"type": "lifespan.shutdown.complete"})

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
-__all__ = ["KEPT_MESSAGES", "Message", "MessageLog"]
+__all__ = ["MessageLog"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+Message = dict[str, Any]  # with the columns as keys
 
 KEPT_MESSAGES = 1000  # older ones are deleted, so the file does not grow for ever
 LOCK_TIMEOUT_SECONDS = 5.0
 
-# AUTOINCREMENT: an id is never used twice, so "everything after id 7" always means the same.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, sent_at REAL NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL, key TEXT
@@ -27,28 +27,14 @@ CREATE TABLE IF NOT EXISTS messages (
 ADD_KEYS = "ALTER TABLE messages ADD COLUMN key TEXT"
 INDEX_KEYS = "CREATE UNIQUE INDEX IF NOT EXISTS messages_by_key ON messages (key)"
 
-# Not INSERT OR IGNORE, which would use up an id for what it ignores.
-APPEND = """
-INSERT INTO messages (sent_at, name, text, key)
-SELECT :sent_at, :name, :text, :key WHERE NOT EXISTS (SELECT 1 FROM messages WHERE key = :key)
-"""
-
-
-class Message(NamedTuple):
-    id: int
-    sent_at: float  # seconds since the epoch
-    name: str
-    text: str
-    key: str | None  # what the sender knows it by
+COLUMNS = "id, sent_at, name, text, key"
 
 
 class MessageLog:
-    """Messages in the order of their ids, which rise by one.
+    """Messages with ids that rise by one.
 
-    SQLite admits one writer at a time, so ids also become visible in order: whoever asks for what is newer than the
-    last id it saw misses nothing. Every call runs in the one thread that owns the connection, and blocks no event loop.
-
-    Every call raises ``sqlite3.Error`` or ``OSError`` when the file cannot be opened, read or written.
+    Every call runs in the one thread that owns the connection, and blocks no event loop. It raises ``sqlite3.Error`` or
+    ``OSError`` when the file cannot be opened, read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,16 +42,13 @@ class MessageLog:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="chat-log")
         self._connection: sqlite3.Connection | None = None
 
-    async def append(self, name: str, text: str, key: str | None) -> None:
-        """Add a message, unless one with the same key is kept here already."""
-        await self._run(self._append, name, text, key)
+    async def append(self, name: str, text: str, key: str | None) -> Message:
+        """Add a message, unless one with the same key is here already. Returns the one that is here."""
+        return await self._run(self._append, name, text, key)
 
-    async def newest_id(self) -> int:
-        """The id of the last message; 0 if there is none."""
-        return await self._run(self._newest_id)
-
-    async def newer_than(self, message_id: int) -> list[Message]:
-        return await self._run(self._newer_than, message_id)
+    async def newest(self, count: int) -> list[Message]:
+        """The last messages, in the order of their ids."""
+        return await self._run(self._newest, count)
 
     async def close(self) -> None:
         """Close the file; the next call would open it again."""
@@ -74,20 +57,22 @@ class MessageLog:
     async def _run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _append(self, name: str, text: str, key: str | None) -> None:
-        with self._open() as transaction:
-            transaction.execute(APPEND, {"sent_at": time.time(), "name": name, "text": text, "key": key})
-            transaction.execute("DELETE FROM messages WHERE id <= (SELECT MAX(id) FROM messages) - ?", (KEPT_MESSAGES,))
+    def _append(self, name: str, text: str, key: str | None) -> Message:
+        with self._open() as connection:
+            # One process at a time, from here to the end of the transaction.
+            connection.execute("BEGIN IMMEDIATE")
+            found = connection.execute(f"SELECT {COLUMNS} FROM messages WHERE key = ?", (key,)).fetchone()
+            if found is not None:
+                return dict(found)
+            message = {"sent_at": time.time(), "name": name, "text": text, "key": key}
+            insert = "INSERT INTO messages (sent_at, name, text, key) VALUES (:sent_at, :name, :text, :key)"
+            message_id = connection.execute(insert, message).lastrowid
+            connection.execute("DELETE FROM messages WHERE id <= ? - ?", (message_id, KEPT_MESSAGES))
+            return {"id": message_id, **message}
 
-    def _newest_id(self) -> int:
-        newest: int | None = self._open().execute("SELECT MAX(id) FROM messages").fetchone()[0]
-        return newest or 0
-
-    def _newer_than(self, message_id: int) -> list[Message]:
-        rows = self._open().execute(
-            "SELECT id, sent_at, name, text, key FROM messages WHERE id > ? ORDER BY id", (message_id,)
-        )
-        return [Message(*row) for row in rows]
+    def _newest(self, count: int) -> list[Message]:
+        rows = self._open().execute(f"SELECT {COLUMNS} FROM messages ORDER BY id DESC LIMIT ?", (count,))
+        return [dict(row) for row in rows][::-1]
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -97,6 +82,7 @@ class MessageLog:
             with self._path.with_suffix(".lock").open("w") as turn:
                 fcntl.flock(turn, fcntl.LOCK_EX)
                 connection = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT_SECONDS)
+                connection.row_factory = sqlite3.Row
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(SCHEMA)

@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The Django site, in a copy whose files may be changed."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(EXAMPLES, folder / "examples", ignore=shutil.ignore_patterns("data", "__pycache__"))
-    arguments = ("run", "demo.asgi:application", "-p", "0", "--workers", "1", "--reload")
+    arguments = ("run", "demo.asgi:application", "-p", "0", "--workers", "1", "--reload", "--resumable", "/chat/*")
     environment = {"DJANGO_SITE_DATA": str(folder / "data"), "PYTHONDONTWRITEBYTECODE": "1"}
     with Running(*arguments, app_dir=folder / "examples/django_site", environment=environment) as server:
         yield server.ready()

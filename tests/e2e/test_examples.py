@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -12,18 +11,19 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
-from examples.chat.app import Chat
+from examples.chat.app import NEEDS_GROUPS
 from tests.e2e.running import EXAMPLES, LIMIT_S, Running, eventually
 from tests.e2e.wire import close_of
+from tests.redis_server import RedisServer
 
 
 def run(application: str, app_dir: Path, **environment: str) -> Running:
@@ -99,43 +99,58 @@ def heard(client: ClientConnection) -> tuple[str, str]:
     return message["name"], message["text"]
 
 
+def history(client: ClientConnection) -> list[tuple[str, str]]:
+    """What a member hears when it has come in, or when another process has taken over."""
+    messages = json.loads(client.recv(LIMIT_S))
+    assert isinstance(messages, list)
+    return [(message["name"], message["text"]) for message in messages]
+
+
+@contextmanager
+def come_in(url: str, before: list[tuple[str, str]] | None = None) -> Iterator[ClientConnection]:
+    with connect(f"{socket_url(url)}/ws") as client:
+        assert history(client) == (before or [])
+        yield client
+
+
 def test_the_chat_joins_its_members_whichever_worker_holds_them(chat: str) -> None:
     assert "<title>Chat</title>" in httpx.get(chat).text
     with ExitStack() as stack:
-        members = [stack.enter_context(connect(f"{socket_url(chat)}/ws")) for _ in range(6)]
+        members = [stack.enter_context(come_in(chat)) for _ in range(6)]
         say(members[0], "Ada", "Hello")
         assert {heard(member) for member in members} == {("Ada", "Hello")}
         say(members[5], "Grace", "Hello Ada")
         assert {heard(member) for member in members} == {("Grace", "Hello Ada")}
-        late = stack.enter_context(connect(f"{socket_url(chat)}/ws"))
-        assert [heard(late), heard(late)] == [("Ada", "Hello"), ("Grace", "Hello Ada")]
+        stack.enter_context(come_in(chat, [("Ada", "Hello"), ("Grace", "Hello Ada")]))
 
 
 def test_the_chat_sends_nonsense_away(chat: str) -> None:
     hello = {"name": "Ada", "text": "Hello"}
-    answer = {"resumed": "x", "after": 0}
     for nonsense in (
         "{", "1" * 5000, "[" * 5000, json.dumps(hello | {"text": " "}), json.dumps(hello | {"name": 1}),
         json.dumps(hello | {"key": 1}), json.dumps(hello | {"key": ""}), json.dumps(hello | {"key": "k" * 65}),
-        json.dumps(hello | {"key": "\ud800"}), json.dumps(answer | {"after": -1}), json.dumps(answer | {"after": None}),
-        json.dumps(answer | {"after": 2**63}),
+        json.dumps(hello | {"key": "\ud800"}), json.dumps([hello]), "null",
     ):  # fmt: skip
-        with connect(f"{socket_url(chat)}/ws") as client:
+        with come_in(chat) as client:
             client.send(nonsense)
             assert close_of(client)[0] == 1008, nonsense
 
 
 def test_the_chat_keeps_one_message_of_a_key(chat: str) -> None:
-    with connect(f"{socket_url(chat)}/ws") as one, connect(f"{socket_url(chat)}/ws") as two:
+    with come_in(chat) as one, come_in(chat) as two:
         for client in (one, two):
             for key in ("a", "b", "a"):
                 say(client, "Ada", f"Hello {key}", key)
             say(client, "Ada", "Hello")
         for client in (one, two):
-            heard_here = [json.loads(client.recv(LIMIT_S)) for _ in range(4)]
-            # Nobody hears a message of a key again, and it uses up no id.
-            assert [message["id"] for message in heard_here] == [1, 2, 3, 4]
-            assert sorted(message["key"] or "" for message in heard_here) == ["", "", "a", "b"]
+            # What was said again is sent again, as it is in the log: it uses up no id.
+            heard_here = [json.loads(client.recv(LIMIT_S)) for _ in range(8)]
+            messages = {message["id"]: message for message in heard_here}
+            assert all(messages[message["id"]] == message for message in heard_here)
+            assert sorted(messages) == [1, 2, 3, 4]
+            assert sorted(message["key"] or "" for message in messages.values()) == ["", "", "a", "b"]
+        with connect(f"{socket_url(chat)}/ws") as late:
+            assert json.loads(late.recv(LIMIT_S)) == [messages[number] for number in (1, 2, 3, 4)]
 
 
 def kill_the_workers(server: Running) -> None:
@@ -148,70 +163,45 @@ def kill_the_workers(server: Running) -> None:
     eventually(lambda: len(set(server.workers()) - set(killed)) == len(killed), "other workers")
 
 
-def question(client: ClientConnection) -> str:
-    """What the next process asks a member."""
-    message = json.loads(client.recv(LIMIT_S))
-    assert list(message) == ["resumed"]
-    return str(message["resumed"])
-
-
 def test_the_chat_outlives_its_workers(chat_server: Running) -> None:
-    url = f"{socket_url(chat_server.url)}/ws"
-    with connect(url) as ada, connect(url) as grace:
-        say(ada, "Ada", "One", "a1")
-        assert heard(ada) == heard(grace) == ("Ada", "One")
-        kill_the_workers(chat_server)
-        # Each is asked by a question of its own.
-        first, other = question(ada), question(grace)
-        assert first != other
-        # A member is heard where it starts, and not before it has answered: what it says then, it says again.
-        say(ada, "Ada", "Three", "a3")
-        ada.send(json.dumps({"resumed": other, "after": 0}))
-        for text, key in (("One", "a1"), ("Two", "a2"), ("Three", "a3")):
-            if text == "One":
-                ada.send(json.dumps({"resumed": first, "after": 1}))
-            say(ada, "Ada", text, key)
-        assert [heard(ada), heard(ada)] == [("Ada", "Two"), ("Ada", "Three")]
-        # One that has shown less hears more. It may answer late.
-        grace.send(json.dumps({"resumed": other, "after": 0}))
-        assert [heard(grace)[1] for _ in range(3)] == ["One", "Two", "Three"]
-        # Once more: an answer to the former process comes too late and means nothing.
-        kill_the_workers(chat_server)
-        ada.send(json.dumps({"resumed": first, "after": 0}))
-        ada.send(json.dumps({"resumed": question(ada), "after": 3}))
-        say(ada, "Ada", "Four", "a4")
-        assert heard(ada) == ("Ada", "Four")
+    with come_in(chat_server.url) as ada, come_in(chat_server.url) as grace:
+        said = []
+        for number in range(3):
+            say(ada, "Ada", f"Before {number}", f"b{number}")
+            said.append(("Ada", f"Before {number}"))
+            assert heard(ada) == heard(grace) == said[-1]
+            kill_the_workers(chat_server)
+            # Each is told that there is another process; both are members as before.
+            assert history(ada) == history(grace) == said
+            # Had this not come back, it would have to be said again. It is in the log once.
+            say(ada, "Ada", f"Before {number}", f"b{number}")
+            say(ada, "Ada", f"After {number}", f"a{number}")
+            for client in (ada, grace):
+                assert [heard(client), heard(client)] == [said[-1], ("Ada", f"After {number}")]
+            said.append(("Ada", f"After {number}"))
+        with come_in(chat_server.url, said):
+            pass
 
 
-def test_the_chat_sends_away_who_does_not_say_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("examples.chat.app.ANSWER_SECONDS", 0.01)
-    extensions = {"websocket.resume": {"resumed": True, "unconfirmed": 0}}
-    scope = {"type": "websocket", "path": "/ws", "query_string": b"", "extensions": extensions}
-    sent: list[dict[str, Any]] = []
-
-    async def meet() -> None:
-        closed = asyncio.Event()
-        arriving = ["websocket.connect"]
-
-        async def receive() -> dict[str, Any]:
-            if arriving:
-                return {"type": arriving.pop()}
-            await closed.wait()
-            return {"type": "websocket.disconnect", "code": 1013}
-
-        async def send(event: dict[str, Any]) -> None:
-            sent.append(event)
-            if event["type"] == "websocket.close":
-                closed.set()
-
-        await Chat(tmp_path / "log.sqlite3")(scope, receive, send)
-
-    # On a thread of its own, since the reactor's loop has this one.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, meet()).result()
-    assert sent[0] == {"type": "websocket.accept", "resumable": True}
-    assert list(json.loads(sent[1]["text"])) == ["resumed"]
-    assert sent[2:] == [{"type": "websocket.close", "code": 1013}]
+def test_the_chat_reads_on_from_its_log_after_a_gap(tmp_path: Path) -> None:
+    """What a process had put into the log when it died, and what was lost on the way to the group."""
+    path = tmp_path / "log.sqlite3"
+    with (
+        RedisServer() as redis,
+        Running("serve", "-p", "0", *(cluster := ("--cluster", f"main=redis://127.0.0.1:{redis.port}"))) as server,
+        Running("worker", "chat.app:app", *cluster, app_dir=EXAMPLES, environment={"CHAT_DB": str(path)}) as workers,
+    ):
+        workers.ready()
+        with come_in(server.url) as ada:
+            say(ada, "Ada", "One")
+            assert heard(ada) == ("Ada", "One")
+            redis.kill()
+            with closing(sqlite3.connect(path)) as file, file:
+                file.execute("INSERT INTO messages (sent_at, name, text) VALUES (1.5, 'Grace', 'Lost')")
+            redis.start()
+            assert history(ada) == [("Ada", "One"), ("Grace", "Lost")]
+            say(ada, "Ada", "Two")
+            assert heard(ada) == ("Ada", "Two")
 
 
 def test_the_chat_reads_a_file_without_keys(tmp_path: Path) -> None:
@@ -228,11 +218,11 @@ def test_the_chat_reads_a_file_without_keys(tmp_path: Path) -> None:
     for number in (1, 2):
         with (
             run("chat.app:app", EXAMPLES, CHAT_DB=str(path)) as server,
-            connect(f"{socket_url(server.ready().url)}/ws?after={number}") as client,
+            connect(f"{socket_url(server.ready().url)}/ws") as client,
         ):
+            assert [message["key"] for message in json.loads(client.recv(LIMIT_S))] == [None, None, "k1"][: number + 1]
             say(client, "Ada", f"New {number}", f"k{number}")
-            heard_here = [json.loads(client.recv(LIMIT_S)) for _ in range(2)]
-        assert [message["key"] for message in heard_here] == [None if number == 1 else "k1", f"k{number}"]
+            assert json.loads(client.recv(LIMIT_S))["key"] == f"k{number}"
     with file:
         # Whoever has it open since before goes on too.
         file.execute(insert, (3.5, "Ada", "From the former version"))
@@ -240,16 +230,16 @@ def test_the_chat_reads_a_file_without_keys(tmp_path: Path) -> None:
     file.close()
 
 
-def test_the_chat_on_a_server_without_resumption(tmp_path: Path) -> None:
+def test_the_chat_on_a_server_without_groups(tmp_path: Path) -> None:
     uvicorn = [sys.executable, "-m", "uvicorn", "chat.app:app", "--port", "0", "--app-dir", str(EXAMPLES)]
     environment = {"CHAT_DB": str(tmp_path / "log.sqlite3")}
-    for text in ("One", "Two"):
-        with Running(uvicorn, environment=environment, status=-signal.SIGTERM) as server:
-            url = server.ready().said(r"running on http(://\S+)")[1]
-            with connect(f"ws{url}/ws?after={0 if text == 'One' else 1}") as client:
-                say(client, "Ada", text, text)
-                say(client, "Ada", text, text)
-                assert heard(client) == ("Ada", text)
+    with Running(uvicorn, environment=environment, status=-signal.SIGTERM) as server:
+        url = server.ready().said(r"running on (http://\S+)")[1]
+        page = httpx.get(url)
+        assert (page.status_code, page.text) == (501, NEEDS_GROUPS)
+        server.said(NEEDS_GROUPS)
+        with pytest.raises(InvalidStatus, match="403"), connect(f"{socket_url(url)}/ws"):
+            pass
 
 
 # FastAPI
@@ -370,8 +360,64 @@ def test_django_clock_is_left_in_its_middle(browser: Browser) -> None:
         assert next(response.iter_lines()) == "id: 0"
 
 
-def test_django_chat(browser: Browser, django: str) -> None:
+@pytest.fixture
+def django_chat(django: str) -> Iterator[tuple[ClientConnection, ClientConnection]]:
+    """Two members of the site's chat."""
+    origin = Origin(django)
+    with (
+        connect(f"{socket_url(django)}/chat/ws", origin=origin) as one,
+        connect(f"{socket_url(django)}/chat/ws", origin=origin) as two,
+    ):
+        assert history(one) == history(two)
+        yield one, two
+
+
+def test_django_chat(browser: Browser, django_chat: tuple[ClientConnection, ClientConnection]) -> None:
     assert "<title>Chat</title>" in browser.get("/chat/").text
-    with connect(f"{socket_url(django)}/chat/ws") as one, connect(f"{socket_url(django)}/chat/ws") as two:
-        say(one, "Ada", "Hello")
-        assert heard(one) == heard(two) == ("Ada", "Hello")
+    one, two = django_chat
+    for text in ("Hello", "Hello again"):
+        say(one, "Ada", text)
+        assert heard(one) == heard(two) == ("Ada", text)
+    # It keeps one message of a key.
+    for name in ("Ada", "Grace"):
+        say(two, name, "One", "a1")
+        assert heard(one) == heard(two) == ("Ada", "One")
+
+
+def test_the_django_site_speaks_in_its_chat(
+    browser: Browser, django_chat: tuple[ClientConnection, ClientConnection]
+) -> None:
+    browser.submit("/guestbook/", text="Fine weather")
+    for member in django_chat:
+        assert heard(member) == ("The site", "A guest has signed the guestbook.")
+
+
+def test_the_django_chat_sends_nonsense_and_strangers_away(django: str) -> None:
+    with connect(f"{socket_url(django)}/chat/ws", origin=Origin(django)) as client:
+        history(client)
+        client.send("{")
+        assert close_of(client)[0] == 1008
+    with (
+        pytest.raises(InvalidStatus, match="403"),
+        connect(f"{socket_url(django)}/chat/ws", origin=Origin("http://a.test")),
+    ):
+        pass
+
+
+def test_the_django_chat_outlives_its_workers(tmp_path: Path) -> None:
+    arguments = ("run", "demo.asgi:application", "-p", "0", "--workers", "2", "--resumable", "/chat/*")
+    environment = {"DJANGO_SITE_DATA": str(tmp_path)}
+    with Running(*arguments, app_dir=EXAMPLES / "django_site", environment=environment) as server:
+        url, origin = f"{socket_url(server.ready().url)}/chat/ws", Origin(server.url)
+        with connect(url, origin=origin) as ada, connect(url, origin=origin) as grace:
+            assert history(ada) == history(grace) == []
+            said = []
+            for number in range(3):
+                say(ada, "Ada", f"Before {number}", f"b{number}")
+                said.append(("Ada", f"Before {number}"))
+                assert heard(ada) == heard(grace) == said[-1]
+                kill_the_workers(server)
+                assert history(ada) == history(grace) == said
+        for word in ("WARNING", "ERROR"):
+            lines = [line for line in server.output.splitlines() if word in line]
+            assert all("was killed" in line for line in lines), lines

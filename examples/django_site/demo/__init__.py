@@ -1,7 +1,7 @@
 """A small Django site that uses what an interface server must carry: forms, uploads, streams, sessions, WebSockets.
 
-    pip install "django>=5.2"
-    ifserver run demo.asgi:application --app-dir examples/django_site
+    pip install "django>=5.2" "channels>=4.3"
+    ifserver run demo.asgi:application --app-dir examples/django_site --resumable "/chat/*"
 
 Nothing needs to be set up: the first start makes the secret key, the database and the superuser ``admin``, whose
 password is ``admin``. These variables change the defaults:

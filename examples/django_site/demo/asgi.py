@@ -1,10 +1,7 @@
-"""The site as one ASGI application: Django answers HTTP, the chat next door takes the WebSockets at ``/chat/ws``."""
+"""The site as one ASGI application: Django answers HTTP, and Channels takes the WebSockets at ``/chat/ws``."""
 
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 
@@ -17,19 +14,15 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "demo.settings")
 pages = ASGIStaticFilesHandler(get_asgi_application())
 prepare_database()
 
-from chat.app import Chat  # noqa: E402 - the settings say where it is
+# These import models, which get_asgi_application() makes ready.
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from django.urls import path  # noqa: E402
+from pages.consumers import ChatConsumer  # noqa: E402
 
-Event = dict[str, Any]
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
-
-chat = Chat(settings.CHAT_DB)
-
-
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
-        await pages(scope, receive, send)
-    else:
-        # WebSockets, and the lifespan, which Django does not speak.
-        await chat(scope | {"root_path": scope.get("root_path", "") + "/chat"}, receive, send)
+application = ProtocolTypeRouter(
+    {
+        "http": pages,
+        "websocket": AllowedHostsOriginValidator(URLRouter([path("chat/ws", ChatConsumer.as_asgi())])),
+    }
+)

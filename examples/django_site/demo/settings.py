@@ -8,10 +8,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(os.environ.get("DJANGO_SITE_DATA") or BASE_DIR / "data").resolve()
 DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-# The chat is the example next door, the package `chat`; it is mounted in urls.py and asgi.py.
+# The page of the chat is that of the example next door, the package `chat`.
 if str(BASE_DIR.parent) not in sys.path:
     sys.path.append(str(BASE_DIR.parent))
-CHAT_DB = DATA_DIR / "chat.sqlite3"
 
 
 def listed(variable: str, default: str = "") -> list[str]:
@@ -69,6 +68,8 @@ DATABASES = {
         "OPTIONS": {"init_command": "PRAGMA journal_mode = WAL", "transaction_mode": "IMMEDIATE", "timeout": 10},
     },
 }
+# Joins the chats of all worker processes. It needs no Redis: it uses the nodes that the workers have anyway.
+CHANNEL_LAYERS = {"default": {"BACKEND": "ifserver.django.ChannelLayer"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 LOGIN_REDIRECT_URL = "home"

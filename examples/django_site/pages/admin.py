@@ -1,12 +1,18 @@
 from django.contrib import admin
 
-from pages.models import Entry, Upload
+from pages.models import ChatMessage, Entry, Upload
 
 
 @admin.register(Entry)
 class EntryAdmin(admin.ModelAdmin):
     list_display = ("author", "text", "written_at")
     search_fields = ("author", "text")
+
+
+@admin.register(ChatMessage)
+class ChatMessageAdmin(admin.ModelAdmin):
+    list_display = ("name", "text", "sent_at")
+    search_fields = ("name", "text")
 
 
 @admin.register(Upload)

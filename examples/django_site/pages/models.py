@@ -1,3 +1,6 @@
+import secrets
+from typing import Any
+
 from django.db import models
 
 
@@ -14,6 +17,23 @@ class Entry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.author}: {self.text[:40]}"
+
+
+class ChatMessage(models.Model):
+    """What somebody has said in the chat."""
+
+    sent_at = models.DateTimeField(auto_now_add=True)
+    name = models.CharField(max_length=40)
+    text = models.TextField(max_length=2000)
+    key = models.CharField(max_length=64, unique=True, default=secrets.token_hex)  # the page knows its messages by it
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text[:40]}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the page is told."""
+        sent_at = self.sent_at.timestamp()
+        return {"id": self.pk, "sent_at": sent_at, "name": self.name, "text": self.text, "key": self.key}
 
 
 class Upload(models.Model):

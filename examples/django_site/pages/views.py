@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from chat.app import PAGE as CHAT_PAGE
 from django.core.files.uploadedfile import UploadedFile
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.templatetags.static import static
@@ -13,6 +14,7 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from pages.consumers import announce
 from pages.forms import EntryForm, UploadForm
 from pages.models import Entry, Upload
 
@@ -34,6 +36,9 @@ def guestbook(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         form.instance.author = request.user.get_username() or "A guest"
         form.save()
+        author = form.instance.author
+        # Robust: the entry counts also where nobody can be told, as with a server that has no groups.
+        transaction.on_commit(lambda: announce(f"{author} has signed the guestbook."), robust=True)
         return redirect("guestbook")
     return render(request, "pages/guestbook.html", {"form": form, "entries": Entry.objects.all()[:SHOWN_ENTRIES]})
 
@@ -87,7 +92,7 @@ async def clock_events(request: HttpRequest) -> StreamingHttpResponse:
 
 @require_safe
 def chat(request: HttpRequest) -> HttpResponse:
-    """The chat's page; its WebSocket never comes to Django (see ``demo/asgi.py``)."""
+    """The chat's page. Its WebSocket goes to ``pages/consumers.py``."""
     way_back = f'<a id="back" href="{reverse("home")}">&larr; Start page</a>'
     return HttpResponse(CHAT_PAGE.read_text("utf-8").replace("<!-- the way back -->", way_back))
 
