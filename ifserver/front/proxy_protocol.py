@@ -288,7 +288,9 @@ class AnnouncedFactory(Factory):
     def refused(self, connection: Announced, why: str) -> None:
         """`connection` is being closed."""
         self.server.counters.add("connections_refused", label="proxy")
-        _log.info("refusing a connection from %s: %s", connection.transport.getPeer(), why)
+        peer: Any = connection.transport.getPeer()
+        # A Unix socket's client has no address.
+        _log.info("refusing a connection from %s: %s", getattr(peer, "host", "a Unix socket"), why)
 
     def stop(self) -> None:
         """Cut those that wait."""

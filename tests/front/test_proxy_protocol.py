@@ -253,6 +253,15 @@ def test_a_connection_from_elsewhere_is_refused(peer: Any) -> None:
     assert not world.worker.jobs()
 
 
+@pytest.mark.parametrize(
+    ("peer", "named"), [(four("192.0.2.1", 1), "192.0.2.1"), (UNIXAddress("/run/x"), "a Unix socket")]
+)
+def test_the_log_names_the_address_of_who_is_refused(peer: Any, named: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ifserver.front.proxy_protocol")
+    announced(World(), GET, peer=peer)
+    assert [each.getMessage().partition(": ")[0] for each in caplog.records] == [f"refusing a connection from {named}"]
+
+
 @pytest.mark.parametrize("peer", [four("192.0.2.1", 1), UNIXAddress(None), six("::ffff:192.0.2.1", 1)])
 def test_who_is_trusted_is_the_operators_affair(peer: Any) -> None:
     world = World(proxy_protocol_networks=("192.0.2.0/24",))
