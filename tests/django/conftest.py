@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.django.process import Machine, in_thread
+from tests.django.process import LIMIT_S, Machine, in_thread
 
 Run: TypeAlias = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -23,4 +23,4 @@ def run(request: pytest.FixtureRequest, machine: Machine) -> Run:
     """Runs a coroutine, on either loop that a caller may have."""
     if request.param == "a loop of its own":
         return lambda work: in_thread(lambda: asyncio.run(work))
-    return lambda work: asyncio.run_coroutine_threadsafe(work, machine.loop).result(60)
+    return lambda work: asyncio.run_coroutine_threadsafe(work, machine.loop).result(LIMIT_S)

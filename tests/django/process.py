@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ifserver.channels import new_process_name
+from ifserver.django import hub as hubs
 from ifserver.django.hub import Hub, hub_of
 from ifserver.django.layer import ChannelLayer
 from ifserver.groups import link as links
@@ -18,23 +19,28 @@ from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.metrics import Counters
 
+#: How long anything may take, in seconds. It ends what hangs.
+LIMIT_S = 120.0
+
 _T = TypeVar("_T")
 
 
 def in_thread(call: Callable[[], _T]) -> _T:
     """What `call` returns in a thread without a loop, as that of a shell is; pytest-twisted's has one."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call).result(120)
+        return pool.submit(call).result(LIMIT_S)
 
 
 class LoopClock:
-    """`ifserver.clock.Clock`, on a loop of asyncio's."""
+    """`ifserver.clock.Clock`, on a loop of asyncio's; a test may let time pass. Timers do not hear of that."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        #: By how much it is ahead of the loop, in seconds.
+        self.ahead_s = 0.0
 
     def seconds(self) -> float:
-        return self._loop.time()
+        return self._loop.time() + self.ahead_s
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> _Timer:
         return _Timer(self._loop, delay, lambda: callable(*args, **kwargs))
@@ -75,6 +81,7 @@ class Machine:
         self.call(self.link.clusters.start)
         links.work_with(self.loop, self.link.clusters)
         self.link = links.current()
+        hubs._hubs[self.link] = Hub(self.link, self.clock.seconds)
 
     def process(self) -> Link:
         """One more process. They share what carries groups, which has one hearer for each node."""
@@ -93,15 +100,16 @@ class Machine:
         async def called() -> Any:
             return what()
 
-        return asyncio.run_coroutine_threadsafe(called(), self.loop).result(5)
+        return asyncio.run_coroutine_threadsafe(called(), self.loop).result(LIMIT_S)
 
     def close(self) -> None:
         self.call(self.link.clusters.stop)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(5)
+        self.thread.join(LIMIT_S)
         pending = asyncio.all_tasks(self.loop)
         self.loop.close()
         links._link = None
+        del hubs._hubs[self.link]
         assert not pending
 
 

@@ -21,7 +21,7 @@ from twisted.internet.defer import fail
 from ifserver.django import ChannelLayer
 from ifserver.django.hub import hub_of
 from ifserver.errors import ApplicationError, ConfigurationError, NodeRefused, NodeUnreachable
-from tests.django.process import LayerOf, Machine, in_thread
+from tests.django.process import LIMIT_S, LayerOf, Machine, in_thread
 
 Run: TypeAlias = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -32,7 +32,7 @@ NAME = re.compile(r"^[a-zA-Z\d\-_.]+(\![\d\w\-_.]*)?$")
 
 async def comes(layer: ChannelLayer, name: str, count: int = 1) -> list[str]:
     """The types of the next messages."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         return [(await layer.receive(name))["type"] for _ in range(count)]
 
 
@@ -44,7 +44,7 @@ async def nothing_comes(layer: ChannelLayer, name: str) -> None:
 
 def told(caplog: pytest.LogCaptureFixture, line: str) -> None:
     """Wait until it is in the log."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + LIMIT_S
     while line not in caplog.messages:
         assert time.monotonic() < until, caplog.messages
         time.sleep(0.01)
@@ -88,7 +88,7 @@ def test_a_receiver_waits_for_what_is_sent(run: Run, kind: str) -> None:
         await asyncio.sleep(SHORT_S)
         assert not receiving.done()
         await layer.send(name, {"type": "test.message"})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             assert await receiving == {"type": "test.message"}
 
     run(act())
@@ -248,7 +248,7 @@ def test_a_receiver_that_is_cancelled_loses_nothing(run: Run, kind: str) -> None
             except asyncio.CancelledError:
                 pass
         while len(got) < 200:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(LIMIT_S):
                 got.append((await layer.receive(name))["number"])
         assert got == list(range(200))
 
@@ -263,7 +263,7 @@ def test_a_cancelled_receiver_lets_another_have_it(run: Run) -> None:
         await asyncio.sleep(0)
         await layer.send(name, {"type": "x"})
         first.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             await asyncio.wait([first])
             if first.cancelled():
                 assert await second == {"type": "x"}
@@ -315,11 +315,11 @@ def test_receiving_on_one_loop_and_sending_on_another(run: Run) -> None:
         receiving = asyncio.create_task(layer.receive(name))
         send, group_send = (async_to_sync(each, force_new_loop=True) for each in (layer.send, layer.group_send))
         await sync_to_async(send)(name, {"type": "one"})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             assert await receiving == {"type": "one"}
         receiving = asyncio.create_task(layer.receive(name))
         await sync_to_async(group_send)("group", {"type": "two"})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             assert await receiving == {"type": "two"}
 
     run(act())
@@ -491,11 +491,12 @@ def test_a_group_has_one_subscription_and_leaves_nothing(run: Run, machine: Mach
 
 def test_channels_of_no_stream_end_when_nobody_uses_them(run: Run, machine: Machine) -> None:
     async def act() -> None:
-        layer = ChannelLayer(group_expiry=0.05)
+        layer = ChannelLayer(group_expiry=60)
         unused, used, awaited = [await layer.new_channel() for _ in range(3)]
         await layer.group_add("group", unused)
         receiving = asyncio.create_task(layer.receive(awaited))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0)  # the receiver waits
+        machine.clock.ahead_s += 61
         await layer.send(used, {"type": "x"})
         await comes(layer, used)
         await layer.new_channel()
@@ -509,11 +510,11 @@ def test_channels_of_no_stream_end_when_nobody_uses_them(run: Run, machine: Mach
 
 
 @pytest.mark.parametrize("kind", ["specific", "group", "normal"])
-def test_messages_expire(run: Run, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+def test_messages_expire(run: Run, machine: Machine, caplog: pytest.LogCaptureFixture, kind: str) -> None:
     caplog.set_level(logging.WARNING, "ifserver")
 
     async def act() -> str:
-        layer = ChannelLayer(expiry=0.3)
+        layer = ChannelLayer(expiry=60)
         name = "normal" if kind == "normal" else await layer.new_channel()
         await layer.group_add("group", name)
 
@@ -521,9 +522,9 @@ def test_messages_expire(run: Run, caplog: pytest.LogCaptureFixture, kind: str) 
             await (layer.group_send("group", {"type": kind_}) if kind == "group" else layer.send(name, {"type": kind_}))
 
         await send("first")
-        await asyncio.sleep(0.2)
+        machine.clock.ahead_s += 40
         await send("second")
-        await asyncio.sleep(0.15)
+        machine.clock.ahead_s += 30
         await send("third")
         assert await comes(layer, name, 2) == ["second", "third"]
         await nothing_comes(layer, name)
@@ -534,14 +535,14 @@ def test_messages_expire(run: Run, caplog: pytest.LogCaptureFixture, kind: str) 
     told(caplog, f"channel {name}: 1 message expired before anybody received them")
 
 
-def test_what_has_expired_takes_no_room(run: Run) -> None:
+def test_what_has_expired_takes_no_room(run: Run, machine: Machine) -> None:
     async def act() -> None:
-        layer = ChannelLayer(expiry=0.05, capacity=1)
+        layer = ChannelLayer(expiry=60, capacity=1)
         name = await layer.new_channel()
         await layer.send(name, {"type": "first"})
         with pytest.raises(ChannelFull):
             await layer.send(name, {"type": "second"})
-        await asyncio.sleep(0.06)
+        machine.clock.ahead_s += 61
         await layer.send(name, {"type": "third"})
         assert await comes(layer, name) == ["third"]
 
@@ -557,9 +558,9 @@ def test_a_message_that_nobody_waits_for_any_more_expires(run: Run, machine: Mac
         await hub.on_loop(_pushed(hub, pushed))
         pulled = await hub.on_loop(_pull(machine))
         hub.normal._keep(pulled.payloads, machine.node, hub.normal._new("normal"))
-        assert "normal" in hub.normal._channels
-        await asyncio.sleep(0.3)
-        assert hub.normal._channels == {}
+        async with asyncio.timeout(LIMIT_S):
+            while hub.normal._channels:
+                await asyncio.sleep(0.01)
         await nothing_comes(layer, "normal")
 
     run(act())
@@ -637,7 +638,7 @@ def test_a_node_that_is_gone(run: Run, machine: Machine) -> None:
         assert await comes(layer, name) == ["x"]
         machine.node.start()
         await layer.send("normal", {"type": "back"})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             assert await receiving == {"type": "back"}
 
     run(act())

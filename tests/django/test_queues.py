@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifserver.django.queues import Queue, QueueClosed
-from tests.django.process import in_thread
+from tests.django.process import LIMIT_S, in_thread
 
 
 class Time:
@@ -76,7 +76,7 @@ def test_a_message_from_another_thread_wakes_the_receiver() -> None:
         await asyncio.sleep(0)
         thread = threading.Thread(target=queue.put, args=(b"x",))
         thread.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             got = await waiting
         thread.join()
         return got

@@ -6,30 +6,21 @@ It writes its name, and how many processes were handed what it has published, as
 from __future__ import annotations
 
 import json
-import sys
 
-import uvloop
+from tests.layers.program import node_at, reactor, run  # isort: skip
 
-from ifserver.process.reactor import install
+from twisted.internet.defer import gatherResults
 
-install(uvloop.new_event_loop())
-
-from twisted.internet import reactor  # noqa: E402
-from twisted.internet.defer import Deferred, gatherResults  # noqa: E402
-
-from ifserver import channels  # noqa: E402
-from ifserver.layers.clusters import Clusters  # noqa: E402
-from ifserver.metrics import Counters  # noqa: E402
-from tests.layers.harnesses import HARNESSES  # noqa: E402
-from tests.layers.helpers import turn  # noqa: E402
+from ifserver import channels
+from ifserver.layers.clusters import Clusters
+from ifserver.metrics import Counters
+from tests.layers.helpers import turn
 
 
 async def broadcast(kind: str, address: str, group: str, count: str) -> None:
     """Publish `count` texts, some in each turn."""
-    harness = HARNESSES[kind]()
-    harness.address = address
     process = channels.new_process_name()
-    node = harness.make()
+    node = node_at(kind, address)
     clusters = Clusters(process, {"east": [node]}, "east", reactor, lambda call: call(), Counters())
     clusters.start()
     await node.ready()
@@ -42,17 +33,5 @@ async def broadcast(kind: str, address: str, group: str, count: str) -> None:
     await clusters.stop()
 
 
-def main() -> None:
-    """Run the reactor until that is done."""
-
-    def start() -> None:
-        running = Deferred.fromCoroutine(broadcast(*sys.argv[1:]))
-        running.addErrback(lambda failure: print(failure.getTraceback(), file=sys.stderr))
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(start)
-    reactor.run()
-
-
 if __name__ == "__main__":
-    main()
+    run(broadcast)

@@ -7,25 +7,13 @@ from __future__ import annotations
 
 import json
 import select
-import sys
 
-import uvloop
-
-from ifserver.process.reactor import install
-
-install(uvloop.new_event_loop())
-
-from twisted.internet import reactor  # noqa: E402
-from twisted.internet.defer import Deferred  # noqa: E402
-
-from tests.layers.harnesses import HARNESSES  # noqa: E402
+from tests.layers.program import node_at, run
 
 
 async def race(kind: str, address: str, channel: str) -> None:
     """Take what there is, three messages at a time."""
-    harness = HARNESSES[kind]()
-    harness.address = address
-    node = harness.make()
+    node = node_at(kind, address)
     node.start()
     await node.ready()
     print("ready", flush=True)
@@ -44,17 +32,5 @@ async def race(kind: str, address: str, channel: str) -> None:
     await node.stop()
 
 
-def main() -> None:
-    """Run the reactor until the race is over."""
-
-    def start() -> None:
-        running = Deferred.fromCoroutine(race(*sys.argv[1:]))
-        running.addErrback(lambda failure: print(failure.getTraceback(), file=sys.stderr))
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(start)
-    reactor.run()
-
-
 if __name__ == "__main__":
-    main()
+    run(race)
