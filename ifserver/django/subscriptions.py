@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from twisted.python.failure import Failure
 
-from ifserver.layers.groups import Groups
-from ifserver.messages import Broadcast
+from ifserver.layers.groups import Groups, Listener
 
-__all__ = ["Listener", "Subscriptions"]
-
-
-class Listener(Protocol):
-    """Whoever hears (`Groups.subscribe`)."""
-
-    def heard(self, group: str, broadcast: Broadcast) -> None:
-        """Something was sent to `group`."""
-
-    def gap(self, group: str, missed: int | None) -> None:
-        """So many messages were lost; None: nobody knows how many."""
+__all__ = ["Subscriptions"]
 
 
 class _Held:

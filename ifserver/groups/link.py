@@ -22,8 +22,6 @@ from ifserver.layers.groups import Groups
 
 __all__ = ["Link", "current", "work_with"]
 
-#: How long the first use outside a worker waits for nodes to be connected, in seconds.
-_CONNECT_S: Final = 3.0
 #: How long the thread may take to end, in seconds.
 _END_S: Final = 1.0
 
@@ -108,16 +106,20 @@ def _begun() -> Link:
     from ifserver.config import sources
     from ifserver.process.reactor import MonotonicReactor, standing_in
     from ifserver.services.lifecycle import Runtime
-    from ifserver.services.nodes import clusters_of
+    from ifserver.services.nodes import clusters_of, connect
 
     layer = sources.configuration(os.environ).layer(os.environ)
     loop = asyncio.new_event_loop()
-    reactor = MonotonicReactor(loop)
-    with standing_in(reactor):
-        clusters = clusters_of(Runtime(reactor, loop), layer, channels.new_process_name())
+    try:
+        reactor = MonotonicReactor(loop)
+        with standing_in(reactor):
+            clusters = clusters_of(Runtime(reactor, loop), layer, channels.new_process_name())
+    except BaseException:
+        loop.close()  # whoever has mended the settings calls again
+        raise
     thread = threading.Thread(target=loop.run_forever, name="ifserver-groups", daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(_connect(clusters), loop).result()
+    asyncio.run_coroutine_threadsafe(connect(clusters), loop).result()
     pid = os.getpid()
 
     def end() -> None:
@@ -127,13 +129,3 @@ def _begun() -> Link:
 
     atexit.register(end)
     return Link(loop, clusters)
-
-
-async def _connect(clusters: Clusters) -> None:
-    """Connect to all nodes. One that cannot be reached is tried again, and does not hold up the others for long."""
-    clusters.start()
-    loop = asyncio.get_running_loop()
-    waiting = [node.ready().asFuture(loop) for node in clusters.nodes.values()]
-    await asyncio.wait(waiting, timeout=_CONNECT_S)
-    for each in waiting:
-        each.cancel()

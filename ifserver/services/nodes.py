@@ -1,5 +1,8 @@
 """Nodes and clusters as the settings have them: one part of every composition root."""
 
+import asyncio
+from typing import Final
+
 from ifserver.config.node_urls import NodeSettings
 from ifserver.config.settings import LayerSettings
 from ifserver.errors import ConfigurationError
@@ -11,7 +14,10 @@ from ifserver.metrics import Counters
 from ifserver.net.endpoints import StreamClientEndpoint
 from ifserver.services.lifecycle import Runtime
 
-__all__ = ["clusters_of"]
+__all__ = ["clusters_of", "connect"]
+
+#: How long programs that only publish wait for nodes to be connected, in seconds.
+_CONNECT_S: Final = 3.0
 
 
 def clusters_of(runtime: Runtime, layer: LayerSettings, process: str, counters: Counters | None = None) -> Clusters:
@@ -28,6 +34,16 @@ def clusters_of(runtime: Runtime, layer: LayerSettings, process: str, counters: 
         policy,
         layer.broker_grace_s,
     )
+
+
+async def connect(clusters: Clusters) -> None:
+    """Connect to all nodes. One that cannot be reached is tried again, and does not hold up the others for long."""
+    clusters.start()
+    loop = asyncio.get_running_loop()
+    waiting = [node.ready().asFuture(loop) for node in clusters.nodes.values()]
+    await asyncio.wait(waiting, timeout=_CONNECT_S)
+    for each in waiting:
+        each.cancel()
 
 
 def node_of(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:

@@ -11,12 +11,11 @@ from ifserver.config.settings import LayerSettings
 from ifserver.errors import NodeError, PushInDoubt
 from ifserver.observe.admin.publication import Publication, reached
 from ifserver.services.lifecycle import Runtime, Service
-from ifserver.services.nodes import clusters_of
+from ifserver.services.nodes import clusters_of, connect
 
 __all__ = ["PublishService"]
 
-#: How long the nodes may take to be connected, and to publish, in seconds.
-_CONNECT_S: Final = 3.0
+#: How long the nodes may take to publish, in seconds.
 _PUBLISH_S: Final = 5.0
 
 
@@ -33,11 +32,7 @@ class PublishService(Service):
         self._out = out
 
     async def start(self) -> None:
-        self._clusters.start()
-        ready = [self.runtime.future(node.ready()) for node in self._clusters.nodes.values()]
-        await asyncio.wait(ready, timeout=_CONNECT_S)
-        for each in ready:
-            each.cancel()
+        await connect(self._clusters)
         try:
             publishing = self._clusters.groups.publish(self._group, **self._publication._asdict())
             processes = await asyncio.wait_for(self.runtime.future(publishing), _PUBLISH_S)

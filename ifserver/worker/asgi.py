@@ -398,11 +398,16 @@ class Stream(ABC):
 
     @abstractmethod
     def is_open_for_groups(self, event: Event) -> bool:
-        """Whether the stream can be a member of groups now. False: it is over.
+        """Whether the stream can become a member of a group now. False: it is over.
 
         Raises:
-            ApplicationError: not yet.
+            ApplicationError: not yet, or not this stream.
         """
+
+    @property
+    @abstractmethod
+    def may_be_member(self) -> bool:
+        """Whether the stream may be a member of groups: through this attempt, or one before."""
 
     def take_join(self, group: str) -> str | None:
         """The answer to one ``add`` that has come: an error, empty if there is none; None: it has not come."""

@@ -70,8 +70,11 @@ class HttpStream(Stream):
             return False
         if self._response.has_length:
             raise ApplicationError(f"{event['type']}: a response with a Content-Length, or without a body, has no room")
-        self.send_head()
         return True
+
+    @property
+    def may_be_member(self) -> bool:
+        return self.phase is ANSWERING
 
     def _is_mere_end(self, event: Event) -> bool:
         """Whether `event` only says that a response has ended of which the client had everything before it left."""

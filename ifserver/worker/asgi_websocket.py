@@ -140,6 +140,10 @@ class WebSocketStream(Stream):
             raise self.refusal(event)  # it denies the handshake
         return self.phase not in OVER
 
+    @property
+    def may_be_member(self) -> bool:
+        return self.phase is SILENT or self.phase is OPEN
+
     def send_head(self) -> None:
         if self.phase is HELD:
             self._response.send_piece(b"", more=True)

@@ -39,7 +39,7 @@ async def say(stream: Stream, event: Event) -> None:
     if kind == ADD:
         await _add(stream, event, group)
     elif kind == DISCARD:
-        if stream.is_open_for_groups(event):
+        if stream.may_be_member:
             stream.tell(GroupLeave(stream.identity, stream.attempt, stream.worker, stream.sent, group), None)
     else:
         text, data, close = _checked_payload(event)
@@ -54,6 +54,7 @@ async def _add(stream: Stream, event: Event, group: str) -> None:
         raise ApplicationError(f"{ADD}: a tag may have {_MAX_TAG} characters, got {len(tag)}")
     if not stream.is_open_for_groups(event):
         raise stream.refusal(event)
+    stream.send_head()  # a response is a member from its beginning on
     gaps = bool(event.get("gaps"))
     stream.tell(GroupJoin(stream.identity, stream.attempt, stream.worker, stream.sent, group, gaps, tag), None)
     while (error := stream.take_join(group)) is None:

@@ -234,6 +234,15 @@ def test_a_response_that_has_not_begun_joins_nothing() -> None:
     play(act, http=True, accepted=False)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_response_whose_head_has_not_left_is_in_no_group_that_it_could_leave(begun: bool) -> None:
+    async def act(one: Play) -> None:
+        await one.send(group("discard"))
+        assert one.sent == [], "the head is still held"
+
+    play(act, http=True, accepted=begun)
+
+
 @pytest.mark.parametrize(
     ("status", "headers"), [(200, [(b"content-length", b"5")]), (204, []), (304, [])], ids=["length", "204", "304"]
 )
