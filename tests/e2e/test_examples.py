@@ -418,6 +418,7 @@ def test_the_django_chat_outlives_its_workers(tmp_path: Path) -> None:
                 assert heard(ada) == heard(grace) == said[-1]
                 kill_the_workers(server)
                 assert history(ada) == history(grace) == said
-        for word in ("WARNING", "ERROR"):
-            lines = [line for line in server.output.splitlines() if word in line]
-            assert all("was killed" in line for line in lines), lines
+        # On a busy machine the new workers take their time, and those who wait are reported.
+        expected = ("was killed", "requests have waited for more than")
+        warned = [line for line in server.output.splitlines() if "WARNING" in line or "ERROR" in line]
+        assert all(any(text in line for text in expected) for line in warned), warned
