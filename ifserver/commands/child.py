@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ifserver.errors import ConfigurationError
 from ifserver.process import children
-from ifserver.process.children import Launch
 
 __all__ = ["main"]
 
@@ -29,9 +28,4 @@ def main(words: Sequence[str]) -> int:
     from ifserver.commands import processes
     from ifserver.process import fork_server
 
-    if launch is None:
-        return processes.work(fork_server.become(fd))
-    if launch.role == "worker":
-        return processes.work(launch)
-    server = fork_server.ForkServer.fork()
-    return processes.work(server) if isinstance(server, Launch) else processes.supervise(launch, server)
+    return processes.work(fork_server.become(fd) if launch is None else launch)

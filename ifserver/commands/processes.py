@@ -1,8 +1,8 @@
-"""The processes of a supervisor and of its workers.
+"""A worker's process.
 
-They are forked, before there is an event loop (`ifserver.process.fork_server`). So whoever forks imports this module
-first: all that a worker needs is imported with it, once, and its memory is shared. What only the supervisor needs is
-imported later, and workers do not have it.
+It is forked (`ifserver.process.fork_server`). So whoever forks imports this module first: all that a worker needs is
+imported with it, once, and its memory is shared. What only a server or a supervisor needs is imported later, and
+workers do not have it.
 """
 
 from __future__ import annotations
@@ -15,31 +15,15 @@ from ifserver.errors import ConfigurationError
 from ifserver.groups.link import work_with
 from ifserver.process import children
 from ifserver.process.children import Launch
-from ifserver.process.fork_server import ForkServer
 from ifserver.services.lifecycle import Control, Runtime, Service
 from ifserver.services.worker import WorkerService
 from ifserver.worker.application import ASGIApplication, load_for
 from ifserver.worker.broken import Broken
 from ifserver.worker.wsgi import interface_of
 
-__all__ = ["supervise", "work"]
+__all__ = ["work"]
 
 _log = logging.getLogger(__name__)
-
-
-def supervise(launch: Launch, server: ForkServer) -> int:
-    """Be the supervisor of ``run``; the exit code."""
-    logs.configure(launch.log)
-
-    def build(runtime: Runtime) -> Service:
-        from ifserver.services.supervisor import SupervisorService
-
-        return SupervisorService(runtime, launch.layer, launch.worker, launch.log, server.spawn, launch.ready_fd)
-
-    try:
-        return running.run(build, lambda runtime: Control(reread=dict, is_child=True))
-    finally:
-        server.close()
 
 
 def work(launch: Launch) -> int:

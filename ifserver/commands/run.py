@@ -1,18 +1,16 @@
-"""``ifserver run``: a server with its own broker, and its supervised workers, on one machine."""
+"""``ifserver run``: a server with its own broker, and the workers that it supervises, on one machine."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import os
 
 from ifserver.commands import processes, running
 from ifserver.config import arguments
 from ifserver.config.settings import ListenSettings
 from ifserver.process import addresses
 from ifserver.process.children import Launch
-from ifserver.process.fork_server import ForkServer, Standby
+from ifserver.process.fork_server import ForkServer
 from ifserver.services.lifecycle import Runtime, Service
 
 __all__ = ["main"]
@@ -21,16 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 def main(given: argparse.Namespace) -> int:
-    """Be the server; the supervisor is forked from this process. Returns the exit code."""
+    """Be the server, which supervises the workers; the exit code."""
     front, worker = arguments.front_settings(given), arguments.worker_settings(given)
     listen = arguments.bind_of(given)
-    standby = Standby.fork()
-    if not standby.pid:
-        _leave_sockets(given, listen)
-        server = ForkServer.fork(standby.socket)
-        if isinstance(server, Launch):
-            return processes.work(server)
-        return processes.supervise(standby.wait(), server)
+    fork_server = ForkServer.fork(not_for_it=_sockets(given, listen))
+    if isinstance(fork_server, Launch):
+        return processes.work(fork_server)
     if (listen.processes or 1) > 1:
         _log.warning("listen.processes is for ifserver serve: ifserver run starts one server")
     if given.configuration.has("layer.clusters"):
@@ -43,18 +37,20 @@ def main(given: argparse.Namespace) -> int:
     with addresses.opened(listen, given.manager.sockets, given.handed) as opened:
 
         def build(runtime: Runtime) -> Service:
-            from ifserver.services.server import Listening, RunService
+            from ifserver.services.run import RunService
+            from ifserver.services.server import Listening
 
             listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
-            return RunService(runtime, front, worker, listening, running.log_settings(given), standby)
+            return RunService(runtime, front, worker, listening, running.log_settings(given), fork_server.spawn)
 
-        return running.run_command(build, given, opened)
+        try:
+            return running.run_command(build, given, opened)
+        finally:
+            fork_server.close()
 
 
-def _leave_sockets(given: argparse.Namespace, listen: ListenSettings) -> None:
-    """Close the listening sockets that were given to the command. Where a supervisor and its workers held them too,
-    clients would wait in vain while the server has stopped listening and the workers have not ended."""
+def _sockets(given: argparse.Namespace, listen: ListenSettings) -> tuple[int, ...]:
+    """The descriptors of the listening sockets that were given to the command. Where the workers held them too, clients
+    would wait in vain while the server has stopped listening and the workers have not ended."""
     handed = () if given.handed is None else (*given.handed.sockets, given.handed.ready_fd)
-    for fd in {*handed, *listen.fd, *(each.fd for each in given.manager.sockets)}:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+    return (*handed, *listen.fd, *(each.fd for each in given.manager.sockets))

@@ -123,11 +123,6 @@ class Peers:
         for peer in self._peers.values():
             peer.tell_everything()
 
-    def all_lost(self) -> None:
-        """All worker processes have ended, with those who would have said so."""
-        for process in list(self._peers):
-            self.lost(process)
-
     def _peer(self, worker: str, supervisor: str) -> Peer:
         process = channels.process_of(worker)
         peer = self._peers.get(process)

@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -79,14 +79,13 @@ class Instructions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Launch(Instructions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a supervisor or a worker is to do."""
+    """What a worker is to do."""
 
-    role: Literal["worker", "supervisor"]
     #: Process id of whoever starts it.
     parent: int
     layer: LayerSettings
     worker: WorkerSettings
-    #: Process name of the supervisor that watches over a worker; empty for a supervisor itself.
+    #: Process name of the supervisor that watches over it.
     supervisor: str = ""
     #: Whether no worker of this supervisor has loaded the application yet.
     first: bool = False
@@ -241,7 +240,7 @@ def spawn(
     Raises:
         OSError: there are no processes, descriptors or memory left.
     """
-    words = instead or command(launch.role)
+    words = instead or command("worker")
     return start(launch, lambda fd, fds: popen([*words, str(fd)], fds), loop, ready, ended)
 
 

@@ -2,11 +2,9 @@
 
 A new Python that imports all of a worker takes a third of a second of CPU, and has 30 MB for itself. A forked one takes
 milliseconds, and shares that memory. A process that has an event loop or threads cannot be forked safely, so this is
-done by two kinds of processes that have neither:
-
-* a `Standby` is forked by the command before its loop exists, and waits there until it is told what to do;
-* a fork server forks a child each time its parent, the supervisor, asks for one. It has never imported the application,
-  so each child reads the application's code anew.
+done by a process that has neither: the command forks a fork server before its loop exists, and that forks a child each
+time its parent, the supervisor, asks for one. It has never imported the application, so each child reads the
+application's code anew.
 
 The children of a fork server end with it (`children.die_with_parent`), and it ends with its parent. It leaves all
 signals to its children, which a service manager may send to every process of a service.
@@ -25,7 +23,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -34,7 +32,7 @@ import setproctitle
 from ifserver.process import children
 from ifserver.process.children import Child, Launch
 
-__all__ = ["ForkServer", "Standby", "become"]
+__all__ = ["ForkServer", "become"]
 
 #: A `Launch` is some kilobytes long; the kernel takes 200 in one piece.
 _LAUNCH_BYTES: Final = 256 * 1024
@@ -61,54 +59,6 @@ _Notified = Callable[[], None]
 _log = logging.getLogger(__name__)
 
 
-class Standby:
-    """A process that was forked from this one, and waits to be told what to do. It ends with this process.
-
-    In the new process itself: the place where it waits.
-    """
-
-    def __init__(self, sock: socket.socket, pid: int, parent: int) -> None:
-        self.socket = sock
-        #: Its process id; 0: it is this very process.
-        self.pid = pid
-        self._parent = parent
-
-    @classmethod
-    def fork(cls) -> Standby:
-        """Fork this process, which must have one thread and no loop. Returns in both; see `pid`."""
-        return cls(*_fork_connected())
-
-    def wait(self) -> Launch:
-        """In the new process: wait until it is told what to do."""
-        received = _receive(self.socket)
-        self.socket.close()
-        if received is None:
-            os._exit(0)  # there is nothing to do
-        return _received_launch(*received, self._parent)
-
-    def begin(self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: _Notified, ended: _Notified) -> Child:
-        """Tell it what to do; as `ifserver.process.children.spawn`.
-
-        Raises:
-            OSError: it is gone.
-        """
-        with contextlib.ExitStack() as opened:
-            opened.callback(self.socket.close)
-            read_end, write_end = os.pipe()
-            opened.callback(os.close, write_end)
-            on_failure = opened.enter_context(contextlib.ExitStack())
-            on_failure.callback(os.close, read_end)
-            pidfd = os.pidfd_open(self.pid)
-            on_failure.callback(os.close, pidfd)
-            _send(self.socket, launch, [write_end, *launch.descriptors])
-            on_failure.pop_all()
-        return Child(self.pid, pidfd, lambda: _wait(self.pid), read_end, loop, ready, ended)
-
-    def close(self) -> None:
-        """Let it end: there is nothing to do. Nothing happens where it has been told something."""
-        self.socket.close()
-
-
 class ForkServer:
     """The fork server of this process, as its parent sees it. Used on the thread that has made it.
 
@@ -126,20 +76,27 @@ class ForkServer:
         self._is_lost = False
 
     @classmethod
-    def fork(cls, not_for_it: socket.socket | None = None) -> ForkServer | Launch:
+    def fork(cls, not_for_it: Iterable[int] = ()) -> ForkServer | Launch:
         """Fork this process, which must have one thread and no loop, into a fork server.
 
         Returns more than once: here, and in each child of the fork server with its `Launch`.
 
         Args:
-            not_for_it: is closed in the fork server.
+            not_for_it: descriptors that are closed in the fork server, so that its children do not have them.
         """
-        sock, pid, _ = _fork_connected()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        _share_memory()
+        pid = _fork()
         if pid:
-            return cls(sock, pid)
-        if not_for_it is not None:
-            not_for_it.close()
-        return serve(sock)
+            theirs.close()
+            return cls(ours, pid)
+        ours.close()
+        for fd in not_for_it:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        _become_child(parent)
+        return serve(theirs)
 
     def spawn(self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: _Notified, ended: _Notified) -> Child:
         """Start a child; as `ifserver.process.children.spawn`. Waits for the fork, which takes milliseconds.
@@ -233,27 +190,6 @@ def _status_of(fd: int) -> int | None:
     return status
 
 
-def _wait(pid: int) -> int | None:
-    """The status of a child of this very process; None while it lives."""
-    waited, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if waited else None
-
-
-def _fork_connected() -> tuple[socket.socket, int, int]:
-    """Fork this process into a child of it. Returns in both: the socket to the other one; the child's process id, which
-    is 0 in the child itself; and the parent's."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    parent = os.getpid()
-    _share_memory()
-    pid = _fork()
-    if pid:
-        theirs.close()
-        return ours, pid, parent
-    ours.close()
-    _become_child(parent)
-    return theirs, 0, parent
-
-
 def _fork() -> int:
     sys.stdout.flush()
     sys.stderr.flush()
@@ -290,7 +226,7 @@ def _become_child(parent: int) -> None:
 
 
 def _name(role: str) -> None:
-    """Be listed (ps, top, pkill) as a process would be that was started for the role."""
+    """Be listed (ps, top, pkill) as a new process would be (`children.command`)."""
     setproctitle.setproctitle(f"ifserver child {role}")
 
 
@@ -306,7 +242,7 @@ def _received_launch(launch: Launch, fds: list[int], parent: int) -> Launch:
     reports, *rest = fds
     if _nobody_reads(reports):
         os._exit(0)  # who has asked for it has given up, and knows nothing of it
-    _name(launch.role)
+    _name("worker")
     ledger = rest[0] if rest else None
     launch = msgspec.structs.replace(launch, ready_fd=reports, ledger_fd=ledger, parent=parent)
     children.belong_to(parent)

@@ -226,7 +226,6 @@ class Supervisor:
         ledger, fd = children.create_ledger(self._settings.max_streams)
         worker = Worker(slot, ledger, self._clock.seconds())
         launch = Launch(
-            role="worker",
             parent=os.getpid(),
             layer=self._layer,
             worker=self._settings,

@@ -1,10 +1,9 @@
-"""Composition roots of the servers: settings in, running services out, in order. The others are in
-`ifserver.services.supervisor` and `ifserver.services.worker`.
+"""Composition root of a server: settings in, a running service out.
 
-Each process is the parent of the next, and none outlives its parent:
+What runs in which process (each is the parent of the next, and none outlives its parent):
 
 ==========  ====================================================================================
-``run``     `RunService` (server and broker) > `SupervisorService` > fork server > `WorkerService`, ...
+``run``     `ifserver.services.run.RunService` > fork server > `WorkerService`, ...
 ``serve``   `ServeService`
 ``worker``  `SupervisorService` > fork server > `WorkerService`, ...
 ==========  ====================================================================================
@@ -17,9 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import random
-import signal
 import socket
 import time
 from collections.abc import Collection, Sequence
@@ -29,18 +25,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from ifserver import __version__, channels
-from ifserver.clock import Timer
-from ifserver.config.node_urls import ClusterSettings, NodeSettings
 from ifserver.config.rereading import LIVE, Reading, updated
-from ifserver.config.settings import FrontSettings, LayerSettings, LogSettings, WorkerSettings
+from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.access import open_log
 from ifserver.front.server import InterfaceServer
-from ifserver.layers.base import Limits, Node
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.embedded.broker import LocalBroker
-from ifserver.layers.embedded.node import MemoryNode
-from ifserver.metrics import Counters
 from ifserver.net import sockets
 from ifserver.net.endpoints import SocketEndpoint
 from ifserver.net.sockets import UnixFile
@@ -48,20 +38,10 @@ from ifserver.net.tls import Certificate
 from ifserver.observe.admin.listening import Admin
 from ifserver.observe.admin.server_subject import ServerSubject
 from ifserver.observe.loop_lag import LoopLag
-from ifserver.process import children
-from ifserver.process.children import Child, Launch
-from ifserver.process.fork_server import Standby
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of
 
-__all__ = ["Listening", "RunService", "Runtime", "ServeService", "Service"]
-
-#: Name of the cluster, and of its only node, that `RunService` makes.
-_EMBEDDED: Final = "local"
-#: Pause before a supervisor that has ended by itself is started again.
-_RESTART_S: Final = 1.0
-#: What the supervisor needs to end beside what its workers are given, in seconds.
-_SUPERVISOR_GRACE_S: Final = 5.0
+__all__ = ["Listening", "Runtime", "ServeService", "Service"]
 
 #: How long clients are not listened to while the home node is not connected, in seconds.
 _CONNECT_S: Final = 1.0
@@ -90,6 +70,9 @@ class Listening(NamedTuple):
 class ServeService(Service):
     """An interface server."""
 
+    #: Whether the workers' supervisor runs in this process too.
+    has_supervisor = False
+
     def __init__(self, runtime: Runtime, front: FrontSettings, layer: LayerSettings, listening: Listening) -> None:
         super().__init__(runtime)
         self._front = front
@@ -111,7 +94,7 @@ class ServeService(Service):
             time.time,
             lambda: subject.encoded_facts(),
         )
-        subject = ServerSubject(self.server, self._is_listening, parent=isinstance(self, RunService))
+        subject = ServerSubject(self.server, self._is_listening, parent=self.has_supervisor)
         self._admin_starting: asyncio.Task[None] | None = None
         self._admin = Admin(subject, runtime.reactor, runtime.loop, front.admin, front.admin_hosts, front.admin_token)
         self._lag = LoopLag(runtime.reactor, self._clusters.counters.late)
@@ -294,141 +277,6 @@ class ServeService(Service):
             if not self._clusters.waiting():
                 return
             await asyncio.sleep(0.01)
-
-
-class RunService(ServeService):
-    """An interface server that is its own broker, and the parent of the workers."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        front: FrontSettings,
-        worker: WorkerSettings,
-        listening: Listening,
-        log: LogSettings,
-        standby: Standby,
-    ) -> None:
-        self._worker = worker
-        self._log = log
-        node = NodeSettings(name=_EMBEDDED, kind="memory")
-        layer = LayerSettings(clusters=(ClusterSettings(name=_EMBEDDED, nodes=(node,)),))
-        super().__init__(runtime, front, layer, listening)
-        #: The first supervisor, until it is told what to do.
-        self._standby: Standby | None = standby
-        self._supervisor: Child | None = None
-        self._supervisor_ended: asyncio.Future[None] = runtime.loop.create_future()
-        self._again: Timer | None = None
-        self._stopping = False
-        #: Is set while the supervisor has workers that run.
-        self._workers_run = asyncio.Event()
-        self._broker_port: IListeningPort | None = None
-
-    def _make_clusters(self) -> Clusters:
-        self._node = MemoryNode(_EMBEDDED, *Limits.of(self._layer), self.runtime.reactor, self.process)
-        self._broker = LocalBroker(self._node)
-        runtime = self.runtime
-        nodes: dict[str, list[Node]] = {_EMBEDDED: [self._node]}
-        clusters = Clusters(self.process, nodes, _EMBEDDED, runtime.reactor, runtime.loop.call_soon, Counters())
-        if self._worker.reload:
-            # They wait for new code whenever a file is saved.
-            clusters.log_waiting_at = logging.INFO
-        return clusters
-
-    def _log_clusters(self) -> None:
-        """There is nothing to be told: it is the one in our memory."""
-
-    async def start(self) -> None:
-        await self.prepare()
-        taken_over = self._listening.taken_over
-        if not taken_over:
-            await self.listen()
-        private = sockets.bind_private(f"ifserver-{self.process}")
-        # Kept, for uvloop closes a listening socket to which nobody refers.
-        self._broker_port = await self.runtime.future(SocketEndpoint(self.runtime.loop, private).listen(self._broker))
-        self._start_supervisor()
-        if taken_over:
-            # Until then our predecessor answers, who has workers.
-            await self._workers_run.wait()
-            await self.listen()
-        await self._workers_run.wait()
-        self.is_ready()
-
-    async def stop(self) -> None:
-        self._stopping = True
-        if self._again is not None and self._again.active():
-            self._again.cancel()
-        await self._drain()
-        await self._stop_supervisor()
-        if self._broker_port is not None:
-            stopping = self._broker_port.stopListening()
-            if isinstance(stopping, Deferred):
-                await self.runtime.future(stopping)
-        await self.runtime.future(self._broker.close())
-        await self._end()
-
-    def stop_now(self) -> None:
-        super().stop_now()
-        if self._supervisor is not None:
-            self._supervisor.kill()
-
-    def _start_supervisor(self) -> None:
-        path = f"@ifserver-{self.process}"
-        node = NodeSettings(name=_EMBEDDED, kind="local", path=path)
-        layer = LayerSettings(clusters=(ClusterSettings(name=_EMBEDDED, nodes=(node,)),))
-        launch = Launch(role="supervisor", parent=os.getpid(), layer=layer, worker=self._worker, log=self._log)
-        standby, self._standby = self._standby, None
-        start = children.spawn if standby is None else standby.begin
-        try:
-            self._supervisor = start(launch, self.runtime.loop, self._supervisor_ready, self._supervisor_lost)
-        except OSError as error:
-            _log.error("cannot start the supervisor: %s; trying again in %g s", error, _RESTART_S)
-            self._again = self.runtime.reactor.callLater(_RESTART_S, self._start_supervisor)
-
-    def counts(self) -> dict[str, int]:
-        count = self._worker.processes or len(os.sched_getaffinity(0))
-        return {**super().counts(), "workers": count if self._workers_run.is_set() else 0}
-
-    def reload(self, new: Reading) -> Collection[str]:
-        """The workers are told as well: they load the application anew."""
-        if self._supervisor is not None and self._supervisor.status is None:
-            # It has not been waited for, so that its id is no other process's.
-            os.kill(self._supervisor.pid, signal.SIGHUP)
-        return super().reload(new)
-
-    def _supervisor_ready(self) -> None:
-        _log.info("ready: requests are answered")
-        self._workers_run.set()
-
-    def _supervisor_lost(self) -> None:
-        """It has ended, and its workers with it."""
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None and supervisor.failure is not None:
-            self._stopping = self._workerless = self.quick = True
-            self._supervisor_ended.set_result(None)
-            if not self.ended.done():
-                self.ended.set_exception(ConfigurationError(supervisor.failure))
-            return
-        self._workers_run.clear()
-        if self._stopping:
-            self._supervisor_ended.set_result(None)
-            return
-        how = supervisor.ending if supervisor is not None else "?"
-        _log.error("the supervisor of the workers has ended (%s), and they with it: starting them again", how)
-        # First, or the dead would be handed what is offered once more.
-        self._broker.cut()
-        self.server.peers.all_lost()
-        self._again = self.runtime.reactor.callLater(_RESTART_S * random.uniform(0.7, 1.3), self._start_supervisor)
-
-    async def _stop_supervisor(self) -> None:
-        supervisor = self._supervisor
-        if supervisor is None:
-            return
-        supervisor.terminate()
-        patience = self._worker.drain_timeout_s + self._worker.shutdown_timeout_s + _SUPERVISOR_GRACE_S
-        kill = self.runtime.reactor.callLater(patience, supervisor.kill)
-        await self._supervisor_ended
-        if kill.active():
-            kill.cancel()
 
 
 def _described(runtime: Runtime, description: str) -> tuple[IStreamServerEndpoint, bool]:

@@ -17,7 +17,6 @@ from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.observe.admin.listening import Admin
 from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.observe.loop_lag import LoopLag
-from ifserver.process import children
 from ifserver.process.reload import Reloader, Wanted
 from ifserver.process.supervisor import Spawn, Supervisor
 from ifserver.services.lifecycle import Runtime, Service
@@ -29,7 +28,14 @@ _log = logging.getLogger(__name__)
 
 
 class SupervisorService(Service):
-    """The worker processes, and whoever watches over them."""
+    """The worker processes, and whoever watches over them.
+
+    It ends by itself, with a `ConfigurationError`, if the first workers cannot load the application.
+
+    Args:
+        spawn: starts a worker.
+        is_alone: whether this is all that its process does, so that nobody else speaks for it.
+    """
 
     def __init__(
         self,
@@ -38,12 +44,12 @@ class SupervisorService(Service):
         worker: WorkerSettings,
         log: LogSettings,
         spawn: Spawn,
-        ready_fd: int | None = None,
+        is_alone: bool = True,
     ) -> None:
         super().__init__(runtime)
         self._settings = worker
         self._layer = layer
-        self._ready_fd = ready_fd
+        self._is_alone = is_alone
         self._clusters = clusters_of(runtime, layer, channels.new_process_name())
         self._leftovers = Leftovers(self._clusters, runtime.reactor)
         self.supervisor = Supervisor(
@@ -60,16 +66,14 @@ class SupervisorService(Service):
         )
         nodes, clock = self._clusters.home_nodes, runtime.reactor
         self._heartbeat = Heartbeat(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._beat, dict, _nobody)
-        # Where a server is its parent, that one speaks for it.
-        alone = ready_fd is None
         self._subject = SupervisorSubject(
-            self.supervisor, self._clusters, self._heartbeat, clock, time.time, tells_counts=not alone
+            self.supervisor, self._clusters, self._heartbeat, clock, time.time, tells_counts=not is_alone
         )
         self._admin = Admin(
             self._subject,
             clock,
             runtime.loop,
-            worker.admin if alone else None,
+            worker.admin if is_alone else None,
             worker.admin_hosts,
             worker.admin_token,
         )
@@ -85,7 +89,7 @@ class SupervisorService(Service):
         self._clusters.start()
         self._heartbeat.start()
         self._lag.start()
-        if self._ready_fd is None:
+        if self._is_alone:
             nodes = ", ".join(map(str, self._layer.home_cluster.nodes))
             _log.info("ifserver %s, supervisor %s, nodes: %s", __version__, self._clusters.process, nodes)
         self.supervisor.start()
@@ -118,12 +122,8 @@ class SupervisorService(Service):
 
     def _failed(self, why: str) -> None:
         """The application cannot be loaded."""
-        if self._ready_fd is None:
+        if not self.ended.done():
             self.ended.set_exception(ConfigurationError(why))
-        else:
-            fd, self._ready_fd = self._ready_fd, None
-            children.report_failure(fd, why)
-            self.ended.set_result(2)
 
     def _how(self, workers: int) -> str:
         """How the workers run the application, for people."""
@@ -133,14 +133,11 @@ class SupervisorService(Service):
         return f"ASGI, up to {settings.concurrency} requests at a time{each}"
 
     def _ready(self) -> None:
-        self.is_ready()
         if not self.supervisor.broken:
             started = self.supervisor.statistics()["workers_ready"]
             what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
             _log.info("%s %s (%s)", what, self._settings.application, self._how(started))
-        if self._ready_fd is not None:
-            fd, self._ready_fd = self._ready_fd, None
-            children.report_ready(fd)
+        self.is_ready()
 
 
 def _nobody(process: str) -> None:

@@ -194,19 +194,14 @@ class Running:
         return self.process.pid
 
     def workers(self) -> list[int]:
-        """The process ids of the workers that live, which are children of a supervisor or of its fork server."""
+        """The process ids of the workers that live, which are its children or its fork server's."""
         servers = self.fork_servers()
-        children = [pid for each in (*self.supervisors(), *servers) for pid in _children(each)]
+        children = [pid for each in (self.pid, *servers) for pid in _children(each)]
         return [pid for pid in children if pid not in servers]
 
     def fork_servers(self) -> list[int]:
         """The process ids of the processes that start workers."""
-        children = [pid for supervisor in self.supervisors() for pid in _children(supervisor)]
-        return [pid for pid in children if "fork-server" in _name_of(pid)]
-
-    def supervisors(self) -> list[int]:
-        """The process ids of the supervisors that live: one, of which ``run`` is the parent and ``worker`` is it."""
-        return _children(self.pid) if self._command[3:4] == ["run"] else [self.pid]
+        return [pid for pid in _children(self.pid) if "fork-server" in _name_of(pid)]
 
     def left(self) -> list[int]:
         """The process ids of all that live and come from here."""

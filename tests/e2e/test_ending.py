@@ -13,8 +13,8 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, GONE_S, LIMIT_S, Gate, Running, eventually
-from tests.e2e.wire import Cut, Wire, close_of
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
+from tests.e2e.wire import Wire, close_of
 
 
 def run(*arguments: str, workers: int = 2, **options: object) -> Running:
@@ -88,32 +88,9 @@ def test_nothing_outlives_a_killed_server(gate: Gate, pool: ThreadPoolExecutor) 
         server.ready()
         blocked = pool.submit(httpx.get, f"{server.url}/block?gate={gate}", timeout=LIMIT_S)
         gate.reached()
-        assert len(server.left()) == 4  # the supervisor, its fork server, and two workers
+        assert len(server.left()) == 3  # the fork server, and two workers
         server.killed()
         assert isinstance(blocked.exception(), httpx.TransportError)
-
-
-def test_a_killed_supervisor_takes_its_workers_along_and_is_replaced(gate: Gate, pool: ThreadPoolExecutor) -> None:
-    with run() as server, Wire(("127.0.0.1", server.ready().port)) as kept:
-        address = ("127.0.0.1", server.port)
-        kept.get("/")
-        posted = pool.submit(httpx.post, f"{server.url}/wait?gate={gate}", timeout=LIMIT_S)
-        with Wire(address) as half:
-            half.send(f"GET /half?gate={gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode()).head()
-            gate.reached(2)
-            workers, [supervisor] = server.workers(), server.supervisors()
-            with connect(server.url.replace("http", "ws", 1) + "/ws") as client:
-                os.kill(supervisor, signal.SIGKILL)
-                assert close_of(client)[0] == 1012
-            with pytest.raises(Cut):
-                half.chunks()
-        assert posted.result(LIMIT_S).status_code == 502
-        eventually(lambda: not set(workers) & set(server.left()), "its workers have ended", GONE_S)
-        # The same connection, once there are workers again.
-        assert int(kept.get("/").body) not in workers
-        server.said("requests are answered", times=2)
-        assert server.supervisors() != [supervisor]
-        assert len(server.workers()) == 2
 
 
 def test_a_startup_that_failed_is_reported() -> None:

@@ -30,7 +30,6 @@ def test_workers_come_from_it_and_everybody_can_tell_them_apart() -> None:
         assert {parent_of(pid) for pid in workers} == {forker}
         assert {name_of(pid) for pid in workers} == {"ifserver child worker"}
         assert name_of(forker) == "ifserver child fork-server"
-        assert [name_of(pid) for pid in server.supervisors()] == ["ifserver child supervisor"]
         os.kill(workers[0], signal.SIGKILL)
         eventually(lambda: len(server.workers()) == 2 and workers[0] not in server.workers(), "another is forked")
         assert {parent_of(pid) for pid in server.workers()} == {forker}
@@ -82,7 +81,7 @@ def test_listening_sockets_that_were_given_are_the_servers_alone() -> None:
             server.ready()
             link = f"socket:[{os.fstat(fd).st_ino}]"
             assert link in links_of(server.pid)
-            for pid in (*server.supervisors(), *server.fork_servers(), *server.workers()):
+            for pid in (*server.fork_servers(), *server.workers()):
                 assert link not in links_of(pid)
 
 

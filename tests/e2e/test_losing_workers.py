@@ -169,7 +169,7 @@ def test_requests_under_load_are_all_answered(zoo: Running, pool: ThreadPoolExec
     assert [code for each in running for code in each.result()] == [200] * 800
 
 
-@pytest.mark.parametrize("whom", ["all workers", "their supervisor"])
+@pytest.mark.parametrize("whom", ["all workers", "their fork server"])
 def test_all_that_die_at_once_cost_no_get_its_answer(zoo: Running, pool: ThreadPoolExecutor, whom: str) -> None:
     """One that had it is dead, and the next that takes it dies in the same moment, unheard of."""
 
@@ -179,7 +179,7 @@ def test_all_that_die_at_once_cost_no_get_its_answer(zoo: Running, pool: ThreadP
         return [(answer.status_code, answer.elapsed.total_seconds()) for answer in answers]
 
     running = [pool.submit(client, number) for number in range(8)]
-    victims = zoo.workers() if whom == "all workers" else zoo.supervisors()
+    victims = zoo.workers() if whom == "all workers" else zoo.fork_servers()
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     answers = [answer for each in running for answer in each.result()]

@@ -484,15 +484,6 @@ def test_a_bug_in_one_stream_leaves_no_other_with_a_dead_worker(caplog: pytest.L
     assert frames(client.received())[0].opcode == CLOSE
 
 
-def test_when_all_are_lost_nobody_is_asked() -> None:
-    world = World()
-    first, _ = responding(world)
-    second, _ = opened(world)
-    world.server.peers.all_lost()
-    assert first.aborted
-    assert frames(second.received())[0].opcode == CLOSE
-
-
 def test_the_death_of_one_who_has_nothing_of_ours_is_nothing() -> None:
     world = World()
     client, _ = opened(world)

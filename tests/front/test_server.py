@@ -277,7 +277,8 @@ def test_when_all_workers_are_lost_at_once() -> None:
     websocket = world.client(HANDSHAKE)
     other.job(channels.WEBSOCKET_CONNECT).accept()
     websocket.received()
-    world.server.peers.all_lost()
+    for worker in (world.worker, other):
+        world.server.peers.lost(channels.process_of(worker.inbox))
     world.settle()
     assert begun.aborted
     assert websocket.received() == b"\x88\x02" + (1012).to_bytes(2, "big")

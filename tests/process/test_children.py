@@ -59,7 +59,7 @@ class Started:
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
-        told = Launch(role="worker", parent=os.getpid(), layer=LAYER, worker=WORKER, **launch)  # type: ignore[arg-type]
+        told = Launch(parent=os.getpid(), layer=LAYER, worker=WORKER, **launch)  # type: ignore[arg-type]
         self.child: Child = children.spawn(
             told, loop, lambda: self.ready.set_result(None), lambda: self.ended.set_result(None), command
         )
@@ -77,7 +77,7 @@ def test_a_child_is_told_all_and_nothing_of_it_is_in_its_arguments_or_environmen
                         return file.read()
                 node = launch.layer.clusters[0].nodes[0]
                 report = {
-                    "role": launch.role, "parent": launch.parent, "password": node.password,
+                    "parent": launch.parent, "password": node.password,
                     "drain": str(launch.worker.drain_timeout_s), "level": launch.log.verbosity,
                     "ledger": launch.ledger_fd,
                     "seen": read("/proc/self/cmdline") + read("/proc/self/environ"),
@@ -100,7 +100,6 @@ def test_a_child_is_told_all_and_nothing_of_it_is_in_its_arguments_or_environmen
     assert "geheim" not in told.pop("seen")
     assert not [name for name in told.pop("fds") if "memfd" in name or "pidfd" in name or "socket" in name]
     assert told == {
-        "role": "worker",
         "parent": os.getpid(),
         "password": "geheim",
         "drain": "inf",
@@ -279,7 +278,7 @@ from ifserver.config.node_urls import parse_cluster
 from ifserver.config.settings import LayerSettings, WorkerSettings
 async def main():
     launch = children.Launch(
-        role="worker", parent=os.getpid(), layer=LayerSettings(clusters=(parse_cluster("a=local:x"),)),
+        parent=os.getpid(), layer=LayerSettings(clusters=(parse_cluster("a=local:x"),)),
         worker=WorkerSettings(application="a:b"),
     )
     loop = asyncio.get_running_loop()
@@ -356,5 +355,5 @@ def test_a_ledger_has_no_name_and_goes_with_whoever_holds_it() -> None:
 
 def test_a_launch_keeps_what_it_holds() -> None:
     cluster = ClusterSettings(name="a", nodes=())
-    launch = Launch(role="supervisor", parent=1, layer=LayerSettings(clusters=(cluster,)), worker=WORKER)
+    launch = Launch(parent=1, layer=LayerSettings(clusters=(cluster,)), worker=WORKER)
     assert (launch.supervisor, launch.ledger_fd, launch.ready_fd, launch.log) == ("", None, -1, LogSettings())

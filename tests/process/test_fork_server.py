@@ -20,14 +20,14 @@ SCENE_S = 60
 BEGIN = """
 import asyncio, os, signal, sys, time, traceback
 from ifserver.process import children
-from ifserver.process.fork_server import ForkServer, Standby
+from ifserver.process.fork_server import ForkServer
 from ifserver.config.node_urls import parse_cluster
 from ifserver.process.children import Launch
 from ifserver.config.settings import LayerSettings, WorkerSettings
 
-def launch(role="worker", **more):
+def launch(**more):
     layer = LayerSettings(clusters=(parse_cluster("east=redis://localhost"),))
-    return Launch(role=role, parent=os.getpid(), layer=layer, worker=WorkerSettings(application="a:b"), **more)
+    return Launch(parent=os.getpid(), layer=layer, worker=WorkerSettings(application="a:b"), **more)
 
 class Started:
     def __init__(self, start, launch):
@@ -282,34 +282,6 @@ def test_it_ends_with_its_parent_and_its_children_too() -> None:
         """
     )
     assert said == "2\n"
-
-
-def test_a_standby_becomes_what_it_is_told_and_is_gone_when_there_is_nothing_to_do() -> None:
-    said = scene(
-        """
-        standby, idle = Standby.fork(), None
-        if not standby.pid:
-            told = standby.wait()
-            assert (told.role, told.parent) == ("supervisor", os.getppid())
-            children.report_ready(told.ready_fd)
-            signal.pause()
-        idle = Standby.fork()
-        if not idle.pid:
-            idle.wait()
-            os._exit(1)
-        idle.close()
-        print(os.waitpid(idle.pid, 0)[1])
-
-        async def main():
-            started = Started(standby.begin, launch("supervisor"))
-            await started.ready
-            assert started.child.pid == standby.pid
-            print(await started.end())
-
-        asyncio.run(main())
-        """
-    )
-    assert said == "0\n-15\n"
 
 
 def test_what_cannot_be_forked_is_an_error_and_nothing_is_left_open() -> None:

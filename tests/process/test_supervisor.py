@@ -208,7 +208,7 @@ def test_as_many_workers_as_were_asked_for_and_each_is_told_who_watches_it() -> 
     stage.start()
     assert stage.alive == [101, 102, 103]
     launch = stage.children[2].launch
-    assert (launch.role, launch.parent, launch.supervisor) == ("worker", os.getpid(), "sssssssss0")
+    assert (launch.parent, launch.supervisor) == (os.getpid(), "sssssssss0")
     assert (launch.layer, launch.worker, launch.log) == (LAYER, stage.settings, LogSettings(verbosity=0))
 
 

@@ -6,9 +6,8 @@ That the parts work together is shown with real processes, in `tests/e2e`.
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +17,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from ifserver.config.node_urls import ClusterSettings, NodeSettings, parse_cluster
-from ifserver.config.settings import FrontSettings, LayerSettings, WorkerSettings
+from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.net import sockets
-from ifserver.net.endpoints import unix_address
-from ifserver.process import children
-from ifserver.process.children import Launch
-from ifserver.services.server import Listening, RunService, Runtime, ServeService, Service
+from ifserver.services.server import Listening, Runtime, ServeService
 
 T = TypeVar("T")
 
@@ -201,100 +197,3 @@ async def test_a_successor_waits_for_the_admin_endpoint_of_the_one_before(tmp_pa
     with socket.create_connection(("127.0.0.1", port)):
         pass
     await done(service.stop())
-
-
-class FakeSupervisor:
-    """The process that has the workers; says when they run."""
-
-    pid = 0
-    status: int | None = None
-    ending = "exit code 0"
-    failure: str | None = None
-
-    def __init__(self, launch: Launch, loop: object, ready: Callable[[], None], ended: Callable[[], None]) -> None:
-        self.launch = launch
-        self.ready, self.ended = ready, ended
-
-    def terminate(self) -> None:
-        RUNTIME.loop.call_soon(self.ended)
-
-    kill = terminate
-
-
-class FakeStandby:
-    """A process that has been forked for the first supervisor."""
-
-    def begin(self, *arguments: Any) -> Any:
-        return children.spawn(*arguments)
-
-
-STANDBY: Any = FakeStandby()
-
-
-@pytest.fixture
-def supervisors(monkeypatch: pytest.MonkeyPatch) -> list[FakeSupervisor]:
-    """Those that were started."""
-    started: list[FakeSupervisor] = []
-
-    def spawn(*arguments: Any) -> FakeSupervisor:
-        started.append(FakeSupervisor(*arguments))
-        return started[-1]
-
-    monkeypatch.setattr(children, "spawn", spawn)
-    return started
-
-
-async def starting(service: Service, supervisors: list[FakeSupervisor]) -> asyncio.Future[None]:
-    """The start of a service, as far as its workers."""
-    start = asyncio.ensure_future(service.start())
-    while not supervisors:
-        await asyncio.sleep(0)
-    return start
-
-
-@pytest.mark.parametrize("taken_over", [False, True])
-@pytest_twisted.ensureDeferred
-async def test_with_workers_it_is_ready_when_they_are(
-    tmp_path: Path, supervisors: list[FakeSupervisor], taken_over: bool
-) -> None:
-    async def main() -> None:
-        path = tmp_path / "sock"
-        sock, file = sockets.bind_unix(str(path))
-        assert file is not None
-        listening = Listening([sock], files=[file], taken_over=taken_over)
-        service = RunService(
-            RUNTIME, FrontSettings(), WorkerSettings(application="a:b", processes=3), listening, "info", STANDBY
-        )
-        start = await starting(service, supervisors)
-        # Before that clients wait; but those of a predecessor are better off with that one.
-        assert bool(service._ports) != taken_over
-        assert (service.ready, service.counts()["workers"]) == (False, 0)
-        supervisors[0].ready()
-        await start
-        assert service._ports
-        assert (service.ready, service.counts()["workers"]) == (True, 3)
-        await service.stop()
-
-    await done(main())
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_broker_is_there_for_as_long_as_the_service(supervisors: list[FakeSupervisor]) -> None:
-    """uvloop closes a listening socket to which nobody refers any more."""
-
-    async def main() -> None:
-        service = RunService(RUNTIME, FrontSettings(), WorkerSettings(application="a:b"), Listening(), "info", STANDBY)
-        start = await starting(service, supervisors)
-        supervisors[0].ready()
-        await start
-        gc.collect()
-        path = supervisors[0].launch.layer.clusters[0].nodes[0].path
-        assert path is not None
-        address = unix_address(path)
-        with socket.socket(socket.AF_UNIX) as worker:
-            worker.connect(address)
-        await service.stop()
-        with socket.socket(socket.AF_UNIX) as worker, pytest.raises(ConnectionRefusedError):
-            worker.connect(address)
-
-    await done(main())

@@ -77,16 +77,12 @@ class LocalBroker(Factory):
         """Close all connections, and accept no new ones; fires when they are closed."""
         if self._closing is None:
             self._closing = Deferred()
-            self.cut()
+            for client in list(self.connections):
+                client.close()
             self._close_if_empty()
         done: Deferred[None] = Deferred()
         self._closing.addCallback(done.callback)
         return done
-
-    def cut(self) -> None:
-        """Close the connections that there are: whoever has made them is dead, and is handed nothing more."""
-        for client in list(self.connections):
-            client.close()
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""

@@ -1,0 +1,122 @@
+"""Composition root of ``ifserver run``: a server that is its own broker, and supervises the workers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+
+from ifserver.config.node_urls import ClusterSettings, NodeSettings
+from ifserver.config.rereading import Reading
+from ifserver.config.settings import FrontSettings, LayerSettings, LogSettings, WorkerSettings
+from ifserver.layers.base import Limits, Node
+from ifserver.layers.clusters import Clusters
+from ifserver.layers.embedded.broker import LocalBroker
+from ifserver.layers.embedded.node import MemoryNode
+from ifserver.metrics import Counters
+from ifserver.net import sockets
+from ifserver.net.endpoints import SocketEndpoint
+from ifserver.process.supervisor import Spawn
+from ifserver.services.lifecycle import Runtime
+from ifserver.services.server import Listening, ServeService
+from ifserver.services.supervisor import SupervisorService
+
+__all__ = ["RunService"]
+
+#: Name of the cluster, and of its only node, which is in the memory of this process.
+_EMBEDDED: Final = "local"
+
+_log = logging.getLogger(__name__)
+
+
+class RunService(ServeService):
+    """An interface server with the broker in its memory, and with the supervisor of the workers.
+
+    The supervisor talks to the broker as the workers do, and as if it were a process of its own.
+
+    Args:
+        spawn: starts a worker.
+    """
+
+    has_supervisor = True
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        front: FrontSettings,
+        worker: WorkerSettings,
+        listening: Listening,
+        log: LogSettings,
+        spawn: Spawn,
+    ) -> None:
+        self._worker = worker
+        super().__init__(runtime, front, _layer("memory"), listening)
+        self._broker_port: IListeningPort | None = None
+        layer = _layer("local", path=f"@ifserver-{self.process}")
+        self._supervisor = SupervisorService(runtime, layer, worker, log, spawn, is_alone=False)
+        #: By itself it ends only if the application cannot be loaded.
+        self.ended = self._supervisor.ended
+
+    def _make_clusters(self) -> Clusters:
+        runtime = self.runtime
+        self._node = MemoryNode(_EMBEDDED, *Limits.of(self._layer), runtime.reactor, self.process)
+        self._broker = LocalBroker(self._node)
+        nodes: dict[str, list[Node]] = {_EMBEDDED: [self._node]}
+        clusters = Clusters(self.process, nodes, _EMBEDDED, runtime.reactor, runtime.loop.call_soon, Counters())
+        if self._worker.reload:
+            # They wait for new code whenever a file is saved.
+            clusters.log_waiting_at = logging.INFO
+        return clusters
+
+    def _log_clusters(self) -> None:
+        """There is nothing to log: the only node is in our memory."""
+
+    async def start(self) -> None:
+        await self.prepare()
+        taken_over = self._listening.taken_over
+        if not taken_over:
+            await self.listen()
+        private = sockets.bind_private(f"ifserver-{self.process}")
+        # Kept, for uvloop closes a listening socket to which nobody refers.
+        self._broker_port = await self.runtime.future(SocketEndpoint(self.runtime.loop, private).listen(self._broker))
+        await self._supervisor.start()
+        await self._supervisor.got_ready
+        if taken_over:
+            # Until now our predecessor has answered, whose workers were ready.
+            await self.listen()
+        _log.info("ready: requests are answered")
+        self.is_ready()
+
+    async def stop(self) -> None:
+        if self.ended.done():
+            # The application cannot be loaded: nobody will ever answer those who wait.
+            self._workerless = self.quick = True
+        await self._drain()
+        await self._supervisor.stop()
+        if self._broker_port is not None:
+            stopping = self._broker_port.stopListening()
+            if isinstance(stopping, Deferred):
+                await self.runtime.future(stopping)
+        await self.runtime.future(self._broker.close())
+        await self._end()
+
+    def stop_now(self) -> None:
+        super().stop_now()
+        self._supervisor.stop_now()
+
+    def counts(self) -> dict[str, int]:
+        return {**super().counts(), **self._supervisor.counts()}
+
+    def reload(self, new: Reading) -> Collection[str]:
+        """Beside the settings that can change, the workers load the application anew."""
+        self._supervisor.reload(new)
+        return super().reload(new)
+
+
+def _layer(kind: str, path: str | None = None) -> LayerSettings:
+    """The embedded broker, as this process (``memory``) or its workers (``local``) reach it."""
+    node = NodeSettings(name=_EMBEDDED, kind=kind, path=path)
+    return LayerSettings(clusters=(ClusterSettings(name=_EMBEDDED, nodes=(node,)),))
