@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection
+from typing import Final
 
 from twisted.internet.defer import Deferred
 
@@ -23,6 +24,9 @@ from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of
 
 __all__ = ["SupervisorService"]
+
+#: Settings of workers that mean nothing without `reload`.
+_FOR_RELOAD: Final = ("reload_dirs", "reload_include", "reload_exclude")
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +87,10 @@ class SupervisorService(Service):
             folders = worker.reload_dirs or (worker.app_dir,)
             wanted = Wanted(worker.reload_include, worker.reload_exclude)
             self._reloader = Reloader(folders, wanted, self.supervisor.restart, runtime.loop)
+        elif unused := [name for name in _FOR_RELOAD if getattr(worker, name)]:
+            _log.warning(
+                "%s: not used, because worker.reload is off (--reload)", ", ".join(f"worker.{name}" for name in unused)
+            )
 
     async def start(self) -> None:
         await self._admin.start()

@@ -51,9 +51,9 @@ class FakeWorker:
 class Stage:
     """The service, and the workers that it has started."""
 
-    def __init__(self, listening: Listening | None = None, workers: int = 1) -> None:
+    def __init__(self, listening: Listening | None = None, workers: int = 1, **settings: Any) -> None:
         self.workers: list[FakeWorker] = []
-        worker = WorkerSettings(application="a:b", processes=workers)
+        worker = WorkerSettings(application="a:b", processes=workers, **settings)
         self.service = RunService(
             RUNTIME, FrontSettings(), worker, listening or Listening(), LogSettings(), self._spawn
         )
@@ -141,3 +141,10 @@ async def test_it_can_be_stopped_before_it_has_started() -> None:
         await Stage().service.stop()
 
     await done(main())
+
+
+def test_what_is_given_for_reload_alone_is_reported_where_that_is_off(caplog: pytest.LogCaptureFixture) -> None:
+    Stage()
+    assert not caplog.records
+    Stage(reload_dirs=(".",), reload_exclude=("*.md",))
+    assert "worker.reload_dirs, worker.reload_exclude: not used, because worker.reload is off" in caplog.text
