@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from zlib import crc32
 
+from ifserver.errors import NodeError
 from tests.chaos.pattern import pattern
 
 Event = dict[str, Any]
@@ -22,6 +23,8 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
+#: The group of `room` and `publish`.
+ROOM = "room"
 #: Bytes of one piece of a download.
 PIECE = 48 * 1024
 
@@ -125,6 +128,30 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": event["text"]})
 
 
+async def room(scope: Scope, receive: Receive, send: Send) -> None:
+    """Is a member of the group, in whichever worker; says so if messages were lost."""
+    await receive()
+    await send({"type": "ifserver.group.add", "group": ROOM, "gaps": True})
+    await send({"type": "websocket.accept", "resumable": True, "headers": [(b"x-pid", b"%d" % os.getpid())]})
+    while (event := await receive())["type"] != "websocket.disconnect":
+        if event["type"] == "ifserver.group.gap":
+            await send({"type": "websocket.send", "text": f"gap {event['count']}"})
+
+
+async def publish(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends ``count`` numbered messages to the group. 502: a node has not taken one of them."""
+    name = asked(scope, "id")
+    try:
+        for number in range(int(asked(scope, "count"))):
+            await send({"type": "ifserver.group.send", "group": ROOM, "text": f"{name} {number}"})
+    except NodeError:
+        await send({"type": "http.response.start", "status": 502})
+        await send({"type": "http.response.body"})
+        return
+    await _respond(send, pattern(name, 0, 80))
+
+
 PAGES: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
     "/page": page, "/download": download, "/upload": upload, "/events": events, "/echo": echo,
+    "/room": room, "/publish": publish,
 }  # fmt: skip

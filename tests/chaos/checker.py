@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-from tests.chaos.records import Echo, Fault, History, Request, Run, Socket
+from tests.chaos.records import Echo, Fault, History, Member, Request, Run, Socket
 
 __all__ = ["violations"]
 
@@ -27,6 +27,8 @@ REOFFER_S = 3.0
 WITHDRAWAL_S = 1.0
 #: The application is told of the end of a stream in this time: 10 s if its server has died.
 TOLD_S = 10.0
+#: A member of a group is told of what it has missed in this time.
+GAP_S = 5.0
 
 
 def violations(history: History) -> list[str]:
@@ -37,6 +39,8 @@ def violations(history: History) -> list[str]:
         found += ((request.ended_at, f"{_of(request)}: {why}") for why in judge.request(request))
     for socket in history.sockets:
         found += ((socket.ended_at, f"{_of(socket)}: {why}") for why in judge.socket(socket))
+    for member in history.members:
+        found += ((member.socket.ended_at, f"{_of(member.socket)}: {why}") for why in judge.member(member))
     for at, server in history.idle_closed:
         if not judge.server_lost(server, at - judge.noise_s, at):
             found.append((at, f"an idle connection to server {server} was closed"))
@@ -154,7 +158,12 @@ class _Judge:
             trait = fault.trait
             if trait.kills_servers and socket.server in fault.servers and socket.outcome == "cut":
                 yield fault.begun_at + slack_s
-            if trait.kills_workers and socket.worker in fault.workers and socket.outcome == "closed 1012":
+            if (
+                trait.kills_workers
+                and socket.worker in fault.workers
+                and socket.outcome == "closed 1012"
+                and not socket.resumable
+            ):
                 yield max(fault.begun_at, socket.opened_at) + trait.told_s + slack_s
             if trait.kills_servers and not fault.servers and socket.outcome == "closed 1011":
                 yield fault.healed_at + trait.told_s + slack_s
@@ -193,12 +202,32 @@ class _Judge:
             trait = fault.trait
             if fault.kind.startswith("freeze") or socket.opened_at is None or fault.begun_at < socket.opened_at:
                 continue
-            lost = (trait.kills_workers and socket.worker in fault.workers) or (
+            lost = (trait.kills_workers and socket.worker in fault.workers and not socket.resumable) or (
                 trait.kills_servers and socket.server in fault.servers
             )
             due = fault.begun_at + trait.told_s + self.noise_s + self._lag(fault.begun_at, socket.ended_at)
             if lost and socket.ended_at > due:
                 yield f"open for {socket.ended_at - fault.begun_at:.1f} s after {fault.what}"
+
+    # Groups.
+
+    def member(self, member: Member) -> Iterator[str]:
+        """What a member of the group has missed without being told, or was told without a reason."""
+        socket = member.socket
+        assert socket.opened_at is not None
+        for publication in self._history.publications:
+            request, heard = publication.request, member.heard.get(publication.request.name, [])
+            if socket.opened_at > request.began_at or request.outcome != "ok" or len(heard) == publication.count:
+                continue
+            due = request.ended_at + GAP_S + self.noise_s + self._lag(request.began_at, socket.ended_at)
+            for fault in self._around(request.began_at, due):
+                due = max(due, fault.healed_at + fault.trait.told_s + fault.trait.recovery_s + self.noise_s)
+            if socket.ended_at > due and not any(at >= request.began_at for at in member.gaps):
+                yield f"heard {len(heard)} of {publication.count} messages of {request.name}, and was not told"
+        for at in member.gaps:
+            # A server leaves a node that does not answer, and what is published meanwhile may be lost to it.
+            if not any(fault.node is not None or fault.servers for fault in self._around(at - GAP_S, at)):
+                yield f"was told at {at:.2f} that messages were lost, and no fault explains it"
 
     # The application.
 
@@ -206,10 +235,11 @@ class _Judge:
         """What must not have been run, and what was never told that its client had left."""
         methods = {request.name: request.method for request in self._history.requests}
         everything: list[Request | Socket] = [*self._history.requests, *self._history.sockets]
+        resumable = {socket.name for socket in self._history.sockets if socket.resumable}
         clients = {each.name: each.ended_at for each in everything}
         for name, count in Counter(run.name for run in self._history.runs).items():
             method = methods.get(name, "GET")
-            if count > (1 if method == "POST" else 2):
+            if count > (1 if method == "POST" else 2) and name not in resumable:
                 yield self._runs[name][-1].began_at, f"{method} {name}: was run {count} times"
         for run in self._history.runs:
             left_at = max(clients.get(run.name, run.began_at), run.began_at)

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 
 from tests.chaos.http import Connection, Ended, Wrong
 from tests.chaos.pattern import STEP, digest, pattern
-from tests.chaos.records import Echo, History, Lag, Request, Socket
+from tests.chaos.records import Echo, History, Lag, Member, Publication, Request, Socket
 
 __all__ = ["HANG_S", "Load", "Site"]
 
@@ -57,6 +57,8 @@ class Load:
             (3, self._events),
             (8, self._talk),
             (8, self._idle),
+            (6, self._members),
+            (1, self._publications),
         ]
         self._clients = [client for count, client in clients for _ in range(max(1, round(count * scale)))]
 
@@ -216,16 +218,40 @@ class Load:
             if client is not None:
                 await self._hold(socket, client, lambda talk: talk.seldom(random))
 
-    async def _open(self, random: Random) -> tuple[Socket, ClientConnection | None]:
+    # Groups.
+
+    async def _members(self, random: Random) -> None:
+        """Members of the group, which say nothing."""
+        while not self._stopping.is_set():
+            socket, client = await self._open(random, "/room", resumable=True)
+            if client is not None:
+                member = Member(socket)
+                self.history.members.append(member)
+                await self._hold(socket, client, lambda talk: talk.listen(member, random))  # noqa: B023
+
+    async def _publications(self, random: Random) -> None:
+        """Some messages to the group at a time."""
+        while not self._stopping.is_set():
+            server, count = random.randrange(len(self._site.ports())), random.choice([1, 1, 5, 50])
+            request = self._begin("publish", "POST", server, 0.0)
+            self.history.publications.append(Publication(request, count))
+            await self._once(request, f"/publish?id={request.name}&count={count}", pattern(request.name, 0, 80))
+            await self._pause(random.uniform(0.02, 0.3))
+
+    async def _open(
+        self, random: Random, path: str = "/echo", resumable: bool = False
+    ) -> tuple[Socket, ClientConnection | None]:
         server = random.randrange(len(self._site.ports()))
         name = self._name("socket")
-        socket = Socket(name, server, self._site.only_node(server), time.monotonic())
+        socket = Socket(name, server, self._site.only_node(server), time.monotonic(), resumable=resumable)
         self.history.sockets.append(socket)
         client = None
         try:
             client = await connect(
-                f"ws://127.0.0.1:{self._site.ports()[server]}/echo?id={name}",
+                f"ws://127.0.0.1:{self._site.ports()[server]}{path}?id={name}",
                 proxy=None, compression=None, ping_interval=None, open_timeout=HANG_S, close_timeout=HANG_S,
+                # With a bound it would not read the end while it closes a connection on which much has come.
+                max_queue=None,
             )  # fmt: skip
             assert client.response is not None
             socket.worker = int(client.response.headers["x-pid"])
@@ -285,6 +311,33 @@ class Talk:
         await self._rest(random.uniform(6.0, 25.0))
         await self._say(100)
         await self._hear()
+
+    async def listen(self, member: Member, random: Random) -> None:
+        """Hear what the group is sent, for a while: of each sender in order, and nothing twice."""
+        loop = asyncio.get_running_loop()
+        leaving_at = loop.time() + random.uniform(2.0, 25.0)
+        leaving = asyncio.ensure_future(self._pause(leaving_at - loop.time()))
+        try:
+            while not leaving.done():
+                hearing = asyncio.ensure_future(self._client.recv())
+                await asyncio.wait([hearing, leaving], return_when=asyncio.FIRST_COMPLETED)
+                if not hearing.done():
+                    hearing.cancel()
+                    await asyncio.wait([hearing])
+                if not hearing.cancelled():
+                    self._heard_of_group(member, hearing.result())
+        finally:
+            leaving.cancel()
+
+    def _heard_of_group(self, member: Member, text: str | bytes) -> None:
+        name, _, number = str(text).partition(" ")
+        if name == "gap":
+            member.gaps.append(time.monotonic())
+            return
+        heard = member.heard.setdefault(name, [])
+        if heard and int(number) <= heard[-1]:
+            raise Wrong(f"message {number} of {name} came after message {heard[-1]}")
+        heard.append(int(number))
 
     async def _say(self, size: int) -> None:
         number = len(self._socket.echoes)

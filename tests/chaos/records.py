@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Echo", "Fault", "History", "Lag", "Request", "Run", "Socket", "Trait", "runs_in"]
+__all__ = [
+    "Echo", "Fault", "History", "Lag", "Member", "Publication", "Request", "Run", "Socket", "Trait", "runs_in",
+]  # fmt: skip
 
 
 class Trait(NamedTuple):
@@ -89,6 +91,27 @@ class Socket:
     #: ``left`` (by its client), ``closed CODE``, ``cut``, a handshake's status, ``reset``, ``refused``, ``hung``, or
     #: ``wrong: `` and why.
     outcome: str = ""
+    #: Whether it outlives its workers.
+    resumable: bool = False
+
+
+@dataclass
+class Member:
+    """A member of the group: what its WebSocket has heard."""
+
+    socket: Socket
+    #: The numbers of the messages, by the name of the request that has sent them; in the order in which they came.
+    heard: dict[str, list[int]] = field(default_factory=dict)
+    #: When it was told that messages were lost.
+    gaps: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Publication:
+    """Messages that were sent to the group, numbered from 0."""
+
+    request: Request
+    count: int
 
 
 class Run(NamedTuple):
@@ -124,6 +147,8 @@ class History:
     queue_timeout_s: float = 30.0
     #: How many processes were ready to run, for each CPU of the machine: the highest load average of the time.
     load: float = 0.0
+    members: list[Member] = field(default_factory=list)
+    publications: list[Publication] = field(default_factory=list)
 
 
 def runs_in(folder: Path) -> list[Run]:

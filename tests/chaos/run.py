@@ -137,4 +137,6 @@ def _summary(history: History) -> str:
     told = ", ".join(f"{outcome} {count}" for outcome, count in sorted(outcomes.items()))
     lag = sum(each.seconds for each in history.lags)
     late = f"clients late by {lag:.1f} s in all, load {history.load:.1f} for each CPU"
-    return f"{len(history.requests)} requests, {echoes} messages, {late}: {told}"
+    heard = sum(len(numbers) for member in history.members for numbers in member.heard.values())
+    gaps = sum(len(member.gaps) for member in history.members)
+    return f"{len(history.requests)} requests, {echoes} messages, {heard} broadcasts heard, {gaps} gaps, {late}: {told}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from tests.chaos.checker import violations
 from tests.chaos.faults import KINDS
-from tests.chaos.records import Echo, Fault, History, Lag, Request, Run, Socket, parse_runs
+from tests.chaos.records import Echo, Fault, History, Lag, Member, Publication, Request, Run, Socket, parse_runs
 
 SERVER, WORKER, OTHER = 0, 100, 200
 
@@ -214,6 +215,34 @@ def test_an_idle_connection_must_stay_open() -> None:
     assert violations(history)
     history.faults = [fault("kill server", 49.9, 51.0)]
     assert violations(history) == []
+
+
+def test_what_a_member_of_a_group_misses_it_is_told() -> None:
+    sent = Publication(request(), 3)
+    resumable = replace(socket("left", 80.0), resumable=True)
+
+    def judged_member(heard: list[int], gaps: Sequence[float] = (), *faults: Fault) -> list[str]:
+        member = Member(resumable, {"r": heard}, list(gaps))
+        return violations(
+            History([sent.request], [resumable], (), faults, ended_at=100.0, members=[member], publications=[sent])
+        )
+
+    assert judged_member([0, 1, 2]) == []
+    lost = fault("flush node", 50.0, 51.0)
+    for faults in ([], [lost]):
+        [why] = judged_member([0, 2], [], *faults)
+        assert "heard 2 of 3 messages of r, and was not told" in why
+    assert judged_member([0, 2], [52.0], lost) == []
+    [why] = judged_member([0, 2], [52.0])
+    assert "was told at 52.00 that messages were lost, and no fault explains it" in why
+
+
+def test_a_resumable_websocket_outlives_its_worker() -> None:
+    killed = fault("kill worker", 50.0, 51.0)
+    assert judged(socket("closed 1012", 50.2), faults=[killed]) == []
+    assert judged(replace(socket("left", 70.0), resumable=True), faults=[killed]) == []
+    [why] = judged(replace(socket("closed 1012", 50.2), resumable=True), faults=[killed])
+    assert "closed 1012, and no fault that explains it" in why
 
 
 def test_runs_are_read_as_they_were_written() -> None:
