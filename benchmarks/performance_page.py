@@ -1,4 +1,5 @@
-"""Writes ``docs/performance.rst`` and its charts, of what was measured last (`benchmarks.bench`, `benchmarks.growth`).
+"""Writes ``docs/explanation/performance.rst`` and its charts, of what was measured last (`benchmarks.bench`,
+`benchmarks.growth`).
 
 In a checkout: ``python -m benchmarks.performance_page``.
 """

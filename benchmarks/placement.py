@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.placement [--quick] [--seed N] [--processes N]
 
-prints a table and writes ``docs/research/placement.rst`` and ``.svg``; ``--quick`` prints a short one and writes
-nothing. Time is simulated: a seed always gives the same figures.
+prints a table and writes ``docs/explanation/research/placement.rst`` and ``.svg``; ``--quick`` prints a short one and
+writes nothing. Time is simulated: a seed always gives the same figures.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of all chance (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="to work in (default: %(default)s)")
     parser.add_argument(
-        "--docs", type=Path, default=Path("docs/research"), help="where to write (default: %(default)s)"
+        "--docs", type=Path, default=Path("docs/explanation/research"), help="where to write (default: %(default)s)"
     )
     given = parser.parse_args(arguments)
     results = carry_out(list(plans(given.quick, given.seed)), given.processes)

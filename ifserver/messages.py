@@ -140,7 +140,7 @@ class WebSocketConnect(Message, tag=2, frozen=True, array_like=True, gc=False):
     client: tuple[str, int] | None
     server: tuple[str, int | None] | None
     subprotocols: list[str]
-    #: Whether the WebSocket outlives its worker (see docs/architecture.rst, Resumption).
+    #: Whether the WebSocket outlives its worker (see docs/explanation/architecture.rst, Resumption).
     resumable: bool = False
     #: Of an open WebSocket whose worker is gone: how many of its messages that worker had which may have been consumed
     #: or not; they are not sent again. None: the WebSocket is new.

@@ -16,23 +16,37 @@ DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.rst"))
 #: Those that are not in ``docs``.
 AT_THE_ROOT = sorted(ROOT.glob("*.rst"))
-ARCHITECTURE = DOCS / "architecture.rst"
+ARCHITECTURE = DOCS / "explanation/architecture.rst"
 #: Those that name modules.
-ABOUT_THE_CODE = [*AT_THE_ROOT, ARCHITECTURE, *sorted((DOCS / "decisions").glob("*.rst"))]
+ABOUT_THE_CODE = [*AT_THE_ROOT, ARCHITECTURE, *sorted((DOCS / "explanation/decisions").glob("*.rst"))]
 #: What a comment or a document cites of the architecture.
-_CITED = re.compile(r"docs/architecture\.rst, ([A-Z][\w ]*\w)")
+_CITED = re.compile(r"docs/explanation/architecture\.rst, ([A-Z][\w ]*\w)")
 
 
 def pages_named(path: Path) -> set[Path]:
-    """The pages that a document names in literals: ``settings.rst`` beside it, or ``docs/settings.rst``."""
-    names = re.findall(r"``([\w./]+\.rst)``", path.read_text("utf-8"))
-    return {(ROOT if name.startswith("docs/") else path.parent) / name for name in names}
+    """The pages that a document names: the site's with ``:doc:``, others in literals from the root."""
+    text = path.read_text("utf-8")
+    return {DOCS / f"{name}.rst" for name in re.findall(r":doc:`(?:[^`<]*<)?/([\w/]+)>?`", text)} | {
+        ROOT / name for name in re.findall(r"``([\w./]+\.rst)``", text)
+    }
 
 
 def test_the_index_names_every_page() -> None:
-    named = {path.resolve() for path in pages_named(DOCS / "index.rst")}
-    at_the_root = {path for path in AT_THE_ROOT if path.name != "README.rst"}
-    assert named == {DOCS / page for page in PAGES if page != "index.rst"} | at_the_root
+    """In what one reads and in the menu."""
+    index = DOCS / "index.rst"
+    pages = {DOCS / page for page in PAGES if page != "index.rst"}
+    assert pages_named(index) == pages
+    entries = re.findall(r"^   ([a-z][\w/*]+)$", index.read_text("utf-8"), re.MULTILINE)
+    assert {path for entry in entries for path in DOCS.glob(f"{entry}.rst")} == pages
+
+
+def test_the_project_pages_show_what_is_at_the_root() -> None:
+    shown = {
+        path
+        for page in PAGES
+        for path in re.findall(r"^\.\. include:: \.\./(\w+\.rst)$", (DOCS / page).read_text(), re.M)
+    }
+    assert shown == {path.name for path in AT_THE_ROOT if path.name != "README.rst"}
 
 
 @pytest.mark.parametrize("path", [*AT_THE_ROOT, *(DOCS / page for page in PAGES)], ids=lambda path: path.name)

@@ -1,5 +1,5 @@
-"""``docs/failures.rst`` names at its end the modules that decide each of its entries, and its tests: all of them exist,
-and no entry is without them.
+"""``docs/explanation/failures.rst`` names at its end the modules that decide each of its entries, and its tests: all of
+them exist, and no entry is without them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "ifserver"
-PAGE = TESTS.parent / "docs/failures.rst"
+PAGE = TESTS.parent / "docs/explanation/failures.rst"
 _ENTRY = re.compile(r"^(\S[^\n]*)\n((?:(?: {4}[^\n]*)?\n)*? {4}[^\n]*\n(?:(?: {4}[^\n]*)?\n)*)", re.MULTILINE)
 BEFORE, HEADING, BEHIND = PAGE.read_text(encoding="utf-8").partition("\nModules and tests\n-----------------\n")
 #: What happens, with what is said of it.

@@ -38,7 +38,7 @@ DOCKERFILE = PACKAGING / "docker/Dockerfile"
 #: Fields of the journal, which look like variables.
 JOURNAL = {"IFSERVER_STATUS", "IFSERVER_STREAM", "IFSERVER_REQUEST_ID"}
 #: Tables there have other servers' flags beside ours.
-COMING_FROM = ROOT / "docs/coming_from.rst"
+COMING_FROM = ROOT / "docs/howto/coming_from.rst"
 
 by_name = pytest.mark.parametrize("path", [*DOCUMENTS, *EXAMPLES], ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -125,7 +125,7 @@ def test_command_lines_are_found() -> None:
     """So that the test above does not hold because nothing is looked at."""
     everywhere = [words for path in (*DOCUMENTS, *EXAMPLES) for words in lines_of(path)]
     assert {words[0] for words in everywhere} >= {"run", "serve", "worker", "check", "settings", "status"}
-    for path in (*DOCUMENTS[:1], COMING_FROM, ROOT / "docs/deploying.rst", PACKAGING / "haproxy/haproxy.cfg"):
+    for path in (*DOCUMENTS[:1], COMING_FROM, ROOT / "docs/howto/deploying.rst", PACKAGING / "haproxy/haproxy.cfg"):
         assert lines_of(path), path
     assert len(lines_of(PACKAGING / "docker/compose.yaml")) >= 2
 

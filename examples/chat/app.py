@@ -3,8 +3,9 @@
     ifserver run chat.app:app --app-dir examples
 
 Each WebSocket belongs to one of several worker *processes*, but all of them are in one *group*, which the interface
-server keeps (``docs/groups.rst``). What somebody says is added to a log in an SQLite file, and sent to the group once;
-the servers write it to every WebSocket. Whoever comes in gets the end of the log as its history, a list of messages.
+server keeps (``docs/howto/groups.rst``). What somebody says is added to a log in an SQLite file, and sent to the group
+once; the servers write it to every WebSocket. Whoever comes in gets the end of the log as its history, a list of
+messages.
 
 Nobody notices when a worker process ends, not even by ``kill -9``, because the WebSockets are *resumable*: they stay
 open and stay in the group, and another process calls ``chat()`` again. No message is lost and none is shown twice:

@@ -203,7 +203,7 @@ def _add_formats(parser: _Parser) -> None:
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--json", action="store_true", help="as JSON, with values in the units of their names")
     formats.add_argument("--example", action="store_true", help=f"print a {FILE} with every default, and comments")
-    formats.add_argument("--rst", action="store_true", help=argparse.SUPPRESS)  # docs/settings.rst
+    formats.add_argument("--rst", action="store_true", help=argparse.SUPPRESS)  # docs/reference/settings.rst
 
 
 def _add_publication(parser: _Parser) -> None:

@@ -152,7 +152,7 @@ is given; then the host is ``0.0.0.0`` unless one is given.
 
 
 def rst() -> str:
-    """The page ``docs/settings.rst``."""
+    """The page ``docs/reference/settings.rst``."""
     return "".join(_rst())
 
 

@@ -50,7 +50,7 @@ _PROTOCOLS: Final = "not needed: ifserver has its own HTTP/1.1 and WebSocket imp
 _CLIENT_CERTIFICATES: Final = "clients' certificates are not asked for; let a proxy in front do that"
 _TLS: Final = "not needed: TLS 1.2 and 1.3 with safe ciphers are spoken, and nothing else"
 _NO_HTTP2: Final = "HTTP/2 and HTTP/3 are not spoken; let a proxy in front do that"
-_DAEMON: Final = "let systemd, a container or another process manager do that (docs/running.rst)"
+_DAEMON: Final = "let systemd, a container or another process manager do that (docs/howto/running.rst)"
 _HEADER_BYTES: Final = "--max-header-bytes limits the request line and all headers together"
 _MODE: Final = "--unix-mode sets the permissions of the Unix socket; a process manager sets the umask"
 _STRICT: Final = "not there: requests that two parsers might read differently are refused"
@@ -121,10 +121,10 @@ ADVICE: Final[Mapping[str, str]] = {
     "--access-logformat": "--access-log-format is common, combined or json",
     "--logger-class": _OWN_LOGGERS,
     "--log-config-json": _OWN_LOGGERS,
-    "--statsd-host": "--admin HOST:PORT has metrics for Prometheus (docs/monitoring.rst)",
-    "--statsd-prefix": "--admin HOST:PORT has metrics for Prometheus (docs/monitoring.rst)",
-    "--dogstatsd-tags": "--admin HOST:PORT has metrics for Prometheus (docs/monitoring.rst)",
-    "--enable-backlog-metric": "--admin HOST:PORT has metrics for Prometheus (docs/monitoring.rst)",
+    "--statsd-host": "--admin HOST:PORT has metrics for Prometheus (docs/howto/monitoring.rst)",
+    "--statsd-prefix": "--admin HOST:PORT has metrics for Prometheus (docs/howto/monitoring.rst)",
+    "--dogstatsd-tags": "--admin HOST:PORT has metrics for Prometheus (docs/howto/monitoring.rst)",
+    "--enable-backlog-metric": "--admin HOST:PORT has metrics for Prometheus (docs/howto/monitoring.rst)",
     "--reuse-port": "'ifserver serve --listen-processes N' runs several servers on one address",
     "--limit-request-line": _HEADER_BYTES,
     "--limit-request-field_size": _HEADER_BYTES,

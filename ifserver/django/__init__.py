@@ -1,4 +1,4 @@
-"""What a Django project uses of ifserver (docs/channels.rst). Importing this needs Channels."""
+"""What a Django project uses of ifserver (docs/start/channels.rst). Importing this needs Channels."""
 
 from ifserver.django.consumers import GroupSendMixin
 from ifserver.django.layer import ChannelLayer

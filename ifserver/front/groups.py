@@ -1,7 +1,7 @@
 """The groups of this server's streams: who is a member, and what a broadcast does to the members.
 
 A member is a WebSocket, or an HTTP response that has begun. The membership is kept here and not in a worker, so that it
-outlives the worker (docs/architecture.rst, Groups).
+outlives the worker (docs/explanation/architecture.rst, Groups).
 """
 
 from __future__ import annotations

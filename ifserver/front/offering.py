@@ -143,7 +143,7 @@ class Offered(ABC):
         #: When the first attempt was made, and the present one.
         self.began_at = self._since = server.clock.seconds()
         #: When the present attempt was claimed. None: nobody has claimed it; those that answer at once do not (see
-        #: docs/architecture.rst, Claims), and then nobody here can tell how long the request was queued.
+        #: docs/explanation/architecture.rst, Claims), and then nobody here can tell how long the request was queued.
         self.claimed_at: float | None = None
         #: Nodes on which the present attempt has stood for too long.
         self._stood = _NONE

@@ -3,7 +3,7 @@
 Lists are taken in order. So a request has been popped when a later one of the same list has been claimed; and where
 none was for a second, the node is asked whether the oldest is still there. One that is popped and not claimed for a
 second and a half is in the hands of a process that died before its ledger knew, or that is blocked (see
-docs/architecture.rst, Lost offers).
+docs/explanation/architecture.rst, Lost offers).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sending to groups, from any Python: a view, a task of Celery's, a shell, any thread (docs/groups.rst).
+"""Sending to groups, from any Python: a view, a task of Celery's, a shell, any thread (docs/howto/groups.rst).
 
 ::
 

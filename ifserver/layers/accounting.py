@@ -4,7 +4,7 @@ From one process to the inbox of another, messages take one *route*, in order. T
 taken, the receiver what it has pulled. While there is news, the sender says in a `Receipt`, on the same route, how
 many there were before it: what the receiver has not got by then it never will. That was lost by the node and is counted
 as such, whatever kind of message it was; a message that was taken twice, because its first push was in doubt, was sent
-twice. The receiver confirms, and both count on from there (see docs/architecture.rst, Accounting).
+twice. The receiver confirms, and both count on from there (see docs/explanation/architecture.rst, Accounting).
 
 A request takes no route: whoever is free pulls it. So those who pull say how many they have had of whose. A server
 that was never told anything about a request knows by that whether somebody has had it, or its node has lost it.

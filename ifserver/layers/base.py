@@ -183,8 +183,8 @@ class Node(OptionalCalls, ABC):
         self._inboxes = inboxes
         #: Whether the node can be asked right now, as far as is known.
         self.connected = False
-        #: Changes whenever the node has lost its memory; None before the first connection (docs/architecture.rst,
-        #: Epochs).
+        #: Changes whenever the node has lost its memory; None before the first connection
+        #: (docs/explanation/architecture.rst, Epochs).
         self.epoch: str | None = None
         #: How many connections were lost that could be used.
         self.losses = 0

@@ -2,8 +2,8 @@
 
 When the node of the inbox has been unreachable for a second, or as soon as a stream needs an address, the process opens
 an inbox under the same name on another node of its home cluster, and names that for new streams (see
-docs/architecture.rst, Where a process receives). The old one is read for as long as streams name it. When its node has
-been gone for ``broker_grace_s``, they are given the new address, and what was lost shows as a gap.
+docs/explanation/architecture.rst, Where a process receives). The old one is read for as long as streams name it. When
+its node has been gone for ``broker_grace_s``, they are given the new address, and what was lost shows as a gap.
 """
 
 from __future__ import annotations

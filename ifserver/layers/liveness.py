@@ -3,8 +3,8 @@
 A process *beats* by renewing a key of its own. Whoever shares streams with it asks the node, once a second, whether the
 key is there. A process is dead when it was missing in two answers in a row that lie at least 1 s apart, each given by a
 node that had just taken a beat of the asker: a node that takes nothing, or has lost everything, proves nothing.
-Whatever is odd about an answer, or about the node, makes the count begin anew, 3 s later (see docs/architecture.rst,
-Liveness).
+Whatever is odd about an answer, or about the node, makes the count begin anew, 3 s later (see
+docs/explanation/architecture.rst, Liveness).
 
 A child is there when the beat of its supervisor names it. One that was never named may be younger than that beat, and
 gets the time that the beat lives.

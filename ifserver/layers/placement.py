@@ -1,8 +1,8 @@
 """Which node a request is offered on: of those that are well, the shorter queue of two random ones. Pure.
 
 A node is *unwell* when it was full, has failed or kept silent, or is *behind*: a request of this server has stood there
-unclaimed for too long (see docs/architecture.rst, Placement). While another is well, an unwell one is offered nothing
-but one request now and then, as a *probe*.
+unclaimed for too long (see docs/explanation/architecture.rst, Placement). While another is well, an unwell one is
+offered nothing but one request now and then, as a *probe*.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""What processes that share streams tell each other once a second (see docs/architecture.rst, Order and loss), as
-far as both ends do so alike. Which streams are due, and what is told of them, is `ifserver.streams.account`."""
+"""What processes that share streams tell each other once a second (see docs/explanation/architecture.rst, Order and
+loss), as far as both ends do so alike. Which streams are due, and what is told of them, is
+`ifserver.streams.account`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How far a stream is, and when its other side is due a report of it in a `Sync`.
 
-See docs/architecture.rst, Order and loss.
+See docs/explanation/architecture.rst, Order and loss.
 """
 
 from __future__ import annotations

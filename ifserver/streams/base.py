@@ -35,7 +35,7 @@ NOTHING: Final[Effects] = ()
 #: The rows of one state: what is done about an event of each type.
 Row: TypeAlias = Mapping[type, Callable[[Any, Any], Effects]]
 
-#: Messages with a `seq`; the others may overtake (see docs/architecture.rst, Order and loss).
+#: Messages with a `seq`; the others may overtake (see docs/explanation/architecture.rst, Order and loss).
 _SEQUENCED: Final = frozenset(
     {
         m.ResponseStart,

@@ -126,7 +126,7 @@ class HttpStream(Stream):
         return self._pump()
 
     def _body_received_claimed(self, event: BodyReceived) -> Effects:
-        # The time for an answer counts from the last of the body (see docs/failures.rst).
+        # The time for an answer counts from the last of the body (see docs/explanation/failures.rst).
         return *self._body_received(event), WAIT_RESPONSE
 
     def _left_unclaimed(self, event: ClientGone) -> Effects:

@@ -1,4 +1,4 @@
-"""What lets a WebSocket outlive its worker (see docs/architecture.rst, Resumption).
+"""What lets a WebSocket outlive its worker (see docs/explanation/architecture.rst, Resumption).
 
 An open WebSocket is no new request. From the loss of one worker to the accept of the next it waits, for as long as
 ``resume_timeout_s`` says, and nothing that happens to an attempt closes it: a worker that dies before it accepts, a

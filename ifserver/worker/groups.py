@@ -1,4 +1,5 @@
-"""Groups as an application speaks of them: the events ``ifserver.group.*`` of ASGI's ``send`` (docs/groups.rst)."""
+"""Groups as an application speaks of them: the events ``ifserver.group.*`` of ASGI's ``send``
+(docs/howto/groups.rst)."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python -m tests.chaos [--seconds 600] [--seed N] [--kind 'kill worker'] ...
 
-Says its seed first, then every fault, and in the end everything that docs/failures.rst does not allow, with the output
-of all processes; the exit status is 1 then. The seed gives the faults, their victims and what the clients do, but not
-how processes race.
+Says its seed first, then every fault, and in the end everything that docs/explanation/failures.rst does not allow, with
+the output of all processes; the exit status is 1 then. The seed gives the faults, their victims and what the clients
+do, but not how processes race.
 """
 
 from __future__ import annotations

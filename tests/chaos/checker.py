@@ -1,4 +1,5 @@
-"""The judge. Pure: a history goes in, and a line for each thing comes out that docs/failures.rst does not allow.
+"""The judge. Pure: a history goes in, and a line for each thing comes out that docs/explanation/failures.rst does not
+allow.
 
 Whatever is not a right answer in its time needs a fault that explains it: one that lasted then, was done to the very
 server, worker or node, and may do just that (`Trait`). So what a fault does not explain is found in the middle of it.

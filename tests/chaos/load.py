@@ -17,8 +17,8 @@ from tests.chaos.records import Echo, History, Lag, Member, Publication, Request
 
 __all__ = ["HANG_S", "Load", "Site"]
 
-#: Who waits for longer than this hangs: nothing in docs/failures.rst takes longer than ``queue_timeout`` (30 s), the
-#: second that a withdrawal may take, and what a busy machine adds.
+#: Who waits for longer than this hangs: nothing in docs/explanation/failures.rst takes longer than ``queue_timeout``
+#: (30 s), the second that a withdrawal may take, and what a busy machine adds.
 HANG_S = 40.0
 #: How often the clients look whether they stand still themselves, and what they call so, in seconds.
 _LOOK_S = 0.05

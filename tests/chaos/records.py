@@ -13,7 +13,7 @@ __all__ = [
 
 
 class Trait(NamedTuple):
-    """What a kind of fault may do to whom (docs/failures.rst); what is not named here it may not."""
+    """What a kind of fault may do to whom (docs/explanation/failures.rst); what is not named here it may not."""
 
     #: Whether the workers in `Fault.workers` are lost, with all that they hold.
     kills_workers: bool = False

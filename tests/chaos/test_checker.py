@@ -1,4 +1,4 @@
-"""The judge sees each thing that must not be, and lets pass what docs/failures.rst allows."""
+"""The judge sees each thing that must not be, and lets pass what docs/explanation/failures.rst allows."""
 
 from __future__ import annotations
 

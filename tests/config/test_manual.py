@@ -15,7 +15,7 @@ from ifserver.config.settings import FrontSettings
 from ifserver.config.settings_file import from_file
 from ifserver.errors import ConfigurationError
 
-PAGE = Path(__file__).parents[2] / "docs/settings.rst"
+PAGE = Path(__file__).parents[2] / "docs/reference/settings.rst"
 GIVEN = Configuration(
     {
         "front.max_body_bytes": Given(2**20, "ifserver.toml:12"),
@@ -118,7 +118,7 @@ def test_each_setting_is_explained_above_its_line() -> None:
 
 
 def test_the_page_of_the_settings_is_in_step() -> None:
-    assert PAGE.read_text(encoding="utf-8") == manual.rst(), "run: ifserver settings --rst > docs/settings.rst"
+    assert PAGE.read_text(encoding="utf-8") == manual.rst(), "ifserver settings --rst > docs/reference/settings.rst"
 
 
 def test_the_page_names_every_setting_variable_and_flag() -> None:

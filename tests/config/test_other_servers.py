@@ -12,7 +12,7 @@ from ifserver.config import arguments, other_servers
 from ifserver.errors import ConfigurationError
 
 RUN = ("run", "m:a")
-COMING_FROM = Path(__file__).parents[2] / "docs/coming_from.rst"
+COMING_FROM = Path(__file__).parents[2] / "docs/howto/coming_from.rst"
 
 
 @pytest.fixture(autouse=True)

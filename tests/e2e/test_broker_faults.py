@@ -24,7 +24,8 @@ from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 from tests.redis_server import RedisServer, SentinelServer
 
-#: What docs/failures.rst grants until all is as before, in seconds, and what a machine that is busy may add.
+#: What docs/explanation/failures.rst grants until all is as before, in seconds, and what a machine that is busy may
+#: add.
 BACK_S = 3.0 + 5.0
 #: What is told at once; less than ...
 AT_ONCE_S = 3.0

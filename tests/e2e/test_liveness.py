@@ -21,8 +21,8 @@ from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 from tests.redis_server import RedisServer
 
-#: What docs/failures.rst grants, in seconds, and what a machine that is busy with other things may add. Each is
-#: less than what comes to the rescue when this has failed: 5, 10 and 30 s.
+#: What docs/explanation/failures.rst grants, in seconds, and what a machine that is busy with other things may add.
+#: Each is less than what comes to the rescue when this has failed: 5, 10 and 30 s.
 SOON_S = 0.1 + 2.9
 HOST_GONE_S = 5.0 + 4.0
 SERVER_GONE_S = 10.0 + 10.0

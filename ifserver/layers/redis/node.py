@@ -31,8 +31,8 @@ from ifserver.layers.subscriptions import Subscriptions
 
 __all__ = ["RedisNode"]
 
-#: How often the sending connection asks whether it still speaks with the same Redis (see docs/architecture.rst,
-#: Epochs).
+#: How often the sending connection asks whether it still speaks with the same Redis (see
+#: docs/explanation/architecture.rst, Epochs).
 _EPOCH_S: Final = 5.0
 
 _log = logging.getLogger(__name__)

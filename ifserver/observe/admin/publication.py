@@ -1,4 +1,4 @@
-"""What is to be published, as it stands in the body of a request (docs/groups.rst). Pure."""
+"""What is to be published, as it stands in the body of a request (docs/howto/groups.rst). Pure."""
 
 from __future__ import annotations
 

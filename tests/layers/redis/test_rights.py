@@ -19,7 +19,7 @@ from ifserver.net.endpoints import StreamClientEndpoint
 from tests.layers.helpers import LOOP, async_test
 from tests.redis_server import Monitor, RedisServer
 
-#: All that a user needs; docs/redis.rst says so too.
+#: All that a user needs; docs/howto/redis.rst says so too.
 _COMMANDS = (
     "rpush blmpop lmpop lrem lpos llen pexpire eval set mget info time lindex zadd zrangebyscore zremrangebyscore "
     "publish subscribe unsubscribe"

@@ -22,7 +22,7 @@ from tests.observe.admin.test_subject import FakeSupervisor, FakeWorker, supervi
 
 ROOT = Path(__file__).resolve().parents[3]
 BOARD = ROOT / "packaging/grafana/ifserver.json"
-PAGE = ROOT / "docs/monitoring.rst"
+PAGE = ROOT / "docs/howto/monitoring.rst"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
