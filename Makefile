@@ -17,7 +17,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test autobahn fuzz chaos bench placement lint types format clean system-packages
+.PHONY: help run docs test autobahn fuzz chaos bench placement lint types format clean system-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -28,6 +28,10 @@ run: $(VENV)/.for-examples  ## start the Django example; HOST= and PORT= say whe
 	echo "Its live view, for operators, is on http://$$admin/" && \
 	exec $(BIN)/ifserver run demo.asgi:application --app-dir examples/django_site -b $(HOST) -p $(PORT) --admin $$admin \
 	    --resumable '/chat/*'
+
+docs: $(VENV)/.for-docs  ## build the documentation; it is in build/docs/index.html then
+	@# Anew each time: what is kept of the last time has no warnings any more.
+	$(BIN)/python -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
 
 test: lint types system-packages $(VENV)/.for-tests  ## check style and types, then run all tests
 	@# Else each of the hundreds of processes would compile it anew where PYTHONDONTWRITEBYTECODE is set.
@@ -46,7 +50,7 @@ fuzz: $(VENV)/.for-tests  ## send what reads bytes from outside anything for SEC
 chaos: system-packages $(VENV)/.for-tests  ## kill and freeze processes and nodes for SECONDS= (ten minutes); it names its seed
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
-bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows, for an hour; writes docs/performance.*
+bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows, for an hour; writes the page of it
 	@tools/install-system-packages wrk
 	@# A peer that not every system has; without it the others are measured.
 	-@tools/install-system-packages pushpin
@@ -55,7 +59,7 @@ bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.performance_page
 
-placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write docs/research/placement.*
+placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write the page of it
 	$(BIN)/python -m benchmarks.placement
 
 lint: $(VENV)/.for-tests  ## check style
@@ -84,8 +88,13 @@ $(VENV)/.for-examples: setup.cfg pyproject.toml $(VENV)/.made
 
 $(VENV)/.for-tests: setup.cfg pyproject.toml $(VENV)/.made
 	@echo "Installing ifserver and what its tests need into $(VENV) (a minute or so, the first time)"
-	@$(PIP) install --editable '.[test,examples,bench]'
-	@touch $(VENV)/.for-examples $@
+	@$(PIP) install --editable '.[test,examples,bench,docs]'
+	@touch $(VENV)/.for-examples $(VENV)/.for-docs $@
+
+$(VENV)/.for-docs: setup.cfg pyproject.toml $(VENV)/.made
+	@echo "Installing ifserver and what its documentation needs into $(VENV) (a minute or so, the first time)"
+	@$(PIP) install --editable '.[docs]'
+	@touch $@
 
 $(VENV)/.made:
 	@for python in $(PYTHON); do \
