@@ -1,6 +1,29 @@
-"""What a Django project uses of ifserver (docs/start/channels.rst). Importing this needs Channels."""
+"""What a Django project uses of ifserver: the channel layer (docs/start/channels.rst), and test cases
+(docs/howto/testing.rst).
 
-from ifserver.django.consumers import GroupSendMixin
-from ifserver.django.layer import ChannelLayer
+Each name is imported when it is first asked for: test cases do not need Channels, and the channel layer needs no tests.
+"""
 
-__all__ = ["ChannelLayer", "GroupSendMixin"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ifserver.django.consumers import GroupSendMixin
+    from ifserver.django.layer import ChannelLayer
+    from ifserver.django.testing import ChannelsLiveServerTestCase, LiveServerTestCase
+
+__all__ = ["ChannelLayer", "ChannelsLiveServerTestCase", "GroupSendMixin", "LiveServerTestCase"]
+
+_MODULES = {
+    "ChannelLayer": "layer",
+    "ChannelsLiveServerTestCase": "testing",
+    "GroupSendMixin": "consumers",
+    "LiveServerTestCase": "testing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return found
