@@ -23,7 +23,7 @@ from ifserver.config.configuration import (
 )
 from ifserver.config.schema import Setting
 from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, WorkerSettings
-from ifserver.config.sources import from_settings_file
+from ifserver.config.sources import from_project, from_settings_file
 from ifserver.config.values import NONE
 from ifserver.errors import ConfigurationError
 
@@ -56,7 +56,7 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
                 )
         parser.error(f"unrecognized arguments: {shown}{_meant(surplus[0], given.command)}")
     file, in_file = from_settings_file(given.config, environ)
-    settings = in_file | from_environment(environ) | _from_flags(given.given_flags)
+    settings = from_project(environ) | in_file | from_environment(environ) | _from_flags(given.given_flags)
     if "listen" in sections:
         settings = with_port(settings, environ)
     given.configuration = Configuration(settings, file)

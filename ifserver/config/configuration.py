@@ -52,8 +52,9 @@ DEFAULT: Final = "default"
 CONFIG_VARIABLE: Final = "IFSERVER_CONFIG"
 
 _PREFIX: Final = "IFSERVER_"
-#: Variables that begin so are no settings, but read elsewhere: passwords (`ifserver.config.node_urls.Credentials`).
-_NO_SETTINGS: Final = ("IFSERVER_REDIS_",)
+#: Variables that begin so are no settings, but read elsewhere: passwords (`ifserver.config.node_urls.Credentials`), and
+#: what ``manage.py`` hands over (`ifserver.config.sources`, `ifserver.django.launch`).
+_NO_SETTINGS: Final = ("IFSERVER_REDIS_", "IFSERVER_PROJECT", "IFSERVER_RUNSERVER")
 #: What Kubernetes puts into every container where a service is called ``ifserver`` or ``ifserver-...``; and the value
 #: of its ``..._PORT``, a name that could be ours.
 _KUBERNETES: Final = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")

@@ -498,7 +498,9 @@ class LogSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     verbosity: Annotated[Literal[0, 1, 2, 3], "How much is logged. 0: warnings, 1: events, 2 and 3: details."] = 1
     log_format: Annotated[
-        Literal["human", "json"], "Format of the log: lines for people, or one JSON object a line."
+        Literal["human", "json", "short"],
+        "Format of the log: lines for people, one JSON object a line, or short lines without time and process, and "
+        "without most events, for the terminal of a developer.",
     ] = "human"
     log_to: Annotated[
         Literal["stderr", "journal"], "Where the log goes: to standard error, or to the journal of systemd."

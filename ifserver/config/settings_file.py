@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ifserver import channels
@@ -22,13 +22,15 @@ from ifserver.config.configuration import SECTIONS, Given, all_settings, checked
 from ifserver.config.values import from_toml
 from ifserver.errors import ChannelNameError, ConfigurationError
 
-__all__ = ["CLUSTERS", "from_file"]
+__all__ = ["CLUSTERS", "from_file", "from_tables"]
 
 #: The table of the clusters.
 CLUSTERS: Final = "clusters"
 _PLACE: Final = re.compile(r"(.*) \((?:at line (\d+), column \d+|at end of document)\)")
 
 _Lines = dict[tuple[str, ...], int]
+#: Where a section, or a key of one, was given.
+_Origin = Callable[..., str]
 
 
 def from_file(text: str, file: str) -> dict[str, Given]:
@@ -42,19 +44,31 @@ def from_file(text: str, file: str) -> dict[str, Given]:
     except tomllib.TOMLDecodeError as error:
         raise _no_toml(str(error), text, file) from None
     lines = _lines(text)
+    return from_tables(tables, lambda *names: f"{file}:{lines[names]}", "a table, [{}]")
+
+
+def from_tables(tables: Mapping[str, Any], origin: _Origin, form: str) -> dict[str, Given]:
+    """What tables say, in the types of TOML.
+
+    Args:
+        origin: says where a section, or a key of one, was given.
+        form: what a section must be, with ``{}`` for its name.
+
+    Raises:
+        ConfigurationError: a key is no setting, or a value cannot be.
+    """
     given: dict[str, Given] = {}
     for section, table in tables.items():
-        origin = f"{file}:{lines[section,]}"
         if section not in SECTIONS and section != CLUSTERS:
-            raise located(origin, _unknown(section))
-        if not isinstance(table, dict):
-            raise located(origin, f"{section}: expected a table, [{section}]")
+            raise located(origin(section), _unknown(section))
+        if not isinstance(table, Mapping):
+            raise located(origin(section), f"{section}: expected {form.format(section)}")
         if section == CLUSTERS:
-            clusters = [_cluster(name, urls, f"{file}:{lines[section, name]}") for name, urls in table.items()]
+            clusters = [_cluster(name, urls, origin(section, name)) for name, urls in table.items()]
             # An empty table is one of the example's, to be filled.
-            given |= {"layer.clusters": Given(tuple(clusters), origin)} if clusters else {}
+            given |= {"layer.clusters": Given(tuple(clusters), origin(section))} if clusters else {}
         else:
-            given |= _section(section, table, lines, file)
+            given |= _section(section, table, origin)
     return given
 
 
@@ -66,19 +80,19 @@ def _no_toml(said: str, text: str, file: str) -> ConfigurationError:
     return located(f"{file}:{place[2] or len(text.splitlines())}", place[1])
 
 
-def _section(section: str, table: Mapping[str, Any], lines: _Lines, file: str) -> dict[str, Given]:
+def _section(section: str, table: Mapping[str, Any], origin: _Origin) -> dict[str, Given]:
     given = {}
     for name, value in table.items():
-        path, origin = f"{section}.{name}", f"{file}:{lines[section, name]}"
+        path, where = f"{section}.{name}", origin(section, name)
         setting = all_settings().get(path)
         if setting is None or path == "layer.clusters":
-            raise located(origin, _unknown(path))
+            raise located(where, _unknown(path))
         try:
             read = from_toml(setting, value)
         except ConfigurationError as error:
             said = f"expected {setting.kind.value}" if setting.secret else str(error)
-            raise located(origin, f"{path}: {said}") from None
-        given[path] = checked(setting, read, origin)
+            raise located(where, f"{path}: {said}") from None
+        given[path] = checked(setting, read, where)
     return given
 
 

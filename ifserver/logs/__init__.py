@@ -23,6 +23,7 @@ __all__ = [
     "HumanFormatter",
     "JournalHandler",
     "JsonFormatter",
+    "ShortFormatter",
     "about",
     "at",
     "configure",
@@ -62,7 +63,9 @@ def configure(
         ConfigurationError: the journal is asked for, and there is none.
     """
     stderr = logging.StreamHandler()
-    stderr.setFormatter(JsonFormatter() if settings.log_format == "json" else HumanFormatter())
+    stderr.setFormatter(_FORMATTERS[settings.log_format]())
+    if settings.log_format == "short":
+        stderr.addFilter(_concerns_developers)
     handler: logging.Handler = stderr
     if settings.log_to == "journal":
         handler = JournalHandler(journal.open_journal("log.log_to", journal_socket), stderr)
@@ -143,6 +146,22 @@ class HumanFormatter(logging.Formatter):
         return iso_time(record.created)
 
 
+class ShortFormatter(HumanFormatter):
+    """Lines for the terminal of somebody who writes code: the text, and whether it is more than an event."""
+
+    def __init__(self) -> None:
+        super().__init__("%(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname}: {text}"
+
+
+def _concerns_developers(record: logging.LogRecord) -> bool:
+    """Whether the short format has a line: not which processes come and go, but which file has changed."""
+    return record.levelno != logging.INFO or record.name == "ifserver.process.reload"
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object (RFC 8259) in ASCII for each line; a traceback is one text in it."""
 
@@ -160,6 +179,9 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             fields["stack"] = masked(record.stack_info)
         return json.dumps(fields)
+
+
+_FORMATTERS: Final = {"human": HumanFormatter, "json": JsonFormatter, "short": ShortFormatter}
 
 
 class JournalHandler(logging.Handler):
