@@ -100,5 +100,7 @@ class Goodbye:
         self.look()
 
     def _timed_out(self, timeout_s: float) -> None:
-        _log.warning("cutting %d connections that did not end within %g s", len(self._connections), timeout_s)
+        # Where they were given no time, that was wanted.
+        level = logging.WARNING if timeout_s else logging.INFO
+        _log.log(level, "cutting %d connections that did not end within %g s", len(self._connections), timeout_s)
         self.cut()

@@ -28,6 +28,8 @@ __all__ = ["RunService"]
 
 #: Name of the cluster, and of its only node, which is in the memory of this process.
 _EMBEDDED: Final = "local"
+#: What workers get at least after Ctrl-C, where that is more than what clients are given.
+_QUICK_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +97,13 @@ class RunService(ServeService):
             # The application cannot be loaded: nobody will ever answer those who wait.
             self._workerless = self.quick = True
         await self._drain()
+        hurry = None
+        if self.quick:
+            after_s = max(self._front.drain_timeout_s, _QUICK_S)
+            hurry = self.runtime.reactor.callLater(after_s, self._supervisor.stop_now)
         await self._supervisor.stop()
+        if hurry is not None and hurry.active():
+            hurry.cancel()
         if self._broker_port is not None:
             stopping = self._broker_port.stopListening()
             if isinstance(stopping, Deferred):
