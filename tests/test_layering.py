@@ -31,7 +31,8 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "observe": (5, ("observe.*",)),
     "services": (6, ("services.*",)),
     "programs": (7, ("django.*", "groups.*", "testing.*", "config.command_line", "config.sources", "process.reactor")),
-    "command": (8, ("__main__", "cli", "commands.*", "config.arguments", "observe.viewer.command", "testing.child")),
+    "command": (8, ("__main__", "cli", "commands.*", "config.arguments", "observe.viewer.command", "testing.child",
+                    "django.management.commands.ifserver")),
 }  # fmt: skip
 
 #: All that storey 0 may import: what does no I/O, reads no clock and runs no loop.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Django's command line for this site: ``python manage.py shell``, ``createsuperuser``, ``test``."""
+"""Django's command line for this site: ``python manage.py runserver``, ``shell``, ``createsuperuser``."""
 
 import os
 import sys

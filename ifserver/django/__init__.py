@@ -1,7 +1,10 @@
-"""What a Django project uses of ifserver: the channel layer (docs/start/channels.rst), and test cases
-(docs/howto/testing.rst).
+"""What a Django project uses of ifserver.
 
-Each name is imported when it is first asked for: test cases do not need Channels, and the channel layer needs no tests.
+``INSTALLED_APPS = ["ifserver.django", ...]`` makes ``manage.py runserver`` ifserver (docs/start/django.rst). The names
+below are the channel layer (docs/start/channels.rst) and test cases (docs/howto/testing.rst).
+
+Each name is imported when it is first asked for: test cases do not need Channels, the channel layer needs no tests, and
+Django imports this package before its models are ready.
 """
 
 import importlib

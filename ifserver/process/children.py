@@ -40,6 +40,7 @@ __all__ = [
     "die_with_parent",
     "open_ledger",
     "popen",
+    "program",
     "read",
     "report_broken",
     "report_failure",
@@ -296,10 +297,15 @@ def popen(arguments: Sequence[str], fds: Sequence[int]) -> subprocess.Popen[byte
 def command(role: str) -> list[str]:
     """What starts ourselves as a child; the number of its descriptor is still to be added."""
     # The role is there for whoever looks at a list of processes.
+    return [*program(), "child", role]
+
+
+def program() -> list[str]:
+    """What starts the command ``ifserver`` with this very Python; its arguments are still to be added."""
     # `-m` puts the current folder in front of sys.path, where a site's own secrets.py would hide Python's; `-P` does
     # not. But where we run right from a checkout, that folder is where we are found.
     here = Path(ifserver.__file__).resolve().parent.parent == Path.cwd()
-    return [sys.executable, *([] if here else ["-P"]), "-m", "ifserver", "child", role]
+    return [sys.executable, *([] if here else ["-P"]), "-m", "ifserver"]
 
 
 def create_ledger(slots: int) -> tuple[Ledger, int]:

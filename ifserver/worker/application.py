@@ -21,7 +21,7 @@ from ifserver.config.settings import WorkerSettings
 from ifserver.config.settings_checks import parse_application
 from ifserver.errors import ConfigurationError
 
-__all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "load", "load_for"]
+__all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "import_failed", "load", "load_for"]
 
 Scope: TypeAlias = dict[str, Any]
 Event: TypeAlias = dict[str, Any]
@@ -80,9 +80,9 @@ def load(application: str, app_dir: str, interface: str = "auto", factory: bool 
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigurationError(f"application {application!r}: {error} (looked in {folder} first)") from error
-        raise _import_failed(application, error) from error
+        raise import_failed(application, error) from error
     except BaseException as error:  # it may even exit
-        raise _import_failed(application, error) from error
+        raise import_failed(application, error) from error
     for position, part in enumerate(parts := attribute.split(".")):
         try:
             found = getattr(found, part)
@@ -108,8 +108,10 @@ def _made(application: str, found: Any, interface: str, factory: bool) -> Any:
         )
     try:
         made = found()
+    except ConfigurationError:
+        raise  # it is one of ours (`ifserver.django.serving`), and says it all
     except BaseException as error:  # it may even exit
-        raise _import_failed(application, error) from error
+        raise import_failed(application, error) from error
     if not factory:
         _log.debug("application %r is a factory, and was called", application)
     if inspect.iscoroutine(made):
@@ -188,7 +190,7 @@ def _load_urls(application: str) -> None:
     try:
         _ = importlib.import_module("django.urls").get_resolver().url_patterns
     except BaseException as error:  # it may even exit
-        raise _import_failed(application, error) from error
+        raise import_failed(application, error) from error
 
 
 def _enter(app_dir: str) -> str:
@@ -200,7 +202,8 @@ def _enter(app_dir: str) -> str:
     return folder
 
 
-def _import_failed(application: str, error: BaseException) -> ConfigurationError:
+def import_failed(application: str, error: BaseException) -> ConfigurationError:
+    """What is said, in one line, of an application whose import has raised `error`, which is to be its cause."""
     text = _one_line(str(error))
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return ConfigurationError(f"application {application!r}: {what} ({_where(error)})")

@@ -3,6 +3,10 @@
     pip install "django>=5.2" "channels>=4.3"
     ifserver run demo.asgi:application --app-dir examples/django_site --resumable "/chat/*"
 
+To change it while it runs, with its chat open::
+
+    DJANGO_SITE_DEBUG=1 python examples/django_site/manage.py runserver
+
 Nothing needs to be set up: the first start makes the secret key, the database and the superuser ``admin``, whose
 password is ``admin``. These variables change the defaults:
 

@@ -23,6 +23,7 @@ ALLOWED_HOSTS = listed("DJANGO_SITE_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = listed("DJANGO_SITE_ORIGINS")
 
 INSTALLED_APPS = [
+    "ifserver.django",  # manage.py runserver is ifserver
     "pages",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -43,6 +44,7 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "demo.urls"
+ASGI_APPLICATION = "demo.asgi.application"
 WSGI_APPLICATION = "demo.wsgi.application"
 
 TEMPLATES = [
@@ -87,5 +89,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "handlers": {"console": {"class": "logging.StreamHandler"}},
-    "loggers": {"django": {"handlers": ["console"], "level": "WARNING", "propagate": False}},
+    "loggers": {
+        "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        "django.server": {"level": "INFO"},  # the requests of runserver
+    },
 }

@@ -1,0 +1,27 @@
+"""The Django app: ``manage.py runserver``, ``manage.py ifserver``, and system checks."""
+
+import contextlib
+
+from django.apps import AppConfig
+from django.conf import settings
+
+from ifserver.config import sources
+from ifserver.errors import ConfigurationError
+
+__all__ = ["IfserverConfig"]
+
+
+class IfserverConfig(AppConfig):  # type: ignore[misc]
+    """``ifserver.django`` in ``INSTALLED_APPS``."""
+
+    name = "ifserver.django"
+    label = "ifserver"
+    verbose_name = "ifserver"
+
+    def ready(self) -> None:
+        from ifserver.django import checks
+
+        checks.register()
+        # What cannot be, the system checks say; commands that have nothing to do with it go on.
+        with contextlib.suppress(ConfigurationError):
+            sources.set_project(getattr(settings, "IFSERVER", {}))

@@ -1,0 +1,165 @@
+"""The application of a worker of ``manage.py runserver``: the site's own, with what runserver adds to it.
+
+``asgi`` and ``wsgi`` are factories, which ``ifserver run`` is given. Each worker calls one of them: after every edit
+Django is set up anew, checks the system, and says what it finds as ``runserver`` does. What cannot be loaded is the
+error that ``--reload`` shows in the terminal and in the browser.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import django
+from django.apps import apps
+from django.conf import settings
+from django.core.management.base import BaseCommand, SystemCheckError
+from django.db import connections
+from django.utils import autoreload
+
+from ifserver import __version__
+from ifserver.django import launch
+from ifserver.django.launch import Told, application_of
+from ifserver.django.request_log import log_asgi, log_wsgi
+from ifserver.errors import ConfigurationError
+from ifserver.worker.application import import_failed, load
+
+__all__ = ["asgi", "wsgi"]
+
+_COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
+#: Whose frames are of no interest where a traceback begins: Django's, ours, and those of the import system.
+_FOREIGN: Final = (
+    *(f"{Path(str(module.__file__)).parent}/" for module in (django, launch, importlib)),
+    "<frozen importlib",
+)
+#: Hides Django's own warning that runserver is for development, and ours.
+_HIDE_WARNING: Final = "DJANGO_RUNSERVER_HIDE_WARNING"
+
+
+def asgi() -> Any:
+    """The site of ``ASGI_APPLICATION``."""
+    return _made(True)
+
+
+def wsgi() -> Any:
+    """The site of ``WSGI_APPLICATION``, or Django's own where there is none."""
+    return _made(False)
+
+
+def _made(use_asgi: bool) -> Any:
+    """
+    Raises:
+        ConfigurationError: the site cannot be loaded.
+    """
+    told = launch.told(os.environ)
+    sys.argv, sys.path[:] = list(told.argv), told.path
+    if told.reload:
+        # As in the process that Django's own reloader starts, which projects look at.
+        os.environ[autoreload.DJANGO_AUTORELOAD_ENV] = "true"
+    if told.terminal:
+        _read_terminal()
+    name = os.environ["DJANGO_SETTINGS_MODULE"]
+    try:
+        django.setup()
+        name = application_of(use_asgi) or name
+        command = BaseCommand(no_color=told.no_color, force_color=told.force_color)
+        if not told.skip_checks:
+            command.stdout.write("Performing system checks...\n\n")
+            command.check(display_num_errors=True)
+        application = _served(told, use_asgi)
+    except SystemCheckError as error:
+        text = str(error)
+        if not told.reload:
+            command.stderr.write(text, lambda text: text)
+            text = "SystemCheckError: see above"
+        raise ConfigurationError(_COLORS.sub("", text)) from None
+    except BaseException as error:  # it may even exit
+        failure = error if isinstance(error, ConfigurationError) else import_failed(name, error)
+        cause = _shortened(error.__cause__ or error)
+        if not told.reload:
+            traceback.print_exception(cause)
+        raise failure from cause
+    # Nobody need wait for this: it may import hundreds of migrations, and asks the database.
+    threading.Thread(target=_introduce, args=(told, command, use_asgi), name="migrations", daemon=True).start()
+    return application
+
+
+def _shortened(error: BaseException) -> BaseException:
+    """`error`, whose traceback begins with the site's own code where there is any."""
+    own = error.__traceback__
+    while own is not None and own.tb_frame.f_code.co_filename.startswith(_FOREIGN):
+        own = own.tb_next
+    # The place of a syntax error is no frame.
+    return error.with_traceback(own) if own is not None or isinstance(error, SyntaxError) else error
+
+
+def _read_terminal() -> None:
+    """Let debuggers read from the terminal, whose input workers do not have."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return
+    os.dup2(terminal, 0)
+    os.close(terminal)
+    # A debugger may have ended without putting it back.
+    autoreload.ensure_echo_on()
+
+
+def _served(told: Told, use_asgi: bool) -> Any:
+    """The application, with static files and the log of requests around it."""
+    named = application_of(use_asgi)
+    application: Any
+    if named is not None:
+        application = load(named, os.getcwd() if not told.path[0] else told.path[0], "asgi" if use_asgi else "wsgi")
+    else:
+        from django.core.wsgi import get_wsgi_application
+
+        application = get_wsgi_application()
+    if told.static and apps.is_installed("django.contrib.staticfiles") and (settings.DEBUG or told.insecure):
+        from django.contrib.staticfiles import handlers
+
+        around = handlers.ASGIStaticFilesHandler if use_asgi else handlers.StaticFilesHandler
+        application = around(application)
+    wrap: Callable[[Any], Any] = log_asgi if use_asgi else log_wsgi
+    return wrap(application)
+
+
+def _introduce(told: Told, command: BaseCommand, use_asgi: bool) -> None:
+    """In a thread: look for migrations; then, once, say where the server is."""
+    try:
+        command.check_migrations()
+    except Exception as error:
+        command.stderr.write(f"The migrations cannot be checked: {type(error).__name__}: {str(error).strip()}")
+    finally:
+        connections.close_all()
+    if not _is_first(told):
+        return
+    command.stdout.write(
+        f"{datetime.now():%B %d, %Y - %X}\n"
+        f"Django version {django.get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
+        f"Starting {'ASGI' if use_asgi else 'WSGI'}/ifserver version {__version__} development server at {told.url}\n"
+        "Quit the server with CONTROL-C."
+    )
+    if os.environ.get(_HIDE_WARNING) != "true":
+        command.stdout.write(
+            command.style.WARNING(
+                "WARNING: This is a development server. Do not use it in a production setting. For production, run: "
+                "manage.py ifserver"
+            )
+        )
+
+
+def _is_first(told: Told) -> bool:
+    """Whether no worker has said before where the server is."""
+    try:
+        return os.fstat(told.first_fd).st_ino == told.first_inode and os.read(told.first_fd, 1) != b""
+    except OSError:
+        return False
