@@ -50,6 +50,14 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert line.split()[1] == "INFO"
 
 
+def test_for_developers(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(log_format="short"), Clock())
+    LOG.info("a worker is ready")
+    LOG.warning("it is %s", "odd")
+    logging.getLogger("ifserver.process.reload").info("a.py changed")
+    assert capsys.readouterr().err == "WARNING: it is odd\na.py changed\n"
+
+
 @pytest.mark.parametrize(
     ("verbosity", "ours", "twisteds"),
     [(0, "WARNING", "WARNING"), (1, "INFO", "WARNING"), (2, "DEBUG", "WARNING"), (3, "DEBUG", "DEBUG")],
@@ -229,7 +237,7 @@ def test_users_and_passwords_in_urls_are_not_shown(text: str, shown: str) -> Non
     assert logs.masked(text) == shown
 
 
-@pytest.mark.parametrize("form", ["human", "json"])
+@pytest.mark.parametrize("form", ["human", "json", "short"])
 def test_nor_are_they_in_any_line_or_traceback(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(LogSettings(log_format=form), Clock())  # type: ignore[arg-type]
     try:
