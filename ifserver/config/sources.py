@@ -6,6 +6,7 @@ The file wins against the project, and the environment against both.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -68,7 +69,10 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if value is None:
         return NONE
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    # A path, or a text of Django's that is translated later; of anything else the error shows what it is.
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 def set_project(tables: Tables) -> None:

@@ -47,6 +47,7 @@ class Command(BaseCommand):  # type: ignore[misc]
         super().run_from_argv([*argv[:2], *own, "--", *words])
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--skip-checks", action="store_true", help="Skip the system checks of ifserver.")
         parser.add_argument("words", nargs="*", metavar="OPTIONS", help="of ifserver")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,0 +1,111 @@
+"""System checks: each finds what it is there for, and nothing in a site that is fit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ifserver.config.configuration import Configuration
+from ifserver.config.sources import from_django
+from ifserver.django import checks
+
+APPS = ("ifserver.django", "django.contrib.admin", "django.contrib.staticfiles")
+
+
+class Apps:
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def get_app_configs(self) -> list[Any]:
+        return [SimpleNamespace(name=name) for name in self._names]
+
+    def is_installed(self, name: str) -> bool:
+        return name in self._names
+
+
+def found(monkeypatch: pytest.MonkeyPatch, apps: tuple[str, ...] = APPS, **changes: Any) -> list[str]:
+    """The ids of what is found in a site that differs by `changes` from one that is fit."""
+    settings: dict[str, Any] = {
+        "DEBUG": False,
+        "ALLOWED_HOSTS": ["example.com"],
+        "ASGI_APPLICATION": "site.asgi.application",
+        "CACHES": {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}},
+        "DATABASES": {"default": {"ENGINE": "django.db.backends.postgresql"}},
+        "IFSERVER": {"worker": {"processes": 2}},
+        "MIDDLEWARE": [],
+        "SECURE_PROXY_SSL_HEADER": None,
+        "SECURE_SSL_REDIRECT": False,
+        "SESSION_CACHE_ALIAS": "default",
+        "SESSION_ENGINE": "django.contrib.sessions.backends.db",
+        "STATIC_ROOT": "/srv/static",
+        "STATIC_URL": "/static/",
+        "STORAGES": {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}},
+        **changes,
+    }
+    monkeypatch.setattr(checks, "settings", SimpleNamespace(**settings))
+    monkeypatch.setattr(checks, "apps", Apps(*apps))
+    always = checks.check_always(None)
+    if "ifserver.E002" not in [each.id for each in always]:
+        monkeypatch.setattr(checks, "_configuration", Configuration(from_django(settings["IFSERVER"])))
+    messages = always + checks.check_production(None)
+    assert all(each.hint for each in messages)
+    return [each.id.removeprefix("ifserver.") for each in messages]
+
+
+def test_a_site_that_is_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(monkeypatch) == []
+
+
+@pytest.mark.parametrize(
+    ("apps", "ids"),
+    [
+        (("django.contrib.staticfiles", "ifserver.django"), ["E001"]),
+        (("daphne", "ifserver.django"), ["E001"]),
+        (("ifserver.django", "daphne"), ["W001"]),
+        (("pages", "ifserver.django", "django.contrib.staticfiles"), []),
+    ],
+)
+def test_other_apps(monkeypatch: pytest.MonkeyPatch, apps: tuple[str, ...], ids: list[str]) -> None:
+    assert found(monkeypatch, apps) == ids
+
+
+MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+PROXY = ("HTTP_X_FORWARDED_PROTO", "https")
+TRUSTED = {"front": {"trusted_proxies": ["10.0.0.1"]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "ids"),
+    [
+        ({"IFSERVER": {"front": {"max_heders": 1}}}, ["E002"]),
+        ({"IFSERVER": []}, ["E002"]),
+        ({"ALLOWED_HOSTS": []}, ["E003"]),
+        ({"ALLOWED_HOSTS": [], "DEBUG": True}, []),
+        ({"SECURE_PROXY_SSL_HEADER": PROXY}, []),
+        ({"SECURE_PROXY_SSL_HEADER": PROXY, "IFSERVER": TRUSTED}, ["W003"]),
+        ({"SECURE_SSL_REDIRECT": True}, ["W004"]),
+        ({"SECURE_SSL_REDIRECT": True, "SECURE_PROXY_SSL_HEADER": PROXY}, []),
+        ({"SECURE_SSL_REDIRECT": True, "IFSERVER": TRUSTED}, []),
+        ({"SECURE_SSL_REDIRECT": True, "IFSERVER": {"listen": {"certfile": "c.pem"}}}, []),
+        ({"DATABASES": {"default": {"ENGINE": "x.postgresql", "CONN_MAX_AGE": None}}}, ["W005"]),
+        ({"DATABASES": {"default": {"ENGINE": "x.postgresql", "CONN_MAX_AGE": 60}}, "ASGI_APPLICATION": None}, []),
+        ({"DATABASES": {"default": {"ENGINE": "x.sqlite3", "CONN_MAX_AGE": 60}}}, []),
+        ({"STATIC_ROOT": None}, ["W006"]),
+        ({"STATIC_ROOT": None, "STATIC_URL": "https://cdn.example.com/"}, []),
+        ({"STATIC_ROOT": None, "MIDDLEWARE": ["whitenoise.middleware.WhiteNoiseMiddleware"]}, []),
+        ({"CHANNEL_LAYERS": MEMORY}, ["W007"]),
+        ({"CHANNEL_LAYERS": MEMORY, "IFSERVER": {"worker": {"processes": 1}}}, []),
+        ({"CHANNEL_LAYERS": {"default": {"BACKEND": "ifserver.django.ChannelLayer"}}}, []),
+        ({"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}, ["W008"]),
+        ({"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"}, []),
+    ],
+)
+def test_settings(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], ids: list[str]) -> None:
+    assert found(monkeypatch, **changes) == ids
+
+
+def test_channels_without_asgi(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(monkeypatch, ("ifserver.django", "channels"), ASGI_APPLICATION=None) == ["W002"]
+    assert found(monkeypatch, ("ifserver.django", "channels")) == []
