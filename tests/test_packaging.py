@@ -3,6 +3,7 @@ are what the programs expect that read them. `tests.e2e.test_deploying` has real
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -156,7 +157,26 @@ def test_every_flag_exists(path: Path) -> None:
         named = {flag for row in rows_of(path) for flag in flags_named(row[1])}
         assert len(named) > 40
     others = {name for flag in flags.others_of("settings") for name in flag.names} if path == COMING_FROM else set()
-    assert named - ALL_FLAGS - others == set()
+    unknown = named - ALL_FLAGS - others
+    assert not unknown or unknown - flags_of_manage() == set()
+
+
+@functools.cache
+def flags_of_manage() -> set[str]:
+    """Those that ``manage.py`` has for the commands that pages name, where ifserver is one of its apps."""
+    code = """
+import django
+from django.conf import settings
+from django.core.management import get_commands, load_command_class
+settings.configure(INSTALLED_APPS=["ifserver.django", "django.contrib.staticfiles"])
+django.setup()
+for name in ("runserver", "ifserver", "check"):
+    parser = load_command_class(get_commands()[name], name).create_parser("manage.py", name)
+    print(*(flag for action in parser._actions for flag in action.option_strings))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "--noasgi" in shown
+    return set(shown.split())
 
 
 def rows_of(path: Path) -> Iterator[list[str]]:

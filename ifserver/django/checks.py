@@ -23,7 +23,6 @@ __all__ = ["TAG", "register", "use"]
 
 TAG: Final = "ifserver"
 
-_DOCS: Final = "See docs/quickstart_django.rst of ifserver."
 #: Apps that have a ``runserver`` of their own.
 _OTHERS: Final = ("daphne", "django.contrib.staticfiles")
 _STATIC_STORAGE: Final = "django.contrib.staticfiles.storage."
@@ -84,12 +83,14 @@ def _settings() -> Iterator[CheckMessage]:
     try:
         sources.from_django(getattr(settings, "IFSERVER", {}))
     except ConfigurationError as error:
-        yield Error(str(error), hint="Its sections and keys are in docs/settings.rst.", id="ifserver.E002")
+        yield Error(str(error), hint="Its sections and keys are in docs/reference/settings.rst.", id="ifserver.E002")
         return
     try:
         sources.configuration(os.environ)
     except ConfigurationError as error:
-        yield Error(str(error), hint="Sections, keys and variables are in docs/settings.rst.", id="ifserver.E002")
+        yield Error(
+            str(error), hint="Sections, keys and variables are in docs/reference/settings.rst.", id="ifserver.E002"
+        )
 
 
 def _channels() -> Iterator[CheckMessage]:
@@ -156,7 +157,7 @@ def _static() -> Iterator[CheckMessage]:
     if local and backend.startswith(_STATIC_STORAGE) and not settings.STATIC_ROOT and not served:
         yield Warning(
             "Nothing can serve the static files: there is no STATIC_ROOT, and the admin will have no style.",
-            hint="Use WhiteNoise, or set STATIC_ROOT and let a proxy serve it: docs/static_files.rst.",
+            hint="Use WhiteNoise, or set STATIC_ROOT and let a proxy serve it: docs/howto/static_files.rst.",
             id="ifserver.W006",
         )
 
