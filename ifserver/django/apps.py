@@ -1,6 +1,7 @@
 """The Django app: ``manage.py runserver``, ``manage.py ifserver``, and system checks."""
 
 import contextlib
+import os
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -22,6 +23,8 @@ class IfserverConfig(AppConfig):  # type: ignore[misc]
         from ifserver.django import checks
 
         checks.register()
+        # It was for the command that manage.py became. What is started from here may be another project's.
+        os.environ.pop(sources.PROJECT_VARIABLE, None)
         # What cannot be, the system checks say; commands that have nothing to do with it go on.
         with contextlib.suppress(ConfigurationError):
             sources.set_project(getattr(settings, "IFSERVER", {}))

@@ -22,6 +22,9 @@ from ifserver.errors import ConfigurationError
 __all__ = ["TAG", "register", "use"]
 
 TAG: Final = "ifserver"
+#: Of settings of ifserver that cannot be. Those of a file and of the environment are looked at for production only:
+#: whoever migrates the database may not be allowed to read them.
+_UNFIT: Final = "ifserver.E002"
 
 #: Apps that have a ``runserver`` of their own.
 _OTHERS: Final = ("daphne", "django.contrib.staticfiles")
@@ -52,8 +55,8 @@ def check_production(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
     """What is wrong in production."""
     try:
         configuration = _configuration or sources.configuration(os.environ)
-    except ConfigurationError:
-        return []  # `_settings` has said so
+    except ConfigurationError as error:
+        return [Error(str(error), hint="Sections, keys and variables are in docs/reference/settings.rst.", id=_UNFIT)]
     found = [*_hosts(), *_proxy(configuration), *_databases(configuration), *_static()]
     return found + (_memory(configuration) if _workers(configuration) > 1 else [])
 
@@ -83,14 +86,7 @@ def _settings() -> Iterator[CheckMessage]:
     try:
         sources.from_django(getattr(settings, "IFSERVER", {}))
     except ConfigurationError as error:
-        yield Error(str(error), hint="Its sections and keys are in docs/reference/settings.rst.", id="ifserver.E002")
-        return
-    try:
-        sources.configuration(os.environ)
-    except ConfigurationError as error:
-        yield Error(
-            str(error), hint="Sections, keys and variables are in docs/reference/settings.rst.", id="ifserver.E002"
-        )
+        yield Error(str(error), hint="Its sections and keys are in docs/reference/settings.rst.", id=_UNFIT)
 
 
 def _channels() -> Iterator[CheckMessage]:

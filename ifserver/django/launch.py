@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final
 
 import msgspec
@@ -20,7 +20,7 @@ from django.conf import settings
 
 from ifserver.process import children
 
-__all__ = ["Told", "application_of", "become", "child", "command_line", "tell", "told"]
+__all__ = ["Told", "application_of", "become", "child", "command_line", "take_told", "tell"]
 
 #: Tells the workers of ``runserver`` what was asked for.
 VARIABLE: Final = "IFSERVER_RUNSERVER"
@@ -54,9 +54,9 @@ def tell(what: Told) -> dict[str, str]:
     return {VARIABLE: msgspec.json.encode(what).decode()}
 
 
-def told(environ: Mapping[str, str]) -> Told:
-    """In a worker: what it was told."""
-    return msgspec.json.decode(environ[VARIABLE], type=Told)
+def take_told(environ: MutableMapping[str, str]) -> Told:
+    """In a worker: what it was told, which is no affair of the processes that it starts."""
+    return msgspec.json.decode(environ.pop(VARIABLE), type=Told)
 
 
 def application_of(use_asgi: bool) -> str | None:

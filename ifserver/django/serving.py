@@ -59,7 +59,7 @@ def _made(use_asgi: bool) -> Any:
     Raises:
         ConfigurationError: the site cannot be loaded.
     """
-    told = launch.told(os.environ)
+    told = launch.take_told(os.environ)
     sys.argv, sys.path[:] = list(told.argv), told.path
     if told.reload:
         # As in the process that Django's own reloader starts, which projects look at.

@@ -29,7 +29,8 @@ ASGI_APPLICATION = "mysite.asgi.application"
 WSGI_APPLICATION = "mysite.wsgi.application"
 STATIC_URL = "/static/"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["SITE_DATABASE"]}}
-IFSERVER = {"front": {"max_websocket_message_bytes": "1KiB", "admin": "127.0.0.1:1"}}
+IFSERVER = {"front": {"max_websocket_message_bytes": "1KiB", "admin": "127.0.0.1:1"},
+            "worker": {"processes": 3, "reload_include": "*.cfg"}}
 """
 ASGI = """
 from django.core.asgi import get_asgi_application
@@ -137,6 +138,9 @@ def test_an_edit_reaches_open_websockets_and_a_broken_one_is_shown(site: Site) -
             site.edit("pages/views.py", "VERSION = 1", "VERSION = 2")
             server.said(r"pages/views\.py changed")
             assert site.get().text == "version 2"
+            assert ask(client, "b") == "2 b"
+            (site.folder / "pages" / "some.cfg").touch()
+            server.said(r"pages/some\.cfg changed")
             assert ask(client, "b") == "2 b"
 
             site.edit("pages/views.py", "VERSION = 2", "VERSION = (")

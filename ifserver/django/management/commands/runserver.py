@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,9 +31,11 @@ _FOREVER: Final = "24h"
 _SECTIONS: Final = ("front", "worker")
 _NOT_HERE: Final = (
     "access_log", "admin", "app_dir", "application", "drain_timeout_s", "factory", "interface", "processes",
-    "proxy_protocol", "reload", "response_timeout_s", "shutdown_delay_s", "stall_timeout_s",
+    "proxy_protocol", "response_timeout_s", "shutdown_delay_s", "stall_timeout_s",
     "websocket_connect_timeout_s",
 )  # fmt: skip
+#: What is watched beside the rest, and what is not.
+_WATCH: Final = ("reload_include", "reload_exclude")
 #: In Django's words.
 _ERRORS: Final = {
     errno.EACCES: "You don't have permission to access that port.",
@@ -86,47 +88,51 @@ class Command(runserver.Command):  # type: ignore[misc]
     def run(self, **options: Any) -> None:
         """Become ``ifserver run``; Django has looked at the address."""
         use_asgi = options["use_asgi"] and application_of(use_asgi=True) is not None
-        folder = _folder()
+        folder, project = _folder(), _project()
+        include, exclude = (_listed(project.get("worker", {}).pop(name, ())) for name in _WATCH)
         words = [*_words(options, use_asgi, folder), *_limits(options)]
-        project = encode_project(_project(), {})
         with self._bound() as sock:
-            port = sock.getsockname()[1]
-            first, full = os.pipe()
-            os.write(full, b"1")
-            os.close(full)
-            told = launch.Told(
-                argv=tuple(sys.argv),
-                path=tuple(sys.path),
-                url=f"{self.protocol}://{self._shown_address()}:{port}/",
-                first_fd=first,
-                first_inode=os.fstat(first).st_ino,
-                reload=options["use_reloader"],
-                static=options.get("use_static_handler", False),
-                insecure=options.get("insecure_serving", False),
-                skip_checks=options["skip_checks"],
-                no_color=options["no_color"],
-                force_color=options["force_color"],
-                terminal=sys.stdin is not None and sys.stdin.isatty(),
-            )
-            environ = {**_environment(os.environ), PROJECT_VARIABLE: project, **launch.tell(told)}
+            first = _byte()
             words += ["--fd", str(sock.fileno())]
             if options["use_reloader"]:
                 watched = list(dict.fromkeys(_watched(folder)))
-                words += ["--reload", *(word for each in watched for word in ("--reload-dir", each))]
-                words += [word for each in _template_names() for word in ("--reload-include", each)]
+                words += ["--reload", *_flags("--reload-dir", watched)]
+                words += _flags("--reload-include", (*_template_names(), *include))
+                words += _flags("--reload-exclude", exclude)
                 self.stdout.write(f"Watching for file changes in {', '.join(watched)}")
+            environ = {
+                **_environment(os.environ),
+                PROJECT_VARIABLE: encode_project(project, {}),
+                **launch.tell(self._told(options, sock.getsockname()[1], first)),
+            }
             connections.close_all()
             self.stdout.flush()
-            if not getattr(self, "_called_from_command_line", False):
-                # Somebody's own command goes on behind this one.
-                status = launch.child(words, environ, (sock.fileno(), first))
-                os.close(first)
-                if status:
-                    raise CommandError("ifserver has ended with an error", returncode=status)
-                return
-            for fd in (sock.fileno(), first):
-                os.set_inheritable(fd, True)
-            launch.become(words, environ)
+            if getattr(self, "_called_from_command_line", False):
+                for fd in (sock.fileno(), first):
+                    os.set_inheritable(fd, True)
+                launch.become(words, environ)
+            # Somebody's own command goes on behind this one.
+            status = launch.child(words, environ, (sock.fileno(), first))
+            os.close(first)
+            if status:
+                raise CommandError("ifserver has ended with an error", returncode=status)
+
+    def _told(self, options: Mapping[str, Any], port: int, first: int) -> launch.Told:
+        """What the workers are told."""
+        return launch.Told(
+            argv=tuple(sys.argv),
+            path=tuple(sys.path),
+            url=f"{self.protocol}://{self._shown_address()}:{port}/",
+            first_fd=first,
+            first_inode=os.fstat(first).st_ino,
+            reload=options["use_reloader"],
+            static=options.get("use_static_handler", False),
+            insecure=options.get("insecure_serving", False),
+            skip_checks=options["skip_checks"],
+            no_color=options["no_color"],
+            force_color=options["force_color"],
+            terminal=sys.stdin is not None and sys.stdin.isatty(),
+        )
 
     def _bound(self) -> socket.socket:
         """A socket that listens at the address. From now on browsers may connect: they wait for the first worker."""
@@ -145,6 +151,23 @@ class Command(runserver.Command):  # type: ignore[misc]
         if self._raw_ipv6:
             return f"[{self.addr}]"
         return "0.0.0.0" if self.addr == "0" else str(self.addr)
+
+
+def _byte() -> int:
+    """A pipe with one byte in it."""
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"1")
+    os.close(write_end)
+    return read_end
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list, of which one value may be given as that value."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _flags(name: str, values: Iterable[object]) -> list[str]:
+    return [word for value in values for word in (name, str(value))]
 
 
 def _words(options: Mapping[str, Any], use_asgi: bool, folder: str) -> list[str]:
@@ -198,7 +221,11 @@ def _project() -> dict[str, Any]:
     except ConfigurationError as error:
         raise CommandError(str(error)) from error
     return {
-        section: {name: value for name, value in tables[section].items() if not name.startswith(_NOT_HERE)}
+        section: {
+            name: value
+            for name, value in tables[section].items()
+            if name in _WATCH or not name.startswith((*_NOT_HERE, "reload"))
+        }
         for section in _SECTIONS
         if section in tables
     }
