@@ -244,6 +244,19 @@ def test_without_reload_an_error_ends_it(site: Site) -> None:
         command.ended()
 
 
+def test_testserver_keeps_to_its_own_database(site: Site) -> None:
+    site.edit("pages/views.py", "return HttpResponse(f", "from django.db import connection; return HttpResponse(f")
+    site.edit("pages/views.py", "version {VERSION}", "database {connection.settings_dict['NAME']}")
+    data = site.folder / "group.json"
+    data.write_text('[{"model": "auth.group", "pk": 1, "fields": {"name": "x", "permissions": []}}]')
+    with site.manage("testserver", str(data), "--noinput", "--addrport", "0", "-v", "0") as server:
+        url = server.said(r"Starting development server at (\S+)$")[1]
+        answer = httpx.get(url, timeout=LIMIT_S).text
+        assert answer.startswith("database ")
+        assert answer != f"database {site.environment['SITE_DATABASE']}"
+        server.end(signal.SIGINT)
+
+
 def test_ipv6(site: Site) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()

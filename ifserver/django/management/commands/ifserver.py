@@ -25,7 +25,7 @@ __all__ = ["Command"]
 
 #: What this command takes itself; everything else is for ifserver.
 _OWN: Final = ("--settings", "--pythonpath")
-_OWN_SWITCHES: Final = ("--traceback", "--no-color", "--force-color", "--skip-checks", "--help", "-h")
+_OWN_SWITCHES: Final = ("--traceback", "--no-color", "--force-color", "--skip-checks", "--version", "--help", "-h")
 #: The commands for which the site must be fit.
 _SERVE: Final = ("run", "serve", "worker")
 

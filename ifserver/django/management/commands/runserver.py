@@ -87,6 +87,10 @@ class Command(runserver.Command):  # type: ignore[misc]
 
     def run(self, **options: Any) -> None:
         """Become ``ifserver run``; Django has looked at the address."""
+        if options.get("shutdown_message"):
+            # That is ``testserver``, whose database is known in this process alone: Django's own server has to do.
+            super().run(**options)
+            return
         use_asgi = options["use_asgi"] and application_of(use_asgi=True) is not None
         folder, project = _folder(), _project()
         include, exclude = (_listed(project.get("worker", {}).pop(name, ())) for name in _WATCH)
@@ -116,6 +120,15 @@ class Command(runserver.Command):  # type: ignore[misc]
             os.close(first)
             if status:
                 raise CommandError("ifserver has ended with an error", returncode=status)
+
+    def get_handler(self, *args: Any, **options: Any) -> Any:
+        """For ``testserver``: the site with its static files."""
+        handler = super().get_handler(*args, **options)
+        if options.get("use_static_handler") and (settings.DEBUG or options.get("insecure_serving")):
+            from django.contrib.staticfiles.handlers import StaticFilesHandler
+
+            return StaticFilesHandler(handler)
+        return handler
 
     def _told(self, options: Mapping[str, Any], port: int, first: int) -> launch.Told:
         """What the workers are told."""
