@@ -91,6 +91,6 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler"}},
     "loggers": {
         "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
-        "django.server": {"level": "INFO"},  # the requests of runserver
+        "django.server": {"handlers": ["console"], "level": "INFO", "propagate": False},  # the requests of runserver
     },
 }
