@@ -55,7 +55,8 @@ def wsgi() -> Any:
 
 
 def _made(use_asgi: bool) -> Any:
-    """
+    """Set up Django, check the system, and load the application.
+
     Raises:
         ConfigurationError: the site cannot be loaded.
     """
@@ -82,6 +83,8 @@ def _made(use_asgi: bool) -> Any:
             text = "SystemCheckError: see above"
         raise ConfigurationError(_COLORS.sub("", text)) from None
     except BaseException as error:  # it may even exit
+        if isinstance(error, ConfigurationError) and error.__cause__ is None:
+            raise  # its line says it all
         failure = error if isinstance(error, ConfigurationError) else import_failed(name, error)
         cause = _shortened(error.__cause__ or error)
         if not told.reload:
