@@ -45,7 +45,7 @@ async def application(scope, receive, send):
         await send({"type": "websocket.send", "text": f"{VERSION} {event['text']}"})
 """
 VIEWS = """
-import os, sys
+import os, sys, time
 from django.http import HttpResponse, JsonResponse
 VERSION = 1
 def index(request):
@@ -57,6 +57,9 @@ def about(request):
     })
 def fails(request):
     return HttpResponse(1 / 0)
+def hangs(request):
+    print("it hangs", flush=True)
+    time.sleep(3600)
 """
 FILES = {
     "manage.py": "import os, sys\nfrom django.core.management import execute_from_command_line\n"
@@ -66,7 +69,7 @@ FILES = {
     "mysite/asgi.py": ASGI,
     "mysite/wsgi.py": "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n",
     "mysite/urls.py": "from django.urls import path\nfrom pages import views\nurlpatterns = [path('', views.index), "
-    "path('about/', views.about), path('fails/', views.fails)]\n",
+    "path('about/', views.about), path('fails/', views.fails), path('hangs/', views.hangs)]\n",
     "pages/__init__.py": "",
     "pages/views.py": VIEWS,
     "pages/static/pages/style.css": "body {}",
@@ -235,6 +238,16 @@ def test_options_that_cannot_be(site: Site, arguments: tuple[str, ...], said: st
     with site.manage("runserver", *arguments, status=1) as command:
         command.said(f"^CommandError: .*{re.escape(said)}$")
         command.ended()
+
+
+def test_ctrl_c_waits_for_no_request(site: Site) -> None:
+    with site.runserver("--noasgi") as server:
+        host, port = site.address.split(":")
+        with socket.create_connection((host, int(port)), LIMIT_S) as client:
+            client.sendall(b"GET /hangs/ HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            server.said("it hangs")
+            server.end(signal.SIGINT)
+        assert "has not stopped within" not in server.output
 
 
 def test_without_reload_an_error_ends_it(site: Site) -> None:
