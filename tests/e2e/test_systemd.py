@@ -218,7 +218,7 @@ def _state(pid: int) -> str:
 
 def test_the_units_are_what_systemd_understands(tmp_path: Path) -> None:
     names = sorted(path.name for path in UNITS.iterdir())
-    assert names == ["ifserver-worker.service", "ifserver.service", "ifserver.socket"]
+    assert names == ["ifserver-run.service", "ifserver-worker.service", "ifserver.service", "ifserver.socket"]
     command = shutil.which("ifserver", path=str(Path(sys.executable).parent))
     assert command is not None
     for name in names:
@@ -231,7 +231,9 @@ def test_the_units_are_what_systemd_understands(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize(("name", "limit"), [("ifserver.service", 2.0), ("ifserver-worker.service", 2.5)])
+@pytest.mark.parametrize(
+    ("name", "limit"), [("ifserver.service", 2.0), ("ifserver-worker.service", 2.5), ("ifserver-run.service", 2.5)]
+)
 def test_the_units_stay_hardened(name: str, limit: float) -> None:
     """10 is everything, 0 is nothing."""
     done = subprocess.run(
@@ -250,6 +252,7 @@ def test_the_units_leave_enough_time_for_a_drain() -> None:
     for name, needed_s in (
         ("ifserver.service", front.shutdown_delay_s + front.drain_timeout_s),
         ("ifserver-worker.service", worker.drain_timeout_s + worker.shutdown_timeout_s),
+        ("ifserver-run.service", front.drain_timeout_s + worker.drain_timeout_s + worker.shutdown_timeout_s),
     ):
         found = re.search(r"^TimeoutStopSec=(\d+)$", (UNITS / name).read_text(), re.MULTILINE)
         assert found is not None
