@@ -22,8 +22,8 @@ _PAGE: Final = """\
 Where requests are placed
 =========================
 
-This page is research, for developers of ifserver: you do not need it to run a site. ``../deploying.rst`` says how many
-nodes and clusters to use.
+This page is research, for developers of ifserver: you do not need it to run a site. :doc:`/howto/machines` says how
+many nodes and clusters to use.
 
 A server that knows several nodes has to choose one for each request. ``ifserver`` takes two at random and, of these,
 the one whose queue was shorter when it last put something there; a queue of which all its own requests have been

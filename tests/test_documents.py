@@ -99,3 +99,25 @@ def test_every_section_that_code_cites_exists() -> None:
         cited |= dict.fromkeys(_CITED.findall(text), path.name)
     assert len(cited) > 5
     assert {section: where for section, where in cited.items() if section not in titles(ARCHITECTURE)} == {}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.rst").read_bytes()) <= 6 * 1024
+
+
+def test_the_figures_in_the_readme_are_those_that_were_measured() -> None:
+    """Loads and servers are named alike on both pages. Put the new figures in after ``make bench``."""
+    readme, page = (ROOT / "README.rst").read_text("utf-8"), (DOCS / "explanation/performance.rst").read_text("utf-8")
+    measured = {}
+    for title, table in re.findall(r"^\*(.+)\*\n\n((?:.+\n)+)", page, re.MULTILINE):
+        for line in table.splitlines():
+            if found := re.match(r"(\S.*?)  +[\d.]+  +[\d.-]+  +[\d.-]+  +([\d.]+)  +.*  ([\d.]+)$", line):
+                measured[title, found[1]] = found[2], found[3]
+    for load in ("GET, 13 bytes, 64 connections", "WebSocket echo, 64 bytes, 100 connections"):
+        [shown] = re.findall(rf"^{load} +([\d.]+) +([\d.]+) +([\d.]+)$", readme, re.MULTILINE)
+        assert list(shown) == [measured[load, name][0] for name in ("ifserver (embedded)", "uvicorn", "daphne")]
+    slow = "GET beside 1 % of 200 ms of CPU, 4 workers, 500 a second"
+    for name in ("ifserver (embedded, 4 workers)", "uvicorn (4, HAProxy)"):
+        assert f" {float(measured[slow, name][1]):.0f} ms" in " ".join(readme.split())
+    [commit] = re.findall(r"commit (\w+)\)", page)[:1]
+    assert f"commit\n{commit}" in readme or f"commit {commit}" in readme

@@ -126,7 +126,7 @@ def test_command_lines_are_found() -> None:
     """So that the test above does not hold because nothing is looked at."""
     everywhere = [words for path in (*DOCUMENTS, *EXAMPLES) for words in lines_of(path)]
     assert {words[0] for words in everywhere} >= {"run", "serve", "worker", "check", "settings", "status"}
-    for path in (*DOCUMENTS[:1], COMING_FROM, ROOT / "docs/howto/deploying.rst", PACKAGING / "haproxy/haproxy.cfg"):
+    for path in (*DOCUMENTS[:1], COMING_FROM, ROOT / "docs/howto/machines.rst", PACKAGING / "haproxy/haproxy.cfg"):
         assert lines_of(path), path
     assert len(lines_of(PACKAGING / "docker/compose.yaml")) >= 2
 
@@ -213,7 +213,7 @@ def test_every_file_of_settings_is_understood(path: Path) -> None:
     files = [
         text for text in map(textwrap.dedent, blocks) if re.match(r"\[(clusters|" + "|".join(SECTIONS) + r")\]\n", text)
     ]
-    assert files or path.name not in ("README.rst", "deploying.rst")
+    assert files or path.name not in ("configuring.rst", "machines.rst", "deploy.rst")
     for text in files:
         configuration = Configuration(from_file(text, path.name), path.name)
         if configuration.has("layer.clusters"):

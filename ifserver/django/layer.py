@@ -1,4 +1,4 @@
-"""The channel layer for Channels (docs/start/channels.rst)."""
+"""The channel layer for Channels (docs/howto/channel_layer.rst)."""
 
 from __future__ import annotations
 
