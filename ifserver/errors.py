@@ -75,4 +75,4 @@ class ApplicationError(IfserverError, RuntimeError):
 
 
 class ClientDisconnected(IfserverError, OSError):
-    """The client has left, so nothing more can be sent (ASGI ``www.rst``, "Disconnected client - send exception")."""
+    """The client has left, so nothing more can be sent (ASGI, "Disconnected client - send exception")."""

@@ -15,7 +15,7 @@ from ifserver.errors import ConfigurationError
 from ifserver.observe.viewer import tables, top
 from ifserver.observe.viewer.client import Client
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "make_parser"]
 
 #: The commands, and what they are for.
 COMMANDS: Final = command_line.VIEWERS
@@ -33,7 +33,7 @@ def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: Tex
         ConfigurationError: no endpoint is named, or it is no address.
     """
     out = sys.stdout if out is None else out
-    given = _parser().parse_args(words)
+    given = make_parser().parse_args(words)
     client = Client(_address(given, environ))
     try:
         if given.command == "top":
@@ -59,7 +59,8 @@ def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: Tex
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `COMMANDS`."""
     parser = argparse.ArgumentParser(prog="ifserver", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, brief in COMMANDS.items():

@@ -22,7 +22,8 @@ from tests.observe.admin.test_subject import FakeSupervisor, FakeWorker, supervi
 
 ROOT = Path(__file__).resolve().parents[3]
 BOARD = ROOT / "packaging/grafana/ifserver.json"
-PAGE = ROOT / "docs/howto/monitoring.rst"
+PAGE = ROOT / "docs/reference/metrics.rst"
+MONITORING = ROOT / "docs/howto/monitoring.rst"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -162,14 +163,23 @@ def test_every_counter_is_told() -> None:
     assert {f"ifserver_{name}" for name in COUNTERS} <= families()
 
 
-def families() -> set[str]:
-    """The names of all metrics of ours, without what their samples have at their ends."""
+def kinds_and_labels() -> dict[str, tuple[str, set[str]]]:
+    """All metrics of ours, without what their samples have at their ends. Those without samples have no labels here."""
     stage = Stage(parent=True)
-    found: set[str] = set()
+    stage.world.client(GET)
+    found: dict[str, tuple[str, set[str]]] = {}
     for scrape in (Scrape(stage.subject), supervised(stage)):
         text, _ = scrape.text(survey(stage), OPENMETRICS)
-        found |= {family.name for family in openmetrics(text.decode()) if family.name.startswith("ifserver_")}
+        for family in openmetrics(text.decode()):
+            if family.name.startswith("ifserver_"):
+                _, labels = found.setdefault(family.name, (family.type, set()))
+                labels |= {label for sample in family.samples for label in sample.labels} - {"le"}
     return found
+
+
+def families() -> set[str]:
+    """Their names."""
+    return set(kinds_and_labels())
 
 
 def named(text: str) -> set[str]:
@@ -187,4 +197,14 @@ def test_the_board_names_no_metric_that_does_not_exist() -> None:
 
 
 def test_the_documentation_explains_every_metric_and_no_other() -> None:
-    assert named(PAGE.read_text("utf-8")) == families()
+    assert named(MONITORING.read_text("utf-8")) <= families()
+    text = PAGE.read_text("utf-8")
+    assert named(text) == families()
+    entries = re.findall(r"^``ifserver_(\w+)``\n    \*(\w+)\*((?:,(?: by)? ``\w+``)*)\.", text, re.M)
+    told = {
+        name.removesuffix("_total"): (kind, set(re.findall(r"``(\w+)``", labels))) for name, kind, labels in entries
+    }
+    for name, (kind, labels) in kinds_and_labels().items():
+        told_kind, told_labels = told.pop(name.removeprefix("ifserver_"))
+        assert (told_kind, told_labels if labels else set()) == (kind, labels), name
+    assert not told

@@ -1,0 +1,19 @@
+"""Pages of docs/reference that are made from the code are those that the code makes now."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_they_are_made_anew() -> None:
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    assert len(generate.PAGES) == 2
+    for path, make in generate.PAGES.items():
+        assert path.read_text("utf-8") == make(), "python docs/generate.py"
