@@ -12,8 +12,9 @@ import httpx
 from websockets.sync.client import connect
 
 from tests.command_lines import command_lines
-from tests.e2e.running import LIMIT_S, ROOT, Running
+from tests.e2e.running import EXAMPLES, LIMIT_S, ROOT, Running
 
+README = ROOT / "README.rst"
 FIRST_SITE = ROOT / "docs/start/first_site.rst"
 
 
@@ -38,6 +39,22 @@ def test_hello_world(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
         server.said(rf"worker {pid} was killed \(SIGKILL\)")
         assert httpx.get(url, timeout=LIMIT_S).text.startswith("Hello from worker ")
+
+
+def test_what_the_readme_kills_are_the_workers() -> None:
+    """``pkill -f`` compares the whole command line."""
+    [pattern] = re.findall(r"pkill -9 -f '(.+)'", README.read_text("utf-8"))
+    with Running("run", "hello:app", "--workers", "2", "-p", "0", app_dir=EXAMPLES) as server:
+        server.ready()
+
+        def is_killed(pid: int) -> bool:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+            return re.search(pattern, b" ".join(words).decode()) is not None
+
+        workers = server.workers()
+        assert len(workers) == 2
+        assert all(map(is_killed, workers))
+        assert not any(map(is_killed, [server.pid, *server.fork_servers()]))
 
 
 def test_a_websocket_whose_worker_is_killed(tmp_path: Path) -> None:
