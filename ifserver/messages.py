@@ -41,6 +41,8 @@ __all__ = [
     "Broadcast",
     "Claim",
     "Disconnect",
+    "FileDeclined",
+    "FileTaken",
     "GroupGap",
     "GroupJoin",
     "GroupJoined",
@@ -53,6 +55,7 @@ __all__ = [
     "Release",
     "RequestBody",
     "ResponseBody",
+    "ResponseFile",
     "ResponseStart",
     "Sync",
     "SyncEntry",
@@ -122,6 +125,8 @@ class HttpRequest(Message, tag=1, frozen=True, array_like=True, gc=False):
     server: tuple[str, int | None] | None
     body: bytes
     more_body: bool
+    #: Whether the server may send a file by itself, if it is asked to (`ResponseFile`).
+    files: bool = False
 
 
 class WebSocketConnect(Message, tag=2, frozen=True, array_like=True, gc=False):
@@ -249,6 +254,29 @@ class GroupLeave(Message, tag=17, frozen=True, array_like=True, gc=False):
     group: str
 
 
+class ResponseFile(Message, tag=18, frozen=True, array_like=True, gc=False):
+    """A whole response whose body is `count` bytes of a file, from `offset` on. Answered with `FileTaken` if the server
+    sends it, and with `FileDeclined` if it cannot, and nothing has been sent.
+
+    `path` is absolute and without symbolic links. The server must find the same file there: the other fields tell which
+    the worker has opened, as stat(2) calls them.
+    """
+
+    stream: str
+    attempt: int
+    worker: str
+    seq: int
+    status: int
+    headers: Headers
+    path: bytes
+    offset: int
+    count: int
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+
 # To a worker's inbox.
 
 
@@ -305,6 +333,22 @@ class GroupGap(Message, tag=24, frozen=True, array_like=True, gc=False):
     seq: int
     group: str
     count: int | None
+
+
+class FileTaken(Message, tag=25, frozen=True, array_like=True, gc=False):
+    """The server has opened the file of a `ResponseFile`, and sends it: nothing more is said of the stream."""
+
+    stream: str
+    attempt: int
+    seq: int
+
+
+class FileDeclined(Message, tag=26, frozen=True, array_like=True, gc=False):
+    """It has not: the worker answers as if it had not asked."""
+
+    stream: str
+    attempt: int
+    seq: int
 
 
 # To both. `worker` is the worker of the stream, whichever side speaks.
@@ -397,6 +441,7 @@ ToStream: TypeAlias = (
     Claim
     | ResponseStart
     | ResponseBody
+    | ResponseFile
     | WebSocketAccept
     | WebSocketSend
     | WebSocketClose
@@ -407,7 +452,9 @@ ToStream: TypeAlias = (
 )
 ToServer: TypeAlias = ToStream | Sync | Receipt
 #: About one stream, in its sequence, to a worker.
-ToApplication: TypeAlias = RequestBody | WebSocketReceive | Disconnect | GroupJoined | GroupGap
+ToApplication: TypeAlias = (
+    RequestBody | WebSocketReceive | Disconnect | GroupJoined | GroupGap | FileTaken | FileDeclined
+)
 ToWorker: TypeAlias = ToApplication | Window | Sync | Release | Receipt
 
 _encoder = msgspec.msgpack.Encoder()

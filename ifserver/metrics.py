@@ -84,6 +84,8 @@ COUNTERS: Final[dict[str, Description]] = {
     "requests_refused": Description("Requests that were answered by the server itself.", "status"),
     "connections_refused": Description("Connections that were one too many.", "of"),
     "connections_cut": Description("Connections whose clients took nothing of what they were sent."),
+    "files_sent": Description("Files that this server has sent by itself, or begun to."),
+    "files_declined": Description("Files that it could not, so that a worker has sent them."),
     "group_deliveries": Description("Messages of groups that were written to a member."),
     "group_drops": Description("Messages of groups that a member did not get.", "reason", ("slow",)),
     "channel_layer_drops": Description(

@@ -33,6 +33,7 @@ TO_SERVER = [
     m.GroupJoin("p.1", 0, WORKER, 0, "news"),
     m.GroupJoin("p.1", 0, WORKER, 0, "news", True, "user 7"),
     m.GroupLeave("p.1", 0, WORKER, 0, "news"),
+    m.ResponseFile("p.1", 0, WORKER, 0, 206, [(b"a", b"b")], b"/srv/\xff", 2**40, 1, 2**33, 2**63, 2**41, -1),
 ]
 TO_WORKER = [
     m.GroupJoined("p.1", 0, 0, "news"),
@@ -42,6 +43,8 @@ TO_WORKER = [
     m.RequestBody("p.1", 0, 0, b"x" * 70_000, False),
     m.WebSocketReceive("p.1", 0, 0, "", None),
     m.Disconnect("p.1", 0, 0, 1006, ""),
+    m.FileTaken("p.1", 0, 0),
+    m.FileDeclined("p.1", 0, 0),
 ]
 TO_BOTH = [
     m.Window("p.1", 0, WORKER, 2**63),
@@ -183,7 +186,7 @@ def test_tags_are_part_of_the_format() -> None:
     assert {type(message).__name__: msgspec.msgpack.decode(m.encode(message)[1:])[0] for message, _ in CASES} == {
         "HttpRequest": 1, "WebSocketConnect": 2, "Claim": 10, "ResponseStart": 11, "ResponseBody": 12,
         "WebSocketAccept": 13, "WebSocketSend": 14, "WebSocketClose": 15,
-        "GroupJoin": 16, "GroupLeave": 17, "RequestBody": 20, "WebSocketReceive": 21,
-        "Disconnect": 22, "GroupJoined": 23, "GroupGap": 24,
+        "GroupJoin": 16, "GroupLeave": 17, "ResponseFile": 18, "RequestBody": 20, "WebSocketReceive": 21,
+        "Disconnect": 22, "GroupJoined": 23, "GroupGap": 24, "FileTaken": 25, "FileDeclined": 26,
         "Window": 30, "Sync": 31, "Release": 32, "Receipt": 33, "Broadcast": 40,
     }  # fmt: skip

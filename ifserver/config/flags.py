@@ -63,6 +63,7 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "front.server_header": ("-s", "--server-name"),
     # In a command that has the workers' as well: that is a limit on what the application sends, and another matter.
     "front.max_websocket_message_bytes": ("--max-websocket-message-bytes",),
+    "front.file_roots": ("--file-root",),
     "front.resumable_paths": ("--resumable",),
     "layer.clusters": ("--cluster",),
     "worker.processes": ("-w", "--workers", "--processes"),

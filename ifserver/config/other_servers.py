@@ -54,7 +54,7 @@ _DAEMON: Final = "let systemd, a container or another process manager do that (d
 _HEADER_BYTES: Final = "--max-header-bytes limits the request line and all headers together"
 _MODE: Final = "--unix-mode sets the permissions of the Unix socket; a process manager sets the umask"
 _STRICT: Final = "not there: requests that two parsers might read differently are refused"
-_NO_SENDFILE: Final = "not needed: wsgi.file_wrapper works, without sendfile; let a proxy in front serve files"
+_SENDFILE: Final = "not needed: files are sent with sendfile where that is possible (docs/howto/files.rst)"
 _NO_SYSLOG: Final = "--log-to journal logs to systemd's journal; there is no syslog"
 _DIRTY: Final = "not there: use a task queue, or a second 'ifserver run' with an application of its own"
 _CONTROL: Final = "not there: --admin HOST:PORT has the live view and metrics, and 'ifserver status' shows them"
@@ -135,8 +135,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "--permit-unconventional-http-version": _STRICT,
     "--casefold-http-method": _STRICT,
     "--forwarder-headers": "SCRIPT_NAME is set by --root-path alone",
-    "--no-sendfile": _NO_SENDFILE,
-    "--sendfile": _NO_SENDFILE,
+    "--no-sendfile": _SENDFILE,
+    "--sendfile": _SENDFILE,
     "--paste": "name the application as MODULE:ATTRIBUTE",
     "--paste-global": "name the application as MODULE:ATTRIBUTE",
     "--paster": "name the application as MODULE:ATTRIBUTE",

@@ -50,6 +50,7 @@ LIVE: Final = frozenset(
             "max_pipelined",
             "underscores_in_headers",
             "retry_after_s",
+            "file_roots",
             "retry_methods",
             "shutdown_delay_s",
             "drain_timeout_s",

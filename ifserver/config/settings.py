@@ -24,6 +24,7 @@ from ifserver.config.settings_checks import (
     parse_application,
 )
 from ifserver.errors import ConfigurationError
+from ifserver.headers import is_token
 
 __all__ = [
     "LOCAL_NETWORKS",
@@ -308,6 +309,11 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         "Whether each request has an id in the logs, and in the header X-Request-ID for the application and the "
         "client. An id from trusted_proxies is kept; others are made of the process and the number of the request.",
     ] = True
+    file_roots: Annotated[
+        tuple[str, ...],
+        "Folders below which the server sends files by itself when the application answers with one and it sees the "
+        "same file; others are sent by the worker. ifserver run: if none is given, any file.",
+    ] = ()
     server_timing: Annotated[
         bool,
         "Whether the header Server-Timing says how long the request was queued, and how long the application took to "
@@ -432,6 +438,11 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "Largest WebSocket message that the application may send: send() raises for a larger one. A node carries 64MiB "
         "at most.",
     ] = 32 * _MIB
+    file_header: Annotated[
+        str | None,
+        "Header of a response, for example X-Sendfile, in which the application names a file, by its absolute path, "
+        "to be sent in place of the body. The header itself is not sent. none: no header means that.",
+    ] = None
     max_requests: Annotated[
         Annotated[int, Meta(ge=0)],
         "Requests and WebSockets after which a worker process is replaced; 0: never. The new process is ready before "
@@ -485,6 +496,8 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         super().__post_init__()
         check_address(self.admin, "worker.admin")
         check_token(self.admin_token, "worker.admin_token")
+        if self.file_header is not None and not is_token(self.file_header.encode()):
+            raise ConfigurationError(f"worker.file_header: not a header's name: {self.file_header!r}")
         for name in ("reload_include", "reload_exclude"):
             check_patterns(getattr(self, name), f"worker.{name}")
         try:

@@ -10,6 +10,7 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
 from ifserver.front.deadlines import Deadlines
+from ifserver.front.files import File
 from ifserver.front.offering import Exchanges, Offered
 from ifserver.front.peers import Peer
 from ifserver.front.websocket.prepared import Prepared
@@ -24,6 +25,7 @@ from ifserver.streams.effects import (
     Abort,
     Answer,
     CloseClient,
+    CloseFile,
     Dropped,
     Effects,
     Finish,
@@ -31,6 +33,7 @@ from ifserver.streams.effects import (
     Leave,
     Offer,
     Resume,
+    SendFile,
     Signal,
     Tell,
     TimedOut,
@@ -76,6 +79,9 @@ class HttpClient(Client, Protocol):
 
     def begin(self, message: m.ResponseStart) -> None:
         """Send the head of a response, and the first bytes of its body."""
+
+    def begin_file(self, message: m.ResponseFile, file: File) -> None:
+        """Send the whole of a response, whose body is in a file. The exchange is over."""
 
     def body(self, message: m.ResponseBody) -> None:
         """Send a further piece of it."""
@@ -301,6 +307,18 @@ def _begin(exchange: Exchange, effect: m.ResponseStart) -> None:
         exchange._forget_offer()
 
 
+def _open_file(exchange: Exchange, effect: m.ResponseFile) -> None:
+    exchange.server.files.open(effect, exchange.handle)
+
+
+def _send_file(exchange: Exchange, effect: SendFile) -> None:
+    exchange.client.begin_file(effect.message, effect.file)
+
+
+def _close_file(exchange: Exchange, effect: CloseFile) -> None:
+    effect.file.close()
+
+
 def _body(exchange: Exchange, effect: m.ResponseBody) -> None:
     exchange.client.body(effect)
 
@@ -355,6 +373,9 @@ def _close_client(exchange: Exchange, effect: CloseClient) -> None:
 _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
     m.ResponseStart: _begin,
     m.ResponseBody: _body,
+    m.ResponseFile: _open_file,
+    SendFile: _send_file,
+    CloseFile: _close_file,
     m.WebSocketAccept: _accept,
     m.WebSocketSend: _send_message,
     m.WebSocketClose: _close,

@@ -13,6 +13,7 @@ from ifserver.front.access import AccessLog, Entry
 from ifserver.front.admission import Key
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.driver import Exchange, HttpClient
+from ifserver.front.files import Files
 from ifserver.front.http1.requests import Incoming
 from ifserver.front.http1.response_heads import HeadWriter
 from ifserver.front.http1.waits import Waits
@@ -53,6 +54,8 @@ class Server(Protocol):
     tally: Tally
     access_log: AccessLog
     head_writer: HeadWriter
+    #: Opens the files that the server sends by itself.
+    files: Files
     #: Proxies whose forwarding headers are believed; None if there are none.
     trusted: Networks | None
     #: Whether the server shuts down: responses that begin now close their connections.

@@ -14,6 +14,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import NodeError
 from ifserver.front.bursts import Bursts
+from ifserver.front.files import Files
 from ifserver.front.offers import Offers, StandingOffer
 from ifserver.front.peers import Peers
 from ifserver.front.resumptions import Resumptions
@@ -92,6 +93,7 @@ class Exchanges(Protocol):
     resumptions: Resumptions
     waiting_room: WaitingRoom
     unheard: Unheard
+    files: Files
 
     @property
     def members(self) -> Groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
@@ -17,12 +18,14 @@ from ifserver import messages as m
 from ifserver.clock import Clock, WallClock
 from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
+from ifserver.errors import ConfigurationError
 from ifserver.front.access import AccessLog, Entry
 from ifserver.front.admission import Admission
 from ifserver.front.bursts import Bursts
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
 from ifserver.front.driver import Exchange, HttpClient
+from ifserver.front.files import Disk, Files
 from ifserver.front.groups import Members
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.http1.requests import Incoming, identify
@@ -57,6 +60,8 @@ __all__ = ["InterfaceServer"]
 #: long a server that ends waits for somebody to hear what clients have said that are gone.
 _LAST_WORDS_S: Final = 1.0
 
+_log = logging.getLogger(__name__)
+
 
 @implementer(IProtocolNegotiationFactory)
 class InterfaceServer(Factory):
@@ -65,6 +70,7 @@ class InterfaceServer(Factory):
     Args:
         reactor: tells how time goes by, and calls later.
         wall: tells the time of day, for Date and the access log.
+        files: opens the files that it sends by itself; None: those below ``front.file_roots``.
         facts: what the beats of this server tell people (`ifserver.status.Facts`).
     """
 
@@ -78,6 +84,7 @@ class InterfaceServer(Factory):
         reactor: Any,
         wall: WallClock,
         facts: Callable[[], bytes] = bytes,
+        files: Files | None = None,
     ) -> None:
         self.settings = settings
         self.clusters = clusters
@@ -90,6 +97,7 @@ class InterfaceServer(Factory):
         #: Made when it is needed.
         self._websocket_protocol: type[WebSocketConnection] | None = None
         self.admission = Admission(settings, reactor, self.counters)
+        self.files = files or Files(settings.file_roots, False, Disk(clusters.soon), self.counters)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
         #: From the beginning of the end: responses that begin now say that the connection ends with them.
@@ -156,6 +164,10 @@ class InterfaceServer(Factory):
         self._websocket_protocol = None
         self.admission.change(settings)
         self.members.change(settings)
+        try:
+            self.files.change(settings.file_roots)
+        except ConfigurationError as error:
+            _log.error("%s; the roots before are kept", error)
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
         self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
         self._retry_methods = frozenset(settings.retry_methods)
@@ -203,6 +215,7 @@ class InterfaceServer(Factory):
         self.unsent.stop()
         self.lifetimes.stop()
         self.admission.stop()
+        self.files.stop()
         self.access_log.close()
 
     async def _hand_over_last_words(self, seconds: float) -> None:
@@ -280,6 +293,7 @@ class InterfaceServer(Factory):
             host,
             incoming.take_body() if incoming.body else b"",
             not incoming.complete,
+            self.files.enabled,
         )
         stream = HttpStream(request, incoming.method in self._retry_methods, incoming.expects_continue)
         incoming.stream = stream.identity
@@ -345,6 +359,7 @@ class InterfaceServer(Factory):
         return {
             "connections": len(self._connections),
             "streams": len(self.registry),
+            **self.files.statistics(),
             **self.members.statistics(),
             **self.counters.statistics(),
         }

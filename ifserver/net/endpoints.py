@@ -259,6 +259,10 @@ class LoopTransport(_Socket, asyncio.Protocol):
         """Bytes that were written and that the kernel has not taken yet."""
         return self._loop_transport.get_write_buffer_size()
 
+    def is_free(self) -> bool:
+        """Whether the kernel has taken all that was written, and the connection goes on."""
+        return not self.disconnecting and not self._loop_transport.is_closing() and not self.buffered()
+
 
 class TlsTransport(LoopTransport):
     """The same over TLS, which the loop speaks; there is a connection once its handshake is complete."""

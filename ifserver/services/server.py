@@ -29,6 +29,7 @@ from ifserver.config.rereading import LIVE, Reading, updated
 from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.access import open_log
+from ifserver.front.files import MAX_FILES, Disk, Files
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.clusters import Clusters
 from ifserver.net import sockets
@@ -48,8 +49,9 @@ _CONNECT_S: Final = 1.0
 #: How often a successor tries to have the address of the admin endpoint, and the pause in between, in seconds.
 _ADMIN_ATTEMPTS: Final = 600
 _ADMIN_PAUSE_S: Final = 0.1
-#: Files of an interface server beside its clients' connections: nodes, the broker's workers, logs, modules.
-_OTHER_FILES: Final = 1024
+#: Files of an interface server beside its clients' connections: nodes, the broker's workers, logs, modules; and those
+#: that it sends, each with one more for its client.
+_OTHER_FILES: Final = 1024 + 2 * MAX_FILES
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class ServeService(Service):
         #: Whether there are no workers, and will be none: requests that wait for one are answered at once at the end.
         self._workerless = False
         self._clusters = self._make_clusters()
+        disk = Disk(runtime.loop.call_soon_threadsafe)
         self.server = InterfaceServer(
             front,
             self._clusters,
@@ -93,6 +96,8 @@ class ServeService(Service):
             runtime.reactor,
             time.time,
             lambda: subject.encoded_facts(),
+            # With our own workers we see the same files.
+            Files(front.file_roots, self.has_supervisor, disk, self._clusters.counters),
         )
         subject = ServerSubject(self.server, self._is_listening, parent=self.has_supervisor)
         self._admin_starting: asyncio.Task[None] | None = None

@@ -40,6 +40,7 @@ _SEQUENCED: Final = frozenset(
     {
         m.ResponseStart,
         m.ResponseBody,
+        m.ResponseFile,
         m.WebSocketAccept,
         m.WebSocketSend,
         m.WebSocketClose,

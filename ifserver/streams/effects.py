@@ -8,7 +8,7 @@ classes under "Effects". Nothing here does anything; ``front/driver.py`` carries
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
 
@@ -33,9 +33,12 @@ __all__ = [
     "ClientFailed",
     "ClientGone",
     "CloseClient",
+    "CloseFile",
     "Dropped",
     "Effect",
     "Effects",
+    "FileOpened",
+    "FileRefused",
     "Finish",
     "Flushed",
     "Gap",
@@ -46,6 +49,7 @@ __all__ = [
     "Offer",
     "OfferRefused",
     "Resume",
+    "SendFile",
     "Signal",
     "Tell",
     "TimedOut",
@@ -134,6 +138,19 @@ class Gap(Struct, frozen=True, gc=False):
     count: int | None
 
 
+class FileOpened(Struct, frozen=True, gc=False):
+    """The file of a `ResponseFile` is open: `file` is for whoever sends or closes it."""
+
+    message: m.ResponseFile
+    file: Any
+
+
+class FileRefused(Struct, frozen=True, gc=False):
+    """It is not here, is another one, or must not be sent from here."""
+
+    message: m.ResponseFile
+
+
 # Effects: what is to be done about it.
 
 
@@ -192,6 +209,19 @@ class Leave(Struct, frozen=True, gc=False):
     """The stream is no member of `group` any more."""
 
     group: str
+
+
+class SendFile(Struct, frozen=True, gc=False):
+    """Send the client the response of `message`, whose body is in `file`, which is closed then."""
+
+    message: m.ResponseFile
+    file: Any
+
+
+class CloseFile(Struct, frozen=True, gc=False):
+    """Close `file`, which nobody needs any more."""
+
+    file: Any
 
 
 class Answer(Struct, frozen=True, gc=False):
@@ -276,6 +306,8 @@ Effect: TypeAlias = (
     | Tell
     | Join
     | Leave
+    | SendFile
+    | CloseFile
     | Answer
     | Abort
     | Finish

@@ -7,7 +7,9 @@
       |                      |                      last byte due            |
       |                      |                          '--> ANSWERED --end--'
       |                      |                                               |
-      '--------response (the claim is left out when it is complete at once)--'
+      |--------response (the claim is left out when it is complete at once)--|
+    '--file, also when claimed--> OPENING --opened-------------------------'
+                                      '--refused--> CLAIMED
 
 QUEUED
     Offered on a request channel, claimed by nobody yet.
@@ -15,6 +17,8 @@ WITHDRAWING
     ``queue_timeout`` is over, and the node was asked whether the request is still there.
 CLAIMED
     A worker has it, the response has not begun.
+OPENING
+    The worker has answered with a file, and it is seen whether that can be sent from here. If so, the worker is done.
 RESPONDING
     The status line has been sent: from here an error can only cut the connection (RFC 9112 8).
 ANSWERED
@@ -45,14 +49,18 @@ from ifserver.streams.effects import (
     Answered,
     BodyReceived,
     ClientGone,
+    CloseFile,
     Effect,
     Effects,
+    FileOpened,
+    FileRefused,
     Finish,
     Flushed,
     Gap,
     Joined,
     Offer,
     OfferRefused,
+    SendFile,
     Tell,
     TimedOut,
     Vanished,
@@ -72,6 +80,7 @@ class State(enum.Enum):
     QUEUED = enum.auto()
     WITHDRAWING = enum.auto()
     CLAIMED = enum.auto()
+    OPENING = enum.auto()
     RESPONDING = enum.auto()
     ANSWERED = enum.auto()
     DONE = enum.auto()
@@ -81,6 +90,7 @@ class State(enum.Enum):
 _QUEUED: Final = State.QUEUED
 _WITHDRAWING: Final = State.WITHDRAWING
 _CLAIMED: Final = State.CLAIMED
+_OPENING: Final = State.OPENING
 _RESPONDING: Final = State.RESPONDING
 _ANSWERED: Final = State.ANSWERED
 _DONE: Final = State.DONE
@@ -146,6 +156,34 @@ class HttpStream(Stream):
     def _answered(self, event: Answered) -> Effects:
         self._enter(_ANSWERED)
         return NOTHING
+
+    # Files.
+
+    def _answered_with_file(self, message: m.ResponseFile) -> Effects:
+        claims = self._state is not _CLAIMED
+        self._enter(_OPENING)
+        # Last: what comes of it may be known at once.
+        return (WAIT_RESPONSE, message) if claims else (message,)
+
+    def _file_opened(self, event: FileOpened) -> Effects:
+        message, worker = event.message, self.worker
+        if self._state is not _OPENING or message.attempt != self.attempt or worker is None:
+            return (CloseFile(event.file),)
+        self._enter(_DONE)
+        taken = m.FileTaken(self.identity, self.attempt, self._sequence())
+        return Tell(worker, taken), SendFile(message, event.file), ENDED
+
+    def _file_refused(self, event: FileRefused) -> Effects:
+        worker = self.worker
+        if self._state is not _OPENING or event.message.attempt != self.attempt or worker is None:
+            return NOTHING
+        self._enter(_CLAIMED)
+        declined = m.FileDeclined(self.identity, self.attempt, self._sequence())
+        effects: Effects = (Tell(worker, declined),)
+        if self._expects_continue:
+            self._expects_continue = False
+            effects += (CONTINUE,)
+        return effects + self._pump()
 
     # The clock.
 
@@ -257,8 +295,12 @@ class HttpStream(Stream):
         return tuple(effects)
 
 
+#: Whatever has become of the stream meanwhile: a file that is open must be closed.
+_FILES: Final[Row] = {FileOpened: HttpStream._file_opened, FileRefused: HttpStream._file_refused}
+
 HttpStream.table = {
     State.QUEUED: {
+        **_FILES,
         BodyReceived: HttpStream._body_received,
         ClientGone: HttpStream._left_unclaimed,
         OfferRefused: HttpStream._refused,
@@ -269,9 +311,11 @@ HttpStream.table = {
         m.Claim: HttpStream._claimed,
         m.Window: HttpStream._claimed,
         m.ResponseStart: HttpStream._started,
+        m.ResponseFile: HttpStream._answered_with_file,
         m.Release: HttpStream._lost,
     },
     State.WITHDRAWING: {
+        **_FILES,
         BodyReceived: HttpStream._body_received,
         ClientGone: HttpStream._left,
         Withdrawn: HttpStream._withdrawn,
@@ -281,9 +325,11 @@ HttpStream.table = {
         m.Claim: HttpStream._claimed,
         m.Window: HttpStream._claimed,
         m.ResponseStart: HttpStream._started,
+        m.ResponseFile: HttpStream._answered_with_file,
         m.Release: HttpStream._lost_withdrawing,
     },
     State.CLAIMED: {
+        **_FILES,
         BodyReceived: HttpStream._body_received_claimed,
         ClientGone: HttpStream._left,
         Withdrawn: HttpStream._ignore,
@@ -292,9 +338,22 @@ HttpStream.table = {
         m.Claim: HttpStream._claimed_again,
         m.Window: HttpStream._window_claimed,
         m.ResponseStart: HttpStream._started,
+        m.ResponseFile: HttpStream._answered_with_file,
+        m.Release: HttpStream._lost,
+    },
+    State.OPENING: {
+        **_FILES,
+        BodyReceived: HttpStream._body_received,
+        ClientGone: HttpStream._left,
+        Withdrawn: HttpStream._ignore,
+        OfferRefused: HttpStream._ignore,
+        TimedOut: HttpStream._no_response,
+        m.Claim: HttpStream._claimed_again,
+        m.Window: HttpStream._window,
         m.Release: HttpStream._lost,
     },
     State.RESPONDING: {
+        **_FILES,
         BodyReceived: HttpStream._body_received,
         ClientGone: HttpStream._left,
         Flushed: HttpStream._flushed,
@@ -311,6 +370,7 @@ HttpStream.table = {
         m.Release: HttpStream._cut_off,
     },
     State.ANSWERED: {
+        **_FILES,
         BodyReceived: HttpStream._body_received,
         ClientGone: HttpStream._left,
         # The server ends, and waits no longer for the application.
@@ -330,6 +390,7 @@ HttpStream.table = {
         m.Release: HttpStream._let_go,
     },
     State.DONE: {
+        **_FILES,
         BodyReceived: HttpStream._ignore,
         ClientGone: HttpStream._ignore,
         Flushed: HttpStream._ignore,

@@ -42,7 +42,20 @@ from ifserver.messages import (
 from ifserver.streams.window import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
 from ifserver.worker.application import ASGIApplication, Event, Scope
 
-__all__ = ["ANSWERING", "DONE", "HELD", "LOST", "OPEN", "OVER", "SILENT", "Host", "Phase", "Stream", "running"]
+__all__ = [
+    "ANSWERING",
+    "DONE",
+    "HELD",
+    "LOST",
+    "OFFERED",
+    "OPEN",
+    "OVER",
+    "SILENT",
+    "Host",
+    "Phase",
+    "Stream",
+    "running",
+]
 
 #: As much of a request's id as is logged, in bytes.
 _MAX_ID: Final = 128
@@ -62,6 +75,8 @@ class Phase(enum.Enum):
     SILENT = "no response has been started"
     #: It has sent the start of a response, which is held until the first of its body, or for a short while.
     HELD = "the response's body is due"
+    #: The server was asked to send a file by itself, as the whole response, and has not said whether it does.
+    OFFERED = "a file is being sent"
     #: Part of the response is on its way.
     ANSWERING = "the response's body is not complete"
     #: The WebSocket is accepted.
@@ -75,6 +90,7 @@ class Phase(enum.Enum):
 # A member of an Enum costs several times as much to look up as a global, and these are looked up for every event.
 SILENT: Final = Phase.SILENT
 HELD: Final = Phase.HELD
+OFFERED: Final = Phase.OFFERED
 ANSWERING: Final = Phase.ANSWERING
 OPEN: Final = Phase.OPEN
 DONE: Final = Phase.DONE
@@ -95,6 +111,8 @@ class Host(Protocol):
     supervisor: str
     loop: asyncio.AbstractEventLoop
     max_websocket_message_bytes: int
+    #: The header in which a response names a file, in lower case; None: there is none.
+    file_header: bytes | None
     #: What is sent to groups goes here.
     groups: Groups
     #: ``Clusters.send``

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ifserver.errors import ApplicationError
-from ifserver.messages import HttpRequest, RequestBody, ToApplication
+from ifserver.messages import FileDeclined, FileTaken, HttpRequest, RequestBody, ResponseFile, ToApplication
 from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import ANSWERING, HELD, LOST, OVER, SILENT, Host, Stream
+from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OFFERED, OVER, SILENT, Host, Stream
+from ifserver.worker.files import PATHSEND, open_source
 from ifserver.worker.response import Response, break_off
 
 __all__ = ["HttpStream"]
@@ -20,7 +21,7 @@ class HttpStream(Stream):
     __slots__ = ("_arrivals", "_more_body", "_response")
 
     KIND: ClassVar[str] = "http"
-    EVENTS: ClassVar[tuple[str, ...]] = ("http.response.start", "http.response.body", *groups.EVENTS)
+    EVENTS: ClassVar[tuple[str, ...]] = ("http.response.start", "http.response.body", PATHSEND, *groups.EVENTS)
     _request: HttpRequest
     #: There is one once the application has started it.
     _response: Response
@@ -51,15 +52,23 @@ class HttpStream(Stream):
         kind = event["type"]
         phase = self.phase
         if kind == "http.response.start" and phase is SILENT:
-            self._response = Response(self, event, self._request.method == "HEAD")
+            response = self._response = Response(self, event, self._request.method == "HEAD")
+            if self._host.file_header is not None:
+                response.take_file_header(self._host.file_header)
             self.phase = HELD
             # In the first step the worker looks for itself what has become of the stream, behind that step.
             if self.claimed:
                 self._host.held(self)
         elif kind == "http.response.body" and (phase is HELD or phase is ANSWERING):
-            await self._response.send(event)
+            if self._response.file_path is None:
+                await self._response.send(event)
+            elif not event.get("more_body") and self._host.file_header is not None:
+                # What the application sends beside the path is for nobody.
+                await self._response.send_named(self, self._host.file_header)
         elif kind in groups.EVENTS:
             await groups.say(self, event)
+        elif kind == PATHSEND and (phase is HELD or phase is ANSWERING):
+            await self._response.send_file(self, kind, open_source(kind, event.get("path")))
         elif not (phase is LOST and self._is_mere_end(event)):
             raise self.refusal(event)
 
@@ -81,8 +90,31 @@ class HttpStream(Stream):
         is_empty = event["type"] == "http.response.body" and not event.get("body")
         return is_empty and self.answering and self._response.has_everything
 
+    @property
+    def may_offer_file(self) -> bool:
+        return self._request.files
+
+    async def offer_file(self, message: ResponseFile) -> bool:
+        self.phase = OFFERED
+        self.tell(message, None)
+        # If this is cancelled, the application fails; what the server has said by then has been done.
+        while self.phase is OFFERED:
+            await self.wait()
+        if self.phase is LOST:
+            raise self.refusal({"type": PATHSEND})
+        return self.phase is DONE
+
+    def _file_answered(self, message: FileTaken | FileDeclined) -> None:
+        self._received += 1
+        if isinstance(message, FileTaken):
+            self.move(DONE)
+            self._host.told(self._slot)
+        else:
+            self.phase = HELD
+            self.wake()
+
     def send_head(self) -> None:
-        if self.phase is HELD:
+        if self.phase is HELD and self._response.file_path is None:
             self._response.send_piece(b"", more=True)
 
     def break_off(self) -> None:
@@ -110,7 +142,7 @@ class HttpStream(Stream):
             "client": request.client,
             "server": request.server,
             "state": self._host.state.copy(),
-            "extensions": {"ifserver.groups": {"stream": self.identity}},
+            "extensions": {"ifserver.groups": {"stream": self.identity}, PATHSEND: {}},
         }
 
     async def _wait_for_body(self) -> None:
@@ -147,6 +179,9 @@ class HttpStream(Stream):
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     def arrived(self, message: ToApplication) -> str | None:
+        if self.phase is OFFERED and message.seq == self._received and isinstance(message, FileTaken | FileDeclined):
+            self._file_answered(message)
+            return None
         is_due = message.seq == self._received and self._more_body and self.phase not in OVER
         if not is_due or not isinstance(message, RequestBody):
             return self._arrived_otherwise(message)

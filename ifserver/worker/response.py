@@ -7,22 +7,35 @@ it. Bodies are cut into pieces, each of which waits for credit.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ifserver.errors import ApplicationError
-from ifserver.messages import Headers, ResponseBody, ResponseStart
+from ifserver.headers import find
+from ifserver.messages import Headers, ResponseBody, ResponseFile, ResponseStart
 from ifserver.streams.window import PIECE_BYTES, WINDOW
 from ifserver.worker.application import Event
-from ifserver.worker.asgi import ANSWERING, DONE, OVER, Stream
+from ifserver.worker.asgi import ANSWERING, DONE, OFFERED, OVER, Stream
+from ifserver.worker.files import PATHSEND, Source, open_source, read
 from ifserver.worker.rules import BODYLESS_STATUSES, as_bytes, checked_headers
 
-__all__ = ["Response", "break_off"]
+__all__ = ["FileStream", "Response", "break_off"]
 
 _ERROR_BODY: Final = b"Internal Server Error"
 _ERROR_HEADERS: Final[Headers] = [
     (b"content-type", b"text/plain; charset=utf-8"),
     (b"content-length", b"%d" % len(_ERROR_BODY)),
 ]
+
+
+class FileStream(Protocol):
+    """A stream whose response may be a file."""
+
+    @property
+    def may_offer_file(self) -> bool:
+        """Whether the server sends files by itself."""
+
+    async def offer_file(self, message: ResponseFile) -> bool:
+        """Ask the server to send a file as the whole response. Whether it does; if not, nothing has been sent."""
 
 
 class Response:
@@ -32,7 +45,7 @@ class Response:
         head: whether it answers a HEAD request, and so has no body.
     """
 
-    __slots__ = ("_bodyless", "_busy", "_headers", "_remaining", "_status", "_stream")
+    __slots__ = ("_bodyless", "_busy", "_headers", "_remaining", "_status", "_stream", "file_path")
 
     def __init__(self, stream: Stream, event: Event, head: bool = False) -> None:
         kind, status = event["type"], event.get("status")
@@ -50,6 +63,8 @@ class Response:
         self._remaining = None if self._bodyless else length
         #: Whether a body is being sent in pieces; another task's must not get in between.
         self._busy = False
+        #: The file that is sent in place of the body; None: there is none.
+        self.file_path: bytes | None = None
 
     @property
     def has_everything(self) -> bool:
@@ -76,6 +91,82 @@ class Response:
             self.send_piece(body, more)
         else:
             await self._send_pieces(event, body, more)
+
+    def take_file_header(self, name: bytes) -> None:
+        """Look whether the application names a file to be sent in place of the body."""
+        for key, value in self._headers:
+            if key == name:
+                self.file_path = value
+        if self.file_path is not None:
+            # The length was that of the body that is not sent.
+            self._headers = [each for each in self._headers if each[0] not in (name, b"content-length")]
+            self._remaining = None
+
+    async def send_named(self, stream: FileStream, name: bytes) -> None:
+        """Send the file that was named in the header `name`.
+
+        Raises:
+            ApplicationError: it cannot be read.
+        """
+        what, path = name.decode(), self.file_path
+        if not (path or b"").startswith(b"/"):
+            raise ApplicationError(f"{what}: expected an absolute path, got {ascii(path)[:300]}")
+        await self.send_file(stream, what, open_source(what, path))
+
+    async def send_file(self, stream: FileStream, what: str, source: Source) -> None:
+        """Send a file as the body, or the rest of it, and close it.
+
+        Raises:
+            ApplicationError: it is shorter than Content-Length says, or becomes so meanwhile; or cannot be read.
+            ClientDisconnected: the client has left.
+        """
+        try:
+            await self._send_file(stream, what, source)
+        finally:
+            source.close()
+
+    async def _send_file(self, stream: FileStream, what: str, source: Source) -> None:
+        is_whole = self._stream.phase is not ANSWERING
+        left = source.count if self._remaining is None else self._remaining
+        if left > source.count:
+            self._stream.break_off()
+            missing = left - source.count
+            raise ApplicationError(f"{what}: the file is shorter than its Content-Length by {missing} bytes")
+        if is_whole and self._status not in BODYLESS_STATUSES and find(self._headers, b"content-length") is None:
+            self._headers = [*self._headers, (b"content-length", b"%d" % left)]
+            if not self._bodyless:
+                self._remaining = left
+        if self._bodyless or not left:
+            self.send_piece(b"", more=False)
+            return
+        if is_whole and stream.may_offer_file:
+            message = self.offer_of(source)
+            if message is not None and await stream.offer_file(message):
+                return
+        while left:
+            try:
+                data = await read(self._stream.loop, source, min(left, PIECE_BYTES))
+            except OSError as error:
+                self._stream.break_off()
+                raise ApplicationError(f"{what}: the file cannot be read: {error.strerror}") from error
+            if not data:
+                self._stream.break_off()
+                raise ApplicationError(f"{what}: the file has become shorter while it was sent")
+            left -= len(data)
+            event = {"type": PATHSEND, "body": data, "more_body": left > 0}
+            self._check_going(event)
+            await self.send(event)
+
+    def offer_of(self, source: Source) -> ResponseFile | None:
+        """Asks the server to send a file as the whole body. None: it cannot, or that is not worth asking."""
+        count = source.count if self._remaining is None else self._remaining
+        # What is one message in any case costs less than to ask, and to wait for the answer.
+        if self._bodyless or not PIECE_BYTES < count <= source.count:
+            return None
+        headers, stream = self._headers, self._stream
+        if self._remaining is None:
+            headers = [*headers, (b"content-length", b"%d" % count)]
+        return source.message(stream.identity, stream.attempt, stream.worker, stream.sent, self._status, headers, count)
 
     def send_piece(self, body: bytes, more: bool) -> None:
         """Send one piece, and before the first the start."""
@@ -141,7 +232,7 @@ class Response:
 
 def break_off(stream: Stream, head: bool = False) -> None:
     """Cut the response of `stream` off; where nothing of it has left, the client can still be told what happened."""
-    if stream.phase is ANSWERING:
+    if stream.phase is ANSWERING or stream.phase is OFFERED:
         stream.release("failed")
         return
     body = b"" if head else _ERROR_BODY

@@ -67,6 +67,7 @@ class Worker:
         self.inbox = ledger.inbox = clusters.home.inbox
         self.send: Callable[[str, bytes, Callable[[], None] | None], None] = clusters.send
         self.max_websocket_message_bytes = settings.max_websocket_message_bytes
+        self.file_header = None if settings.file_header is None else settings.file_header.lower().encode()
         self._settings = settings
         self._clusters = clusters
         self.groups = clusters.groups

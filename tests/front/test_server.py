@@ -24,7 +24,8 @@ from tests.front.fakes import (
 
 def test_statistics() -> None:
     world = World()
-    assert world.server.statistics() == {"connections": 0, "streams": 0, "groups": 0, "group_members": 0}
+    nothing = dict.fromkeys(("connections", "streams", "files_open", "groups", "group_members"), 0)
+    assert world.server.statistics() == nothing
     clients = [world.client(GET), world.client(HANDSHAKE), world.client()]
     world.worker.job(channels.WEBSOCKET_CONNECT).accept()
     world.settle()

@@ -35,6 +35,7 @@ WHOLE = replace(START, more_body=False)
 MORE = m.ResponseBody(ID, 0, WORKER, 1, b"b", True)
 LAST = m.ResponseBody(ID, 0, WORKER, 2, b"c", False)
 DIED = m.Release(ID, 0, WORKER, "died")
+FILE = m.ResponseFile(ID, 0, WORKER, 0, 200, [], b"/srv/a", 0, 5, 1, 2, 5, 3)
 
 WAIT_WORKER, WAIT_RESPONSE, WAIT_RESUMPTION, WAIT_LAST_WORDS, WAIT_NOTHING = (e.Wait(each) for each in e.Waiting)
 
@@ -51,15 +52,19 @@ VANISHED = e.Vanished()
 WAS_THERE, WAS_GONE = e.Withdrawn(True), e.Withdrawn(False)
 JOINED = e.Joined(0, "news")
 GAP = e.Gap("news", 2)
+#: Of no attempt that is under way. (With a list, they could be no keys of tables.)
+_OTHER = replace(FILE, attempt=7, headers=())
+OPENED, NOT_OPENED = e.FileOpened(_OTHER, "file"), e.FileRefused(_OTHER)
 EVENTS = [
     *(BODY, MESSAGE, FAILED, GONE, FLUSHED, ANSWERED, REFUSED, IN_DOUBT, TIMED_OUT, VANISHED, WAS_THERE, WAS_GONE),
-    *(JOINED, GAP),
+    *(JOINED, GAP, OPENED, NOT_OPENED),
 ]
 #: What leads from one state to the next.
 PATHS: dict[State, list[Any]] = {
     State.QUEUED: [],
     State.WITHDRAWING: [e.TimedOut()],
     State.CLAIMED: [CLAIM],
+    State.OPENING: [CLAIM, FILE],
     State.RESPONDING: [CLAIM, START],
     State.ANSWERED: [CLAIM, START, e.Answered()],
     State.DONE: [CLAIM, START, replace(LAST, seq=1)],
@@ -104,6 +109,15 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
             State.DONE,
         ),
     },
+    State.OPENING: {
+        **nothing(State.OPENING, *_LATE),
+        BODY: ([_PIECE], State.OPENING),
+        GONE: ([_LEAVE, e.ENDED], State.DONE),
+        TIMED_OUT: (
+            [_LEAVE, e.Answer(504, "the application did not begin to answer in time"), e.ENDED],
+            State.DONE,
+        ),
+    },
     State.RESPONDING: {
         **nothing(State.RESPONDING, FLUSHED, *_LATE),
         **nothing(State.ANSWERED, ANSWERED),
@@ -121,6 +135,9 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
     },
     State.DONE: nothing(State.DONE, BODY, GONE, FLUSHED, ANSWERED, JOINED, GAP, TIMED_OUT, *_LATE),
 }
+# A file that nobody waits for any more is closed, whatever has happened meanwhile.
+for _state, _outcomes in OUTCOMES.items():
+    _outcomes |= {OPENED: ([e.CloseFile("file")], _state), **nothing(_state, NOT_OPENED)}
 
 
 def do(stream: Stream, *happenings: Any) -> list[Any]:
@@ -191,12 +208,14 @@ def test_who_waits_for_100_continue_is_told_to_go_on_once_a_worker_is_there(firs
     assert do(stream, CLAIM) == []
 
 
-_TAKEN = {m.Claim: State.CLAIMED, m.Window: State.CLAIMED, m.ResponseStart: State.RESPONDING}
+_BEGUN = {m.ResponseStart: State.RESPONDING, m.ResponseFile: State.OPENING}
+_TAKEN = {m.Claim: State.CLAIMED, m.Window: State.CLAIMED, **_BEGUN}
 #: The state that follows a message; a message that is missing does not change it.
 FOLLOWING: dict[State, dict[type, State]] = {
     State.QUEUED: _TAKEN,
     State.WITHDRAWING: {**_TAKEN, m.Release: State.QUEUED},
-    State.CLAIMED: {m.ResponseStart: State.RESPONDING, m.Release: State.QUEUED},
+    State.CLAIMED: {**_BEGUN, m.Release: State.QUEUED},
+    State.OPENING: {m.Release: State.QUEUED},
     State.RESPONDING: {m.Release: State.DONE},
     State.ANSWERED: {m.Release: State.DONE},
     State.DONE: {},
@@ -227,6 +246,42 @@ def test_no_event_of_a_table_is_missing_here(table: Mapping[Any, Row]) -> None:
     assert in_table <= {type(event) for event in EVENTS}
 
 
+# Files.
+
+
+@pytest.mark.parametrize("path", [[], [e.TimedOut()], [CLAIM]], ids=["QUEUED", "WITHDRAWING", "CLAIMED"])
+def test_a_file_that_can_be_opened_ends_the_exchange(path: list[Any]) -> None:
+    stream = make()
+    do(stream, *path)
+    assert do(stream, FILE)[-1] == FILE
+    assert stream.state is State.OPENING
+    taken = e.Tell(WORKER, m.FileTaken(ID, 0, 0))
+    assert do(stream, e.FileOpened(FILE, "file")) == [taken, e.SendFile(FILE, "file"), e.ENDED]
+    assert stream.state is State.DONE
+    assert do(stream, e.FileOpened(FILE, "again")) == [e.CloseFile("again")]
+
+
+def test_one_that_cannot_is_left_to_the_worker_which_answers_as_ever() -> None:
+    stream = make(request=UPLOAD, expects=True)
+    assert do(stream, BODY, FILE) == [WAIT_RESPONSE, FILE]
+    declined = m.FileDeclined(ID, 0, 0)
+    held = m.RequestBody(ID, 0, 1, b"x", True)
+    assert do(stream, e.FileRefused(FILE)) == [e.Tell(WORKER, declined), e.CONTINUE, e.Tell(WORKER, held)]
+    assert stream.state is State.CLAIMED
+    assert do(stream, e.FileRefused(FILE)) == []
+    assert do(stream, replace(START, seq=1)) == [replace(START, seq=1), WAIT_NOTHING]
+
+
+def test_a_worker_that_dies_while_its_file_is_opened_is_replaced() -> None:
+    stream = make(State.OPENING)
+    (offer, _) = do(stream, DIED)
+    assert isinstance(offer, e.Offer)
+    assert stream.state is State.QUEUED
+    assert do(stream, e.FileOpened(FILE, "file")) == [e.CloseFile("file")]
+    assert do(stream, e.FileRefused(FILE)) == []
+    assert stream.state is State.QUEUED
+
+
 def test_a_snapshot_is_not_changed_by_what_happens_later() -> None:
     stream = make(State.QUEUED, UPLOAD)
     before = snapshot(stream)
@@ -235,7 +290,7 @@ def test_a_snapshot_is_not_changed_by_what_happens_later() -> None:
     assert snapshot(stream) != before
 
 
-@pytest.mark.parametrize("kind", [CLAIM, START, MORE, m.Window(ID, 0, WORKER, 1), DIED,
+@pytest.mark.parametrize("kind", [CLAIM, START, MORE, FILE, m.Window(ID, 0, WORKER, 1), DIED,
                                   m.WebSocketAccept(ID, 0, WORKER, 0, WORKER, None, []),
                                   m.WebSocketSend(ID, 0, WORKER, 0, "", None),
                                   m.WebSocketClose(ID, 0, WORKER, 0, 1000, ""),
@@ -245,7 +300,7 @@ def test_a_snapshot_is_not_changed_by_what_happens_later() -> None:
 def test_a_message_that_must_not_be_said_breaks_the_exchange(state: State, kind: Any) -> None:
     stream = make(state)
     message = (
-        replace(kind, seq={State.RESPONDING: 1, State.ANSWERED: 1, State.DONE: 2}.get(state, 0))
+        replace(kind, seq={State.OPENING: 1, State.RESPONDING: 1, State.ANSWERED: 1, State.DONE: 2}.get(state, 0))
         if hasattr(kind, "seq")
         else kind
     )

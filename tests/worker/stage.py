@@ -109,6 +109,7 @@ class FakeHost:
     inbox = WORKER
     supervisor = SUPERVISOR
     max_websocket_message_bytes = MAX_MESSAGE_BYTES
+    file_header: bytes | None = None
 
     def __init__(self, application: ASGIApplication) -> None:
         self.application = application

@@ -81,7 +81,7 @@ def test_the_scope() -> None:
             "client": ("127.0.0.1", 4000),
             "server": ("127.0.0.1", 8000),
             "state": {},
-            "extensions": {"ifserver.groups": {"stream": STREAM}},
+            "extensions": {"ifserver.groups": {"stream": STREAM}, "http.response.pathsend": {}},
         }
         one.leave()
 

@@ -355,6 +355,7 @@ class Http1Connection(Protocol):
         self._response.finish()
 
     def _leave(self, detail: object) -> None:
+        self._response.stop_file()
         exchange, self._response.exchange = self._response.exchange, None
         if exchange is not None:
             exchange.handle(ClientGone())
@@ -425,10 +426,12 @@ class Http1Connection(Protocol):
         self.transport.loseConnection()
 
     def _abort(self, detail: object) -> None:
+        if self._response.file is not None:
+            self._break_off(detail)
         self.transport.abortConnection()
 
     def _forget(self, detail: object) -> None:
-        if self._response.exchange is not None:
+        if self._response.exchange is not None or self._response.file is not None:
             self._response.log_access()
             self._leave(detail)
         self._leave_afterwards()

@@ -13,6 +13,8 @@ from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
 from ifserver.front.driver import Exchange
+from ifserver.front.files import File
+from ifserver.front.http1.file_body import FileBody
 from ifserver.front.http1.intake import STREAM, Intake
 from ifserver.front.http1.requests import REQUEST_ID, Incoming, Refused
 from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field, plain_answer, server_timing
@@ -84,6 +86,10 @@ class Http1Response:
         self._claimed_at: float | None = None
         # Payloads of the messages that wait for the client to take them.
         self._unflushed: list[int] = []
+        #: The file that is being sent; its exchange is over. None: there is none.
+        self.file: FileBody | None = None
+        # The channel of its stream and its path, for the log.
+        self._file_of = ("", b"")
 
     def start(self, incoming: Incoming | None) -> None:
         """The response to `incoming` is due; None: to a request that is refused before it is all there."""
@@ -151,8 +157,74 @@ class Http1Response:
         else:
             self.finish()
 
+    def begin_file(self, message: m.ResponseFile, file: File) -> None:
+        """Send a whole response, whose body is in `file`. Its exchange is over with that."""
+        incoming, exchange, server = self.incoming, self.exchange, self._server
+        assert incoming is not None
+        assert exchange is not None
+        now = server.clock.seconds()
+        self._claimed_at = exchange.claimed_at
+        try:
+            head, framing = server.head_writer.write(
+                message.status,
+                message.headers,
+                message.count,
+                incoming.method,
+                incoming.http_version,
+                incoming.keep_alive and not server.draining and (incoming.complete or _is_read_on(incoming, False)),
+                incoming.request_id,
+                self._timing(now) if self._settings.server_timing else b"",
+            )
+        except BadResponse as error:
+            file.close()
+            self._invalid(str(error))
+            return
+        self.framing = framing
+        self._status = message.status
+        self._first_at = now
+        server.tally.http_bytes_out += len(head)
+        if framing.no_body or not message.count:
+            file.close()
+            self.transport.write(head)
+            self.finish()
+            return
+        self._file_of, self.exchange = (exchange.stream.channel, message.path), None
+        body = self.file = FileBody(self, file, message.offset, message.count, server.files.disk, server.soon)
+        self._connection.handle(Event.BEGUN)
+        body.start(head)
+
     def _timing(self, now: float) -> bytes:
         return b"\r\n" + server_timing(self._queue_s(), now - self._began_at)
+
+    # What becomes of a file (`ifserver.front.http1.file_body.Owner`).
+
+    def file_sent(self, count: int) -> None:
+        self._sent_bytes += count
+        self._server.tally.http_bytes_out += count
+
+    def file_waits(self, full: bool) -> None:
+        self.write_paused = full
+        if full:
+            self._server.unsent.begin(self._connection)
+        else:
+            self._server.unsent.end(self._connection)
+
+    def file_ended(self, why: str) -> None:
+        if why:
+            _log.error("%s: cutting the connection: the file %r cannot be sent: %s", *self._file_of, why)
+            self._connection.handle(Event.INVALID)
+        else:
+            self.file = None
+            self.finish()
+
+    def file_lost(self) -> None:
+        self._connection.abort()
+
+    def stop_file(self) -> None:
+        """The connection ends: what has not been sent of a file never will."""
+        file, self.file = self.file, None
+        if file is not None:
+            file.stop()
 
     def body(self, message: m.ResponseBody) -> None:
         framing, body = self.framing, message.body
@@ -358,6 +430,8 @@ class Http1Response:
         self.write_paused = False
         self._server.unsent.end(self._connection)
         self.flush()
+        if self.file is not None:
+            self.file.resume()
         self._connection.handle(Event.TAKEN)
 
     def stopProducing(self) -> None:
