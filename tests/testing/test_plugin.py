@@ -80,7 +80,7 @@ from test_it import application
 def test_waits(ifserver_server, site):
     server = ifserver_server(application)
     print("started:", server.pid, *server.workers, site.pid, flush=True)
-    threading.Event().wait()
+    threading.Event().wait(120)
 """
 
 
