@@ -227,6 +227,10 @@ class Stream(ABC):
 
     # The application.
 
+    def start(self) -> None:
+        """Begin to run the application."""
+        self.task = self._host.loop.create_task(self.run())
+
     async def run(self) -> None:
         """Run the application to its end. Raises nothing."""
         running.set(self)
@@ -242,6 +246,11 @@ class Stream(ABC):
         for call in self.at_end or ():
             call()
         self._host.ended(self)
+
+    @property
+    def may_be_claimed_late(self) -> bool:
+        """Whether its claim may wait for a moment, since the answer is likely to come within it."""
+        return False
 
     @abstractmethod
     async def receive(self) -> Event:

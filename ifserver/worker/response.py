@@ -76,6 +76,16 @@ class Response:
         """Whether its body ends where the application has said, or there is none."""
         return self._bodyless or self._remaining is not None
 
+    @property
+    def bodyless(self) -> bool:
+        """Whether it has no body, whatever the application sends."""
+        return self._bodyless
+
+    @property
+    def remaining(self) -> int | None:
+        """What is still missing of its Content-Length, in bytes; None: it has none, or no body."""
+        return self._remaining
+
     async def send(self, event: Event) -> None:
         """Send some of the body."""
         body: Any = event.get("body") or b""

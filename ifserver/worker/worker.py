@@ -21,13 +21,15 @@ from ifserver.worker.asgi import HELD, LOST, OVER, Stream
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_websocket import WebSocketStream
 from ifserver.worker.broken import Broken
+from ifserver.worker.claims import Claims
 from ifserver.worker.heads import Heads
 from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan
 from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
 from ifserver.worker.waiting import pause, within
-from ifserver.worker.wsgi import ThreadedStream, WSGIAdapter
+from ifserver.worker.wsgi import WSGIAdapter
+from ifserver.worker.wsgi_stream import ThreadedStream, as_get
 
 __all__ = ["Worker"]
 
@@ -89,6 +91,7 @@ class Worker:
         # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
         self._heartbeat = Heartbeat(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
         self._heads = Heads(clock)
+        self._claims = Claims(clock, self._claimed)
         self._inbox = Inbox(self._streams, self._servers.hear, clusters.accounting, clusters.counters)
         urgent, *names = channels.WEBSOCKET_RESUME, channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT
         if isinstance(application, Broken):
@@ -140,6 +143,7 @@ class Worker:
         self._servers.stop()
         self._heartbeat.stop()
         self._heads.stop()
+        self._claims.stop()
         unread = self._clusters.home.stop().asFuture(self.loop)
         await self._lifespan.shutdown(self._settings.shutdown_timeout_s)
         await self._within(FLUSH_S, unread)
@@ -301,6 +305,8 @@ class Worker:
         stream: Stream
         if isinstance(request, HttpRequest):
             stream = self._http_stream(self, request, server, identity, slot)
+        elif self._http_stream is ThreadedStream and request.unconfirmed is None:
+            stream = ThreadedStream(self, as_get(request), server, identity, slot)
         else:
             stream = WebSocketStream(self, request, server, identity, slot)
         if self._draining:
@@ -310,22 +316,30 @@ class Worker:
             self._running += 1
             self.unanswered += 1
             self._counters.cells[STREAMS_OPENED[stream.KIND]] += 1
-            stream.task = self.loop.create_task(stream.run())
+            stream.start()
         return stream
 
     def _claim(self, fresh: list[Stream], servers: list[str]) -> None:
         """Claim those of the new streams that were not answered in whole by their first step."""
         claims = 0
-        for stream in fresh:
+        known = []
+        for stream, server in zip(fresh, servers, strict=True):
             phase = stream.phase
             if phase not in OVER:
+                if stream.may_be_claimed_late:
+                    self._claims.add(stream, server)
+                    continue
                 stream.claim()
                 claims += 1
                 if phase is HELD:
                     self._heads.add(stream)
+            known.append(server)
+        self._claimed(known, claims)
+
+    def _claimed(self, servers: list[str], claims: int) -> None:
+        """From here on these servers know who has their requests; for some that took a claim."""
         if claims:
             self._counters.add("claims", claims)
-        # From here on the servers know who has these requests.
         self._clusters.pulled(servers)
 
     # The end.

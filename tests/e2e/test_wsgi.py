@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 
-from tests.e2e.running import APPS, EXAMPLES, LIMIT_S, Gate, Running
+from tests.e2e.running import APPS, EXAMPLES, LIMIT_S, Gate, Running, eventually
 from tests.e2e.wire import Wire
+from tests.e2e.wsgi_zoo import FILE_BYTES
 
 
 def test_the_django_example_by_its_wsgi_entry(tmp_path: Path) -> None:
@@ -49,3 +53,79 @@ def test_a_worker_whose_threads_all_send_responses_leaves_requests_to_others(gat
         for clients in streams.values():
             for client in clients:
                 assert client.chunks() == b"end"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
+    """A server with one worker, on a port and a Unix socket, which trusts its proxies."""
+    path = str(tmp_path_factory.mktemp("zoo") / "web.sock")
+    words = ("-b", "127.0.0.1", "-p", "0", "-u", path, "--workers", "1", "--proxy-headers")
+    with Running("run", "wsgi_zoo:app", *words, app_dir=APPS) as server:
+        server.ready()
+        yield server, path
+
+
+@pytest.fixture
+def client(zoo: tuple[Running, str]) -> Iterator[Wire]:
+    with Wire(("127.0.0.1", zoo[0].port)) as wire:
+        yield wire
+
+
+def test_of_a_file_that_grows_as_much_is_sent_as_was_announced(zoo: tuple[Running, str], client: Wire) -> None:
+    for _ in range(3):
+        reply = client.get("/grows")
+        assert (reply.status, reply.body, reply.framing) == (200, b"0123456789", "length")
+    zoo[0].said("GET '/grows' .*: the body is longer than its Content-Length")
+
+
+def test_headers_that_are_about_the_connection_are_dropped(client: Wire) -> None:
+    reply = client.get("/hops")
+    assert (reply.status, reply.body, reply.header("x-a"), reply.header("keep-alive")) == (
+        200,
+        b"data: 1\n\n",
+        "1",
+        None,
+    )
+    assert client.get("/").status == 200
+
+
+@pytest.mark.parametrize("target", ["/file", "/pieces"])
+def test_a_large_response_comes_whole(client: Wire, target: str) -> None:
+    body = client.get(target).body
+    assert len(body) == FILE_BYTES
+    assert target == "/pieces" or body == b"0123456789abcdef" * (FILE_BYTES // 16)
+
+
+def test_a_path_is_the_bytes_that_came(client: Wire) -> None:
+    shown = json.loads(client.get("/show/%FF%c3%a4%2F").body)
+    assert shown["PATH_INFO"] == "/show/\xff\xc3\xa4/"
+    assert shown["RAW_URI"] == "/show/%FF%c3%a4%2F"
+
+
+def test_a_list_of_a_kind_that_closes_is_closed(client: Wire) -> None:
+    before = int(client.get("/closed").body)
+    assert client.get("/closing").body == b"onetwo"
+    eventually(lambda: int(client.get("/closed").body) == before + 1, "it is closed")
+
+
+def test_addresses_over_a_unix_socket(zoo: tuple[Running, str]) -> None:
+    with Wire(zoo[1]) as client:
+        shown = json.loads(client.get("/show").body)
+        assert (shown["REMOTE_ADDR"], shown["SERVER_NAME"], shown["SERVER_PORT"]) == ("", "test", "80")
+
+
+def test_addresses_that_a_trusted_proxy_tells(zoo: tuple[Running, str], client: Wire) -> None:
+    told = ("X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https")
+    shown = json.loads(client.get("/show", *told).body)
+    assert (shown["REMOTE_ADDR"], shown["wsgi.url_scheme"]) == ("192.0.2.7", "https")
+    with Wire(zoo[1]) as proxied:
+        shown = json.loads(proxied.get("/show", *told).body)
+    assert (shown["REMOTE_ADDR"], shown["wsgi.url_scheme"], shown["SERVER_PORT"]) == ("192.0.2.7", "https", "443")
+
+
+def test_a_websocket_handshake_reaches_the_application_as_a_get(client: Wire) -> None:
+    handshake = ("upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13")
+    reply = client.get("/show?a=1", *handshake, "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==")
+    shown = json.loads(reply.body)
+    assert (reply.status, shown["REQUEST_METHOD"], shown["QUERY_STRING"]) == (200, "GET", "a=1")
+    assert (shown["HTTP_UPGRADE"], shown["HTTP_CONNECTION"]) == ("websocket", "upgrade")

@@ -223,7 +223,7 @@ class Stage:
 
 
 def get(path: str, stream: str = "1f", **fields: Any) -> ToWorkers:
-    return http_request(path=path, reply_channel=f"{SERVER}.{stream}", **fields)
+    return http_request(path=path, raw_path=path.encode(), reply_channel=f"{SERVER}.{stream}", **fields)
 
 
 def played(act: Callable[[Stage], Awaitable[None]], **fields: Any) -> None:

@@ -3,63 +3,116 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
 
 import pytest
+from msgspec.structs import replace
 
 from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ApplicationError
-from ifserver.messages import Claim, Disconnect, RequestBody, ResponseBody, ResponseStart, Window
-from ifserver.worker.wsgi import WSGIAdapter, adapted, environ_of, is_wsgi
+from ifserver.messages import Claim, Disconnect, Release, RequestBody, ResponseBody, ResponseStart, Window
+from ifserver.worker.claims import GRACE_S
+from ifserver.worker.wsgi import WSGIAdapter, adapted, is_wsgi
+from ifserver.worker.wsgi_environ import environ_of
+from ifserver.worker.wsgi_stream import ThreadedStream, as_get
 from tests.process.test_children import run
-from tests.worker.stage import turns
-from tests.worker.test_worker import Stage, get, kinds, played
+from tests.worker.stage import SERVER, SLOT, STREAM, FakeHost, http_request, turns, websocket_connect
+from tests.worker.test_worker import Stage, get, kinds, played, problems
 
 HEADERS = [("Content-Type", "text/plain")]
-SCOPE = {
-    "type": "http",
-    "http_version": "1.1",
-    "method": "POST",
-    "scheme": "https",
-    "path": "/app/ä",
-    "raw_path": b"/app/%C3%A4",
-    "query_string": b"a=1",
-    "root_path": "/app",
-    "headers": [(b"host", b"here"), (b"content-type", b"text/x"), (b"content-length", b"3"), (b"x-a", b"1")],
-    "client": ("192.0.2.1", 4000),
-    "server": ("here", 443),
-}
+REQUEST = http_request(
+    method="POST",
+    scheme="https",
+    path="/app/ä",
+    raw_path=b"/app/%C3%A4",
+    query_string=b"a=1",
+    root_path="/app",
+    headers=[(b"host", b"here"), (b"content-type", b"text/x"), (b"content-length", b"3"), (b"x-a", b"1")],
+    client=("192.0.2.1", 4000),
+    server=("here", 443),
+)
 
 
-def serve(application: Any, *events: dict[str, Any], scope: Any = SCOPE) -> list[dict[str, Any]]:
-    """What the application sends, for the events that it receives."""
-    sent: list[dict[str, Any]] = []
-
-    async def main() -> None:
-        waiting = list(events) or [{"type": "http.request", "body": b"", "more_body": False}]
-
-        async def receive() -> dict[str, Any]:
-            return waiting.pop(0)
-
-        async def send(event: dict[str, Any]) -> None:
-            sent.append(event)
-
-        await WSGIAdapter(application, 2)(scope, receive, send)
-
-    run(main)
-    return sent
+async def until(look: Callable[[], Any]) -> None:
+    """Let the loop turn until `look` finds what threads do in their own time."""
+    end = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.001)
 
 
-def body(data: bytes, more: bool = False) -> dict[str, Any]:
-    return {"type": "http.request", "body": data, "more_body": more}
+class Errors(logging.Handler):
+    """Keeps the exceptions that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            self.found.append(record.exc_info[1])
 
 
-def sent_body(data: bytes, more: bool = False) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": data, "more_body": more}
+class Call:
+    """One request to an application."""
+
+    def __init__(self, application: Any, request: Any = REQUEST, body: bytes = b"", more_body: bool = False) -> None:
+        self.host = FakeHost(application if isinstance(application, WSGIAdapter) else WSGIAdapter(application, 2))
+        request = replace(request, body=body, more_body=more_body)
+        self.stream = ThreadedStream(self.host, request, SERVER, STREAM, SLOT)
+        self._seq = 0
+        self.stream.start()
+
+    def say(self, body: bytes | None, more: bool = False) -> None:
+        """The client sends more of the request's body, or leaves."""
+        self._seq += 1
+        message: Any = RequestBody(STREAM, 0, self._seq - 1, body or b"", more)
+        if body is None:
+            message = Disconnect(STREAM, 0, self._seq - 1, 0, "")
+        self.stream.arrived(message)
+
+    async def ended(self) -> None:
+        await until(lambda: self.host.has_ended)
+
+    def answer(self) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """Status, headers and body of the response, which is complete."""
+        start, *rest = messages = [message for message in self.host.sent if not isinstance(message, Window)]
+        assert [message.more_body for message in messages] == [True] * len(rest) + [False]
+        return start.status, start.headers, b"".join(message.body for message in messages)
+
+
+def serve(application: Any, *bodies: bytes | None, request: Any = REQUEST) -> Call:
+    """Let `application` answer a request that has these pieces of a body; None: its client leaves.
+
+    Raises what the application is logged to have raised.
+    """
+    errors = Errors()
+    log = logging.getLogger("ifserver.worker.asgi")
+
+    async def main() -> Call:
+        first, *rest = bodies or (b"",)
+        call = Call(application, request, first or b"", bool(rest))
+        for i, piece in enumerate(rest):
+            await turns()
+            call.say(piece, more=i + 1 < len(rest))
+        await call.ended()
+        return call
+
+    log.addHandler(errors)
+    try:
+        call = run(main)
+    finally:
+        log.removeHandler(errors)
+    for error in errors.found:
+        raise error
+    return call
 
 
 def answering(result: Callable[[], Iterable[bytes]], *headers: tuple[str, str]) -> Any:
@@ -70,11 +123,15 @@ def answering(result: Callable[[], Iterable[bytes]], *headers: tuple[str, str]) 
     return application
 
 
-START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
+SENT = [(b"content-type", b"text/plain")]
+
+
+def request(**fields: Any) -> Any:
+    return replace(REQUEST, **fields)
 
 
 def test_the_environment() -> None:
-    environ = environ_of(SCOPE)
+    environ = environ_of(REQUEST)
     assert environ["REQUEST_METHOD"] == "POST"
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/app", "/ä".encode().decode("latin-1"))
     assert (environ["QUERY_STRING"], environ["RAW_URI"]) == ("a=1", "/app/%C3%A4")
@@ -84,45 +141,108 @@ def test_the_environment() -> None:
     assert (environ["wsgi.url_scheme"], environ["wsgi.input_terminated"]) == ("https", True)
 
 
-def test_of_a_unix_socket_there_is_no_client_and_a_port_is_made_up() -> None:
-    environ = environ_of({**SCOPE, "client": None, "server": ("/run/x.sock", None), "scheme": "http"})
-    assert "REMOTE_ADDR" not in environ
-    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("/run/x.sock", "80")
+def test_a_path_is_its_bytes_also_where_they_are_no_utf8() -> None:
+    environ = environ_of(request(path="/\ufffd/%", raw_path=b"/%FF/%25", root_path=""))
+    assert environ["PATH_INFO"] == "/\xff/%"
+    environ = environ_of(request(path="/ä/\ufffd", raw_path="/ä".encode() + b"/%fe", root_path="/ä"))
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == ("/ä".encode().decode("latin-1"), "/\xfe")
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "name", "port"),
+    [
+        ("example.com", "http", "example.com", "80"),
+        ("example.com", "https", "example.com", "443"),
+        ("example.com:8000", "http", "example.com", "8000"),
+        ("[::1]", "http", "[::1]", "80"),
+        ("[::1]:81", "http", "[::1]", "81"),
+        (None, "http", "localhost", "80"),
+    ],
+)
+def test_of_a_unix_socket_the_server_is_the_one_that_was_asked_for(
+    host: str | None, scheme: str, name: str, port: str
+) -> None:
+    headers = [] if host is None else [(b"host", host.encode())]
+    environ = environ_of(request(client=None, server=("/run/x.sock", None), scheme=scheme, headers=headers))
+    assert (environ["REMOTE_ADDR"], "REMOTE_PORT" in environ) == ("", False)
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == (name, port)
 
 
 def test_fields_that_come_twice_are_joined() -> None:
     headers = [(b"x-a", b"1"), (b"x-a", b"2"), (b"cookie", b"a=1"), (b"cookie", b"b=2")]
-    environ = environ_of({**SCOPE, "headers": headers})
+    environ = environ_of(request(headers=headers))
     assert (environ["HTTP_X_A"], environ["HTTP_COOKIE"]) == ("1,2", "a=1; b=2")
 
 
-def test_pythons_own_validator_has_nothing_to_object() -> None:
-    def application(environ: Any, start_response: Any) -> list[bytes]:
+@pytest.mark.parametrize("asked", [REQUEST, request(client=None, server=("/run/x.sock", None))], ids=["tcp", "unix"])
+def test_pythons_own_validator_has_nothing_to_object(asked: Any) -> None:
+    def application(environ: Any, start_response: Any) -> Iterator[bytes]:
         assert environ["wsgi.input"].read(3) == b"abc"
         start_response("200 OK", HEADERS)
-        return [b"one", b"two"]
+        return iter([b"one", b"two"])
 
-    scope = {**SCOPE, "path": "/app/a"}
-    sent = serve(validator(application), body(b"abc"), scope=scope)
-    assert b"".join(event["body"] for event in sent[1:]) == b"onetwo"
+    call = serve(validator(application), b"abc", request=replace(asked, path="/app/a"))
+    assert call.answer() == (200, SENT, b"onetwo")
 
 
 def test_a_list_is_one_message() -> None:
-    assert serve(answering(lambda: [b"one", b"two"])) == [START, sent_body(b"onetwo")]
-    assert serve(answering(list)) == [START, sent_body(b"")]
+    call = serve(answering(lambda: [b"one", b"two"]))
+    assert (len(call.host.sent), call.answer()) == (1, (200, SENT, b"onetwo"))
+    call = serve(answering(list))
+    assert (len(call.host.sent), call.answer()) == (1, (200, SENT, b""))
 
 
-def test_a_body_whose_length_is_known_ends_with_its_last_piece() -> None:
-    sent = serve(answering(lambda: iter([b"one", b"", b"two"]), ("Content-Length", "6")))
-    assert sent[1:] == [sent_body(b"one", True), sent_body(b"two")]
+def test_a_body_whose_length_is_known_is_one_message_with_its_head() -> None:
+    call = serve(answering(lambda: iter([b"one"]), ("Content-Length", "3")))
+    assert (len(call.host.sent), call.answer()[2]) == (1, b"one")
 
 
-def test_pieces_are_sent_as_they_come() -> None:
-    assert serve(answering(lambda: iter([b"one", b"two"])))[1:] == [
-        sent_body(b"one", True),
-        sent_body(b"two", True),
-        sent_body(b""),
-    ]
+class Gate:
+    """Where the application waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Semaphore(0)
+
+    def open(self) -> None:
+        self._lock.release()
+
+    def wait(self) -> None:
+        assert self._lock.acquire(timeout=120)
+
+
+def test_pieces_are_sent_as_they_come_and_a_body_whose_length_is_known_ends_with_its_last_piece() -> None:
+    gate = Gate()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"one"
+        gate.wait()
+        yield b""
+        yield b"two"
+        gate.wait()
+
+    async def main() -> None:
+        call = Call(answering(pieces, ("Content-Length", "6")))
+        await until(lambda: len(call.host.sent) == 1)
+        assert (call.host.sent[0].body, call.host.sent[0].more_body) == (b"one", True)
+        gate.open()
+        await until(lambda: len(call.host.sent) == 2)
+        assert call.answer()[2] == b"onetwo"
+        assert not call.host.has_ended, "it holds its thread"
+        gate.open()
+        await call.ended()
+
+    run(main)
+
+
+def test_many_small_pieces_that_come_at_once_are_few_messages() -> None:
+    async def main() -> None:
+        call = Call(answering(lambda: iter([b"x" * 1000] * 100)))
+        time.sleep(0.2)  # the loop is busy meanwhile
+        await call.ended()
+        assert call.answer()[2] == b"x" * 100_000
+        assert len(call.host.sent) < 20
+
+    run(main)
 
 
 def test_write_is_still_there() -> None:
@@ -130,7 +250,7 @@ def test_write_is_still_there() -> None:
         start_response("200 OK", HEADERS)(b"written")
         return []
 
-    assert serve(application) == [START, sent_body(b"written", True), sent_body(b"")]
+    assert serve(application).answer() == (200, SENT, b"written")
 
 
 @pytest.mark.parametrize("pieces", [[b"ab\ncd\n", b"ef"], [b"a", b"b\nc", b"d\nef"]], ids=str)
@@ -142,12 +262,13 @@ def test_the_pieces_of_a_body_are_one_file(pieces: list[bytes]) -> None:
         start_response("200 OK", HEADERS)
         return [b""]
 
-    serve(application, *[body(piece, more=i + 1 < len(pieces)) for i, piece in enumerate(pieces)])
+    serve(application, *pieces)
     assert lines == [b"ab\n", b"cd\n", b"ef"]
 
 
 def test_a_body_that_is_cut_off_is_not_shown_to_the_application() -> None:
-    assert serve(None, body(b"ab", more=True), {"type": "http.disconnect"}) == []
+    assert serve(None, b"ab", None).host.sent == []
+    assert serve(None, b"ab", b"cd", None).host.sent == []
 
 
 def test_a_long_body_goes_through_a_temporary_file() -> None:
@@ -158,42 +279,218 @@ def test_a_long_body_goes_through_a_temporary_file() -> None:
         start_response("200 OK", HEADERS)
         return [environ["wsgi.input"].read()]
 
-    assert serve(application, *[body(piece, more=True)] * 3, body(b"end"))[1] == sent_body(piece * 3 + b"end")
-
-
-def test_a_client_that_has_left_already_is_not_served() -> None:
-    assert serve(None, {"type": "http.disconnect"}) == []
+    assert serve(application, *[piece] * 3, b"end").answer()[2] == piece * 3 + b"end"
 
 
 def test_no_thread_is_used_before_all_of_the_body_is_there() -> None:
-    assert serve(None, body(b"", more=True), body(b"", more=True), {"type": "http.disconnect"}) == []
+    assert serve(None, b"", b"", None).host.sent == []
 
     def application(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", HEADERS)
         return [environ["wsgi.input"].read()]
 
-    assert serve(application, body(b"", more=True), body(b"ab", more=True), body(b"c"))[1] == sent_body(b"abc")
-    assert serve(application, body(b"", more=True), body(b""))[1] == sent_body(b"")
+    assert serve(application, b"", b"ab", b"c").answer()[2] == b"abc"
+    assert serve(application, b"", b"").answer()[2] == b""
+
+
+def test_a_response_that_a_client_reads_slowly_holds_up_its_thread_alone() -> None:
+    made: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        for i in range(100):
+            made.append(i)
+            yield b"x" * 65_536
+
+    async def main() -> None:
+        call = Call(answering(pieces))
+        await until(lambda: len(made) >= 5)
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert len(made) <= 8, "what is unsent is bounded"
+        while not call.host.has_ended:
+            call.stream.consumed(call.stream.credit.sent)
+            await asyncio.sleep(0.001)
+        assert len(call.answer()[2]) == 100 * 65_536
+
+    run(main)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_long_body_in_one_piece_waits_for_the_client_without_the_application(leaves: bool) -> None:
+    async def main() -> None:
+        call = Call(answering(lambda: [b"x" * 1_000_000]))
+        await until(lambda: call.host.sent)
+        await until(lambda: call.stream._returned)  # type: ignore[attr-defined]
+        await turns()
+        assert not call.host.has_ended
+        if leaves:
+            call.say(None)
+            await turns()
+        while not call.host.has_ended:
+            assert not leaves
+            call.stream.consumed(call.stream.credit.sent)
+            await asyncio.sleep(0.001)
+        assert leaves or len(call.answer()[2]) == 1_000_000
+
+    run(main)
+
+
+def test_an_application_learns_from_its_next_piece_that_the_client_has_left() -> None:
+    result = Closing([b"x" * 65_536] * 1000)
+
+    async def main() -> None:
+        call = Call(answering(lambda: result))
+        await until(lambda: call.host.sent)
+        call.say(None)
+        await call.ended()
+        assert result.closed == 1
+
+    run(main)
 
 
 class Closing:
     """A result that remembers that it was closed."""
 
-    closed = False
+    def __init__(self, pieces: Iterable[bytes | Exception] = (b"one", ValueError("a defect"))) -> None:
+        self._pieces = pieces
+        self.closed = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        yield b"one"
-        raise ValueError("a defect")
+        for piece in self._pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
 
     def close(self) -> None:
-        self.closed = True
+        self.closed += 1
+
+
+class ClosingList(list[bytes]):
+    """The same, which is also a list."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def test_a_result_is_closed_however_it_ends() -> None:
     result = Closing()
     with pytest.raises(ValueError, match="a defect"):
         serve(answering(lambda: result))
-    assert result.closed
+    assert result.closed == 1
+    result = Closing([b"one"])
+    assert serve(answering(lambda: result)).answer()[2] == b"one"
+    assert result.closed == 1
+
+
+def test_a_result_that_is_a_kind_of_list_is_closed_as_well() -> None:
+    result = ClosingList([b"one", b"two"])
+    assert serve(answering(lambda: result)).answer()[2] == b"onetwo"
+    assert result.closed == 1
+
+
+def test_what_a_generator_does_behind_its_last_piece_is_done() -> None:
+    done: list[bool] = []
+
+    def pieces() -> Iterator[bytes]:
+        yield b"one"
+        done.append(True)
+
+    assert serve(answering(pieces, ("Content-Length", "3"))).answer()[2] == b"one"
+    assert done
+
+
+@pytest.mark.parametrize(
+    "result",
+    [[b"one", b"two"], iter([b"one", b"two"]), iter([b"on", b"e", b"two", b"three"])],
+    ids=["list", "pieces", "more pieces"],
+)
+def test_of_a_body_that_is_longer_than_its_content_length_no_more_is_sent(
+    result: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = serve(answering(lambda: result, ("Content-Length", "3")))
+    assert call.answer() == (200, [*SENT, (b"content-length", b"3")], b"one")
+    [warning] = problems(caplog)
+    assert "the body is longer than its Content-Length" in warning
+
+
+def test_one_that_is_longer_is_asked_for_nothing_more() -> None:
+    result = Closing([b"one", b"two", ValueError("asked for")])
+    assert serve(answering(lambda: result, ("Content-Length", "3"))).answer()[2] == b"one"
+    assert result.closed == 1
+
+
+def test_a_body_that_is_shorter_than_its_content_length_is_no_whole_response() -> None:
+    with pytest.raises(ApplicationError, match="shorter than its Content-Length by 2 bytes"):
+        serve(answering(lambda: iter([b"one"]), ("Content-Length", "5")))
+
+
+@pytest.mark.parametrize("pieces", [[], [b"no", b"thing"]])
+def test_a_head_request_has_an_answer_without_a_body(pieces: list[bytes]) -> None:
+    for result in (list(pieces), iter(pieces)):
+        call = serve(answering(lambda result=result: result, ("Content-Length", "7")), request=request(method="HEAD"))
+        assert call.answer() == (200, [*SENT, (b"content-length", b"7")], b"")
+
+
+def test_headers_of_the_connection_are_dropped() -> None:
+    headers = [("Connection", "keep-alive"), ("Keep-Alive", "5"), ("transfer-encoding", "chunked"), ("UPGRADE", "x")]
+    call = serve(answering(lambda: [b"one"], *headers, ("X-A", "1")))
+    assert call.answer() == (200, [*SENT, (b"x-a", b"1")], b"one")
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_file_is_sent_in_large_pieces_and_closed(on_disk: bool, tmp_path: Path) -> None:
+    content = b"0123456789" * 20_000
+    (tmp_path / "file").write_bytes(content)
+    opened: list[Any] = []
+    reads: list[int] = []
+
+    class File(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            reads.append(size or 0)
+            return super().read(size)
+
+    def application(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [*HEADERS, ("Content-Length", str(len(content)))])
+        opened.append((tmp_path / "file").open("rb") if on_disk else File(content))
+        return environ["wsgi.file_wrapper"](opened[0], 4096)
+
+    call = serve(application)
+    assert call.answer()[2] == content
+    assert opened[0].closed
+    assert len(call.host.sent) <= 5 or not on_disk
+    assert set(reads) <= {4096}, "what is no file on a disk may be slow"
+
+
+def test_a_request_is_in_one_thread_from_its_start_to_its_end() -> None:
+    threads: list[int] = []
+
+    class Result(Closing):
+        def __iter__(self) -> Iterator[bytes]:
+            for _ in range(10):
+                threads.append(threading.get_ident())
+                yield b"x" * 65_536
+
+        def close(self) -> None:
+            threads.append(threading.get_ident())
+
+    def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        threads.append(threading.get_ident())
+        start_response("200 OK", HEADERS)
+        return Result()
+
+    async def main() -> None:
+        calls = [Call(application) for _ in range(2)]
+        for call in calls:
+            while not call.host.has_ended:
+                call.stream.consumed(call.stream.credit.sent)
+                await asyncio.sleep(0.001)
+
+    run(main)
+    assert len(threads) == 24
+    assert len(set(threads)) == 2
+    assert threading.get_ident() not in threads
 
 
 def test_an_error_before_anything_was_sent_may_change_the_answer() -> None:
@@ -205,7 +502,7 @@ def test_an_error_before_anything_was_sent_may_change_the_answer() -> None:
             start_response("500 Oh no", HEADERS, (ValueError, error, error.__traceback__))
         return [b"sorry"]
 
-    assert serve(application)[0]["status"] == 500
+    assert serve(application).answer() == (500, SENT, b"sorry")
 
 
 def test_and_is_raised_when_something_was() -> None:
@@ -225,7 +522,10 @@ def test_and_is_raised_when_something_was() -> None:
         (lambda environ, start: [b"x"], "before start_response"),
         (lambda environ, start: [start("200 OK", []), start("200 OK", [])], "a second time"),
         (lambda environ, start: start("OK", []), "three digits, got 'OK'"),
-        (lambda environ, start: start("200 OK", [("Connection", "close")]), "Connection is the server's affair"),
+        (lambda environ, start: start("2000 OK", []), "three digits, got '2000 OK'"),
+        (lambda environ, start: start("101 Switching Protocols", []), "status must be an int from 200 to 599, got 101"),
+        (lambda environ, start: start("200 OK", [("X-A", "1\r\nX-B: 2")]), "holds the control 0x0d"),
+        (lambda environ, start: start("200 OK", []) and ["text"], "its body must be bytes, got str"),
     ],
 )
 def test_what_breaks_the_specification_is_told(application: Any, message: str) -> None:
@@ -233,12 +533,30 @@ def test_what_breaks_the_specification_is_told(application: Any, message: str) -
         serve(application)
 
 
-def test_a_websocket_is_denied_and_the_lifespan_is_acted() -> None:
-    connect = {"type": "websocket.connect"}
-    assert serve(None, connect, scope={"type": "websocket"}) == [{"type": "websocket.close"}]
-    events = ({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
-    sent = serve(None, *events, scope={"type": "lifespan"})
+def test_the_lifespan_is_acted_and_an_open_websocket_finds_nobody() -> None:
+    def acted(kind: str, *events: dict[str, Any]) -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+        waiting = list(events)
+
+        async def receive() -> dict[str, Any]:
+            return waiting.pop(0)
+
+        async def send(event: dict[str, Any]) -> None:
+            sent.append(event)
+
+        run(lambda: WSGIAdapter(lambda environ, start_response: [], 2)({"type": kind}, receive, send))
+        return sent
+
+    assert acted("websocket", {"type": "websocket.connect"}) == [{"type": "websocket.close"}]
+    sent = acted("lifespan", {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
     assert [event["type"] for event in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+def test_a_websocket_handshake_is_a_get_request() -> None:
+    headers = [(b"host", b"here"), (b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+    environ = environ_of(as_get(websocket_connect(scheme="wss", headers=headers, query_string=b"a=1")))
+    assert (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]) == ("GET", "/chat", "a=1")
+    assert (environ["wsgi.url_scheme"], environ["HTTP_UPGRADE"]) == ("https", "websocket")
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
@@ -276,23 +594,18 @@ def test_the_setting_decides_where_it_does_not() -> None:
 
 
 def test_many_at_a_time_use_as_many_threads_as_there_are() -> None:
-    together = asyncio.Barrier(2)
+    together = threading.Barrier(2)
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        together.wait(120)
+        start_response("200 OK", HEADERS)
+        return [b""]
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-
-        def application(environ: Any, start_response: Any) -> list[bytes]:
-            asyncio.run_coroutine_threadsafe(together.wait(), loop).result(120)
-            start_response("200 OK", HEADERS)
-            return [b""]
-
-        async def receive() -> dict[str, Any]:
-            return body(b"")
-
-        async def send(event: dict[str, Any]) -> None: ...
-
         adapter = WSGIAdapter(application, 2)
-        await asyncio.gather(*(adapter(SCOPE, receive, send) for _ in range(2)))
+        calls = [Call(adapter) for _ in range(10)]
+        for call in calls:
+            await call.ended()
 
     run(main)
 
@@ -321,14 +634,6 @@ class Threads:
 
     def played(self, act: Callable[[Stage], Any]) -> None:
         played(act, application=self.adapter, concurrency=2, pull_batch=1)
-
-
-async def until(look: Callable[[], Any]) -> None:
-    """Let the loop turn until `look` finds what threads do in their own time."""
-    end = time.monotonic() + 20
-    while not look():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.001)
 
 
 async def heard(stage: Stage, count: int) -> list[Any]:
@@ -390,7 +695,7 @@ def test_an_upload_holds_no_thread_before_all_of_it_has_come_and_then_one_to_the
         await turns(40)
         assert (threads.begun, stage.worker.free()) == ([], 2)
         stage.tell(RequestBody("0123456789.0", 0, 1, b"b", False))
-        (start, _) = await heard(stage, 2)
+        (start, *_) = await heard(stage, 1)
         assert (type(start), start.body) == (ResponseStart, b"ab")
         await until(lambda: stage.worker.free() == 2)
         for number in range(1, 5):
@@ -399,3 +704,70 @@ def test_an_upload_holds_no_thread_before_all_of_it_has_come_and_then_one_to_the
         assert threads.begun == ["/upload"]
 
     threads.played(act)
+
+
+def test_a_request_is_claimed_only_if_its_thread_does_not_answer_soon() -> None:
+    gate = Gate()
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/wait":
+            gate.wait()
+        start_response("200 OK", HEADERS)
+        return [b"one"]
+
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/", "1"), get("/wait", "2"))
+        assert kinds(await heard(stage, 1)) == [ResponseStart]
+        await turns()
+        assert stage.count("claims") == 0
+        await stage.advance(2 * GRACE_S)
+        assert kinds(stage.heard()) == [Claim]
+        gate.open()
+        assert kinds(await heard(stage, 1)) == [ResponseStart]
+        await until(lambda: stage.worker.free() == 2)
+        stage.ask(get("/upload", "3", more_body=True))
+        await turns(40)
+        assert kinds(stage.heard()) == [Claim], "whose body is to come at once"
+        stage.tell(Disconnect("0123456789.3", 0, 0, 0, ""))
+        await turns()
+
+    played(act, application=WSGIAdapter(application, 2), concurrency=2)
+
+
+def test_a_websocket_handshake_reaches_the_application_and_its_answer_the_client() -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("426 Upgrade Required", [("Upgrade", "h2c"), ("X-A", "1")])
+        return [environ["REQUEST_METHOD"].encode(), environ["PATH_INFO"].encode()]
+
+    async def act(stage: Stage) -> None:
+        stage.connect()
+        [start] = await heard(stage, 1)
+        assert (start.status, start.headers, start.body) == (426, [(b"x-a", b"1")], b"GET/chat")
+        await until(lambda: stage.worker.free() == 2)
+
+    played(act, application=WSGIAdapter(application, 2), concurrency=2)
+
+
+def test_a_thread_that_does_not_end_is_left_behind() -> None:
+    gate = Gate()
+    raised: list[BaseException] = []
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", HEADERS)
+        gate.wait()
+        try:
+            write(b"one")
+        except OSError as error:
+            raised.append(error)
+        return []
+
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/", "1"))
+        await until(lambda: stage.worker.free() == 1)
+        await stage.stop(drain_timeout_s=0.1)
+        [*_, release] = stage.heard()
+        assert (type(release), release.reason) == (Release, "stopped")
+        gate.open()
+        await until(lambda: raised)
+
+    played(act, application=WSGIAdapter(application, 2), concurrency=2)

@@ -1,0 +1,65 @@
+"""Claiming the requests that are answered in threads, if they are not answered soon.
+
+An answer says as well as a claim who has the request. A thread needs a moment for it, even where the answer takes less
+time than the claim costs. Nobody misses a claim that comes a tenth of a second late: servers ask for requests that are
+unclaimed after a second (docs/architecture.rst, "Lost offers"), and a supervisor claims for a worker that is blocked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ifserver.clock import Clock, Timer
+from ifserver.worker.asgi import OVER, Stream
+
+__all__ = ["GRACE_S", "Claims"]
+
+#: How long a claim waits for the answer at least, in seconds; at most it is twice as long. One timer is enough for all.
+GRACE_S: Final = 0.05
+
+
+class Claims:
+    """Streams that are claimed soon, unless they are answered before.
+
+    Args:
+        claimed: is called with the servers of streams which have been claimed, or answered, and how many were claimed.
+    """
+
+    def __init__(self, clock: Clock, claimed: Callable[[list[str], int], None]) -> None:
+        self._clock = clock
+        self._claimed = claimed
+        #: Those that were added since the timer was set, and those before them.
+        self._young: list[tuple[Stream, str]] = []
+        self._old: list[tuple[Stream, str]] = []
+        self._timer: Timer | None = None
+
+    def add(self, stream: Stream, server: str) -> None:
+        """Claim `stream`, which was pulled of `server`, soon, unless its answer has begun by then."""
+        self._young.append((stream, server))
+        if self._timer is None:
+            self._timer = self._clock.callLater(GRACE_S, self._due)
+
+    def stop(self) -> None:
+        """Claim at once what is not answered, and nothing later."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due, self._old, self._young = [*self._old, *self._young], [], []
+        self._claim(due)
+
+    def _due(self) -> None:
+        due, self._old, self._young = self._old, self._young, []
+        self._timer = self._clock.callLater(GRACE_S, self._due) if self._old else None
+        self._claim(due)
+
+    def _claim(self, due: list[tuple[Stream, str]]) -> None:
+        if not due:
+            return
+        count = 0
+        for stream, _ in due:
+            # One that has begun to answer has said who has it.
+            if stream.phase not in OVER and not stream.sent:
+                stream.claim()
+                count += 1
+        self._claimed([server for _, server in due], count)

@@ -1,0 +1,280 @@
+"""One request of a WSGI application (PEP 3333), which runs in one thread from its start to its end.
+
+A request's body is read before a thread is used, as Django's own ASGI handler does it, so clients that send slowly hold
+no threads. What the thread sends goes through a short queue: while the event loop sends one piece, the application
+makes the next. Where the queue is full the thread waits, so a client that reads slowly slows its own thread. A thread
+that is in use is a slot that is in use, also while it sends a response that has begun.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import deque
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Final
+
+from ifserver.errors import ClientDisconnected
+from ifserver.messages import STOPPED, HttpRequest, WebSocketConnect
+from ifserver.streams.window import PIECE_BYTES
+from ifserver.worker.asgi import DONE, LOST, OVER, Host, Phase
+from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.response import Response
+from ifserver.worker.wsgi import WSGIAdapter
+from ifserver.worker.wsgi_environ import environ_of
+from ifserver.worker.wsgi_exchange import Exchange
+
+__all__ = ["ThreadedStream", "as_get"]
+
+#: A request's body that is longer goes on in a temporary file.
+_IN_MEMORY_BYTES: Final = 65_536
+#: A thread waits while so much of its response is unsent, in bytes, and until no more is left than one piece.
+_UNSENT_BYTES: Final = 2 * PIECE_BYTES
+
+
+def as_get(connect: WebSocketConnect) -> HttpRequest:
+    """A WebSocket handshake as the GET request that it is (RFC 6455 4.1). Every response to it denies the handshake."""
+    return HttpRequest(
+        connect.reply_channel,
+        connect.attempt,
+        connect.deadline,
+        connect.http_version,
+        "GET",
+        "https" if connect.scheme == "wss" else "http",
+        connect.path,
+        connect.raw_path,
+        connect.query_string,
+        connect.root_path,
+        connect.headers,
+        connect.client,
+        connect.server,
+        b"",
+        False,
+    )
+
+
+class ThreadedStream(HttpStream):
+    """One request of a `WSGIAdapter`. Its slot is its thread, which it holds until the application has returned.
+
+    So it never counts as `answering`: a worker all of whose threads send responses takes no more requests.
+
+    What the thread sets it sets before it tells the loop, and the loop only reads it.
+    """
+
+    __slots__ = (
+        "_adapter",
+        "_error",
+        "_finished",
+        "_input",
+        "_made",
+        "_pieces",
+        "_rest",
+        "_returned",
+        "_room",
+        "_sent",
+        "_whole",
+    )
+
+    def __init__(self, host: Host, request: HttpRequest, server: str, identity: str, slot: int) -> None:
+        super().__init__(host, request, server, identity, slot)
+        adapter = host.application
+        assert isinstance(adapter, WSGIAdapter)
+        self._adapter = adapter
+        self._input: IO[bytes] | None = None
+        # Set by the thread: what it has made of the body, in bytes as well, and whether that is all; whether the
+        # application has returned, and what it has raised.
+        self._pieces: deque[bytes] = deque()
+        self._made = 0
+        self._whole = self._returned = False
+        self._error: BaseException | None = None
+        #: On what the thread sleeps while too much is unsent.
+        self._room: threading.Lock | None = None
+        # Set by the loop: bytes that were sent; what was taken and must wait for credit; whether all is done.
+        self._sent = 0
+        self._rest: Any = b""
+        self._finished = False
+
+    def start(self) -> None:
+        if self._more_body:
+            self.task = self._host.loop.create_task(self._collect())
+            return
+        (body,) = self._arrivals
+        self._arrivals = []
+        self._window_in.consume(len(body))
+        self._input = io.BytesIO(body)
+        self._adapter.threads.submit(self)
+
+    @property
+    def may_be_claimed_late(self) -> bool:
+        # The rest of a body is sent when the server knows to whom.
+        return not self._more_body
+
+    async def _collect(self) -> None:
+        """Wait for the request's body, then go on in a thread."""
+        try:
+            self._input = await self._whole_body()
+        except GeneratorExit:
+            raise  # the interpreter ends
+        except BaseException as error:
+            self._error = error
+        self.task = None
+        if self._input is not None:
+            self._adapter.threads.submit(self)
+        else:
+            self._returned = True
+            self.look()
+
+    async def _whole_body(self) -> IO[bytes] | None:
+        """The request's body, once all of it is there; None: the client has left before."""
+        body = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 (the thread closes it)
+        try:
+            while (event := await self.receive())["type"] == "http.request":
+                body.write(event["body"])
+                if not event["more_body"]:
+                    body.seek(0)
+                    return body
+        except BaseException:
+            body.close()
+            raise
+        # What was cut off must not look whole, so the application gets nothing of it.
+        body.close()
+        return None
+
+    # In the thread.
+
+    def work(self) -> None:
+        """Run the application."""
+        assert self._input is not None
+        try:
+            with self._input:
+                # Nothing is begun for a client that has left meanwhile.
+                if self.phase is not LOST:
+                    environ = environ_of(self._request)
+                    environ["wsgi.input"] = self._input
+                    Exchange(self).run(self._adapter.application, environ)
+        except BaseException as error:
+            self._error = error
+        self._returned = True
+        self._adapter.threads.tell(self, self._host.loop)
+
+    def respond(self, status: int, headers: list[tuple[bytes, bytes]]) -> Response:
+        """A response, of which nothing is sent.
+
+        Raises:
+            ApplicationError: it breaks a rule.
+        """
+        event = {"type": "start_response()", "status": status, "headers": headers}
+        return Response(self, event, self._request.method == "HEAD")
+
+    def put(self, response: Response, piece: bytes, last: bool) -> None:
+        """Send some of a response's body, with `last` all that there is. Waits while too much is unsent.
+
+        Raises:
+            ClientDisconnected: the client has left.
+        """
+        self._check_client()
+        self._response = response
+        if not response.bodyless:
+            self._pieces.append(piece)
+            self._made += len(piece)
+        self._whole = last
+        self._adapter.threads.tell(self, self._host.loop)
+        if self._made - self._sent >= _UNSENT_BYTES and not last:
+            self._wait_for_room()
+
+    def _check_client(self) -> None:
+        if self.phase is LOST:
+            raise ClientDisconnected(f"the client has left ({self._request.reply_channel})")
+
+    def _wait_for_room(self) -> None:
+        room = threading.Lock()
+        room.acquire()
+        self._room = room
+        # The loop may have been faster, and then it wakes nobody.
+        if self._made - self._sent > PIECE_BYTES and self.phase not in OVER:
+            room.acquire()
+        self._check_client()
+
+    # In the event loop.
+
+    def look(self) -> None:
+        """Send what there is, and see whether the application has returned."""
+        if self._finished:
+            return
+        returned = self._returned
+        if self.phase not in OVER:
+            self._send_on()
+        if self._room is not None:
+            self._make_room()
+        if returned and (self._error is not None or self.phase in OVER):
+            self._finish()
+
+    def _send_on(self) -> None:
+        whole = self._whole  # before its pieces: one that comes meanwhile may be the last
+        pieces, credit = self._pieces, self.credit
+        while credit.open:
+            rest = self._rest
+            if not rest:
+                if not pieces:
+                    break
+                rest = pieces.popleft()
+                if pieces and len(rest) < PIECE_BYTES:
+                    rest = self._with_next(rest)
+            piece = rest
+            if len(rest) > PIECE_BYTES:
+                # Cut into views, which msgspec takes for bytes: each piece is copied when it is encoded anyway.
+                rest = memoryview(rest)
+                piece, self._rest = rest[:PIECE_BYTES], rest[PIECE_BYTES:]
+            else:
+                self._rest = b""
+            self._sent += len(piece)
+            self._response.send_piece(piece, not whole or bool(pieces) or bool(self._rest))
+        if whole and self.phase is not DONE and not (pieces or self._rest) and credit.open:
+            self._response.send_piece(b"", more=False)
+
+    def _with_next(self, first: bytes) -> bytes:
+        """As many of the pieces as make a full one."""
+        taken, size = [first], len(first)
+        while self._pieces and size < PIECE_BYTES:
+            taken.append(self._pieces.popleft())
+            size += len(taken[-1])
+        return b"".join(taken)
+
+    def _make_room(self) -> None:
+        """Wake the thread, if it can go on."""
+        room = self._room
+        if room is not None and (self._made - self._sent <= PIECE_BYTES or self.phase in OVER):
+            self._room = None
+            room.release()
+
+    def _finish(self) -> None:
+        self._finished = True
+        error, self._error = self._error, None
+        if error is not None:
+            self._ended(error)
+        self._host.ended(self)
+
+    def move(self, phase: Phase) -> None:
+        self.phase = phase
+        if phase is DONE and self._waiters:
+            self.wake()
+
+    def consumed(self, total: int) -> None:
+        if self.credit.update(total):
+            self.look()
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            super().cancel()
+        elif not self._finished:
+            # No thread can be stopped. It is left behind, and finds that its client has left.
+            self._cancelled = True
+            self.release(STOPPED)
+            self._finish()
+
+    def _end(self, code: int, reason: str) -> None:
+        super()._end(code, reason)
+        self._make_room()
+        if self._returned:
+            # Nobody waits for credit any more. Not at once: whoever ends a stream still has it in hand.
+            self._host.loop.call_soon(self.look)
