@@ -160,7 +160,7 @@ class Stream(ABC):
         "at_end",
         "attempt",
         "awaits_client",
-        "claimed",
+        "begun",
         "credit",
         "identity",
         "phase",
@@ -185,8 +185,8 @@ class Stream(ABC):
         #: Our inbox, as the server knows it.
         self.worker = host.inbox
         self.phase: Phase = SILENT
-        #: Whether the server was told who has the stream, which is left out where the first step says it all.
-        self.claimed = False
+        #: Whether the application has had its first step, behind which the worker looks what has become of the stream.
+        self.begun = False
         #: Whether it has begun to answer, and has given its slot (one of ``concurrency``) back for good.
         self.answering = False
         #: Whether it has lent its slot to others, since it cannot go on before its client has sent more.
@@ -338,7 +338,6 @@ class Stream(ABC):
 
     def claim(self) -> None:
         """Tell the server who has the stream."""
-        self.claimed = True
         claim = Claim(self.identity, self.attempt, self.worker, self._host.supervisor)
         self._host.send(self.server, encode(claim), None)
 

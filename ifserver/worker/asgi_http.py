@@ -33,6 +33,11 @@ class HttpStream(Stream):
         #: Whether more will come.
         self._more_body = request.more_body
 
+    @property
+    def may_be_claimed_late(self) -> bool:
+        # The rest of a body is sent when the server knows to whom.
+        return not self._request.more_body
+
     async def receive(self) -> Event:
         while True:
             # Spec 2.4, "Disconnect": "if receive is called after a response has been sent or after the HTTP connection
@@ -57,7 +62,7 @@ class HttpStream(Stream):
                 response.take_file_header(self._host.file_header)
             self.phase = HELD
             # In the first step the worker looks for itself what has become of the stream, behind that step.
-            if self.claimed:
+            if self.begun:
                 self._host.held(self)
         elif kind == "http.response.body" and (phase is HELD or phase is ANSWERING):
             if self._response.file_path is None:

@@ -126,7 +126,7 @@ class WebSocketStream(Stream):
         elif kind == "websocket.http.response.start" and phase is SILENT:
             self._response = Response(self, event)
             self.phase = HELD
-            if self.claimed:
+            if self.begun:
                 self._host.held(self)
         elif kind == "websocket.http.response.body" and (phase is HELD or phase is ANSWERING):
             await self._response.send(event)

@@ -1,8 +1,9 @@
-"""Claiming the requests that are answered in threads, if they are not answered soon.
+"""Claiming requests that are not answered soon.
 
-An answer says as well as a claim who has the request. A thread needs a moment for it, even where the answer takes less
-time than the claim costs. Nobody misses a claim that comes a tenth of a second late: servers ask for requests that are
-unclaimed after a second (docs/architecture.rst, "Lost offers"), and a supervisor claims for a worker that is blocked.
+A whole answer says as well as a claim who has the request. Whatever waits for a database, or for a thread, needs a
+moment for it. Nobody misses a claim that comes a tenth of a second late: servers ask for requests that are unclaimed
+after a second (docs/architecture.rst, "Lost offers"), and a supervisor claims for a worker that is blocked. Each claim
+costs both sides a message, and the worker a turn of its loop, which has to wait for the threads that run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Claims:
         self._timer: Timer | None = None
 
     def add(self, stream: Stream, server: str) -> None:
-        """Claim `stream`, which was pulled of `server`, soon, unless its answer has begun by then."""
+        """Claim `stream`, which was pulled of `server`, soon, unless its answer is complete by then."""
         self._young.append((stream, server))
         if self._timer is None:
             self._timer = self._clock.callLater(GRACE_S, self._due)
@@ -58,8 +59,8 @@ class Claims:
             return
         count = 0
         for stream, _ in due:
-            # One that has begun to answer has said who has it.
-            if stream.phase not in OVER and not stream.sent:
+            # Also one that has begun to answer: a claim alone says who watches over this worker.
+            if stream.phase not in OVER:
                 stream.claim()
                 count += 1
         self._claimed([server for _, server in due], count)

@@ -326,13 +326,14 @@ class Worker:
         for stream, server in zip(fresh, servers, strict=True):
             phase = stream.phase
             if phase not in OVER:
+                stream.begun = True
+                if phase is HELD:
+                    self._heads.add(stream)
                 if stream.may_be_claimed_late:
                     self._claims.add(stream, server)
                     continue
                 stream.claim()
                 claims += 1
-                if phase is HELD:
-                    self._heads.add(stream)
             known.append(server)
         self._claimed(known, claims)
 

@@ -15,7 +15,7 @@ class Unclaimed:
 
     def __init__(self) -> None:
         self.phase: Phase = SILENT
-        self.sent = self.claims = 0
+        self.claims = 0
 
     def claim(self) -> None:
         self.claims += 1
@@ -52,12 +52,13 @@ def test_it_is_there_long_before_a_server_asks_or_a_supervisor_claims() -> None:
 def test_what_is_answered_meanwhile_is_not_claimed_but_its_server_knows_as_well() -> None:
     stage = Stage()
     answered, begun, silent = stage.add("a"), stage.add("b"), stage.add("c")
-    answered.phase, answered.sent = DONE, 1
-    begun.phase, begun.sent = ANSWERING, 1
+    answered.phase = DONE
+    begun.phase = ANSWERING
     stage.clock.advance(GRACE_S)
     stage.clock.advance(GRACE_S)
-    assert (answered.claims, begun.claims, silent.claims) == (0, 0, 1)
-    assert stage.told == [(["a", "b", "c"], 1)]
+    # The server of the second has to know who watches.
+    assert (answered.claims, begun.claims, silent.claims) == (0, 1, 1)
+    assert stage.told == [(["a", "b", "c"], 2)]
 
 
 def test_at_the_end_nothing_is_left() -> None:

@@ -383,7 +383,7 @@ def test_a_start_in_the_first_step_is_looked_after_by_the_worker_and_a_later_one
         one.leave()
 
     async def late(one: Play) -> None:
-        one.stream.claim()
+        one.stream.begun = True
         await one.send(START)
         assert one.host.holding == [one.stream]
         one.leave()
