@@ -27,9 +27,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await websocket(scope, receive, send)
     else:
-        await {"/bad": bad, "/flood": flood, "/read": read, "/gate": gate, "/page": page}.get(scope["path"], seen)(
-            scope, receive, send, asked
-        )
+        await {"/bad": bad, "/flood": flood, "/read": read, "/gate": gate, "/page": page, "/long": long}.get(
+            scope["path"], seen
+        )(scope, receive, send, asked)
 
 
 def shown(scope: Scope) -> str:
@@ -57,6 +57,13 @@ async def answer(send: Send, body: bytes, status: int = 200, headers: Any = ()) 
 
 async def seen(scope: Scope, receive: Receive, send: Send, asked: dict[str, str]) -> None:
     await answer(send, shown(scope).encode())
+
+
+async def long(scope: Scope, receive: Receive, send: Send, asked: dict[str, str]) -> None:
+    """A response with 12 KB of headers."""
+    headers = [(b"x-%d" % i, b"v" * 1000) for i in range(12)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
 
 
 async def page(scope: Scope, receive: Receive, send: Send, asked: dict[str, str]) -> None:

@@ -358,6 +358,12 @@ def test_one_id_for_a_request_in_both_logs(through_nginx: Way) -> None:
         assert not [name for name, _ in json.loads(reply.body)["headers"] if name == "forwarded"]
 
 
+def test_a_response_may_have_long_headers(through_nginx: Way) -> None:
+    with through_nginx.wire() as wire:
+        reply = wire.get("/long")
+        assert (reply.status, reply.header("x-11")) == (200, "v" * 1000)
+
+
 def test_static_files_do_not_reach_ifserver(through_nginx: Way) -> None:
     """ifserver would add an id to its response."""
     with through_nginx.wire() as wire:
