@@ -414,6 +414,12 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         Count,
         "Threads in which a WSGI application runs, in each process: the number of requests that it handles at a time.",
     ] = 8
+    stream_uploads: Annotated[
+        bool,
+        "Whether a WSGI application is called before the body of a request has come, and reads it while its client "
+        "sends. Then an upload holds a thread for as long as that takes. Otherwise wsgi.input is a file with the whole "
+        "body.",
+    ] = False
     app_dir: Annotated[str, "Folder to import the application from: put first in sys.path."] = "."
     env_file: Annotated[
         str | None,

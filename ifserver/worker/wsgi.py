@@ -49,17 +49,22 @@ def adapted(settings: WorkerSettings, application: Any) -> tuple[WorkerSettings,
     if interface_of(settings, application) == "asgi":
         return settings, application
     concurrency = min(settings.concurrency, settings.threads)
-    return replace(settings, concurrency=concurrency), WSGIAdapter(application, settings.threads)
+    adapter = WSGIAdapter(application, settings.threads, settings.stream_uploads)
+    return replace(settings, concurrency=concurrency), adapter
 
 
 class WSGIAdapter:
     """`application` and up to `threads` threads for it; and, called as an ASGI application, what WSGI does not know.
 
     That is the lifespan, and an open WebSocket that looks for its next worker, which finds none here.
+
+    Args:
+        stream_uploads: ``worker.stream_uploads``.
     """
 
-    def __init__(self, application: Callable[..., Iterable[bytes]], threads: int) -> None:
+    def __init__(self, application: Callable[..., Iterable[bytes]], threads: int, stream_uploads: bool = False) -> None:
         self.application = application
+        self.stream_uploads = stream_uploads
         self.threads = Threads(threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

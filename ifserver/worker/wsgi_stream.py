@@ -1,9 +1,11 @@
 """One request of a WSGI application (PEP 3333), which runs in one thread from its start to its end.
 
 A request's body is read before a thread is used, as Django's own ASGI handler does it, so clients that send slowly hold
-no threads. What the thread sends goes through a short queue: while the event loop sends one piece, the application
-makes the next. Where the queue is full the thread waits, so a client that reads slowly slows its own thread. A thread
-that is in use is a slot that is in use, also while it sends a response that has begun.
+no threads; with ``stream_uploads`` it is read while it comes, and only its thread waits for it.
+
+What the thread sends goes through a short queue: while the event loop sends one piece, the application makes the next.
+Where the queue is full the thread waits, so a client that reads slowly slows its own thread. A thread that is in use is
+a slot that is in use, also while it sends a response that has begun.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
 from ifserver.errors import ClientDisconnected
-from ifserver.messages import STOPPED, HttpRequest, WebSocketConnect
+from ifserver.messages import STOPPED, HttpRequest, ToApplication, WebSocketConnect
 from ifserver.streams.window import PIECE_BYTES
 from ifserver.worker.asgi import DONE, LOST, OVER, Host, Phase
 from ifserver.worker.asgi_http import HttpStream
@@ -23,6 +25,7 @@ from ifserver.worker.response import Response
 from ifserver.worker.wsgi import WSGIAdapter
 from ifserver.worker.wsgi_environ import environ_of
 from ifserver.worker.wsgi_exchange import Exchange
+from ifserver.worker.wsgi_input import Input
 
 __all__ = ["ThreadedStream", "as_get"]
 
@@ -67,11 +70,13 @@ class ThreadedStream(HttpStream):
         "_finished",
         "_input",
         "_made",
+        "_parts",
         "_pieces",
         "_rest",
         "_returned",
         "_room",
         "_sent",
+        "_unread",
         "_whole",
     )
 
@@ -93,21 +98,25 @@ class ThreadedStream(HttpStream):
         self._sent = 0
         self._rest: Any = b""
         self._finished = False
+        #: Where the application reads a body that has not come whole; and, set by the thread, the sizes of what it has
+        #: taken there, of which the server does not know.
+        self._unread: Input | None = None
+        self._parts: deque[int] = deque()
 
     def start(self) -> None:
-        if self._more_body:
+        if self._more_body and not self._adapter.stream_uploads:
             self.task = self._host.loop.create_task(self._collect())
             return
         (body,) = self._arrivals
         self._arrivals = []
-        self._window_in.consume(len(body))
-        self._input = io.BytesIO(body)
+        if self._more_body:
+            self._unread = Input(self._has_read)
+            self._unread.feed(body, more=True)
+            self._input = io.BufferedReader(self._unread)
+        else:
+            self._window_in.consume(len(body))
+            self._input = io.BytesIO(body)
         self._adapter.threads.submit(self)
-
-    @property
-    def may_be_claimed_late(self) -> bool:
-        # The rest of a body is sent when the server knows to whom.
-        return not self._more_body
 
     async def _collect(self) -> None:
         """Wait for the request's body, then go on in a thread."""
@@ -182,6 +191,11 @@ class ThreadedStream(HttpStream):
         if self._made - self._sent >= _UNSENT_BYTES and not last:
             self._wait_for_room()
 
+    def _has_read(self, size: int) -> None:
+        """The application has taken so many bytes of the request's body."""
+        self._parts.append(size)
+        self._adapter.threads.tell(self, self._host.loop)
+
     def _check_client(self) -> None:
         if self.phase is LOST:
             raise ClientDisconnected(f"the client has left ({self._request.reply_channel})")
@@ -202,6 +216,10 @@ class ThreadedStream(HttpStream):
         if self._finished:
             return
         returned = self._returned
+        while self._parts:
+            due = self._window_in.consume(self._parts.popleft())
+            if due is not None and self.phase not in OVER:
+                self._tell_window(due)
         if self.phase not in OVER:
             self._send_on()
         if self._room is not None:
@@ -256,8 +274,15 @@ class ThreadedStream(HttpStream):
 
     def move(self, phase: Phase) -> None:
         self.phase = phase
-        if phase is DONE and self._waiters:
-            self.wake()
+        if phase is DONE and self._unread is not None:
+            self._unread.cut()
+
+    def arrived(self, message: ToApplication) -> str | None:
+        reason = super().arrived(message)
+        if self._unread is not None and self._arrivals:
+            (piece,), self._arrivals = self._arrivals, []
+            self._unread.feed(piece, self._more_body)
+        return reason
 
     def consumed(self, total: int) -> None:
         if self.credit.update(total):
@@ -275,6 +300,8 @@ class ThreadedStream(HttpStream):
     def _end(self, code: int, reason: str) -> None:
         super()._end(code, reason)
         self._make_room()
+        if self._unread is not None:
+            self._unread.cut()
         if self._returned:
             # Nobody waits for credit any more. Not at once: whoever ends a stream still has it in hand.
             self._host.loop.call_soon(self.look)

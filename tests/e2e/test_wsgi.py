@@ -123,6 +123,23 @@ def test_addresses_that_a_trusted_proxy_tells(zoo: tuple[Running, str], client: 
     assert (shown["REMOTE_ADDR"], shown["wsgi.url_scheme"], shown["SERVER_PORT"]) == ("192.0.2.7", "https", "443")
 
 
+def test_streams_go_both_ways_where_uploads_are_streamed() -> None:
+    command = ("run", "wsgi_zoo:app", "-p", "0", "--workers", "1", "--threads", "2", "--stream-uploads")
+    with Running(*command, app_dir=APPS) as server:
+        server.ready()
+        with Wire(("127.0.0.1", server.port)) as one, Wire(("127.0.0.1", server.port)) as other:
+            one.send(b"POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+            assert one.head()[0] == 200
+            assert one.chunk() == b"one"
+            assert other.get("/").status == 200, "it blocks its thread alone"
+            one.send(b"3\r\ntwo\r\n")
+            assert one.chunk() == b"two"
+            one.send(b"0\r\n\r\n")
+            assert one.chunks() == b""
+            one.send(b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 3000000\r\n\r\n" + b"x" * 3_000_000)
+            assert one.receive().body == b"x" * 3_000_000
+
+
 def test_a_websocket_handshake_reaches_the_application_as_a_get(client: Wire) -> None:
     handshake = ("upgrade: websocket", "connection: upgrade", "sec-websocket-version: 13")
     reply = client.get("/show?a=1", *handshake, "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==")

@@ -38,6 +38,9 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     if path == "/pieces":
         begin("200 OK", [PLAIN])
         return (b"x" * 8192 for _ in range(FILE_BYTES // 8192))
+    if path == "/echo":
+        begin("200 OK", [PLAIN])
+        return iter(lambda: environ["wsgi.input"].read1(65_536), b"")
     if path == "/closed":
         begin("200 OK", [PLAIN])
         return [str(Closing.count).encode()]

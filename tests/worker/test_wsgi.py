@@ -16,7 +16,7 @@ import pytest
 from msgspec.structs import replace
 
 from ifserver.config.settings import WorkerSettings
-from ifserver.errors import ApplicationError
+from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.messages import Claim, Disconnect, Release, RequestBody, ResponseBody, ResponseStart, Window
 from ifserver.worker.claims import GRACE_S
 from ifserver.worker.wsgi import WSGIAdapter, adapted, is_wsgi
@@ -291,6 +291,75 @@ def test_no_thread_is_used_before_all_of_the_body_is_there() -> None:
 
     assert serve(application, b"", b"ab", b"c").answer()[2] == b"abc"
     assert serve(application, b"", b"").answer()[2] == b""
+
+
+def echo(environ: Any, start_response: Any) -> Iterator[bytes]:
+    start_response("200 OK", HEADERS)
+    while piece := environ["wsgi.input"].read1(10_000):
+        yield piece
+    yield b"end"
+
+
+def test_streams_go_both_ways_where_uploads_are_streamed() -> None:
+    async def main() -> None:
+        call = Call(WSGIAdapter(echo, 1, stream_uploads=True), body=b"one", more_body=True)
+        await until(lambda: len(call.host.sent) == 1)
+        for i, piece in enumerate((b"two", b"", b"three")):
+            assert call.host.sent[-1].more_body
+            call.say(piece, more=i < 2)
+            await until(lambda piece=piece: not piece or any(piece in message.body for message in call.host.sent))
+        await call.ended()
+        assert call.answer() == (200, SENT, b"onetwothreeend")
+
+    run(main)
+
+
+def test_a_body_that_is_read_slowly_fills_its_window_alone() -> None:
+    gate = Gate()
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        gate.wait()
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", HEADERS)
+        return [str(len(body)).encode(), environ["wsgi.input"].read()]
+
+    async def main() -> None:
+        call = Call(WSGIAdapter(application, 1, stream_uploads=True), more_body=True)
+        for i in range(4):
+            call.say(b"x" * 65_536, more=i < 3)
+        await turns()
+        assert call.host.sent == [], "nothing is consumed"
+        gate.open()
+        await call.ended()
+        assert call.answer()[2] == b"262144"
+        assert max(message.consumed for message in call.host.sent if isinstance(message, Window)) > 190_000
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["leaves", "has its response"])
+def test_who_reads_on_when_nothing_more_will_come_is_told(how: str) -> None:
+    raised: list[BaseException] = []
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", [*HEADERS, ("Content-Length", "3")])
+        if how != "leaves":
+            write(b"one")
+        try:
+            environ["wsgi.input"].read()
+        except OSError as error:
+            raised.append(error)
+        return []
+
+    async def main() -> None:
+        call = Call(WSGIAdapter(application, 1, stream_uploads=True), body=b"half", more_body=True)
+        await turns()
+        if how == "leaves":
+            call.say(None)
+        await call.ended()
+        assert [type(error) for error in raised] == [ClientDisconnected]
+
+    run(main)
 
 
 def test_a_response_that_a_client_reads_slowly_holds_up_its_thread_alone() -> None:
@@ -583,6 +652,14 @@ def test_which_it_is_shows_in_its_parameters(application: Any, expected: bool) -
     settings, found = adapted(WorkerSettings(application="a:b", threads=3), application)
     assert isinstance(found, WSGIAdapter) is expected
     assert settings.concurrency == (3 if expected else 100), "no more than there are threads"
+
+
+def test_uploads_are_streamed_where_the_settings_say_so() -> None:
+    for streams in (True, False):
+        settings = WorkerSettings(application="a:b", stream_uploads=streams)
+        adapter = adapted(settings, WsgiInstance())[1]
+        assert isinstance(adapter, WSGIAdapter)
+        assert adapter.stream_uploads is streams
 
 
 def test_the_setting_decides_where_it_does_not() -> None:
