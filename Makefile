@@ -57,6 +57,7 @@ bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows
 	$(BIN)/python -m benchmarks.bench --write
 	$(BIN)/python -m benchmarks.growth --write
 	$(BIN)/python -m benchmarks.start
+	$(BIN)/python -m benchmarks.django_servers --write
 	$(BIN)/python -m benchmarks.performance_page
 
 placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write the page of it

@@ -25,11 +25,13 @@ __all__ = [
     "Ours",
     "Subject",
     "end_in_order",
+    "free_port",
     "is_reference",
     "plays",
     "program",
     "subject_named",
     "versions_of",
+    "wait_for",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +71,7 @@ class Subject:
     name: str
 
     def __init__(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def roles(self) -> Mapping[str, list[int]]:
@@ -79,7 +81,7 @@ class Subject:
     def __enter__(self) -> Subject:
         try:
             self.start()
-            _wait_for(self.port)
+            wait_for(self.port)
         except BaseException:
             self.stop()
             raise
@@ -153,10 +155,10 @@ class Ours(Subject):
         if self._broker == "embedded":
             self._spawn([*ours, "run", *worker, *where], CHANNEL_LAYER=_OUR_LAYER)
             return
-        ports = [_free_port() for _ in range(self._nodes)]
+        ports = [free_port() for _ in range(self._nodes)]
         for port in ports:
             self._spawn(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""])
-            _wait_for(port)
+            wait_for(port)
         cluster = ["--cluster", "main=" + ",".join(f"redis://127.0.0.1:{port}" for port in ports)]
         several = ["--processes", str(self._fronts)] if self._fronts > 1 else []
         self._spawn([*ours, "serve", *cluster, *where, *several])
@@ -191,9 +193,9 @@ class Channels(Peer):
     """Django Channels with channels_redis, in uvicorn."""
 
     def start(self) -> None:
-        port = _free_port()
+        port = free_port()
         self._spawn(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""])
-        _wait_for(port)
+        wait_for(port)
         words = [word.format(port=self.port) for word in PEERS[self.name][1]]
         layer = {"CHANNEL_LAYER": "channels_redis.core.RedisChannelLayer", "CHANNEL_REDIS": f"redis://127.0.0.1:{port}"}
         self._spawn([str(environment_of(self.name)), *words], **layer)
@@ -216,7 +218,7 @@ class Behind(Subject):
         for peer in self._peers:
             peer.start()
         for peer in self._peers:
-            _wait_for(peer.port)
+            wait_for(peer.port)
         self.start_front(Path(self._folder.name), [peer.port for peer in self._peers])
 
     def start_front(self, folder: Path, ports: Sequence[int]) -> None:
@@ -270,7 +272,7 @@ class Pushpin(Behind):
     def start_front(self, folder: Path, ports: Sequence[int]) -> None:
         (folder / "routes").write_text(f"* 127.0.0.1:{ports[0]}\n")
         configuration = folder / "pushpin.conf"
-        configuration.write_text(_PUSHPIN.format(port=self.port, folder=folder, publish=_free_port()))
+        configuration.write_text(_PUSHPIN.format(port=self.port, folder=folder, publish=free_port()))
         self._spawn(["pushpin", "--config", str(configuration)])
 
     def roles(self) -> Mapping[str, list[int]]:
@@ -384,14 +386,20 @@ def subject_named(name: str, workers: int = 1) -> Subject:
     return Peer(name) if workers == 1 else Balanced(name, workers)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on a port.
+
+    Raises:
+        TimeoutError: nobody does within 30 s.
+    """
     end = time.monotonic() + _START_S
     while True:
         try:
