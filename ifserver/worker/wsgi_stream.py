@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 from ifserver.errors import ClientDisconnected
 from ifserver.messages import STOPPED, HttpRequest, ToApplication, WebSocketConnect
 from ifserver.streams.window import PIECE_BYTES
-from ifserver.worker.asgi import DONE, LOST, OVER, Host, Phase
+from ifserver.worker.asgi import DONE, HELD, LOST, OVER, SILENT, Host, Phase
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.response import Response
 from ifserver.worker.wsgi import WSGIAdapter
@@ -173,7 +173,10 @@ class ThreadedStream(HttpStream):
             ApplicationError: it breaks a rule.
         """
         event = {"type": "start_response()", "status": status, "headers": headers}
-        return Response(self, event, self._request.method == "HEAD")
+        response = Response(self, event, self._request.method == "HEAD")
+        if self._host.file_header is not None:
+            response.take_file_header(self._host.file_header)
+        return response
 
     def put(self, response: Response, piece: bytes, last: bool) -> None:
         """Send some of a response's body, with `last` all that there is. Waits while too much is unsent.
@@ -183,7 +186,8 @@ class ThreadedStream(HttpStream):
         """
         self._check_client()
         self._response = response
-        if not response.bodyless:
+        # What the application sends beside the path of a file is for nobody.
+        if not response.bodyless and response.file_path is None:
             self._pieces.append(piece)
             self._made += len(piece)
         self._whole = last
@@ -224,11 +228,16 @@ class ThreadedStream(HttpStream):
             self._send_on()
         if self._room is not None:
             self._make_room()
-        if returned and (self._error is not None or self.phase in OVER):
+        if returned and self.task is None and (self._error is not None or self.phase in OVER):
             self._finish()
 
     def _send_on(self) -> None:
         whole = self._whole  # before its pieces: one that comes meanwhile may be the last
+        if whole and self._response.file_path is not None:
+            if self.phase is SILENT:
+                self.phase = HELD
+                self.task = self._host.loop.create_task(self._send_named())
+            return
         pieces, credit = self._pieces, self.credit
         while credit.open:
             rest = self._rest
@@ -249,6 +258,18 @@ class ThreadedStream(HttpStream):
             self._response.send_piece(piece, not whole or bool(pieces) or bool(self._rest))
         if whole and self.phase is not DONE and not (pieces or self._rest) and credit.open:
             self._response.send_piece(b"", more=False)
+
+    async def _send_named(self) -> None:
+        """Send the file that the application has named in a header."""
+        assert self._host.file_header is not None
+        try:
+            await self._response.send_named(self, self._host.file_header)
+        except GeneratorExit:
+            raise  # the interpreter ends
+        except BaseException as error:
+            self._error = error
+        self.task = None
+        self.look()
 
     def _with_next(self, first: bytes) -> bytes:
         """As many of the pieces as make a full one."""
@@ -274,8 +295,10 @@ class ThreadedStream(HttpStream):
 
     def move(self, phase: Phase) -> None:
         self.phase = phase
-        if phase is DONE and self._unread is not None:
-            self._unread.cut()
+        if phase is DONE:
+            self.wake()
+            if self._unread is not None:
+                self._unread.cut()
 
     def arrived(self, message: ToApplication) -> str | None:
         reason = super().arrived(message)
@@ -286,6 +309,7 @@ class ThreadedStream(HttpStream):
 
     def consumed(self, total: int) -> None:
         if self.credit.update(total):
+            self.wake()
             self.look()
 
     def cancel(self) -> None:

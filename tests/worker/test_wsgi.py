@@ -532,6 +532,31 @@ def test_a_file_is_sent_in_large_pieces_and_closed(on_disk: bool, tmp_path: Path
     assert set(reads) <= {4096}, "what is no file on a disk may be slow"
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_file_that_is_named_in_a_header_is_sent_in_place_of_the_body(exists: bool, tmp_path: Path) -> None:
+    content = b"0123456789" * 50_000
+    if exists:
+        (tmp_path / "file").write_bytes(content)
+
+    async def main() -> Call:
+        headers = [("X-Sendfile", str(tmp_path / "file")), ("Content-Length", "7")]
+        call = Call(answering(lambda: [b"nothing"], *headers))
+        while not call.host.has_ended:
+            call.stream.consumed(call.stream.credit.sent)
+            await asyncio.sleep(0.001)
+        return call
+
+    FakeHost.file_header = b"x-sendfile"
+    try:
+        status, headers, body = run(main).answer()
+    finally:
+        FakeHost.file_header = None
+    if exists:
+        assert (status, headers, body) == (200, [*SENT, (b"content-length", b"500000")], content)
+    else:
+        assert (status, body) == (500, b"Internal Server Error")
+
+
 def test_a_request_is_in_one_thread_from_its_start_to_its_end() -> None:
     threads: list[int] = []
 
