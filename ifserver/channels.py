@@ -29,6 +29,7 @@ __all__ = [
     "HTTP_REQUEST",
     "MAX_GROUP_LENGTH",
     "MAX_LENGTH",
+    "REQUEST_CHANNELS",
     "WEBSOCKET_CONNECT",
     "WEBSOCKET_RESUME",
     "check",
@@ -51,6 +52,8 @@ HTTP_REQUEST: Final = "http.request"
 WEBSOCKET_CONNECT: Final = "websocket.connect"
 #: The request channel of open WebSockets that wait for their next worker. Workers read it before the others.
 WEBSOCKET_RESUME: Final = "websocket.resume"
+#: All of them.
+REQUEST_CHANNELS: Final = (HTTP_REQUEST, WEBSOCKET_CONNECT, WEBSOCKET_RESUME)
 #: The longest name, in characters; channels_redis and Channels 1 drew the line in the same region.
 MAX_LENGTH: Final = 200
 #: The longest name of a user's group, in characters: Channels' own rule.

@@ -28,6 +28,7 @@ __all__ = [
     "Pulling",
     "Pushed",
     "Queue",
+    "Reading",
     "Subscriber",
     "check",
     "check_group",
@@ -71,6 +72,13 @@ class Queue(NamedTuple):
 
     length: int
     oldest: bytes | None
+
+
+class Reading(NamedTuple):
+    """Which request channels one process, or its children, read on a node; and how long ago it said so, in seconds."""
+
+    channels: tuple[str, ...]
+    age_s: float
 
 
 class Subscriber(Protocol):
@@ -145,6 +153,13 @@ class OptionalCalls:
         overloaded is used again only after a probe.
         """
         return self._cannot("tell who is alive")
+
+    def readers(self) -> Deferred[list[Reading]]:
+        """What every process reads here whose last `beat` has said so, and is not over.
+
+        Without it a server learns that nobody reads a node from requests that wait there for a second.
+        """
+        return self._cannot("tell who reads")
 
     def look(self, channel: str) -> Deferred[Queue]:
         """What waits on `channel`. Nothing is taken.
@@ -275,8 +290,9 @@ class Node(OptionalCalls, ABC):
         """Let `subscriber` hear nothing more of `groups`, from now on."""
 
     @abstractmethod
-    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
-        """Let it be known for `life_s` seconds that `process` is alive, and `value`, in place of what was before."""
+    def beat(self, process: str, value: bytes, life_s: float, reads: Sequence[str] = ()) -> Deferred[None]:
+        """Let it be known for `life_s` seconds that `process` is alive, and `value`, in place of what was before; and
+        that it, or its children, read the request channels `reads` on this node, and no others."""
 
     @abstractmethod
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from twisted.python.failure import Failure
@@ -33,6 +33,7 @@ class Heartbeat:
         value: what a beat tells (`ifserver.layers.beats`).
         watched: whom to ask for, at each time of asking.
         lost: is called for everyone who is dead.
+        reads: which request channels are read on the nodes where it beats.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Heartbeat:
         value: Callable[[], bytes],
         watched: Callable[[], Watched],
         lost: Callable[[str], None],
+        reads: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._clusters = clusters
         self._nodes = nodes
@@ -52,6 +54,7 @@ class Heartbeat:
         self._value = value
         self._watched = watched
         self._lost = lost
+        self._reads = reads
         self._watches = {name: Watch() for name in clusters.nodes}
         #: Nodes that have not answered the last beat or question.
         self._busy: set[str] = set()
@@ -67,6 +70,14 @@ class Heartbeat:
     def start(self) -> None:
         """Begin to beat."""
         self._tick()
+
+    def beat_now(self) -> None:
+        """Tell at once that something has changed."""
+        if self._timer is not None:
+            for node in self._nodes():
+                # Whatever it has not answered yet, it takes this after that.
+                beating = node.beat(self._clusters.process, self._value(), self._life_s, self._reads())
+                beating.addErrback(_not_told)
 
     def stop(self) -> None:
         """Beat no more; others take this process for dead when its last beat is over."""
@@ -89,7 +100,7 @@ class Heartbeat:
         if node.losses != self._losses.get(node.name, 0):
             self._losses[node.name] = node.losses
             self._watches[node.name].odd(now)
-        beating = node.beat(self._clusters.process, self._value(), self._life_s)
+        beating = node.beat(self._clusters.process, self._value(), self._life_s, self._reads())
         self._busy.add(node.name)
         beating.addCallbacks(self._beaten, self._failed, (node, watched, now), errbackArgs=(node, "beat"))
 
@@ -132,3 +143,7 @@ class Heartbeat:
         if failure.check(NodeRefused) and self._refused.get(node.name) != what:
             self._refused[node.name] = what
             _log.warning("node %s refuses our %s: %s", node.name, what, failure.value)
+
+
+def _not_told(failure: Failure) -> None:
+    failure.trap(NodeError)  # the next beat says it

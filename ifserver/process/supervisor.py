@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -39,6 +39,10 @@ _GRACE_S: Final = 2.0
 _STARTING_GRACE_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
+
+
+def _nobody_cares() -> None:
+    """Who reads what is told with the next beat."""
 
 
 class Sender(Protocol):
@@ -69,6 +73,7 @@ class Supervisor:
         ready: is called once, when the first workers are all ready.
         failed: is called once with the reason if the first workers cannot load the application.
         buried: is told the inbox of every child that has ended.
+        readers_changed: is called when `reads` may say something else than before.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Supervisor:
         failed: Callable[[str], None],
         buried: Callable[[str], None],
         spawn: Spawn = children.spawn,
+        readers_changed: Callable[[], None] = _nobody_cares,
     ) -> None:
         self._settings = settings
         self._layer = layer
@@ -98,6 +104,7 @@ class Supervisor:
         self._error: str | None = None
         self._buried = buried
         self._spawn = spawn
+        self._readers_changed = readers_changed
         longest_s = settings.max_restart_delay_s
         policy = RestartPolicy(settings.restart_delay_s, longest_s, long_life_s=longest_s, at_once=True)
         count = settings.processes or len(os.sched_getaffinity(0))
@@ -193,6 +200,14 @@ class Supervisor:
         """What the beat of this supervisor says: the children that live."""
         return value_of([worker.process for worker in self._workers if worker.process])
 
+    def reads(self) -> Sequence[str]:
+        """The request channels that any child reads: those that are ready and not about to end."""
+        readers = [worker.child for worker in self._workers if worker.ready and worker.timer is None]
+        if any(child.error is None for child in readers):
+            return channels.REQUEST_CHANNELS
+        # Workers that show an error take no open WebSockets (`ifserver.worker.broken`).
+        return tuple(name for name in channels.REQUEST_CHANNELS if readers and name != channels.WEBSOCKET_RESUME)
+
     @property
     def workers(self) -> Collection[Worker]:
         """Those that live, oldest first."""
@@ -250,6 +265,7 @@ class Supervisor:
         self._starting.over(worker)
         self.interface = worker.child.interface
         worker.ready_at = self._clock.seconds()
+        self._readers_changed()
         self._log_ready(worker)
         if self._stopping.begun or worker.slot is None:
             return
@@ -286,6 +302,7 @@ class Supervisor:
     def _set_deadline(self, worker: Worker, patience_s: float) -> None:
         _cancel(worker.timer)
         worker.timer = self._clock.callLater(patience_s, self._kill, worker, patience_s)
+        self._readers_changed()
 
     def _kill(self, worker: Worker, patience_s: float) -> None:
         _log.warning("worker %d has not stopped within %.1f s: killing it", worker.child.pid, patience_s)
@@ -297,6 +314,7 @@ class Supervisor:
     def _worker_ended(self, worker: Worker) -> None:
         del self._workers[worker]
         released = self._release(worker)
+        self._readers_changed()
         self._starting.over(worker)
         self._ended += 1
         _cancel(worker.timer)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
@@ -67,9 +67,21 @@ class SupervisorService(Service):
             self._failed,
             self._leftovers.ended,
             spawn,
+            self._readers_changed,
         )
         nodes, clock = self._clusters.home_nodes, runtime.reactor
-        self._heartbeat = Heartbeat(self._clusters, lambda: nodes, clock, SUPERVISOR_LIFE_S, self._beat, dict, _nobody)
+        self._heartbeat = Heartbeat(
+            self._clusters,
+            lambda: nodes,
+            clock,
+            SUPERVISOR_LIFE_S,
+            self._beat,
+            dict,
+            _nobody,
+            self.supervisor.reads,
+        )
+        #: What the beats said last of what the children read.
+        self._reads: Sequence[str] = ()
         self._subject = SupervisorSubject(
             self.supervisor, self._clusters, self._heartbeat, clock, time.time, tells_counts=not is_alone
         )
@@ -120,6 +132,13 @@ class SupervisorService(Service):
     def _beat(self) -> bytes:
         """What its beats say: the children that live, and facts for people."""
         return with_facts(self.supervisor.living(), self._subject.encoded_facts())
+
+    def _readers_changed(self) -> None:
+        """Servers look for readers that come, and turn away from those that go: at once, and not with the next beat."""
+        reads = self.supervisor.reads()
+        if reads != self._reads:
+            self._reads = reads
+            self._heartbeat.beat_now()
 
     def counts(self) -> dict[str, int]:
         return {"workers": self.supervisor.statistics()["workers_ready"]}

@@ -603,6 +603,33 @@ class NodeSuite:
             "2222222222": bytes(range(256)),
         }
 
+    @async_test
+    async def test_beats_say_what_is_read(self, harness: Harness) -> None:
+        node, other = await harness.node(), await harness.node()
+        assert await other.readers() == []
+        await node.beat("1111111111", b"", LONG_S, ["http.request", "websocket.connect"])
+        await node.beat("2222222222", b"", LONG_S)
+        await node.beat("3333333333", b"", LONG_S, ["http.request.some-pool"])
+
+        async def read() -> list[tuple[str, ...]]:
+            return sorted(reading.channels for reading in await other.readers())
+
+        assert await read() == [("http.request", "websocket.connect"), ("http.request.some-pool",)]
+        # As the clocks of several processes agree.
+        assert all(reading.age_s > -0.5 for reading in await other.readers())
+        while min(reading.age_s for reading in await other.readers()) < 0.2:
+            await turn(0.05)
+        await node.beat("1111111111", b"", LONG_S, ["http.request"])
+        assert await read() == [("http.request",), ("http.request.some-pool",)]
+        await node.beat("1111111111", b"", LONG_S)
+        assert await read() == [("http.request.some-pool",)]
+        await node.beat("3333333333", b"", SHORT_S, ["websocket.resume"])
+        while await read():
+            await turn(0.05)
+            # Whoever beats clears away what is over.
+            await node.beat("1111111111", b"", SHORT_S, ["x"])
+            await node.beat("1111111111", b"", SHORT_S)
+
     # Sight.
 
     @async_test
@@ -659,7 +686,7 @@ class NodeSuite:
         assert not node.connected
         for deferred in (node.push("r", [b"x"]), node.pull(("r",), 1, 1.0), node.withdraw("r", b"x")):
             assert isinstance(await error_of(deferred), NodeUnreachable)
-        for question in (node.holds("r", b"x"), node.look("r"), node.census()):
+        for question in (node.holds("r", b"x"), node.look("r"), node.census(), node.readers()):
             assert isinstance(await error_of(question), NodeUnreachable)
         assert not node.ready().called
         node.end_pulls()
@@ -744,6 +771,7 @@ class RemoteSuite:
             (node.holds("r", b"x"), NodeUnreachable),
             (node.look("r"), NodeUnreachable),
             (node.census(), NodeUnreachable),
+            (node.readers(), NodeUnreachable),
             (node.publish("g", b"x"), PushInDoubt),
             (pulling, NodeUnreachable),
         ]

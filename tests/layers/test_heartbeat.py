@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -39,9 +39,9 @@ class Node(MemoryNode):
         self.slow = self.slow_questions = False
         self._late: list[Callable[[], object]] = []
 
-    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+    def beat(self, process: str, value: bytes, life_s: float, reads: Sequence[str] = ()) -> Deferred[None]:
         self.beaten.append((process, value, life_s))
-        return self._answer(self.error, self.slow, lambda: super(Node, self).beat(process, value, life_s))
+        return self._answer(self.error, self.slow, lambda: super(Node, self).beat(process, value, life_s, reads))
 
     def beats(self, processes: Any) -> Deferred[Any]:
         self.asked.append(list(processes))
@@ -115,6 +115,34 @@ def watching(**others: Any) -> Stage:
     stage.run(3)
     assert stage.dead == []
     return stage
+
+
+def test_a_beat_says_what_is_read_and_may_come_between() -> None:
+    stage = Stage()
+    reads = ["http.request"]
+    stage.heartbeat._reads = lambda: reads
+    stage.heartbeat.beat_now()
+    assert stage.east.beaten == [], "it has not begun"
+    stage.heartbeat.start()
+
+    def read() -> list[tuple[str, ...]]:
+        found: list[tuple[str, ...]] = []
+        stage.east.readers().addCallback(lambda readings: found.extend(each.channels for each in readings))
+        return found
+
+    assert read() == [("http.request",)]
+    reads = []
+    stage.east.slow = True
+    stage.clock.advance(0.5)
+    stage.heartbeat.beat_now()
+    assert len(stage.east.beaten) == 3, "behind the one that has not been answered"
+    stage.east.thaw()
+    assert read() == []
+    stage.east.error = NodeUnreachable("gone")
+    stage.heartbeat.beat_now()
+    stage.heartbeat.stop()
+    stage.heartbeat.beat_now()
+    assert len(stage.east.beaten) == 4
 
 
 def test_values_are_read_as_they_were_written() -> None:

@@ -174,6 +174,26 @@ def test_its_beat_names_the_children_that_live() -> None:
     assert names_of(stage.supervisor.living()) >= {"aaaaaaaaa1", "ccccccccc3", "ddddddddd4"}
 
 
+def test_what_is_read_is_what_ready_children_read_that_stay() -> None:
+    stage = Stage(processes=2)
+    changes: list[int] = []
+    stage.supervisor._readers_changed = lambda: changes.append(len(stage.supervisor.reads()))
+    first, second = stage.start(ready=False)
+    assert stage.supervisor.reads() == ()
+    first.say_ready()
+    assert set(stage.supervisor.reads()) == {"http.request", "websocket.connect", "websocket.resume"}
+    assert changes == [3]
+    first.end()
+    assert changes == [3, 0]
+    # One that shows an error takes no open WebSockets.
+    second.error = "it does not load"
+    second.say_ready()
+    assert set(stage.supervisor.reads()) == {"http.request", "websocket.connect"}
+    stage.supervisor.stop()
+    assert stage.supervisor.reads() == ()
+    assert changes[-1] == 0
+
+
 @pytest.mark.parametrize("inbox", ["", "x", "!x", "!east.1", "a,b"])
 def test_what_a_child_has_spoilt_does_not_silence_it(inbox: str) -> None:
     stage = Stage(processes=2)

@@ -24,6 +24,7 @@ from ifserver.layers.base import (
     Pulling,
     Pushed,
     Queue,
+    Reading,
     check,
 )
 from ifserver.layers.embedded.frames import (
@@ -135,14 +136,17 @@ class LocalNode(Node):
     def unsubscribe(self, groups: Sequence[str]) -> None:
         self.subscriptions.unsubscribe(groups)
 
-    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
-        return self._call("beat", process, value, life_s)
+    def beat(self, process: str, value: bytes, life_s: float, reads: Sequence[str] = ()) -> Deferred[None]:
+        return self._call("beat", process, value, life_s, reads)
 
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
         return self._call("beats", processes)
 
     def census(self) -> Deferred[dict[str, bytes]]:
         return self._call("census")
+
+    def readers(self) -> Deferred[list[Reading]]:
+        return self._call("readers")
 
     def look(self, channel: str) -> Deferred[Queue]:
         check(channel)

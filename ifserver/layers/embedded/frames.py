@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol
 
 from ifserver.clock import Soon
 from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import MAX_PAYLOAD_BYTES, Limits, Queue
+from ifserver.layers.base import MAX_PAYLOAD_BYTES, Limits, Queue, Reading
 
 __all__ = [
     "CALLS",
@@ -182,12 +182,13 @@ def _kind(
 CALLS: Final[Mapping[str, Kind]] = {
     "withdraw": _kind(tuple[str, bytes], bool, PushInDoubt),
     "holds": _kind(tuple[str, bytes], bool),
-    "beat": _kind(tuple[str, bytes, _Wait], None, PushInDoubt),
+    "beat": _kind(tuple[str, bytes, _Wait, list[str]], None, PushInDoubt),
     "beats": _kind(tuple[list[str]], list[bytes | None]),
     "publish": _kind(tuple[str, bytes], int, PushInDoubt),
     "subscribe": _kind(tuple[list[str]], None, of_connection=True),
     "unsubscribe": _kind(tuple[list[str]], None, of_connection=True),
     "census": _kind(tuple[()], dict[str, bytes]),
+    "readers": _kind(tuple[()], list[Reading]),
     "look": _kind(tuple[str], Queue),
 }
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeUnreachable
-from ifserver.layers.base import Limits, Node, Pulled, Queue, check
+from ifserver.layers.base import Limits, Node, Pulled, Queue, Reading, check
 
 __all__ = ["Entry", "MemoryStore", "Pull", "unreachable"]
 
@@ -34,6 +34,16 @@ class Pull:
     timeout: Timer | None = None
 
 
+@dataclass(slots=True, frozen=True)
+class Beat:
+    """The last beat of one process: what it said, when, and until when that counts."""
+
+    value: bytes
+    reads: tuple[str, ...]
+    at: float
+    until: float
+
+
 class MemoryStore(Node):
     """The channels and the beats, without what is over; whoever is one says whether it runs, in `connected`."""
 
@@ -41,8 +51,8 @@ class MemoryStore(Node):
         super().__init__(name, requests, inboxes)
         self._clock = clock
         self._channels: dict[str, Entry] = {}
-        #: Process -> value, and until when it is kept.
-        self._beats: dict[str, tuple[bytes, float]] = {}
+        #: By process.
+        self._beats: dict[str, Beat] = {}
         self._expired = 0
         self._sweep: Timer | None = None
 
@@ -52,10 +62,11 @@ class MemoryStore(Node):
             return fail(unreachable(self.name))
         return succeed(entry is not None and payload in entry.messages)
 
-    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+    def beat(self, process: str, value: bytes, life_s: float, reads: Sequence[str] = ()) -> Deferred[None]:
         if not self.connected:
             return fail(unreachable(self.name))
-        self._beats[process] = value, self._clock.seconds() + life_s
+        now = self._clock.seconds()
+        self._beats[process] = Beat(value, tuple(reads), now, now + life_s)
         if self._sweep is None:
             self._sweep_later()
         return succeed(None)
@@ -64,14 +75,21 @@ class MemoryStore(Node):
         if not self.connected:
             return fail(unreachable(self.name))
         now = self._clock.seconds()
-        found = [self._beats.get(process, (None, now)) for process in processes]
-        return succeed([value if until > now else None for value, until in found])
+        found = [self._beats.get(process) for process in processes]
+        return succeed([beat.value if beat is not None and beat.until > now else None for beat in found])
 
     def census(self) -> Deferred[dict[str, bytes]]:
         if not self.connected:
             return fail(unreachable(self.name))
         now = self._clock.seconds()
-        return succeed({process: value for process, (value, until) in self._beats.items() if until > now})
+        return succeed({process: beat.value for process, beat in self._beats.items() if beat.until > now})
+
+    def readers(self) -> Deferred[list[Reading]]:
+        if not self.connected:
+            return fail(unreachable(self.name))
+        now = self._clock.seconds()
+        beats = [beat for beat in self._beats.values() if beat.reads and beat.until > now]
+        return succeed([Reading(beat.reads, now - beat.at) for beat in beats])
 
     def look(self, channel: str) -> Deferred[Queue]:
         entry = self._open(channel)
@@ -114,8 +132,8 @@ class MemoryStore(Node):
         for name, entry in list(self._channels.items()):
             if entry.messages and now >= entry.expires:
                 self._expire(name, entry)
-        for process, (_, until) in list(self._beats.items()):
-            if now >= until:
+        for process, beat in list(self._beats.items()):
+            if now >= beat.until:
                 del self._beats[process]
         if self._channels or self._beats:
             self._sweep_later()

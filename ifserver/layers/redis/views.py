@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Limits, Node, Queue, check
+from ifserver.layers.base import Limits, Node, Queue, Reading, check
 from ifserver.layers.link import Troubles
 from ifserver.layers.redis.clock import Leads, lead_of
 from ifserver.layers.redis.connection import Connection, ErrorReply, Server, pack
@@ -23,8 +23,10 @@ __all__ = ["RedisViews"]
 
 #: Errors after which it is worth asking at once whether this is still a primary that serves.
 _NOT_NOW: Final = ("READONLY", "LOADING", "MASTERDOWN")
-#: How long the census is kept when nobody beats any more.
+#: How long the census, and who reads, are kept when nobody beats any more.
 _CENSUS_LIFE_MS: Final = 60_000
+#: The score of what a process no longer says: below all times, so that it is removed at once.
+_OVER: Final = 0
 
 
 class RedisViews(Node):
@@ -37,6 +39,9 @@ class RedisViews(Node):
         self._leads = Leads()
         self._troubles = Troubles(server.node)
         self._keys = Keys(self.limits)
+        self._readers_key = self._alive("readers")
+        #: Under which name a process of ours is listed among the readers, which says what it reads.
+        self._listed: dict[str, str] = {}
         #: The connection that can be used.
         self._sending: Connection | None = None
 
@@ -47,8 +52,11 @@ class RedisViews(Node):
         asking = self._simple((b"LPOS", self._keys[channel].key, payload), NodeUnreachable)
         return asking.addCallback(lambda place: place is not None)
 
-    def beat(self, process: str, value: bytes, life_s: float) -> Deferred[None]:
+    def beat(self, process: str, value: bytes, life_s: float, reads: Sequence[str] = ()) -> Deferred[None]:
         connection = self._sending
+        if connection is not None and (reads or process in self._listed):
+            # First, so that it is known when the beat is.
+            self._list(connection, process, reads, life_s)
         command = (b"SET", self._alive(process), value, b"PX", max(1, round(life_s * 1000)))
         beating = self._simple(command, PushInDoubt).addCallback(lambda _: None)
         if connection is not None:
@@ -66,6 +74,26 @@ class RedisViews(Node):
             connection.ask(packed, self._done_without, None, what, also=(self._done_without, (what, what)))
         return beating
 
+    def _list(self, connection: Connection, process: str, reads: Sequence[str], life_s: float) -> None:
+        """List `process` among the readers, with the time. One that reads something else than before has another name
+        there, so that it takes one question to learn what all of them read."""
+        now, name = self.clock(), " ".join((process, *reads))
+        before = self._listed.get(process, name)
+        scored: list[Any] = [] if before == name else [_OVER, before]
+        if reads:
+            self._listed[process] = name
+            scored += (now, name)
+        else:
+            del self._listed[process]
+        key, what = self._readers_key, "to list who reads"
+        commands: Any = (
+            (b"ZADD", key, *scored),
+            (b"ZREMRANGEBYSCORE", key, b"-inf", now - life_s),
+            (b"PEXPIRE", key, _CENSUS_LIFE_MS),
+        )
+        packed = b"".join(map(pack, commands))
+        connection.ask(packed, self._done_without, None, what, also=(self._done_without, (what, what)))
+
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
         if not processes:
             return succeed([])
@@ -74,6 +102,19 @@ class RedisViews(Node):
     def census(self) -> Deferred[dict[str, bytes]]:
         asking = self._simple((b"ZRANGEBYSCORE", self._alive(""), self.clock(), b"+inf"), NodeUnreachable)
         return asking.addCallback(self._with_values)
+
+    def readers(self) -> Deferred[list[Reading]]:
+        connection = self._sending
+        if connection is None:
+            return fail(self._server.unreachable())
+        # All of them: how old they are is judged by the time there, which may have been set.
+        listing = (b"ZRANGEBYSCORE", self._readers_key, b"-inf", b"+inf", b"WITHSCORES")
+        time: Deferred[float] = Deferred()
+        listed = self._simple(listing, NodeUnreachable)
+        connection.ask_the_time(self._told_the_time, time)
+        both = gatherResults([listed, time], consumeErrors=True).addErrback(_first_error)
+        readings: Deferred[list[Reading]] = both.addCallback(_readings)
+        return readings
 
     def look(self, channel: str) -> Deferred[Queue]:
         if self._sending is None:
@@ -123,6 +164,10 @@ class RedisViews(Node):
         if result is not None:
             result.callback(None)
 
+    def _told_the_time(self, reply: Any, result: Deferred[float], asked: float) -> None:
+        self._measured(reply, None, asked)
+        result.callback(int(reply[0]) + int(reply[1]) / 1e6 if type(reply) is list else self.clock())
+
     def _simple(self, command: tuple[Any, ...], when_lost: type[NodeError]) -> Deferred[Any]:
         """Ask what needs no more than an answer, which the Deferred fires with."""
         connection = self._sending
@@ -159,3 +204,10 @@ def _first_error(failure: Failure) -> Failure:
     """Of questions that were asked together, why the first one failed."""
     assert isinstance(failure.value, FirstError)
     return failure.value.subFailure
+
+
+def _readings(found: list[Any]) -> list[Reading]:
+    """The readers that are listed (`RedisViews._list`), at this time of the node."""
+    listed, now = found
+    names = [name.decode("ascii", "replace").split(" ") for name in listed[::2]]
+    return [Reading(tuple(name[1:]), now - float(at)) for name, at in zip(names, listed[1::2], strict=True)]

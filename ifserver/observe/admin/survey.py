@@ -21,7 +21,7 @@ __all__ = ["ANSWER_S", "Survey", "Surveyor"]
 
 #: How long a node may take to answer, in seconds: probes and people wait for that.
 ANSWER_S: Final = 1.0
-_CHANNELS: Final = (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT, channels.WEBSOCKET_RESUME)
+_CHANNELS: Final = channels.REQUEST_CHANNELS
 
 
 class Survey(NamedTuple):
