@@ -75,8 +75,8 @@ class Ours:
         self._placement.well(name)
 
     def behind(self, name: str, now: float) -> bool:
-        self._placement.behind(name, now)
-        return self._placement.has_well((name,))
+        self._placement.behind(name, _CHANNEL, now)
+        return self._placement.has_well(_CHANNEL, (name,))
 
     def emptied(self, name: str) -> None:
         self._placement.emptied(name, _CHANNEL)

@@ -298,12 +298,16 @@ class Offered(ABC):
         if node is None:
             return
         stood = self._stood | {node.name}
-        excluded = None if node.name in self._stood else clusters.spill_from(node, stood)
+        excluded = None if node.name in self._stood else clusters.spill_from(node, self._channel, stood)
         if excluded is None and clusters.workers_are_free_beside(node):
             stood = excluded = frozenset({node.name})
         if excluded is not None:
             self._stood = stood
             self._take_back(excluded)
+
+    def move(self) -> None:
+        """Nobody reads where it stands: offer it where somebody does."""
+        self._take_back(_NONE)
 
     def readdress(self) -> None:
         """This server has moved: unless somebody has it already, let its taker know the new address."""
@@ -334,7 +338,8 @@ class Offered(ABC):
                 self.handle(Withdrawn(True))
         elif self.is_unclaimed and self.offer is offer:
             self._address()
-            self.server.clusters.offer(self._channel, self._payload, self, excluded)
+            clusters = self.server.clusters
+            clusters.offer(self._channel, self._payload, self, clusters.except_for(excluded))
 
     # For the accounting.
 

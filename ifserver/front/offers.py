@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -49,6 +48,25 @@ class Offered(Protocol):
     def spill(self) -> None:
         """It has stood on its node for too long: another one is better."""
 
+    def move(self) -> None:
+        """Nobody reads where it stands: another node is read."""
+
+
+class Nodes(Protocol):
+    """What is needed of `ifserver.layers.clusters.Clusters`."""
+
+    def behind(self, node: Node, channel: str) -> bool:
+        """A request has stood there for too long. True says that there is a better node."""
+
+    def emptied(self, node: Node, channel: str) -> None:
+        """Nothing of this server's stands there any more."""
+
+    def is_unread(self, node: Node, channel: str) -> bool:
+        """Whether nobody reads there, and somebody does elsewhere."""
+
+    def has_better(self, node: Node, channel: str) -> bool:
+        """Whether another node could have what stands there."""
+
 
 class StandingOffer(Struct, eq=False):
     """One attempt of one exchange, on one list of one node."""
@@ -68,7 +86,7 @@ class _List:
     its first item it looks at all that were deleted from its front.)
     """
 
-    __slots__ = ("asking", "channel", "node", "popped", "quiet_since", "standing")
+    __slots__ = ("asking", "channel", "moved_at", "node", "popped", "quiet_since", "standing")
 
     def __init__(self, node: Node, channel: str, now: float) -> None:
         self.node = node
@@ -80,6 +98,8 @@ class _List:
         #: Since when none was claimed.
         self.quiet_since = now
         self.asking = False
+        #: When all were asked to leave, since nobody reads here.
+        self.moved_at = -_PATIENCE_S
 
     def __len__(self) -> int:
         return len(self.standing) + len(self.popped)
@@ -112,14 +132,12 @@ class Offers:
     """All offers of this server.
 
     Args:
-        behind: is told of a node on which a request has stood for too long; True says that there is a better one.
-        emptied: is told of a list on which nothing of this server's stands any more.
+        nodes: knows which lists are read, and which nodes are well.
     """
 
-    def __init__(self, clock: Clock, behind: Callable[[Node], bool], emptied: Callable[[Node, str], None]) -> None:
+    def __init__(self, clock: Clock, nodes: Nodes) -> None:
         self._clock = clock
-        self._behind = behind
-        self._emptied = emptied
+        self._nodes = nodes
         self._lists: dict[tuple[str, str], _List] = {}
         self._timer: Timer | None = None
         #: When it is time to look.
@@ -159,7 +177,7 @@ class Offers:
             return False
         each.quiet_since = now
         if not standing:
-            self._emptied(each.node, each.channel)
+            self._nodes.emptied(each.node, each.channel)
         return now - offer.since < _PATIENCE_S
 
     def popped(self, offer: StandingOffer) -> None:
@@ -171,6 +189,13 @@ class Offers:
         offer, offering.offer = offering.offer, None
         if offer is not None:
             offer.list.forget(offer)
+
+    def move(self) -> None:
+        """Other lists are read than before: what stands where nobody reads is offered elsewhere."""
+        now = self._clock.seconds()
+        for each in list(self._lists.values()):
+            each.moved_at = -_PATIENCE_S
+            self._move_from(each, now)
 
     def stop(self) -> None:
         """Look no more."""
@@ -210,6 +235,7 @@ class Offers:
             # An open WebSocket is not left to a node that is gone. Where somebody has it all the same, it is the next
             # attempt that counts.
             vanished += [offer for offer in each.standing if now - offer.since >= _PATIENCE_S]
+        self._move_from(each, now)
         oldest = each.oldest(now)
         if oldest is not None and not each.asking:
             if now - each.quiet_since < _PATIENCE_S:
@@ -222,9 +248,16 @@ class Offers:
                 offer.offering.offer = None
                 offer.offering.vanished()
 
+    def _move_from(self, each: _List, now: float) -> None:
+        """What stands where nobody reads is taken back, again a second later if that has failed."""
+        if each.standing and now - each.moved_at >= _PATIENCE_S and self._nodes.is_unread(each.node, each.channel):
+            each.moved_at = now
+            for offer in list(each.standing):
+                offer.offering.move()
+
     def _stands(self, each: _List, now: float) -> None:
         """The oldest has stood for too long: let each that has be offered elsewhere, if there is a better node."""
-        if not self._behind(each.node):
+        if not self._nodes.behind(each.node, each.channel):
             return
         for offer in list(each.standing):
             if now - offer.since < _PATIENCE_S:

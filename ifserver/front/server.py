@@ -109,7 +109,8 @@ class InterfaceServer(Factory):
         #: The log of what happens to many streams at once.
         self.bursts = Bursts(reactor)
         self.peers = Peers(clusters, reactor)
-        self.offers = Offers(reactor, clusters.behind, clusters.emptied)
+        self.offers = Offers(reactor, clusters)
+        clusters.unread_changed = self.offers.move
         self.resumptions = Resumptions(clusters, reactor)
         self.waiting_room = WaitingRoom(clusters, reactor, settings.broker_wait_s)
         self.unheard = Unheard(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
@@ -189,6 +190,7 @@ class InterfaceServer(Factory):
         """Begin to read replies."""
         self.clusters.home.start(self._replies)
         self.heartbeat.start()
+        self.clusters.readership.start()
 
     async def drain(self, quick: bool = False) -> None:
         """End in order: no connection is kept alive for long, what is under way is answered for ``drain_timeout_s``,
@@ -205,6 +207,7 @@ class InterfaceServer(Factory):
         await self.clusters.home.stop()
         self.heartbeat.stop()
         self.peers.stop()
+        self.clusters.readership.stop()
         self.offers.stop()
         self.unheard.stop()
         self.waiting_room.stop()

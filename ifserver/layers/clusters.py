@@ -24,6 +24,7 @@ from ifserver.layers.membership import Membership
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
 from ifserver.layers.placement import Placement, Policy
+from ifserver.layers.readership import Readers, Readership, ReadersLog
 from ifserver.messages import Message, encode
 from ifserver.metrics import SENT, Counters
 
@@ -127,6 +128,11 @@ class Clusters:
         names = {name: [node.name for node in nodes] for name, nodes in clusters.items()}
         self._placement = Placement(names, home, policy)
         self._free_workers = FreeWorkers(clock, self.claimed)
+        #: Who reads which request channels where. Whoever offers requests starts it.
+        self.readership = Readership(self.nodes.values(), clock, self._read)
+        #: Is called when other nodes are unread than before.
+        self.unread_changed: Callable[[], None] = _nothing
+        self._readers_log = ReadersLog()
         #: Since when a node has been gone while another one of its cluster was there, and when that was seen last.
         self._alone_gone: dict[str, tuple[float, float]] = {}
         #: Whether any worker has claimed a request of this process in time.
@@ -146,6 +152,7 @@ class Clusters:
     def stop(self) -> Deferred[list[None]]:
         """Disconnect from every node."""
         self._periodic.stop()
+        self.readership.stop()
         self.accounting.stop()
         self.groups.stop()
         return gatherResults([node.stop() for node in self.nodes.values()])
@@ -256,10 +263,16 @@ class Clusters:
             else:
                 _log.info("requests are taken in time again")
 
-    def behind(self, node: Node) -> bool:
-        """A request has stood on `node` for too long. True says that another node is well."""
-        self._log_unwell(node, "behind", self._placement.behind(node.name, self._clock.seconds()))
-        if self._placement.has_well((node.name,)):
+    def behind(self, node: Node, channel: str) -> bool:
+        """A request has stood on `channel` of `node` for too long. True says that another node is well."""
+        placement = self._placement
+        if self.is_unread(node, channel):
+            return False  # it is taken back anyway
+        if placement.is_read(channel) is False:
+            self._readers_log.nobody(channel, self._has_workers)
+            return False
+        self._log_unwell(node, "behind", placement.behind(node.name, channel, self._clock.seconds()))
+        if self.has_better(node, channel):
             return True
         self._free_workers.seek(each for each in self.nodes.values() if each is not node)
         return False
@@ -268,20 +281,47 @@ class Clusters:
         """All that was offered on `channel` of `node` has been claimed."""
         self._placement.emptied(node.name, channel)
 
-    def spill_from(self, node: Node, stood: frozenset[str]) -> frozenset[str] | None:
+    def is_unread(self, node: Node, channel: str) -> bool:
+        """Whether nobody reads `channel` on `node`, as far as is known, and somebody does elsewhere."""
+        return node.name in self._placement.unread(channel)
+
+    def has_better(self, node: Node, channel: str) -> bool:
+        """Whether any other node is there and well, and `channel` not unread."""
+        return self._has_well(channel, frozenset((node.name,)))
+
+    def _has_well(self, channel: str, excluded: frozenset[str]) -> bool:
+        return self._placement.has_well(channel, excluded | self._gone())
+
+    def _gone(self) -> frozenset[str]:
+        """The nodes that have no connection; they need not be unwell yet."""
+        return frozenset(node.name for node in self.nodes.values() if not node.connected)
+
+    def except_for(self, excluded: frozenset[str]) -> frozenset[str]:
+        """`excluded`, if any other node is there; else no node is: what was taken back must not get lost by that."""
+        return _NONE if self.nodes.keys() <= excluded | self._gone() else excluded
+
+    def spill_from(self, node: Node, channel: str, stood: frozenset[str]) -> frozenset[str] | None:
         """The nodes on which a request is not to be offered again that has stood on `node` for too long, and on all
         `stood`. None: there is no better place.
 
         Rather than on another node of the same cluster, which the same workers read, it is offered in another one.
         """
         neighbours = stood | {each.name for each in self._neighbours(node)}
-        if self._placement.has_well(neighbours):
+        if self._has_well(channel, neighbours):
             return neighbours
-        return stood if self._placement.has_well(stood) else None
+        return stood if self._has_well(channel, stood) else None
 
     def workers_are_free_beside(self, node: Node) -> bool:
         """Whether another node is known to have workers that would take a request now."""
         return any(self._free_workers.are_on(name) for name in self.nodes if name != node.name)
+
+    def _read(self, readers: Readers) -> None:
+        """Nodes have other readers than before."""
+        placement = self._placement
+        before = placement.idle_nodes()
+        placement.read(readers)
+        self._readers_log.changed(readers, before, placement.idle_nodes())
+        self.unread_changed()
 
     def _unreachable(self, node: Node) -> None:
         """There is no connection. The first one is still being made at a start, and a lost one is often back at once:
@@ -340,8 +380,10 @@ class Clusters:
 
     def _elsewhere(self, node: Node, channel: str, batch: list[_Entry], why: Refusal) -> None:
         """Offer what `node` has not taken on another one that has not refused it."""
+        # Where nobody takes it, a request waits for a node that is gone, but not for room on one that is full.
+        unread = self._placement.unread(channel) if why is Refusal.FULL else _NONE
         for payload, offering, before in batch:
-            tried = before | {node.name}
+            tried = before | {node.name} | unread
             if len(tried) < len(self.nodes) and offering.wants(payload):
                 self.offer(channel, payload, offering, tried)
             else:
@@ -354,6 +396,10 @@ class Clusters:
             if pushing and now - next(iter(pushing.values())) >= _SILENCE_S:
                 self._unwell(self.nodes[name], "silent")
         return any(self._pushing.values())
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _is_there(node: Node) -> bool:

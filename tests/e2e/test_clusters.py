@@ -75,10 +75,7 @@ def _reads(commands: list[list[str]]) -> set[str]:
 def test_workers_of_the_west_answer_clients_of_the_east_and_nobody_reads_elsewhere_than_at_home(site: Site) -> None:
     workers = site.work("west")
     (worker,) = workers.workers()
-    # Whom nobody at home serves waits for a second, and the next ones no more.
-    began = time.monotonic()
     assert httpx.get(site.east.url, timeout=LIMIT_S).text == str(worker)
-    assert 0.9 < time.monotonic() - began < 10
     monitors = {name: Monitor(node) for name, node in site.nodes.items()}
     for server in (site.east, site.west):
         for _ in range(3):
@@ -127,12 +124,10 @@ def test_killing_the_node_of_the_inbox_disturbs_no_request_and_closes_no_websock
 
 
 def test_a_worker_that_comes_late_is_found_wherever_it_is(site: Site) -> None:
-    """By then every node is taken for unwell, and a POST that waits at home has been everywhere."""
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(httpx.post, site.east.url, content=b"x", timeout=LIMIT_S) for _ in range(3)]
-        for name in ("east-1", "east-2", "west"):
-            # On a very busy machine the first connection may take longer than a second.
-            site.east.said(f"waiting for the first worker on node {name}|node {name} is unreachable")
+        # On a very busy machine the first connection may take longer than a second.
+        site.east.said("waiting for the first worker: requests wait|is unreachable")
         began = time.monotonic()
         site.work("west")
         came = time.monotonic()

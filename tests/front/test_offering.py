@@ -114,6 +114,41 @@ def test_one_that_was_taken_back_to_be_offered_elsewhere_was_never_started(world
     world.assert_empty()
 
 
+def test_a_request_that_stands_where_nobody_reads_is_moved_to_the_first_reader(world: World) -> None:
+    slow(world).is_slow = False
+    client = world.client(POST)
+    world.advance(5.0)
+    assert world.node.statistics()["messages"] == 1
+    [other] = world.others
+    other.beat("ssssssssss", b"", 3.0, [channels.HTTP_REQUEST])
+    world.advance(0.2)
+    assert (world.node.statistics()["messages"], other.statistics()["messages"]) == (0, 1)
+    world.worker.job().respond(body=b"paid")
+    assert client.received().endswith(b"paid")
+    # The next one goes there from the beginning.
+    client.send(POST)
+    world.settle()
+    assert (world.node.statistics()["messages"], other.statistics()["messages"]) == (0, 1)
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_request_that_somebody_may_have_is_not_moved(world: World) -> None:
+    slow(world).takes = True
+    client = world.client(POST)
+    slow(world).pushes.pop().callback(Pushed(1, 1))
+    job = world.worker.job()
+    [other] = world.others
+    other.beat("ssssssssss", b"", 3.0, [channels.HTTP_REQUEST])
+    world.advance(0.2)
+    slow(world).withdrawals.pop().callback(False)
+    assert world.worker.jobs() == []
+    job.respond(body=b"paid")
+    assert client.received().endswith(b"paid")
+    client.leave()
+    world.assert_empty()
+
+
 def test_a_client_that_leaves_at_once_takes_its_request_with_it() -> None:
     world = World()
     client = world.client()

@@ -14,7 +14,7 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import NodeUnreachable
 from ifserver.front.offers import Offers
-from ifserver.layers.base import Limits
+from ifserver.layers.base import Limits, Node
 from ifserver.layers.embedded.node import MemoryNode
 from tests.front.fakes import GET, HANDSHAKE, WORKER, World
 
@@ -47,7 +47,7 @@ class FakeOffering:
         self.stage = stage
         self.name = name
         self.offer: Any = None
-        self.spilled = 0
+        self.spilled = self.moved = 0
         self.then: Callable[[], object] = lambda: None
 
     def vanished(self) -> None:
@@ -57,11 +57,39 @@ class FakeOffering:
     def spill(self) -> None:
         self.spilled += 1
 
+    def move(self) -> None:
+        self.moved += 1
+
 
 def timers(clock: Clock) -> list[Any]:
     """The timers that run, but for those of nodes."""
     calls: Any = clock.getDelayedCalls()
     return [call for call in calls if not isinstance(call.func.__self__, MemoryNode)]
+
+
+class FakeNodes:
+    """What `Offers` is told of nodes, and what it tells."""
+
+    def __init__(self) -> None:
+        #: Whether another node is better.
+        self.better = False
+        #: Nodes that nobody reads.
+        self.unread: set[str] = set()
+        self.were_behind: list[str] = []
+        self.were_emptied: list[tuple[str, str]] = []
+
+    def behind(self, node: Node, channel: str) -> bool:
+        self.were_behind.append(node.name)
+        return self.better
+
+    def emptied(self, node: Node, channel: str) -> None:
+        self.were_emptied.append((node.name, channel))
+
+    def is_unread(self, node: Node, channel: str) -> bool:
+        return node.name in self.unread
+
+    def has_better(self, node: Node, channel: str) -> bool:
+        return self.better
 
 
 class Stage:
@@ -73,18 +101,10 @@ class Stage:
         self.other = Asked("west", LIMITS, LIMITS, self.clock, "e")
         for node in (self.node, self.other):
             node.start()
-        self.behind: list[str] = []
-        self.emptied: list[tuple[str, str]] = []
-        self.better = False
-        self.offers = Offers(
-            self.clock, self._is_behind, lambda node, channel: self.emptied.append((node.name, channel))
-        )
+        self.nodes = FakeNodes()
+        self.offers = Offers(self.clock, self.nodes)
         self.vanished: list[str] = []
         self.exchanges: dict[str, FakeOffering] = {}
-
-    def _is_behind(self, node: Any) -> bool:
-        self.behind.append(node.name)
-        return self.better
 
     def offer(self, *names: str, node: MemoryNode | None = None, channel: str = channels.HTTP_REQUEST) -> None:
         for name in names:
@@ -153,9 +173,9 @@ def test_it_is_told_when_nothing_stands_on_a_list_any_more() -> None:
     stage.offer("a", "b")
     stage.offer("c", node=stage.other)
     assert stage.claim("a")
-    assert stage.emptied == []
+    assert stage.nodes.were_emptied == []
     assert stage.claim("b")
-    assert stage.emptied == [("east", channels.HTTP_REQUEST)]
+    assert stage.nodes.were_emptied == [("east", channels.HTTP_REQUEST)]
 
 
 def test_nobody_is_asked_while_requests_are_claimed() -> None:
@@ -346,11 +366,11 @@ def test_a_node_is_behind_when_a_request_has_stood_there_for_a_second() -> None:
     stage.run(0.5)
     stage.offer("b")
     stage.run(0.25)
-    assert stage.behind == []
+    assert stage.nodes.were_behind == []
     stage.run(0.25)
-    assert stage.behind == ["east"]
+    assert stage.nodes.were_behind == ["east"]
     assert stage.exchanges["a"].spilled == 0
-    stage.better = True
+    stage.nodes.better = True
     stage.run(0.25)
     assert [stage.exchanges[name].spilled for name in "ab"] == [1, 0]
     stage.run(0.25)
@@ -621,3 +641,40 @@ def test_an_open_websocket_is_not_left_to_a_node_that_is_gone() -> None:
     assert stage.vanished == ["resumed"], "somebody may have the request"
     stage.run(5)
     assert stage.vanished == ["resumed"]
+
+
+# Who reads.
+
+
+def test_what_stands_where_nobody_reads_is_moved_at_once() -> None:
+    stage = Stage()
+    stage.offer("a", "b")
+    stage.offer("w", channel=channels.WEBSOCKET_CONNECT)
+    stage.offer("c", node=stage.other)
+    stage.nodes.unread = {"east"}
+    stage.offers.move()
+    assert {name: each.moved for name, each in stage.exchanges.items()} == {"a": 1, "b": 1, "w": 1, "c": 0}
+    # As long as they stand there: whatever has failed may have changed.
+    stage.run(0.75)
+    assert stage.exchanges["a"].moved == 1
+    stage.run(0.25)
+    assert stage.exchanges["a"].moved == 2
+    stage.claim("a")
+    stage.offers.move()
+    assert [stage.exchanges[name].moved for name in "ab"] == [2, 3]
+    stage.nodes.unread.clear()
+    stage.offers.move()
+    stage.run(2)
+    assert stage.exchanges["b"].moved == 3
+
+
+def test_what_is_taken_from_a_list_that_nobody_reads_any_more_is_not_moved() -> None:
+    stage = Stage()
+    stage.offer("a", "b")
+    stage.pop(2)
+    stage.run(1)
+    stage.nodes.unread = {"east"}
+    stage.offers.move()
+    assert [stage.exchanges[name].moved for name in "ab"] == [0, 0]
+    stage.run(1.5)
+    assert stage.vanished == ["a", "b"]

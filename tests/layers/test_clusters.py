@@ -308,10 +308,10 @@ def test_before_any_worker_has_come_that_requests_wait_is_no_warning(caplog: pyt
     alone = Place(home=1, away=0)
     (node,) = alone.east
     for _ in range(2):
-        alone.clusters.behind(node)
+        alone.clusters.behind(node, "http.request")
     assert caplog.messages == ["waiting for the first worker: requests wait until it is ready"]
     alone.clusters.claimed(node)
-    alone.clusters.behind(node)
+    alone.clusters.behind(node, "http.request")
     alone.clusters.claimed(node)
     assert caplog.messages[1:] == [
         "requests are taken in time again",
@@ -320,28 +320,28 @@ def test_before_any_worker_has_come_that_requests_wait_is_no_warning(caplog: pyt
     ]
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING", "INFO"]
     alone.clusters.log_waiting_at = logging.INFO
-    alone.clusters.behind(node)
+    alone.clusters.behind(node, "http.request")
     assert caplog.records[-1].levelname == "INFO"
     caplog.clear()
     place = Place(home=2, away=0)
-    place.clusters.behind(place.east[0])
+    place.clusters.behind(place.east[0], "http.request")
     assert caplog.messages == ["waiting for the first worker on node east-1: requests wait until it is ready"]
     place.clusters.claimed(place.east[1])
     place.clusters.claimed(place.east[0])
-    place.clusters.behind(place.east[0])
+    place.clusters.behind(place.east[0], "http.request")
     assert caplog.messages[-1] == "node east-1 is behind: requests are offered elsewhere"
 
 
 def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:
     place = Place(home=2, away=2)
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
-    assert place.clusters.behind(place.east[0])
+    assert place.clusters.behind(place.east[0], "http.request")
     assert {place.offer(b"x").name for _ in range(20)} == {"east-2"}
-    assert place.clusters.behind(place.east[1])
+    assert place.clusters.behind(place.east[1], "http.request")
     assert {place.offer(b"x").name for _ in range(50)} == {"west-1", "west-2"}
     # There is too much for all: the last one would only be idle.
-    assert place.clusters.behind(place.west[0])
-    assert not place.clusters.behind(place.west[1])
+    assert place.clusters.behind(place.west[0], "http.request")
+    assert not place.clusters.behind(place.west[1], "http.request")
     assert {place.offer(b"x").name for _ in range(50)} == {"west-2"}
     # With nobody well, home is as good as any.
     place.west[1].connected = False
@@ -352,7 +352,7 @@ def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:
 def test_a_cluster_that_is_behind_as_a_whole_is_not_crowded_on_its_last_nodes() -> None:
     place = Place(home=4, away=0)
     for node in place.east:
-        place.clusters.behind(node)
+        place.clusters.behind(node, "http.request")
     assert {place.offer(b"x").name for _ in range(50)} == {"east-3", "east-4"}
 
 
@@ -493,12 +493,90 @@ def test_what_waits_follows_its_owner_but_to_no_node_that_is_unknown(to: str, wh
     assert told == {where: [(channels.make_inbox(where, owner), [b"1"])]}
 
 
+def read_by(place: Place, **channels: str | None) -> None:
+    """Of each node which channels are read there, with blanks between; None: it is not known."""
+    readers = {
+        name.replace("_", "-"): None if read is None else frozenset(read.split()) for name, read in channels.items()
+    }
+    place.clusters._read(readers)
+
+
+def test_nodes_that_nobody_reads_are_offered_nothing_while_another_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    place = Place(home=2, away=1)
+    changed: list[str] = []
+    place.clusters.unread_changed = lambda: changed.append("!")
+    east, west = place.east[0], place.west[0]
+    read_by(place, east_1="", east_2="", west_1="http.request")
+    assert {place.offer(b"x").name for _ in range(20)} == {"west-1"}
+    assert place.clusters.is_unread(east, "http.request")
+    assert not place.clusters.is_unread(west, "http.request")
+    assert not place.clusters.is_unread(east, "websocket.connect")
+    assert place.clusters.has_better(east, "http.request")
+    assert not place.clusters.has_better(west, "http.request")
+    assert not place.clusters.behind(east, "http.request"), "it is taken back anyway"
+    assert place.clusters.spill_from(west, "http.request", frozenset({"west-1"})) is None
+    read_by(place, east_1="http.request", east_2="http.request")
+    assert {place.offer(b"x").name for _ in range(20)} == {"east-1", "east-2"}
+    read_by(place, east_1="")
+    assert changed == ["!", "!", "!"]
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [
+        ("INFO", "no worker reads node east-1: requests are offered elsewhere"),
+        ("INFO", "no worker reads node east-2: requests are offered elsewhere"),
+        ("INFO", "workers read node east-1: requests are offered there"),
+        ("INFO", "workers read node east-2: requests are offered there"),
+        ("WARNING", "no worker reads node east-1: requests are offered elsewhere"),
+    ]
+
+
+def test_where_nobody_reads_anywhere_a_request_waits_and_no_node_is_behind(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    place = Place(home=1, away=1)
+    east, west = place.east[0], place.west[0]
+    read_by(place, east_1="", west_1="")
+    for node in (east, west, east):
+        assert not place.clusters.behind(node, "http.request")
+    assert place.offer(b"x") is east
+    assert caplog.messages == ["waiting for the first worker: requests wait until it is ready"]
+    place.clusters.claimed(west)
+    read_by(place, west_1="http.request")
+    read_by(place, west_1="")
+    caplog.clear()
+    for _ in range(2):
+        place.clusters.behind(east, "http.request")
+    assert caplog.messages == ["no worker reads http.request on any node: requests wait until one does"]
+    read_by(place, west_1=None)
+    assert place.clusters.behind(east, "http.request"), "somebody may read the other one"
+
+
+def test_what_a_full_node_refuses_is_not_left_where_nobody_reads() -> None:
+    place = Place(home=1, away=1)
+    read_by(place, east_1="", west_1="http.request")
+    assert place.offer(b"1") is place.west[0]
+    place.turn.end()
+    place.west[0].answer(Pushed(0, 10))
+    assert place.refused == [(b"1", Refusal.FULL)]
+
+
+def test_while_the_only_node_that_is_read_is_gone_requests_wait_elsewhere() -> None:
+    place = Place(home=1, away=1)
+    read_by(place, east_1="", west_1="http.request")
+    offered = place.offer(b"1")
+    place.turn.end()
+    offered.answer(NodeUnreachable("gone"))
+    place.turn.end()
+    assert place.east[0].asked() == [("http.request", [b"1"])]
+    place.west[0].connected = False
+    assert place.offer(b"2") is place.east[0]
+
+
 def test_where_no_node_is_well_those_with_free_workers_are_found() -> None:
     place = Place(home=1, away=1)
     east, west = place.east[0], place.west[0]
     for node in (east, west):
-        assert place.clusters.behind(node) is (node is east)
-    assert place.clusters.spill_from(east, frozenset({"east-1"})) is None
+        assert place.clusters.behind(node, "http.request") is (node is east)
+    assert place.clusters.spill_from(east, "http.request", frozenset({"east-1"})) is None
     assert not place.clusters.workers_are_free_beside(east)
     facts = status.Facts(
         process="s", kind="supervisor", host="h", pid=1, version="1", node="west-1", started_at=0.0,
@@ -506,8 +584,8 @@ def test_where_no_node_is_well_those_with_free_workers_are_found() -> None:
     )  # fmt: skip
     west.census = lambda: succeed({"s": with_facts(b"", status.encode(facts))})  # type: ignore[method-assign]
     place.clock.advance(1.0)
-    place.clusters.behind(east)
-    assert place.clusters.behind(east), "a better one is known now"
-    assert place.clusters.spill_from(east, frozenset({"east-1"})) == {"east-1"}
+    place.clusters.behind(east, "http.request")
+    assert place.clusters.behind(east, "http.request"), "a better one is known now"
+    assert place.clusters.spill_from(east, "http.request", frozenset({"east-1"})) == {"east-1"}
     assert place.clusters.workers_are_free_beside(east)
     assert not place.clusters.workers_are_free_beside(west)
