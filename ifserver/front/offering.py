@@ -309,6 +309,13 @@ class Offered(ABC):
         """Nobody reads where it stands: offer it where somebody does."""
         self._take_back(_NONE)
 
+    def strand(self) -> None:
+        """The connection to its node is lost: offer it elsewhere, unless it must not run twice."""
+        offer = self.offer
+        self.handle(Vanished())
+        if self.offer is not offer:
+            self.server.counters.add("messages_vanished")
+
     def readdress(self) -> None:
         """This server has moved: unless somebody has it already, let its taker know the new address."""
         if self.offer is not None:

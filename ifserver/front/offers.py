@@ -30,6 +30,9 @@ _PATIENCE_S: Final = 1.0
 #: How long a popped one may be without a claim. A worker begins nothing that has lain unread for half a second
 #: (`ifserver.worker.pull`), and its supervisor claims what a blocked worker has begun within 0.8 s.
 _UNHEARD_S: Final = 1.5
+#: How long a node has had no connection, in seconds, when its requests are offered elsewhere: most that are lost are
+#: back sooner.
+_GONE_S: Final = 0.5
 #: A server that looks so much later than it meant to has stood still, and has not read the claims of that time.
 _LATE_S: Final = 0.5
 
@@ -50,6 +53,9 @@ class Offered(Protocol):
 
     def move(self) -> None:
         """Nobody reads where it stands: another node is read."""
+
+    def strand(self) -> None:
+        """The connection to its node is lost, and another node is there."""
 
 
 class Nodes(Protocol):
@@ -86,7 +92,7 @@ class _List:
     its first item it looks at all that were deleted from its front.)
     """
 
-    __slots__ = ("asking", "channel", "moved_at", "node", "popped", "quiet_since", "standing")
+    __slots__ = ("asking", "channel", "losses", "moved_at", "node", "popped", "quiet_since", "standing")
 
     def __init__(self, node: Node, channel: str, now: float) -> None:
         self.node = node
@@ -100,6 +106,8 @@ class _List:
         self.asking = False
         #: When all were asked to leave, since nobody reads here.
         self.moved_at = -_PATIENCE_S
+        #: How many connections to the node had been lost when what stood here was given up for that.
+        self.losses = 0
 
     def __len__(self) -> int:
         return len(self.standing) + len(self.popped)
@@ -236,6 +244,7 @@ class Offers:
             # attempt that counts.
             vanished += [offer for offer in each.standing if now - offer.since >= _PATIENCE_S]
         self._move_from(each, now)
+        self._strand_on(each)
         oldest = each.oldest(now)
         if oldest is not None and not each.asking:
             if now - each.quiet_since < _PATIENCE_S:
@@ -254,6 +263,16 @@ class Offers:
             each.moved_at = now
             for offer in list(each.standing):
                 offer.offering.move()
+
+    def _strand_on(self, each: _List) -> None:
+        """What stands on a node that is gone cannot be taken back, and may be lost with it."""
+        node = each.node
+        if not each.standing or node.connected or each.losses == node.losses or node.unreachable_s() < _GONE_S:
+            return
+        if self._nodes.has_better(node, each.channel):
+            each.losses = node.losses
+            for offer in list(each.standing):
+                offer.offering.strand()
 
     def _stands(self, each: _List, now: float) -> None:
         """The oldest has stood for too long: let each that has be offered elsewhere, if there is a better node."""

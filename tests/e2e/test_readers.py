@@ -101,3 +101,19 @@ def test_what_stands_where_the_last_reader_was_killed_is_moved_and_runs_once(sit
     # Offered once more, when its supervisor is known to be dead.
     assert (running.result().status_code, running.result().text) == (200, str(worker))
     assert sorted(gate.arrivals()) == sorted([killed, *[worker] * 4])
+
+
+def test_no_get_is_lost_with_the_node_where_it_stands(site: Site, gate: Gate) -> None:
+    site.work("west", "--concurrency", "1")
+    running = site.ask("GET", f"/wait?gate={gate}")
+    (worker,) = gate.reached()
+    standing = [site.ask("GET") for _ in range(3)]
+    eventually(lambda: site.standing("west") == 3, "they stand")
+    site.nodes["west"].kill()
+    eventually(lambda: site.standing("east-1", "east-2") == 3, "they are offered elsewhere")
+    # The worker cannot be reached, and can answer.
+    gate.open()
+    assert running.result().text == str(worker)
+    (other,) = site.work("east").workers()
+    assert [each.result().text for each in standing] == [str(other)] * 3
+    site.nodes["west"].start()

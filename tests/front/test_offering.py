@@ -149,6 +149,30 @@ def test_a_request_that_somebody_may_have_is_not_moved(world: World) -> None:
     world.assert_empty()
 
 
+@pytest.mark.parametrize(("request_", "again"), [(GET, True), (POST, False)])
+def test_on_a_node_that_is_gone_only_what_must_not_run_twice_is_left(request_: bytes, again: bool) -> None:
+    world = World(others=("other",))
+    [other] = world.others
+    world.clusters._placement.told(world.node.name, channels.HTTP_REQUEST, 5)
+    client = world.client(request_)
+    assert other.statistics()["messages"] == 1
+    other.stop()
+    other.losses += 1
+    world.advance(0.25)
+    assert world.worker.jobs() == []
+    for _ in range(3):
+        world.advance(0.25)
+    assert world.counters.value("messages_vanished") == world.counters.value("retries") == again
+    jobs = world.worker.jobs()
+    assert len(jobs) == again
+    for job in jobs:
+        job.respond(body=b"done")
+        assert client.received().endswith(b"done")
+    client.leave()
+    world.settle()
+    assert len(world.server.registry) == 0
+
+
 def test_a_client_that_leaves_at_once_takes_its_request_with_it() -> None:
     world = World()
     client = world.client()

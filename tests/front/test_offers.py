@@ -47,7 +47,7 @@ class FakeOffering:
         self.stage = stage
         self.name = name
         self.offer: Any = None
-        self.spilled = self.moved = 0
+        self.spilled = self.moved = self.stranded = 0
         self.then: Callable[[], object] = lambda: None
 
     def vanished(self) -> None:
@@ -59,6 +59,9 @@ class FakeOffering:
 
     def move(self) -> None:
         self.moved += 1
+
+    def strand(self) -> None:
+        self.stranded += 1
 
 
 def timers(clock: Clock) -> list[Any]:
@@ -643,7 +646,7 @@ def test_an_open_websocket_is_not_left_to_a_node_that_is_gone() -> None:
     assert stage.vanished == ["resumed"]
 
 
-# Who reads.
+# Who reads, and what is gone.
 
 
 def test_what_stands_where_nobody_reads_is_moved_at_once() -> None:
@@ -678,3 +681,27 @@ def test_what_is_taken_from_a_list_that_nobody_reads_any_more_is_not_moved() -> 
     assert [stage.exchanges[name].moved for name in "ab"] == [0, 0]
     stage.run(1.5)
     assert stage.vanished == ["a", "b"]
+
+
+def test_what_stands_on_a_node_whose_connection_is_lost_is_stranded_once() -> None:
+    stage = Stage()
+    stage.offer("a", "b")
+    stage.nodes.better = True
+    stage.node.stop()
+    stage.node.losses += 1
+    stage.run(0.25)
+    assert stage.exchanges["a"].stranded == 0, "most are back soon"
+    stage.run(1)
+    assert [stage.exchanges[name].stranded for name in "ab"] == [1, 1]
+    stage.node.start()
+    stage.offer("c")
+    stage.run(0.75)
+    assert stage.exchanges["c"].stranded == 0
+    stage.node.stop()
+    stage.node.losses += 1
+    stage.nodes.better = False
+    stage.run(1)
+    assert stage.exchanges["c"].stranded == 0, "there is no better place"
+    stage.nodes.better = True
+    stage.run(0.25)
+    assert stage.exchanges["c"].stranded == 1
