@@ -27,11 +27,15 @@ many nodes and clusters to use.
 
 A server that knows several nodes has to choose one for each request. ``ifserver`` takes two at random and, of these,
 the one whose queue was shorter when it last put something there; a queue of which all its own requests have been
-claimed it takes for empty. A node on which a request has stood unclaimed for a second is *behind*: it gets one request
-now and then, to see whether it is read again, and what stands there is taken back and offered on another node. Where
-half of the nodes are behind, no further one is: then there is too much for all of them, and no single node at fault.
+claimed it takes for empty. Supervisors say, with their beats, which nodes their workers read: where nobody reads,
+nothing is offered while somebody reads elsewhere, and what stands there is taken back at once. A node on which a
+request has stood unclaimed for a second is *behind*: it gets one request now and then, to see whether it is read in
+time again, and what stands there for so long is offered on another node. Where half of the nodes are behind, no further
+one is: then there is too much for all of them, and no single node at fault.
+
 This page shows what comes of that, beside two ways that know nothing of queues: a random node, and one node after the
-other (round robin). Neither of these ever takes a request back.
+other (round robin). Neither of these ever takes a request back. *Without beats* is ifserver as it would be if beats did
+not say who reads; that differs only where a node fails.
 
 It is a simulation, and no measurement of a network: the rules that decide are those of the product, but time is
 virtual, and nothing but waiting costs any. ``python -m benchmarks.placement`` repeats it.
@@ -61,6 +65,10 @@ waits for longer than this, in seconds:
 
 {waits}
 
+While a node fails, the longest that any request waits, in seconds:
+
+{longest}
+
 So much of all requests times out:
 
 {lost}
@@ -72,6 +80,8 @@ So much of all requests times out:
   gone on. Half of the nodes are behind then, and what is taken back and offered elsewhere waits a little longer than
   where it is left: at 110 % load {scatter} of ifserver's requests timed out, from one run to another.
 * What stands on a node that nobody reads is lost to those who place blindly, and so is what they go on to put there.
+* Beats move that in less than a second: a beat is missed when it is 0.8 s old, and servers ask every 0.2 s. Without
+  them it takes a second until a node is behind, and each probe waits for as long again.
 
 A node that fails takes its part of the work with it where it has workers of its own. If the others cannot do that
 work, no placement can help: see the failures at 90 % load and two nodes. With a single node, what stands there
@@ -88,8 +98,8 @@ What is simulated
   hundred is above 1 s, and one in a thousand above 3 s.
 * Load is what arrives, as a part of what all workers can do.
 * It begins with empty queues and lasts {seconds:g} s. With few nodes it is repeated, so that chance shows less.
-* *A node fails*: nobody reads the first node from {fails_s:g} s to {back_s:g} s. Its own worker, if it has
-  one, finishes what it holds.
+* *A node fails*: nobody reads the first node from {fails_s:g} s to {back_s:g} s, and nobody beats there, as if
+  workers and supervisor were killed together. Its own worker, if it has one, finishes what it holds.
 * A request that nobody takes for {queue_timeout_s:g} s times out. (The product's default is 30 s; this is
   less, so that a failure of {lasts_s:g} s is long enough.)
 * Each way of placing gets the same requests at the same times (seed {seed}).
@@ -108,6 +118,8 @@ were taken back and offered elsewhere.
 """
 
 
+#: Those that differ wherever there is a choice.
+_SHOWN: Final = (Placing.OURS, Placing.RANDOM, Placing.ROUND_ROBIN)
 #: What the page begins with: a name for people, and how the plan differs from eight nodes, apart, at 90 % load.
 _SITUATIONS: Final[dict[str, dict[str, Any]]] = {
     "70 % load": {"load": 0.7},
@@ -183,7 +195,7 @@ def charts(results: Mapping[Plan, Figures]) -> list[Chart]:
 
 def _over_load(results: Mapping[Plan, Figures], title: str, workload: Workload, apart: bool) -> Chart:
     lines = []
-    for placing in Placing:
+    for placing in _SHOWN:
         points = tuple(
             (plan.load * 100, figures.p99_s)
             for plan, figures in results.items()
@@ -238,6 +250,7 @@ def page(results: Mapping[Plan, Figures]) -> str:
             lasts_s=first.seconds / 4,
             scatter=_scatter(_of(results, placing=Placing.OURS, load=1.1)),
             waits=_highlights(results, lambda figures: f"{figures.p99_s:.2f}"),
+            longest=_highlights(results, lambda figures: f"{figures.max_s:.2f}", failing=True),
             lost=_highlights(results, lambda figures: f"{figures.timed_out / figures.arrived:.1%}"),
         )
     ]
@@ -251,10 +264,12 @@ def _scatter(figures: Figures) -> str:
     return f"{min(figures.lost):.1%} to {max(figures.lost):.1%}"
 
 
-def _highlights(results: Mapping[Plan, Figures], show: Callable[[Figures], str]) -> str:
-    """A table of one figure in the situations that say most."""
+def _highlights(results: Mapping[Plan, Figures], show: Callable[[Figures], str], failing: bool = False) -> str:
+    """A table of one figure in the situations that say most, or in those of them in which a node fails."""
+    shown = tuple(Placing) if failing else _SHOWN
     rows = [
-        (name, *(show(_of(results, placing=placing, **which)) for placing in Placing))
+        (name, *(show(_of(results, placing=placing, **which)) for placing in shown))
         for name, which in _SITUATIONS.items()
+        if which.get("failing") or not failing
     ]
-    return table(("", *(placing.value for placing in Placing)), rows)
+    return table(("", *(placing.value for placing in shown)), rows)

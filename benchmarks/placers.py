@@ -1,10 +1,10 @@
-"""Who says where a request goes: the product's policy, driven as `ifserver.layers.clusters` does, and two others."""
+"""Who says where a request goes: the product's policy, driven as `ifserver.layers.clusters` does, and others."""
 
 from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from random import Random
 from typing import Final, Protocol
@@ -23,6 +23,8 @@ class Placing(enum.Enum):
     """The policies that are compared."""
 
     OURS = "ifserver"
+    #: The same without beats that say who reads.
+    SUSPICION = "without beats"
     RANDOM = "random"
     ROUND_ROBIN = "round robin"
 
@@ -32,6 +34,8 @@ class Placer(Protocol):
 
     #: Whether it looks for requests that stand for too long.
     watches: bool
+    #: Whether it asks who reads.
+    asks: bool
 
     def choose(self, now: float, but: Collection[str] = ()) -> str:
         """The name of the node for the next request."""
@@ -48,13 +52,17 @@ class Placer(Protocol):
     def emptied(self, name: str) -> None:
         """All that this server has offered on the node has been claimed."""
 
+    def read(self, read: Mapping[str, bool]) -> Collection[str]:
+        """Whether anybody reads each node, as it is known now. Returns those that what stands there is to leave."""
+
 
 class Ours:
     """The product's policy."""
 
     watches = True
 
-    def __init__(self, clusters: dict[str, list[str]], home: str, policy: Policy) -> None:
+    def __init__(self, clusters: dict[str, list[str]], home: str, policy: Policy, asks: bool) -> None:
+        self.asks = asks
         self._placement = Placement(clusters, home, policy)
         #: Due time, node and length of what is on its way.
         self._answers: deque[tuple[float, str, int]] = deque()
@@ -75,17 +83,23 @@ class Ours:
         self._placement.well(name)
 
     def behind(self, name: str, now: float) -> bool:
+        if name in self._placement.unread(_CHANNEL) or self._placement.is_read(_CHANNEL) is False:
+            return False
         self._placement.behind(name, _CHANNEL, now)
         return self._placement.has_well(_CHANNEL, (name,))
 
     def emptied(self, name: str) -> None:
         self._placement.emptied(name, _CHANNEL)
 
+    def read(self, read: Mapping[str, bool]) -> Collection[str]:
+        self._placement.read({name: frozenset([_CHANNEL] * anybody) for name, anybody in read.items()})
+        return self._placement.unread(_CHANNEL)
+
 
 class Blind:
     """Places without looking; what it is told is of no use to it."""
 
-    watches = False
+    watches = asks = False
 
     def __init__(self, following: Callable[[], str]) -> None:
         self._following = following
@@ -105,13 +119,17 @@ class Blind:
     def emptied(self, name: str) -> None:
         pass
 
+    def read(self, read: Mapping[str, bool]) -> Collection[str]:
+        return ()
+
 
 def make_placer(placing: Placing, names: Sequence[str], apart: bool, server: int, servers: int, seed: str) -> Placer:
     """The placer of the given one of `servers`; `apart` says whether each node is a cluster of its own."""
-    if placing is Placing.OURS and apart:
-        return Ours({name: [name] for name in names}, names[server % len(names)], Policy.SPREAD)
-    if placing is Placing.OURS:
-        return Ours({"main": list(names)}, "main", Policy.HOME_FIRST)
+    if placing in (Placing.OURS, Placing.SUSPICION):
+        asks = placing is Placing.OURS
+        if apart:
+            return Ours({name: [name] for name in names}, names[server % len(names)], Policy.SPREAD, asks)
+        return Ours({"main": list(names)}, "main", Policy.HOME_FIRST, asks)
     if placing is Placing.RANDOM:
         chance = Random(f"{seed} {server}")
         return Blind(lambda: chance.choice(names))

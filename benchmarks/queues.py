@@ -121,6 +121,11 @@ class Node:
         del self._readers[read]
         return True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be read."""
+        return self._absent is None
+
     def refuses(self, process: Process) -> bool:
         """Whether nobody can read; then `process` does as soon as it is possible."""
         if self._absent is None:

@@ -19,6 +19,8 @@ from msgspec import Struct
 
 from benchmarks.placers import Placer, Placing, make_placer
 from benchmarks.queues import Agenda, Node, Process, Request
+from ifserver.layers.liveness import BEAT_S
+from ifserver.layers.readership import ASK_S, FRESH_S
 
 __all__ = ["Figures", "Plan", "Workload", "percentile", "simulate"]
 
@@ -88,7 +90,7 @@ class Figures(Struct, frozen=True, kw_only=True):
     served: int
     waiting: int
     timed_out: int
-    #: Withdrawn, and offered elsewhere.
+    #: How often one was withdrawn, and offered elsewhere.
     spilled: int
     mean_s: float
     p50_s: float
@@ -111,6 +113,8 @@ class _Server:
     def __init__(self, world: _World, placer: Placer) -> None:
         self._world = world
         self._placer = placer
+        #: Whether it asks who reads.
+        self.asks = placer.asks
         #: What stands on each node, oldest first. What no longer does is dropped when it comes to the front.
         self._standing: dict[str, deque[Request]] = {name: deque() for name in world.nodes}
 
@@ -143,6 +147,21 @@ class _Server:
                 self._spill(node, now)
         self._world.agenda.later(LOOK_S, self.look)
 
+    def ask(self) -> None:
+        """Ask the nodes who reads, now and again, and take back what stands where nobody does."""
+        world = self._world
+        now = world.agenda.now
+        for name in self._placer.read({name: now - beat < FRESH_S for name, beat in world.beats.items()}):
+            for request in list(self._standing[name]):
+                if request.node is world.nodes[name]:
+                    self._move(request, request.node, ())
+        world.agenda.later(ASK_S, self.ask)
+
+    def _move(self, request: Request, node: Node, but: tuple[str, ...]) -> None:
+        self._world.spilled += 1
+        node.leave(request)
+        self.offer(request, but)
+
     def _oldest(self, node: Node) -> Request | None:
         standing = self._standing[node.name]
         while standing and standing[0].node is not node:
@@ -155,9 +174,7 @@ class _Server:
                 break
             if request.node is node and not request.spilled:
                 request.spilled = True
-                self._world.spilled += 1
-                node.leave(request)
-                self.offer(request, (node.name,))
+                self._move(request, node, (node.name,))
 
 
 class _World:
@@ -173,6 +190,8 @@ class _World:
         self.shares: list[float] = []
         self._waiting: deque[Request] = deque()
         self._pushes = (0, 0)
+        #: When the supervisor of each node's workers has beaten there last.
+        self.beats = dict.fromkeys(self.nodes, 0.0)
         # Of its own, so that every policy gets the same requests at the same times.
         self._chance = Random(seed)
         names = list(self.nodes)
@@ -190,8 +209,13 @@ class _World:
         if plan.failing:
             later(plan.seconds / 2, nodes[0].close)
             later(plan.seconds * 3 / 4, nodes[0].open)
+        for index, node in enumerate(nodes):
+            later(BEAT_S * index / plan.nodes, self._beat, node)
         for index, server in enumerate(self._servers):
             later(LOOK_S * index / plan.servers, server.look)
+            # A server with one node has nothing to ask.
+            if plan.nodes > 1 and server.asks:
+                later(ASK_S * index / plan.servers, server.ask)
         later(SAMPLE_S, self._sample)
         later(1.0, self._share)
         self._next_arrival()
@@ -199,6 +223,12 @@ class _World:
         for request in self.requests:
             if request.node is not None:
                 request.wait_s = plan.seconds - request.arrived
+
+    def _beat(self, node: Node) -> None:
+        """Say that the node is read. Whoever can no more was killed together with the workers."""
+        if node.is_open:
+            self.beats[node.name] = self.agenda.now
+        self.agenda.later(BEAT_S, self._beat, node)
 
     def _order(self, nodes: list[Node]) -> list[Node]:
         """Processes do not go round in step."""
