@@ -25,21 +25,9 @@ from twisted.internet.interfaces import IReactorSSL
 from twisted.internet.main import installReactor
 from zope.interface import implementer
 
+from ifserver.net.lean_imports import not_importable
 
-@contextlib.contextmanager
-def _not_importable(name: str) -> Iterator[None]:
-    """Let imports of a module fail, unless it has been imported already."""
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-with _not_importable("OpenSSL"):
+with not_importable("OpenSSL"):
     from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 __all__ = ["MonotonicReactor", "install", "standing_in"]

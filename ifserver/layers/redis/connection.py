@@ -7,6 +7,7 @@ who waits, hiredis parses the answers.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,34 @@ from ifserver.clock import Clock, Timer
 from ifserver.config.node_urls import SENTINEL_PASSWORD, Credentials
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.redis.clock import lead_of
+from ifserver.net.lean_imports import stand_ins
 from ifserver.net.standard_library import pickling_kept
 
-with pickling_kept():  # it imports twisted.application
-    import txredisapi
+#: What txredisapi connects with. We do not, and save 140 ms of CPU and 14 MB in each process.
+_UNUSED: Final = {
+    "twisted.application.internet": ["ClientService"],
+    "twisted.internet.endpoints": ["HostnameEndpoint", "UNIXClientEndpoint"],
+    "twisted.internet.ssl": ["ClientContextFactory"],
+    "twisted.protocols.tls": ["TLSMemoryBIOFactory"],
+}
+
+
+def _import_txredisapi() -> Any:
+    if "txredisapi" in sys.modules:
+        return sys.modules["txredisapi"]
+    try:
+        with stand_ins(_UNUSED):
+            import txredisapi
+    except ImportError:  # another release, which needs more of them
+        with pickling_kept():  # it imports twisted.application
+            import txredisapi
+    else:
+        # An application that uses it imports it whole.
+        del sys.modules["txredisapi"]
+    return txredisapi
+
+
+txredisapi: Any = _import_txredisapi()
 
 __all__ = ["ANSWER_S", "Connection", "ErrorReply", "Named", "ProtocolError", "Server", "pack", "pack_with"]
 
