@@ -30,10 +30,12 @@ class Site:
     """Two servers and two supervisors with Redis, or ``run`` alone with two workers."""
 
     def __init__(self, stack: ExitStack, kind: str) -> None:
+        # A test that kills workers again and again leaves no longer delays to the next one.
+        restarts = ("--max-restart-delay", "100ms")
         resumable = ("--resumable", "/ws/*")
         self.environment: dict[str, str] = {}
         if kind == "run":
-            command = ("run", APPLICATION, "-p", "0", "--workers", "2", *ADMIN, *resumable)
+            command = ("run", APPLICATION, "-p", "0", "--workers", "2", *ADMIN, *resumable, *restarts)
             self.servers = [stack.enter_context(Running(*command, app_dir=SITE)).ready()]
             self.supervisors = self.servers
             return
@@ -43,7 +45,7 @@ class Site:
         self.environment = {"IFSERVER_LAYER_CLUSTERS": cluster}
         layer = ("--cluster", cluster, *ADMIN)
         self.servers = [stack.enter_context(Running("serve", "-p", "0", *layer, *resumable)) for _ in range(2)]
-        worker = ("worker", APPLICATION, "--processes", "1", *layer)
+        worker = ("worker", APPLICATION, "--processes", "1", *layer, *restarts)
         self.supervisors = [stack.enter_context(Running(*worker, app_dir=SITE)) for _ in range(2)]
         for each in self.supervisors:
             each.ready()
@@ -76,10 +78,14 @@ class Site:
             each.said(" is ready after ", times=ready + len(workers))
 
 
-@pytest.fixture(params=["run", "redis", "two nodes"])
-def kind(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+@pytest.fixture(scope="module", params=["run", "redis", "two nodes"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """One site of each kind for all tests: Django takes its time to start in so many processes."""
+    with ExitStack() as stack:
+        yield Site(stack, request.param)
+
+
+only_redis = pytest.mark.parametrize("site", ["redis"], indirect=True)
 
 
 @pytest.fixture
@@ -107,8 +113,7 @@ def ended(command: subprocess.Popen[str], output: str = "") -> None:
     assert (command.returncode, told.strip()) == (0, output)
 
 
-def test_the_chat_of_the_tutorial(stack: ExitStack, kind: str) -> None:
-    site = Site(stack, kind)
+def test_the_chat_of_the_tutorial(stack: ExitStack, site: Site) -> None:
     rooms = [site.client(stack, path, server) for server in (0, 1) for path in ("chat/lobby", "sync/lobby")]
     other = site.client(stack, "chat/other")
     for client in rooms:
@@ -134,8 +139,8 @@ def test_the_chat_of_the_tutorial(stack: ExitStack, kind: str) -> None:
     assert "exception" not in "".join(each.output for each in processes).lower()
 
 
-def test_a_management_command(stack: ExitStack) -> None:
-    site = Site(stack, "redis")
+@only_redis
+def test_a_management_command(stack: ExitStack, site: Site) -> None:
     rooms = [site.client(stack, server=server) for server in (0, 1)]
     ended(site.manage("announce", "lobby", "50"), "announced")
     for each in rooms:
@@ -188,8 +193,8 @@ print("done")
 """
 
 
-def test_a_program_that_is_none_of_ours(stack: ExitStack) -> None:
-    site = Site(stack, "redis")
+@only_redis
+def test_a_program_that_is_none_of_ours(stack: ExitStack, site: Site) -> None:
     rooms = [site.client(stack, server=server) for server in (0, 1)]
     ended = subprocess.run(
         [sys.executable, "-c", _PROGRAM],
@@ -250,8 +255,7 @@ def test_receivers_that_are_cancelled_lose_nothing(stack: ExitStack) -> None:
     assert (ended.stdout.strip(), ended.returncode, ended.stderr) == ("done", 0, "")
 
 
-def test_names_in_other_processes(stack: ExitStack, kind: str) -> None:
-    site = Site(stack, kind)
+def test_names_in_other_processes(stack: ExitStack, site: Site) -> None:
     one, other = site.client(stack, "chat/one"), site.client(stack, "chat/other", 1)
     say(other, "who")
     name = heard(other)
@@ -279,21 +283,19 @@ def test_sync_views(stack: ExitStack, interface: str) -> None:
     assert len(names) == 10
 
 
-def test_server_sent_events(stack: ExitStack, kind: str) -> None:
-    site = Site(stack, kind)
+def test_server_sent_events(stack: ExitStack, site: Site) -> None:
     with (
         httpx.Client(timeout=LIMIT_S) as client,
-        client.stream("GET", f"{site.servers[0].url}/events/lobby/") as response,
+        client.stream("GET", f"{site.servers[0].url}/events/feed/") as response,
     ):
         events = response.iter_lines()
         assert [next(events), next(events)] == ["data: joined", ""]
-        site.get("write/lobby", "data: ä\n\n")
+        site.get("write/feed", "data: ä\n\n")
         assert [next(events), next(events)] == ["data: ä", ""]
 
 
-@pytest.mark.parametrize("kind", ["redis", "two nodes"])
-def test_runworker(stack: ExitStack, kind: str) -> None:
-    site = Site(stack, kind)
+@pytest.mark.parametrize("site", ["redis", "two nodes"], indirect=True)
+def test_runworker(stack: ExitStack, site: Site) -> None:
     workers = [site.manage("runworker", "thumbnails") for _ in range(2)]
     try:
         client = site.client(stack)
@@ -310,9 +312,9 @@ def test_runworker(stack: ExitStack, kind: str) -> None:
     assert all("never retrieved" not in output and "pending" not in output for output in outputs), outputs
 
 
+@only_redis
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_that_servers_write_is_lost_with_a_worker(stack: ExitStack, number: signal.Signals) -> None:
-    site = Site(stack, "redis")
+def test_nothing_that_servers_write_is_lost_with_a_worker(stack: ExitStack, site: Site, number: signal.Signals) -> None:
     rooms = [site.client(stack, server=server) for server in (0, 1)]
     announcing = site.manage("announce", "lobby", "400", "--pause", "0.01", "--written")
     got: list[list[str]] = [[], []]
@@ -328,8 +330,7 @@ def test_nothing_that_servers_write_is_lost_with_a_worker(stack: ExitStack, numb
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_is_lost_in_silence_with_a_worker(stack: ExitStack, kind: str, number: signal.Signals) -> None:
-    site = Site(stack, kind)
+def test_nothing_is_lost_in_silence_with_a_worker(stack: ExitStack, site: Site, number: signal.Signals) -> None:
     rooms = [site.client(stack, server=server) for server in (0, 1)]
     got: list[list[Any]] = [[], []]
     for round_ in range(3):
@@ -356,8 +357,8 @@ def test_nothing_is_lost_in_silence_with_a_worker(stack: ExitStack, kind: str, n
                 before = here
 
 
-def test_a_redis_that_was_restarted_is_told_and_then_all_is_well(stack: ExitStack) -> None:
-    site = Site(stack, "redis")
+@only_redis
+def test_a_redis_that_was_restarted_is_told_and_then_all_is_well(stack: ExitStack, site: Site) -> None:
     rooms = [site.client(stack, server=server) for server in (0, 1)]
     site.get("say/lobby", "before")
     assert [heard(each) for each in rooms] == ["before"] * 2
