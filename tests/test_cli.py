@@ -32,9 +32,14 @@ RUN = ("run", "good:app", "-p", "0")
 
 #: Runs the command again and again, each time in a process of its own, without paying for its imports again.
 SERVER = """
-import json, os, sys, traceback
-import ifserver.worker.application
+import functools, gc, json, os, sys, traceback
+gc.disable()
+import ifserver.commands.publish, ifserver.commands.settings, ifserver.services.run, ifserver.services.multi_server
 from ifserver import cli
+from ifserver.config import arguments
+arguments.make_parser = functools.cache(arguments.make_parser)
+arguments.make_parser(whole=False)
+gc.freeze()
 for line in sys.stdin:
     arguments, files = json.loads(line)
     pid = os.fork()
