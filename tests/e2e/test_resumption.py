@@ -16,27 +16,30 @@ from websockets.sync.client import ClientConnection, connect
 from tests.e2e.running import APPS, LIMIT_S, Running, eventually
 from tests.redis_server import RedisServer
 
+#: A test that kills workers again and again leaves no longer delays to the next one.
+RESTARTS = ("--max-restart-delay", "100ms")
+
 
 class Site:
     """A server, and supervisors with two workers each."""
 
     def __init__(self, stack: ExitStack, kind: str) -> None:
         if kind == "run":
-            command = ("run", "zoo:app", "-p", "0", "--workers", "2", "-v", "2")
+            command = ("run", "zoo:app", "-p", "0", "--workers", "2", "-v", "2", *RESTARTS)
             self.server = stack.enter_context(Running(*command, app_dir=APPS)).ready()
             self.supervisors = [self.server]
             return
         redis = stack.enter_context(RedisServer())
         cluster = ("--cluster", f"main=redis://127.0.0.1:{redis.port}")
         self.server = stack.enter_context(Running("serve", "-p", "0", *cluster))
-        worker = ("worker", "zoo:app", "--processes", "2", "-v", "2", *cluster)
+        worker = ("worker", "zoo:app", "--processes", "2", "-v", "2", *RESTARTS, *cluster)
         self.supervisors = [stack.enter_context(Running(*worker, app_dir=APPS)).ready() for _ in range(2)]
 
     def connect(self, path: str = "/resume") -> ClientConnection:
         return connect(f"ws://127.0.0.1:{self.server.port}{path}")
 
 
-@pytest.fixture(params=["run", "redis"])
+@pytest.fixture(scope="module", params=["run", "redis"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with ExitStack() as stack:
         yield Site(stack, request.param)
@@ -114,9 +117,10 @@ def test_killed_workers_close_nothing_and_what_may_be_lost_is_counted(site: Site
         assert member.said - len(member.heard) <= sum(member.resumptions)
 
 
-@pytest.mark.parametrize("site", ["redis"], indirect=True)
-def test_the_end_of_a_host_closes_nothing(site: Site) -> None:
-    with site.connect() as client:
+def test_the_end_of_a_host_closes_nothing() -> None:
+    with ExitStack() as stack:
+        site = Site(stack, "redis")
+        client = stack.enter_context(site.connect())
         member = Member(client)
         member.say()
         member.listen()
