@@ -6,6 +6,8 @@ try. 200 stands for a request that is right, and that is followed by another on 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
@@ -396,45 +398,63 @@ def answers(pieces: list[bytes]) -> tuple[list[str], list[int], bool]:
     return paths, statuses, lost
 
 
-def names(case: Case) -> str:
-    return f"{case.clause} {case.raw[:60]!r}"
+#: The cases of each section. Each of them being a test would cost more than what it tests.
+SECTIONS: dict[str, list[Case]] = {}
+for each in TABLE:
+    SECTIONS.setdefault(each.clause.partition(":")[0], []).append(each)
 
 
-@pytest.mark.parametrize("case", TABLE, ids=names)
-def test_whole(case: Case) -> None:
-    paths, statuses, lost = answers([case.raw, NEXT])
-    if case.status == 200:
-        assert statuses == [200] * len(paths)
-        assert paths[-1] == "/next"
-        assert len(paths) == 2
-        assert not lost
-    else:
-        assert statuses == [case.status]
-        assert paths == []
-        assert lost
+@contextmanager
+def named(case: Case) -> Iterator[None]:
+    """Say which case it was, if it fails."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"{case.clause}: {case.raw!r}")
+        raise
 
 
-@pytest.mark.parametrize("case", TABLE, ids=names)
-def test_byte_by_byte(case: Case) -> None:
+@pytest.mark.parametrize("section", SECTIONS)
+def test_whole(section: str) -> None:
+    for case in SECTIONS[section]:
+        with named(case):
+            paths, statuses, lost = answers([case.raw, NEXT])
+            if case.status == 200:
+                assert statuses == [200] * len(paths)
+                assert paths[-1] == "/next"
+                assert len(paths) == 2
+                assert not lost
+            else:
+                assert statuses == [case.status]
+                assert paths == []
+                assert lost
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_byte_by_byte(section: str) -> None:
     """However it is cut, the answer is the same."""
-    paths, statuses, lost = answers([bytes([byte]) for byte in case.raw + NEXT])
-    if case.status == 200:
-        assert statuses == [200] * len(paths)
-        assert paths[-1] == "/next"
-        assert not lost
-    else:
-        assert statuses == [case.status]
-        assert paths == []
-        assert lost
+    for case in SECTIONS[section]:
+        with named(case):
+            paths, statuses, lost = answers([bytes([byte]) for byte in case.raw + NEXT])
+            if case.status == 200:
+                assert statuses == [200] * len(paths)
+                assert paths[-1] == "/next"
+                assert not lost
+            else:
+                assert statuses == [case.status]
+                assert paths == []
+                assert lost
 
 
-@pytest.mark.parametrize("case", TABLE, ids=names)
-def test_in_one_piece_with_what_is_around_it(case: Case) -> None:
+@pytest.mark.parametrize("section", SECTIONS)
+def test_in_one_piece_with_what_is_around_it(section: str) -> None:
     """Behind another request and before the next, in the same bytes."""
-    paths, statuses, lost = answers([NEXT + case.raw + NEXT, b""])
-    assert paths[0] == "/next"
-    assert statuses[0] == 200
-    assert lost is (case.status != 200)
+    for case in SECTIONS[section]:
+        with named(case):
+            paths, statuses, lost = answers([NEXT + case.raw + NEXT, b""])
+            assert paths[0] == "/next"
+            assert statuses[0] == 200
+            assert lost is (case.status != 200)
 
 
 @pytest.mark.parametrize("empty_lines", [0, 1, 10])
