@@ -25,12 +25,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hiredis
 
 from ifserver.layers.inbox_reader import WAIT_S
-from tests.certificates import Certificates
+
+if TYPE_CHECKING:
+    from tests.certificates import Certificates
 
 __all__ = ["Monitor", "RedisClient", "RedisServer", "SentinelServer"]
 

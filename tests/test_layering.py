@@ -66,19 +66,28 @@ class Import(NamedTuple):
 def imports_of(sources: Mapping[str, str]) -> Iterator[Import]:
     """Every import in every module, wherever it stands."""
     for importer, source in sources.items():
-        tree = ast.parse(source)
-        guarded = {
-            id(child)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-            for statement in node.body
-            for child in ast.walk(statement)
-        }
-        for node in ast.walk(tree):
-            for name in _names(importer, node):
-                ours = name.split(".")[0] == "ifserver"
-                target = _module(name, sources) if ours else name
-                yield Import(importer, target, getattr(node, "lineno", 0), ours, id(node) in guarded)
+        for name, line, for_types in _imports_in(importer, source):
+            ours = name.split(".")[0] == "ifserver"
+            target = _module(name, sources) if ours else name
+            yield Import(importer, target, line, ours, for_types)
+
+
+@functools.cache
+def _imports_in(importer: str, source: str) -> list[tuple[str, int, bool]]:
+    """The names that a module imports, their lines, and whether only for types."""
+    tree = ast.parse(source)
+    guarded = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for statement in node.body
+        for child in ast.walk(statement)
+    }
+    return [
+        (name, getattr(node, "lineno", 0), id(node) in guarded)
+        for node in ast.walk(tree)
+        for name in _names(importer, node)
+    ]
 
 
 def _names(importer: str, node: ast.AST) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import os
 import socket
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort
@@ -18,9 +20,11 @@ from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.redis.endpoints import redis_node
 from ifserver.net.endpoints import SocketEndpoint, StreamClientEndpoint, unix_address
-from tests.certificates import Certificates
 from tests.layers.helpers import LOOP, ROOMY, turn, within
 from tests.redis_server import RedisServer, SentinelServer
+
+if TYPE_CHECKING:
+    from tests.certificates import Certificates
 
 __all__ = [
     "HARNESSES",
@@ -209,15 +213,22 @@ class TlsHarness(RedisHarness):
     """A Redis that is spoken to over TLS, and asks for a certificate and a password."""
 
     async def open(self) -> None:
-        files = self._certificates = Certificates()
+        files = _certificates()
         self.server = RedisServer(password="geheim", certificates=files)
         self.server.start()
         options = f"ca={files.path('ca.pem')}&cert={files.path('client.pem')}&key={files.path('client.key')}"
         self.address = f"rediss://:geheim@localhost:{self.server.tls_port}?{options}"
 
-    async def close(self) -> None:
-        await super().close()
-        self._certificates.remove()
+
+@functools.cache
+def _certificates() -> Certificates:
+    """The same for all."""
+    # Only here: the programs beside this file import it too, and have no use for what makes certificates.
+    from tests.certificates import Certificates
+
+    made = Certificates()
+    atexit.register(made.remove)
+    return made
 
 
 class SentinelHarness(RedisHarness):
