@@ -33,6 +33,7 @@ __all__ = [
     "PoolSettings",
     "PoolWorkers",
     "all_of",
+    "hidden_by",
     "pool_path",
     "settings_of_pool",
     "workers_of",
@@ -143,6 +144,15 @@ def settings_of_pool(pool: str) -> Mapping[str, Setting]:
     """The settings of a pool by their names, with the paths that they have in a file."""
     found = settings_of(PoolSettings).items()
     return {name: structs.replace(setting, section=f"{POOLS}.{pool}") for name, setting in found}
+
+
+def hidden_by(pool: PoolSettings, pools: Sequence[PoolSettings]) -> str | None:
+    """The name of a pool before this one that takes all that this one could get; None: there is none."""
+    before = pools[: [each.name for each in pools].index(pool.name)]
+    for each in before:
+        if not (each.paths or each.hosts or each.methods) and set(pool.protocols) <= set(each.protocols):
+            return each.name
+    return None
 
 
 def workers_of(pools: Sequence[PoolSettings], worker: WorkerSettings, wanted: Sequence[str] = ()) -> list[PoolWorkers]:
