@@ -205,7 +205,7 @@ class Exchange(Offered):
                 if by_claim:
                     self.claimed_at = now
                 if self.node is not None and server.offers.claimed(self):
-                    server.clusters.claimed(self.node)
+                    server.clusters.claimed(self.node, self._channel)
                 if self._resumes:
                     server.resumptions.left(self)
             elif worker is not None and channels.process_of(worker) == channels.process_of(before):

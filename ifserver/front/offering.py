@@ -302,8 +302,8 @@ class Offered(ABC):
         if node is None:
             return
         stood = self._stood | {node.name}
-        excluded = None if node.name in self._stood else clusters.spill_from(node, stood)
-        if excluded is None and clusters.workers_are_free_beside(node):
+        excluded = None if node.name in self._stood else clusters.spill_from(node, self._channel, stood)
+        if excluded is None and clusters.workers_are_free_beside(node, self._channel):
             stood = excluded = frozenset({node.name})
         if excluded is not None:
             self._stood = stood

@@ -112,11 +112,11 @@ class Offers:
     """All offers of this server.
 
     Args:
-        behind: is told of a node on which a request has stood for too long; True says that there is a better one.
+        behind: is told of a list on which a request has stood for too long; True says that there is a better node.
         emptied: is told of a list on which nothing of this server's stands any more.
     """
 
-    def __init__(self, clock: Clock, behind: Callable[[Node], bool], emptied: Callable[[Node, str], None]) -> None:
+    def __init__(self, clock: Clock, behind: Callable[[Node, str], bool], emptied: Callable[[Node, str], None]) -> None:
         self._clock = clock
         self._behind = behind
         self._emptied = emptied
@@ -224,7 +224,7 @@ class Offers:
 
     def _stands(self, each: _List, now: float) -> None:
         """The oldest has stood for too long: let each that has be offered elsewhere, if there is a better node."""
-        if not self._behind(each.node):
+        if not self._behind(each.node, each.channel):
             return
         for offer in list(each.standing):
             if now - offer.since < _PATIENCE_S:

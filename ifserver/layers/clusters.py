@@ -125,8 +125,10 @@ class Clusters:
         self.soon = soon
         self._clock = clock
         names = {name: [node.name for node in nodes] for name, nodes in clusters.items()}
-        self._placement = Placement(names, home, policy)
-        self._free_workers = FreeWorkers(clock, self.claimed)
+        #: Where requests are offered, as those of each pool see it: what one pool's workers are too slow for is no
+        #: affair of the others.
+        self._placements = _Placements(names, home, policy)
+        self._free_workers = FreeWorkers(clock, self._has_free_workers)
         #: Since when a node has been gone while another one of its cluster was there, and when that was seen last.
         self._alone_gone: dict[str, tuple[float, float]] = {}
         #: Whether any worker has claimed a request of this process in time.
@@ -233,7 +235,7 @@ class Clusters:
         """
         tried = excluded
         # A node with a connection, or any one where there is none.
-        while (name := self._placement.choose(channel, self._clock.seconds(), tried)) is not None:
+        while (name := self._placements[channel].choose(channel, self._clock.seconds(), tried)) is not None:
             node = self.nodes[name]
             if node.connected:
                 break
@@ -247,41 +249,49 @@ class Clusters:
             self.soon(partial(self._push, node, channel))
         batch.append((payload, offering, excluded))
 
-    def claimed(self, node: Node) -> None:
-        """Somebody has claimed what was offered on `node`."""
+    def claimed(self, node: Node, channel: str) -> None:
+        """Somebody has claimed what was offered on `channel` of `node`."""
         self._has_workers = True
-        if self._placement.unwell_nodes and self._placement.well(node.name):
+        placement = self._placements[channel]
+        if placement.unwell_nodes and placement.well(node.name):
             if len(self.nodes) > 1:
-                _log.info("node %s is well again: requests are offered there", node.name)
+                _log.info("node %s is well again: %s are offered there", node.name, _requests(channel))
             else:
-                _log.info("requests are taken in time again")
+                _log.info("%s are taken in time again", _requests(channel))
 
-    def behind(self, node: Node) -> bool:
-        """A request has stood on `node` for too long. True says that another node is well."""
-        self._log_unwell(node, "behind", self._placement.behind(node.name, self._clock.seconds()))
-        if self._placement.has_well((node.name,)):
+    def _has_free_workers(self, node: Node, pool: str) -> None:
+        self.claimed(node, channels.of_pool(pool, channels.HTTP_REQUEST))
+
+    def behind(self, node: Node, channel: str) -> bool:
+        """A request has stood on `channel` of `node` for too long. True says that another node is well."""
+        placement = self._placements[channel]
+        self._log_unwell(node, "behind", placement.behind(node.name, self._clock.seconds()), channel)
+        if placement.has_well((node.name,)):
             return True
-        self._free_workers.seek(each for each in self.nodes.values() if each is not node)
+        others = [each for each in self.nodes.values() if each is not node]
+        self._free_workers.seek(others, channels.pool_of(channel))
         return False
 
     def emptied(self, node: Node, channel: str) -> None:
         """All that was offered on `channel` of `node` has been claimed."""
-        self._placement.emptied(node.name, channel)
+        self._placements[channel].emptied(node.name, channel)
 
-    def spill_from(self, node: Node, stood: frozenset[str]) -> frozenset[str] | None:
+    def spill_from(self, node: Node, channel: str, stood: frozenset[str]) -> frozenset[str] | None:
         """The nodes on which a request is not to be offered again that has stood on `node` for too long, and on all
         `stood`. None: there is no better place.
 
         Rather than on another node of the same cluster, which the same workers read, it is offered in another one.
         """
+        placement = self._placements[channel]
         neighbours = stood | {each.name for each in self._neighbours(node)}
-        if self._placement.has_well(neighbours):
+        if placement.has_well(neighbours):
             return neighbours
-        return stood if self._placement.has_well(stood) else None
+        return stood if placement.has_well(stood) else None
 
-    def workers_are_free_beside(self, node: Node) -> bool:
-        """Whether another node is known to have workers that would take a request now."""
-        return any(self._free_workers.are_on(name) for name in self.nodes if name != node.name)
+    def workers_are_free_beside(self, node: Node, channel: str) -> bool:
+        """Whether another node is known to have workers that would take a request on `channel` now."""
+        pool = channels.pool_of(channel)
+        return any(self._free_workers.are_on(name, pool) for name in self.nodes if name != node.name)
 
     def _unreachable(self, node: Node) -> None:
         """There is no connection. The first one is still being made at a start, and a lost one is often back at once:
@@ -293,18 +303,22 @@ class Clusters:
         self._unwell(node, "silent")
 
     def _unwell(self, node: Node, why: str) -> None:
-        self._log_unwell(node, why, self._placement.unwell(node.name, why, self._clock.seconds()))
+        now = self._clock.seconds()
+        new = [placement.unwell(node.name, why, now) for placement in self._placements.all()]
+        self._log_unwell(node, why, any(new), channels.HTTP_REQUEST)
 
-    def _log_unwell(self, node: Node, why: str, new: bool) -> None:
+    def _log_unwell(self, node: Node, why: str, new: bool, channel: str) -> None:
         if not new:
             return
+        requests = _requests(channel)
         if why == "behind" and not self._has_workers:
             where = f" on node {node.name}" if len(self.nodes) > 1 else ""
-            _log.info("waiting for the first worker%s: requests wait until it is ready", where)
+            _log.info("waiting for the first worker%s: %s wait until it is ready", where, requests)
         elif len(self.nodes) > 1:
-            _log.warning("node %s is %s: requests are offered elsewhere", node.name, why)
+            _log.warning("node %s is %s: %s are offered elsewhere", node.name, why, requests)
         elif why == "behind":
-            _log.log(self.log_waiting_at, "requests have waited for more than 1 s: all workers are busy, or gone")
+            text = "%s have waited for more than 1 s: all workers are busy, or gone"
+            _log.log(self.log_waiting_at, text, requests)
         else:
             _log.warning("node %s is %s, and there is no other: %s", node.name, why, _ALONE[why])
 
@@ -318,10 +332,11 @@ class Clusters:
 
     def _pushed(self, result: Pushed, node: Node, channel: str, batch: list[_Entry]) -> None:
         del self._pushing[node.name][id(batch)]
-        self._placement.told(node.name, channel, result.length)
+        self._placements[channel].told(node.name, channel, result.length)
         self.counters.cells[SENT] += result.taken
         if result.taken < len(batch):
-            self._unwell(node, "full")
+            new = self._placements[channel].unwell(node.name, "full", self._clock.seconds())
+            self._log_unwell(node, "full", new, channel)
             self._elsewhere(node, channel, batch[result.taken :], Refusal.FULL)
 
     def _failed(self, failure: Failure, node: Node, channel: str, batch: list[_Entry]) -> None:
@@ -354,6 +369,33 @@ class Clusters:
             if pushing and now - next(iter(pushing.values())) >= _SILENCE_S:
                 self._unwell(self.nodes[name], "silent")
         return any(self._pushing.values())
+
+
+class _Placements(dict[str, Placement]):
+    """By request channel, one for all channels of a pool. Made when one is needed."""
+
+    def __init__(self, clusters: Mapping[str, list[str]], home: str, policy: Policy) -> None:
+        super().__init__()
+        self._new = partial(Placement, clusters, home, policy)
+        self._by_pool = {channels.DEFAULT_POOL: self._new()}
+
+    def __missing__(self, channel: str) -> Placement:
+        pool = channels.pool_of(channel)
+        found = self._by_pool.get(pool)
+        if found is None:
+            found = self._by_pool[pool] = self._new()
+        self[channel] = found
+        return found
+
+    def all(self) -> Iterable[Placement]:
+        """Those of all pools."""
+        return self._by_pool.values()
+
+
+def _requests(channel: str) -> str:
+    """What is offered on `channel`, for people."""
+    pool = channels.pool_of(channel)
+    return "requests" if pool == channels.DEFAULT_POOL else f"requests of pool {pool}"
 
 
 def _is_there(node: Node) -> bool:

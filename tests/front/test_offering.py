@@ -53,7 +53,7 @@ class Slow(MemoryNode):
 def world() -> World:
     """A world with two nodes, of which the first is chosen, and slow."""
     world = World(node=Slow, others=("other",), queue_timeout_s=30.0)
-    world.clusters._placement.told("other", channels.HTTP_REQUEST, 5)
+    world.clusters._placements[channels.HTTP_REQUEST].told("other", channels.HTTP_REQUEST, 5)
     slow(world).is_slow = True
     return world
 

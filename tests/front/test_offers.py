@@ -82,7 +82,7 @@ class Stage:
         self.vanished: list[str] = []
         self.exchanges: dict[str, FakeOffering] = {}
 
-    def _is_behind(self, node: Any) -> bool:
+    def _is_behind(self, node: Any, channel: str) -> bool:
         self.behind.append(node.name)
         return self.better
 
