@@ -167,6 +167,8 @@ Clusters have a table of their own, in which each has a URL or a list of URLs::
     [layer]
     home = "east"
 
+Pools have tables too, ``[pools.NAME]`` (see the end of this page), and neither variables nor flags, but for ``--http``.
+
 ``PORT``, which platforms such as Heroku set, is the port to listen on where neither a port nor another place to listen
 is given; then the host is ``0.0.0.0`` unless one is given.
 """

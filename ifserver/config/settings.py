@@ -404,7 +404,7 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     http: Annotated[
         str | None,
         "Another application for HTTP, so that the first one has WebSockets only: a pool of its own, named http. So "
-        "the sync views of a Django site run as WSGI in threads, and its WebSockets as ASGI. none: there is one.",
+        "the sync views of a Django site run as WSGI in threads, and its WebSockets as ASGI. none: the same one.",
     ] = None
     pools: Annotated[
         tuple[str, ...],
