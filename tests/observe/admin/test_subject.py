@@ -21,7 +21,7 @@ from tests.process.test_supervisor import Stage as WorkerStage
 
 def survey(stage: Stage) -> Survey:
     found: list[Any] = []
-    Surveyor(stage.world.clusters, stage.world.clock).survey().addCallback(found.append)
+    Surveyor(stage.world.clusters, stage.world.clock, stage.subject.pools).survey().addCallback(found.append)
     [one] = found
     assert isinstance(one, Survey)
     return one
