@@ -16,7 +16,7 @@ import uvloop
 
 from ifserver import logs
 from ifserver.config import arguments, flags
-from ifserver.config.pools import POOLS
+from ifserver.config.pools import POOLS, without_rules
 from ifserver.config.rereading import Reading
 from ifserver.config.schema import Settings
 from ifserver.config.settings import ListenSettings, LogSettings
@@ -49,6 +49,8 @@ def settings_of(given: argparse.Namespace) -> Reading:
     }
     sections = flags.COMMANDS[given.command]
     pools = arguments.pools(given) if {"front", "worker"} & set(sections) else ()
+    if "front" not in sections:
+        pools = tuple(map(without_rules, pools))
     return {
         **{section: read[section](given) for section in sections},
         **{f"{POOLS}.{pool.name}": pool for pool in pools},

@@ -36,6 +36,7 @@ __all__ = [
     "hidden_by",
     "pool_path",
     "settings_of_pool",
+    "without_rules",
     "workers_of",
 ]
 
@@ -153,6 +154,11 @@ def hidden_by(pool: PoolSettings, pools: Sequence[PoolSettings]) -> str | None:
         if not (each.paths or each.hosts or each.methods) and set(pool.protocols) <= set(each.protocols):
             return each.name
     return None
+
+
+def without_rules(pool: PoolSettings) -> PoolSettings:
+    """`pool` for a command that has its workers, whom it does not concern which requests they get."""
+    return structs.replace(pool, protocols=_PROTOCOLS, paths=(), hosts=(), methods=(), order=0)
 
 
 def workers_of(pools: Sequence[PoolSettings], worker: WorkerSettings, wanted: Sequence[str] = ()) -> list[PoolWorkers]:

@@ -100,6 +100,8 @@ def _typed(kind: Kind, value: object) -> Any:
         return float(value)
     elif isinstance(value, dict) and kind is Kind.VARIABLES:
         return {name: _variable(name, text) for name, text in value.items()}
+    if kind is Kind.VARIABLES:
+        raise ConfigurationError(f"expected {kind.value}")  # not shown: passwords may be in there
     shown = value if isinstance(value, float) else msgspec.json.encode(value).decode()
     raise ConfigurationError(f"expected {kind.value}, got {shown}")
 

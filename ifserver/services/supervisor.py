@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from ifserver import __version__, channels
 from ifserver.config.pools import PoolWorkers
-from ifserver.config.rereading import Reading, rules_of
+from ifserver.config.rereading import Reading
 from ifserver.config.settings import LayerSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.layers.beats import with_facts
@@ -129,8 +129,7 @@ class SupervisorService(Service):
 
     def reload(self, new: Reading) -> Collection[str]:
         self.supervisor.replace()
-        # What the pools take is the servers' affair.
-        return rules_of(new)
+        return ()
 
     def _failed(self, why: str) -> None:
         """The application cannot be loaded."""
