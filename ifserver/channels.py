@@ -4,6 +4,7 @@
 kind              form                      example
 ================  ========================  =================================================
 request channel   ``name``                  ``http.request``
+of a pool         ``name.pool``             ``http.request.reports``
 inbox             ``!node.process``         ``!east-1.k3v9x2aq7m``
 reply channel     ``!node.process.stream``  ``!east-1.k3v9x2aq7m.1f``
 ================  ========================  =================================================
@@ -26,6 +27,7 @@ from typing import Final
 from ifserver.errors import ChannelNameError
 
 __all__ = [
+    "DEFAULT_POOL",
     "HTTP_REQUEST",
     "MAX_GROUP_LENGTH",
     "MAX_LENGTH",
@@ -39,9 +41,12 @@ __all__ = [
     "identity",
     "inbox_of",
     "is_inbox",
+    "is_resumption",
     "make_inbox",
     "new_process_name",
     "node_of",
+    "of_pool",
+    "pool_of",
     "process_of",
     "readdressed",
 ]
@@ -54,6 +59,8 @@ WEBSOCKET_CONNECT: Final = "websocket.connect"
 WEBSOCKET_RESUME: Final = "websocket.resume"
 #: All of them.
 REQUEST_CHANNELS: Final = (HTTP_REQUEST, WEBSOCKET_CONNECT, WEBSOCKET_RESUME)
+#: The pool that has these as they are. Another one's name stands behind them.
+DEFAULT_POOL: Final = "default"
 #: The longest name, in characters; channels_redis and Channels 1 drew the line in the same region.
 MAX_LENGTH: Final = 200
 #: The longest name of a user's group, in characters: Channels' own rule.
@@ -134,6 +141,26 @@ def new_process_name() -> str:
 def make_inbox(node: str, process: str) -> str:
     """The inbox of `process` on `node`."""
     return f"!{node}.{process}"
+
+
+def of_pool(pool: str, channel: str) -> str:
+    """The request channel `channel` of the pool of that name; without a name, and of `DEFAULT_POOL`, `channel`."""
+    return channel if pool in ("", DEFAULT_POOL) else f"{channel}.{pool}"
+
+
+def of_all(pool: str) -> tuple[str, ...]:
+    """All request channels of the pool of that name."""
+    return tuple(of_pool(pool, name) for name in REQUEST_CHANNELS)
+
+
+def pool_of(channel: str) -> str:
+    """The name of the pool whose request channel this is."""
+    return channel.split(".", 2)[2] if channel.count(".") > 1 else DEFAULT_POOL
+
+
+def is_resumption(channel: str) -> bool:
+    """Whether open WebSockets are offered on this request channel."""
+    return channel.startswith(WEBSOCKET_RESUME)
 
 
 def is_inbox(name: str) -> bool:

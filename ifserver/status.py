@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, Literal, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "MAX_GROUPS",
@@ -49,6 +49,8 @@ class Child(Struct, frozen=True, kw_only=True, omit_defaults=True):
     streams: int = 0
     unanswered: int = 0
     free: int = 0
+    #: Empty: there are no pools.
+    pool: str = ""
 
 
 class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -120,6 +122,8 @@ class StreamStatus(Struct, frozen=True, kw_only=True):
     path: str = ""
     #: Bytes that its client has not taken yet.
     unsent_bytes: int = 0
+    #: The pool that it is for, where there are pools.
+    pool: str | UnsetType = UNSET
 
 
 class GroupStatus(Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ workers do not have it.
 from __future__ import annotations
 
 import logging
+import os
 
 from ifserver import logs
 from ifserver.commands import running
@@ -32,6 +33,7 @@ def work(launch: Launch) -> int:
 
     def build(runtime: Runtime) -> Service:
         application: ASGIApplication
+        os.environ.update(launch.environment)
         try:
             application = load_for(launch.worker)
         except ConfigurationError as error:

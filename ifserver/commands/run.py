@@ -20,13 +20,15 @@ _log = logging.getLogger(__name__)
 
 def main(given: argparse.Namespace) -> int:
     """Be the server, which supervises the workers; the exit code."""
-    front, worker = arguments.front_settings(given), arguments.worker_settings(given)
+    front, workers, pools = arguments.front_settings(given), arguments.pool_workers(given), arguments.pools(given)
     listen = arguments.bind_of(given)
     fork_server = ForkServer.fork(not_for_it=_sockets(given, listen))
     if isinstance(fork_server, Launch):
         return processes.work(fork_server)
     if (listen.processes or 1) > 1:
         _log.warning("listen.processes is for ifserver serve: ifserver run starts one server")
+    if workers[0].settings.pools:
+        _log.warning("worker.pools is for ifserver worker: ifserver run has the workers of all pools")
     if given.configuration.has("layer.clusters"):
         _log.warning(
             "[clusters] (%s) is not used: ifserver run has its own broker in memory; for these clusters, run ifserver "
@@ -41,7 +43,7 @@ def main(given: argparse.Namespace) -> int:
             from ifserver.services.server import Listening
 
             listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
-            return RunService(runtime, front, worker, listening, running.log_settings(given), fork_server.spawn)
+            return RunService(runtime, front, workers, listening, running.log_settings(given), fork_server.spawn, pools)
 
         try:
             return running.run_command(build, given, opened)

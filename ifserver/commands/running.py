@@ -16,6 +16,7 @@ import uvloop
 
 from ifserver import logs
 from ifserver.config import arguments, flags
+from ifserver.config.pools import POOLS, without_rules
 from ifserver.config.rereading import Reading
 from ifserver.config.schema import Settings
 from ifserver.config.settings import ListenSettings, LogSettings
@@ -46,7 +47,14 @@ def settings_of(given: argparse.Namespace) -> Reading:
         "worker": arguments.worker_settings,
         "log": log_settings,
     }
-    return {section: read[section](given) for section in flags.COMMANDS[given.command]}
+    sections = flags.COMMANDS[given.command]
+    pools = arguments.pools(given) if {"front", "worker"} & set(sections) else ()
+    if "front" not in sections:
+        pools = tuple(map(without_rules, pools))
+    return {
+        **{section: read[section](given) for section in sections},
+        **{f"{POOLS}.{pool.name}": pool for pool in pools},
+    }
 
 
 def log_settings(given: argparse.Namespace) -> LogSettings:

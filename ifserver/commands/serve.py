@@ -18,7 +18,7 @@ __all__ = ["main", "serve_as_child"]
 def main(given: argparse.Namespace) -> int:
     """Be the server, or the parent of several; the exit code."""
     settings, listen = running.settings_of(given), arguments.bind_of(given)
-    front, layer = arguments.front_settings(given), arguments.layer_settings(given)
+    front, layer, pools = arguments.front_settings(given), arguments.layer_settings(given), arguments.pools(given)
     count = listen.processes or 1
     certificate = running.certificate_of(listen)
     with addresses.opened(listen, given.manager.sockets, given.handed, count) as opened:
@@ -27,7 +27,7 @@ def main(given: argparse.Namespace) -> int:
             listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
             if count > 1:
                 return MultiServerService(runtime, count, settings, listening, given.words)
-            return ServeService(runtime, front, layer, listening)
+            return ServeService(runtime, front, layer, listening, pools)
 
         return running.run_command(build, given, opened)
 

@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 def main(given: argparse.Namespace) -> int:
     """Be the supervisor; the exit code."""
-    layer, worker = arguments.layer_settings(given), arguments.worker_settings(given)
+    layer, pools = arguments.layer_settings(given), arguments.pool_workers(given)
     server = ForkServer.fork()
     if isinstance(server, Launch):
         return processes.work(server)
@@ -23,6 +23,6 @@ def main(given: argparse.Namespace) -> int:
     def build(runtime: Runtime) -> Service:
         from ifserver.services.supervisor import SupervisorService
 
-        return SupervisorService(runtime, layer, worker, running.log_settings(given), server.spawn)
+        return SupervisorService(runtime, layer, pools, running.log_settings(given), server.spawn)
 
     return running.run_command(build, given)

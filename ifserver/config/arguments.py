@@ -21,13 +21,14 @@ from ifserver.config.configuration import (
     given_text,
     with_port,
 )
+from ifserver.config.pools import PoolSettings, PoolWorkers, workers_of
 from ifserver.config.schema import Setting
 from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, WorkerSettings
 from ifserver.config.sources import from_project, from_settings_file
 from ifserver.config.values import NONE
 from ifserver.errors import ConfigurationError
 
-__all__ = ["bind_of", "front_settings", "layer_settings", "parse", "worker_settings"]
+__all__ = ["bind_of", "front_settings", "layer_settings", "parse", "pool_workers", "pools", "worker_settings"]
 
 
 def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argparse.Namespace:
@@ -153,21 +154,48 @@ def layer_settings(given: argparse.Namespace, environ: Mapping[str, str] = os.en
 
 
 def worker_settings(given: argparse.Namespace) -> WorkerSettings:
-    """The settings of the workers.
+    """The settings of the workers. Where there are pools and no other application, it is that of the first pool.
 
     Raises:
         ConfigurationError: the application is missing, or a value cannot be.
     """
     configuration: Configuration = given.configuration
+    found = () if configuration.has("worker.application") else pools(given)
+    instead = {"application": found[0].application} if found else {}
     app_dir, reload_dirs, env_file = (
         configuration.of(f"worker.{name}").value for name in ("app_dir", "reload_dirs", "env_file")
     )
     return configuration.make(
         WorkerSettings,
+        **instead,
         app_dir=_folder(configuration, "worker.app_dir", app_dir),
         reload_dirs=tuple(_folder(configuration, "worker.reload_dirs", each) for each in reload_dirs),
         env_file=None if env_file is None else _file(configuration, "worker.env_file", env_file),
     )
+
+
+def pools(given: argparse.Namespace) -> tuple[PoolSettings, ...]:
+    """The pools, in their order; empty: there is only that without a name.
+
+    Raises:
+        ConfigurationError: one has no application, or a value cannot be.
+    """
+    configuration: Configuration = given.configuration
+    return configuration.pools()
+
+
+def pool_workers(given: argparse.Namespace) -> list[PoolWorkers]:
+    """What the workers of each pool run, of those that the command runs.
+
+    Raises:
+        ConfigurationError: an application is missing, a value cannot be, or a pool that is to be run does not exist.
+    """
+    worker = worker_settings(given)
+    wanted = worker.pools if given.command == "worker" else ()
+    try:
+        return workers_of(pools(given), worker, wanted)
+    except ConfigurationError as error:
+        raise given.configuration.error(str(error)) from None
 
 
 def _folder(configuration: Configuration, path: str, given: str) -> str:

@@ -50,6 +50,8 @@ _METAVARS_BY_NAME: Final = {
     "home": "NAME",
     "app_dir": "DIR",
     "application": "APP",
+    "http": "APP",
+    "pools": "NAME[,...]",
     "reload_dirs": "DIR[,...]",
     "reload_include": "GLOB[,...]",
     "reload_exclude": "GLOB[,...]",

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ifserver.config.node_urls import ClusterSettings, parse_cluster
+from ifserver.config.pools import DEFAULT as DEFAULT_POOL
+from ifserver.config.pools import HTTP, POOLS, PoolSettings, pool_path, settings_of_pool
 from ifserver.config.schema import Kind, Setting, Settings, section_of, settings_of
 from ifserver.config.settings import (
     LOCAL_NETWORKS,
@@ -161,6 +163,52 @@ class Configuration:
         """
         given = self._given.get("layer.clusters")
         return tuple(_cluster(each, environ) for each in (given.value if given is not None else ()))
+
+    def pools(self) -> tuple[PoolSettings, ...]:
+        """The pools in their order, that without a name last, if there is one; empty: there is only that.
+
+        Raises:
+            ConfigurationError: one has no application, or a value cannot be.
+        """
+        tables = self.pools_given().items()
+        found = [self._pool(name, given, place) for place, (name, given) in enumerate(tables)]
+        http = self._given.get("worker.http")
+        if http is not None and http.value is not None:
+            other = self._given.get(f"{POOLS}.{HTTP}")
+            if other is not None:
+                raise located(http.origin, f"worker.http: there is a pool {HTTP!r} already ({other.origin})")
+            found.append(self._made_pool(HTTP, application=http.value, protocols=("http",)))
+        if found and self.has("worker.application"):
+            application = self._given["worker.application"].value
+            found.append(self._made_pool(DEFAULT_POOL, application=application))
+        return tuple(found)
+
+    def pools_given(self) -> dict[str, dict[str, Given]]:
+        """What was given of each pool, by its name and by the setting's path."""
+        found: dict[str, dict[str, Given]] = {}
+        for path, given in self._given.items():
+            if path.startswith(f"{POOLS}."):
+                found.setdefault(path.split(".")[1], {})[path] = given
+        return found
+
+    def _pool(self, name: str, given: Mapping[str, Given], place: int) -> PoolSettings:
+        values = {
+            key: given[setting.path].value for key, setting in settings_of_pool(name).items() if setting.path in given
+        }
+        if "application" not in values:
+            raise located(given[f"{POOLS}.{name}"].origin, f"{pool_path(name, 'application')}: must be given")
+        return self._made_pool(name, order=place, **values)
+
+    def _made_pool(self, name: str, **values: Any) -> PoolSettings:
+        try:
+            return PoolSettings(name=name, **values)
+        except ConfigurationError as error:
+            said = str(error)
+            # What is wrong with the applications of these two is known by the settings that they come from.
+            for pool, path in ((HTTP, "worker.http"), (DEFAULT_POOL, "worker.application")):
+                if name == pool and f"{POOLS}.{pool}" not in self._given:
+                    said = said.replace(pool_path(pool, "application"), path, 1)
+            raise self.error(said) from None
 
     def has(self, path: str) -> bool:
         """Whether a setting was given."""

@@ -46,9 +46,9 @@ COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 #: Settings of a command's sections that mean nothing for it, so that it has no flag for them: ``run`` has one server,
-#: whose admin endpoint tells of the workers as well.
+#: whose admin endpoint tells of the workers as well, and it has the workers of all pools.
 _WITHOUT: Final[Mapping[str, frozenset[str]]] = {
-    "run": frozenset({"listen.processes", "worker.admin", "worker.admin_hosts"}),
+    "run": frozenset({"listen.processes", "worker.admin", "worker.admin_hosts", "worker.pools"}),
 }
 
 #: Names beside those that follow from the setting's.
@@ -66,6 +66,7 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "front.file_roots": ("--file-root",),
     "front.resumable_paths": ("--resumable",),
     "layer.clusters": ("--cluster",),
+    "worker.pools": ("--pool",),
     "worker.processes": ("-w", "--workers", "--processes"),
     "worker.reload_dirs": ("--reload-dir",),
     "log.verbosity": ("-v",),
@@ -78,7 +79,8 @@ COMMON: Final = frozenset(
         "listen": "host port unix fd endpoints certfile keyfile processes",
         "layer": "clusters home placement",
         "worker": (
-            "factory interface app_dir env_file processes concurrency threads max_requests drain_timeout_s reload admin"
+            "http pools factory interface app_dir env_file processes concurrency threads max_requests drain_timeout_s "
+            "reload admin"
         ),
         "front": (
             "root_path trusted_proxies proxy_protocol allowed_origins resumable_paths server_header access_log "

@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from ifserver.config import flags
-from ifserver.config.configuration import SECTIONS, Configuration, Given, all_settings
+from ifserver.config.configuration import DEFAULT, SECTIONS, Configuration, Given, all_settings
+from ifserver.config.pools import POOLS, PoolSettings, settings_of_pool
 from ifserver.config.schema import Kind, Setting, settings_of
 from ifserver.config.settings import FrontSettings, ListenSettings, LogSettings
 from ifserver.config.values import to_text, to_toml
@@ -40,6 +41,7 @@ def check(configuration: Configuration, environ: Mapping[str, str]) -> None:
     configuration.make(LogSettings)
     if configuration.has("layer.clusters"):
         configuration.layer(environ)
+    configuration.pools()
     if configuration.has("worker.application"):
         configuration.make(SECTIONS["worker"])
 
@@ -50,6 +52,8 @@ def table(configuration: Configuration, environ: Mapping[str, str]) -> str:
     for path, setting in all_settings().items():
         given = configuration.of(path)
         rows.append((path, _value(configuration, setting, given, environ), given.origin))
+    for setting, given in _pools(configuration):
+        rows.append((setting.path, to_toml(setting, given.value), given.origin))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"{path:{widths[0]}}  {value:{widths[1]}}  {origin}" for path, value, origin in rows]
     return "\n".join([f"file: {configuration.file or 'none'}", "", *lines]) + "\n"
@@ -74,11 +78,24 @@ def json(configuration: Configuration, environ: Mapping[str, str]) -> str:
         elif setting.secret and value is not None:
             value = _HIDDEN
         found[path] = {"value": None if value is msgspec.NODEFAULT else value, "from": origin}
+    for setting, (value, origin) in _pools(configuration):
+        found[setting.path] = {"value": value, "from": origin}
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
 
 
 def _clusters(configuration: Configuration, environ: Mapping[str, str]) -> dict[str, list[str]]:
     return {cluster.name: list(map(str, cluster.nodes)) for cluster in configuration.clusters(environ)}
+
+
+def _pools(configuration: Configuration) -> Iterator[tuple[Setting, Given]]:
+    """The settings of all pools that the file has, with what of them may be shown."""
+    for name, origins in configuration.pools_given().items():
+        for setting in settings_of_pool(name).values():
+            given = origins.get(setting.path, Given(setting.default, DEFAULT))
+            if setting.kind is Kind.VARIABLES:
+                # Passwords may be among them.
+                given = Given(dict.fromkeys(given.value, _HIDDEN), given.origin)
+            yield setting, given
 
 
 # The file to begin with.
@@ -99,6 +116,10 @@ def _example() -> Iterator[str]:
                 yield f"\n{_comment(_doc(setting))}#{setting.name} = {value}\n"
     clusters = all_settings()["layer.clusters"]
     yield f'\n\n{_comment(clusters.doc)}[clusters]\n\n#main = ["redis://127.0.0.1:6379"]\n'
+    yield f"\n\n{_comment(' '.join((PoolSettings.__doc__ or '').split()))}#[{POOLS}.reports]\n"
+    for setting in settings_of_pool("reports").values():
+        default = '"mysite.wsgi:application"' if setting.required else to_toml(setting, setting.default)
+        yield f"\n{_comment(setting.doc)}#{setting.name} = {default}\n"
 
 
 def _doc(setting: Setting) -> str:
@@ -146,6 +167,8 @@ Clusters have a table of their own, in which each has a URL or a list of URLs::
     [layer]
     home = "east"
 
+Pools have tables too, ``[pools.NAME]`` (see the end of this page), and neither variables nor flags, but for ``--http``.
+
 ``PORT``, which platforms such as Heroku set, is the port to listen on where neither a port nor another place to listen
 is given; then the host is ``0.0.0.0`` unless one is given.
 """
@@ -158,10 +181,11 @@ def rst() -> str:
 
 def _rst() -> Iterator[str]:
     yield _RST_HEAD
-    for section, struct in SECTIONS.items():
+    tables = {section: (struct, settings_of(struct)) for section, struct in SECTIONS.items()}
+    for section, (struct, settings) in {**tables, f"{POOLS}.NAME": (PoolSettings, settings_of_pool("NAME"))}.items():
         title = f"[{section}]"
         yield f"\n\n{title}\n{'-' * len(title)}\n\n{_filled(struct.__doc__ or '')}"
-        for setting in settings_of(struct).values():
+        for setting in settings.values():
             yield f"\n``{setting.name}``\n{_filled(_escaped(_doc(setting)), '    ')}"
             yield f"\n{_filled(', '.join(_facts(setting)) + '.', '    ')}"
 
@@ -169,12 +193,14 @@ def _rst() -> Iterator[str]:
 def _facts(setting: Setting) -> Iterator[str]:
     if setting.required:
         yield "No default"
-    elif setting.many or setting.default == "":
+    elif setting.many or setting.default in ("", {}):
         yield f"Default: {f'``{to_text(setting, setting.default)}``' if setting.default else 'empty'}"
     else:
         yield f"Default: ``{to_text(setting, setting.default)}``"
     if setting.choices and setting.kind is Kind.CHOICE:
         yield f"one of {', '.join(f'``{choice}``' for choice in setting.choices)}"
+    if setting.section.startswith(POOLS):
+        return  # in a file only
     yield f"variable ``{setting.variable}``"
     names = flags.names_of(setting)
     if not names:

@@ -47,6 +47,8 @@ _VALUES: Final[Mapping[str, Mapping[str, str]]] = {
 _IS_DEFAULT: Final = "not needed: that is how it is by default"
 _UVLOOP: Final = "not needed: ifserver always uses asyncio on uvloop, and runs WSGI applications in threads (--threads)"
 _PROTOCOLS: Final = "not needed: ifserver has its own HTTP/1.1 and WebSocket implementation"
+#: Of its ``--http``.
+_PROTOCOLS_OF_UVICORN: Final = ("auto", "h11", "httptools")
 _CLIENT_CERTIFICATES: Final = "clients' certificates are not asked for; let a proxy in front do that"
 _TLS: Final = "not needed: TLS 1.2 and 1.3 with safe ciphers are spoken, and nothing else"
 _NO_HTTP2: Final = "HTTP/2 and HTTP/3 are not spoken; let a proxy in front do that"
@@ -66,7 +68,6 @@ _LOG_FILE: Final = "the log goes to standard error, or with --log-to journal to 
 ADVICE: Final[Mapping[str, str]] = {
     # uvicorn
     "--loop": _UVLOOP,
-    "--http": _PROTOCOLS,
     "--ws": _PROTOCOLS,
     "--lifespan": "not needed: the application's lifespan is run if it has one",
     "--reload-delay": "not needed: changes are noticed at once, by the kernel's word",
@@ -227,6 +228,8 @@ def meant(path: str, flag: str, text: str) -> str:
         raise ConfigurationError(f"name your proxies' networks; everybody is 0.0.0.0/0,::/0, and not {text!r}")
     if path == "listen.endpoints" and _VARIABLE.fullmatch(text):
         raise ConfigurationError("expected an endpoint of Twisted; variables are set with --env-file FILE")
+    if path == "worker.http" and text in _PROTOCOLS_OF_UVICORN:
+        raise ConfigurationError(f"{text!r} is {_PROTOCOLS}; --http names an application that answers HTTP only")
     value = _VALUES.get(path, {}).get(text.lower(), text)
     if flag == "--log-level" and not value.isdecimal():
         raise ConfigurationError(f"expected {', '.join(_LEVELS)}, got {text!r}")

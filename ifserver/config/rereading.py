@@ -7,13 +7,14 @@ from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
+from ifserver.config.pools import POOLS, RULES, PoolSettings, pool_path
 from ifserver.config.schema import Settings
 
-__all__ = ["LIVE", "Reading", "describe_changes", "differences", "updated"]
+__all__ = ["LIVE", "Reading", "describe_changes", "differences", "pools_of", "rules_of", "updated"]
 
 _S = TypeVar("_S", bound=Settings)
 
-#: The sections that a command uses, by name.
+#: The sections that a command uses, by name, and each of the pools as ``pools.NAME``.
 Reading: TypeAlias = Mapping[str, Settings]
 
 #: What an interface server takes over while it runs (`ifserver.front.server.InterfaceServer.change`); and the log
@@ -63,13 +64,23 @@ LIVE: Final = frozenset(
 
 
 def differences(old: Reading, new: Reading) -> list[str]:
-    """The paths of the settings that have other values in `new` than in `old`."""
+    """The paths of the settings that have other values in `new` than in `old`; and pools that are in one only."""
     return [
         f"{section}.{name}"
         for section, settings in new.items()
         for name in settings.__struct_fields__
         if section in old and getattr(settings, name) != getattr(old[section], name)
-    ]
+    ] + [path for path in {**old, **new} if path.startswith(f"{POOLS}.") and (path in old) != (path in new)]
+
+
+def pools_of(reading: Reading) -> tuple[PoolSettings, ...]:
+    """The pools, in their order."""
+    return tuple(settings for settings in reading.values() if isinstance(settings, PoolSettings))
+
+
+def rules_of(reading: Reading) -> set[str]:
+    """The paths of the settings that say which requests the pools take."""
+    return {pool_path(pool.name, rule) for pool in pools_of(reading) for rule in RULES}
 
 
 def updated(section: str, old: _S, new: _S) -> _S:

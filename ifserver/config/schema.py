@@ -36,6 +36,7 @@ class Kind(enum.Enum):
     NUMBERS = "a list of whole numbers"
     #: ``NAME=URL[,URL...]`` for each cluster.
     CLUSTERS = "clusters, each with a list of URLs"
+    VARIABLES = "a table of texts"
 
 
 #: Settings that hold several values, which one flag each may add.
@@ -143,7 +144,7 @@ def settings_of(struct: type[Settings]) -> dict[str, Setting]:
                 name=field.name,
                 kind=_kind(field.name, inner),
                 doc=doc,
-                default=field.default,
+                default=field.default if field.default_factory is NODEFAULT else field.default_factory(),
                 optional=optional,
                 whole=inner is int,
                 least=next((meta.ge for meta in metas if meta.ge is not None), None),
@@ -173,6 +174,8 @@ def _taken_apart(hint: Any) -> tuple[Any, list[Any], bool]:
 def _kind(name: str, inner: Any) -> Kind:
     if get_origin(inner) is tuple:
         return {str: Kind.TEXTS, int: Kind.NUMBERS}.get(get_args(inner)[0], Kind.CLUSTERS)
+    if get_origin(inner) is dict:
+        return Kind.VARIABLES
     if get_origin(inner) is Literal and isinstance(get_args(inner)[0], str):
         return Kind.CHOICE
     if inner is bool:

@@ -401,6 +401,15 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
     """The application, and how its workers run."""
 
     application: Annotated[str, "The application as MODULE:ATTRIBUTE, for example mysite.asgi:application."]
+    http: Annotated[
+        str | None,
+        "Another application for HTTP, so that the first one has WebSockets only: a pool of its own, named http. So "
+        "the sync views of a Django site run as WSGI in threads, and its WebSockets as ASGI. none: the same one.",
+    ] = None
+    pools: Annotated[
+        tuple[str, ...],
+        "Pools whose workers ifserver worker runs; default is that of worker.application. Empty: all, as ifserver run.",
+    ] = ()
     factory: Annotated[
         bool,
         "Whether the application is a factory: a function that takes no arguments and returns the application. One "

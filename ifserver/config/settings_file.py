@@ -1,4 +1,6 @@
-"""Settings from a file: TOML, one table for each section, and one for the clusters. Pure: it is handed the text.
+"""Settings from a file: TOML, one table for each section, one for the clusters and one for each pool. Pure.
+
+It is handed the text.
 
 ::
 
@@ -19,6 +21,8 @@ from typing import Any, Final
 
 from ifserver import channels
 from ifserver.config.configuration import SECTIONS, Given, all_settings, checked, located, unknown
+from ifserver.config.pools import DEFAULT, POOLS, settings_of_pool
+from ifserver.config.schema import Setting
 from ifserver.config.values import from_toml
 from ifserver.errors import ChannelNameError, ConfigurationError
 
@@ -59,7 +63,7 @@ def from_tables(tables: Mapping[str, Any], origin: _Origin, form: str) -> dict[s
     """
     given: dict[str, Given] = {}
     for section, table in tables.items():
-        if section not in SECTIONS and section != CLUSTERS:
+        if section not in SECTIONS and section not in (CLUSTERS, POOLS):
             raise located(origin(section), _unknown(section))
         if not isinstance(table, Mapping):
             raise located(origin(section), f"{section}: expected {form.format(section)}")
@@ -67,6 +71,9 @@ def from_tables(tables: Mapping[str, Any], origin: _Origin, form: str) -> dict[s
             clusters = [_cluster(name, urls, origin(section, name)) for name, urls in table.items()]
             # An empty table is one of the example's, to be filled.
             given |= {"layer.clusters": Given(tuple(clusters), origin(section))} if clusters else {}
+        elif section == POOLS:
+            for name, settings in table.items():
+                given |= _pool(name, settings, origin, form)
         else:
             given |= _section(section, table, origin)
     return given
@@ -81,19 +88,45 @@ def _no_toml(said: str, text: str, file: str) -> ConfigurationError:
 
 
 def _section(section: str, table: Mapping[str, Any], origin: _Origin) -> dict[str, Given]:
-    given = {}
+    given: dict[str, Given] = {}
     for name, value in table.items():
         path, where = f"{section}.{name}", origin(section, name)
         setting = all_settings().get(path)
         if setting is None or path == "layer.clusters":
             raise located(where, _unknown(path))
-        try:
-            read = from_toml(setting, value)
-        except ConfigurationError as error:
-            said = f"expected {setting.kind.value}" if setting.secret else str(error)
-            raise located(where, f"{path}: {said}") from None
-        given[path] = checked(setting, read, where)
+        given |= _read(setting, value, where)
     return given
+
+
+def _pool(pool: str, table: object, origin: _Origin, form: str) -> dict[str, Given]:
+    """What is said of a pool; and that there is one, where nothing is."""
+    where = origin(POOLS, pool)
+    try:
+        channels.check_node_name(pool)
+    except ChannelNameError:
+        raise located(where, f"{POOLS}: not a pool's name: {pool!r} (1 to 64 letters, digits, '-' and '_')") from None
+    if pool == DEFAULT:
+        raise located(where, f"{POOLS}.{pool}: [worker] describes the default pool")
+    if not isinstance(table, Mapping):
+        raise located(where, f"{POOLS}.{pool}: expected {form.format(f'{POOLS}.{pool}')}")
+    given: dict[str, Given] = {f"{POOLS}.{pool}": Given(None, where)}
+    settings = settings_of_pool(pool)
+    for name, value in table.items():
+        where = origin(POOLS, pool, name)
+        if name not in settings:
+            raise located(where, unknown(f"{POOLS}.{pool}.{name}", [each.path for each in settings.values()]))
+        given |= _read(settings[name], value, where)
+    return given
+
+
+def _read(setting: Setting, value: object, origin: str) -> dict[str, Given]:
+    """The value of a setting that stands at `origin`, by its path."""
+    try:
+        read = from_toml(setting, value)
+    except ConfigurationError as error:
+        said = f"expected {setting.kind.value}" if setting.secret else str(error)
+        raise located(origin, f"{setting.path}: {said}") from None
+    return {setting.path: checked(setting, read, origin)}
 
 
 def _unknown(name: str) -> str:
@@ -102,7 +135,7 @@ def _unknown(name: str) -> str:
     whole = next((path for path in paths if path.split(".")[1] == name), None)
     if whole is not None:
         return f"{name}: unknown; did you mean {whole}?"
-    return unknown(name, [*paths, *SECTIONS, CLUSTERS])
+    return unknown(name, [*paths, *SECTIONS, CLUSTERS, POOLS])
 
 
 def _cluster(name: str, urls: object, origin: str) -> Given:
@@ -118,7 +151,7 @@ def _cluster(name: str, urls: object, origin: str) -> Given:
 
 
 def _lines(text: str) -> _Lines:
-    """The line on which each table and each key of a table begins.
+    """The line on which each table and each key of a table begins, and each key of a pool's table.
 
     tomllib does not tell. So statement after statement is handed to it: a line alone, or, while that is no TOML, with
     those that follow. What cannot end with a line goes on in the next: lists, and texts in three quotes. So a part of a
@@ -140,7 +173,7 @@ def _lines(text: str) -> _Lines:
         else:
             names = {(*table, *name) for name in names} | {table[:1]} - {()}
         for name in names:
-            lines.setdefault(name[:2], begin)
+            lines.setdefault(name[: 3 if name[0] == POOLS else 2], begin)
         statement, begin = "", number + 1
     return lines
 

@@ -98,8 +98,23 @@ def _typed(kind: Kind, value: object) -> Any:
         return value
     elif isinstance(value, int | float) and kind is Kind.DURATION and abs(value) < float("inf"):
         return float(value)
+    elif isinstance(value, dict) and kind is Kind.VARIABLES:
+        return {name: _variable(name, text) for name, text in value.items()}
+    if kind is Kind.VARIABLES:
+        raise ConfigurationError(f"expected {kind.value}")  # not shown: passwords may be in there
     shown = value if isinstance(value, float) else msgspec.json.encode(value).decode()
     raise ConfigurationError(f"expected {kind.value}, got {shown}")
+
+
+def _variable(name: str, text: object) -> str:
+    """The value of a variable of the environment; a whole number may be given as one."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        text = str(text)
+    if not name or "=" in name or "\0" in name:
+        raise ConfigurationError(f"{name!r}: expected the name of a variable")
+    if not isinstance(text, str) or "\0" in text:
+        raise ConfigurationError(f"{name}: expected a text")
+    return text
 
 
 def to_toml(setting: Setting, value: Any) -> str:
@@ -110,6 +125,8 @@ def to_toml(setting: Setting, value: Any) -> str:
         return f"[{', '.join(map(_literal, value))}]"
     if setting.kind is Kind.DURATION:
         return f'"{show_duration(value)}"'
+    if setting.kind is Kind.VARIABLES:
+        return f"{{{', '.join(f'{_literal(name)} = {_literal(text)}' for name, text in value.items())}}}"
     if setting.kind is Kind.SIZE:
         shown = show_size(value)
         return shown if shown.isdigit() else f'"{shown}"'

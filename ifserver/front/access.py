@@ -58,6 +58,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     user_agent: bytes | None
     #: How a WebSocket was closed (RFC 6455 7.4.1).
     close_code: int | None = None
+    #: Empty: there are no pools, or none has had it.
+    pool: str = ""
 
 
 class Closed(Protocol):
@@ -216,6 +218,8 @@ def as_json(entry: Entry, queries: bool = True) -> bytes:
     }
     if entry.close_code is not None:
         fields["close_code"] = entry.close_code
+    if entry.pool:
+        fields["pool"] = entry.pool
     return _to_json(fields) + b"\n"
 
 
@@ -239,6 +243,7 @@ def _for_journal(entry: Entry, queries: bool, line: bytes) -> bytes:
         "IFSERVER_STREAM": entry.stream or None,
         "IFSERVER_REQUEST_ID": entry.request_id or None,
         "IFSERVER_CLOSE_CODE": entry.close_code,
+        "IFSERVER_POOL": entry.pool or None,
     }
     return journal.encode(fields)
 

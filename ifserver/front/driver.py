@@ -13,6 +13,7 @@ from ifserver.front.deadlines import Deadlines
 from ifserver.front.files import File
 from ifserver.front.offering import Exchanges, Offered
 from ifserver.front.peers import Peer
+from ifserver.front.tally import Tally
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.metrics import STREAMS_CLOSED
 from ifserver.streams.base import Stream
@@ -32,6 +33,7 @@ from ifserver.streams.effects import (
     Join,
     Leave,
     Offer,
+    OfferRefused,
     Resume,
     SendFile,
     Signal,
@@ -43,10 +45,13 @@ from ifserver.streams.effects import (
 )
 from ifserver.streams.http import HttpStream
 
-__all__ = ["Exchange", "HttpClient", "WebSocketClient"]
+__all__ = ["Exchange", "HttpClient", "Unroutable", "WebSocketClient"]
 
 # Looked up for every request, and a member of an Enum costs several times as much as a global.
 _WORKER: Final = Waiting.WORKER
+
+#: At which level it is logged that the server answers, where that is no warning. 404: no pool takes the request.
+_LEVELS: Final = {502: logging.ERROR, 404: logging.DEBUG}
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +78,9 @@ class Client(Protocol):
 
 class HttpClient(Client, Protocol):
     """A client that waits for a response."""
+
+    #: Where its request is counted.
+    tally: Tally
 
     def abort(self) -> None:
         """Cut the connection; the stream knows."""
@@ -140,6 +148,11 @@ class Exchange(Offered):
         self._waits = waits
         self._deadline: Deadlines[Exchange] | None = None
 
+    @property
+    def pool(self) -> str:
+        """The pool that has the request; empty: there are none, or none takes it."""
+        return "" if self.server.tallies is None or not self._channel else channels.pool_of(self._channel)
+
     def start(self) -> None:
         """Offer the request."""
         self.server.registry[self.stream.identity] = self
@@ -187,11 +200,12 @@ class Exchange(Offered):
             if before is None:
                 server = self.server
                 now = server.clock.seconds()
-                server.tally.queue_wait.observe(now - self._since)
+                tally = server.tally if server.tallies is None else server.tallies[self._channel]
+                tally.queue_wait.observe(now - self._since)
                 if by_claim:
                     self.claimed_at = now
                 if self.node is not None and server.offers.claimed(self):
-                    server.clusters.claimed(self.node)
+                    server.clusters.claimed(self.node, self._channel)
                 if self._resumes:
                     server.resumptions.left(self)
             elif worker is not None and channels.process_of(worker) == channels.process_of(before):
@@ -295,6 +309,20 @@ class Exchange(Offered):
             self.withdraw()
 
 
+class Unroutable(Exchange):
+    """The exchange of a request that no pool takes: it is answered 404."""
+
+    __slots__ = ()
+
+    def start(self) -> None:
+        self.server.registry[self.stream.identity] = self
+        self.server.clusters.soon(self._refuse)
+
+    def _refuse(self) -> None:
+        if not self._over:
+            self.handle(OfferRefused(False, "no pool takes such requests", 404))
+
+
 # What is for the client.
 
 
@@ -324,8 +352,13 @@ def _body(exchange: Exchange, effect: m.ResponseBody) -> None:
 
 
 def _answer(exchange: Exchange, effect: Answer) -> None:
-    level = logging.ERROR if effect.status == 502 else logging.WARNING
-    _log.log(level, "%s: answering %d: %s", exchange.stream.channel, effect.status, effect.why)
+    _log.log(
+        _LEVELS.get(effect.status, logging.WARNING),
+        "%s: answering %d: %s",
+        exchange.stream.channel,
+        effect.status,
+        effect.why,
+    )
     exchange.server.counters.add("requests_refused", label=str(effect.status))
     exchange.client.answer(effect.status)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
@@ -85,6 +86,8 @@ class Exchanges(Protocol):
     clusters: Clusters
     counters: Counters
     tally: Tally
+    #: Where there are pools: that of the requests of each, by their request channels.
+    tallies: Mapping[str, Tally] | None
     clock: Clock
     bursts: Bursts
     registry: Registry[Any]
@@ -210,11 +213,12 @@ class Offered(ABC):
         self._end_attempt()
         server.offers.left(self)
         self._resumes = True
-        self._channel, self._request, self._payload, self.node = channels.WEBSOCKET_RESUME, effect.request, b"", None
+        self._channel = channels.of_pool(channels.pool_of(self._channel), channels.WEBSOCKET_RESUME)
+        self._request, self._payload, self.node = effect.request, b"", None
         if not effect.tries:
             server.counters.add("resumptions")
         server.bursts.add("the open WebSocket gets another worker", effect.why, effect.request.reply_channel)
-        server.resumptions.add(self, effect.tries)
+        server.resumptions.add(self, effect.tries, self._channel)
 
     def offer_resumption(self) -> None:
         """It is its turn."""
@@ -299,7 +303,7 @@ class Offered(ABC):
             return
         stood = self._stood | {node.name}
         excluded = None if node.name in self._stood else clusters.spill_from(node, self._channel, stood)
-        if excluded is None and clusters.workers_are_free_beside(node):
+        if excluded is None and clusters.workers_are_free_beside(node, self._channel):
             stood = excluded = frozenset({node.name})
         if excluded is not None:
             self._stood = stood

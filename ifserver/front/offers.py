@@ -239,7 +239,7 @@ class Offers:
             if now - offer.popped_at < _UNHEARD_S:
                 break
             vanished.append(offer)
-        if each.channel == channels.WEBSOCKET_RESUME and each.node.unreachable_s() >= _PATIENCE_S:
+        if channels.is_resumption(each.channel) and each.node.unreachable_s() >= _PATIENCE_S:
             # An open WebSocket is not left to a node that is gone. Where somebody has it all the same, it is the next
             # attempt that counts.
             vanished += [offer for offer in each.standing if now - offer.since >= _PATIENCE_S]

@@ -19,7 +19,8 @@ from ifserver.layers.clusters import Clusters
 
 __all__ = ["Resumptions"]
 
-#: How many are offered at a time. Workers take a few dozen with each read, so that none of them waits for the next.
+#: How many are offered at a time on one request channel. Workers take a few dozen with each read, so that none of them
+#: waits for the next.
 MOST_OFFERED: Final = 200
 #: The pause after the first attempt that has failed, and the longest, in seconds; spread by the factors below. A
 #: WebSocket whose acceptance ends its worker must not end one worker after another.
@@ -35,39 +36,56 @@ class Offered(Protocol):
         """It is its turn."""
 
 
+class _Lane:
+    """Those that are offered on one request channel: the workers of one pool must not keep another's waiting."""
+
+    __slots__ = ("offered", "waiting")
+
+    def __init__(self) -> None:
+        #: Those whose turn comes next, and those that are offered and not claimed.
+        self.waiting: OrderedDict[Offered, None] = OrderedDict()
+        self.offered: set[Offered] = set()
+
+
 class Resumptions:
     """The open WebSockets of one server that have no worker."""
 
     def __init__(self, clusters: Clusters, clock: Clock) -> None:
         self._clusters = clusters
         self._clock = clock
-        #: Those that pause, those whose turn comes next, and those that are offered and not claimed.
+        #: Those that pause; and the others, by the request channel on which they are offered.
         self._pausing: dict[Offered, Timer] = {}
-        self._waiting: OrderedDict[Offered, None] = OrderedDict()
-        self._offered: set[Offered] = set()
+        self._lanes: dict[str, _Lane] = {}
+        #: Where each of them is.
+        self._lane_of: dict[Offered, _Lane] = {}
         #: Is waited for while this server cannot be reached for answers.
         self._reachable: Deferred[None] | None = None
         self._stopped = False
 
     def __len__(self) -> int:
-        return len(self._pausing) + len(self._waiting) + len(self._offered)
+        return len(self._lane_of)
 
-    def add(self, offered: Offered, tries: int) -> None:
-        """`offered` looks for a worker; `tries` attempts in a row have failed."""
+    def add(self, offered: Offered, tries: int, channel: str) -> None:
+        """`offered` looks for a worker that reads `channel`; `tries` attempts in a row have failed."""
         self._forget(offered)
         if self._stopped:
             return
+        lane = self._lanes.get(channel)
+        if lane is None:
+            lane = self._lanes[channel] = _Lane()
+        self._lane_of[offered] = lane
         if tries:
             pause = min(PAUSE_S * 2.0 ** min(tries - 1, 10), LONGEST_PAUSE_S) * random.uniform(*_JITTER)
             self._pausing[offered] = self._clock.callLater(pause, self._over, offered)
         else:
-            self._waiting[offered] = None
-        self._offer_more()
+            lane.waiting[offered] = None
+        self._offer_more(lane)
 
     def left(self, offered: Offered) -> None:
         """Somebody has claimed it, or it has ended."""
-        self._forget(offered)
-        self._offer_more()
+        lane = self._forget(offered)
+        if lane is not None:
+            self._offer_more(lane)
 
     def stop(self) -> None:
         """Offer no more."""
@@ -75,39 +93,44 @@ class Resumptions:
         for timer in self._pausing.values():
             timer.cancel()
         self._pausing.clear()
-        self._waiting.clear()
-        self._offered.clear()
+        self._lanes.clear()
+        self._lane_of.clear()
         reachable, self._reachable = self._reachable, None
         if reachable is not None:
             reachable.cancel()
 
-    def _forget(self, offered: Offered) -> None:
+    def _forget(self, offered: Offered) -> _Lane | None:
         timer = self._pausing.pop(offered, None)
         if timer is not None and timer.active():
             timer.cancel()
-        self._waiting.pop(offered, None)
-        self._offered.discard(offered)
+        lane = self._lane_of.pop(offered, None)
+        if lane is not None:
+            lane.waiting.pop(offered, None)
+            lane.offered.discard(offered)
+        return lane
 
     def _over(self, offered: Offered) -> None:
         del self._pausing[offered]
-        self._waiting[offered] = None
-        self._offer_more()
+        lane = self._lane_of[offered]
+        lane.waiting[offered] = None
+        self._offer_more(lane)
 
-    def _offer_more(self) -> None:
+    def _offer_more(self, lane: _Lane) -> None:
         if self._reachable is not None:
             return
-        while self._waiting and len(self._offered) < MOST_OFFERED:
+        while lane.waiting and len(lane.offered) < MOST_OFFERED:
             if not self._clusters.home.ensure():
                 self._reachable = self._clusters.home.ready()
                 self._reachable.addCallbacks(self._is_reachable, _cancelled)
                 return
-            offered, _ = self._waiting.popitem(last=False)
-            self._offered.add(offered)
+            offered, _ = lane.waiting.popitem(last=False)
+            lane.offered.add(offered)
             offered.offer_resumption()
 
     def _is_reachable(self, _: None) -> None:
         self._reachable = None
-        self._offer_more()
+        for lane in list(self._lanes.values()):
+            self._offer_more(lane)
 
 
 def _cancelled(failure: Failure) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +24,7 @@ from ifserver.front.admission import Admission
 from ifserver.front.bursts import Bursts
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
-from ifserver.front.driver import Exchange, HttpClient
+from ifserver.front.driver import Exchange, HttpClient, Unroutable
 from ifserver.front.files import Disk, Files
 from ifserver.front.groups import Members
 from ifserver.front.http1.connection import Http1Connection
@@ -35,6 +35,7 @@ from ifserver.front.interface import Addresses, Connection
 from ifserver.front.offering import Registry
 from ifserver.front.offers import Offers
 from ifserver.front.peers import Peers
+from ifserver.front.pools import Router
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
 from ifserver.front.replies import Replies
 from ifserver.front.resumptions import Resumptions
@@ -47,6 +48,7 @@ from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SERVER_LIFE_S
 from ifserver.metrics import STREAMS_OPENED
+from ifserver.streams.base import Stream
 from ifserver.streams.effects import TimedOut, Waiting
 from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream
@@ -90,6 +92,9 @@ class InterfaceServer(Factory):
         self.clusters = clusters
         self.counters = clusters.counters
         self.tally = Tally()
+        #: For which pool a request is, and the tally of each request channel; None: there are no pools.
+        self.router: Router | None = None
+        self.tallies: Mapping[str, Tally] | None = None
         self.access_log = access_log
         self.registry: Registry[Exchange] = Registry(clusters.home.inbox)
         self.wall = wall
@@ -183,6 +188,17 @@ class InterfaceServer(Factory):
             self.lifetimes.take_all()
         else:
             self.lifetimes.change(settings.websocket_timeout_s)
+
+    def route(self, router: Router | None) -> None:
+        """Requests that begin now are for the pools that `router` says."""
+        self.router = router
+        if router is not None:
+            before = dict(self.tallies or {})
+            by_pool = {tally.pool: tally for tally in before.values()}
+            # What was offered for a pool that is gone ends as it has begun.
+            self.tallies = before | {
+                channel: by_pool.setdefault(pool, Tally(pool)) for channel, pool in router.channels.items()
+            }
 
     # The beginning and the end.
 
@@ -303,6 +319,8 @@ class InterfaceServer(Factory):
         if settings.request_id:
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
         self.counters.cells[STREAMS_OPENED["http"]] += 1
+        if self.router is not None:
+            return self._routed(self.router.http(incoming), stream, client, self._http_deadlines)
         return Exchange(self, stream, client, channels.HTTP_REQUEST, self._http_deadlines)
 
     def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
@@ -332,7 +350,17 @@ class InterfaceServer(Factory):
         if self.settings.request_id:
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
         self.counters.cells[STREAMS_OPENED["websocket"]] += 1
+        if self.router is not None:
+            return self._routed(self.router.websocket(incoming), stream, client, self._websocket_deadlines)
         return Exchange(self, stream, client, channels.WEBSOCKET_CONNECT, self._websocket_deadlines)
+
+    def _routed(
+        self, channel: str, stream: Stream, client: HttpClient, waits: Mapping[Waiting, Deadlines[Exchange]]
+    ) -> Exchange:
+        """The exchange of a request for a pool, or for none."""
+        assert self.tallies is not None
+        client.tally = self.tallies.get(channel, self.tally)
+        return (Exchange if channel else Unroutable)(self, stream, client, channel, waits)
 
     def open_websocket(
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None

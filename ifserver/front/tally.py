@@ -14,20 +14,26 @@ __all__ = ["Tally"]
 
 
 class Tally:
-    """The clients of one server, so far."""
+    """The clients of one server, so far; where there are pools, those of one pool.
+
+    Args:
+        pool: its name, for people; empty: there are none, or none has had the request.
+    """
 
     __slots__ = (
         "duration",
         "first_byte",
         "http_bytes_in",
         "http_bytes_out",
+        "pool",
         "queue_wait",
         "requests",
         "websocket_bytes_in",
         "websocket_bytes_out",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, pool: str = "") -> None:
+        self.pool = pool
         #: Requests that were answered, by their status; 0: the client had left, or was cut off, before there was one.
         self.requests: defaultdict[int, int] = defaultdict(int)
         #: From its offer until somebody spoke about a request; from the request's head until the response began, and

@@ -126,8 +126,10 @@ class Clusters:
         self.soon = soon
         self._clock = clock
         names = {name: [node.name for node in nodes] for name, nodes in clusters.items()}
-        self._placement = Placement(names, home, policy)
-        self._free_workers = FreeWorkers(clock, self.claimed)
+        #: Where requests are offered, as those of each pool see it: what one pool's workers are too slow for is no
+        #: affair of the others.
+        self._placements = _Placements(names, home, policy)
+        self._free_workers = FreeWorkers(clock, self._has_free_workers)
         #: Who reads which request channels where. Whoever offers requests starts it.
         self.readership = Readership(self.nodes.values(), clock, self._read)
         #: Is called when other nodes are unread than before.
@@ -240,7 +242,7 @@ class Clusters:
         """
         tried = excluded
         # A node with a connection, or any one where there is none.
-        while (name := self._placement.choose(channel, self._clock.seconds(), tried)) is not None:
+        while (name := self._placements[channel].choose(channel, self._clock.seconds(), tried)) is not None:
             node = self.nodes[name]
             if node.connected:
                 break
@@ -254,43 +256,48 @@ class Clusters:
             self.soon(partial(self._push, node, channel))
         batch.append((payload, offering, excluded))
 
-    def claimed(self, node: Node) -> None:
-        """Somebody has claimed what was offered on `node`."""
+    def claimed(self, node: Node, channel: str) -> None:
+        """Somebody has claimed what was offered on `channel` of `node`."""
         self._has_workers = True
-        if self._placement.unwell_nodes and self._placement.well(node.name):
+        placement = self._placements[channel]
+        if placement.unwell_nodes and placement.well(node.name):
             if len(self.nodes) > 1:
-                _log.info("node %s is well again: requests are offered there", node.name)
+                _log.info("node %s is well again: %s are offered there", node.name, _requests(channel))
             else:
-                _log.info("requests are taken in time again")
+                _log.info("%s are taken in time again", _requests(channel))
+
+    def _has_free_workers(self, node: Node, pool: str) -> None:
+        self.claimed(node, channels.of_pool(pool, channels.HTTP_REQUEST))
 
     def behind(self, node: Node, channel: str) -> bool:
         """A request has stood on `channel` of `node` for too long. True says that another node is well."""
-        placement = self._placement
+        placement = self._placements[channel]
         if self.is_unread(node, channel):
             return False  # it is taken back anyway
         if placement.is_read(channel) is False:
             self._readers_log.nobody(channel, self._has_workers)
             return False
-        self._log_unwell(node, "behind", placement.behind(node.name, channel, self._clock.seconds()))
+        self._log_unwell(node, "behind", placement.behind(node.name, channel, self._clock.seconds()), channel)
         if self.has_better(node, channel):
             return True
-        self._free_workers.seek(each for each in self.nodes.values() if each is not node)
+        others = [each for each in self.nodes.values() if each is not node]
+        self._free_workers.seek(others, channels.pool_of(channel))
         return False
 
     def emptied(self, node: Node, channel: str) -> None:
         """All that was offered on `channel` of `node` has been claimed."""
-        self._placement.emptied(node.name, channel)
+        self._placements[channel].emptied(node.name, channel)
 
     def is_unread(self, node: Node, channel: str) -> bool:
         """Whether nobody reads `channel` on `node`, as far as is known, and somebody does elsewhere."""
-        return node.name in self._placement.unread(channel)
+        return node.name in self._placements[channel].unread(channel)
 
     def has_better(self, node: Node, channel: str) -> bool:
         """Whether any other node is there and well, and `channel` not unread."""
         return self._has_well(channel, frozenset((node.name,)))
 
     def _has_well(self, channel: str, excluded: frozenset[str]) -> bool:
-        return self._placement.has_well(channel, excluded | self._gone())
+        return self._placements[channel].has_well(channel, excluded | self._gone())
 
     def _gone(self) -> frozenset[str]:
         """The nodes that have no connection; they need not be unwell yet."""
@@ -311,16 +318,16 @@ class Clusters:
             return neighbours
         return stood if self._has_well(channel, stood) else None
 
-    def workers_are_free_beside(self, node: Node) -> bool:
-        """Whether another node is known to have workers that would take a request now."""
-        return any(self._free_workers.are_on(name) for name in self.nodes if name != node.name)
+    def workers_are_free_beside(self, node: Node, channel: str) -> bool:
+        """Whether another node is known to have workers that would take a request on `channel` now."""
+        pool = channels.pool_of(channel)
+        return any(self._free_workers.are_on(name, pool) for name in self.nodes if name != node.name)
 
     def _read(self, readers: Readers) -> None:
         """Nodes have other readers than before."""
-        placement = self._placement
-        before = placement.idle_nodes()
-        placement.read(readers)
-        self._readers_log.changed(readers, before, placement.idle_nodes())
+        before = self._placements.idle_nodes()
+        self._placements.read(readers)
+        self._readers_log.changed(readers, before, self._placements.idle_nodes())
         self.unread_changed()
 
     def _unreachable(self, node: Node) -> None:
@@ -333,18 +340,22 @@ class Clusters:
         self._unwell(node, "silent")
 
     def _unwell(self, node: Node, why: str) -> None:
-        self._log_unwell(node, why, self._placement.unwell(node.name, why, self._clock.seconds()))
+        now = self._clock.seconds()
+        new = [placement.unwell(node.name, why, now) for placement in self._placements.all()]
+        self._log_unwell(node, why, any(new), channels.HTTP_REQUEST)
 
-    def _log_unwell(self, node: Node, why: str, new: bool) -> None:
+    def _log_unwell(self, node: Node, why: str, new: bool, channel: str) -> None:
         if not new:
             return
+        requests = _requests(channel)
         if why == "behind" and not self._has_workers:
             where = f" on node {node.name}" if len(self.nodes) > 1 else ""
-            _log.info("waiting for the first worker%s: requests wait until it is ready", where)
+            _log.info("waiting for the first worker%s: %s wait until it is ready", where, requests)
         elif len(self.nodes) > 1:
-            _log.warning("node %s is %s: requests are offered elsewhere", node.name, why)
+            _log.warning("node %s is %s: %s are offered elsewhere", node.name, why, requests)
         elif why == "behind":
-            _log.log(self.log_waiting_at, "requests have waited for more than 1 s: all workers are busy, or gone")
+            text = "%s have waited for more than 1 s: all workers are busy, or gone"
+            _log.log(self.log_waiting_at, text, requests)
         else:
             _log.warning("node %s is %s, and there is no other: %s", node.name, why, _ALONE[why])
 
@@ -358,10 +369,11 @@ class Clusters:
 
     def _pushed(self, result: Pushed, node: Node, channel: str, batch: list[_Entry]) -> None:
         del self._pushing[node.name][id(batch)]
-        self._placement.told(node.name, channel, result.length)
+        self._placements[channel].told(node.name, channel, result.length)
         self.counters.cells[SENT] += result.taken
         if result.taken < len(batch):
-            self._unwell(node, "full")
+            new = self._placements[channel].unwell(node.name, "full", self._clock.seconds())
+            self._log_unwell(node, "full", new, channel)
             self._elsewhere(node, channel, batch[result.taken :], Refusal.FULL)
 
     def _failed(self, failure: Failure, node: Node, channel: str, batch: list[_Entry]) -> None:
@@ -381,7 +393,7 @@ class Clusters:
     def _elsewhere(self, node: Node, channel: str, batch: list[_Entry], why: Refusal) -> None:
         """Offer what `node` has not taken on another one that has not refused it."""
         # Where nobody takes it, a request waits for a node that is gone, but not for room on one that is full.
-        unread = self._placement.unread(channel) if why is Refusal.FULL else _NONE
+        unread = self._placements[channel].unread(channel) if why is Refusal.FULL else _NONE
         for payload, offering, before in batch:
             tried = before | {node.name} | unread
             if len(tried) < len(self.nodes) and offering.wants(payload):
@@ -396,6 +408,45 @@ class Clusters:
             if pushing and now - next(iter(pushing.values())) >= _SILENCE_S:
                 self._unwell(self.nodes[name], "silent")
         return any(self._pushing.values())
+
+
+class _Placements(dict[str, Placement]):
+    """By request channel, one for all channels of a pool. Made when one is needed."""
+
+    def __init__(self, clusters: Mapping[str, list[str]], home: str, policy: Policy) -> None:
+        super().__init__()
+        self._new = partial(Placement, clusters, home, policy)
+        self._by_pool = {channels.DEFAULT_POOL: self._new()}
+        self._readers: dict[str, frozenset[str] | None] = {}
+
+    def __missing__(self, channel: str) -> Placement:
+        pool = channels.pool_of(channel)
+        found = self._by_pool.get(pool)
+        if found is None:
+            found = self._by_pool[pool] = self._new()
+            found.read(self._readers)
+        self[channel] = found
+        return found
+
+    def read(self, readers: Readers) -> None:
+        """These request channels have living readers on these nodes (`Placement.read`)."""
+        self._readers.update(readers)
+        for placement in self.all():
+            placement.read(readers)
+
+    def idle_nodes(self) -> frozenset[str]:
+        """The nodes where nobody reads anything, while somebody reads another one."""
+        return self._by_pool[channels.DEFAULT_POOL].idle_nodes()
+
+    def all(self) -> Iterable[Placement]:
+        """Those of all pools."""
+        return self._by_pool.values()
+
+
+def _requests(channel: str) -> str:
+    """What is offered on `channel`, for people."""
+    pool = channels.pool_of(channel)
+    return "requests" if pool == channels.DEFAULT_POOL else f"requests of pool {pool}"
 
 
 def _nothing() -> None:

@@ -14,6 +14,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from ifserver.channels import DEFAULT_POOL
 from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.base import Node
@@ -33,34 +34,35 @@ class FreeWorkers:
     """Asks nodes for workers that would take a request now.
 
     Args:
-        found: is told of each node that has some.
+        found: is told of each node that has some, and of which pool.
     """
 
-    def __init__(self, clock: Clock, found: Callable[[Node], None]) -> None:
+    def __init__(self, clock: Clock, found: Callable[[Node, str], None]) -> None:
         self._clock = clock
         self._found = found
-        self._ask_at = 0.0
-        #: When free workers were last seen, by the name of the node.
-        self._seen: dict[str, float] = {}
+        #: When may be asked again, for each pool.
+        self._ask_at: dict[str, float] = {}
+        #: When free workers were last seen, by the name of the node and the pool.
+        self._seen: dict[tuple[str, str], float] = {}
         #: Nodes that have refused to answer, which is logged once.
         self._refused: set[str] = set()
 
-    def seek(self, nodes: Iterable[Node]) -> None:
-        """Ask `nodes`, unless they were asked less than a second ago."""
+    def seek(self, nodes: Iterable[Node], pool: str) -> None:
+        """Ask `nodes` for workers of a pool, unless they were asked less than a second ago."""
         now = self._clock.seconds()
-        if now < self._ask_at:
+        if now < self._ask_at.get(pool, 0.0):
             return
-        self._ask_at = now + _ASK_S
+        self._ask_at[pool] = now + _ASK_S
         for node in nodes:
             if node.connected:
-                Deferred.fromCoroutine(self._ask(node)).addErrback(_defect)
+                Deferred.fromCoroutine(self._ask(node, pool)).addErrback(_defect)
 
-    def are_on(self, name: str) -> bool:
-        """Whether the node `name` had free workers just now."""
-        seen = self._seen.get(name)
+    def are_on(self, name: str, pool: str) -> bool:
+        """Whether the node `name` had free workers of that pool just now."""
+        seen = self._seen.get((name, pool))
         return seen is not None and self._clock.seconds() - seen < _HOLDS_S
 
-    async def _ask(self, node: Node) -> None:
+    async def _ask(self, node: Node, pool: str) -> None:
         try:
             values = await node.census()
         except NodeError as error:
@@ -72,14 +74,16 @@ class FreeWorkers:
                     error,
                 )
             return
-        if any(map(_has_free_workers, values.values())):
-            self._seen[node.name] = self._clock.seconds()
-            self._found(node)
+        if any(_has_free_workers(value, pool) for value in values.values()):
+            self._seen[node.name, pool] = self._clock.seconds()
+            self._found(node, pool)
 
 
-def _has_free_workers(beat: bytes) -> bool:
+def _has_free_workers(beat: bytes, pool: str) -> bool:
     facts = decode_facts(facts_of(beat))
-    return facts is not None and any(child.ready and child.free > 0 for child in facts.children)
+    return facts is not None and any(
+        child.ready and child.free > 0 and (child.pool or DEFAULT_POOL) == pool for child in facts.children
+    )
 
 
 def _defect(failure: Failure) -> None:

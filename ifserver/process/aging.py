@@ -67,6 +67,6 @@ class Aging:
             if taken >= limit:
                 # Where the new worker does not get ready, the old one goes on, and is replaced after as many again.
                 limit = taken + self._most
-                _log.info("worker %d has taken %d requests: replacing it", worker.child.pid, taken)
+                _log.info("%s has taken %d requests: replacing it", worker, taken)
                 self._replace(worker.slot)
             self._limits[worker] = limit

@@ -86,6 +86,9 @@ class Launch(Instructions, frozen=True, kw_only=True, forbid_unknown_fields=True
     parent: int
     layer: LayerSettings
     worker: WorkerSettings
+    #: The pool whose requests it takes; empty: there are none. And variables for its application.
+    pool: str = ""
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
     #: Process name of the supervisor that watches over it.
     supervisor: str = ""
     #: Whether no worker of this supervisor has loaded the application yet.

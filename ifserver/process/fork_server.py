@@ -242,7 +242,7 @@ def _received_launch(launch: Launch, fds: list[int], parent: int) -> Launch:
     reports, *rest = fds
     if _nobody_reads(reports):
         os._exit(0)  # who has asked for it has given up, and knows nothing of it
-    _name("worker")
+    _name(f"worker {launch.pool}".rstrip())
     ledger = rest[0] if rest else None
     launch = msgspec.structs.replace(launch, ready_fd=reports, ledger_fd=ledger, parent=parent)
     children.belong_to(parent)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from ifserver.config.pools import PoolSettings
 from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.process import children
@@ -70,6 +71,7 @@ class ServerLaunch(_WithSockets, frozen=True, kw_only=True, forbid_unknown_field
     listen: ListenSettings
     front: FrontSettings
     layer: LayerSettings
+    pools: tuple[PoolSettings, ...] = ()
     #: Where it reports how it does (`ifserver.process.servers.Report`).
     report_fd: int
     log: LogSettings

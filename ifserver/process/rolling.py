@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from ifserver.process.slots import Slot, Worker
+from ifserver.process.slots import Pool, Slot, Worker
 
 __all__ = ["RollingRestart"]
 
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 class RollingRestart:
     """One slot after another, so that the new workers' start leaves the old ones time to work.
 
-    A new worker that does not get ready ends the restart: those that run go on with what they have.
+    A new worker that does not get ready ends the restart of its pool: those that run go on with what they have.
 
     Args:
         start: starts a worker for a slot, beside the one that it has; may raise `OSError`.
@@ -72,12 +72,14 @@ class RollingRestart:
         if worker is not self._successor:
             return False
         self._successor = None
-        self._queue.clear()
+        # The other pools' workers run something else, which may well get ready.
+        self._queue = [slot for slot in self._queue if _pool_of(slot) is not worker.pool]
         _log.error(
-            "worker %d has ended before it was ready (%s): the old workers go on",
-            worker.child.pid,
+            "%s has ended before it was ready (%s): the old workers go on",
+            worker,
             worker.child.ending,
         )
+        self._next()
         return True
 
     def _next(self) -> None:
@@ -92,3 +94,7 @@ class RollingRestart:
                 self._queue.clear()
                 _log.error("cannot start a new worker: %s; the old workers go on", error)
             return
+
+
+def _pool_of(slot: Slot[Worker]) -> Pool | None:
+    return None if slot.current is None else slot.current.pool

@@ -13,11 +13,12 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from ifserver import channels
 from ifserver.clock import Clock, Timer
+from ifserver.config.pools import PoolWorkers
 from ifserver.errors import ChannelNameError
 from ifserver.process.children import Child
 from ifserver.streams.ledger import Ledger
 
-__all__ = ["RestartPolicy", "Slot", "SlotChild", "Worker"]
+__all__ = ["Pool", "RestartPolicy", "Slot", "SlotChild", "Worker"]
 
 #: Delays are spread by this much, so that many children that crash together do not all start together.
 _JITTER: Final = (0.7, 1.3)
@@ -50,16 +51,39 @@ class SlotChild:
         return 0.0 if self.ready_at is None else now - self.ready_at
 
 
+class Pool:
+    """What the workers of one pool run, and what is known of it."""
+
+    __slots__ = ("environment", "error", "has_loaded", "interface", "name", "settings")
+
+    def __init__(self, workers: PoolWorkers) -> None:
+        #: Empty: there are no pools.
+        self.name = workers.pool
+        self.settings = workers.settings
+        self.environment = workers.environment
+        #: Whether any worker has loaded the application, and of which kind it is, ``asgi`` or ``wsgi``.
+        self.has_loaded = False
+        self.interface = ""
+        #: The error that the newest workers show in place of the application, and that was logged.
+        self.error: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What stands in front of lines of the log that are about this pool."""
+        return f"pool {self.name}: " if self.name else ""
+
+
 class Worker(SlotChild):
     """A worker process, and the memory that it shares with its supervisor."""
 
-    __slots__ = ("claimed", "ledger", "stale", "timer", "turned_at", "turns")
+    __slots__ = ("claimed", "ledger", "pool", "stale", "timer", "turned_at", "turns")
 
     slot: Slot[Worker] | None
 
-    def __init__(self, slot: Slot[Worker], ledger: Ledger, now: float) -> None:
+    def __init__(self, slot: Slot[Worker], ledger: Ledger, now: float, pool: Pool) -> None:
         super().__init__(slot, now)
         self.ledger = ledger
+        self.pool = pool
         #: Whether it was told to end before it was ready, and its slot waits for it.
         self.stale = False
         #: How often its loop had turned, when that was seen to change, and the streams that were claimed for it.
@@ -68,6 +92,10 @@ class Worker(SlotChild):
         self.claimed: set[tuple[str, int]] = set()
         #: When it will be killed; None until it is told to end.
         self.timer: Timer | None = None
+
+    def __str__(self) -> str:
+        of = f" of pool {self.pool.name}" if self.pool.name else ""
+        return f"worker {self.child.pid}{of}"
 
     @property
     def inbox(self) -> str:

@@ -20,9 +20,8 @@ _log = logging.getLogger(__name__)
 class Starting:
     """The workers that start."""
 
-    def __init__(self, clock: Clock, application: str) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._application = application
         self._timers: dict[Worker, Timer] = {}
 
     def begun(self, worker: Worker) -> None:
@@ -39,9 +38,10 @@ class Starting:
         # Many applications need a while, so that the first line is no warning.
         self._timers[worker] = self._clock.callLater(_AGAIN_S, self._look, worker, logging.WARNING)
         child, seconds = worker.child, self._clock.seconds() - worker.started_at
+        application = worker.pool.settings.application
         what = (
-            f"{self._application} has not answered lifespan.startup (with lifespan.startup.complete)"
+            f"{application} has not answered lifespan.startup (with lifespan.startup.complete)"
             if child.loaded
-            else f"it is still importing {self._application}"
+            else f"it is still importing {application}"
         )
-        _log.log(level, "worker %d is not ready after %.0f s: %s", child.pid, seconds, what)
+        _log.log(level, "%s is not ready after %.0f s: %s", worker, seconds, what)

@@ -18,7 +18,8 @@ from twisted.internet.defer import Deferred
 
 from ifserver import channels
 from ifserver.clock import Clock, Timer
-from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
+from ifserver.config.pools import PoolWorkers
+from ifserver.config.settings import LayerSettings, LogSettings
 from ifserver.layers.beats import value_of
 from ifserver.messages import DIED, Release, encode
 from ifserver.metrics import Counters, total
@@ -26,7 +27,7 @@ from ifserver.process import children
 from ifserver.process.aging import Aging
 from ifserver.process.children import Child, Launch
 from ifserver.process.rolling import RollingRestart
-from ifserver.process.slots import RestartPolicy, Slot, Worker
+from ifserver.process.slots import Pool, RestartPolicy, Slot, Worker
 from ifserver.process.stalls import Stalls
 from ifserver.process.starting import Starting
 from ifserver.process.stopping import Stopping
@@ -69,6 +70,7 @@ class Supervisor:
     """Keeps worker processes running, from `start` to `stop`.
 
     Args:
+        pools: what there is to run; all of it that is said of workers in general is the same in each.
         loop: the loop of the reactor; children are heard on it.
         ready: is called once, when the first workers are all ready.
         failed: is called once with the reason if the first workers cannot load the application.
@@ -78,7 +80,7 @@ class Supervisor:
 
     def __init__(
         self,
-        settings: WorkerSettings,
+        pools: Sequence[PoolWorkers],
         layer: LayerSettings,
         clusters: Sender,
         clock: Clock,
@@ -90,7 +92,7 @@ class Supervisor:
         spawn: Spawn = children.spawn,
         readers_changed: Callable[[], None] = _nobody_cares,
     ) -> None:
-        self._settings = settings
+        self._settings = settings = pools[0].settings
         self._layer = layer
         self._clusters = clusters
         self._clock = clock
@@ -98,17 +100,20 @@ class Supervisor:
         self._log = log
         self._announce: Callable[[], None] | None = ready
         self._announce_failure = failed
-        #: Whether any worker has loaded the application, and whether the first of them could not.
-        self._has_loaded = self._cannot_start = False
-        #: The error that the newest workers show in place of the application, and that was logged.
-        self._error: str | None = None
+        #: Whether the first workers of a pool could not load its application.
+        self._cannot_start = False
         self._buried = buried
         self._spawn = spawn
         self._readers_changed = readers_changed
         longest_s = settings.max_restart_delay_s
         policy = RestartPolicy(settings.restart_delay_s, longest_s, long_life_s=longest_s, at_once=True)
-        count = settings.processes or len(os.sched_getaffinity(0))
-        self._slots = [Slot(self._start, "worker", policy, clock) for _ in range(count)]
+        self.pools = [Pool(each) for each in pools]
+        self._pool_of = {
+            Slot(self._start, f"worker{f' of pool {pool.name}' if pool.name else ''}", policy, clock): pool
+            for pool in self.pools
+            for _ in range(pool.settings.processes or len(os.sched_getaffinity(0)))
+        }
+        self._slots = list(self._pool_of)
         #: Those that live, oldest first.
         self._workers: dict[Worker, None] = {}
         self._rolling = RollingRestart(self._start, self._restart, lambda worker: self._end(worker, self._patience_s()))
@@ -116,9 +121,7 @@ class Supervisor:
         self._aging = Aging(
             lambda: self._workers, self._replace_one, clock, settings.max_requests, settings.max_requests_jitter
         )
-        self._starting = Starting(clock, settings.application)
-        #: What the workers run: ``asgi`` or ``wsgi``; empty until one has loaded it.
-        self.interface = ""
+        self._starting = Starting(clock)
         self._stopping = Stopping(self._workers.keys(), clock, clusters.waiting, self._stop_looking)
         self._started = self._ended = self._released = 0
         #: What the children have counted that have ended.
@@ -126,11 +129,12 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the workers."""
-        count = len(self._slots)
-        # Who comes from a server with one process has not asked for several.
-        why = ", one for each CPU: they share no state in memory (--workers 1 starts only one)"
-        several = why if count > 1 and not self._settings.processes else ""
-        _log.info("starting %d worker%s%s", count, "" if count == 1 else "s", several)
+        for pool in self.pools:
+            count = list(self._pool_of.values()).count(pool)
+            # Who comes from a server with one process has not asked for several.
+            why = ", one for each CPU: they share no state in memory (--workers 1 starts only one)"
+            several = why if count > 1 and not pool.settings.processes else ""
+            _log.info("%sstarting %d worker%s%s", pool.prefix, count, "" if count == 1 else "s", several)
         for slot in self._slots:
             slot.fill()
         self._stalls.start()
@@ -142,15 +146,19 @@ class Supervisor:
         May be called again at any time: at most one worker of each slot is starting.
         """
         if not self._stopping.begun:
-            self._error = None
+            self._forget_errors()
             for slot in self._slots:
                 self._restart(slot)
 
     def replace(self) -> None:
         """Replace every worker, one after another: an old one ends when the new one in its slot is ready."""
         if not self._stopping.begun:
-            self._error = None
+            self._forget_errors()
             self._rolling.begin(self._slots)
+
+    def _forget_errors(self) -> None:
+        for pool in self.pools:
+            pool.error = None
 
     def _replace_one(self, slot: Slot[Worker]) -> None:
         if not self._stopping.begun:
@@ -202,11 +210,13 @@ class Supervisor:
 
     def reads(self) -> Sequence[str]:
         """The request channels that any child reads: those that are ready and not about to end."""
-        readers = [worker.child for worker in self._workers if worker.ready and worker.timer is None]
-        if any(child.error is None for child in readers):
-            return channels.REQUEST_CHANNELS
-        # Workers that show an error take no open WebSockets (`ifserver.worker.broken`).
-        return tuple(name for name in channels.REQUEST_CHANNELS if readers and name != channels.WEBSOCKET_RESUME)
+        found: set[str] = set()
+        for worker in self._workers:
+            if worker.ready and worker.timer is None:
+                # Workers that show an error take no open WebSockets (`ifserver.worker.broken`).
+                names = channels.REQUEST_CHANNELS if worker.child.error is None else channels.REQUEST_CHANNELS[:-1]
+                found.update(channels.of_pool(worker.pool.name, name) for name in names)
+        return tuple(name for pool in self.pools for name in channels.of_all(pool.name) if name in found)
 
     @property
     def workers(self) -> Collection[Worker]:
@@ -216,15 +226,19 @@ class Supervisor:
     @property
     def broken(self) -> bool:
         """Whether workers show an error in place of the application; see the setting ``worker.reload``."""
-        return self._error is not None
+        return any(pool.error is not None for pool in self.pools)
+
+    def states(self, pool: str | None = None) -> dict[str, int]:
+        """How many workers are in which state; `pool`: of that pool."""
+        workers = [worker for worker in self._workers if pool in (None, worker.pool.name)]
+        current = [worker for worker in workers if worker.slot is not None]
+        ready = sum(worker.ready for worker in current)
+        return {"ready": ready, "starting": len(current) - ready, "draining": len(workers) - len(current)}
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
-        current = [worker for worker in self._workers if worker.slot is not None]
         return {
-            "workers_ready": sum(worker.ready for worker in current),
-            "workers_starting": sum(not worker.ready for worker in current),
-            "workers_draining": len(self._workers) - len(current),
+            **{f"workers_{state}": count for state, count in self.states().items()},
             "workers_started": self._started,
             "workers_ended": self._ended,
             "streams_released": self._released,
@@ -238,14 +252,17 @@ class Supervisor:
     # Starting.
 
     def _start(self, slot: Slot[Worker]) -> Worker:
-        ledger, fd = children.create_ledger(self._settings.max_streams)
-        worker = Worker(slot, ledger, self._clock.seconds())
+        pool = self._pool_of[slot]
+        ledger, fd = children.create_ledger(pool.settings.max_streams)
+        worker = Worker(slot, ledger, self._clock.seconds(), pool)
         launch = Launch(
             parent=os.getpid(),
             layer=self._layer,
-            worker=self._settings,
+            worker=pool.settings,
+            pool=pool.name,
+            environment=pool.environment,
             supervisor=self._clusters.process,
-            first=not self._has_loaded,
+            first=not pool.has_loaded,
             ledger_fd=fd,
             log=self._log,
         )
@@ -261,9 +278,9 @@ class Supervisor:
         return worker
 
     def _worker_ready(self, worker: Worker) -> None:
-        self._has_loaded = True
+        worker.pool.has_loaded = True
         self._starting.over(worker)
-        self.interface = worker.child.interface
+        worker.pool.interface = worker.child.interface
         worker.ready_at = self._clock.seconds()
         self._readers_changed()
         self._log_ready(worker)
@@ -282,10 +299,10 @@ class Supervisor:
     def _log_ready(self, worker: Worker) -> None:
         error = worker.child.error
         if error is None:
-            _log.info("worker %d is ready after %.1f s", worker.child.pid, self._clock.seconds() - worker.started_at)
-        elif error != self._error:
+            _log.info("%s is ready after %.1f s", worker, self._clock.seconds() - worker.started_at)
+        elif error != worker.pool.error:
             # Once, for the others of the same restart have found the same.
-            self._error = error
+            worker.pool.error = error
             _log.error("%s\nRequests are answered with this error until a watched file changes.", error)
 
     # Ending.
@@ -305,7 +322,7 @@ class Supervisor:
         self._readers_changed()
 
     def _kill(self, worker: Worker, patience_s: float) -> None:
-        _log.warning("worker %d has not stopped within %.1f s: killing it", worker.child.pid, patience_s)
+        _log.warning("%s has not stopped within %.1f s: killing it", worker, patience_s)
         worker.child.kill()
 
     def _patience_s(self) -> float:
@@ -318,12 +335,12 @@ class Supervisor:
         self._starting.over(worker)
         self._ended += 1
         _cancel(worker.timer)
-        what = _ending(worker.child, released, told=worker.timer is not None)
-        slot = worker.slot
-        self._has_loaded = self._has_loaded or worker.child.loaded
+        what = _ending(worker, released)
+        slot, pool = worker.slot, worker.pool
+        pool.has_loaded = pool.has_loaded or worker.child.loaded
         can_be_mended = self._settings.reload and worker.child.failure is None
-        if not self._has_loaded and not self._stopping.begun and not can_be_mended:
-            self._cannot_load(worker.child)
+        if not pool.has_loaded and not self._stopping.begun and not can_be_mended:
+            self._cannot_load(worker.child, pool)
             return
         if self._rolling.ended(worker):
             return
@@ -339,15 +356,16 @@ class Supervisor:
             _log.log(level, "%s", what)
             self._stopping.look()
 
-    def _cannot_load(self, child: Child) -> None:
+    def _cannot_load(self, child: Child, pool: Pool) -> None:
         """The first worker that has ended could not load the application: the others could not, either."""
-        application = self._settings.application
+        application = pool.settings.application
         self._cannot_start = True
         self._stopping.begin(0.0)
         for worker in self._workers:
             worker.child.kill()
         self._announce_failure(
-            child.failure or f"application {application!r}: the process that imported it has ended: {child.ending}"
+            pool.prefix
+            + (child.failure or f"application {application!r}: the process that imported it has ended: {child.ending}")
         )
         # It may have been the only one.
         self._stopping.look()
@@ -375,20 +393,21 @@ class Supervisor:
                 release = Release(stream, attempt, channels.check(inbox), DIED, by=self._clusters.process)
                 self._clusters.send(channels.inbox_of(reply_channel), encode(release))
             except (ValueError, OverflowError) as error:
-                _log.error("%s: cannot be told that worker %d has ended: %s", reply_channel, worker.child.pid, error)
+                _log.error("%s: cannot be told that %s has ended: %s", reply_channel, worker, error)
         self._released += len(entries)
         return len(entries)
 
 
-def _ending(child: Child, released: int, told: bool) -> str:
-    """How a worker has ended that still held so many streams, for people. It may have been `told` to end."""
+def _ending(worker: Worker, released: int) -> str:
+    """How a worker has ended that still held so many streams, for people."""
+    child, told = worker.child, worker.timer is not None
     # Before it has a handler, SIGTERM just ends it.
     if child.status == 0 or (told and child.status == -signal.SIGTERM):
-        what = f"worker {child.pid} has stopped"
+        what = f"{worker} has stopped"
     elif child.status is not None and child.status < 0:
-        what = f"worker {child.pid} was killed ({child.ending})"
+        what = f"{worker} was killed ({child.ending})"
     else:
-        what = f"worker {child.pid} has ended with {child.ending}"
+        what = f"{worker} has ended with {child.ending}"
     if released:
         # Those that must not run twice are answered with 502, which servers log for each of them.
         what += (

@@ -1,4 +1,4 @@
-"""``ifserver check``: asks every node, and says in a table, or as JSON, what it has found.
+"""``ifserver check``: asks every node, and says in a table, or as JSON, what it has found, there and of the pools.
 
 The exit code is 1 when something would not work, and 0 when there are warnings only. Nothing that is written has a
 password in it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -21,6 +21,9 @@ from ifserver.layers.redis.check import SKEW_S, Report, examine
 from ifserver.net.endpoints import StreamClientEndpoint
 from ifserver.services.lifecycle import Runtime, Service
 
+if TYPE_CHECKING:
+    from ifserver.services.check_pools import PoolReport
+
 __all__ = ["CheckService", "as_json", "as_table", "compare"]
 
 _MIB: Final = 1024 * 1024
@@ -28,24 +31,34 @@ _HEAD: Final = (
     "NODE", "WHERE", "VERSION", "ROLE", "LATENCY", "CLOCK", "MEMORY", "EVICTION", "PERSISTENCE", "CLIENTS", "RIGHTS",
 )  # fmt: skip
 _SENTINEL_HEAD: Final = ("NODE", "SENTINEL", "PRIMARY", "FAILOVERS", "QUORUM", "SENTINELS", "REPLICAS")
+_POOL_HEAD: Final = ("POOL", "APPLICATION", "INTERFACE", "TAKES")
 _UNKNOWN: Final = "-"
 
 
 class CheckService(Service):
     """Asks every node once, writes what it has found to `out`, and ends."""
 
-    def __init__(self, runtime: Runtime, layer: LayerSettings, out: TextIO, json: bool = False) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        layer: LayerSettings | None,
+        out: TextIO,
+        json: bool = False,
+        pools: Sequence[PoolReport] = (),
+    ) -> None:
         super().__init__(runtime)
         self._layer = layer
+        self._pools = pools
         self._out = out
         self._json = json
 
     async def start(self) -> None:
-        nodes = [node for cluster in self._layer.clusters for node in cluster.nodes]
-        reports = await asyncio.gather(*map(self._examine, nodes))
+        layer = self._layer
+        nodes = [] if layer is None else [(layer, node) for cluster in layer.clusters for node in cluster.nodes]
+        reports = await asyncio.gather(*(self._examine(*each) for each in nodes))
         compare(reports)
-        self._out.write((as_json if self._json else as_table)(reports))
-        self.ended.set_result(0 if all(report.fit for report in reports) else 1)
+        self._out.write((as_json if self._json else as_table)(reports, self._pools))
+        self.ended.set_result(0 if _all_fit(reports, self._pools) else 1)
 
     async def stop(self) -> None:
         """Nothing is left to be ended."""
@@ -53,10 +66,10 @@ class CheckService(Service):
     def stop_now(self) -> None:
         """Nothing is left to be ended."""
 
-    async def _examine(self, node: NodeSettings) -> Report:
+    async def _examine(self, layer: LayerSettings, node: NodeSettings) -> Report:
         if node.kind != "redis":
             return await self._knock(node)
-        asking = examine(node, self._layer.prefix, self.runtime.reactor, time.time, self.runtime.loop)
+        asking = examine(node, layer.prefix, self.runtime.reactor, time.time, self.runtime.loop)
         return await self.runtime.future(Deferred.fromCoroutine(asking))
 
     async def _knock(self, node: NodeSettings) -> Report:
@@ -88,15 +101,17 @@ def compare(reports: Sequence[Report]) -> None:
         ahead.add("warning", f"its clock is {(most - least) / 1000:.1f} s ahead of that of node {slow}")
 
 
-def as_json(reports: Sequence[Report]) -> str:
+def as_json(reports: Sequence[Report], pools: Sequence[PoolReport] = ()) -> str:
     """All that was found out, in the units of the names."""
-    found = {"fit": all(report.fit for report in reports), "nodes": reports}
+    found: dict[str, Any] = {"fit": _all_fit(reports, pools), "nodes": reports}
+    if pools:
+        found["pools"] = pools
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
 
 
-def as_table(reports: Sequence[Report]) -> str:
-    """A line for each node, one for each Sentinel, and below them what is to be said: problems first."""
-    tables = [_aligned([_HEAD, *map(_row, reports)])]
+def as_table(reports: Sequence[Report], pools: Sequence[PoolReport] = ()) -> str:
+    """A line for each node, one for each Sentinel and each pool, and below them what is to be said: problems first."""
+    tables = [_aligned([_HEAD, *map(_row, reports)])] if reports else []
     sentinels = [
         (
             report.node,
@@ -109,19 +124,29 @@ def as_table(reports: Sequence[Report]) -> str:
     ]
     if sentinels:
         tables.append(_aligned([_SENTINEL_HEAD, *sentinels]))
+    if pools:
+        rows = [(each.pool, each.application, each.interface or _UNKNOWN, each.takes) for each in pools]
+        tables.append(_aligned([_POOL_HEAD, *rows]))
+    findings: list[tuple[str, Sequence[Any]]] = [(report.node, report.findings) for report in reports]
+    findings += [(f"pool {each.pool}", each.findings) for each in pools]
     lines = [
-        (f"{level}:", f"{report.node}:", finding.text)
+        (f"{level}:", f"{name}:", finding.text)
         for level in ("problem", "warning", "note")
-        for report in reports
-        for finding in report.findings
+        for name, found in findings
+        for finding in found
         if finding.level == level
     ]
-    tables.append(_aligned(lines) + _verdict(reports))
+    tables.append(_aligned(lines) + _verdict(reports, pools))
     return "\n".join(tables)
 
 
-def _verdict(reports: Sequence[Report]) -> str:
+def _all_fit(reports: Sequence[Report], pools: Sequence[PoolReport]) -> bool:
+    return all(report.fit for report in reports) and all(report.fit for report in pools)
+
+
+def _verdict(reports: Sequence[Report], pools: Sequence[PoolReport]) -> str:
     bad = [report.node for report in reports if not report.fit]
+    bad += [f"pool {each.pool}" for each in pools if not each.fit]
     return f"not fit for use: {', '.join(bad)}\n" if bad else "everything would work\n"
 
 

@@ -17,7 +17,8 @@ from typing import Final
 import msgspec
 
 from ifserver import __version__
-from ifserver.config.rereading import LIVE, Reading, updated
+from ifserver.config.pools import all_of
+from ifserver.config.rereading import LIVE, Reading, pools_of, updated
 from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
 from ifserver.config.settings_checks import parse_address
 from ifserver.errors import ConfigurationError
@@ -71,6 +72,7 @@ class MultiServerService(Service):
         assert isinstance(layer, LayerSettings)
         assert isinstance(log, LogSettings)
         self._listen, self._front, self._layer, self._log = listen, front, layer, log
+        self._pools = pools_of(settings)
 
     async def start(self) -> None:
         scheme = "http:" if self._listening.certificate is None else "https:"
@@ -115,8 +117,9 @@ class MultiServerService(Service):
         assert isinstance(front, FrontSettings)
         assert isinstance(log, LogSettings)
         self._front, self._log = updated("front", self._front, front), log
+        before, self._pools = self._pools, pools_of(new)
         self._servers.forward(signal.SIGHUP)
-        return LIVE
+        return {*LIVE, *all_of((*before, *self._pools))}
 
     def reopen_logs(self) -> None:
         self._servers.forward(signal.SIGUSR1)
@@ -153,6 +156,7 @@ class MultiServerService(Service):
                 listen=self._listen,
                 front=_front_of(self._front, number),
                 layer=self._layer,
+                pools=self._pools,
                 report_fd=theirs.fileno(),
                 log=self._log,
                 taken_over=self._listening.taken_over,
@@ -193,7 +197,7 @@ class MemberService(ServeService):
             taken_over=launch.taken_over,
             certificate=None if certfile is None else Certificate(certfile, keyfile),
         )
-        super().__init__(runtime, launch.front, launch.layer, listening)
+        super().__init__(runtime, launch.front, launch.layer, listening, launch.pools)
         self._ready_fd = launch.ready_fd
         self._reports = socket.socket(fileno=launch.report_fd)
         self._reports.setblocking(False)

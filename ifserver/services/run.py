@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 
 from ifserver.config.node_urls import ClusterSettings, NodeSettings
-from ifserver.config.rereading import Reading
-from ifserver.config.settings import FrontSettings, LayerSettings, LogSettings, WorkerSettings
+from ifserver.config.pools import PoolSettings, PoolWorkers
+from ifserver.config.rereading import Reading, pools_of, rules_of
+from ifserver.config.settings import FrontSettings, LayerSettings, LogSettings
 from ifserver.layers.base import Limits, Node
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.broker import LocalBroker
@@ -40,6 +41,7 @@ class RunService(ServeService):
     The supervisor talks to the broker as the workers do, and as if it were a process of its own.
 
     Args:
+        workers: what the workers of each pool run.
         spawn: starts a worker.
     """
 
@@ -49,16 +51,17 @@ class RunService(ServeService):
         self,
         runtime: Runtime,
         front: FrontSettings,
-        worker: WorkerSettings,
+        workers: Sequence[PoolWorkers],
         listening: Listening,
         log: LogSettings,
         spawn: Spawn,
+        pools: Sequence[PoolSettings] = (),
     ) -> None:
-        self._worker = worker
-        super().__init__(runtime, front, _layer("memory"), listening)
+        self._reloads = workers[0].settings.reload
+        super().__init__(runtime, front, _layer("memory"), listening, pools)
         self._broker_port: IListeningPort | None = None
         layer = _layer("local", path=f"@ifserver-{self.process}")
-        self._supervisor = SupervisorService(runtime, layer, worker, log, spawn, is_alone=False)
+        self._supervisor = SupervisorService(runtime, layer, workers, log, spawn, is_alone=False)
         #: By itself it ends only if the application cannot be loaded.
         self.ended = self._supervisor.ended
 
@@ -68,7 +71,7 @@ class RunService(ServeService):
         self._broker = LocalBroker(self._node)
         nodes: dict[str, list[Node]] = {_EMBEDDED: [self._node]}
         clusters = Clusters(self.process, nodes, _EMBEDDED, runtime.reactor, runtime.loop.call_soon, Counters())
-        if self._worker.reload:
+        if self._reloads:
             # They wait for new code whenever a file is saved.
             clusters.log_waiting_at = logging.INFO
         return clusters
@@ -122,6 +125,14 @@ class RunService(ServeService):
         """Beside the settings that can change, the workers load the application anew."""
         self._supervisor.reload(new)
         return super().reload(new)
+
+    def _reroute(self, new: Reading) -> Collection[str]:
+        """A pool that is new has no workers, and one that is gone has them: then all stays as it is."""
+        pools = pools_of(new)
+        if {pool.name for pool in pools} != {pool.name for pool in self._pools}:
+            return ()
+        self._route(pools)
+        return rules_of(new)
 
 
 def _layer(kind: str, path: str | None = None) -> LayerSettings:

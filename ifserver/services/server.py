@@ -25,11 +25,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from ifserver import __version__, channels
-from ifserver.config.rereading import LIVE, Reading, updated
+from ifserver.config.pools import DEFAULT, PoolSettings, all_of
+from ifserver.config.rereading import LIVE, Reading, pools_of, updated
 from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.access import open_log
 from ifserver.front.files import MAX_FILES, Disk, Files
+from ifserver.front.pools import Router
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.clusters import Clusters
 from ifserver.net import sockets
@@ -75,7 +77,14 @@ class ServeService(Service):
     #: Whether the workers' supervisor runs in this process too.
     has_supervisor = False
 
-    def __init__(self, runtime: Runtime, front: FrontSettings, layer: LayerSettings, listening: Listening) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        front: FrontSettings,
+        layer: LayerSettings,
+        listening: Listening,
+        pools: Sequence[PoolSettings] = (),
+    ) -> None:
         super().__init__(runtime)
         self._front = front
         self._listening = listening
@@ -99,6 +108,7 @@ class ServeService(Service):
             # With our own workers we see the same files.
             Files(front.file_roots, self.has_supervisor, disk, self._clusters.counters),
         )
+        self._route(pools)
         subject = ServerSubject(self.server, self._is_listening, parent=self.has_supervisor)
         self._admin_starting: asyncio.Task[None] | None = None
         self._admin = Admin(subject, runtime.reactor, runtime.loop, front.admin, front.admin_hosts, front.admin_token)
@@ -146,6 +156,10 @@ class ServeService(Service):
             where[url] = None
         _log.info("ifserver %s, process %s, listening on %s", __version__, self.process, ", ".join(where))
         self._log_clusters()
+        if self._pools:
+            shown = (f"{pool.name} ({pool.rules})" if pool.rules else pool.name for pool in self._pools)
+            rest = "" if self._pools[-1].name == DEFAULT else "; what none of them takes is answered 404"
+            _log.info("pools, of which the first that fits takes a request: %s%s", "; ".join(shown), rest)
 
     def _log_clusters(self) -> None:
         for cluster in self._layer.clusters:
@@ -219,7 +233,17 @@ class ServeService(Service):
                 self._listening.certificate.reload()
             except ConfigurationError as error:
                 _log.error("%s; the old certificate is kept", error)
-        return LIVE
+        return {*LIVE, *self._reroute(new)}
+
+    def _reroute(self, new: Reading) -> Collection[str]:
+        """Take the pools over; the paths of their settings that take effect. The workers are elsewhere."""
+        before, pools = self._pools, pools_of(new)
+        self._route(pools)
+        return all_of((*before, *pools))
+
+    def _route(self, pools: Sequence[PoolSettings]) -> None:
+        self._pools = pools
+        self.server.route(Router(pools) if pools else None)
 
     def reopen_logs(self) -> None:
         self.server.access_log.reopen()

@@ -8,8 +8,9 @@ from typing import Final
 from twisted.internet.defer import Deferred
 
 from ifserver import __version__, channels
+from ifserver.config.pools import PoolWorkers
 from ifserver.config.rereading import Reading
-from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
+from ifserver.config.settings import LayerSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.layers.beats import with_facts
 from ifserver.layers.heartbeat import Heartbeat
@@ -19,6 +20,7 @@ from ifserver.observe.admin.listening import Admin
 from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.observe.loop_lag import LoopLag
 from ifserver.process.reload import Reloader, Wanted
+from ifserver.process.slots import Pool
 from ifserver.process.supervisor import Spawn, Supervisor
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of
@@ -37,6 +39,7 @@ class SupervisorService(Service):
     It ends by itself, with a `ConfigurationError`, if the first workers cannot load the application.
 
     Args:
+        pools: what there is to run (`ifserver.process.supervisor.Supervisor`).
         spawn: starts a worker.
         is_alone: whether this is all that its process does, so that nobody else speaks for it.
     """
@@ -45,19 +48,19 @@ class SupervisorService(Service):
         self,
         runtime: Runtime,
         layer: LayerSettings,
-        worker: WorkerSettings,
+        pools: Sequence[PoolWorkers],
         log: LogSettings,
         spawn: Spawn,
         is_alone: bool = True,
     ) -> None:
         super().__init__(runtime)
-        self._settings = worker
+        worker = pools[0].settings
         self._layer = layer
         self._is_alone = is_alone
         self._clusters = clusters_of(runtime, layer, channels.new_process_name())
         self._leftovers = Leftovers(self._clusters, runtime.reactor)
         self.supervisor = Supervisor(
-            worker,
+            pools,
             layer,
             self._clusters,
             runtime.reactor,
@@ -152,18 +155,19 @@ class SupervisorService(Service):
         if not self.ended.done():
             self.ended.set_exception(ConfigurationError(why))
 
-    def _how(self, workers: int) -> str:
+    def _how(self, pool: Pool, workers: int) -> str:
         """How the workers run the application, for people."""
-        settings, each = self._settings, "" if workers == 1 else " each"
-        if self.supervisor.interface == "wsgi":
+        settings, each = pool.settings, "" if workers == 1 else " each"
+        if pool.interface == "wsgi":
             return f"WSGI, {min(settings.concurrency, settings.threads)} threads{each}"
         return f"ASGI, up to {settings.concurrency} requests at a time{each}"
 
     def _ready(self) -> None:
         if not self.supervisor.broken:
-            started = self.supervisor.statistics()["workers_ready"]
-            what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
-            _log.info("%s %s (%s)", what, self._settings.application, self._how(started))
+            for pool in self.supervisor.pools:
+                started = sum(worker.ready and worker.pool is pool for worker in self.supervisor.workers)
+                what = f"{started} worker{'s' if started != 1 else ''} run{'s' if started == 1 else ''}"
+                _log.info("%s%s %s (%s)", pool.prefix, what, pool.settings.application, self._how(pool, started))
         self.is_ready()
 
 

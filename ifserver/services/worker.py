@@ -50,6 +50,7 @@ class WorkerService(Service):
             self.runtime.reactor,
             self.runtime.loop,
             time.thread_time,
+            self._launch.pool,
         )
 
     async def start(self) -> None:

@@ -283,7 +283,7 @@ class Stream(ABC):
 
     def _refused(self, event: OfferRefused) -> Effects:
         if not event.in_doubt:
-            return self._answer(503, event.why)
+            return self._answer(event.status, event.why)
         # To a request channel a push in doubt is repeated only if running the request twice does no harm;
         # otherwise somebody may have it, and its claim is awaited.
         return self._retry("the connection to the node broke", _VANISHED) or NOTHING

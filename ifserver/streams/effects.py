@@ -102,10 +102,11 @@ class Answered(Struct, frozen=True, gc=False):
 
 
 class OfferRefused(Struct, frozen=True, gc=False):
-    """The node did not take the offer; `in_doubt`: it may have."""
+    """The node did not take the offer; `in_doubt`: it may have. Or it was made to none: `status` says what then."""
 
     in_doubt: bool
     why: str
+    status: int = 503
 
 
 class TimedOut(Struct, frozen=True, gc=False):

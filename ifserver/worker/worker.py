@@ -50,6 +50,7 @@ class Worker:
         supervisor: the process that watches over this one, named in every `Claim`.
         loop: the running event loop.
         cpu_s: the CPU time that the loop's thread has used, in seconds.
+        pool: the name of the pool whose requests it takes; empty: there are none.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Worker:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         cpu_s: Callable[[], float],
+        pool: str = "",
     ) -> None:
         self.application = application
         self.supervisor = supervisor
@@ -93,7 +95,7 @@ class Worker:
         self._heads = Heads(clock)
         self._claims = Claims(clock, self._claimed)
         self._inbox = Inbox(self._streams, self._servers.hear, clusters.accounting, clusters.counters)
-        urgent, *names = channels.WEBSOCKET_RESUME, channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT
+        *names, urgent = (channels.of_pool(pool, name) for name in channels.REQUEST_CHANNELS)
         if isinstance(application, Broken):
             # Open WebSockets wait for a worker that runs the application.
             urgent, *names = names

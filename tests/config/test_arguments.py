@@ -392,3 +392,28 @@ def test_a_folder_of_the_file_that_does_not_exist(folder: Path) -> None:
     (folder / "ifserver.toml").write_text("[worker]\napp_dir = 'nowhere'")
     with pytest.raises(ConfigurationError, match=r"^ifserver.toml:2: worker.app_dir: no such folder: 'nowhere'$"):
         worker()
+
+
+def test_pools_of_the_commands(folder: Path) -> None:
+    (folder / "ifserver.toml").write_text('[pools.api]\napplication = "c:d"\nprocesses = 2\n')
+    run = a.parse(["run", "m:a", "--http", "m:w", "--workers", "1"])
+    assert [pool.name for pool in a.pools(run)] == ["api", "http", "default"]
+    found = [(each.pool, each.settings.application, each.settings.processes) for each in a.pool_workers(run)]
+    assert found == [("api", "c:d", 2), ("http", "m:w", 1), ("default", "m:a", 1)]
+    assert [each.pool for each in a.pool_workers(a.parse(["worker", "m:a", "--pool", "default"]))] == ["default"]
+    assert [each.pool for each in a.pool_workers(a.parse(["worker", "--pool", "api"]))] == ["api"]
+    assert [pool.name for pool in a.pools(a.parse(["serve"]))] == ["api"]
+    with pytest.raises(ConfigurationError, match=r"^--pool: worker\.pools: no pool is named 'x', there are: api$"):
+        a.pool_workers(a.parse(["worker", "--pool", "x"]))
+
+
+def test_without_pools_there_is_one_that_has_no_name() -> None:
+    given = a.parse(["run", "m:a"])
+    assert a.pools(given) == ()
+    assert [(each.pool, each.settings) for each in a.pool_workers(given)] == [("", a.worker_settings(given))]
+
+
+@pytest.mark.parametrize("word", ["auto", "h11", "httptools"])
+def test_http_is_another_thing_in_uvicorn(word: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--http names an application that answers HTTP only$"):
+        a.parse(["run", "m:a", "--http", word])

@@ -10,6 +10,7 @@ import pytest
 
 from ifserver.config import flags, manual
 from ifserver.config.configuration import Configuration, Given, all_settings
+from ifserver.config.pools import settings_of_pool
 from ifserver.config.schema import Kind
 from ifserver.config.settings import FrontSettings
 from ifserver.config.settings_file import from_file
@@ -97,10 +98,11 @@ def test_the_example_says_nothing_until_a_line_is_taken_in() -> None:
 
 
 def test_the_example_holds_every_setting_with_exactly_its_default() -> None:
-    text = re.sub(r"(?m)^#(\w)", r"\1", manual.example())
+    text = re.sub(r"(?m)^#(\w|\[pools)", r"\1", manual.example())
     given = from_file(text, "f")
-    assert set(given) == set(all_settings())
-    for path, setting in all_settings().items():
+    of_pool = {setting.path: setting for setting in settings_of_pool("reports").values()}
+    assert set(given) == {*all_settings(), *of_pool, "pools.reports"}
+    for path, setting in (*all_settings().items(), *of_pool.items()):
         if not setting.required:
             assert given[path].value == setting.default
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from ifserver.config.configuration import all_settings
-from ifserver.config.rereading import LIVE, describe_changes, differences, updated
+from ifserver.config.pools import PoolSettings
+from ifserver.config.rereading import LIVE, describe_changes, differences, pools_of, rules_of, updated
 from ifserver.config.settings import FrontSettings, ListenSettings
 
 
@@ -43,3 +46,17 @@ def test_what_is_told() -> None:
 def test_what_needs_a_restart_stays_as_it_is() -> None:
     old, new = FrontSettings(max_headers=3, access_log="a"), FrontSettings(max_headers=4, access_log="b")
     assert updated("front", old, new) == FrontSettings(max_headers=4, access_log="a")
+
+
+def test_pools() -> None:
+    one = PoolSettings(name="one", application="a:b", paths=("/a",))
+    other = PoolSettings(name="other", application="a:b")
+    old = {"front": FrontSettings(), "pools.one": one}
+    new = {"front": FrontSettings(), "pools.one": replace(one, paths=("/b",), processes=3), "pools.other": other}
+    assert differences(old, new) == ["pools.one.paths", "pools.one.processes", "pools.other"]
+    assert differences(new, old)[-1] == "pools.other"
+    assert pools_of(new) == (new["pools.one"], other)
+    assert describe_changes(old, old, new, rules_of(new)) == [
+        "changed, for what begins now: pools.one.paths",
+        "changed, but a restart is needed for: pools.one.processes, pools.other",
+    ]

@@ -283,3 +283,9 @@ def test_no_path_is_no_log() -> None:
 def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"front\.access_log: '.*no/such': No such file or directory"):
         open_log(str(tmp_path / "no" / "such"))
+
+
+def test_the_pool_is_told_where_there_are_pools() -> None:
+    assert "pool" not in json.loads(as_json(ENTRY))
+    assert json.loads(as_json(entry(pool="reports")))["pool"] == "reports"
+    assert as_combined(entry(pool="reports")) == as_combined(ENTRY)

@@ -54,9 +54,9 @@ def test_pulls_that_cannot_be_ended_go_on() -> None:
 
 def test_where_nobody_tells_who_is_alive_no_workers_are_taken_to_be_free(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    workers = FreeWorkers(clock, lambda node: pytest.fail("found"))
+    workers = FreeWorkers(clock, lambda node, pool: pytest.fail("found"))
     for _ in range(3):
-        workers.seek([make()])
+        workers.seek([make()], "default")
         clock.advance(1.0)
-    assert not workers.are_on("east-1")
+    assert not workers.are_on("east-1", "default")
     assert caplog.text.count("does not say whether it has free workers") == 1

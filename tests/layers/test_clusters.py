@@ -274,7 +274,7 @@ def test_an_unwell_node_gets_one_request_now_and_then() -> None:
         probes += place.offer(b"x") is place.east[0]
     # After a growing pause of 0.7 to 1.3 s at most.
     assert 3 <= probes <= 7
-    place.clusters.claimed(place.east[0])
+    place.clusters.claimed(place.east[0], "http.request")
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
 
 
@@ -310,9 +310,9 @@ def test_before_any_worker_has_come_that_requests_wait_is_no_warning(caplog: pyt
     for _ in range(2):
         alone.clusters.behind(node, "http.request")
     assert caplog.messages == ["waiting for the first worker: requests wait until it is ready"]
-    alone.clusters.claimed(node)
+    alone.clusters.claimed(node, "http.request")
     alone.clusters.behind(node, "http.request")
-    alone.clusters.claimed(node)
+    alone.clusters.claimed(node, "http.request")
     assert caplog.messages[1:] == [
         "requests are taken in time again",
         "requests have waited for more than 1 s: all workers are busy, or gone",
@@ -326,8 +326,8 @@ def test_before_any_worker_has_come_that_requests_wait_is_no_warning(caplog: pyt
     place = Place(home=2, away=0)
     place.clusters.behind(place.east[0], "http.request")
     assert caplog.messages == ["waiting for the first worker on node east-1: requests wait until it is ready"]
-    place.clusters.claimed(place.east[1])
-    place.clusters.claimed(place.east[0])
+    place.clusters.claimed(place.east[1], "http.request")
+    place.clusters.claimed(place.east[0], "http.request")
     place.clusters.behind(place.east[0], "http.request")
     assert caplog.messages[-1] == "node east-1 is behind: requests are offered elsewhere"
 
@@ -347,6 +347,36 @@ def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:
     place.west[1].connected = False
     place.clusters.offer("http.request", b"x", Offered(place, b"x"))
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
+
+
+def test_a_pool_whose_workers_are_too_slow_is_no_affair_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    reports = "http.request.reports"
+    place = Place(home=2, away=0)
+    place.clusters.claimed(place.east[0], "http.request")
+    assert place.clusters.behind(place.east[0], reports)
+    assert {place.offer(b"x", reports).name for _ in range(20)} == {"east-2"}
+    assert {place.offer(b"x", "websocket.connect.reports").name for _ in range(20)} == {"east-2"}, "the same workers"
+    assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
+    # What others claim says nothing of them.
+    place.clusters.claimed(place.east[0], "http.request")
+    assert {place.offer(b"x", reports).name for _ in range(20)} == {"east-2"}
+    place.clusters.claimed(place.east[0], reports)
+    assert {place.offer(b"x", reports).name for _ in range(50)} == {"east-1", "east-2"}
+    assert caplog.messages == [
+        "node east-1 is behind: requests of pool reports are offered elsewhere",
+        "node east-1 is well again: requests of pool reports are offered there",
+    ]
+
+
+def test_a_node_that_is_silent_is_so_for_all_pools(caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(home=2, away=0)
+    for channel in ("http.request", "http.request.reports"):
+        place.offer(b"x", channel)
+    place.clusters._silent(place.east[0])
+    for channel in ("http.request", "http.request.reports"):
+        assert {place.offer(b"x", channel).name for _ in range(20)} == {"east-2"}
+    assert caplog.messages == ["node east-1 is silent: requests are offered elsewhere"]
 
 
 def test_a_cluster_that_is_behind_as_a_whole_is_not_crowded_on_its_last_nodes() -> None:
@@ -539,7 +569,7 @@ def test_where_nobody_reads_anywhere_a_request_waits_and_no_node_is_behind(caplo
         assert not place.clusters.behind(node, "http.request")
     assert place.offer(b"x") is east
     assert caplog.messages == ["waiting for the first worker: requests wait until it is ready"]
-    place.clusters.claimed(west)
+    place.clusters.claimed(west, "http.request")
     read_by(place, west_1="http.request")
     read_by(place, west_1="")
     caplog.clear()
@@ -577,7 +607,7 @@ def test_where_no_node_is_well_those_with_free_workers_are_found() -> None:
     for node in (east, west):
         assert place.clusters.behind(node, "http.request") is (node is east)
     assert place.clusters.spill_from(east, "http.request", frozenset({"east-1"})) is None
-    assert not place.clusters.workers_are_free_beside(east)
+    assert not place.clusters.workers_are_free_beside(east, "http.request")
     facts = status.Facts(
         process="s", kind="supervisor", host="h", pid=1, version="1", node="west-1", started_at=0.0,
         children=(status.Child(pid=2, ready=True, free=1),),
@@ -587,5 +617,5 @@ def test_where_no_node_is_well_those_with_free_workers_are_found() -> None:
     place.clusters.behind(east, "http.request")
     assert place.clusters.behind(east, "http.request"), "a better one is known now"
     assert place.clusters.spill_from(east, "http.request", frozenset({"east-1"})) == {"east-1"}
-    assert place.clusters.workers_are_free_beside(east)
-    assert not place.clusters.workers_are_free_beside(west)
+    assert place.clusters.workers_are_free_beside(east, "http.request")
+    assert not place.clusters.workers_are_free_beside(west, "http.request")

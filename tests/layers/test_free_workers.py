@@ -45,22 +45,33 @@ class Stage:
         self.node = Asked()
         self.workers = FreeWorkers(self.clock, self._found)
 
-    def _found(self, node: Node) -> None:
+    def _found(self, node: Node, pool: str) -> None:
         self.found.append(node.name)
 
     def seek(self, answer: Deferred[dict[str, bytes]]) -> None:
         self.node.answers.append(answer)
-        self.workers.seek([self.node])
+        self.workers.seek([self.node], "default")
 
 
 def test_a_node_with_free_workers_is_found_and_that_holds_for_a_while() -> None:
     stage = Stage()
     stage.seek(succeed({"a": BUSY, "b": FREE}))
     assert stage.found == ["n"]
-    assert stage.workers.are_on("n")
-    assert not stage.workers.are_on("another")
+    assert stage.workers.are_on("n", "default")
+    assert not stage.workers.are_on("another", "default")
     stage.clock.advance(2.0)
-    assert not stage.workers.are_on("n")
+    assert not stage.workers.are_on("n", "default")
+
+
+def test_only_workers_of_the_pool_count() -> None:
+    stage = Stage()
+    reports = status.Child(pid=1, ready=True, free=3, pool="reports")
+    stage.seek(succeed({"a": beat(reports)}))
+    assert stage.found == []
+    stage.node.answers.append(succeed({"a": beat(reports)}))
+    stage.workers.seek([stage.node], "reports")
+    assert stage.found == ["n"]
+    assert (stage.workers.are_on("n", "reports"), stage.workers.are_on("n", "default")) == (True, False)
 
 
 @pytest.mark.parametrize("value", [BUSY, b"child", b"", b"child\nno facts"], ids=["busy", "names", "empty", "other"])
@@ -68,18 +79,18 @@ def test_others_do_not_count(value: bytes) -> None:
     stage = Stage()
     stage.seek(succeed({"a": value}))
     assert stage.found == []
-    assert not stage.workers.are_on("n")
+    assert not stage.workers.are_on("n", "default")
 
 
 def test_it_is_asked_once_a_second_and_only_who_is_there() -> None:
     stage = Stage()
     for _ in range(10):
-        stage.workers.seek([stage.node])
+        stage.workers.seek([stage.node], "default")
         stage.clock.advance(0.25)
     assert stage.node.questions == 3
     stage.node.connected = False
     stage.clock.advance(1.0)
-    stage.workers.seek([stage.node])
+    stage.workers.seek([stage.node], "default")
     assert stage.node.questions == 3
 
 

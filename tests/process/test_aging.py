@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from ifserver.config.pools import PoolWorkers
+from ifserver.config.settings import WorkerSettings
 from ifserver.metrics import Counters
 from ifserver.process.aging import Aging
-from ifserver.process.slots import RestartPolicy, Slot, Worker
+from ifserver.process.slots import Pool, RestartPolicy, Slot, Worker
 from ifserver.streams.ledger import Ledger
 
 
@@ -20,6 +22,9 @@ class FakeChild:
 
 def _no_start(slot: Slot[Worker]) -> Worker:
     raise AssertionError("nobody is started")
+
+
+POOL = Pool(PoolWorkers(settings=WorkerSettings(application="a:b")))
 
 
 class Stage:
@@ -35,7 +40,7 @@ class Stage:
     @staticmethod
     def _worker() -> Worker:
         slot = Slot(_no_start, "worker", RestartPolicy(0.0, 0.0, 0.0, at_once=True), Clock())
-        worker = Worker(slot, Ledger(bytearray(Ledger.size(8)), 8), 0.0)
+        worker = Worker(slot, Ledger(bytearray(Ledger.size(8)), 8), 0.0, POOL)
         child: Any = FakeChild()
         worker.child, worker.ready_at = child, 0.0
         return worker

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ifserver.config.pools import PoolWorkers
+from ifserver.config.settings import WorkerSettings
 from ifserver.metrics import Counters
 from tests.process.test_supervisor import Stage
 
@@ -104,3 +106,16 @@ def test_one_that_is_being_replaced_is_not_replaced_again() -> None:
     stage.clock.advance(1.0)
     stage.children[1].say_ready()
     assert stage.alive == [101, 102]
+
+
+def test_a_new_worker_that_does_not_start_is_no_affair_of_the_other_pools() -> None:
+    settings = WorkerSettings(application="a:b", processes=2, max_streams=8)
+    stage = Stage(pools=[PoolWorkers(settings=settings, pool=pool) for pool in ("one", "other")])
+    stage.start()
+    stage.supervisor.replace()
+    stage.children[4].end()
+    assert stage.alive == [101, 102, 103, 104, 106], "the next one is for the other pool"
+    assert stage.children[5].launch.pool == "other"
+    stage.children[5].say_ready()
+    stage.children[6].say_ready()
+    assert [child.signals for child in stage.children[:4]] == [[], [], ["TERM"], ["TERM"]]

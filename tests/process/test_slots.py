@@ -87,7 +87,7 @@ def test_delays_double_until_a_child_has_lived_long(at_once: bool) -> None:
 def test_a_worker_s_inbox_is_what_it_has_written_if_that_is_one(written: bytes, inbox: str, process: str) -> None:
     memory = bytearray(Ledger.size(1))
     slot: Any = None
-    worker = Worker(slot, Ledger(memory, 1), 0.0)
+    worker = Worker(slot, Ledger(memory, 1), 0.0, slot)
     assert (worker.inbox, worker.process) == ("", "")
     memory[9] = 1
     memory[32 : 33 + len(written)] = written + b"\n"

@@ -16,9 +16,13 @@ class FakeWorker:
     """What is needed of `ifserver.process.slots.Worker`."""
 
     started_at = 0.0
+    pool = SimpleNamespace(settings=SimpleNamespace(application="a:b"))
 
     def __init__(self, child: Any) -> None:
         self.child = child
+
+    def __str__(self) -> str:
+        return f"worker {self.child.pid}"
 
 
 class Stage:
@@ -26,7 +30,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.starting = Starting(self.clock, "a:b")
+        self.starting = Starting(self.clock)
         self.child = SimpleNamespace(pid=7, loaded=False)
         self.worker: Any = FakeWorker(self.child)
 

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ifserver.config.node_urls import parse_cluster
+from ifserver.config.pools import PoolWorkers
 from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.errors import ChannelNameError
 from ifserver.layers.beats import names_of
@@ -94,7 +95,7 @@ class FakeChild:
 class Stage:
     """A supervisor, its clock, and all that happened, in order."""
 
-    def __init__(self, processes: int | None = 1, **settings: Any) -> None:
+    def __init__(self, processes: int | None = 1, pools: Sequence[PoolWorkers] | None = None, **settings: Any) -> None:
         self.clock = Clock()
         self.events: list[Any] = []
         self.children: list[FakeChild] = []
@@ -105,7 +106,7 @@ class Stage:
         self.buried: list[str] = []
         self.settings = WorkerSettings(application="a:b", processes=processes, max_streams=8, **settings)
         self.supervisor = Supervisor(
-            self.settings,
+            pools or [PoolWorkers(settings=self.settings)],
             LAYER,
             self.clusters,
             self.clock,
@@ -313,6 +314,49 @@ def test_a_start_that_the_system_refuses_is_tried_again_later(caplog: pytest.Log
     stage.failing = False
     stage.clock.advance(1)
     assert stage.alive == [101]
+
+
+# Pools.
+
+
+def two_pools() -> list[PoolWorkers]:
+    first, second = (WorkerSettings(application=name, processes=1, max_streams=8) for name in ("a:b", "c:d"))
+    return [
+        PoolWorkers(settings=first, pool="reports", environment={"WHO": "reports"}),
+        PoolWorkers(settings=second, pool="default"),
+    ]
+
+
+def test_the_workers_of_each_pool_run_their_own_application(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    stage = Stage(pools=two_pools())
+    stage.start()
+    reports, default = (child.launch for child in stage.children)
+    assert (reports.pool, reports.worker.application, reports.environment) == ("reports", "a:b", {"WHO": "reports"})
+    assert (default.pool, default.worker.application, default.environment) == ("default", "c:d", {})
+    assert stage.ready_calls == 1
+    assert stage.supervisor.states("reports") == {"ready": 1, "starting": 0, "draining": 0}
+    assert "pool reports: starting 1 worker" in caplog.messages
+    assert "worker 101 of pool reports is ready after 0.0 s" in caplog.messages
+
+
+def test_a_worker_that_ends_is_replaced_by_one_of_its_pool() -> None:
+    stage = Stage(pools=two_pools())
+    reports, default = stage.start()
+    reports.end(-9)
+    stage.clock.advance(1)
+    assert [child.launch.pool for child in stage.children] == ["reports", "default", "reports"]
+    assert default.signals == []
+
+
+def test_a_pool_whose_application_cannot_be_loaded_is_named() -> None:
+    stage = Stage(pools=two_pools())
+    reports, default = stage.start(ready=False)
+    reports.say_ready()
+    default.loaded, default.failure = False, "application 'c:d': no"
+    default.end()
+    assert stage.failures == ["pool default: application 'c:d': no"]
+    assert reports.signals == ["KILL"]
 
 
 # Dying.
@@ -800,7 +844,7 @@ class Live:
         # Other tests of this process may keep a Redis running.
         self._others = set(child_pids())
         self.supervisor = Supervisor(
-            WorkerSettings(application="a:b", processes=count, max_streams=8, **settings),
+            [PoolWorkers(settings=WorkerSettings(application="a:b", processes=count, max_streams=8, **settings))],
             LAYER,
             FakeClusters(self.events),
             LoopClock(),

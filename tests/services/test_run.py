@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from ifserver.config.pools import PoolWorkers
 from ifserver.config.settings import FrontSettings, LogSettings, WorkerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.net import sockets
@@ -53,9 +54,9 @@ class Stage:
 
     def __init__(self, listening: Listening | None = None, workers: int = 1, **settings: Any) -> None:
         self.workers: list[FakeWorker] = []
-        worker = WorkerSettings(application="a:b", processes=workers, **settings)
+        worker = PoolWorkers(settings=WorkerSettings(application="a:b", processes=workers, **settings))
         self.service = RunService(
-            RUNTIME, FrontSettings(), worker, listening or Listening(), LogSettings(), self._spawn
+            RUNTIME, FrontSettings(), [worker], listening or Listening(), LogSettings(), self._spawn
         )
         self._wanted = workers
 

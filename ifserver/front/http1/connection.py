@@ -310,6 +310,8 @@ class Http1Connection(Protocol):
         self._count_refusal(why)
         if response.incoming is None:
             response.start(None)
+        if response.exchange is None:
+            response.tally = self._server.tally  # no pool has had it
         extra, more_lines = _UPGRADE_REQUIRED if why.status == 426 else (None, b"")
         response.write_answer(why.status, extra, keep_alive=False, more_lines=more_lines)
         response.log_access(self._parser.refused())

@@ -68,6 +68,8 @@ class Http1Response:
         self._connection = connection
         self._server = server
         self._settings = server.settings
+        #: Where the present request is counted: that of its pool, where there are pools.
+        self.tally = server.tally
         #: The connection's, from its beginning on.
         self.transport: Any = None
         self.addresses: Addresses = ("", None, None)
@@ -302,7 +304,7 @@ class Http1Response:
         if incoming.request_id and h.find(message.headers, REQUEST_ID) is None:
             message = replace(message, headers=[*message.headers, (REQUEST_ID, incoming.request_id)])
         self._claimed_at = exchange.claimed_at
-        self._server.tally.answered(101, self._began_at, now, now)
+        self.tally.answered(101, self._began_at, now, now)
         return message, self._entry(incoming, now) if self._server.access_log.enabled else None
 
     def _queue_s(self) -> float | None:
@@ -394,7 +396,7 @@ class Http1Response:
         """
         server, incoming = self._server, self.incoming or refused
         now = server.clock.seconds()
-        server.tally.answered(self._status, self._began_at, self._first_at, now)
+        self.tally.answered(self._status, self._began_at, self._first_at, now)
         if incoming is not None and server.access_log.enabled:
             server.access_log.write(self._entry(incoming, now))
 
@@ -418,6 +420,7 @@ class Http1Response:
             request_id=incoming.request_id.decode("ascii"),
             referer=h.find(incoming.headers, b"referer"),
             user_agent=h.find(incoming.headers, b"user-agent"),
+            pool=self.tally.pool,
         )
 
     # IPushProducer: the transport calls when its buffer is full, and when it is not any more.

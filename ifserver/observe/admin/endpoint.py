@@ -169,7 +169,7 @@ class _Root(Resource):
         self._subject = subject
         self._reactor = reactor
         self._token = token
-        self._surveyor = Surveyor(subject.clusters, reactor)
+        self._surveyor = Surveyor(subject.clusters, reactor, subject.pools)
         self._scrape = Scrape(subject)
         self._names = frozenset(name.lower().rstrip(".") for name in names) | {"localhost"}
         self._page = _page()

@@ -5,7 +5,7 @@ Each family is named here, once, with its help; what counters mean is in `ifserv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf, isinf
 from typing import Any, Final
 
@@ -15,16 +15,20 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ifserver.front.http1.connection import Http1Connection
+from ifserver.front.server import InterfaceServer
+from ifserver.front.tally import Tally
 from ifserver.metrics import COUNTERS, LAG_BOUNDS_S, LOOP_LAG, Histogram
 from ifserver.observe.admin.server_subject import ServerSubject, states_of, unsent_bytes
 from ifserver.observe.admin.subject import Subject, SupervisorSubject
 from ifserver.observe.admin.survey import Survey
-from ifserver.status import Facts
+from ifserver.status import Child, Facts
 from ifserver.streams import http, websocket
 
 __all__ = ["Scrape"]
 
 _PREFIX: Final = "ifserver_"
+#: The label of what is told of each pool, where there are pools.
+_POOL: Final = ("pool",)
 _STATES: Final = [("http", state.name.lower()) for state in http.State if state is not http.State.DONE] + [
     ("websocket", state.name.lower()) for state in websocket.State if state is not websocket.State.DONE
 ]
@@ -67,7 +71,7 @@ class Scrape(Collector):
             "messages_waiting", "Messages to processes that no node has taken yet.", subject.clusters.waiting()
         )
         yield _processes(survey)
-        yield from _slots(subject.supervisors(survey))
+        yield from _slots(subject.supervisors(survey), subject.pools())
         if isinstance(subject, ServerSubject):
             yield from _clients(subject)
         if isinstance(subject, SupervisorSubject):
@@ -85,9 +89,10 @@ def _by_label(name: str, help: str, labels: Sequence[str], values: Mapping[Any, 
     return family
 
 
-def _histogram(name: str, help: str, histogram: Histogram) -> Metric:
-    family = HistogramMetricFamily(_PREFIX + name, help, labels=())
-    family.add_metric((), *_buckets(histogram.bounds_s, histogram.counts, histogram.sum_s))
+def _histogram(name: str, help: str, labels: Sequence[str], histograms: Mapping[Any, Histogram]) -> Metric:
+    family = HistogramMetricFamily(_PREFIX + name, help, labels=labels)
+    for label, histogram in histograms.items():
+        family.add_metric(label, *_buckets(histogram.bounds_s, histogram.counts, histogram.sum_s))
     return family
 
 
@@ -171,29 +176,84 @@ def _processes(survey: Survey) -> Metric:
     )
 
 
-def _slots(supervisors: Iterable[Facts]) -> Iterator[Metric]:
+def _slots(supervisors: Iterable[Facts], pools: Sequence[str]) -> Iterator[Metric]:
     children = [child for facts in supervisors for child in facts.children]
-    yield _gauge("worker_streams", "Streams that the workers hold.", sum(child.streams for child in children))
-    unanswered = sum(child.unanswered for child in children)
-    yield _gauge(
-        "worker_unanswered",
-        "Those of them that hold a slot: neither begun to answer, nor waiting for their client.",
-        unanswered,
+    counted: tuple[tuple[str, str, Callable[[Child], int]], ...] = (
+        ("worker_streams", "Streams that the workers hold.", lambda child: child.streams),
+        (
+            "worker_unanswered",
+            "Those of them that hold a slot: neither begun to answer, nor waiting for their client.",
+            lambda child: child.unanswered,
+        ),
+        (
+            "worker_slots_free",
+            "How many more requests the workers would take now.",
+            lambda child: child.free if child.ready else 0,
+        ),
     )
-    free = sum(child.free for child in children if child.ready)
-    yield _gauge("worker_slots_free", "How many more requests the workers would take now.", free)
+    for name, help, count in counted:
+        if not pools:
+            yield _gauge(name, help, sum(map(count, children)))
+            continue
+        values = dict.fromkeys(((pool,) for pool in pools), 0.0)
+        for child in children:
+            values[child.pool,] = values.get((child.pool,), 0.0) + count(child)
+        yield _by_label(name, help, _POOL, values)
 
 
 def _workers(subject: SupervisorSubject) -> Iterator[Metric]:
-    statistics = subject.supervisor.statistics()
-    states = {(state,): float(statistics[f"workers_{state}"]) for state in ("ready", "starting", "draining")}
-    yield _by_label("workers", "Worker processes of this supervisor.", ("state",), states)
+    supervisor = subject.supervisor
+    statistics = supervisor.statistics()
+    states: dict[tuple[str, ...], float]
+    labels: tuple[str, ...] = ("state",)
+    if pools := subject.pools():
+        labels = "state", *_POOL
+        states = {(state, pool): float(count) for pool in pools for state, count in supervisor.states(pool).items()}
+    else:
+        states = {(state,): float(statistics[f"workers_{state}"]) for state in ("ready", "starting", "draining")}
+    yield _by_label("workers", "Worker processes of this supervisor.", labels, states)
     for name, help in (
         ("workers_started", "Worker processes that were started."),
         ("workers_ended", "Worker processes that have ended, for whatever reason."),
         ("streams_released", "Streams that were held by a worker when it ended, and were given back."),
     ):
         yield CounterMetricFamily(_PREFIX + name, help, value=statistics[name])
+
+
+def _requests(server: InterfaceServer) -> Iterator[Metric]:
+    """What is counted of requests; where there are pools, of those of each, and with an empty name of the rest."""
+    labels: tuple[str, ...] = ()
+    tallies: dict[tuple[str, ...], Tally] = {(): server.tally}
+    if server.tallies is not None:
+        labels = _POOL
+        tallies = {(tally.pool,): tally for tally in (server.tally, *server.tallies.values())}
+    requests = CounterMetricFamily(
+        _PREFIX + "requests",
+        "Requests by the status of the answer; 0: the client left before one.",
+        labels=("status", *labels),
+    )
+    for label, tally in tallies.items():
+        for status, count in sorted(tally.requests.items()):
+            requests.add_metric((str(status), *label), count)
+    yield requests
+    for name, help, histograms in (
+        (
+            "queue_wait_seconds",
+            "From a request's offer until a worker had it.",
+            {label: tally.queue_wait for label, tally in tallies.items()},
+        ),
+        (
+            "first_byte_seconds",
+            "From a request's head until its response began.",
+            {label: tally.first_byte for label, tally in tallies.items()},
+        ),
+        (
+            "request_duration_seconds",
+            "From a request's head until its response was complete.",
+            {label: tally.duration for label, tally in tallies.items()},
+        ),
+    ):
+        yield _histogram(name, help, labels, histograms)
 
 
 def _clients(subject: ServerSubject) -> Iterator[Metric]:
@@ -213,17 +273,7 @@ def _clients(subject: ServerSubject) -> Iterator[Metric]:
     yield _gauge(
         "group_members", "Memberships of this server's streams: one in two groups counts twice.", sum(groups.values())
     )
-    requests = CounterMetricFamily(
-        _PREFIX + "requests", "Requests by the status of the answer; 0: the client left before one.", labels=("status",)
-    )
-    for status, count in sorted(tally.requests.items()):
-        requests.add_metric((str(status),), count)
-    yield requests
-    yield _histogram("queue_wait_seconds", "From a request's offer until a worker had it.", tally.queue_wait)
-    yield _histogram("first_byte_seconds", "From a request's head until its response began.", tally.first_byte)
-    yield _histogram(
-        "request_duration_seconds", "From a request's head until its response was complete.", tally.duration
-    )
+    yield from _requests(server)
     for name, help, http_bytes, websocket_bytes in (
         ("received_bytes", "Bytes that clients have sent.", tally.http_bytes_in, tally.websocket_bytes_in),
         ("sent_bytes", "Bytes that were sent to clients.", tally.http_bytes_out, tally.websocket_bytes_out),

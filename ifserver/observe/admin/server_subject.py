@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
+
+from msgspec import UNSET
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError
@@ -81,6 +83,10 @@ class ServerSubject(Subject):
         rest = [StreamStatus(channel=each.stream.channel, kind="") for each in exchanges[MAX_STREAMS:]]
         return shown + rest
 
+    def pools(self) -> Sequence[str]:
+        router = self.server.router
+        return [] if router is None else list(dict.fromkeys(router.channels.values()))
+
     def group_sizes(self) -> Mapping[str, int]:
         return self.server.members.sizes()
 
@@ -135,4 +141,5 @@ def _status(exchange: Exchange, now: float) -> StreamStatus:
         method=getattr(request, "method", "GET"),
         path=request.path[:200],
         unsent_bytes=unsent_bytes(exchange),
+        pool=exchange.pool or UNSET,
     )

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import nlargest
 from operator import itemgetter
 from typing import Any
@@ -65,6 +65,10 @@ class Subject(ABC):
     @abstractmethod
     def streams(self) -> list[StreamStatus]:
         """The streams that it holds, oldest first."""
+
+    @abstractmethod
+    def pools(self) -> Sequence[str]:
+        """The names of the pools that it knows, in their order; empty: there are none."""
 
     @abstractmethod
     def group_sizes(self) -> Mapping[str, int]:
@@ -168,6 +172,9 @@ class SupervisorSubject(Subject):
             for channel, _ in worker.ledger.entries()
         ]
 
+    def pools(self) -> Sequence[str]:
+        return [pool.name for pool in self.supervisor.pools if pool.name]
+
     def group_sizes(self) -> Mapping[str, int]:
         return {}  # the members are at the servers
 
@@ -187,4 +194,5 @@ def _child(worker: Worker) -> Child:
         streams=gauges["streams_held"],
         unanswered=gauges["streams_unanswered"],
         free=gauges["slots_free"],
+        pool=worker.pool.name,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +21,6 @@ __all__ = ["ANSWER_S", "Survey", "Surveyor"]
 
 #: How long a node may take to answer, in seconds: probes and people wait for that.
 ANSWER_S: Final = 1.0
-_CHANNELS: Final = channels.REQUEST_CHANNELS
 
 
 class Survey(NamedTuple):
@@ -46,7 +45,8 @@ class _Answer(NamedTuple):
     node: Node
     why: str
     round_trip_s: float | None = None
-    queues: tuple[Queue, ...] = ()
+    #: By their channels.
+    queues: Mapping[str, Queue] = MappingProxyType({})
     census: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -55,11 +55,13 @@ class Surveyor:
 
     Args:
         clock: the reactor.
+        pools: the names of the pools whose request channels are looked at; none: there is only that without a name.
     """
 
-    def __init__(self, clusters: Clusters, clock: Any) -> None:
+    def __init__(self, clusters: Clusters, clock: Any, pools: Callable[[], Sequence[str]] = tuple) -> None:
         self._clusters = clusters
         self._clock = clock
+        self._pools = pools
         self._waiting: dict[Deferred[Survey], None] = {}
         self._asking = False
 
@@ -81,7 +83,10 @@ class Surveyor:
 
     async def _survey(self) -> Survey:
         nodes = self._clusters.nodes.values()
-        asking = [Deferred.fromCoroutine(self._ask(node)) for node in nodes]
+        looked_at = [
+            channels.of_pool(pool, name) for pool in self._pools() or [""] for name in channels.REQUEST_CHANNELS
+        ]
+        asking = [Deferred.fromCoroutine(self._ask(node, looked_at)) for node in nodes]
         answers = await gatherResults(asking, consumeErrors=True)
         by_name = {answer.node.name: answer for answer in answers}
         processes: dict[str, Facts] = {}
@@ -101,20 +106,21 @@ class Surveyor:
         ]
         return Survey(tuple(clusters), processes)
 
-    async def _ask(self, node: Node) -> _Answer:
+    async def _ask(self, node: Node, looked_at: Sequence[str]) -> _Answer:
         if not node.connected:
             return _Answer(node, "there is no connection")
         began_at = self._clock.seconds()
         try:
-            queues = [await self._within(node.look(_CHANNELS[0]))]
+            queues = {looked_at[0]: await self._within(node.look(looked_at[0]))}
             round_trip_s = self._clock.seconds() - began_at
-            queues += [await self._within(node.look(channel)) for channel in _CHANNELS[1:]]
+            for channel in looked_at[1:]:
+                queues[channel] = await self._within(node.look(channel))
             census = await self._within(node.census())
         except NodeError as error:
             return _Answer(node, str(error).removeprefix(f"node {node.name}: "))
         except TimeoutError:
             return _Answer(node, f"no answer within {ANSWER_S:g} s")
-        return _Answer(node, "", round_trip_s, tuple(queues), census)
+        return _Answer(node, "", round_trip_s, queues, census)
 
     def _within(self, asking: Deferred[Any]) -> Deferred[Any]:
         return asking.addTimeout(ANSWER_S, self._clock)
@@ -130,14 +136,14 @@ def _status(answer: _Answer, processes: dict[str, Facts]) -> NodeStatus:
         why=answer.why,
         queues=tuple(
             QueueStatus(channel=channel, length=queue.length, age_s=_age_s(node, channel, queue, processes))
-            for channel, queue in zip(_CHANNELS, answer.queues, strict=False)
+            for channel, queue in answer.queues.items()
         ),
     )
 
 
 def _age_s(node: Node, channel: str, queue: Queue, processes: dict[str, Facts]) -> float | None:
     """How long the oldest has waited: its deadline, and how long its server lets requests wait, say when it came."""
-    if queue.oldest is None or channel == channels.WEBSOCKET_RESUME:
+    if queue.oldest is None or channels.is_resumption(channel):
         return None  # open WebSockets wait longer than requests, by a time that is not told
     try:
         request = decode_request(queue.oldest)

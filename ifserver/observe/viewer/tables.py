@@ -68,9 +68,19 @@ def processes(status: Status, limit: int | None = None) -> Table:
         what += ", this one" if each.process == status.me.process else ""
         rows.append([*map(_text, (what, each.process, each.host, str(each.pid), each.node, up, *numbers))])
         for child in each.children:
-            what = "  worker" if child.ready else "  worker, not ready"
+            what = f"  worker of pool {child.pool}" if child.pool else "  worker"
+            what += "" if child.ready else ", not ready"
             held = (child.streams, child.unanswered, child.free)
-            row = (what, child.process, "", str(child.pid), "", "", *map(str, held), "")
+            row = (
+                what,
+                child.process,
+                "",
+                str(child.pid),
+                "",
+                "",
+                *map(str, held),
+                "",
+            )
             rows.append([*map(_text, row)])
     return _filled(table, rows, limit)
 
@@ -91,12 +101,15 @@ def ordered(status: Status, sort: str = "age", reverse: bool = False, wanted: st
 
 def streams(shown: Sequence[StreamStatus], selected: int | None = None) -> Table:
     """Streams, one of which may be selected."""
-    table = _table("channel", "kind", "state", ">age", "worker", "request", ">unsent")
+    has_pools = any(stream.pool for stream in shown)
+    titles = ["channel", "kind", "state", ">age", "worker", "request", ">unsent"]
+    table = _table(*titles, *(["pool"] if has_pools else []))
     for i, stream in enumerate(shown):
         request = f"{stream.method} {stream.path}".strip()
         row = (stream.channel, stream.kind, stream.state, _seconds(stream.age_s), stream.owner, request)
         unsent = str(stream.unsent_bytes or "")
-        table.add_row(*map(_text, (*row, unsent)), style="reverse" if i == selected else None)
+        pool = [stream.pool or ""] if has_pools else []
+        table.add_row(*map(_text, (*row, unsent, *pool)), style="reverse" if i == selected else None)
     return table
 
 
@@ -118,7 +131,8 @@ def _filled(table: Table, rows: Sequence[Sequence[Text]], limit: int | None) -> 
 
 
 def _described(stream: StreamStatus) -> str:
-    return " ".join((stream.channel, stream.kind, stream.state, stream.owner, stream.method, stream.path))
+    pool = stream.pool or ""
+    return " ".join((stream.channel, stream.kind, stream.state, stream.owner, stream.method, stream.path, pool))
 
 
 def _sum(facts: Facts, name: str) -> int:

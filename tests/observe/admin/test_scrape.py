@@ -12,13 +12,17 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from ifserver import channels
+from ifserver.config.pools import PoolSettings
+from ifserver.front.pools import Router
 from ifserver.metrics import COUNTERS
 from ifserver.observe.admin.scrape import Scrape
-from ifserver.status import Child
+from ifserver.status import Child, encode_status
 from tests.front.fakes import GET, HANDSHAKE
 from tests.front.test_groups import member
 from tests.observe.admin.stage import Stage, supervisor_facts
 from tests.observe.admin.test_subject import FakeSupervisor, FakeWorker, supervisor, survey
+from tests.process.test_supervisor import Stage as WorkerStage
+from tests.process.test_supervisor import two_pools
 
 ROOT = Path(__file__).resolve().parents[3]
 BOARD = ROOT / "packaging/grafana/ifserver.json"
@@ -208,3 +212,58 @@ def test_the_documentation_explains_every_metric_and_no_other() -> None:
         told_kind, told_labels = told.pop(name.removeprefix("ifserver_"))
         assert (told_kind, told_labels if labels else set()) == (kind, labels), name
     assert not told
+
+
+# Pools.
+
+
+def pooled() -> Stage:
+    stage = Stage(parent=True)
+    reports = PoolSettings(name="reports", application="a:b", paths=("/reports/*",))
+    stage.world.server.route(Router([reports, PoolSettings(name="default", application="a:b")]))
+    return stage
+
+
+def test_what_is_counted_of_requests_is_told_of_each_pool() -> None:
+    stage = pooled()
+    stage.beat(supervisor_facts(Child(pid=3, ready=True, free=97, pool="reports"), Child(pid=4, pool="default")))
+    world = stage.world
+    world.client(GET.replace(b"/ ", b"/reports/1 "))
+    world.client(b"nonsense\r\n\r\n")
+    world.advance(0.2)
+    world.worker.job("http.request.reports").respond(500)
+    world.client(GET.replace(b"/ ", b"/reports/2 "))
+    world.settle()
+    found = samples(stage)
+    # The labels are in the order of their names: pool, status.
+    assert found["ifserver_requests_total", "reports", "500"] == 1
+    assert found["ifserver_requests_total", "", "400"] == 1
+    assert found["ifserver_queue_wait_seconds_count", "reports"] == 1
+    assert found["ifserver_queue_wait_seconds_count", "default"] == 0
+    assert found["ifserver_first_byte_seconds_bucket", "0.25", "reports"] == 1
+    assert found["ifserver_worker_slots_free", "reports"] == 97
+    assert found["ifserver_worker_slots_free", "default"] == 0
+    assert found["ifserver_queue_length", "http.request.reports", "east", "east"] == 1
+    assert found["ifserver_queue_length", "http.request", "east", "east"] == 0
+
+
+def test_a_supervisor_tells_of_the_workers_of_each_pool() -> None:
+    workers = WorkerStage(pools=two_pools())
+    workers.start()
+    stage = Stage()
+    subject = supervisor(stage)
+    subject.supervisor = workers.supervisor
+    text = Scrape(subject).text(survey(stage), "")[0].decode()
+    assert 'ifserver_workers{pool="reports",state="ready"} 1.0' in text
+    assert 'ifserver_workers{pool="default",state="draining"} 0.0' in text
+    assert subject.pools() == ["reports", "default"]
+    assert [child.pool for child in subject.facts().children] == ["reports", "default"]
+
+
+def test_the_streams_of_a_server_say_their_pools() -> None:
+    stage = pooled()
+    stage.world.client(GET.replace(b"/ ", b"/reports/1 "))
+    assert [stream.pool for stream in stage.subject.streams()] == ["reports"]
+    plain = Stage()
+    plain.world.client(GET)
+    assert b"pool" not in encode_status(plain.subject.status(survey(plain)))

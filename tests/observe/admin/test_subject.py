@@ -21,7 +21,7 @@ from tests.process.test_supervisor import Stage as WorkerStage
 
 def survey(stage: Stage) -> Survey:
     found: list[Any] = []
-    Surveyor(stage.world.clusters, stage.world.clock).survey().addCallback(found.append)
+    Surveyor(stage.world.clusters, stage.world.clock, stage.subject.pools).survey().addCallback(found.append)
     [one] = found
     assert isinstance(one, Survey)
     return one
@@ -38,6 +38,7 @@ class FakeWorker:
         self.ready = ready
         self.memory = bytearray(Ledger.size(8))
         self.ledger = Ledger(self.memory, 8)
+        self.pool = SimpleNamespace(name="")
         if inbox:
             self.ledger.inbox = inbox
 
@@ -49,6 +50,7 @@ class FakeWorker:
 class FakeSupervisor:
     def __init__(self, workers: tuple[FakeWorker, ...]) -> None:
         self.workers = list(workers)
+        self.pools: list[Any] = []
 
     def counts(self) -> dict[str, int]:
         return {"claims": 5}

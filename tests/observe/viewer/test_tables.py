@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from ifserver.observe.viewer import tables
-from ifserver.status import ClusterStatus, GroupStatus
+from ifserver.status import Child, ClusterStatus, GroupStatus
 from tests.observe.viewer.stage import facts, node, status, stream
 
 
@@ -47,6 +47,17 @@ def test_processes_and_what_each_holds() -> None:
     assert rows[3] == ["worker", "worker0000", "8", "3", "2", "98"]
     assert rows[4] == ["worker,", "not", "ready", "9", "0", "0", "0"]
     assert "server, not listening" in text(tables.processes(status(processes=(facts(listening=False),))))
+
+
+def test_pools_are_shown_where_there_are_some() -> None:
+    children = (Child(pid=8, ready=True, pool="reports"), Child(pid=9, pool="default"))
+    rows = words(tables.processes(status(processes=(facts(kind="supervisor", children=children),))))
+    assert rows[2][:5] == ["worker", "of", "pool", "reports", "8"]
+    assert rows[3][:7] == ["worker", "of", "pool", "default,", "not", "ready", "9"]
+    rows = words(tables.streams([stream(1, pool="reports"), stream(2)]))
+    assert (rows[0][-1], rows[1][-1]) == ("pool", "reports")
+    assert words(tables.streams([stream(1)]))[0][-1] == "unsent"
+    assert len(tables.ordered(status(streams=(stream(1, pool="reports"), stream(2))), wanted="reports")) == 1
 
 
 def test_groups() -> None:

@@ -1,0 +1,67 @@
+"""``ifserver check`` of the pools: whether their applications can be loaded, as their workers would."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+LIMIT_S = 120.0
+APPLICATION = """
+import os
+def wsgi(environ, start_response): pass
+async def asgi(scope, receive, send): pass
+if os.environ.get("BROKEN") == "exit":
+    os._exit(3)
+if os.environ.get("BROKEN"):
+    raise RuntimeError("no " + os.environ["BROKEN"])
+print("is imported")
+"""
+
+
+def check(tmp_path: Path, text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "checked.py").write_text(APPLICATION)
+    path = tmp_path / "ifserver.toml"
+    path.write_text(f'worker.app_dir = "{tmp_path}"\n{text}')
+    command = [sys.executable, "-m", "ifserver", "check", "--config", str(path), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+
+def test_every_pool_is_loaded_and_what_is_odd_is_said(tmp_path: Path) -> None:
+    done = check(
+        tmp_path,
+        """worker.application = "checked:asgi"
+[pools.reports]
+application = "checked:wsgi"
+paths = ["/reports/*"]
+[pools.all]
+application = "checked:asgi"
+""",
+    )
+    assert (done.stdout, done.returncode) == (
+        "POOL     APPLICATION   INTERFACE  TAKES\n"
+        "reports  checked:wsgi  wsgi       /reports/*\n"
+        "all      checked:asgi  asgi       everything\n"
+        "default  checked:asgi  asgi       everything\n"
+        "\n"
+        "warning:  pool default:  it gets nothing: pool all is before it, and takes all\n"
+        'note:     pool reports:  it is WSGI, so that WebSockets get 403 there; protocols = ["http"] leaves them\n'
+        "everything would work\n",
+        0,
+    )
+
+
+def test_one_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    text = "".join(
+        f'[pools.{name}]\napplication = "checked:asgi"\nenvironment = {{ BROKEN = "{broken}" }}\n'
+        for name, broken in (("good", ""), ("bad", "database"), ("worse", "exit"))
+    )
+    done = check(tmp_path, text, "--json")
+    found = json.loads(done.stdout)
+    assert (found["fit"], found["nodes"], done.returncode) == (False, [], 1)
+    good, bad, worse = (each["findings"][:1] for each in found["pools"])
+    assert good == []
+    assert bad[0]["level"] == worse[0]["level"] == "problem"
+    assert bad[0]["text"].startswith("application 'checked:asgi': RuntimeError: no database (")
+    assert worse[0]["text"] == "application 'checked:asgi': the process that imported it has ended (3)"
