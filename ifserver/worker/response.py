@@ -118,10 +118,18 @@ class Response:
         Raises:
             ApplicationError: it cannot be read.
         """
+        await self.send_file(stream, name.decode(), self.open_named(name))
+
+    def open_named(self, name: bytes) -> Source:
+        """The file that was named in the header `name`.
+
+        Raises:
+            ApplicationError: it cannot be read.
+        """
         what, path = name.decode(), self.file_path
         if not (path or b"").startswith(b"/"):
             raise ApplicationError(f"{what}: expected an absolute path, got {ascii(path)[:300]}")
-        await self.send_file(stream, what, open_source(what, path))
+        return open_source(what, path)
 
     async def send_file(self, stream: FileStream, what: str, source: Source) -> None:
         """Send a file as the body, or the rest of it, and close it.

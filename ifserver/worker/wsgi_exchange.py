@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from ifserver.errors import ApplicationError
 from ifserver.worker.response import Response
 from ifserver.worker.rules import as_bytes
-from ifserver.worker.wsgi_environ import Environ
+from ifserver.worker.wsgi_environ import Environ, FileWrapper
 
 __all__ = ["Exchange"]
 
@@ -48,6 +48,14 @@ class Stream(Protocol):
         """Send some of a response's body, with `last` all that there is. Waits while too much is unsent.
 
         Raises:
+            ApplicationError: the file that a header names in place of the body cannot be read.
+            ClientDisconnected: the client has left.
+        """
+
+    def put_file(self, response: Response, file: Any) -> bool:
+        """Send what is left of an open file as the whole body, after the return. False: it must be read and `put`.
+
+        Raises:
             ClientDisconnected: the client has left.
         """
 
@@ -80,7 +88,7 @@ class Exchange:
                     self._left = len(body)
                 if body:
                     self._write(body)
-            else:
+            elif type(result) is not FileWrapper or not self._put_file(result.filelike):
                 for piece in result:
                     if piece:
                         self._write(piece)
@@ -132,6 +140,13 @@ class Exchange:
         if not self._whole:
             self._started, self._whole = True, last
             self._stream.put(response, piece, last)
+
+    def _put_file(self, file: Any) -> bool:
+        response = self._response
+        if response is None or self._started or response.file_path is not None:
+            return False
+        self._whole = self._stream.put_file(response, file)
+        return self._whole
 
     def _tell_excess(self, size: int) -> None:
         if not self._excess:

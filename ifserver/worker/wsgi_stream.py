@@ -6,6 +6,9 @@ no threads; with ``stream_uploads`` it is read while it comes, and only its thre
 What the thread sends goes through a short queue: while the event loop sends one piece, the application makes the next.
 Where the queue is full the thread waits, so a client that reads slowly slows its own thread. A thread that is in use is
 a slot that is in use, also while it sends a response that has begun.
+
+A file, of ``wsgi.file_wrapper`` or named in a header, is sent by the event loop: by asking the server to do it, or by
+reading it. The thread opens it, hands over the descriptor and waits for nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from typing import IO, Any, Final
 from ifserver.errors import ClientDisconnected
 from ifserver.messages import STOPPED, HttpRequest, ToApplication, WebSocketConnect
 from ifserver.streams.window import PIECE_BYTES
-from ifserver.worker.asgi import DONE, HELD, LOST, OVER, SILENT, Host, Phase
+from ifserver.worker.asgi import DONE, HELD, LOST, OVER, Host, Phase
 from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.files import Source, source_of
 from ifserver.worker.response import Response
 from ifserver.worker.wsgi import WSGIAdapter
 from ifserver.worker.wsgi_environ import environ_of
@@ -67,6 +71,7 @@ class ThreadedStream(HttpStream):
     __slots__ = (
         "_adapter",
         "_error",
+        "_file",
         "_finished",
         "_input",
         "_made",
@@ -92,6 +97,8 @@ class ThreadedStream(HttpStream):
         self._made = 0
         self._whole = self._returned = False
         self._error: BaseException | None = None
+        #: A file to be sent as the whole body, and who has named it. The loop takes it, and closes it.
+        self._file: tuple[str, Source] | None = None
         #: On what the thread sleeps while too much is unsent.
         self._room: threading.Lock | None = None
         # Set by the loop: bytes that were sent; what was taken and must wait for credit; whether all is done.
@@ -182,18 +189,48 @@ class ThreadedStream(HttpStream):
         """Send some of a response's body, with `last` all that there is. Waits while too much is unsent.
 
         Raises:
+            ApplicationError: the file that a header names in place of the body cannot be read.
             ClientDisconnected: the client has left.
         """
         self._check_client()
+        if response.file_path is not None:
+            # What the application sends beside the path of a file is for nobody.
+            if last:
+                name = self._host.file_header
+                assert name is not None
+                self._hand_over(response, name.decode(), response.open_named(name))
+            return
         self._response = response
-        # What the application sends beside the path of a file is for nobody.
-        if not response.bodyless and response.file_path is None:
+        if not response.bodyless:
             self._pieces.append(piece)
             self._made += len(piece)
         self._whole = last
         self._adapter.threads.tell(self, self._host.loop)
         if self._made - self._sent >= _UNSENT_BYTES and not last:
             self._wait_for_room()
+
+    def put_file(self, response: Response, file: Any) -> bool:
+        """Send what is left of an open file as the whole body, after the return. False: it must be read and `put`.
+
+        Raises:
+            ClientDisconnected: the client has left.
+        """
+        self._check_client()
+        source = source_of(file) if self.may_offer_file or response.bodyless else None
+        if source is None:
+            return False
+        count = source.count if response.remaining is None else response.remaining
+        # What is one message in any case is read here, where nobody else waits for the disk.
+        if count <= PIECE_BYTES and not response.bodyless:
+            source.close()
+            return False
+        self._hand_over(response, "wsgi.file_wrapper", source)
+        return True
+
+    def _hand_over(self, response: Response, what: str, source: Source) -> None:
+        self._response = response
+        self._file = what, source
+        self._adapter.threads.tell(self, self._host.loop)
 
     def _has_read(self, size: int) -> None:
         """The application has taken so many bytes of the request's body."""
@@ -219,7 +256,7 @@ class ThreadedStream(HttpStream):
         """Send what there is, and see whether the application has returned."""
         if self._finished:
             return
-        returned = self._returned
+        returned = self._returned or self._cancelled  # of one that is cancelled the thread is left behind
         while self._parts:
             due = self._window_in.consume(self._parts.popleft())
             if due is not None and self.phase not in OVER:
@@ -232,12 +269,13 @@ class ThreadedStream(HttpStream):
             self._finish()
 
     def _send_on(self) -> None:
-        whole = self._whole  # before its pieces: one that comes meanwhile may be the last
-        if whole and self._response.file_path is not None:
-            if self.phase is SILENT:
-                self.phase = HELD
-                self.task = self._host.loop.create_task(self._send_named())
+        if self._file is not None:
+            (what, source), self._file = self._file, None
+            self.phase = HELD
+            self.task = self._host.loop.create_task(self._send_file(what, source))
+        if self.task is not None:
             return
+        whole = self._whole  # before its pieces: one that comes meanwhile may be the last
         pieces, credit = self._pieces, self.credit
         while credit.open:
             rest = self._rest
@@ -259,15 +297,17 @@ class ThreadedStream(HttpStream):
         if whole and self.phase is not DONE and not (pieces or self._rest) and credit.open:
             self._response.send_piece(b"", more=False)
 
-    async def _send_named(self) -> None:
-        """Send the file that the application has named in a header."""
-        assert self._host.file_header is not None
+    async def _send_file(self, what: str, source: Source) -> None:
+        """Send a file as the whole response."""
         try:
-            await self._response.send_named(self, self._host.file_header)
+            if self.phase in OVER:
+                source.close()  # the client has left before this first step
+            else:
+                await self._response.send_file(self, what, source)
         except GeneratorExit:
             raise  # the interpreter ends
         except BaseException as error:
-            self._error = error
+            self._ended(error)
         self.task = None
         self.look()
 
@@ -288,6 +328,9 @@ class ThreadedStream(HttpStream):
 
     def _finish(self) -> None:
         self._finished = True
+        if self._file is not None:
+            self._file[1].close()
+            self._file = None
         error, self._error = self._error, None
         if error is not None:
             self._ended(error)

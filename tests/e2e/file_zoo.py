@@ -1,9 +1,12 @@
-"""An application that answers with files, as Starlette sends them."""
+"""Applications that answer with files: as Starlette sends them, and by WSGI."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -35,3 +38,14 @@ async def named(request: Request) -> Response:
 
 
 app = Starlette(routes=[Route("/", pid), Route("/file", file), Route("/temporary", temporary), Route("/named", named)])
+
+
+def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The file at ``?path=``, from byte ``from=`` on."""
+    query = parse_qs(environ["QUERY_STRING"])
+    path, offset = query["path"][0], int(query.get("from", ["0"])[0])
+    start_response("200 OK", [("Content-Length", str(os.path.getsize(path) - offset))])
+    file = open(path, "rb")  # noqa: SIM115 (whoever sends it closes it)
+    file.seek(offset)
+    wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+    return wrapped

@@ -215,6 +215,18 @@ def test_over_tls(folder: Path) -> None:
             assert counted(server) == (2, 0)
 
 
+def test_what_wsgi_wraps(folder: Path) -> None:
+    with Running("run", "file_zoo:wsgi", *APP[1:], "--threads", "1", app_dir=APPS) as server:
+        server.ready()
+        assert get(server, "", folder / "file").content == CONTENT
+        assert get(server, "", f"{folder}/file&from=100001").content == CONTENT[100_001:]
+        # The only thread is free while a client takes its time.
+        with slow(server, f"?path={folder}/file") as sock:
+            assert get(server, "", folder / "empty").content == b""
+            assert b"".join(iter(lambda: sock.recv(MIB), b"")).endswith(CONTENT)
+        assert counted(server) == (3, 0)
+
+
 def test_with_serve_only_what_is_below_its_roots(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(CONTENT[::-1])
     (folder / "escape").symlink_to(tmp_path)
