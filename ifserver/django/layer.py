@@ -16,7 +16,8 @@ from ifserver.django.queues import QueueClosed
 from ifserver.django.wire import for_servers, pack, unpack
 from ifserver.errors import ConfigurationError
 from ifserver.groups.link import current
-from ifserver.worker.asgi import OVER, running
+from ifserver.worker.asgi import running
+from ifserver.worker.phases import OVER
 
 __all__ = ["ChannelLayer"]
 

@@ -11,7 +11,6 @@ that has to stop cancels it.
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import sys
 from abc import ABC, abstractmethod
@@ -20,7 +19,6 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
-from ifserver import headers
 from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.layers.groups import Groups
 from ifserver.logs import about
@@ -31,7 +29,6 @@ from ifserver.messages import (
     Disconnect,
     GroupGap,
     GroupJoined,
-    HttpRequest,
     Message,
     Release,
     ToApplication,
@@ -41,62 +38,15 @@ from ifserver.messages import (
 )
 from ifserver.streams.window import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
 from ifserver.worker.application import ASGIApplication, Event, Scope
+from ifserver.worker.phases import DONE, LOST, OVER, SILENT, Phase
+from ifserver.worker.reporting import is_disconnection, request_id_of, shown
 
-__all__ = [
-    "ANSWERING",
-    "DONE",
-    "HELD",
-    "LOST",
-    "OFFERED",
-    "OPEN",
-    "OVER",
-    "SILENT",
-    "Host",
-    "Phase",
-    "Stream",
-    "running",
-]
-
-#: As much of a request's id as is logged, in bytes.
-_MAX_ID: Final = 128
-#: The exception by which Starlette says that it was told of a disconnect; FastAPI's tutorial lets it pass.
-_DISCONNECT: Final = "WebSocketDisconnect"
+__all__ = ["Host", "Stream", "running"]
 
 _log = logging.getLogger(__name__)
 
 #: The stream whose application runs, for what it calls, also in threads and tasks that it has started.
 running: Final[ContextVar[Stream]] = ContextVar("ifserver_stream")
-
-
-class Phase(enum.Enum):
-    """How far a stream has come; the value completes "the event is not expected now: ..."."""
-
-    #: The application has sent nothing.
-    SILENT = "no response has been started"
-    #: It has sent the start of a response, which is held until the first of its body, or for a short while.
-    HELD = "the response's body is due"
-    #: The server was asked to send a file by itself, as the whole response, and has not said whether it does.
-    OFFERED = "a file is being sent"
-    #: Part of the response is on its way.
-    ANSWERING = "the response's body is not complete"
-    #: The WebSocket is accepted.
-    OPEN = "the WebSocket is open"
-    #: The last message is on its way.
-    DONE = "the response is complete, or the WebSocket closed"
-    #: The client has left, the server has let go or is gone, or it was told to let go.
-    LOST = "the client has left"
-
-
-# A member of an Enum costs several times as much to look up as a global, and these are looked up for every event.
-SILENT: Final = Phase.SILENT
-HELD: Final = Phase.HELD
-OFFERED: Final = Phase.OFFERED
-ANSWERING: Final = Phase.ANSWERING
-OPEN: Final = Phase.OPEN
-DONE: Final = Phase.DONE
-LOST: Final = Phase.LOST
-#: Nothing more is said about the stream.
-OVER: Final = (DONE, LOST)
 
 
 class Host(Protocol):
@@ -207,23 +157,11 @@ class Stream(ABC):
 
     def __str__(self) -> str:
         """The stream for the log: what was asked for, and the full reply channel."""
-        request, request_id = self._request, self._request_id
-        what = request.method if isinstance(request, HttpRequest) else "WebSocket"
-        # One that was made is in the channel's name.
-        told = f", request {request_id}" if request_id and request_id != self.identity else ""
-        return f"{what} {request.path[:200]!r} ({request.reply_channel}{told})"
-
-    @property
-    def _request_id(self) -> str:
-        """The id that the request carries; empty if it has none. The client's own where ``request_id`` is off."""
-        given = headers.find(self._request.headers, b"x-request-id")
-        # The application has had this list, and may have put anything there.
-        known = given if type(given) is bytes else b""
-        return known[:_MAX_ID].decode("latin-1").encode("unicode_escape").decode("ascii")
+        return shown(self._request, self.identity)
 
     @property
     def _about(self) -> dict[str, str]:
-        return about(self._request.reply_channel, self._request_id)
+        return about(self._request.reply_channel, request_id_of(self._request))
 
     # The application.
 
@@ -298,7 +236,7 @@ class Stream(ABC):
             if not cancelled:
                 _log.error("%s: the application has returned, but %s", self, phase.value, extra=self._about)
         elif not (cancelled and isinstance(error, asyncio.CancelledError)) and not (
-            phase is LOST and _is_disconnection(error)
+            phase is LOST and is_disconnection(error)
         ):
             _log.error("%s: the application has raised", self, exc_info=error, extra=self._about)
         if cancelled:
@@ -501,23 +439,3 @@ class Stream(ABC):
         if self.awaits_client:
             self.awaits_client = False
             self._host.goes_on()
-
-
-def _is_disconnection(error: BaseException) -> bool:
-    """Whether `error` is, or has come of, the `ClientDisconnected` that ``send()`` has raised, or says itself that
-    ``receive()`` has returned a disconnect.
-
-    Frameworks raise one of their own instead (Starlette's ``ClientDisconnect``), or wrap it in an `ExceptionGroup`.
-    """
-    seen: set[int] = set()
-    rest: list[Any] = [error]
-    while rest:
-        error = rest.pop()
-        if isinstance(error, ClientDisconnected) or type(error).__name__ == _DISCONNECT:
-            return True
-        if error is not None and id(error) not in seen:
-            seen.add(id(error))
-            rest += (error.__cause__, error.__context__)
-            if isinstance(error, BaseExceptionGroup):
-                rest += error.exceptions
-    return False

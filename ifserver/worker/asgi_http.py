@@ -8,8 +8,9 @@ from ifserver.errors import ApplicationError
 from ifserver.messages import FileDeclined, FileTaken, HttpRequest, RequestBody, ResponseFile, ToApplication
 from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OFFERED, OVER, SILENT, Host, Stream
+from ifserver.worker.asgi import Host, Stream
 from ifserver.worker.files import PATHSEND, open_source
+from ifserver.worker.phases import ANSWERING, DONE, HELD, LOST, OFFERED, OVER, SILENT
 from ifserver.worker.response import Response, break_off
 
 __all__ = ["HttpStream"]

@@ -21,7 +21,8 @@ from ifserver.messages import (
 from ifserver.streams.window import WINDOW
 from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import ANSWERING, DONE, HELD, LOST, OPEN, OVER, SILENT, Host, Stream
+from ifserver.worker.asgi import Host, Stream
+from ifserver.worker.phases import ANSWERING, DONE, HELD, LOST, OPEN, OVER, SILENT
 from ifserver.worker.response import Response, break_off
 from ifserver.worker.rules import checked_close, checked_headers, checked_message, checked_text
 

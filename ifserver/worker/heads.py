@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 from ifserver.clock import Clock, Timer
-from ifserver.worker.asgi import HELD, Stream
+from ifserver.worker.asgi import Stream
+from ifserver.worker.phases import HELD
 
 __all__ = ["GRACE_S", "Heads"]
 

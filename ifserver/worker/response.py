@@ -14,8 +14,9 @@ from ifserver.headers import find
 from ifserver.messages import Headers, ResponseBody, ResponseFile, ResponseStart
 from ifserver.streams.window import PIECE_BYTES, WINDOW
 from ifserver.worker.application import Event
-from ifserver.worker.asgi import ANSWERING, DONE, OFFERED, OVER, Stream
+from ifserver.worker.asgi import Stream
 from ifserver.worker.files import PATHSEND, Source, open_source, read
+from ifserver.worker.phases import ANSWERING, DONE, OFFERED, OVER
 from ifserver.worker.rules import BODYLESS_STATUSES, as_bytes, checked_headers
 
 __all__ = ["FileStream", "Response", "break_off"]

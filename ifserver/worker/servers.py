@@ -13,7 +13,8 @@ from ifserver.layers.heartbeat import Watched
 from ifserver.layers.syncs import Correspondent, epoch_of
 from ifserver.messages import Release, Sync, SyncEntry, encode
 from ifserver.streams.account import SYNC_S, Account
-from ifserver.worker.asgi import LOST, Stream
+from ifserver.worker.asgi import Stream
+from ifserver.worker.phases import LOST
 
 __all__ = ["Servers"]
 

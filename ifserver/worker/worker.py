@@ -17,7 +17,7 @@ from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release
 from ifserver.metrics import DELIVERED, STREAMS_CLOSED, STREAMS_OPENED
 from ifserver.streams.ledger import Ledger, LedgerFull
 from ifserver.worker.application import ASGIApplication
-from ifserver.worker.asgi import HELD, LOST, OVER, Stream
+from ifserver.worker.asgi import Stream
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_websocket import WebSocketStream
 from ifserver.worker.broken import Broken
@@ -25,6 +25,7 @@ from ifserver.worker.claims import Claims
 from ifserver.worker.heads import Heads
 from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan
+from ifserver.worker.phases import HELD, LOST, OVER
 from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
 from ifserver.worker.waiting import pause, within

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from ifserver.worker.asgi import ANSWERING, HELD, Phase
 from ifserver.worker.heads import GRACE_S, Heads
+from ifserver.worker.phases import ANSWERING, HELD, Phase
 
 
 class Held:

@@ -9,7 +9,7 @@ import pytest
 
 from ifserver.errors import ApplicationError
 from ifserver.messages import ResponseBody, ResponseStart
-from ifserver.worker.asgi import ANSWERING, DONE, HELD
+from ifserver.worker.phases import ANSWERING, DONE, HELD
 from ifserver.worker.response import Response, break_off
 from tests.process.test_children import run
 from tests.worker.stage import STREAM, WORKER, Play, http_request
