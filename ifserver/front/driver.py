@@ -200,7 +200,7 @@ class Exchange(Offered):
             if before is None:
                 server = self.server
                 now = server.clock.seconds()
-                tally = server.tally if server.tallies is None else server.tallies[self._channel]
+                tally = server.tally if server.tallies is None else server.tallies.get(self._channel, server.tally)
                 tally.queue_wait.observe(now - self._since)
                 if by_claim:
                     self.claimed_at = now

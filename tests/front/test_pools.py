@@ -177,3 +177,22 @@ def test_open_websockets_of_one_pool_do_not_wait_behind_those_of_another() -> No
             job.release("died")
     assert len(world.worker.jobs("websocket.resume")) == 1
     assert len(world.worker.jobs("websocket.resume.chat")) == MOST_OFFERED
+
+
+def test_pools_come_and_go_under_requests() -> None:
+    """Also those that leave no default pool."""
+    reports = Router([pool("reports", paths=("/reports/*",))])
+    request = b"GET /reports/1 HTTP/1.1\r\nHost: a\r\n\r\n"
+    for now, later, channel in ((reports, None, REPORTS), (None, reports, channels.HTTP_REQUEST)):
+        world = World()
+        world.server.route(now)
+        waiting = world.client(request)
+        world.server.route(later)
+        world.worker.job(channel).respond(body=b"waited")
+        assert waiting.received().endswith(b"waited")
+    world = World()
+    world.server.route(reports)
+    world.server.route(None)
+    client = world.client(request)
+    world.worker.job().respond(body=b"new")
+    assert client.received().endswith(b"new")
