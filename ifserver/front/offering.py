@@ -34,6 +34,9 @@ _T = TypeVar("_T")
 
 #: How long the answer to a withdrawal is waited for, in seconds.
 _WITHDRAWAL_S: Final = 1.0
+#: How long a request that was not there any more is waited for, in seconds. Workers claim what they have taken within a
+#: tenth of a second (`ifserver.worker.claims`).
+_CLAIM_S: Final = 0.3
 
 _NONE: Final[frozenset[str]] = frozenset()
 
@@ -402,7 +405,15 @@ class Offered(ABC):
     def _withdrawn(self, was_there: bool, attempt: int) -> None:
         if was_there:
             self._was_there(attempt)
-        self.handle(Withdrawn(was_there))
+        if was_there or not self.is_unclaimed:
+            self.handle(Withdrawn(was_there))
+        else:
+            # Where requests wait for long, whoever has it has most likely taken it just now, and is about to say so.
+            self.server.clock.callLater(_CLAIM_S, self._not_claimed, attempt)
+
+    def _not_claimed(self, attempt: int) -> None:
+        if attempt == self._request.attempt:
+            self.handle(Withdrawn(False))
 
     def _withdrawal_failed(self, failure: Failure) -> None:
         failure.trap(NodeError)

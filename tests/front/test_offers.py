@@ -521,7 +521,7 @@ def test_it_is_not_offered_a_third_time() -> None:
     tick(world, 9.25)
     assert client.received() == b""
     assert lost(world) == 0
-    tick(world, 0.5)
+    tick(world, 0.75)
     assert client.received().startswith(b"HTTP/1.1 504 ")
     client.leave()
     world.assert_empty()
@@ -534,7 +534,7 @@ def test_a_post_is_never_offered_again() -> None:
     tick(world, 9.75)
     assert lost(world) == 0
     assert client.received() == b""
-    tick(world, 0.5)
+    tick(world, 0.75)
     assert client.received().startswith(b"HTTP/1.1 504 ")
     client.leave()
     world.assert_empty()
@@ -607,6 +607,7 @@ def test_one_that_vanishes_while_it_is_withdrawn(request_: bytes, caplog: pytest
     assert client.received() == b""
     assert isinstance(world.node, Slow)
     world.node.withdrawing.callback(False)
+    tick(world, 0.5)
     assert client.received().startswith(b"HTTP/1.1 504 ")
     assert "defect" not in caplog.text
     client.leave()

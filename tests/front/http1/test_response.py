@@ -433,6 +433,8 @@ def test_somebody_took_it_and_was_never_heard_of() -> None:
     client = world.client(GET)
     job = world.worker.job()
     world.advance(30.1)
+    assert client.received() == b""
+    world.advance(0.3)
     assert client.received().startswith(b"HTTP/1.1 504 ")
     job.claim()
     assert of(m.Release, job.heard()) == [m.Release(job.stream, 0, WORKER, "gone")]
