@@ -23,7 +23,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -87,7 +87,8 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         _share_memory()
-        pid = _fork()
+        with _signals_blocked():
+            pid = _fork()
         if pid:
             theirs.close()
             return cls(ours, pid)
@@ -153,7 +154,8 @@ class ForkServer:
         self._socket.settimeout(_PATIENCE_S)
         with theirs:
             command = [*children.command("fork-server"), str(theirs.fileno())]
-            self._pid = children.popen(command, [theirs.fileno()]).pid
+            with _signals_blocked():
+                self._pid = children.popen(command, [theirs.fileno()]).pid
 
     def _fork_child(self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: _Notified, ended: _Notified) -> Child:
         with contextlib.ExitStack() as opened:
@@ -188,6 +190,19 @@ def _status_of(fd: int) -> int | None:
         return -signal.SIGKILL
     status: int = _STATUS.unpack(data)[0]
     return status
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Threads that libraries start by themselves in a new process (OpenTelemetry's SDK does) have no signals either.
+
+    Otherwise one that every process of a service gets would end the fork server, and its children with it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _fork() -> int:
@@ -265,6 +280,7 @@ def become(fd: int) -> Launch:
     sock = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     children.die_with_parent(os.getppid())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - {signal.SIGINT})  # `serve` blocks them
     try:
         sock.sendall(_HELLO)
     except ConnectionError:
