@@ -319,6 +319,11 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         "Whether the header Server-Timing says how long the request was queued, and how long the application took to "
         "begin. Any client can read it.",
     ] = False
+    request_start: Annotated[
+        bool,
+        "Whether the header X-Request-Start tells the application when each request came, as t= and microseconds since "
+        "the epoch. A time from trusted_proxies is kept; others are removed.",
+    ] = False
     admin: AdminAddress = None
     admin_hosts: AdminHosts = ()
     admin_token: AdminToken = None

@@ -28,7 +28,7 @@ from ifserver.front.driver import Exchange, HttpClient, Unroutable
 from ifserver.front.files import Disk, Files
 from ifserver.front.groups import Members
 from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.http1.requests import Incoming, identify
+from ifserver.front.http1.requests import Incoming, identify, stamp
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
 from ifserver.front.http1.waits import Waits
 from ifserver.front.interface import Addresses, Connection
@@ -318,6 +318,8 @@ class InterfaceServer(Factory):
         incoming.stream = stream.identity
         if settings.request_id:
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
+        if settings.request_start:
+            stamp(incoming, self.wall(), addresses[1], self.trusted)
         self.counters.cells[STREAMS_OPENED["http"]] += 1
         if self.router is not None:
             return self._routed(self.router.http(incoming), stream, client, self._http_deadlines)
@@ -349,6 +351,8 @@ class InterfaceServer(Factory):
         incoming.stream = stream.identity
         if self.settings.request_id:
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
+        if self.settings.request_start:
+            stamp(incoming, self.wall(), addresses[1], self.trusted)
         self.counters.cells[STREAMS_OPENED["websocket"]] += 1
         if self.router is not None:
             return self._routed(self.router.websocket(incoming), stream, client, self._websocket_deadlines)

@@ -16,6 +16,7 @@ from ifserver.messages import Headers
 
 __all__ = [
     "REQUEST_ID",
+    "REQUEST_START",
     "BadRequest",
     "Incoming",
     "Refused",
@@ -23,11 +24,16 @@ __all__ = [
     "identify",
     "is_websocket_upgrade",
     "parse_target",
+    "stamp",
     "websocket_problem",
 ]
 
 #: The header by which a request's id is told.
 REQUEST_ID: Final = b"x-request-id"
+#: The header by which it is told when a request came.
+REQUEST_START: Final = b"x-request-start"
+#: As proxies write it: microseconds, milliseconds or (nginx's ``t=${msec}``) seconds since the epoch.
+_TIME: Final = re.compile(rb"(?:t=)?[0-9]{1,20}(?:\.[0-9]{1,9})?\Z")
 #: An id of somebody else's that is taken over: short, and nothing that could do harm in a log.
 _SANE_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 
@@ -129,6 +135,23 @@ def identify(incoming: Incoming, made: bytes, peer: tuple[str, int] | None, trus
         headers[:] = [field for field in headers if field[0] != REQUEST_ID]
     incoming.request_id = made
     headers.append((REQUEST_ID, made))
+
+
+def stamp(incoming: Incoming, at: float, peer: tuple[str, int] | None, trusted: Networks | None) -> None:
+    """Let a request carry X-Request-Start: when it came, as ``t=`` and microseconds since the epoch.
+
+    What it came with is kept if `identify` would keep an id, and if it is a time.
+
+    Args:
+        at: the time of day, in seconds since the epoch.
+    """
+    headers = incoming.headers
+    if REQUEST_START in dict(headers):
+        given = h.values(headers, REQUEST_START)
+        if trusted and (peer is None or peer[0] in trusted) and len(given) == 1 and _TIME.match(given[0]) is not None:
+            return
+        headers[:] = [field for field in headers if field[0] != REQUEST_START]
+    headers.append((REQUEST_START, b"t=%d" % (at * 1_000_000)))
 
 
 #: What stands before the path of an absolute-form (RFC 3986 3.2).

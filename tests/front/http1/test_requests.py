@@ -18,6 +18,7 @@ from ifserver.front.http1.requests import (
     identify,
     is_websocket_upgrade,
     parse_target,
+    stamp,
     websocket_problem,
 )
 from ifserver.messages import Headers
@@ -190,6 +191,35 @@ def test_any_other_id_is_replaced(values: list[bytes]) -> None:
 )
 def test_who_may_name_a_request(peer: tuple[str, int] | None, trusted: Any, kept: bool) -> None:
     assert identified([b"x"], peer, trusted).request_id == (b"x" if kept else b"made")
+
+
+# When they came.
+
+
+def stamped(values: list[bytes], peer: tuple[str, int] | None = ("10.0.0.1", 1), trusted: Any = PROXIES) -> list[bytes]:
+    headers = [(b"a", b"1"), *((b"x-request-start", each) for each in values), (b"b", b"2")]
+    incoming = Incoming("GET", b"/", "1.1", headers, True)
+    stamp(incoming, 1_700_000_000.25, peer, trusted)
+    assert [name for name, _ in incoming.headers if name != b"x-request-start"] == [b"a", b"b"]
+    return [value for name, value in incoming.headers if name == b"x-request-start"]
+
+
+MADE = [b"t=1700000000250000"]
+
+
+@pytest.mark.parametrize("value", [b"t=1700000000250000", b"t=1700000000.250", b"1700000000250"])
+def test_a_time_of_somebody_who_is_trusted_is_kept(value: bytes) -> None:
+    assert stamped([value]) == [value]
+    assert stamped([value], None) == [value]  # a Unix socket
+    assert stamped([value], ("192.0.2.1", 1)) == MADE
+    assert stamped([value], trusted=None) == stamped([value], None, None) == MADE
+
+
+@pytest.mark.parametrize(
+    "values", [[], [b""], [b"t="], [b"t=-1"], [b"t=1e9"], [b"t=1\n"], [b"t=" + b"1" * 21], [b"1", b"2"]]
+)
+def test_what_is_no_time_is_replaced(values: list[bytes]) -> None:
+    assert stamped(values) == MADE
 
 
 # What the head says; the cases one by one are in `test_malformed`, through a whole connection.

@@ -655,6 +655,22 @@ def test_without_ids_what_the_client_sends_is_a_header_like_any_other() -> None:
     assert b"x-request-id" not in client.received()
 
 
+# X-Request-Start.
+
+
+def test_the_application_is_told_when_a_request_came() -> None:
+    world = World(request_start=True)
+    world.client(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Start: t=1\r\n\r\n")
+    [(name, value)] = world.worker.job().request.headers[1:]
+    assert (name, value) == (b"x-request-start", b"t=%d" % (EPOCH_S * 1_000_000))
+
+
+def test_by_default_it_is_a_header_like_any_other() -> None:
+    world = World()
+    world.client(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Start: t=1\r\n\r\n")
+    assert world.worker.job().request.headers[1:] == [(b"x-request-start", b"t=1")]
+
+
 # Server-Timing.
 
 
