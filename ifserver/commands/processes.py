@@ -20,6 +20,7 @@ from ifserver.services.lifecycle import Control, Runtime, Service
 from ifserver.services.worker import WorkerService
 from ifserver.worker.application import ASGIApplication, load_for
 from ifserver.worker.broken import Broken
+from ifserver.worker.worker import require_tracing
 from ifserver.worker.wsgi import interface_of
 
 __all__ = ["work"]
@@ -34,6 +35,8 @@ def work(launch: Launch) -> int:
     def build(runtime: Runtime) -> Service:
         application: ASGIApplication
         os.environ.update(launch.environment)
+        if launch.worker.tracing:
+            require_tracing()
         try:
             application = load_for(launch.worker)
         except ConfigurationError as error:

@@ -324,6 +324,11 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         "Whether the header X-Request-Start tells the application when each request came, as t= and microseconds since "
         "the epoch. A time from trusted_proxies is kept; others are removed.",
     ] = False
+    tracing: Annotated[
+        bool,
+        "Whether the server makes spans for OpenTelemetry, of requests and of their offers to workers. It needs "
+        "ifserver[otel]; whoever starts the process configures OpenTelemetry's SDK.",
+    ] = False
     admin: AdminAddress = None
     admin_hosts: AdminHosts = ()
     admin_token: AdminToken = None
@@ -508,6 +513,11 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "Hidden ones, node_modules, site-packages, __pycache__ and what editors write beside a file are never watched, "
         "unless reload_include has just that name or pattern.",
     ] = ()
+    tracing: Annotated[
+        bool,
+        "Whether workers make a span for OpenTelemetry around each call of the application. It needs ifserver[otel]; "
+        "whoever starts the process, or the application itself, configures OpenTelemetry's SDK.",
+    ] = False
     admin: AdminAddress = None
     admin_hosts: AdminHosts = ()
     admin_token: AdminToken = None

@@ -365,6 +365,8 @@ def _answer(exchange: Exchange, effect: Answer) -> None:
 
 def _abort(exchange: Exchange, effect: Abort) -> None:
     _log.error("%s: aborting the connection: %s", exchange.stream.channel, effect.why)
+    if exchange.server.tracing is not None:
+        exchange.server.tracing.failed(exchange.stream.identity, effect.why)
     exchange.client.abort()
 
 

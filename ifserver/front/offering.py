@@ -82,6 +82,16 @@ class Groups(Protocol):
         """It is a member of no group any more."""
 
 
+class Traces(Protocol):
+    """The spans of the streams of one server (`ifserver.front.tracing.Tracing`)."""
+
+    def again(self, identity: str, request: m.ToWorkers, channel: str, why: str) -> m.Headers:
+        """The next attempt at a stream is about to be offered. Returns the headers for that."""
+
+    def failed(self, identity: str, why: str) -> None:
+        """The client of a stream cannot have what was begun."""
+
+
 class Exchanges(Protocol):
     """What all exchanges of one server share."""
 
@@ -104,6 +114,10 @@ class Exchanges(Protocol):
     @property
     def members(self) -> Groups:
         """The groups of the streams."""
+
+    @property
+    def tracing(self) -> Traces | None:
+        """Their spans; None: it is off."""
 
     def deadline(self, wait_s: float | None = None) -> float:
         """When nobody need take any more what is offered now, if it is waited for `wait_s`; None: as for a request."""
@@ -206,7 +220,14 @@ class Offered(ABC):
         self._since = server.clock.seconds()
         server.bursts.add("offered to another worker", effect.why, request.reply_channel)
         # The first one's deadline may be over: then whoever takes it would drop it.
-        self._offer(replace(request, deadline=server.deadline()))
+        self._offer(replace(self._traced(request, effect.why), deadline=server.deadline()))
+
+    def _traced(self, request: m.ToWorkers, why: str) -> m.ToWorkers:
+        """The next attempt, with the context of its own offer."""
+        tracing = self.server.tracing
+        if tracing is None:
+            return request
+        return replace(request, headers=tracing.again(self.stream.identity, request, self._channel, why))
 
     # An open WebSocket whose worker is gone.
 
@@ -217,7 +238,7 @@ class Offered(ABC):
         server.offers.left(self)
         self._resumes = True
         self._channel = channels.of_pool(channels.pool_of(self._channel), channels.WEBSOCKET_RESUME)
-        self._request, self._payload, self.node = effect.request, b"", None
+        self._request, self._payload, self.node = self._traced(effect.request, effect.why), b"", None
         if not effect.tries:
             server.counters.add("resumptions")
         server.bursts.add("the open WebSocket gets another worker", effect.why, effect.request.reply_channel)

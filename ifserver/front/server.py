@@ -54,6 +54,7 @@ from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream
 
 if TYPE_CHECKING:
+    from ifserver.front.tracing import Tracing
     from ifserver.front.websocket.connection import WebSocketConnection
 
 __all__ = ["InterfaceServer"]
@@ -95,7 +96,9 @@ class InterfaceServer(Factory):
         #: For which pool a request is, and the tally of each request channel; None: there are no pools.
         self.router: Router | None = None
         self.tallies: Mapping[str, Tally] | None = None
-        self.access_log = access_log
+        #: Makes spans, and hears of requests that end as the access log does; None: it is off.
+        self.tracing = _tracing(access_log) if settings.tracing else None
+        self.access_log: AccessLog = self.tracing or access_log
         self.registry: Registry[Exchange] = Registry(clusters.home.inbox)
         self.wall = wall
         self.head_writer = HeadWriter(wall, settings.server_header)
@@ -138,7 +141,7 @@ class InterfaceServer(Factory):
         self._connections: set[Connection] = set()
         self._make_deadlines()
         self._goodbye = Goodbye(self._connections, self.waits.idle, self.announced, reactor)
-        access_log.change(settings.access_log_format, settings.access_log_queries)
+        self.access_log.change(settings.access_log_format, settings.access_log_queries)
 
     def _make_deadlines(self) -> None:
         settings, clock = self.settings, self.clock
@@ -320,6 +323,9 @@ class InterfaceServer(Factory):
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
         if settings.request_start:
             stamp(incoming, self.wall(), addresses[1], self.trusted)
+        if self.tracing is not None:
+            channel = channels.HTTP_REQUEST if self.router is None else self.router.http(incoming)
+            self.tracing.begin(stream.identity, request, channel)
         self.counters.cells[STREAMS_OPENED["http"]] += 1
         if self.router is not None:
             return self._routed(self.router.http(incoming), stream, client, self._http_deadlines)
@@ -353,6 +359,9 @@ class InterfaceServer(Factory):
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
         if self.settings.request_start:
             stamp(incoming, self.wall(), addresses[1], self.trusted)
+        if self.tracing is not None:
+            channel = channels.WEBSOCKET_CONNECT if self.router is None else self.router.websocket(incoming)
+            self.tracing.begin(stream.identity, request, channel)
         self.counters.cells[STREAMS_OPENED["websocket"]] += 1
         if self.router is not None:
             return self._routed(self.router.websocket(incoming), stream, client, self._websocket_deadlines)
@@ -398,3 +407,11 @@ class InterfaceServer(Factory):
             **self.members.statistics(),
             **self.counters.statistics(),
         }
+
+
+def _tracing(access_log: AccessLog) -> Tracing:
+    try:
+        from ifserver.front.tracing import Tracing
+    except ImportError as error:
+        raise ConfigurationError(f"front.tracing: {error}: pip install 'ifserver[otel]'") from error
+    return Tracing(access_log)

@@ -163,6 +163,11 @@ class Stream(ABC):
     def _about(self) -> dict[str, str]:
         return about(self._request.reply_channel, request_id_of(self._request))
 
+    @property
+    def request(self) -> ToWorkers:
+        """What was pulled."""
+        return self._request
+
     # The application.
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from msgspec.structs import replace
@@ -66,6 +67,8 @@ class WSGIAdapter:
         self.application = application
         self.stream_uploads = stream_uploads
         self.threads = Threads(threads)
+        #: What a thread enters for a stream while the application runs; None: nothing.
+        self.around: Callable[[Any], AbstractContextManager[None]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

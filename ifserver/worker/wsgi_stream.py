@@ -168,7 +168,11 @@ class ThreadedStream(HttpStream):
                 if self.phase is not LOST:
                     environ = environ_of(self._request)
                     environ["wsgi.input"] = self._input
-                    Exchange(self).run(self._adapter.application, environ)
+                    if self._adapter.around is None:
+                        Exchange(self).run(self._adapter.application, environ)
+                    else:
+                        with self._adapter.around(self):
+                            Exchange(self).run(self._adapter.application, environ)
         except BaseException as error:
             self._error = error
         self._returned = True
