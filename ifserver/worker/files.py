@@ -12,6 +12,7 @@ import asyncio
 import errno
 import io
 import os
+import re
 import stat
 import tempfile
 from typing import Any, Final
@@ -28,6 +29,8 @@ PATHSEND: Final = "http.response.pathsend"
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 #: Reading from these reads the file under them, and nothing else.
 _PLAIN: Final = (io.FileIO, io.BufferedReader, io.BufferedRandom)
+#: RFC 9110 14.4. No file is longer than a number of so many digits.
+_CONTENT_RANGE: Final = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)", re.IGNORECASE)
 
 
 class Source:
@@ -49,6 +52,17 @@ class Source:
     def is_regular(self) -> bool:
         """Whether it is a file with bytes, no directory, device or FIFO."""
         return stat.S_ISREG(self._stat.st_mode)
+
+    def take_range(self, content_range: bytes) -> bool:
+        """Of a whole file, send the part that a header Content-Range names. False: it names none of this file."""
+        match = _CONTENT_RANGE.fullmatch(content_range)
+        if match is None:
+            return False
+        first, last = int(match[1]), int(match[2])
+        if not first <= last < self.count or int(match[3] or self.count) != self.count:
+            return False
+        self.offset, self.count = first, last - first + 1
+        return True
 
     def message(
         self, stream: str, attempt: int, worker: str, seq: int, status: int, headers: Headers, count: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from ifserver.errors import ApplicationError
-from ifserver.headers import find
+from ifserver.headers import find, values
 from ifserver.messages import Headers, ResponseBody, ResponseFile, ResponseStart
 from ifserver.streams.window import PIECE_BYTES, WINDOW
 from ifserver.worker.application import Event
@@ -122,7 +122,7 @@ class Response:
         await self.send_file(stream, name.decode(), self.open_named(name))
 
     def open_named(self, name: bytes) -> Source:
-        """The file that was named in the header `name`.
+        """The file that was named in the header `name`; of a 206 response, the part that its Content-Range names.
 
         Raises:
             ApplicationError: it cannot be read.
@@ -130,7 +130,14 @@ class Response:
         what, path = name.decode(), self.file_path
         if not (path or b"").startswith(b"/"):
             raise ApplicationError(f"{what}: expected an absolute path, got {ascii(path)[:300]}")
-        return open_source(what, path)
+        source = open_source(what, path)
+        if self._status == 206:
+            ranges = values(self._headers, b"content-range")
+            if len(ranges) != 1 or not source.take_range(ranges[0]):
+                # The client must not take the whole file for a part.
+                self._status = 200
+                self._headers = [each for each in self._headers if each[0] != b"content-range"]
+        return source
 
     async def send_file(self, stream: FileStream, what: str, source: Source) -> None:
         """Send a file as the body, or the rest of it, and close it.

@@ -365,3 +365,41 @@ def test_a_header_with_a_bad_path_is_500(path: str, why: str) -> None:
         assert [each.status for each in one.sent] == [500]
 
     play(act, b"x-sendfile")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("size", [b"%d" % SIZE, b"*"])
+def test_a_header_with_a_range_is_that_part_of_the_file(file: Path, method: str, size: bytes) -> None:
+    content_range = f"bytes 9-100008/{size.decode()}"
+
+    async def act(one: Play) -> None:
+        await one.send(start(206, x_sendfile=str(file), content_range=content_range, content_length="100000"))
+        end = {"type": "http.response.body"}
+        fields = [(b"content-range", content_range.encode()), (b"content-length", b"100000")]
+        if method == "HEAD":
+            await one.send(end)
+            assert whole(one.take_sent(), 206) == (dict(fields), b"")
+            return
+        sending, message = await offered(one, end)
+        assert (message.status, message.headers, message.offset, message.count) == (206, fields, 9, 100_000)
+        one.hear(FileDeclined(STREAM, 0, 0))
+        await sending
+        assert whole(one.take_sent(), 206) == (dict(fields), CONTENT[9:100_009])
+
+    play(act, b"x-sendfile", method=method)
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [
+        f"bytes 0-{SIZE}/{SIZE}", f"bytes 5-4/{SIZE}", f"bytes 0-4/{SIZE + 1}", f"bytes {SIZE}-{SIZE}/*", "bytes */5",
+        "bytes 0-/5", "lines 0-4/5", "bytes 0-4", "0-4/5", "bytes -1-4/*", f"bytes 0-{'9' * 5000}/*", "",
+    ],
+)  # fmt: skip
+def test_a_range_that_is_none_of_the_file_is_the_whole_file(file: Path, content_range: str) -> None:
+    async def act(one: Play) -> None:
+        await one.send(start(206, x_sendfile=str(file), content_range=content_range, content_length="5"))
+        await one.send({"type": "http.response.body"})
+        assert whole(one.sent) == ({b"content-length": b"%d" % SIZE}, CONTENT)
+
+    play(act, b"x-sendfile", files=False)

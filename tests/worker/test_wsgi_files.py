@@ -301,3 +301,13 @@ def test_one_that_is_not_there_is_500(caplog: pytest.LogCaptureFixture) -> None:
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ApplicationError)
     assert "x-sendfile: cannot send the file b'/no/such/file': No such file" in str(record.exc_info[1])
+
+
+def test_a_header_with_a_range_is_that_part_of_the_file(file: Path) -> None:
+    def site(environ: Any, start_response: Any) -> Any:
+        fields = [("Content-Range", f"bytes 900-949/{SIZE}"), ("Content-Length", "50"), ("X-Sendfile", str(file))]
+        start_response("206 Partial Content", [TEXT, *fields])
+        return [b""]
+
+    sent = [SENT, (b"content-range", b"bytes 900-949/%d" % SIZE), (b"content-length", b"50")]
+    assert play(site, file_header=b"x-sendfile").answer() == (206, sent, CONTENT[900:950])
