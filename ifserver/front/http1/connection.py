@@ -271,10 +271,17 @@ class Http1Connection(Protocol):
             self._response.write(CONTINUE)
 
     def _pass_on(self, piece: bytes) -> None:
-        exchange = self._response.exchange
+        response = self._response
+        exchange = response.exchange
         if piece and exchange is not None:
             self._waits.bodies_due.add(self)
             exchange.handle(BodyReceived(piece, True))
+        elif piece and response.file is not None:
+            # Nobody wants it any more. The rest must wait if it is too much: closing would cut the file off.
+            self._waits.bodies_due.add(self)
+            response.discarded_bytes += len(piece)
+            if response.discarded_bytes > DISCARD_BYTES:
+                self.intake.pause(STREAM)
 
     def _pass_on_last(self, piece: bytes) -> None:
         exchange = self._response.exchange

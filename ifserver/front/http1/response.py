@@ -90,6 +90,8 @@ class Http1Response:
         self._unflushed: list[int] = []
         #: The file that is being sent; its exchange is over. None: there is none.
         self.file: FileBody | None = None
+        #: What was thrown away of the request's body meanwhile.
+        self.discarded_bytes = 0
         # The channel of its stream and its path, for the log.
         self._file_of = ("", b"")
 
@@ -191,6 +193,9 @@ class Http1Response:
             self.finish()
             return
         self._file_of, self.exchange = (exchange.stream.channel, message.path), None
+        self.discarded_bytes = 0
+        # Many clients take nothing of it before they have sent their whole body.
+        self._connection.intake.resume(STREAM)
         body = self.file = FileBody(self, file, message.offset, message.count, server.files.disk, server.soon)
         self._connection.handle(Event.BEGUN)
         body.start(head)

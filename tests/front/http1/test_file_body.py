@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from ifserver import messages as m
-from ifserver.front.http1 import file_body
+from ifserver.front.http1 import connection, file_body
 from ifserver.front.http1.file_body import PART_BYTES
 from tests.front.fakes import GET, FakeTransport, Job, World, of, split_response
 
 KIB = 1024
+MIB = 1024 * KIB
 CONTENT = os.urandom(3 * PART_BYTES + 17)
 HTTP10 = GET.replace(b"HTTP/1.1", b"HTTP/1.0")
 HEAD = GET.replace(b"GET", b"HEAD", 1)
@@ -310,7 +311,7 @@ def test_while_the_server_drains_the_file_is_sent_to_its_end(site: Site) -> None
 
 @pytest.fixture
 def by_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    site = Site(tmp_path, True)
+    site = Site(tmp_path, True, body_timeout_s=5.0)
     monkeypatch.setattr(file_body.Outlet, "of", site.outlet)
     monkeypatch.setattr(file_body, "read_cached", lambda fd, size, offset: os.pread(fd, size, offset))
     return site
@@ -404,3 +405,55 @@ def test_a_disk_that_is_gone_keeps_no_client_for_ever(
     world.advance(61.0)
     assert client.aborted
     site.assert_over((200, 0))
+
+
+# The request's body, while it is sent.
+
+
+def sends_and_uploads(site: Site, head: bytes, piece: bytes, times: int, pause_s: float) -> FakeTransport:
+    """A client that goes on with its upload while it is sent a file, with a `body_timeout_s` of 5."""
+    world = site.world
+    client = world.client(head)
+    job = world.worker.job()
+    job.claim()
+    site.room = 10 * KIB
+    site.offer(job)
+    for _ in range(times):
+        world.advance(pause_s)
+        assert not client.lost
+        client.send(piece)
+        site.kernels[0].takes(10 * KIB)
+        world.settle()
+    return client
+
+
+def test_a_client_that_uploads_slowly_meanwhile_is_not_cut(by_kernel: Site) -> None:
+    client = sends_and_uploads(by_kernel, POST, b"x" * 100, 13, 3.0)
+    client.send(b"x" * (200_000 - 1303))
+    by_kernel.kernels[0].takes(MIB)
+    by_kernel.world.settle()
+    assert body_of(client.received()) == CONTENT
+    assert not client.lost
+    by_kernel.assert_over((200, len(CONTENT)))
+
+
+def test_what_is_uploaded_meanwhile_is_bounded(by_kernel: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "DISCARD_BYTES", 250)
+    chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    client = sends_and_uploads(by_kernel, chunked, b"64\r\n" + b"x" * 100 + b"\r\n", 2, 1.0)
+    assert client.reading
+    client.send(b"64\r\n" + b"x" * 100 + b"\r\n")
+    assert not client.reading
+    # It is we who do not read.
+    for _ in range(8):
+        by_kernel.world.advance(6.0)
+        by_kernel.kernels[0].takes(10 * KIB)
+        by_kernel.world.settle()
+    assert not client.lost
+    by_kernel.kernels[0].takes(MIB)
+    by_kernel.world.settle()
+    assert client.reading
+    client.send(b"0\r\n\r\n")
+    assert body_of(client.received()) == CONTENT
+    assert not client.lost
+    by_kernel.assert_over((200, len(CONTENT)))
