@@ -113,6 +113,8 @@ class LoopTransport(_Socket, asyncio.Protocol):
     _producer: Any = None
     _full = False
     _aborted = _lost = False
+    #: Bytes of files that the kernel has sent by itself (`ifserver.net.sendfile`).
+    sent_past = 0
 
     def __init__(self, factory: IProtocolFactory, connected: Deferred[IProtocol] | None = None) -> None:
         self._factory: Any = factory

@@ -20,9 +20,10 @@ class Outlet:
     in the same turn; and it lets nobody wait for a descriptor that is a transport's.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, transport: LoopTransport) -> None:
         self._loop = loop
         self._socket = sock
+        self._transport = transport
         self._waits = False
 
     @classmethod
@@ -37,7 +38,7 @@ class Outlet:
             return None  # too many are open
         # With its family, or Python would ask the kernel three times what it is.
         sock = socket.socket(handle.family, socket.SOCK_STREAM, 0, fileno=fd)
-        return cls(asyncio.get_running_loop(), sock)
+        return cls(asyncio.get_running_loop(), sock, transport)
 
     def send_head(self, data: bytes) -> int:
         """Send what comes before a file, in one packet with its first bytes. Returns how much has left.
@@ -55,7 +56,9 @@ class Outlet:
             BlockingIOError: the client takes nothing now.
             OSError: it is gone, or the file cannot be read.
         """
-        return os.sendfile(self._socket.fileno(), fd, offset, count)
+        sent = os.sendfile(self._socket.fileno(), fd, offset, count)
+        self._transport.sent_past += sent
+        return sent
 
     def wait(self, call: Callable[[], None]) -> None:
         """Call `call` in each turn of the loop in which the client takes something, until `wait_not`."""

@@ -208,9 +208,10 @@ def taken_by_peer(transport: Any) -> object:
         if handle.family != socket.AF_UNIX:
             info: bytes = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             return info[_BYTES_ACKED]
-        # What the peer has not read; and what has found no room there, which may fill up as fast as the peer reads.
+        # What the peer has not read; and what has found no room there, or has been sent past the transport, either of
+        # which may fill it up as fast as the peer reads.
         unread = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        return unread, getattr(transport, "buffered", int)()
+        return unread, getattr(transport, "buffered", int)(), getattr(transport, "sent_past", 0)
     except (OSError, AttributeError):
         return None  # another system
 

@@ -14,6 +14,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from ifserver.net.endpoints import LoopTransport
 from ifserver.net.sendfile import Outlet
+from ifserver.net.sockets import taken_by_peer
 from tests.fresh_loop import run
 
 MIB = 1024 * 1024
@@ -140,3 +141,28 @@ def test_a_peer_that_is_gone_and_a_transport_that_has_closed_its_socket(fd: int)
         outlet.close()
 
     play("tcp", act)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_that_the_peer_takes_more_can_be_told_though_as_much_is_unread_again(kind: str, fd: int) -> None:
+    async def act(transport: LoopTransport, peer: socket.socket) -> None:
+        outlet = Outlet.of(transport)
+        assert outlet is not None
+
+        def fill() -> int:
+            sent = 0
+            try:
+                while True:
+                    sent += outlet.send_file(fd, 0, 64 * 1024)
+            except BlockingIOError:
+                return sent
+
+        sent = fill()
+        before = taken_by_peer(transport)
+        assert taken_by_peer(transport) == before
+        await received(peer, sent)
+        fill()
+        assert taken_by_peer(transport) != before
+        outlet.close()
+
+    play(kind, act)
