@@ -14,6 +14,7 @@ reading it. The thread opens it, hands over the descriptor and waits for nothing
 from __future__ import annotations
 
 import io
+import logging
 import threading
 from collections import deque
 from tempfile import SpooledTemporaryFile
@@ -33,6 +34,8 @@ from ifserver.worker.wsgi_exchange import Exchange
 from ifserver.worker.wsgi_input import Input
 
 __all__ = ["ThreadedStream", "as_get"]
+
+_log = logging.getLogger(__name__)
 
 #: A request's body that is longer goes on in a temporary file.
 _IN_MEMORY_BYTES: Final = 65_536
@@ -124,7 +127,24 @@ class ThreadedStream(HttpStream):
         else:
             self._window_in.consume(len(body))
             self._input = io.BytesIO(body)
-        self._adapter.threads.submit(self)
+        self._submit()
+
+    def _submit(self) -> None:
+        """Have the application run in a thread."""
+        try:
+            self._adapter.threads.submit(self)
+        except RuntimeError as error:
+            # Not at once: whoever starts a stream still has it in hand.
+            self._host.loop.call_soon(self._not_started, error)
+
+    def _not_started(self, error: RuntimeError) -> None:
+        assert self._input is not None
+        self._input.close()
+        self._returned = True
+        if self.phase not in OVER:
+            _log.error("%s: answering 500: no thread can be started: %s", self, error, extra=self._about)
+            self.break_off()
+        self.look()
 
     async def _collect(self) -> None:
         """Wait for the request's body, then go on in a thread."""
@@ -136,7 +156,7 @@ class ThreadedStream(HttpStream):
             self._error = error
         self.task = None
         if self._input is not None:
-            self._adapter.threads.submit(self)
+            self._submit()
         else:
             self._returned = True
             self.look()

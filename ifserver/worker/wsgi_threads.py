@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from typing import Final, Protocol
 
 __all__ = ["Job", "Threads"]
+
+_log = logging.getLogger(__name__)
 
 
 class Job(Protocol):
@@ -38,15 +41,24 @@ class Threads:
         #: Whether a thread was woken, or started, that does not run yet. It will look for jobs, so no other need.
         self._waking = False
         self._stopped = False
+        self._has_warned = False
         #: Jobs that have something to tell, and whether the loop will look there.
         self._news: deque[Job] = deque()
         self._told = False
 
     def submit(self, job: Job) -> None:
-        """Have `job` done by the next thread that is free."""
+        """Have `job` done by the next thread that is free.
+
+        Raises:
+            RuntimeError: there is no thread, and the system lets none be started.
+        """
         self._jobs.append(job)
         if not self._waking:
-            self._wake_one()
+            try:
+                self._wake_one()
+            except RuntimeError:
+                self._jobs.remove(job)
+                raise
 
     def tell(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
         """Have `job` looked at by `loop`. Called by threads: the loop is woken once for all that is told meanwhile."""
@@ -82,7 +94,20 @@ class Threads:
                 self._waking = True
                 self._started += 1
             # It must not hold up the end of the process, whatever the application does.
-            threading.Thread(target=self._run, name=f"wsgi_{self._started}", daemon=True).start()
+            thread = threading.Thread(target=self._run, name=f"wsgi_{self._started}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                with self._starting:
+                    self._started -= 1
+                    left = self._started
+                self._waking = False
+                # Those that run look for jobs before they sleep. Each of them counts, so whoever is one has not failed.
+                if not left:
+                    raise
+                if not self._has_warned:
+                    self._has_warned = True
+                    _log.warning("cannot start one more of %d threads, %d go on: %s", self._count, left, error)
         else:
             self._waking = True
             sleeper.release()

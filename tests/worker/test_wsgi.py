@@ -873,3 +873,16 @@ def test_a_thread_that_does_not_end_is_left_behind() -> None:
         await until(lambda: raised)
 
     played(act, application=WSGIAdapter(application, 2), concurrency=2)
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_where_no_thread_can_be_started_it_is_500(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, more: bool
+) -> None:
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    call = serve(lambda environ, start_response: [], *([b"ab", b"c"] if more else [b"abc"]))
+    assert call.answer()[0] == 500
+    assert "answering 500: no thread can be started: can't start new thread" in caplog.text

@@ -6,6 +6,8 @@ import asyncio
 import threading
 import time
 
+import pytest
+
 from ifserver.worker.wsgi_threads import Threads
 from tests.fresh_loop import run
 
@@ -103,3 +105,41 @@ def test_what_is_told_to_a_loop_that_is_closed_is_lost() -> None:
     loop.close()
     job.work()
     assert not job.seen.done()
+
+
+def test_where_no_thread_can_be_started_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    starts = threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        threads = Threads(4)
+        monkeypatch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(Work(threads, loop, None))
+        monkeypatch.setattr(threading.Thread, "start", starts)
+        barrier = threading.Barrier(2)
+        first = Work(threads, loop, barrier)
+        threads.submit(first)
+        while not barrier.n_waiting:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(threading.Thread, "start", fails)
+        others = [Work(threads, loop, None) for _ in range(3)]
+        for each in others:
+            threads.submit(each)
+        barrier.wait(120)
+        await asyncio.wait_for(asyncio.gather(*(each.seen for each in (first, *others))), 120)
+        assert {each.thread for each in others} == {first.thread}
+        assert [record.getMessage() for record in caplog.records] == [
+            "cannot start one more of 4 threads, 1 go on: can't start new thread"
+        ]
+        # And when there is room again.
+        monkeypatch.setattr(threading.Thread, "start", starts)
+        assert len(await done(threads, 4, threading.Barrier(4))) == 4
+        threads.stop()
+
+    run(main)
