@@ -18,6 +18,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, Final, TypeAlias, TypeVar
@@ -33,6 +34,8 @@ __all__ = ["MAX_FILES", "Disk", "File", "Files", "read_cached"]
 MAX_FILES: Final = 1000
 #: Threads that wait for disks. A few, as a disk does a few things at a time.
 _THREADS: Final = 4
+#: If none of them has finished anything for so long, in seconds, their disk may be gone, as those of networks are.
+_HANGS_S: Final = 1.0
 
 #: <linux/openat2.h>
 _OPENAT2: Final = 437
@@ -92,21 +95,41 @@ class Disk:
 
     Args:
         soon: runs a function on the loop, soon (``call_soon_threadsafe``).
+        seconds: as `Clock.seconds`.
     """
 
-    def __init__(self, soon: _Soon) -> None:
+    def __init__(self, soon: _Soon, seconds: Callable[[], float] = time.monotonic) -> None:
         self._soon = soon
+        self._seconds = seconds
         # Bounded, since each file that is sent waits for one thing at a time.
         self._queue: SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
         self._threads = self._busy = 0
+        #: When a thread was last free, or has become so.
+        self._free_at = 0.0
         self._stopped = False
 
+    @property
+    def hangs(self) -> bool:
+        """Whether all threads have been busy with the same for more than a second."""
+        return self._busy >= _THREADS and self._seconds() - self._free_at > _HANGS_S
+
     def do(self, what: Callable[[], _T], then: Callable[[_T | OSError], None]) -> None:
-        """Do `what` in a thread, and hand its result, or the `OSError` that it has raised, to `then` on the loop."""
+        """Do `what` in a thread, and hand its result, or the `OSError` that it has raised, to `then` on the loop.
+
+        Raises:
+            OSError: there is no thread, and the system lets none be started.
+        """
+        if self._busy < _THREADS:
+            self._free_at = self._seconds()
+        if self._busy >= self._threads < _THREADS:
+            try:
+                threading.Thread(target=self._run, name=f"disk-{self._threads + 1}", daemon=True).start()
+                self._threads += 1
+            except RuntimeError as error:
+                # Those that run will do it.
+                if not self._threads:
+                    raise OSError(errno.EAGAIN, str(error)) from error
         self._busy += 1
-        if self._busy > self._threads < _THREADS:
-            self._threads += 1
-            threading.Thread(target=self._run, name=f"disk-{self._threads}", daemon=True).start()
         self._queue.put((what, then))
 
     def stop(self) -> None:
@@ -129,6 +152,7 @@ class Disk:
 
     def _done(self, then: Callable[[Any], None], result: Any) -> None:
         self._busy -= 1
+        self._free_at = self._seconds()
         if self._stopped and type(result) is int:
             os.close(result)  # a file that nobody waits for any more
         elif not self._stopped:
@@ -254,6 +278,10 @@ class Files:
                 elif error.errno != errno.EAGAIN:
                     self._refuse(message, say)
                     return
+        if self.disk.hangs:
+            # Whoever waits now would wait for the others' disk. The worker has the file open.
+            self._refuse(message, say)
+            return
         has_openat2 = self._has_openat2
         # Of its own, since the roots may change meanwhile.
         folder = os.dup(folder)
@@ -273,7 +301,11 @@ class Files:
             else:
                 self._look(message, say, result)
 
-        self.disk.do(open_slowly, opened)
+        try:
+            self.disk.do(open_slowly, opened)
+        except OSError as error:
+            os.close(folder)
+            opened(error)
 
     def _look(self, message: ResponseFile, say: _Say, fd: int) -> None:
         """Whether this is the file that the worker had."""

@@ -296,3 +296,61 @@ def test_what_is_cached_is_read_at_once(tmp_path: Path) -> None:
         assert read_cached(fd, 5, MIB) in (b"", None)
     with pytest.raises(OSError, match="Bad file"):
         read_cached(fd, 1, 0)
+
+
+def test_where_no_thread_can_be_started_the_file_is_declined(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def uncached(folder: int, path: bytes, resolve: int) -> int:
+        if resolve:
+            raise OSError(errno.EAGAIN, "not cached")
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    file = place.root / "a"
+    file.write_bytes(b"content")
+    before = set(os.listdir("/proc/self/fd"))
+    if place.files._has_openat2:
+        monkeypatch.setattr(f, "_openat2", uncached)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        for _ in range(10):
+            assert place.open(file) is None
+        with pytest.raises(OSError, match="can't start"):
+            place.disk.do(int, pytest.fail)
+    assert set(os.listdir("/proc/self/fd")) == before
+    # When there is room again, all is as before.
+    assert place.open(file) == b"content"
+
+
+def test_while_all_threads_hang_files_that_are_not_cached_are_declined(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = place.root / "a"
+    file.write_bytes(b"content")
+    named = f"{place.root}/a"
+    now = [1000.0]
+    place.disk._seconds = lambda: now[0]
+    network = threading.Semaphore(0)
+
+    def uncached(folder: int, path: bytes, resolve: int) -> int:
+        raise OSError(errno.EAGAIN if resolve else errno.ENOENT, "not cached")
+
+    monkeypatch.setattr(f, "_openat2", uncached)
+    for _ in range(f._THREADS):
+        place.disk.do(lambda: network.acquire(timeout=120), lambda result: None)
+    # Not at once: a disk may have much to do.
+    assert not place.disk.hangs
+    now[0] += 1.1
+    assert place.disk.hangs
+    assert place.open(named) is None  # or it would wait for ever
+    network.release()
+    call, *arguments = place.due.get(timeout=120)
+    call(*arguments)
+    assert not place.disk.hangs
+    network.release(f._THREADS)
+    for _ in range(f._THREADS - 1):
+        call, *arguments = place.due.get(timeout=120)
+        call(*arguments)
+    now[0] += 100.0
+    assert not place.disk.hangs

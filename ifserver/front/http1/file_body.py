@@ -183,7 +183,10 @@ class FileBody:
         self._is_due = True
         # A disk may be gone for good, as those of networks are.
         self._watch()
-        self._disk.do(lambda: os.pread(fd, part, offset), self._fetched)
+        try:
+            self._disk.do(lambda: os.pread(fd, part, offset), self._fetched)
+        except OSError as error:
+            self._end(str(error))
 
     def _fetched(self, data: bytes | OSError) -> None:
         self._is_due = False
