@@ -95,10 +95,11 @@ def describe_changes(started: Reading, before: Reading, new: Reading, live: Coll
     Args:
         started: those with which we were started.
         before: those that were read last.
-        live: what takes effect at once.
+        live: what has taken effect at once. What is in `LIVE` and not here could not be taken over, and no restart
+            would help.
     """
     applied = [path for path in differences(before, new) if path in live]
-    pending = [path for path in differences(started, new) if path not in live]
+    pending = [path for path in differences(started, new) if path not in live and path not in LIVE]
     texts = [f"changed, for what begins now: {', '.join(applied)}"] if applied else []
     texts += [f"changed, but a restart is needed for: {', '.join(pending)}"] if pending else []
     return texts or ["no setting has changed"]

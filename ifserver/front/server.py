@@ -165,9 +165,13 @@ class InterfaceServer(Factory):
             clock, settings.websocket_timeout_s or 0.0, lambda each: each.shut_down()
         )
 
-    def change(self, settings: FrontSettings) -> None:
+    def change(self, settings: FrontSettings) -> set[str]:
         """Take over what can be changed while we run: it holds for new connections and streams, and a wait has its new
-        length for those too that wait already."""
+        length for those too that wait already.
+
+        Returns the paths of settings that cannot be taken over as they are; what was before is kept.
+        """
+        kept = set()
         self.settings = settings
         self.head_writer = HeadWriter(self.wall, settings.server_header)
         self._websocket_protocol = None
@@ -177,6 +181,7 @@ class InterfaceServer(Factory):
             self.files.change(settings.file_roots)
         except ConfigurationError as error:
             _log.error("%s; the roots before are kept", error)
+            kept.add("front.file_roots")
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
         self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
         self._retry_methods = frozenset(settings.retry_methods)
@@ -191,6 +196,7 @@ class InterfaceServer(Factory):
             self.lifetimes.take_all()
         else:
             self.lifetimes.change(settings.websocket_timeout_s)
+        return kept
 
     def route(self, router: Router | None) -> None:
         """Requests that begin now are for the pools that `router` says."""

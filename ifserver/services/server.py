@@ -227,13 +227,13 @@ class ServeService(Service):
         assert isinstance(front, FrontSettings)
         self._front = updated("front", self._front, front)
         self._allow_files()
-        self.server.change(self._front)
+        kept = self.server.change(self._front)
         if self._listening.certificate is not None:
             try:
                 self._listening.certificate.reload()
             except ConfigurationError as error:
                 _log.error("%s; the old certificate is kept", error)
-        return {*LIVE, *self._reroute(new)}
+        return {*LIVE, *self._reroute(new)} - kept
 
     def _reroute(self, new: Reading) -> Collection[str]:
         """Take the pools over; the paths of their settings that take effect. The workers are elsewhere."""

@@ -60,3 +60,11 @@ def test_pools() -> None:
         "changed, for what begins now: pools.one.paths",
         "changed, but a restart is needed for: pools.one.processes, pools.other",
     ]
+
+
+def test_what_could_not_be_taken_over_has_not_changed_and_needs_no_restart() -> None:
+    old = {"front": FrontSettings()}
+    new = {"front": FrontSettings(file_roots=("/no",), max_headers=4)}
+    assert describe_changes(old, old, new, LIVE - {"front.file_roots"}) == [
+        "changed, for what begins now: front.max_headers"
+    ]

@@ -167,6 +167,17 @@ async def test_new_settings(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_folder_for_files_that_is_gone_is_no_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    service = serving(tmp_path, file_roots=(str(tmp_path),))
+    await done(service.start())
+    live = service.reload({"front": FrontSettings(file_roots=(str(tmp_path / "no"),), max_headers=7)})
+    assert "front.max_headers" in live
+    assert "front.file_roots" not in live
+    assert "No such file or directory; the roots before are kept" in caplog.text
+    await done(service.stop())
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_log_that_was_moved_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = tmp_path / "logs/log"
     log.parent.mkdir()
