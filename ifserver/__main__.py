@@ -7,6 +7,8 @@ import contextlib
 import gc
 import sys
 
+from ifserver.net.lean_imports import be_lean
+
 __all__ = ["main"]
 
 _ONLY_PRINT = {"-h", "--help", "--help-all", "--version"}
@@ -16,6 +18,7 @@ def main() -> int:
     """Run the command; returns its exit code."""
     # Imports make 40,000 objects that stay. To look for garbage among them again and again is a fifth of their time.
     gc.disable()
+    be_lean()
     words = sys.argv[1:]
     if not words or not _ONLY_PRINT.isdisjoint(words):
         from ifserver.config import arguments, command_line

@@ -10,8 +10,14 @@ import hypothesis
 import pytest
 import uvloop
 
-from ifserver.process import reactor
-from tests.completeness import Completeness
+from ifserver.net.lean_imports import be_lean
+
+# As the command does.
+be_lean()
+
+# isort: split
+from ifserver.process import reactor  # noqa: E402
+from tests.completeness import Completeness  # noqa: E402
 
 # pytest-twisted's `--reactor=asyncio` then takes it as it is, since it is of the right kind.
 reactor.install(uvloop.new_event_loop())

@@ -17,6 +17,7 @@ from ifserver.groups.link import work_with
 from ifserver.process import children
 from ifserver.process.children import Launch
 from ifserver.services.lifecycle import Control, Runtime, Service
+from ifserver.services.nodes import import_nodes
 from ifserver.services.worker import WorkerService
 from ifserver.worker.application import ASGIApplication, load_for
 from ifserver.worker.broken import Broken
@@ -37,6 +38,8 @@ def work(launch: Launch) -> int:
         os.environ.update(launch.environment)
         if launch.worker.tracing:
             require_tracing()
+        # While there are no threads of the application, which may import the same (`ifserver.net.lean_imports`).
+        import_nodes(launch.layer)
         try:
             application = load_for(launch.worker)
         except ConfigurationError as error:

@@ -90,8 +90,13 @@ def pickling_kept() -> Iterator[None]:
     """For an import: what it registers for pickling is taken back."""
     before = dict(copyreg.dispatch_table)
     yield
-    copyreg.dispatch_table.clear()
-    copyreg.dispatch_table.update(before)
+    # One by one: other threads may pickle meanwhile, and register functions of their own.
+    for cls, function in dict(copyreg.dispatch_table).items():
+        if function is not before.get(cls) and function.__module__ == "twisted.persisted.styles":
+            if cls in before:
+                copyreg.dispatch_table[cls] = before[cls]
+            else:
+                del copyreg.dispatch_table[cls]
 
 
 keep_classes()

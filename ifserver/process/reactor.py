@@ -1,12 +1,13 @@
 """The reactor that everything runs on: Twisted's asyncio reactor over uvloop, whose time is the monotonic clock.
 
 A reactor of Twisted's takes its time from the wall clock, which administrators and NTP set: a clock that is set back
-holds up every timer for as long, and one that is set forward lets all waits end at once. Nothing here may wait, or take
-a process for dead, by a clock that is set.
+holds up every timer for as long, and one that is set forward lets all waits end at once. Nothing here may wait, or
+presume a process dead, by a clock that is set.
 
-TLS of Twisted's own is imported when it is first used. Twisted's modules for TCP import pyOpenSSL and cryptography
-wherever these are installed, which costs each process 70 ms of CPU and 14 MB, and nothing here needs them but an
-``ssl:`` endpoint. What is lost by that is ``startTLS()`` of Twisted's TCP transports.
+In our own processes (`ifserver.net.lean_imports`), TLS of Twisted's own is imported when it is first used. Twisted's
+modules for TCP import pyOpenSSL and cryptography wherever these are installed, which costs each process 70 ms of CPU
+and 14 MB, and nothing here needs them but an ``ssl:`` endpoint. What is lost by that is ``startTLS()`` of Twisted's TCP
+transports.
 
 Whoever runs a process installs it, before anything imports ``twisted.internet.reactor``, which would install another:
 the command, and the tests. Everybody else is given the reactor as an argument.

@@ -14,10 +14,17 @@ from ifserver.metrics import Counters
 from ifserver.net.endpoints import StreamClientEndpoint
 from ifserver.services.lifecycle import Runtime
 
-__all__ = ["clusters_of", "connect"]
+__all__ = ["clusters_of", "connect", "import_nodes"]
 
 #: How long programs that only publish wait for nodes to be connected, in seconds.
 _CONNECT_S: Final = 3.0
+
+
+def import_nodes(layer: LayerSettings) -> None:
+    """Import what these nodes need. The reactor must have been installed."""
+    if any(node.kind == "redis" for cluster in layer.clusters for node in cluster.nodes):
+        # Only here: a process that has no Redis starts faster, and needs less memory, without it.
+        import ifserver.layers.redis.endpoints  # noqa: F401
 
 
 def clusters_of(runtime: Runtime, layer: LayerSettings, process: str, counters: Counters | None = None) -> Clusters:
@@ -49,8 +56,7 @@ async def connect(clusters: Clusters) -> None:
 def node_of(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:
     limits = Limits.of(layer)
     if node.kind == "redis":
-        # Only here: a process that has no Redis starts faster, and needs less memory, without it.
-        from ifserver.layers.redis.endpoints import redis_node
+        from ifserver.layers.redis.endpoints import redis_node  # as in `import_nodes`
 
         return redis_node(node, *limits, layer.prefix, runtime.reactor, runtime.loop)
     if node.kind == "local":

@@ -8,16 +8,34 @@ import sys
 
 import pytest
 
+from ifserver.net import lean_imports
 from ifserver.net.lean_imports import not_importable, stand_ins
+
+#: Whenever anything is imported, looks for modules that are not the real ones, and cannot be imported.
+WATCH = """
+import sys
+NAMES = ("OpenSSL", "click", "twisted.internet.endpoints", "twisted.internet.ssl", "twisted.application.internet")
+seen = set()
+def look(event, arguments):
+    for name in NAMES if event == "import" else ():
+        if name in sys.modules and getattr(sys.modules[name], "__spec__", None) is None:
+            seen.add(name)
+sys.addaudithook(look)
+"""
 
 
 def run(code: str) -> object:
-    """What it prints, in a process of its own with our reactor."""
+    """What it prints, in one of our own processes, with our reactor."""
     start = (
+        "from ifserver.net.lean_imports import be_lean\nbe_lean()\n"
         "import json, sys, uvloop, ifserver.cli\n"
         "from ifserver.process import reactor\nreactor.install(uvloop.new_event_loop())\n"
     )
-    done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, timeout=120)
+    return printed(start + code)
+
+
+def printed(code: str) -> object:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -46,7 +64,22 @@ def test_whoever_uses_these_libraries_has_them_whole() -> None:
     assert found == [True] * 4
 
 
-def test_what_is_there_already_stays() -> None:
+def test_other_programs_whose_threads_may_import_the_same_import_all_of_it() -> None:
+    code = WATCH + (
+        "import copyreg, json, types\n"
+        "from ifserver.groups import link\n"
+        "link.current()\n"
+        "from twisted.internet import endpoints, tcp\n"
+        "import txredisapi\n"
+        "whole = hasattr(tcp.Connection, 'startTLS'), 'txredisapi' in sys.modules, bool(endpoints.serverFromString)\n"
+        "print(json.dumps([sorted(seen), whole, types.MethodType in copyreg.dispatch_table]))\n"
+    )
+    code = f"import os\nos.environ['IFSERVER_LAYER_CLUSTERS'] = 'a=redis://127.0.0.1:1'\n{code}"
+    assert printed(code) == [[], [True, True, True], False]
+
+
+def test_what_is_there_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean_imports, "_lean", True)
     with not_importable("json"), stand_ins({"subprocess": ["run"]}):
         import json as imported
         import subprocess as ran
