@@ -67,9 +67,9 @@ def application_of(use_asgi: bool) -> str | None:
     return ":".join(str(name).rsplit(".", 1))
 
 
-def command_line(words: Sequence[str]) -> list[str]:
+def command_line(words: Sequence[str], module: str = "ifserver") -> list[str]:
     """What starts the command ``ifserver`` with these arguments, by a Python with the options of this one (``-X``)."""
-    python, *rest = children.program()
+    python, *rest = [*children.program()[:-1], module]
     return [python, *subprocess._args_from_interpreter_flags(), *rest, *words]  # type: ignore[attr-defined]
 
 
@@ -88,10 +88,13 @@ def become(words: Sequence[str], environ: Mapping[str, str]) -> None:
 def child(words: Sequence[str], environ: Mapping[str, str], fds: Sequence[int]) -> int:
     """Run the command as a child of this process, which goes on behind it; the exit code.
 
+    It ends with this process, which may be killed while it waits.
+
     Args:
         fds: what the child inherits.
     """
-    process = subprocess.Popen(command_line(words), env=dict(environ), pass_fds=fds)
+    command = command_line([str(os.getpid()), *words], "ifserver.testing.child")
+    process = subprocess.Popen(command, env=dict(environ), pass_fds=fds)
     try:
         while True:
             try:

@@ -1,8 +1,8 @@
 """The application of a worker of ``manage.py runserver``: the site's own, with what runserver adds to it.
 
-``asgi`` and ``wsgi`` are factories, which ``ifserver run`` is given. Each worker calls one of them: after every edit
-Django is set up anew, checks the system, and says what it finds as ``runserver`` does. What cannot be loaded is the
-error that ``--reload`` shows in the terminal and in the browser.
+``asgi``, ``wsgi`` and ``http`` are factories, which ``ifserver run`` is given. Each worker calls one of them: after
+every edit Django is set up anew, checks the system, and says what it finds as ``runserver`` does. What cannot be loaded
+is the error that ``--reload`` shows in the terminal and in the browser.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from ifserver.django.request_log import log_asgi, log_wsgi
 from ifserver.errors import ConfigurationError
 from ifserver.worker.application import import_failed, load
 
-__all__ = ["asgi", "wsgi"]
+__all__ = ["asgi", "http", "wsgi"]
 
 _COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
 #: Whose frames are of no interest where a traceback begins: Django's, ours, and those of the import system.
@@ -54,7 +55,12 @@ def wsgi() -> Any:
     return _made(False)
 
 
-def _made(use_asgi: bool) -> Any:
+def http() -> Any:
+    """The site of ``WSGI_APPLICATION`` for a pool beside that of `asgi`, whose workers say what there is to say."""
+    return _made(False, silent=True)
+
+
+def _made(use_asgi: bool, silent: bool = False) -> Any:
     """Set up Django, check the system, and load the application.
 
     Raises:
@@ -71,7 +77,8 @@ def _made(use_asgi: bool) -> Any:
     try:
         django.setup()
         name = application_of(use_asgi) or name
-        command = BaseCommand(no_color=told.no_color, force_color=told.force_color)
+        output = StringIO() if silent else None
+        command = BaseCommand(output, output, no_color=told.no_color, force_color=told.force_color)
         if not told.skip_checks:
             command.stdout.write("Performing system checks...\n\n")
             command.check(display_num_errors=True)
@@ -90,6 +97,8 @@ def _made(use_asgi: bool) -> Any:
         if not told.reload:
             traceback.print_exception(cause)
         raise failure from cause
+    if silent:
+        return application
     # Nobody need wait for this: it may import hundreds of migrations, and asks the database.
     threading.Thread(target=_introduce, args=(told, command, use_asgi), name="migrations", daemon=True).start()
     return application

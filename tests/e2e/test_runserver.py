@@ -225,6 +225,43 @@ def test_static_files_with_debug_and_without(site: Site) -> None:
         assert site.get(style).text == "body {}"
 
 
+@pytest.mark.parametrize("by", ["settings", "environment"])
+def test_http_of_its_own_has_static_files_and_the_log(site: Site, by: str) -> None:
+    """``worker.http``, which is a pool beside that of WebSockets."""
+    environment = {"IFSERVER_WORKER_HTTP": "mysite.wsgi:application"} if by == "environment" else {}
+    if by == "settings":
+        http = '"http": "mysite.wsgi:application", "pools": ["http"],'
+        site.edit("mysite/settings.py", '"processes": 3', f'{http} "processes": 3')
+    with site.runserver(**environment) as server:
+        assert site.get("/static/pages/style.css").text == "body {}"
+        server.said('"GET /static/pages/style.css HTTP/1.1" 200 ')
+        assert site.get("/about/").json()["kind"] == "WSGIRequest"
+        with site.connect() as client:
+            client.send("a")
+            assert client.recv(LIMIT_S) == "1 a"
+        server.said("WebSocket CONNECT /ws/")
+        assert "Starting ASGI/" in server.output
+        assert server.output.count("Performing system checks") == 1
+    with site.runserver("--noasgi", "--noreload", **environment) as server:
+        assert site.get("/static/pages/style.css").text == "body {}"
+        assert "Starting WSGI/" in server.output
+
+
+@pytest.mark.parametrize("command", ["'runserver', '0', '--noreload'", "'ifserver', '--', '-p', '0', '-w', '1'"])
+def test_the_server_of_another_command_ends_with_it(site: Site, command: str) -> None:
+    folder = site.folder / "pages" / "management" / "commands"
+    folder.mkdir(parents=True)
+    (folder / "own.py").write_text(
+        "from django.core.management import BaseCommand, call_command\n"
+        "class Command(BaseCommand):\n"
+        f"    def handle(self, **options):\n        call_command({command})\n"
+    )
+    with site.manage("own", status=-signal.SIGTERM) as server:
+        url = server.said(r"(?:listening on|server at) (http://127\.0\.0\.1:\d+)")[1]
+        assert httpx.get(url, timeout=LIMIT_S).text == "version 1"
+        server.end()  # which checks that nothing is left
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

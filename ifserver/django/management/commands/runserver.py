@@ -18,6 +18,7 @@ from django.core.management.commands import runserver
 from django.db import connections
 
 from ifserver.config.sources import PROJECT_VARIABLE, encode_project, from_django
+from ifserver.config.values import NONE
 from ifserver.django import launch
 from ifserver.django.launch import application_of
 from ifserver.errors import ConfigurationError
@@ -30,7 +31,7 @@ _FOREVER: Final = "24h"
 #: many there are. The limits for clients and applications are those of production.
 _SECTIONS: Final = ("front", "worker")
 _NOT_HERE: Final = (
-    "access_log", "admin", "app_dir", "application", "drain_timeout_s", "factory", "interface", "processes",
+    "access_log", "admin", "app_dir", "application", "drain_timeout_s", "factory", "interface", "pools", "processes",
     "proxy_protocol", "response_timeout_s", "shutdown_delay_s", "stall_timeout_s",
     "websocket_connect_timeout_s",
 )  # fmt: skip
@@ -94,7 +95,11 @@ class Command(runserver.Command):  # type: ignore[misc]
         use_asgi = options["use_asgi"] and application_of(use_asgi=True) is not None
         folder, project = _folder(), _project()
         include, exclude = (_listed(project.get("worker", {}).pop(name, ())) for name in _WATCH)
+        environ = _environment(os.environ)
+        has_http = _take_http(project, environ) and use_asgi
         words = [*_words(options, use_asgi, folder), *_limits(options)]
+        if has_http:
+            words += ["--http", "ifserver.django.serving:http()"]
         with self._bound() as sock:
             first = _byte()
             words += ["--fd", str(sock.fileno())]
@@ -105,7 +110,7 @@ class Command(runserver.Command):  # type: ignore[misc]
                 words += _flags("--reload-exclude", exclude)
                 self.stdout.write(f"Watching for file changes in {', '.join(watched)}")
             environ = {
-                **_environment(os.environ),
+                **environ,
                 PROJECT_VARIABLE: encode_project(project, {}),
                 **launch.tell(self._told(options, sock.getsockname()[1], first)),
             }
@@ -251,6 +256,13 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if not name.startswith("IFSERVER_LISTEN_") and name != "IFSERVER_CONFIG"
     }
+
+
+def _take_http(project: Mapping[str, Any], environ: dict[str, str]) -> bool:
+    """Whether requests of HTTP are to be run as WSGI (``worker.http``), which neither says any more."""
+    given: object = project.get("worker", {}).pop("http", None)
+    given = environ.pop("IFSERVER_WORKER_HTTP", given)
+    return given not in (None, NONE)
 
 
 # What is watched.
