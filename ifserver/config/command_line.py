@@ -95,9 +95,9 @@ _HELP: Final = {
 #: What stands behind the settings.
 _ARGUMENTS: Final[Mapping[str, str]] = {"run": " [APP]", "worker": " [APP]", "publish": " GROUP [TEXT]"}
 _EPILOG: Final = (
-    f"Every setting can also be given in {FILE} and in the environment. A flag goes before a variable, a variable "
-    "before the file; 'ifserver settings --example' prints a file with all of them. The variable PORT is honoured "
-    "where no port and no other place to listen is given; then the default host is 0.0.0.0."
+    f"Every setting can also be given in {FILE} and in the environment. A flag takes precedence over a "
+    "variable, a variable over the file; 'ifserver settings --example' prints a file with all of them. The variable "
+    "PORT is honoured where no port and no other place to listen is given; then the default host is 0.0.0.0."
 )
 
 

@@ -28,9 +28,9 @@ _HEAD: Final = """\
 # Settings of ifserver. Every line that begins with "#" and a name holds a default: take the "#" away to change it.
 #
 # ifserver.toml is read from the current folder, any other file with --config FILE or IFSERVER_CONFIG. A variable
-# goes before the file, a flag before both. A time is a number of seconds or a text such as "500ms", "90s" or "2m"; a
-# size is a number of bytes or a text such as "64KiB" or "1GiB". "none" stands for nothing, where a setting may be
-# without a value.
+# takes precedence over the file, a flag over both. A time is a number of seconds or a text such as "500ms", "90s" or
+# "2m"; a size is a number of bytes or a text such as "64KiB" or "1GiB". "none" stands for nothing, where a setting may
+# be without a value.
 """
 
 
@@ -141,8 +141,8 @@ Settings
 ========
 
 Every setting can be given in a file, in the environment and as a flag, but a secret not as a flag: every user of the
-machine can read command lines. A flag goes before a variable, a variable before the file, and the file before the
-default.
+machine can read command lines. A flag takes precedence over a variable, a variable over the file, and the file over
+the default.
 
 * The file is TOML: ``ifserver.toml`` in the current folder, or the one that ``--config FILE`` or the variable
   ``IFSERVER_CONFIG`` names. ``ifserver settings --example`` prints one with every default. One file can serve all

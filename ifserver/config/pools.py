@@ -95,8 +95,8 @@ class PoolSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = None
     environment: Annotated[
         dict[str, str],
-        "Variables for the environment of this pool's application. They go before what the environment and "
-        "worker.env_file say.",
+        "Variables for the environment of this pool's application. They take precedence over those "
+        "of the environment and of worker.env_file.",
     ] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -311,8 +311,8 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = True
     file_roots: Annotated[
         tuple[str, ...],
-        "Folders below which the server sends files by itself when the application answers with one and it sees the "
-        "same file; others are sent by the worker. ifserver run: if none is given, any file.",
+        "Folders from which the server itself may send a file that the application responds with, provided both see "
+        "the same file; others are sent by the worker. ifserver run: if none is given, any file.",
     ] = ()
     server_timing: Annotated[
         bool,

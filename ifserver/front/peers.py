@@ -141,7 +141,7 @@ class Peers:
         # It is known by several addresses while some streams have not heard of its move.
         inboxes = {each.stream.worker or peer.inbox for each in peer.accounts} | {peer.inbox}
         if all(map(self._clusters.is_missing, inboxes)):
-            _log.warning("process %s is taken for dead: its node is gone, and it receives on no other", process)
+            _log.warning("process %s is presumed dead: its node is gone, and it receives on no other", process)
             self.lost(process)
             return
         now = self._clock.seconds()

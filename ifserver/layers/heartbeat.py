@@ -129,7 +129,7 @@ class Heartbeat:
             name: (name == by or name in living[by] or None) if by in living else False for name, by in watched.items()
         }
         for name in self._watches[node.name].answered(asked_at, self._clock.seconds(), node.epoch, beats):
-            _log.warning("process %s gives no sign of life on node %s: taking it for dead", name, node.name)
+            _log.warning("process %s gives no sign of life on node %s: presuming it dead", name, node.name)
             try:
                 self._lost(name)
             except Exception:

@@ -159,7 +159,7 @@ class ServeService(Service):
         if self._pools:
             shown = (f"{pool.name} ({pool.rules})" if pool.rules else pool.name for pool in self._pools)
             rest = "" if self._pools[-1].name == DEFAULT else "; what none of them takes is answered 404"
-            _log.info("pools, of which the first that fits takes a request: %s%s", "; ".join(shown), rest)
+            _log.info("pools (a request goes to the first that matches): %s%s", "; ".join(shown), rest)
 
     def _log_clusters(self) -> None:
         for cluster in self._layer.clusters:

@@ -59,7 +59,7 @@ class Server:
         host: where to listen.
         port: 0: any that is free.
         environment: variables that are added to those of this process; None: that one is removed.
-        config: a file with settings, such as ``ifserver.toml``; those given here go before.
+        config: a file with settings, such as ``ifserver.toml``; those given here take precedence.
         cwd: the current folder of the processes.
         timeout: how long it may take to start, and to replace workers, in seconds.
         settings: by the names of flags or settings: ``queue_timeout=1``, ``resumable=["/ws/*"]``.

@@ -99,7 +99,7 @@ class Lifespan:
         if not self._answered.done() or not await within(self._clock, self._loop, timeout_s, task):
             task.cancel()
             if not await within(self._clock, self._loop, 1.0, task):
-                _log.error("the application's lifespan does not end when it is cancelled: leaving it behind")
+                _log.error("the application's lifespan does not end when it is cancelled: abandoning it")
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}

@@ -177,7 +177,7 @@ class Response:
                 raise ApplicationError(f"{what}: the file cannot be read: {error.strerror}") from error
             if not data:
                 self._stream.break_off()
-                raise ApplicationError(f"{what}: the file has become shorter while it was sent")
+                raise ApplicationError(f"{what}: the file was truncated while being sent")
             left -= len(data)
             event = {"type": PATHSEND, "body": data, "more_body": left > 0}
             self._check_going(event)

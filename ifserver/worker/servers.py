@@ -170,7 +170,7 @@ class Servers:
         for inbox in missing:
             process = channels.process_of(inbox)
             if process not in present:
-                _log.warning("server %s is taken for dead: its node is gone, and it receives on no other", process)
+                _log.warning("server %s is presumed dead: its node is gone, and it receives on no other", process)
                 self._lost(process)
                 del self._servers[inbox]
         for named, server in self._servers.items():

@@ -375,7 +375,7 @@ class Worker:
             stream.cancel()
         await self._wait_until_idle(CANCEL_S)
         for stream in [*self._streams.values(), *self._superseded]:
-            _log.error("%s: the application does not end when it is cancelled: leaving it behind", stream)
+            _log.error("%s: the application does not end when it is cancelled: abandoning it", stream)
             stream.release(STOPPED)
 
     async def _flush(self) -> None:

@@ -182,7 +182,7 @@ def test_a_file_that_becomes_shorter_while_it_is_sent_cuts_the_connection(server
         os.truncate(path, 8 * MIB)
         with pytest.raises(ConnectionResetError):
             list(iter(lambda: sock.recv(MIB), b""))
-    server.said(r"cutting the connection: the file b'.*/long' cannot be sent: it has become shorter while it was sent")
+    server.said(r"cutting the connection: the file b'.*/long' cannot be sent: it was truncated while being sent")
     eventually(lambda: not files_open(server), "no file is open")
 
 

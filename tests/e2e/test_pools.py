@@ -130,7 +130,7 @@ def test_servers_have_the_rules_and_each_supervisor_its_pools(tmp_path: Path) ->
     with RedisServer() as redis, ExitStack() as stack:
         arguments += ["--cluster", f"main=redis://127.0.0.1:{redis.port}"]
         server = stack.enter_context(Running("serve", "-p", "0", *arguments))
-        server.said(r"pools, of which the first that fits takes a request: other \(/other\); default")
+        server.said(r"pools \(a request goes to the first that matches\): other \(/other\); default")
         first = stack.enter_context(Running("worker", *arguments, "--pool", "default", app_dir=APPS)).ready()
         assert int(httpx.get(server.url).text) in first.workers()
         with Wire(("127.0.0.1", server.port)) as waiting:

@@ -330,7 +330,7 @@ def test_one_that_minds_no_cancellation_is_abandoned(caplog: pytest.LogCaptureFi
         stubborn.set_result(None)
 
     played(application, act)
-    assert problems(caplog)[-1] == "the application's lifespan does not end when it is cancelled: leaving it behind"
+    assert problems(caplog)[-1] == "the application's lifespan does not end when it is cancelled: abandoning it"
 
 
 def test_a_shutdown_while_it_is_starting_ends_both(caplog: pytest.LogCaptureFixture) -> None:

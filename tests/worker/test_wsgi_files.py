@@ -173,7 +173,7 @@ def test_one_that_becomes_shorter_is_broken_off(file: Path, caplog: pytest.LogCa
         return call.host.sent
 
     assert isinstance(run(main)[-1], Release)
-    assert "the file has become shorter while it was sent" in caplog.text
+    assert "the file was truncated while being sent" in caplog.text
 
 
 @pytest.mark.parametrize("taken", [True, False])

@@ -167,7 +167,7 @@ class FileBody:
     def _is_sent(self, count: int) -> bool:
         """So much has been sent. Returns whether more must follow."""
         if not count:
-            self._end("it has become shorter while it was sent")
+            self._end("it was truncated while being sent")
             return False
         self._offset += count
         self._left -= count

@@ -35,9 +35,9 @@ class Command(BaseCommand):  # type: ignore[misc]
 
     help = (
         "Runs the site with ifserver, for production: ifserver run, with ASGI_APPLICATION, or else WSGI_APPLICATION. "
-        "Options are those of ifserver run (--help-all shows them). A flag goes before a variable (IFSERVER_...), "
-        "that before ifserver.toml, and that before IFSERVER in Django's settings. Other commands of ifserver may be "
-        "given: manage.py ifserver worker, serve, settings, check, publish, status, top."
+        "Options are those of ifserver run (--help-all shows them). A flag takes precedence over a "
+        "variable (IFSERVER_...), that over ifserver.toml, and that over IFSERVER in Django's settings. Other commands "
+        "of ifserver may be given: manage.py ifserver worker, serve, settings, check, publish, status, top."
     )
     #: A worker would import the whole site for them; ours look at settings alone.
     requires_system_checks = ()
