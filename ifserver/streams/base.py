@@ -58,7 +58,7 @@ _LET_GO: Final = {
     m.STOPPED: "is stopping",
     m.UNREAD: "was blocked and has not begun it",
     m.DIED: "has died",
-    m.SERVER_LOST: "took this server for dead",
+    m.SERVER_LOST: "presumed this server dead",
 }
 
 #: Units (`ifserver.streams.window`) that may wait here for a worker, or for credit; beyond, the client is not read.
