@@ -430,15 +430,24 @@ class Offered(ABC):
             self.handle(Withdrawn(was_there))
         else:
             # Where requests wait for long, whoever has it has most likely taken it just now, and is about to say so.
-            self.server.clock.callLater(_CLAIM_S, self._not_claimed, attempt)
+            server = self.server
+            server.clock.callLater(_CLAIM_S, _give_up_claim, server.registry, self.stream.identity, attempt)
 
-    def _not_claimed(self, attempt: int) -> None:
+    def give_up_claim(self, attempt: int) -> None:
+        """Nobody has spoken of `attempt`, which was not there any more."""
         if attempt == self._request.attempt:
             self.handle(Withdrawn(False))
 
     def _withdrawal_failed(self, failure: Failure) -> None:
         failure.trap(NodeError)
         self.handle(Withdrawn(False))
+
+
+def _give_up_claim(registry: Registry[Offered], identity: str, attempt: int) -> None:
+    """No method of the exchange, so that the timer does not keep it when it has ended."""
+    offered = registry.get(identity)
+    if offered is not None:
+        offered.give_up_claim(attempt)
 
 
 def _not_taken_back(failure: Failure) -> None:

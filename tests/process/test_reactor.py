@@ -109,6 +109,8 @@ def test_tls_of_twisteds_own_is_imported_when_it_is_used() -> None:
     text = """
         import asyncio, sys
         import uvloop
+        from ifserver.net import lean_imports
+        lean_imports.be_lean()
         from ifserver.process import reactor as ours
         assert "OpenSSL" not in sys.modules
         reactor = ours.install(uvloop.new_event_loop())
