@@ -70,6 +70,10 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     connections: int = 0
     streams: int = 0
     queue_timeout_s: float = 0.0
+    #: Of a server: how long each pool will be paused, in seconds (empty name: all pools), and how many requests wait
+    #: for the end of that.
+    paused: dict[str, float] = {}
+    waiting: int = 0
     #: Of a supervisor.
     children: tuple[Child, ...] = ()
     #: What it and its workers have counted, where it has no admin endpoint of its own (``run``).

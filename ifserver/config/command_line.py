@@ -105,6 +105,8 @@ _EPILOG: Final = (
 VIEWERS: Final[Mapping[str, str]] = {
     "status": "what servers, workers and nodes do at the moment",
     "top": "the same, live: sort, filter and close streams",
+    "pause": "let the requests of a pool, or of all, wait in the servers",
+    "resume": "let them go on",
 }
 
 

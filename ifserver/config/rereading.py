@@ -25,6 +25,7 @@ LIVE: Final = frozenset(
         f"front.{name}"
         for name in (
             "queue_timeout_s",
+            "pause_timeout_s",
             "response_timeout_s",
             "websocket_connect_timeout_s",
             "websocket_timeout_s",

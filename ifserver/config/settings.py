@@ -59,8 +59,9 @@ AdminHosts: TypeAlias = Annotated[
 ]
 AdminToken: TypeAlias = Annotated[
     Secret | None,
-    "Token for /groups/ on the admin endpoint, where programs publish: they send it as a bearer token. Give it in the "
-    "environment, or in a file that nobody else can read; a long random text is best. none: nobody can publish there.",
+    "Token for /groups/ on the admin endpoint, where programs publish, and for /pause and /resume: they send it as a "
+    "bearer token. Give it in the environment, or in a file that nobody else can read; a long random text is best. "
+    "none: nobody can publish there.",
 ]
 
 #: What runs on this machine.
@@ -136,6 +137,11 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         "How long a request may wait for a free worker; then 503. The default is about what a person waits before "
         "reloading the page.",
     ] = 30.0
+    pause_timeout_s: Annotated[
+        SomeSeconds,
+        "How long a request may wait while its pool is paused (ifserver pause); then 503. A pause is as long where it "
+        "is not said how long it may be.",
+    ] = 60.0
     response_timeout_s: Annotated[
         SomeSeconds, "How long the application may take to begin its response, once a worker has the request; then 504."
     ] = 120.0

@@ -11,7 +11,8 @@ from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.files import File
-from ifserver.front.offering import Exchanges, Offered
+from ifserver.front.held import Held
+from ifserver.front.offering import Exchanges
 from ifserver.front.peers import Peer
 from ifserver.front.tally import Tally
 from ifserver.front.websocket.prepared import Prepared
@@ -45,7 +46,7 @@ from ifserver.streams.effects import (
 )
 from ifserver.streams.http import HttpStream
 
-__all__ = ["Exchange", "HttpClient", "Unroutable", "WebSocketClient"]
+__all__ = ["Exchange", "HttpClient", "Reports", "Unroutable", "WebSocketClient"]
 
 # Looked up for every request, and a member of an Enum costs several times as much as a global.
 _WORKER: Final = Waiting.WORKER
@@ -54,6 +55,13 @@ _WORKER: Final = Waiting.WORKER
 _LEVELS: Final = {502: logging.ERROR, 404: logging.DEBUG}
 
 _log = logging.getLogger(__name__)
+
+
+class Reports(Protocol):
+    """Who is told what a client does."""
+
+    def handle(self, event: object) -> None:
+        """Something has happened to the client."""
 
 
 class Client(Protocol):
@@ -113,6 +121,9 @@ class WebSocketClient(Client, Protocol):
     def send_message(self, message: m.WebSocketSend) -> None:
         """Send a message."""
 
+    def tell(self, reports: Reports) -> None:
+        """Tell `reports` what the client does, from now on."""
+
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake."""
 
@@ -120,7 +131,7 @@ class WebSocketClient(Client, Protocol):
         """Begin it with what the client has done wrong, as was said in `ClientFailed`."""
 
 
-class Exchange(Offered):
+class Exchange(Held):
     """One stream of one client, from its offer to its end.
 
     A WebSocket begins as a request like any other: its client is there from `opened` on.
@@ -163,6 +174,8 @@ class Exchange(Offered):
     def opened(self, websocket: WebSocketClient) -> None:
         """The handshake is complete: from now on the client is `websocket`."""
         self.websocket = self.client = websocket  # what has spoken HTTP is garbage now
+        if self.server.paused is not None:
+            self.server.paused.opened(self)
 
     def hear(self, message: m.ToStream) -> str | None:
         """A worker, or its supervisor, has something to say about the stream. Returns why it was dropped, or None."""
@@ -250,6 +263,7 @@ class Exchange(Offered):
             server.offers.left(self)
         if self.has_waited:
             server.waiting_room.left(self)
+            server.pauses.left(self)
         if self._resumes:
             server.resumptions.left(self)
         if self.groups:
@@ -291,6 +305,8 @@ class Exchange(Offered):
     def timed_out(self) -> None:
         """The deadline of the present wait is over."""
         self._deadline = None
+        if self.server.paused is not None and self.server.paused.postpones(self):
+            return
         self.handle(TimedOut())
 
     def _signal(self, effect: Signal) -> None:

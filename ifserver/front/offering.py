@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 from twisted.python.failure import Failure
@@ -17,6 +17,7 @@ from ifserver.errors import NodeError
 from ifserver.front.bursts import Bursts
 from ifserver.front.files import Files
 from ifserver.front.offers import Offers, StandingOffer
+from ifserver.front.pauses import Pauses
 from ifserver.front.peers import Peers
 from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
@@ -110,6 +111,9 @@ class Exchanges(Protocol):
     waiting_room: WaitingRoom
     unheard: Unheard
     files: Files
+    pauses: Pauses
+    #: The same while something is paused; else None.
+    paused: Pauses | None
 
     @property
     def members(self) -> Groups:
@@ -201,8 +205,15 @@ class Offered(ABC):
 
     def _offer(self, request: m.ToWorkers) -> None:
         """Offer an attempt."""
-        clusters = self.server.clusters
+        server = self.server
+        clusters = server.clusters
         self._request = request
+        if server.paused is not None and server.paused.hold(cast("Any", self)):
+            self._payload, self.node = b"", None
+            self.has_waited = True
+            if self.offer is not None:
+                server.offers.left(self)
+            return
         if not clusters.home.ensure():
             # Nobody could answer.
             self._payload, self.node = b"", None

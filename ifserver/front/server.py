@@ -34,6 +34,7 @@ from ifserver.front.http1.waits import Waits
 from ifserver.front.interface import Addresses, Connection
 from ifserver.front.offering import Registry
 from ifserver.front.offers import Offers
+from ifserver.front.pauses import Pauses
 from ifserver.front.peers import Peers
 from ifserver.front.pools import Router
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
@@ -121,6 +122,9 @@ class InterfaceServer(Factory):
         clusters.unread_changed = self.offers.move
         self.resumptions = Resumptions(clusters, reactor)
         self.waiting_room = WaitingRoom(clusters, reactor, settings.broker_wait_s)
+        self.pauses = Pauses(self, clusters.groups, reactor, settings.pause_timeout_s)
+        #: The same while something is paused.
+        self.paused: Pauses | None = None
         self.unheard = Unheard(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
         #: The groups of the streams.
         self.members = Members(clusters.groups, self.counters, settings)
@@ -187,6 +191,7 @@ class InterfaceServer(Factory):
         self._retry_methods = frozenset(settings.retry_methods)
         self._http_deadlines[Waiting.WORKER].change(settings.queue_timeout_s)
         self.unheard.change(settings.queue_timeout_s)
+        self.pauses.change(settings.pause_timeout_s)
         self._http_deadlines[Waiting.RESPONSE].change(settings.response_timeout_s)
         self._websocket_deadlines[Waiting.RESPONSE].change(settings.websocket_connect_timeout_s)
         self._websocket_deadlines[Waiting.RESUMPTION].change(settings.resume_timeout_s)
@@ -216,6 +221,7 @@ class InterfaceServer(Factory):
         self.clusters.home.start(self._replies)
         self.heartbeat.start()
         self.clusters.readership.start()
+        self.pauses.start()
 
     async def drain(self, quick: bool = False) -> None:
         """End in order: no connection is kept alive for long, what is under way is answered for ``drain_timeout_s``,
@@ -228,6 +234,8 @@ class InterfaceServer(Factory):
         self.draining = True
         await self._goodbye.say(self.settings, quick)
         self._goodbye.stop()
+        # What clients have said that are gone is for their workers, whatever is paused.
+        self.pauses.stop()
         await self._hand_over_last_words(0.0 if quick else _LAST_WORDS_S)
         await self.clusters.home.stop()
         self.heartbeat.stop()

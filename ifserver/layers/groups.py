@@ -189,8 +189,9 @@ class Groups:
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics; what is counted over time is in the counters."""
-        listeners = sum(len(group.listeners) for group in self._groups.values())
-        return {"groups": len(self._groups), "group_listeners": listeners}
+        # Without those that ifserver itself uses.
+        listeners = [len(group.listeners) for name, group in self._groups.items() if not name.startswith("!")]
+        return {"groups": len(listeners), "group_listeners": sum(listeners)}
 
     # Publishing.
 
@@ -421,8 +422,11 @@ class Groups:
         states = [(group, state) for group in groups if (state := self._groups.get(group)) is not None]
         if not states:
             return
-        self._counters.add("groups_interrupted", len(states))
-        _log.warning("broadcasts to %s may be lost: the node did not reach us for a while", _named(states))
+        # Those that ifserver itself uses are no affair of the operator.
+        public = [each for each in states if not each[0].startswith("!")]
+        if public:
+            self._counters.add("groups_interrupted", len(public))
+            _log.warning("broadcasts to %s may be lost: the node did not reach us for a while", _named(public))
         for group, state in states:
             self._tell(state, group, None)
 

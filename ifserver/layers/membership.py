@@ -7,6 +7,7 @@ a group that the asker alone hears. So whoever can publish can ask, also a progr
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from itertools import count
@@ -20,7 +21,7 @@ from ifserver.errors import NodeUnreachable
 from ifserver.layers.groups import Groups
 from ifserver.messages import Broadcast
 
-__all__ = ["Member", "Members", "Membership"]
+__all__ = ["Member", "Members", "Membership", "Question"]
 
 #: How long each step may take, in seconds: to hear the answers, to ask, and to be answered.
 _WAIT_S: Final = 2.0
@@ -77,8 +78,15 @@ class Membership:
         Fails as `Groups.publish`, also with `NodeUnreachable` if there is no answer from any node, and with
         `ChannelNameError` if that is no name of a group.
         """
-        question = _Question(self._groups, f"!members.{self._process}.{next(self._numbers)}", self._clock)
-        return Deferred.fromCoroutine(question.put(group, which))
+        question = Question(self._groups, f"!members.{self._process}.{next(self._numbers)}", self._clock)
+        return Deferred.fromCoroutine(self._ask(question, group, which))
+
+    async def _ask(self, question: Question, group: str, which: bool) -> Members:
+        answers = [_decode(each) for each in (await question.put(group, ask=which)).values()]
+        if len(answers) < question.expected:
+            text = "who is in group %s: %d of %d processes have answered"
+            _log.warning(text, group, len(answers), question.expected)
+        return Members(sum(each.count for each in answers), [member for each in answers for member in each.streams])
 
     def _asked(self, group: str, answer_in: str, which: bool) -> None:
         streams = [Member(*each) for each in self.here(group)]
@@ -87,52 +95,55 @@ class Membership:
         answering.addErrback(lambda failure: _log.debug("no answer about group %s: %s", group, failure.value))
 
 
-class _Question:
+class Question:
     """One question (a `Listener`): it hears its answers in the group `name`."""
 
     def __init__(self, groups: Groups, name: str, clock: Any) -> None:
         self._groups = groups
-        self._name = name
+        self.name = name
         self._clock = clock
         #: By the process that answers.
-        self._answers: dict[str, Members] = {}
-        self._expected: int | None = None
+        self._answers: dict[str, bytes] = {}
+        #: How many processes were asked.
+        self.expected = 0
+        self._asked = False
         self._complete: Deferred[None] = Deferred()
 
-    async def put(self, group: str, which: bool) -> Members:
-        """Ask, and wait for the answers."""
-        subscribing = self._groups.subscribe(self._name, self)
+    async def put(self, group: str, *, ask: bool | None = None, message: bytes | None = None) -> dict[str, bytes]:
+        """Ask who is in `group` (`ask`: also which they are), or something else by a `message` that says where to
+        answer. The answers that came in time, by the process.
+
+        Raises:
+            NodeError: as `Groups.publish`; `NodeUnreachable` also if no node answers in time.
+        """
+        subscribing = self._groups.subscribe(self.name, self)
         try:
             await subscribing.addTimeout(_WAIT_S, self._clock)
-            asking = self._groups.publish(group, ask=(self._name, which))
-            self._expected = await asking.addTimeout(_WAIT_S, self._clock)
+            members = None if ask is None else (self.name, ask)
+            asking = self._groups.publish(group, ask=members, message=message)
+            self.expected = await asking.addTimeout(_WAIT_S, self._clock)
+            self._asked = True
         except TimeoutError:
             raise NodeUnreachable(f"group {group}: no answer from a node within {_WAIT_S:g} s") from None
         else:
-            await self._answered(group)
+            await self._answered()
         finally:
-            self._groups.unsubscribe(self._name, self)
-        answers = self._answers.values()
-        return Members(sum(each.count for each in answers), [member for each in answers for member in each.streams])
+            self._groups.unsubscribe(self.name, self)
+        return self._answers
 
-    async def _answered(self, group: str) -> None:
-        assert self._expected is not None
-        if len(self._answers) >= self._expected:
+    async def _answered(self) -> None:
+        if len(self._answers) >= self.expected:
             return
-        try:
+        with contextlib.suppress(TimeoutError):
             await self._complete.addTimeout(_WAIT_S, self._clock)
-        except TimeoutError:
-            _log.warning(
-                "who is in group %s: %d of %d processes have answered", group, len(self._answers), self._expected
-            )
 
     # As a `Listener`.
 
     def heard(self, group: str, broadcast: Broadcast) -> None:
         if broadcast.message is None:
             return
-        self._answers[broadcast.publisher] = _decode(broadcast.message)
-        if len(self._answers) == self._expected and not self._complete.called:
+        self._answers[broadcast.publisher] = broadcast.message
+        if self._asked and len(self._answers) == self.expected and not self._complete.called:
             self._complete.callback(None)
 
     def gap(self, group: str, missed: int | None) -> None:

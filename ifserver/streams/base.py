@@ -127,6 +127,11 @@ class Stream(ABC):
         return self._sent, self._receive_window.consumed
 
     @property
+    def reading(self) -> bool:
+        """Whether what the client sends is to be read."""
+        return self._reading
+
+    @property
     @abstractmethod
     def waits(self) -> bool:
         """Whether something must come from the claimant before anything else can happen."""

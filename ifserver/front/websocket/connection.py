@@ -16,7 +16,7 @@ from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry, closed
 from ifserver.front.admission import Key
-from ifserver.front.driver import Exchange
+from ifserver.front.driver import Exchange, Reports
 from ifserver.front.http1.requests import Incoming
 from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
@@ -67,7 +67,7 @@ class WebSocketConnection(Frames):
         self._server = server
         #: What the access log will say of it, and since when it is open.
         self._entry, self._since = entry, server.clock.seconds()
-        self._exchange: Exchange | None = exchange
+        self._exchange: Reports | None = exchange
         self._handshake = (incoming, accept)
         self._unflushed: list[int] = []
 
@@ -218,6 +218,11 @@ class WebSocketConnection(Frames):
         self._server.tally.websocket_bytes_out += len(frame)
         self.transport.write(frame)
         return True
+
+    def tell(self, reports: Reports) -> None:
+        """Tell `reports` what the client does, unless it has left already."""
+        if self._exchange is not None:
+            self._exchange = reports
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Not by autobahn's `sendClose`, which allows two ranges of codes only."""

@@ -5,6 +5,8 @@ needs a header that no form can send (Fetch standard: it is not "CORS-safelisted
 allowed), and nothing but probes is answered under a name that is not ours, as a page would ask by that has its own
 name point here (DNS rebinding).
 
+Pauses are for programs too: with the token where there is one, and with the header where there is none.
+
 What is under ``/groups/`` is for programs, and needs a bearer token (RFC 6750). That is all it needs: a browser never
 sends one by itself, as it does cookies and passwords, so a page that has no token can ask for nothing there; and it
 could send none without asking first, for ``Authorization`` is not safelisted either.
@@ -35,16 +37,21 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError, NodeError, PushInDoubt
+from ifserver.layers import pausing
 from ifserver.observe.admin import publication
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey, Surveyor
 from ifserver.status import encode_status
 
-__all__ = ["CLOSE_HEADER", "AdminFactory"]
+__all__ = ["CLOSE_HEADER", "PAUSE_HEADER", "AdminFactory"]
 
 #: What a request that closes a stream must have, with any value.
 CLOSE_HEADER: Final = "X-Ifserver-Close"
+#: The same for what pauses, where there is no token.
+PAUSE_HEADER: Final = "X-Ifserver-Pause"
+#: The longest pause, in seconds: a day.
+_LONGEST_PAUSE_S: Final = 86_400.0
 #: How long a connection may be idle, in seconds, and how many there may be.
 _IDLE_S: Final = 60
 _MAX_CONNECTIONS: Final = 100
@@ -71,6 +78,13 @@ class _Answer(NamedTuple):
     #: Beside those that all answers have.
     headers: Mapping[str, str] = _NOTHING
     policy: str = "default-src 'none'; frame-ancestors 'none'"
+
+
+_NO_TOKEN: Final = _Answer(
+    401,
+    b"the token is missing or wrong: Authorization: Bearer TOKEN\n",
+    headers={"www-authenticate": 'Bearer realm="ifserver"'},
+)
 
 
 class AdminFactory(WrappingFactory):
@@ -200,11 +214,15 @@ class _Root(Resource):
             return succeed(_Answer(421, why))
         if path == "/close":
             return succeed(self._close(request))
+        if path in ("/pause", "/resume"):
+            return self._pause(request, path)
         if path.startswith(_GROUPS):
             return self._group(request, unquote(path.removeprefix(_GROUPS)))
         page = self._pages.get(path)
         if page is None:
-            there_is = b"there is /, /livez, /readyz, /metrics, /status.json, /close and /groups/NAME\n"
+            there_is = (
+                b"there is /, /livez, /readyz, /metrics, /status.json, /close, /pause, /resume and /groups/NAME\n"
+            )
             return succeed(_Answer(404, there_is))
         if request.method not in (b"GET", b"HEAD"):
             return succeed(_Answer(405, b"GET or HEAD\n", headers={"allow": "GET, HEAD"}))
@@ -245,8 +263,7 @@ class _Root(Resource):
             variable = f"IFSERVER_{setting.replace('.', '_').upper()}"
             return succeed(_Answer(403, f"there is no token: set {setting} ({variable} in the environment)\n".encode()))
         if not _has_token(self._token, request.requestHeaders.getRawHeaders(b"authorization")):
-            why = b"the token is missing or wrong: Authorization: Bearer TOKEN\n"
-            return succeed(_Answer(401, why, headers={"www-authenticate": 'Bearer realm="ifserver"'}))
+            return succeed(_NO_TOKEN)
         if request.method not in (b"GET", b"HEAD", b"POST"):
             return succeed(_Answer(405, b"GET, HEAD or POST\n", headers={"allow": "GET, HEAD, POST"}))
         try:
@@ -260,6 +277,35 @@ class _Root(Resource):
         publishing: Deferred[Any] = self._subject.clusters.groups.publish(group, **body._asdict())
         publishing.addTimeout(_PUBLISH_S, self._reactor)
         return publishing.addCallbacks(_published, _not_published)
+
+    def _pause(self, request: Any, path: str) -> Deferred[_Answer]:
+        """Pause a pool, let it go on, or (``GET /pause``) say what is paused, on all servers."""
+        if request.method not in (b"POST",) and (path, request.method) != ("/pause", b"GET"):
+            allowed = "GET, POST" if path == "/pause" else "POST"
+            return succeed(_Answer(405, f"{allowed}\n".encode(), headers={"allow": allowed}))
+        if self._token is not None:
+            if not _has_token(self._token, request.requestHeaders.getRawHeaders(b"authorization")):
+                return succeed(_NO_TOKEN)
+        elif request.getHeader(PAUSE_HEADER) is None:
+            return succeed(_Answer(403, f"the header {PAUSE_HEADER} is missing\n".encode()))
+        try:
+            pool = _argument(request, b"pool")
+            known = self._subject.pools() or [channels.DEFAULT_POOL]
+            if pool and pool not in known:
+                return succeed(_Answer(404, f"there is no pool {pool!r}; there is: {', '.join(known)}\n".encode()))
+            seconds: float | None = None
+            if request.method == b"POST":
+                given = _argument(request, b"for")
+                seconds = 0.0 if path == "/resume" else float(given) if given else self._subject.pause_s
+                if path == "/pause" and not 0 < seconds <= _LONGEST_PAUSE_S:
+                    raise ValueError(f"for: expected more than 0 and at most 86400 seconds, got {given}")
+        except ValueError as error:
+            return succeed(_Answer(400, f"{error}\n".encode("ascii", "backslashreplace")))
+        if seconds is not None:
+            what = f"a pause of {seconds:g} s" if seconds else "the end of the pause"
+            _log.info("%s was asked for: %s", what, f"pool {pool}" if pool else "all pools")
+        ordering = Deferred.fromCoroutine(pausing.order(self._subject.clusters, self._reactor, pool, seconds))
+        return ordering.addCallbacks(lambda paused: _Answer(200, msgspec.json.encode(paused), _JSON), _not_ordered)
 
     def _members(self, group: str) -> _Answer:
         streams = [{"stream": stream, "tag": tag} for stream, tag in self._subject.members(group)]
@@ -282,6 +328,21 @@ def _has_token(token: str | None, fields: Sequence[bytes] | None) -> bool:
         return False
     scheme, _, given = fields[0].partition(b" ")
     return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(b" "), token.encode())
+
+
+def _argument(request: Any, name: bytes) -> str:
+    """An argument of the URL; empty: it is not given."""
+    values = request.args.get(name, [b""])
+    if len(values) > 1:
+        raise ValueError(f"{name.decode()}: given twice")
+    text: str = values[0].decode("utf-8", "backslashreplace")
+    return text
+
+
+def _not_ordered(failure: Failure) -> Any:
+    if failure.check(NodeError):
+        return _Answer(503, f"no node has answered: {failure.getErrorMessage()}\n".encode())
+    return failure
 
 
 def _published(processes: int) -> _Answer:

@@ -261,6 +261,9 @@ def _clients(subject: ServerSubject) -> Iterator[Metric]:
     tally = server.tally
     websockets = sum(not isinstance(each, Http1Connection) for each in server.connections)
     connections = {("http",): float(len(server.connections) - websockets), ("websocket",): float(websockets)}
+    paused = {(pool or "all",): left_s for pool, left_s in server.pauses.left_s().items()}
+    yield _by_label("pause_left_seconds", "How long a pool will be paused. all: every pool.", _POOL, paused)
+    yield _gauge("paused_requests", "Requests that wait for the end of a pause.", server.pauses.waiting)
     yield _by_label("connections", "Clients' connections that are open.", ("kind",), connections)
     exchanges = server.registry.all()
     states = dict.fromkeys(_STATES, 0.0) | states_of(exchanges)

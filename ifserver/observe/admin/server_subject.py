@@ -51,6 +51,8 @@ class ServerSubject(Subject):
             connections=len(server.connections),
             streams=len(server.registry),
             queue_timeout_s=server.settings.queue_timeout_s,
+            paused=server.pauses.left_s(),
+            waiting=server.pauses.waiting,
         )
 
     def unready(self, survey: Survey) -> list[str]:
@@ -86,6 +88,10 @@ class ServerSubject(Subject):
     def pools(self) -> Sequence[str]:
         router = self.server.router
         return [] if router is None else list(dict.fromkeys(router.channels.values()))
+
+    @property
+    def pause_s(self) -> float:
+        return self.server.settings.pause_timeout_s
 
     def group_sizes(self) -> Mapping[str, int]:
         return self.server.members.sizes()

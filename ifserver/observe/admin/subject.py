@@ -13,6 +13,7 @@ from typing import Any
 
 from ifserver import __version__
 from ifserver.clock import Clock, WallClock
+from ifserver.config.settings import FrontSettings
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.metrics import Counters, total
@@ -69,6 +70,11 @@ class Subject(ABC):
     @abstractmethod
     def pools(self) -> Sequence[str]:
         """The names of the pools that it knows, in their order; empty: there are none."""
+
+    @property
+    def pause_s(self) -> float:
+        """How long a pause is where nobody says how long."""
+        return FrontSettings().pause_timeout_s
 
     @abstractmethod
     def group_sizes(self) -> Mapping[str, int]:

@@ -12,7 +12,7 @@ import msgspec
 from ifserver.observe.admin.publication import Publication, written
 from ifserver.status import Status, decode_status
 
-__all__ = ["Client"]
+__all__ = ["Client", "Paused"]
 
 #: How long an answer may take, in seconds: the endpoint asks every node, and waits a second for each question; for what
 #: is published it waits 5 s.
@@ -23,6 +23,18 @@ class _Reached(msgspec.Struct):
     """What an endpoint answers to what was published."""
 
     processes: int
+
+
+class Paused(msgspec.Struct):
+    """What an endpoint answers about pauses: what all servers have told (`ifserver.layers.pausing.Paused`)."""
+
+    servers: int
+    asked: int
+    #: How long each pool will be paused, in seconds. Empty name: all pools.
+    pools: dict[str, float]
+    #: Requests that wait for the end of it, and those of the pools that are paused that still run.
+    waiting: int
+    under_way: int
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -62,6 +74,20 @@ class Client:
                 said = error.read()
         return said.decode("utf-8", "replace").strip()
 
+    def pause(self, order: str, pool: str, token: str | None, seconds: float | None = None) -> Paused:
+        """``pause`` a pool for so many `seconds`, ``resume`` it, or (empty) ask what is paused; without a name: all.
+
+        Raises:
+            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body says why.
+            ValueError: the answer is not understood.
+        """
+        arguments = {"pool": pool} if pool else {}
+        if seconds is not None:
+            arguments["for"] = repr(seconds)
+        headers = {"X-Ifserver-Pause": "1"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
+        path = f"/{order or 'pause'}?{urllib.parse.urlencode(arguments)}"
+        return msgspec.json.decode(self._ask(path, headers, method="POST" if order else "GET"), type=Paused)
+
     def publish(self, group: str, publication: Publication, token: str) -> int:
         """Publish in a group; to how many processes that went.
 
@@ -73,8 +99,10 @@ class Client:
         said = self._ask(f"/groups/{group}", headers, written(publication))
         return msgspec.json.decode(said, type=_Reached).processes
 
-    def _ask(self, path: str, post: dict[str, str] | None = None, body: bytes | None = None) -> bytes:
-        method = "GET" if post is None else "POST"
+    def _ask(
+        self, path: str, post: dict[str, str] | None = None, body: bytes | None = None, method: str | None = None
+    ) -> bytes:
+        method = method or ("GET" if post is None else "POST")
         request = urllib.request.Request(self.url + path, body, post or {}, method=method)
         with self._opener.open(request, timeout=_ANSWER_S) as response:
             answer: bytes = response.read()

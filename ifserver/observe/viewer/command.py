@@ -12,18 +12,28 @@ from rich.console import Console
 
 from ifserver.config import arguments, command_line
 from ifserver.errors import ConfigurationError
-from ifserver.observe.viewer import tables, top
+from ifserver.observe.viewer import pause, tables, top
 from ifserver.observe.viewer.client import Client
 
 __all__ = ["COMMANDS", "main", "make_parser"]
 
 #: The commands, and what they are for.
 COMMANDS: Final = command_line.VIEWERS
+#: Those of them that change something.
+PAUSES: Final = ("pause", "resume")
 _WIDTH: Final = 300
 _DESCRIPTION: Final = (
     "Ask the admin endpoint of a server or of a supervisor. Where none is named, it is the one that the settings name: "
     "front.admin, or else worker.admin."
 )
+_DESCRIPTIONS: Final = {
+    "pause": "Pause a pool, or all, on all servers: new requests and the messages of open WebSockets wait in the "
+    "servers, and what is under way goes on. A pause ends by itself. The admin endpoint of any server is asked: "
+    "--admin, or that of the settings; its token, where it has one, is read from IFSERVER_FRONT_ADMIN_TOKEN or the "
+    "file.",
+    "resume": "End a pause, on all servers: what has waited goes on, in its order. The admin endpoint is found as for "
+    "ifserver pause.",
+}
 
 
 def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: TextIO | None = None) -> int:
@@ -36,6 +46,8 @@ def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: Tex
     given = make_parser().parse_args(words)
     client = Client(_address(given, environ))
     try:
+        if given.command in PAUSES:
+            return pause.carry_out(client, given, _token(given, environ), out)
         if given.command == "top":
             if not (sys.stdin.isatty() and out.isatty()):
                 raise ConfigurationError("top: needs a terminal; there is 'ifserver status', also with --json")
@@ -64,22 +76,35 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ifserver", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, brief in COMMANDS.items():
-        command = commands.add_parser(name, help=brief, description=_DESCRIPTION, allow_abbrev=False)
+        command = commands.add_parser(
+            name, help=brief, description=_DESCRIPTIONS.get(name, _DESCRIPTION), allow_abbrev=False
+        )
         command.add_argument("--admin", metavar="HOST:PORT", help="the admin endpoint, or its URL")
         command.add_argument("--config", metavar="FILE", help="file with settings")
         if name == "status":
             command.add_argument("--json", action="store_true", help="as JSON: all that is known")
+        elif name in PAUSES:
+            pause.add_arguments(command, name)
     return parser
+
+
+def _token(given: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    """The token of the endpoint; None: no setting has one."""
+    return _setting(given, environ, ("front.admin_token", "worker.admin_token"))
+
+
+def _setting(given: argparse.Namespace, environ: Mapping[str, str], paths: Sequence[str]) -> str | None:
+    """The first of these settings that has a value."""
+    config = [] if given.config is None else ["--config", given.config]
+    configuration = arguments.parse(["settings", *config], environ).configuration
+    return next((value for path in paths if (value := configuration.of(path).value)), None)
 
 
 def _address(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
     """The endpoint to ask."""
     address: str | None = given.admin
     if address is None:
-        config = [] if given.config is None else ["--config", given.config]
-        configuration = arguments.parse(["settings", *config], environ).configuration
-        named = (configuration.of(path).value for path in ("front.admin", "worker.admin"))
-        address = next((value for value in named if value), None)
+        address = _setting(given, environ, ("front.admin", "worker.admin"))
     if address is None:
         missing = "no admin endpoint is named: give --admin HOST:PORT, or set front.admin"
         raise ConfigurationError(f"{given.command}: {missing}")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from ifserver.observe.viewer.pause import described
 from ifserver.status import Facts, Status, StreamStatus
 
 __all__ = ["SORTS", "groups", "head", "nodes", "ordered", "processes", "streams"]
@@ -32,6 +33,8 @@ def head(status: Status) -> Text:
         said.append("not ready: " + _plain("; ".join(status.unready)), "bold red")
     else:
         said.append("ready", "bold green")
+    if me.paused:
+        said.append(f"; paused: {_plain(described(me.paused))}, {me.waiting} requests wait", "bold yellow")
     return said
 
 
@@ -61,6 +64,7 @@ def processes(status: Status, limit: int | None = None) -> Table:
         up = _seconds(status.now - each.started_at)
         if each.kind == "server":
             what = "server" if each.listening else "server, not listening"
+            what += ", paused" if each.paused else ""
             numbers = [str(each.streams), "", "", str(each.connections)]
         else:
             what = "supervisor"

@@ -508,3 +508,53 @@ def test_the_page_is_one_file_that_asks_for_nothing_else() -> None:
 
 def test_it_needs_no_reactor_but_its_own() -> None:
     AdminFactory(Stage().subject, MemoryReactorClock(), ())
+
+
+# Pauses.
+
+PAUSE = {endpoint.PAUSE_HEADER: "test"}
+
+
+def test_a_pause_and_its_end() -> None:
+    stage = Stage()
+    stage.world.settle()
+    answer = stage.ask("/pause?for=60", "POST", **PAUSE)
+    assert answer.json == {"servers": 1, "asked": 1, "pools": {"": 60.0}, "waiting": 0, "under_way": 0}
+    client = stage.world.client(GET)
+    assert stage.ask("/pause", **PAUSE).json["waiting"] == 1
+    me = stage.ask("/status.json").json["me"]
+    assert (me["paused"], me["waiting"]) == ({"": 60.0}, 1)
+    metrics = stage.ask("/metrics").body
+    assert b'ifserver_pause_left_seconds{pool="all"} 60.0' in metrics
+    assert b"ifserver_paused_requests 1.0" in metrics
+    assert stage.ask("/resume", "POST", **PAUSE).json["pools"] == {}
+    stage.world.worker.job().respond()
+    client.leave()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/pause?for=0", 400),
+        ("/pause?for=nan", 400),
+        ("/pause?for=long", 400),
+        ("/pause?for=1e9", 400),
+        ("/pause?pool=a&pool=b", 400),
+        ("/pause?pool=%ff", 404),
+        ("/resume?pool=nothing", 404),
+    ],
+)
+def test_orders_that_make_no_sense(path: str, status: int) -> None:
+    stage = Stage()
+    assert stage.ask(path, "POST", **PAUSE).status == status
+    assert stage.world.server.paused is None
+
+
+def test_who_may_pause() -> None:
+    assert Stage().ask("/pause", "POST").status == Stage().ask("/pause").status == 403
+    assert Stage().ask("/pause", "PUT", **PAUSE).status == Stage().ask("/resume", **PAUSE).status == 405
+    assert group_stage().ask("/pause", "POST", **PAUSE).status == 401
+    stage = group_stage()
+    stage.world.settle()
+    # As long as pause_timeout, where nobody says how long.
+    assert stage.ask("/pause?pool=default", "POST", **WITH_TOKEN).json["pools"] == {"default": 60.0}
