@@ -74,13 +74,7 @@ def _over_http(client: Client, token: str, group: str, publication: Publication)
     try:
         processes = client.publish(group, publication, token)
     except urllib.error.HTTPError as error:
-        with error:
-            said = error.read().decode("utf-8", "replace").strip()
-        what = f"{client.url}: {error.code}: {said or error.reason}"
-        if error.code < 500:
-            raise ConfigurationError(f"publish: {what}") from None
-        print(f"ifserver: error: {what}", file=sys.stderr)
-        return 1
+        return client.refused("publish", error)
     except (OSError, ValueError) as error:
         print(f"ifserver: error: {client.url}: {error}", file=sys.stderr)
         return 1

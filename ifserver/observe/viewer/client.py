@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -9,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from ifserver.errors import ConfigurationError
 from ifserver.observe.admin.publication import Publication, written
 from ifserver.status import Status, decode_status
 
@@ -98,6 +100,20 @@ class Client:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         said = self._ask(f"/groups/{group}", headers, written(publication))
         return msgspec.json.decode(said, type=_Reached).processes
+
+    def refused(self, command: str, error: urllib.error.HTTPError) -> int:
+        """Tell why `command` was not carried out; the exit code.
+
+        Raises:
+            ConfigurationError: whoever has given the command has to mend something.
+        """
+        with error:
+            said = error.read().decode("utf-8", "replace").strip()
+        what = f"{self.url}: {error.code}: {said or error.reason}"
+        if error.code < 500:
+            raise ConfigurationError(f"{command}: {what}") from None
+        print(f"ifserver: error: {what}", file=sys.stderr)
+        return 1
 
     def _ask(
         self, path: str, post: dict[str, str] | None = None, body: bytes | None = None, method: str | None = None

@@ -49,13 +49,7 @@ def carry_out(client: Client, given: argparse.Namespace, token: str | None, out:
                 print("ifserver: error: the pause is over, and requests were under way to its end", file=sys.stderr)
                 return 1
     except urllib.error.HTTPError as error:
-        with error:
-            said = error.read().decode("utf-8", "replace").strip()
-        what = f"{client.url}: {error.code}: {said or error.reason}"
-        if error.code < 500:
-            raise ConfigurationError(f"{given.command}: {what}") from None
-        print(f"ifserver: error: {what}", file=sys.stderr)
-        return 1
+        return client.refused(given.command, error)
     if paused.servers < paused.asked or not paused.servers:
         print(f"ifserver: error: {paused.servers} of {paused.asked} servers have answered", file=sys.stderr)
         return 1
