@@ -11,7 +11,8 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -340,7 +341,14 @@ class SocketEndpoint:
         if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # Connections inherit it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        create = self._loop.create_unix_server if sock.family == socket.AF_UNIX else self._loop.create_server
+        create: Callable[..., Awaitable[asyncio.Server]] = self._loop.create_server
+        keep_file: dict[str, bool] = {}
+        if sock.family == socket.AF_UNIX:
+            create = self._loop.create_unix_server
+            if sys.version_info >= (3, 13):
+                # Else the loop would remove the file when it closes the socket, though it may be the successor's by
+                # then. Whoever has made it removes it.
+                keep_file = {"cleanup_socket": False}
         transport, handshake_s = LoopTransport, None
         if self._tls is not None:
             transport, handshake_s = TlsTransport, self._handshake_s
@@ -350,6 +358,7 @@ class SocketEndpoint:
             backlog=self._backlog,
             ssl=self._tls,
             ssl_handshake_timeout=handshake_s,
+            **keep_file,
         )
         factory.doStart()
         return Port(server, sock)
