@@ -83,6 +83,7 @@ def _certificate(
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
+    authority = key if issuer is None else issuer[1]
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -92,10 +93,27 @@ def _certificate(
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        # RFC 5280 4.2.1.1 to 4.2.1.3, on which Python 3.13 and later insist.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
+        .add_extension(_usage(signs_certificates=issuer is None), critical=True)
     )
     if valid_for:
         builder = builder.add_extension(x509.SubjectAlternativeName(list(map(_general_name, valid_for))), False)
-    return builder.sign(key if issuer is None else issuer[1], hashes.SHA256())
+    return builder.sign(authority, hashes.SHA256())
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    nothing = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only"), False
+    )
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_encipherment=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        **nothing,
+    )
 
 
 def _general_name(name: str) -> x509.GeneralName:

@@ -87,10 +87,10 @@ print(site.module, {{name: pickle.loads(value) for name, value in site.settings.
 
 
 def test_workers_are_told_the_settings_that_differ() -> None:
-    status, output = told("settings.GREETING = 'changed'; settings.EMAIL_BACKEND = 'locmem'; settings.USE_TZ = True")
+    status, output = told("settings.GREETING = 'changed'; settings.LANGUAGE_CODE = 'de'; settings.USE_TZ = True")
     assert (status, output) == (
         0,
-        "mysite.settings {'EMAIL_BACKEND': 'locmem', 'GREETING': 'changed'} "
+        "mysite.settings {'GREETING': 'changed', 'LANGUAGE_CODE': 'de'} "
         "dict_keys(['_IFSERVER_TESTED_SITE', 'DJANGO_SETTINGS_MODULE'])\n",
     )
 
