@@ -42,8 +42,13 @@ def main(given: argparse.Namespace) -> int:
             from ifserver.services.run import RunService
             from ifserver.services.server import Listening
 
-            listening = Listening(opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate)
-            return RunService(runtime, front, workers, listening, running.log_settings(given), fork_server.spawn, pools)
+            listening = Listening(
+                opened.sockets, listen.endpoints, opened.files, opened.taken_over, certificate, opened.predecessor
+            )
+            log = running.log_settings(given)
+            service = RunService(runtime, front, workers, listening, log, fork_server.spawn, pools)
+            opened.broker = service.broker_path
+            return service
 
         try:
             return running.run_command(build, given, opened)

@@ -7,18 +7,11 @@ a worker's credit would reach; then they are not read. Nothing of this costs any
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any, Final, Protocol
 
-import msgspec
-from twisted.python.failure import Failure
-
 from ifserver.clock import Clock, Timer
-from ifserver.errors import NodeError
 from ifserver.front.deadlines import Deadlines
-from ifserver.layers import pausing
-from ifserver.layers.groups import Groups
-from ifserver.messages import Broadcast
 from ifserver.streams.effects import Flushed, MessageReceived
 from ifserver.streams.window import MESSAGE_OVERHEAD, message_bytes
 
@@ -79,11 +72,10 @@ def described(pool: str) -> str:
 
 
 class Pauses:
-    """The pauses of one server; it hears of them as a `Listener` of `pausing.GROUP`."""
+    """The pauses of one server."""
 
-    def __init__(self, server: Server, groups: Groups, clock: Clock, timeout_s: float) -> None:
+    def __init__(self, server: Server, clock: Clock, timeout_s: float) -> None:
         self._server = server
-        self._groups = groups
         self._clock = clock
         #: When each pause ends by itself. Empty name: all pools.
         self._until: dict[str, float] = {}
@@ -97,13 +89,8 @@ class Pauses:
         """From now on a request waits for `timeout_s` at most."""
         self._held.change(timeout_s)
 
-    def start(self) -> None:
-        """Begin to hear orders."""
-        self._groups.subscribe(pausing.GROUP, self).addErrback(self._deaf)
-
     def stop(self) -> None:
-        """Hear of no pause any more, and hold nothing."""
-        self._groups.unsubscribe(pausing.GROUP, self)
+        """Hold nothing any more."""
         self.resume("")
         self._held.stop()
 
@@ -166,12 +153,16 @@ class Pauses:
 
     def resume(self, pool: str) -> None:
         """Let `pool` go on; all, where it has no name."""
-        pools = [each for each in self._until if each == pool or not pool]
-        for each in pools:
+        self.end([each for each in self._until if each == pool or not pool])
+
+    def end(self, pauses: Collection[str]) -> None:
+        """End the pauses of these pools, and of `all pools` where one has no name; nothing if there are none."""
+        ended = [each for each in pauses if each in self._until]
+        for each in ended:
             self._timers.pop(each).cancel()
             del self._until[each]
-        if pools:
-            self._go_on(", ".join(map(described, pools)))
+        if ended:
+            self._go_on(", ".join(map(described, ended)))
 
     def _over(self, pool: str) -> None:
         del self._timers[pool], self._until[pool]
@@ -203,32 +194,6 @@ class Pauses:
     def _too_long(self, exchange: Pausable) -> None:
         self._late.pop(exchange, None)
         exchange.paused_too_long()
-
-    # As a `Listener`.
-
-    def heard(self, group: str, broadcast: Broadcast) -> None:
-        if broadcast.message is None:
-            return
-        try:
-            order = pausing.read(broadcast.message)
-        except msgspec.MsgspecError as error:
-            _log.error("an order to pause cannot be read: %s", error)
-            return
-        if order.seconds is not None:
-            if order.seconds > 0:
-                self.pause(order.pool, order.seconds)
-            else:
-                self.resume(order.pool)
-        here = pausing.PausedHere(self.left_s(), self.waiting, self.under_way())
-        answering = self._groups.publish(order.answer_in, message=pausing.answer(here))
-        answering.addErrback(lambda failure: _log.debug("no answer about a pause: %s", failure.value))
-
-    def gap(self, group: str, missed: int | None) -> None:
-        """A pause that was missed is not counted by who has asked for it, and one that goes on ends by itself."""
-
-    def _deaf(self, failure: Failure) -> None:
-        failure.trap(NodeError)
-        _log.debug("this server hears of no pause: %s", failure.value)
 
 
 class _HeldClient:

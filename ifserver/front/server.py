@@ -34,6 +34,7 @@ from ifserver.front.http1.waits import Waits
 from ifserver.front.interface import Addresses, Connection
 from ifserver.front.offering import Registry
 from ifserver.front.offers import Offers
+from ifserver.front.ordered import Ordered
 from ifserver.front.pauses import Pauses
 from ifserver.front.peers import Peers
 from ifserver.front.pools import Router
@@ -46,6 +47,7 @@ from ifserver.front.unsent import Unsent
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters
+from ifserver.layers.control import Control
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SERVER_LIFE_S
 from ifserver.metrics import STREAMS_OPENED
@@ -122,9 +124,11 @@ class InterfaceServer(Factory):
         clusters.unread_changed = self.offers.move
         self.resumptions = Resumptions(clusters, reactor)
         self.waiting_room = WaitingRoom(clusters, reactor, settings.broker_wait_s)
-        self.pauses = Pauses(self, clusters.groups, reactor, settings.pause_timeout_s)
+        self.pauses = Pauses(self, reactor, settings.pause_timeout_s)
         #: The same while something is paused.
         self.paused: Pauses | None = None
+        #: What operators order of all servers.
+        self.control = Control(clusters.groups, clusters.process, reactor, Ordered(self))
         self.unheard = Unheard(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
         #: The groups of the streams.
         self.members = Members(clusters.groups, self.counters, settings)
@@ -216,12 +220,12 @@ class InterfaceServer(Factory):
 
     # The beginning and the end.
 
-    def start(self) -> None:
-        """Begin to read replies."""
+    def start(self) -> Deferred[None]:
+        """Begin to read replies; fires when this server knows what operators have ordered of all (`Control.start`)."""
         self.clusters.home.start(self._replies)
         self.heartbeat.start()
         self.clusters.readership.start()
-        self.pauses.start()
+        return self.control.start()
 
     async def drain(self, quick: bool = False) -> None:
         """End in order: no connection is kept alive for long, what is under way is answered for ``drain_timeout_s``,
@@ -235,6 +239,7 @@ class InterfaceServer(Factory):
         await self._goodbye.say(self.settings, quick)
         self._goodbye.stop()
         # What clients have said that are gone is for their workers, whatever is paused.
+        self.control.stop()
         self.pauses.stop()
         await self._hand_over_last_words(0.0 if quick else _LAST_WORDS_S)
         await self.clusters.home.stop()

@@ -96,12 +96,17 @@ class Membership:
 
 
 class Question:
-    """One question (a `Listener`): it hears its answers in the group `name`."""
+    """One question (a `Listener`): it hears its answers in the group `name`.
 
-    def __init__(self, groups: Groups, name: str, clock: Any) -> None:
+    Args:
+        each: is called with each answer at once.
+    """
+
+    def __init__(self, groups: Groups, name: str, clock: Any, each: Callable[[bytes], None] | None = None) -> None:
         self._groups = groups
         self.name = name
         self._clock = clock
+        self._each = each
         #: By the process that answers.
         self._answers: dict[str, bytes] = {}
         #: How many processes were asked.
@@ -143,6 +148,8 @@ class Question:
         if broadcast.message is None:
             return
         self._answers[broadcast.publisher] = broadcast.message
+        if self._each is not None:
+            self._each(broadcast.message)
         if self._asked and len(self._answers) == self.expected and not self._complete.called:
             self._complete.callback(None)
 

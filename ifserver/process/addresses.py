@@ -30,6 +30,8 @@ class Addresses:
         self.listen = listen
         #: Whether a predecessor has them too.
         self.taken_over = taken_over
+        #: Where the predecessor's broker is reached, and ours, for a successor; empty: there is none.
+        self.predecessor = self.broker = ""
         self.sockets: list[socket.socket] = []
         self.files: list[UnixFile] = []
         self._paths: list[str] = []
@@ -48,7 +50,7 @@ class Addresses:
         if self.listen.endpoints:
             raise ConfigurationError(f"what listens on the endpoint {self.listen.endpoints[0]} cannot be handed over")
         fds = tuple(sock.fileno() for sock in self.sockets)
-        return Handover(sockets=fds, listen=self.listen, files=tuple(self._paths))
+        return Handover(sockets=fds, listen=self.listen, files=tuple(self._paths), broker=self.broker)
 
     def given_away(self) -> None:
         """A successor has them: the files are its own from now on."""
@@ -106,6 +108,7 @@ def _inherit(given: GivenSocket) -> socket.socket:
 
 
 def _take_over(addresses: Addresses, handed: Handover) -> None:
+    addresses.predecessor = handed.broker
     addresses.sockets += map(sockets.inherit, handed.sockets)
     for path in handed.files:
         if os.path.exists(path):

@@ -59,6 +59,8 @@ class Handover(_WithSockets, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     listen: ListenSettings
     #: Paths of Unix sockets that were made by us, and that it removes in the end.
     files: tuple[str, ...]
+    #: Where its predecessor's broker is reached; empty: it has none of its own.
+    broker: str = ""
 
 
 class ServerLaunch(_WithSockets, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
@@ -16,10 +17,12 @@ from ifserver.config.settings import FrontSettings, LayerSettings, LogSettings
 from ifserver.layers.base import Limits, Node
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.broker import LocalBroker
+from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.groups import Groups
 from ifserver.metrics import Counters
 from ifserver.net import sockets
-from ifserver.net.endpoints import SocketEndpoint
+from ifserver.net.endpoints import SocketEndpoint, StreamClientEndpoint
 from ifserver.process.supervisor import Spawn
 from ifserver.services.lifecycle import Runtime
 from ifserver.services.server import Listening, ServeService
@@ -29,10 +32,21 @@ __all__ = ["RunService"]
 
 #: Name of the cluster, and of its only node, which is in the memory of this process.
 _EMBEDDED: Final = "local"
+#: Name of the broker of a predecessor, and how long it may take to tell what it was ordered, in seconds.
+_PREDECESSOR: Final = "predecessor"
+_LEARN_S: Final = 2.0
 #: What workers get at least after Ctrl-C, where that is more than what clients are given.
 _QUICK_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
+
+
+class _Predecessor(LocalNode):
+    """The broker of our predecessor. Its end is nothing to wonder at."""
+
+    def unusable(self, broker: Any, why: str) -> None:
+        self.stop()
+        super().unusable(broker, why)
 
 
 class RunService(ServeService):
@@ -60,7 +74,10 @@ class RunService(ServeService):
         self._reloads = workers[0].settings.reload
         super().__init__(runtime, front, _layer("memory"), listening, pools)
         self._broker_port: IListeningPort | None = None
-        layer = _layer("local", path=f"@ifserver-{self.process}")
+        self._predecessor: _Predecessor | None = None
+        #: Where workers, and a successor, reach the broker.
+        self.broker_path = f"@ifserver-{self.process}"
+        layer = _layer("local", path=self.broker_path)
         self._supervisor = SupervisorService(runtime, layer, workers, log, spawn, is_alone=False)
         #: By itself it ends only if the application cannot be loaded.
         self.ended = self._supervisor.ended
@@ -81,6 +98,7 @@ class RunService(ServeService):
 
     async def start(self) -> None:
         await self.prepare()
+        await self._hear_predecessor()
         taken_over = self._listening.taken_over
         if not taken_over:
             await self.listen()
@@ -94,6 +112,23 @@ class RunService(ServeService):
             await self.listen()
         _log.info("ready: requests are answered")
         self.is_ready()
+
+    async def _hear_predecessor(self) -> None:
+        """Learn what our predecessor was ordered, and what one of us is ordered as long as it is there."""
+        path = self._listening.predecessor
+        if not path:
+            return
+        runtime, limits = self.runtime, Limits.of(self._layer)
+        node = _Predecessor(_PREDECESSOR, *limits, runtime.reactor, StreamClientEndpoint(runtime.loop, path=path))
+        node.soon = runtime.loop.call_soon
+        node.start()
+        self._predecessor = node
+        groups = Groups(self.process, [node], node, runtime.reactor, Counters())
+        knows = runtime.future(self.server.control.join(groups))
+        await asyncio.wait((knows,), timeout=_LEARN_S)
+        if not node.connected:
+            _log.warning("pauses that the process before this one knows of are not known: it does not answer")
+            node.stop()
 
     async def stop(self) -> None:
         if self.ended.done():
@@ -111,6 +146,8 @@ class RunService(ServeService):
             stopping = self._broker_port.stopListening()
             if isinstance(stopping, Deferred):
                 await self.runtime.future(stopping)
+        if self._predecessor is not None:
+            await self.runtime.future(self._predecessor.stop())
         await self.runtime.future(self._broker.close())
         await self._end()
 

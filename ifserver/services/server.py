@@ -46,7 +46,8 @@ from ifserver.services.nodes import clusters_of
 
 __all__ = ["Listening", "Runtime", "ServeService", "Service"]
 
-#: How long clients are not listened to while the home node is not connected, in seconds.
+#: How long clients are not listened to while the home node is not connected, or it is not known what operators have
+#: ordered, in seconds.
 _CONNECT_S: Final = 1.0
 #: How often a successor tries to have the address of the admin endpoint, and the pause in between, in seconds.
 _ADMIN_ATTEMPTS: Final = 600
@@ -69,6 +70,8 @@ class Listening(NamedTuple):
     taken_over: bool = False
     #: For TLS on the sockets that are not Unix sockets.
     certificate: Certificate | None = None
+    #: Where the broker of the predecessor is reached; empty: it has none of its own, or there is no predecessor.
+    predecessor: str = ""
 
 
 class ServeService(Service):
@@ -136,11 +139,12 @@ class ServeService(Service):
         for endpoint, description in zip(self._described, self._listening.descriptions, strict=True):
             await self._listen(endpoint, description)
         self._clusters.start()
-        self.server.start()
+        knows = self.runtime.future(self.server.start())
         self._lag.start()
-        # Whoever connects meanwhile waits in the kernel's queue, and need not be told that no node is there.
+        # Whoever connects meanwhile waits in the kernel's queue, and need not be told that no node is there, nor gets
+        # what an operator does not want him to have.
         ready = self.runtime.future(self._clusters.home.ready())
-        await asyncio.wait((ready,), timeout=_CONNECT_S)
+        await asyncio.wait((ready, knows), timeout=_CONNECT_S)
         ready.cancel()
 
     async def listen(self) -> None:

@@ -22,6 +22,7 @@ from websockets.typing import Origin
 
 from tests.e2e.operators import ADMIN, admin_of
 from tests.e2e.running import APPS, EXAMPLES, LIMIT_S, ROOT, Gate, Running, command_line, eventually
+from tests.e2e.test_restarting import Lineage
 from tests.redis_server import RedisServer
 
 #: SQLite makes the tables anew for that: who asks meanwhile would find none, or a locked database.
@@ -194,3 +195,50 @@ def test_a_pause_ends_by_itself_and_bad_orders_are_refused(pool: ThreadPoolExecu
         httpx.post(f"{admin}/pause", headers=with_token).raise_for_status()
         server.said("the time of the pause is over: all pools")
         assert httpx.get(url, timeout=LIMIT_S).status_code == 200
+
+
+def test_a_server_that_starts_during_a_pause_knows_of_it(pool: ThreadPoolExecutor) -> None:
+    """Also where the Redis has been emptied, and started anew, since it began."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        cluster = ("--cluster", f"main=redis://127.0.0.1:{redis.port}")
+        one = stack.enter_context(Running("serve", "-p", "0", *ADMIN, *cluster))
+        worker = stack.enter_context(Running("worker", "zoo:app", *cluster, app_dir=APPS))
+        worker.ready()
+        admin = admin_of(one)
+        ifserver(admin, "pause", "--for", "600s")
+        redis.command("FLUSHALL")
+        redis.kill()
+        redis.start()
+        one.said("node main: connected")
+        two = stack.enter_context(Running("serve", "-p", "0", *ADMIN, *cluster))
+        waiting = pool.submit(httpx.get, two.url, timeout=LIMIT_S)
+        eventually(lambda: "waiting" in httpx.get(f"{admin_of(two)}/status.json").json()["me"], "it waits")
+        # An order from there is the latest one.
+        assert ifserver(admin_of(two), "resume") == "nothing is paused on 2 servers\n"
+        assert waiting.result().status_code == 200
+        three = stack.enter_context(Running("serve", "-p", "0", *ADMIN, *cluster))
+        assert httpx.get(three.url, timeout=LIMIT_S).status_code == 200
+
+
+def test_a_successor_knows_of_the_pause(pool: ThreadPoolExecutor) -> None:
+    """Also of ``ifserver run``, whose broker ends with it; and as long as both are there, both hear the same."""
+    with Running("run", "zoo:app", "-p", "0", "--workers", "1", *ADMIN, app_dir=APPS) as server:
+        url, admin = server.ready().url, admin_of(server)
+        ifserver(admin, "pause", "--for", "600s")
+        waiting = pool.submit(httpx.get, url, timeout=LIMIT_S)
+        eventually(lambda: httpx.get(f"{admin}/status.json").json()["me"].get("waiting") == 1, "it waits")
+        lineage = Lineage(server)
+        lineage.succeed()
+        url_of_successor = server.said(r"admin endpoint at (http://\S+)/", times=2)[1]
+        late = pool.submit(httpx.get, url, timeout=LIMIT_S)
+
+        def held() -> bool:
+            return "waiting" in httpx.get(f"{url_of_successor}/status.json").json()["me"]
+
+        eventually(held, "the successor lets it wait")
+        assert not waiting.done()
+        assert "nothing is paused on 1 server" in ifserver(url_of_successor, "resume")
+        assert waiting.result().status_code == late.result().status_code == 200
+        assert "WARNING" not in server.output
+        lineage.end()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable
@@ -15,6 +13,7 @@ from ifserver.layers.groups import Groups
 from ifserver.layers.membership import Member, Members, Membership
 from ifserver.messages import Broadcast
 from ifserver.metrics import Counters
+from tests.layers.seats import Seat
 
 
 class Site:
@@ -29,39 +28,6 @@ class Site:
         seat = Seat(self)
         self.seats.append(seat)
         return Process(name, seat, self.clock, groups)
-
-
-class Seat:
-    """The node, as one process has it."""
-
-    name = "east"
-    connected = True
-
-    def __init__(self, site: Site) -> None:
-        self.subscriber: Any = None
-        self.groups: set[str] = set()
-        self.published: list[str] = []
-        self.answers = True
-        self.refuses: Exception | None = None
-        self._site = site
-
-    def publish(self, group: str, payload: bytes) -> Deferred[int]:
-        self.published.append(group)
-        if self.refuses is not None:
-            return fail(self.refuses)
-        if not self.answers:
-            return Deferred()
-        hearing = [seat for seat in self._site.seats if group in seat.groups]
-        for seat in hearing:
-            seat.subscriber.published(group, payload)
-        return succeed(len(hearing))
-
-    def subscribe(self, groups: Sequence[str]) -> Deferred[None]:
-        self.groups |= set(groups)
-        return succeed(None) if self.answers else Deferred()
-
-    def unsubscribe(self, groups: Sequence[str]) -> None:
-        self.groups -= set(groups)
 
 
 class Process:

@@ -5,8 +5,6 @@ needs a header that no form can send (Fetch standard: it is not "CORS-safelisted
 allowed), and nothing but probes is answered under a name that is not ours, as a page would ask by that has its own
 name point here (DNS rebinding).
 
-Pauses are for programs too: with the token where there is one, and with the header where there is none.
-
 What is under ``/groups/`` is for programs, and needs a bearer token (RFC 6750). That is all it needs: a browser never
 sends one by itself, as it does cookies and passwords, so a page that has no token can ask for nothing there; and it
 could send none without asking first, for ``Authorization`` is not safelisted either.
@@ -37,8 +35,8 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError, NodeError, PushInDoubt
-from ifserver.layers import pausing
-from ifserver.observe.admin import publication
+from ifserver.observe.admin import ordering, publication
+from ifserver.observe.admin.ordering import PAUSE_HEADER
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey, Surveyor
@@ -48,10 +46,6 @@ __all__ = ["CLOSE_HEADER", "PAUSE_HEADER", "AdminFactory"]
 
 #: What a request that closes a stream must have, with any value.
 CLOSE_HEADER: Final = "X-Ifserver-Close"
-#: The same for what pauses, where there is no token.
-PAUSE_HEADER: Final = "X-Ifserver-Pause"
-#: The longest pause, in seconds: a day.
-_LONGEST_PAUSE_S: Final = 86_400.0
 #: How long a connection may be idle, in seconds, and how many there may be.
 _IDLE_S: Final = 60
 _MAX_CONNECTIONS: Final = 100
@@ -185,6 +179,7 @@ class _Root(Resource):
         self._token = token
         self._surveyor = Surveyor(subject.clusters, reactor, subject.pools)
         self._scrape = Scrape(subject)
+        self._ordering = ordering.Ordering(subject, reactor)
         self._names = frozenset(name.lower().rstrip(".") for name in names) | {"localhost"}
         self._page = _page()
         self._pages: dict[str, Callable[[Any], Deferred[_Answer]]] = {
@@ -214,8 +209,8 @@ class _Root(Resource):
             return succeed(_Answer(421, why))
         if path == "/close":
             return succeed(self._close(request))
-        if path in ("/pause", "/resume"):
-            return self._pause(request, path)
+        if path in ordering.PATHS:
+            return self._order(request, path)
         if path.startswith(_GROUPS):
             return self._group(request, unquote(path.removeprefix(_GROUPS)))
         page = self._pages.get(path)
@@ -278,34 +273,19 @@ class _Root(Resource):
         publishing.addTimeout(_PUBLISH_S, self._reactor)
         return publishing.addCallbacks(_published, _not_published)
 
-    def _pause(self, request: Any, path: str) -> Deferred[_Answer]:
-        """Pause a pool, let it go on, or (``GET /pause``) say what is paused, on all servers."""
-        if request.method not in (b"POST",) and (path, request.method) != ("/pause", b"GET"):
-            allowed = "GET, POST" if path == "/pause" else "POST"
-            return succeed(_Answer(405, f"{allowed}\n".encode(), headers={"allow": allowed}))
+    def _order(self, request: Any, path: str) -> Deferred[_Answer]:
+        """Order something of all servers, or say what was ordered."""
+        allowed = ordering.PATHS[path]
+        if request.method not in allowed:
+            methods = b", ".join(allowed).decode()
+            return succeed(_Answer(405, f"{methods}\n".encode(), headers={"allow": methods}))
         if self._token is not None:
             if not _has_token(self._token, request.requestHeaders.getRawHeaders(b"authorization")):
                 return succeed(_NO_TOKEN)
         elif request.getHeader(PAUSE_HEADER) is None:
             return succeed(_Answer(403, f"the header {PAUSE_HEADER} is missing\n".encode()))
-        try:
-            pool = _argument(request, b"pool")
-            known = self._subject.pools() or [channels.DEFAULT_POOL]
-            if pool and pool not in known:
-                return succeed(_Answer(404, f"there is no pool {pool!r}; there is: {', '.join(known)}\n".encode()))
-            seconds: float | None = None
-            if request.method == b"POST":
-                given = _argument(request, b"for")
-                seconds = 0.0 if path == "/resume" else float(given) if given else self._subject.pause_s
-                if path == "/pause" and not 0 < seconds <= _LONGEST_PAUSE_S:
-                    raise ValueError(f"for: expected more than 0 and at most 86400 seconds, got {given}")
-        except ValueError as error:
-            return succeed(_Answer(400, f"{error}\n".encode("ascii", "backslashreplace")))
-        if seconds is not None:
-            what = f"a pause of {seconds:g} s" if seconds else "the end of the pause"
-            _log.info("%s was asked for: %s", what, f"pool {pool}" if pool else "all pools")
-        ordering = Deferred.fromCoroutine(pausing.order(self._subject.clusters, self._reactor, pool, seconds))
-        return ordering.addCallbacks(lambda paused: _Answer(200, msgspec.json.encode(paused), _JSON), _not_ordered)
+        answering = Deferred.fromCoroutine(self._ordering.answer(path, request.method, request.args))
+        return answering.addCallbacks(lambda body: _Answer(200, body, _JSON), _not_ordered)
 
     def _members(self, group: str) -> _Answer:
         streams = [{"stream": stream, "tag": tag} for stream, tag in self._subject.members(group)]
@@ -330,16 +310,10 @@ def _has_token(token: str | None, fields: Sequence[bytes] | None) -> bool:
     return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(b" "), token.encode())
 
 
-def _argument(request: Any, name: bytes) -> str:
-    """An argument of the URL; empty: it is not given."""
-    values = request.args.get(name, [b""])
-    if len(values) > 1:
-        raise ValueError(f"{name.decode()}: given twice")
-    text: str = values[0].decode("utf-8", "backslashreplace")
-    return text
-
-
 def _not_ordered(failure: Failure) -> Any:
+    error = failure.value
+    if isinstance(error, ordering.Refused):
+        return _Answer(error.status, f"{error}\n".encode("ascii", "backslashreplace"))
     if failure.check(NodeError):
         return _Answer(503, f"no node has answered: {failure.getErrorMessage()}\n".encode())
     return failure

@@ -12,6 +12,7 @@ from ifserver import channels
 from ifserver.errors import ChannelNameError
 from ifserver.front.driver import Exchange
 from ifserver.front.server import InterfaceServer
+from ifserver.layers.orders import Board
 from ifserver.metrics import total
 from ifserver.net import sockets
 from ifserver.observe.admin.subject import Subject
@@ -88,6 +89,10 @@ class ServerSubject(Subject):
     def pools(self) -> Sequence[str]:
         router = self.server.router
         return [] if router is None else list(dict.fromkeys(router.channels.values()))
+
+    @property
+    def board(self) -> Board:
+        return self.server.control.board
 
     @property
     def pause_s(self) -> float:

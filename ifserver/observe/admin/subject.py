@@ -16,6 +16,7 @@ from ifserver.clock import Clock, WallClock
 from ifserver.config.settings import FrontSettings
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
+from ifserver.layers.orders import Board
 from ifserver.metrics import Counters, total
 from ifserver.observe.admin.survey import Survey
 from ifserver.process.slots import Worker
@@ -43,7 +44,7 @@ class Subject(ABC):
         #: Knows how long nodes take to answer.
         self.heartbeat = heartbeat
         self.clock = clock
-        self._wall = wall
+        self.wall = wall
         self._began_at = clock.seconds()
         self._failed = False
 
@@ -72,6 +73,11 @@ class Subject(ABC):
         """The names of the pools that it knows, in their order; empty: there are none."""
 
     @property
+    def board(self) -> Board | None:
+        """What it knows of the orders of operators; None: it must ask the servers."""
+        return None
+
+    @property
     def pause_s(self) -> float:
         """How long a pause is where nobody says how long."""
         return FrontSettings().pause_timeout_s
@@ -95,7 +101,7 @@ class Subject(ABC):
         largest = nlargest(MAX_GROUPS, groups.items(), key=itemgetter(1))
         me = self.facts()
         return Status(
-            now=self._wall(),
+            now=self.wall(),
             me=me,
             unready=tuple(self.unready(survey)),
             clusters=survey.clusters,
@@ -127,7 +133,7 @@ class Subject(ABC):
             version=__version__,
             node=clusters.home.node.name,
             # By the clock as it is set now: else whoever sets it would change how long we have been up.
-            started_at=round(self._wall() - (self.clock.seconds() - self._began_at), 3),
+            started_at=round(self.wall() - (self.clock.seconds() - self._began_at), 3),
             **more,
         )
 

@@ -28,7 +28,7 @@ class _Reached(msgspec.Struct):
 
 
 class Paused(msgspec.Struct):
-    """What an endpoint answers about pauses: what all servers have told (`ifserver.layers.pausing.Paused`)."""
+    """What an endpoint answers about pauses: what all servers have told (`ifserver.observe.admin.ordering.Paused`)."""
 
     servers: int
     asked: int

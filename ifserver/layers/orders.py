@@ -1,0 +1,173 @@
+"""What operators order of all servers together, and which order is the latest. Pure.
+
+An order is a state that is to be, and never a change of one: who hears it twice, late or not at all and then from
+somebody else, ends up with the same as all others. Of two orders about one thing the later one counts. Time is that of
+the wall clock of the process that was asked, but never before what it has heard of (a hybrid logical clock): so the
+latest command wins also where the clocks of two machines differ, and where one was set back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from ifserver.clock import Clock
+
+__all__ = ["Board", "Fact", "Here", "Order", "Pause", "PoolHere", "Said", "Weights", "encode", "read", "read_here"]
+
+#: The least by which an order is later than those that were known to whoever gives it, in seconds.
+_TICK_S: Final = 0.001
+#: So many things there may be orders about: more than pools in any file.
+_MOST: Final = 1_000
+
+_log = logging.getLogger(__name__)
+
+
+class Pause(Struct, frozen=True, array_like=True, tag="pause"):
+    """A pool is paused, or is not any more."""
+
+    #: Empty: all pools.
+    pool: str
+    #: How long it will be, in seconds, from now on. 0: it is over.
+    left_s: float
+
+
+class Weights(Struct, frozen=True, array_like=True, tag="weights"):
+    """How pools share the requests of one of them."""
+
+    #: The pool whose requests they are.
+    of: str
+    #: By pool. Empty: as the settings of each server say.
+    weights: dict[str, float]
+
+
+Fact: TypeAlias = Pause | Weights
+
+
+class Order(Struct, frozen=True, array_like=True):
+    """One order."""
+
+    #: When it was given, and by which process: of two that were given at the same moment one must be the later one.
+    at: float
+    by: str
+    fact: Fact
+
+    @property
+    def about(self) -> tuple[str, str]:
+        """The thing about which it is: there is one latest order about each."""
+        fact = self.fact
+        return ("pause", fact.pool) if isinstance(fact, Pause) else ("weights", fact.of)
+
+    @property
+    def stamp(self) -> tuple[float, str]:
+        """Of two orders about one thing that with the greater one counts."""
+        return self.at, self.by
+
+
+class Said(Struct, frozen=True, array_like=True):
+    """What a process says to all servers: orders, old or new."""
+
+    orders: list[Order]
+    #: The group in which it awaits answers; empty: it awaits none.
+    answer_in: str = ""
+
+
+class PoolHere(Struct, frozen=True, array_like=True):
+    """What one server tells of a pool."""
+
+    name: str
+
+
+class Here(Struct, frozen=True, array_like=True):
+    """What one server answers."""
+
+    #: Those that it knows.
+    orders: list[Order]
+    #: Requests that wait for the end of a pause, and those of the pools that are paused that were there before.
+    waiting: int = 0
+    under_way: int = 0
+    pools: list[PoolHere] = []
+
+
+encode = msgspec.msgpack.Encoder().encode
+#: Raise `msgspec.MsgspecError`: it is none.
+read = msgspec.msgpack.Decoder(Said).decode
+read_here = msgspec.msgpack.Decoder(Here).decode
+
+
+class Board:
+    """The latest orders that one process knows.
+
+    Args:
+        clock: pauses end by it.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._orders: dict[tuple[str, str], Order] = {}
+        #: When pauses end.
+        self._until: dict[tuple[str, str], float] = {}
+
+    def stamp(self, now: float) -> float:
+        """When an order is given that is later than all these, where the wall clock says `now`."""
+        return max([now, *(order.at + _TICK_S for order in self._orders.values())])
+
+    def take(self, orders: Iterable[Order]) -> list[Order]:
+        """Take those over that are later than what was known, and return them."""
+        now, news = self._clock.seconds(), []
+        for order in orders:
+            about, fact = order.about, order.fact
+            known = self._orders.get(about)
+            if known is not None and known.stamp >= order.stamp:
+                continue
+            if known is None and len(self._orders) >= _MOST:
+                _log.error("an order about pool %r is ignored: there are %d already", about[1], _MOST)
+                continue
+            self._orders[about] = order
+            if isinstance(fact, Pause):
+                self._until[about] = now + fact.left_s
+            news.append(order)
+        return news
+
+    def orders(self) -> list[Order]:
+        """All that are known. What is left of pauses is told as of now."""
+        now = self._clock.seconds()
+        return [
+            Order(order.at, order.by, Pause(about[1], max(0.0, self._until[about] - now)))
+            if about in self._until
+            else order
+            for about, order in self._orders.items()
+        ]
+
+    def knows_more_than(self, orders: Iterable[Order]) -> bool:
+        """Whether one of these is not the latest, or missing."""
+        theirs = {order.about: order.stamp for order in orders}
+        return any(about not in theirs or theirs[about] < order.stamp for about, order in self._orders.items())
+
+    def has_later_than(self, orders: Iterable[Order]) -> bool:
+        """Whether there is a later order about one of these things."""
+        return any((known := self._orders.get(each.about)) and known.stamp > each.stamp for each in orders)
+
+    @property
+    def in_force(self) -> bool:
+        """Whether a server that knows nothing of this would do something else."""
+        return any(until > self._clock.seconds() for until in self._until.values()) or any(
+            isinstance(order.fact, Weights) and order.fact.weights for order in self._orders.values()
+        )
+
+    def pauses_left_s(self) -> dict[str, float]:
+        """How long each pool will be paused, in seconds. Empty name: all pools."""
+        return {
+            order.fact.pool: round(order.fact.left_s, 3)
+            for order in self.orders()
+            if isinstance(order.fact, Pause) and order.fact.left_s
+        }
+
+    def weights(self) -> dict[str, dict[str, float]]:
+        """The weights that were ordered, by the pool whose requests are shared."""
+        facts = (order.fact for order in self._orders.values())
+        return {fact.of: fact.weights for fact in facts if isinstance(fact, Weights) and fact.weights}
