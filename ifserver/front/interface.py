@@ -11,8 +11,9 @@ from ifserver.config.networks import Networks
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access import AccessLog, Entry
 from ifserver.front.admission import Key
+from ifserver.front.client import HttpClient
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.driver import Exchange, HttpClient
+from ifserver.front.exchange import Exchange
 from ifserver.front.files import Files
 from ifserver.front.http1.requests import Incoming
 from ifserver.front.http1.response_heads import HeadWriter
@@ -82,5 +83,5 @@ class Server(Protocol):
     def open_websocket(
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
     ) -> Any:
-        """The connection (Twisted's protocol, and a `ifserver.front.driver.WebSocketClient`) of a WebSocket that the
+        """The connection (Twisted's protocol, and a `ifserver.front.client.WebSocketClient`) of a WebSocket that the
         application has accepted; `entry` will be logged at its end."""

@@ -12,7 +12,6 @@ import logging
 from collections import OrderedDict
 from typing import Final, Protocol
 
-from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -21,7 +20,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
 from ifserver.layers.base import Node
 
-__all__ = ["Offers", "StandingOffer"]
+__all__ = ["OfferList", "Offers"]
 
 #: How often this server looks, in seconds: a part of the second that it waits each time.
 _LOOK_S: Final = 0.25
@@ -39,11 +38,15 @@ _LATE_S: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
-class Offered(Protocol):
-    """A request that is offered."""
+class Attempt(Protocol):
+    """An attempt at a request (`ifserver.front.attempt.Attempt`)."""
 
-    #: The present attempt, until it is claimed.
-    offer: StandingOffer | None
+    #: What is offered.
+    payload: bytes
+    #: Where it is while nobody has claimed it, and since when; and when it was known to have been taken.
+    list: OfferList | None
+    placed_at: float
+    popped_at: float
 
     def vanished(self) -> None:
         """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""
@@ -74,18 +77,7 @@ class Nodes(Protocol):
         """Whether another node could have what stands there."""
 
 
-class StandingOffer(Struct, eq=False):
-    """One attempt of one exchange, on one list of one node."""
-
-    offering: Offered
-    list: _List
-    payload: bytes
-    since: float
-    #: When it was known to have been taken; without meaning before that.
-    popped_at: float
-
-
-class _List:
+class OfferList:
     """The offers on one list, the `channel` of `node`, that were not claimed.
 
     Each moves once at most, so what a claim costs does not depend on how many there are. (A plain dict would: to find
@@ -98,9 +90,9 @@ class _List:
         self.node = node
         self.channel = channel
         #: Those that may still be there, oldest first.
-        self.standing: OrderedDict[StandingOffer, None] = OrderedDict()
+        self.standing: OrderedDict[Attempt, None] = OrderedDict()
         #: Those that were taken, in the order in which that became known.
-        self.popped: OrderedDict[StandingOffer, None] = OrderedDict()
+        self.popped: OrderedDict[Attempt, None] = OrderedDict()
         #: Since when none was claimed.
         self.quiet_since = now
         self.asking = False
@@ -112,25 +104,25 @@ class _List:
     def __len__(self) -> int:
         return len(self.standing) + len(self.popped)
 
-    def oldest(self, now: float) -> StandingOffer | None:
+    def oldest(self, now: float) -> Attempt | None:
         """The first of those that may still be there, if it has stood for too long."""
-        offer = next(iter(self.standing), None)
-        return offer if offer is not None and now - offer.since >= _PATIENCE_S else None
+        attempt = next(iter(self.standing), None)
+        return attempt if attempt is not None and now - attempt.placed_at >= _PATIENCE_S else None
 
-    def pop(self, offer: StandingOffer, now: float) -> None:
-        """`offer` was taken, and so were those before it."""
+    def pop(self, attempt: Attempt, now: float) -> None:
+        """`attempt` was taken, and so were those before it."""
         standing = self.standing
-        while offer in standing:
+        while attempt in standing:
             first, _ = standing.popitem(last=False)
             first.popped_at = now
             self.popped[first] = None
 
-    def forget(self, offer: StandingOffer) -> bool:
-        """Whether `offer` was here; it no longer is."""
-        if offer in self.standing:
-            del self.standing[offer]
-        elif offer in self.popped:
-            del self.popped[offer]
+    def forget(self, attempt: Attempt) -> bool:
+        """Whether `attempt` was here; it no longer is."""
+        if attempt in self.standing:
+            del self.standing[attempt]
+        elif attempt in self.popped:
+            del self.popped[attempt]
         else:
             return False
         return True
@@ -146,7 +138,7 @@ class Offers:
     def __init__(self, clock: Clock, nodes: Nodes) -> None:
         self._clock = clock
         self._nodes = nodes
-        self._lists: dict[tuple[str, str], _List] = {}
+        self._lists: dict[tuple[str, str], OfferList] = {}
         self._timer: Timer | None = None
         #: When it is time to look.
         self._due = 0.0
@@ -154,49 +146,50 @@ class Offers:
     def __len__(self) -> int:
         return sum(map(len, self._lists.values()))
 
-    def made(self, offering: Offered, node: Node, channel: str, payload: bytes) -> StandingOffer:
-        """`payload` was offered."""
+    def made(self, attempt: Attempt, node: Node, channel: str) -> None:
+        """`attempt` is offered on `channel` of `node`, and nowhere else any more."""
+        if attempt.list is not None:
+            self.left(attempt)
         now = self._clock.seconds()
         key = node.name, channel
         each = self._lists.get(key)
         if each is None:
-            each = self._lists[key] = _List(node, channel, now)
+            each = self._lists[key] = OfferList(node, channel, now)
         elif not each.standing:
             each.quiet_since = now
-        offer = StandingOffer(offering, each, payload, now, now)
-        each.standing[offer] = None
+        attempt.list, attempt.placed_at = each, now
+        each.standing[attempt] = None
         if self._timer is None:
             self._look_later(now)
-        return offer
 
-    def claimed(self, offering: Offered) -> bool:
-        """Somebody has spoken about the offer: it was popped, and so were those before it. Whether that was soon enough
-        to say that its node keeps up."""
-        offer, offering.offer = offering.offer, None
-        if offer is None:
+    def claimed(self, attempt: Attempt) -> bool:
+        """Somebody has spoken of it: it was popped, and so were those before it. Whether that was soon enough to say
+        that its node keeps up."""
+        each, attempt.list = attempt.list, None
+        if each is None:
             return False
-        each, now = offer.list, self._clock.seconds()
-        standing = each.standing
-        if offer in standing:
-            while (first := standing.popitem(last=False)[0]) is not offer:
+        now, standing = self._clock.seconds(), each.standing
+        if attempt in standing:
+            while (first := standing.popitem(last=False)[0]) is not attempt:
                 first.popped_at = now
                 each.popped[first] = None
-        elif not each.forget(offer):
+        elif not each.forget(attempt):
             return False
         each.quiet_since = now
         if not standing:
             self._nodes.emptied(each.node, each.channel)
-        return now - offer.since < _PATIENCE_S
+        return now - attempt.placed_at < _PATIENCE_S
 
-    def popped(self, offer: StandingOffer) -> None:
+    def popped(self, attempt: Attempt) -> None:
         """The node has it no more."""
-        offer.list.pop(offer, self._clock.seconds())
+        if attempt.list is not None:
+            attempt.list.pop(attempt, self._clock.seconds())
 
-    def left(self, offering: Offered) -> None:
-        """Its exchange has ended; nothing is known of its offer but that it is of no use."""
-        offer, offering.offer = offering.offer, None
-        if offer is not None:
-            offer.list.forget(offer)
+    def left(self, attempt: Attempt) -> None:
+        """It is over, or is there no more."""
+        each, attempt.list = attempt.list, None
+        if each is not None:
+            each.forget(attempt)
 
     def move(self) -> None:
         """Other lists are read than before: what stands where nobody reads is offered elsewhere."""
@@ -227,22 +220,22 @@ class Offers:
         # What is offered anew may go to a node that has had none before.
         for each in list(self._lists.values()):
             if stood_still:
-                for offer in each.popped:
-                    offer.popped_at = now
+                for attempt in each.popped:
+                    attempt.popped_at = now
             self._look_at(each, now)
         if not len(self):
             self._cancel()
 
-    def _look_at(self, each: _List, now: float) -> None:
+    def _look_at(self, each: OfferList, now: float) -> None:
         vanished = []
-        for offer in each.popped:
-            if now - offer.popped_at < _UNHEARD_S:
+        for attempt in each.popped:
+            if now - attempt.popped_at < _UNHEARD_S:
                 break
-            vanished.append(offer)
+            vanished.append(attempt)
         if channels.is_resumption(each.channel) and each.node.unreachable_s() >= _PATIENCE_S:
             # An open WebSocket is not left to a node that is gone. Where somebody has it all the same, it is the next
             # attempt that counts.
-            vanished += [offer for offer in each.standing if now - offer.since >= _PATIENCE_S]
+            vanished += [attempt for attempt in each.standing if now - attempt.placed_at >= _PATIENCE_S]
         self._move_from(each, now)
         self._strand_on(each)
         oldest = each.oldest(now)
@@ -252,51 +245,52 @@ class Offers:
                 self._stands(each, now)
             else:
                 Deferred.fromCoroutine(self._ask(each)).addErrback(self._failed)
-        for offer in vanished:
-            if each.forget(offer):
-                offer.offering.offer = None
-                offer.offering.vanished()
+        for attempt in vanished:
+            if each.forget(attempt):
+                attempt.list = None
+                attempt.vanished()
 
-    def _move_from(self, each: _List, now: float) -> None:
+    def _move_from(self, each: OfferList, now: float) -> None:
         """What stands where nobody reads is taken back, again a second later if that has failed."""
         if each.standing and now - each.moved_at >= _PATIENCE_S and self._nodes.is_unread(each.node, each.channel):
             each.moved_at = now
-            for offer in list(each.standing):
-                offer.offering.move()
+            for attempt in list(each.standing):
+                attempt.move()
 
-    def _strand_on(self, each: _List) -> None:
+    def _strand_on(self, each: OfferList) -> None:
         """What stands on a node that is gone cannot be taken back, and may be lost with it."""
         node = each.node
         if not each.standing or node.connected or each.losses == node.losses or node.unreachable_s() < _GONE_S:
             return
         if self._nodes.has_better(node, each.channel):
             each.losses = node.losses
-            for offer in list(each.standing):
-                offer.offering.strand()
+            for attempt in list(each.standing):
+                attempt.strand()
 
-    def _stands(self, each: _List, now: float) -> None:
+    def _stands(self, each: OfferList, now: float) -> None:
         """The oldest has stood for too long: let each that has be offered elsewhere, if there is a better node."""
         if not self._nodes.behind(each.node, each.channel):
             return
-        for offer in list(each.standing):
-            if now - offer.since < _PATIENCE_S:
+        for attempt in list(each.standing):
+            if now - attempt.placed_at < _PATIENCE_S:
                 break
-            offer.offering.spill()
+            attempt.spill()
 
-    async def _ask(self, each: _List) -> None:
+    async def _ask(self, each: OfferList) -> None:
         """Where nobody has claimed anything for a second: is the oldest still there? And while it is not, the next?"""
         each.asking = True
         try:
             while True:
                 now = self._clock.seconds()
-                offer = each.oldest(now)
-                if offer is None or now - each.quiet_since < _PATIENCE_S:
+                attempt = each.oldest(now)
+                if attempt is None or now - each.quiet_since < _PATIENCE_S:
                     return
-                if await each.node.holds(each.channel, offer.payload):
+                payload = attempt.payload
+                if await each.node.holds(each.channel, payload):
                     now = each.quiet_since = self._clock.seconds()
                     self._stands(each, now)
-                else:
-                    each.pop(offer, self._clock.seconds())
+                elif attempt.payload is payload:  # else it was taken back meanwhile, and is offered once more
+                    each.pop(attempt, self._clock.seconds())
         except NodeError:
             each.quiet_since = self._clock.seconds()
         finally:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock, Timer
 from ifserver.front.deadlines import Deadlines
+from ifserver.streams.base import Stream
 from ifserver.streams.effects import Flushed, MessageReceived
 from ifserver.streams.window import MESSAGE_OVERHEAD, message_bytes
 
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 class Pausable(Hashable, Protocol):
     """An exchange."""
 
+    stream: Stream
     #: Its open WebSocket.
     websocket: Any
 
@@ -40,10 +42,6 @@ class Pausable(Hashable, Protocol):
     @property
     def looks_for_worker(self) -> bool:
         """Whether it is an open WebSocket that is offered to nobody yet."""
-
-    @property
-    def is_read(self) -> bool:
-        """Whether its stream wants to have what its client sends."""
 
     def handle(self, event: object) -> None:
         """Something has happened to its client."""
@@ -226,5 +224,5 @@ class _HeldClient:
         exchange.websocket.tell(exchange)
         for event in self._events:
             exchange.handle(event)
-        if self._stopped and exchange.is_read:
+        if self._stopped and exchange.stream.reading:
             exchange.websocket.resume_reading()

@@ -10,10 +10,10 @@ from typing import Any, Final, get_args
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, UndecodableError
-from ifserver.front.driver import Exchange
-from ifserver.front.offering import Registry
+from ifserver.front.exchange import Exchange
 from ifserver.front.peers import Peers
-from ifserver.front.unresolved import Unheard
+from ifserver.front.registry import Registry
+from ifserver.front.unresolved import Unresolved
 from ifserver.layers.clusters import Clusters
 from ifserver.metrics import DELIVERED
 
@@ -42,11 +42,11 @@ class Replies:
     A `ifserver.layers.home.Resident`.
     """
 
-    def __init__(self, clusters: Clusters, registry: Registry[Exchange], peers: Peers, unheard: Unheard) -> None:
+    def __init__(self, clusters: Clusters, registry: Registry[Exchange], peers: Peers, unresolved: Unresolved) -> None:
         self._clusters = clusters
         self._registry = registry
         self._peers = peers
-        self._unheard = unheard
+        self._unresolved = unresolved
         # Streams that do not exist, and were told of in this batch.
         self._told: set[tuple[str, int, str]] = set()
 
@@ -96,7 +96,7 @@ class Replies:
         """New streams name another inbox from now on; and those that nobody has taken yet."""
         self._registry.move(self._clusters.home.inbox)
         for exchange in self._registry.all():
-            exchange.readdress()
+            exchange.attempt.readdress()
 
     def names(self, inbox: str) -> bool:
         """Whether any stream names this inbox."""
@@ -122,7 +122,7 @@ class Replies:
 
     def _late(self, stream: str, attempt: int, worker: str, inbox: str) -> None:
         """`worker` has had an attempt that is over here."""
-        if self._unheard.heard(stream, attempt):
+        if self._unresolved.heard(stream, attempt):
             self._clusters.accounting.incoming[inbox][worker].spoken_of += 1
 
     def _nobody(self, message: m.ToStream) -> None:

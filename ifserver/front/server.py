@@ -22,9 +22,10 @@ from ifserver.errors import ConfigurationError
 from ifserver.front.access import AccessLog, Entry
 from ifserver.front.admission import Admission
 from ifserver.front.bursts import Bursts
+from ifserver.front.client import HttpClient
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
-from ifserver.front.driver import Exchange, HttpClient, Unroutable
+from ifserver.front.exchange import Exchange, Unroutable
 from ifserver.front.files import Disk, Files
 from ifserver.front.groups import Members
 from ifserver.front.http1.connection import Http1Connection
@@ -32,17 +33,17 @@ from ifserver.front.http1.requests import Incoming, identify, stamp
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
 from ifserver.front.http1.waits import Waits
 from ifserver.front.interface import Addresses, Connection
-from ifserver.front.offering import Registry
 from ifserver.front.offers import Offers
 from ifserver.front.ordered import Ordered
 from ifserver.front.pauses import Pauses
 from ifserver.front.peers import Peers
 from ifserver.front.pools import Router
 from ifserver.front.proxy_protocol import AnnouncedFactory, Header
+from ifserver.front.registry import Registry
 from ifserver.front.replies import Replies
 from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
-from ifserver.front.unresolved import Unheard
+from ifserver.front.unresolved import Unresolved
 from ifserver.front.unsent import Unsent
 from ifserver.front.waiting_room import WaitingRoom
 from ifserver.layers.beats import with_facts
@@ -129,11 +130,11 @@ class InterfaceServer(Factory):
         self.paused: Pauses | None = None
         #: What operators order of all servers.
         self.control = Control(clusters.groups, clusters.process, reactor, Ordered(self))
-        self.unheard = Unheard(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
+        self.unresolved = Unresolved(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
         #: The groups of the streams.
         self.members = Members(clusters.groups, self.counters, settings)
         clusters.membership.here = self.members.of
-        self._replies = Replies(clusters, self.registry, self.peers, self.unheard)
+        self._replies = Replies(clusters, self.registry, self.peers, self.unresolved)
         self.heartbeat = Heartbeat(
             clusters,
             clusters.home.nodes,
@@ -194,7 +195,7 @@ class InterfaceServer(Factory):
         self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
         self._retry_methods = frozenset(settings.retry_methods)
         self._http_deadlines[Waiting.WORKER].change(settings.queue_timeout_s)
-        self.unheard.change(settings.queue_timeout_s)
+        self.unresolved.change(settings.queue_timeout_s)
         self.pauses.change(settings.pause_timeout_s)
         self._http_deadlines[Waiting.RESPONSE].change(settings.response_timeout_s)
         self._websocket_deadlines[Waiting.RESPONSE].change(settings.websocket_connect_timeout_s)
@@ -247,7 +248,7 @@ class InterfaceServer(Factory):
         self.peers.stop()
         self.clusters.readership.stop()
         self.offers.stop()
-        self.unheard.stop()
+        self.unresolved.stop()
         self.waiting_room.stop()
         self.resumptions.stop()
         for deadlines in (*self._http_deadlines.values(), *self._websocket_deadlines.values()):

@@ -5,31 +5,35 @@ Either somebody has had them, and is heard of late, or their node has lost them.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Hashable
+from typing import Final, Protocol
 
 from ifserver.clock import Clock
 from ifserver.front.deadlines import Deadlines
 from ifserver.layers.accounting import Accounting
 from ifserver.metrics import Counters
 
-__all__ = ["Unheard"]
+__all__ = ["Unresolved"]
 
 #: How long after its own deadline a request may still be pulled and told of, in seconds.
 _MARGIN_S: Final = 5.0
 
 
-class _Attempt:
-    """One offer of a request."""
+class Attempt(Hashable, Protocol):
+    """An attempt at a request (`ifserver.front.attempt.Attempt`)."""
 
-    __slots__ = ("in_doubt", "key")
+    #: The identity of its stream, and which of the stream's attempts it is.
+    identity: str
+    number: int
+    #: Whether it is not known where it is; and whether a node has it at all. What is in doubt was not counted as sent.
+    unresolved: bool
+    in_doubt: bool
 
-    def __init__(self, key: tuple[str, int], in_doubt: bool) -> None:
-        self.key = key
-        #: Whether it is not known to have been taken by the node, and so was not counted as sent.
-        self.in_doubt = in_doubt
+    def resolve(self) -> None:
+        """It is known now where it is."""
 
 
-class Unheard:
+class Unresolved:
     """Keeps those attempts that are over for us, until somebody speaks of them or it is too late for that.
 
     Args:
@@ -39,9 +43,9 @@ class Unheard:
     def __init__(self, accounting: Accounting, counters: Counters, clock: Clock, queue_timeout_s: float) -> None:
         self._accounting = accounting
         self._counters = counters
-        self._attempts: dict[tuple[str, int], _Attempt] = {}
+        self._attempts: dict[tuple[str, int], Attempt] = {}
         self._queue_timeout_s = queue_timeout_s
-        self._late: Deadlines[_Attempt] = Deadlines(clock, queue_timeout_s + _MARGIN_S, self._nobody)
+        self._late: Deadlines[Attempt] = Deadlines(clock, queue_timeout_s + _MARGIN_S, self._nobody)
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -58,37 +62,28 @@ class Unheard:
         for attempt in late:
             self._nobody(attempt)
 
-    def add(self, stream: str, attempt: int, in_doubt: bool) -> None:
-        """The attempt is over for us, and nobody has spoken of it."""
-        key = stream, attempt
-        known = self._attempts[key] = _Attempt(key, in_doubt)
-        self._late.add(known)
+    def add(self, attempt: Attempt) -> None:
+        """It is over for us, and nobody has spoken of it."""
+        self._attempts[attempt.identity, attempt.number] = attempt
+        self._late.add(attempt)
 
-    def refused(self, stream: str, attempt: int, in_doubt: bool) -> bool:
-        """The node has not taken the attempt, or it is not known whether it has. Whether the attempt is one of ours."""
-        known = self._attempts.get((stream, attempt))
-        if known is None:
+    def forget(self, attempt: Attempt) -> None:
+        """It is known where it is, or that no node has it."""
+        if self._attempts.pop((attempt.identity, attempt.number), None) is not None:
+            self._late.pop(attempt, None)
+
+    def heard(self, identity: str, number: int) -> bool:
+        """Somebody has had this attempt. Whether that was not known before."""
+        attempt = self._attempts.get((identity, number))
+        if attempt is None:
             return False
-        if in_doubt:
-            known.in_doubt = True
-        else:
-            del self._attempts[known.key]
-            self._late.pop(known, None)
+        attempt.resolve()
         return True
 
-    def heard(self, stream: str, attempt: int) -> bool:
-        """It is known now where the attempt is. Whether it was not before."""
-        known = self._attempts.pop((stream, attempt), None)
-        if known is None:
-            return False
-        self._late.pop(known, None)
-        if known.in_doubt:
-            self._counters.add("messages_sent")
-        return True
-
-    def _nobody(self, attempt: _Attempt) -> None:
+    def _nobody(self, attempt: Attempt) -> None:
         """Either somebody has had it, and all that he said was lost, or nobody has."""
-        del self._attempts[attempt.key]
+        del self._attempts[attempt.identity, attempt.number]
+        attempt.unresolved = False
         was_pulled = self._accounting.untold > 0
         if was_pulled:
             self._accounting.untold -= 1

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import NodeUnreachable
-from ifserver.front.offers import Offers
+from ifserver.front.offers import OfferList, Offers
 from ifserver.layers.base import Limits, Node
 from ifserver.layers.embedded.node import MemoryNode
 from tests.front.fakes import GET, HANDSHAKE, WORKER, World
@@ -40,13 +40,16 @@ class Asked(MemoryNode):
         return len(self.__dict__.get("questions", ()))
 
 
-class FakeOffering:
+class FakeAttempt:
     """Something that was offered."""
+
+    list: OfferList | None = None
+    placed_at = popped_at = 0.0
 
     def __init__(self, stage: Stage, name: str) -> None:
         self.stage = stage
         self.name = name
-        self.offer: Any = None
+        self.payload = name.encode()
         self.spilled = self.moved = self.stranded = 0
         self.then: Callable[[], object] = lambda: None
 
@@ -107,14 +110,14 @@ class Stage:
         self.nodes = FakeNodes()
         self.offers = Offers(self.clock, self.nodes)
         self.vanished: list[str] = []
-        self.exchanges: dict[str, FakeOffering] = {}
+        self.attempts: dict[str, FakeAttempt] = {}
 
     def offer(self, *names: str, node: MemoryNode | None = None, channel: str = channels.HTTP_REQUEST) -> None:
         for name in names:
-            exchange = self.exchanges.setdefault(name, FakeOffering(self, name))
+            attempt = self.attempts.setdefault(name, FakeAttempt(self, name))
             where = node or self.node
-            where.push(channel, [name.encode()])
-            exchange.offer = self.offers.made(exchange, where, channel, name.encode())  # type: ignore[arg-type]
+            where.push(channel, [attempt.payload])
+            self.offers.made(attempt, where, channel)
 
     def pop(self, count: int = 1, channel: str = channels.HTTP_REQUEST) -> None:
         """Somebody takes so many requests, and says nothing."""
@@ -125,7 +128,7 @@ class Stage:
         return len(timers(self.clock))
 
     def claim(self, name: str) -> bool:
-        return self.offers.claimed(self.exchanges[name])  # type: ignore[arg-type]
+        return self.offers.claimed(self.attempts[name])
 
     def run(self, seconds: float) -> None:
         for _ in range(round(seconds * 4)):
@@ -241,7 +244,7 @@ def test_an_answer_that_comes_too_late_to_matter(what: str) -> None:
     stage.node.late = []
     stage.offer("a")
     stage.run(1)
-    getattr(stage.offers, what)(stage.exchanges["a"])
+    getattr(stage.offers, what)(stage.attempts["a"])
     stage.node.late.pop().callback(False)
     stage.run(5)
     assert stage.vanished == []
@@ -310,7 +313,7 @@ def test_the_node_itself_may_say_that_it_is_gone() -> None:
     """A withdrawal that comes too late says so too."""
     stage = Stage()
     stage.offer("a", "b", "c")
-    stage.offers.popped(stage.exchanges["b"].offer)
+    stage.offers.popped(stage.attempts["b"])
     stage.run(1.5)
     assert stage.vanished == ["a", "b"]
 
@@ -340,7 +343,7 @@ def test_a_server_that_stood_still_waits_another_second() -> None:
 def test_one_that_is_offered_anew_where_nothing_was_offered_before() -> None:
     stage = Stage()
     stage.offer("a", "b")
-    stage.exchanges["a"].then = lambda: stage.offer("a", node=stage.other)
+    stage.attempts["a"].then = lambda: stage.offer("a", node=stage.other)
     stage.pop(2)
     stage.run(2.5)
     assert stage.vanished == ["a", "b"]
@@ -355,7 +358,7 @@ def test_a_bug_in_one_of_them_does_not_end_the_looking() -> None:
         raise RuntimeError("a bug")
 
     stage.offer("a", "b")
-    stage.exchanges["a"].then = broken
+    stage.attempts["a"].then = broken
     stage.pop(2)
     with pytest.raises(RuntimeError, match="a bug"):
         stage.run(2.5)
@@ -372,19 +375,19 @@ def test_a_node_is_behind_when_a_request_has_stood_there_for_a_second() -> None:
     assert stage.nodes.were_behind == []
     stage.run(0.25)
     assert stage.nodes.were_behind == ["east"]
-    assert stage.exchanges["a"].spilled == 0
+    assert stage.attempts["a"].spilled == 0
     stage.nodes.better = True
     stage.run(0.25)
-    assert [stage.exchanges[name].spilled for name in "ab"] == [1, 0]
+    assert [stage.attempts[name].spilled for name in "ab"] == [1, 0]
     stage.run(0.25)
-    assert stage.exchanges["b"].spilled == 1
+    assert stage.attempts["b"].spilled == 1
 
 
 def test_looking_costs_nothing_when_there_is_nothing_to_look_for() -> None:
     stage = Stage()
     stage.offer("a")
     assert stage.timers() == 1
-    stage.offers.left(stage.exchanges["a"])  # type: ignore[arg-type]
+    stage.offers.left(stage.attempts["a"])  # type: ignore[arg-type]
     stage.run(0.25)
     assert stage.timers() == 0
     stage.offer("b")
@@ -398,7 +401,7 @@ def test_after_the_end_nothing_is_left() -> None:
     stage.run(1)
     stage.offers.stop()
     stage.node.late.pop().callback(False)
-    stage.offers.left(stage.exchanges["a"])  # type: ignore[arg-type]
+    stage.offers.left(stage.attempts["a"])  # type: ignore[arg-type]
     assert stage.claim("b") is False
     stage.run(5)
     assert stage.vanished == []
@@ -430,8 +433,8 @@ def test_a_claim_costs_the_same_however_many_are_not_claimed(order: str) -> None
     stage = Stage()
     names = list(map(str, range(count)))
     for name in names:
-        exchange = stage.exchanges[name] = FakeOffering(stage, name)
-        exchange.offer = stage.offers.made(exchange, stage.node, channels.HTTP_REQUEST, b"")  # type: ignore[arg-type]
+        attempt = stage.attempts[name] = FakeAttempt(stage, name)
+        stage.offers.made(attempt, stage.node, channels.HTTP_REQUEST)
     began = time.process_time()
     for number in numbers:
         assert stage.claim(names[number])
@@ -657,19 +660,19 @@ def test_what_stands_where_nobody_reads_is_moved_at_once() -> None:
     stage.offer("c", node=stage.other)
     stage.nodes.unread = {"east"}
     stage.offers.move()
-    assert {name: each.moved for name, each in stage.exchanges.items()} == {"a": 1, "b": 1, "w": 1, "c": 0}
+    assert {name: each.moved for name, each in stage.attempts.items()} == {"a": 1, "b": 1, "w": 1, "c": 0}
     # As long as they stand there: whatever has failed may have changed.
     stage.run(0.75)
-    assert stage.exchanges["a"].moved == 1
+    assert stage.attempts["a"].moved == 1
     stage.run(0.25)
-    assert stage.exchanges["a"].moved == 2
+    assert stage.attempts["a"].moved == 2
     stage.claim("a")
     stage.offers.move()
-    assert [stage.exchanges[name].moved for name in "ab"] == [2, 3]
+    assert [stage.attempts[name].moved for name in "ab"] == [2, 3]
     stage.nodes.unread.clear()
     stage.offers.move()
     stage.run(2)
-    assert stage.exchanges["b"].moved == 3
+    assert stage.attempts["b"].moved == 3
 
 
 def test_what_is_taken_from_a_list_that_nobody_reads_any_more_is_not_moved() -> None:
@@ -679,7 +682,7 @@ def test_what_is_taken_from_a_list_that_nobody_reads_any_more_is_not_moved() -> 
     stage.run(1)
     stage.nodes.unread = {"east"}
     stage.offers.move()
-    assert [stage.exchanges[name].moved for name in "ab"] == [0, 0]
+    assert [stage.attempts[name].moved for name in "ab"] == [0, 0]
     stage.run(1.5)
     assert stage.vanished == ["a", "b"]
 
@@ -691,18 +694,18 @@ def test_what_stands_on_a_node_whose_connection_is_lost_is_stranded_once() -> No
     stage.node.stop()
     stage.node.losses += 1
     stage.run(0.25)
-    assert stage.exchanges["a"].stranded == 0, "most are back soon"
+    assert stage.attempts["a"].stranded == 0, "most are back soon"
     stage.run(1)
-    assert [stage.exchanges[name].stranded for name in "ab"] == [1, 1]
+    assert [stage.attempts[name].stranded for name in "ab"] == [1, 1]
     stage.node.start()
     stage.offer("c")
     stage.run(0.75)
-    assert stage.exchanges["c"].stranded == 0
+    assert stage.attempts["c"].stranded == 0
     stage.node.stop()
     stage.node.losses += 1
     stage.nodes.better = False
     stage.run(1)
-    assert stage.exchanges["c"].stranded == 0, "there is no better place"
+    assert stage.attempts["c"].stranded == 0, "there is no better place"
     stage.nodes.better = True
     stage.run(0.25)
-    assert stage.exchanges["c"].stranded == 1
+    assert stage.attempts["c"].stranded == 1

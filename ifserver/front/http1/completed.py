@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ifserver import messages as m
-from ifserver.front.driver import Exchange
+from ifserver.front.exchange import Exchange
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.streams.effects import ClientGone, Flushed
 
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Afterwards:
-    """Takes the place of the client of such an exchange (`ifserver.front.driver.HttpClient`): its connection goes on
+    """Takes the place of the client of such an exchange (`ifserver.front.client.HttpClient`): its connection goes on
     with the next request, and nothing that happens to the exchange concerns it any more.
 
     Args:

@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from ifserver import messages as m
 from ifserver.front.admission import Key
-from ifserver.front.driver import Exchange
+from ifserver.front.exchange import Exchange
 from ifserver.front.http1.completed import Afterwards
 from ifserver.front.http1.intake import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
 from ifserver.front.http1.parser import RequestParser

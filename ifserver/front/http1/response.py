@@ -12,7 +12,7 @@ from zope.interface import implementer
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
-from ifserver.front.driver import Exchange
+from ifserver.front.exchange import Exchange
 from ifserver.front.files import File
 from ifserver.front.http1.file_body import FileBody
 from ifserver.front.http1.intake import STREAM, Intake
@@ -58,7 +58,7 @@ class Owner(Connection, Waiting, Protocol):
 
 @implementer(IPushProducer)
 class Http1Response:
-    """The response that a connection is busy with: the client of its exchange (`ifserver.front.driver.HttpClient`).
+    """The response that a connection is busy with: the client of its exchange (`ifserver.front.client.HttpClient`).
 
     One for each connection, not for each response; what becomes of that is the connection's to say. What it is told by
     its stream may only come while `exchange` is there.
@@ -313,7 +313,7 @@ class Http1Response:
         return message, self._entry(incoming, now) if self._server.access_log.enabled else None
 
     def _queue_s(self) -> float | None:
-        """How long the request was queued; None: nobody can tell (`Offered.claimed_at`)."""
+        """How long the request was queued; None: nobody can tell (`Exchange.claimed_at`)."""
         return None if self._claimed_at is None else max(0.0, self._claimed_at - self._began_at)
 
     # Writing.

@@ -1,9 +1,8 @@
-"""The offers of one exchange: where they go, and that none goes anywhere when its time is over."""
+"""Attempts: where they are offered, and that none is offered anywhere when its time is over."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from twisted.internet.defer import Deferred
 
 from ifserver import channels
 from ifserver.errors import PushInDoubt
-from ifserver.front.offering import Registry
 from ifserver.layers.base import Pushed
 from ifserver.layers.embedded.node import MemoryNode
 from tests.front.fakes import GET, World
@@ -78,7 +76,7 @@ def test_a_request_whose_client_has_left_is_offered_nowhere_else(world: World) -
     world.settle()
     slow(world).is_full()
     assert world.worker.jobs() == []
-    assert len(world.server.unheard) == len(world.server.offers) == 0
+    assert len(world.server.unresolved) == len(world.server.offers) == 0
     slow(world).withdrawals.pop().callback(False)
     world.assert_empty()
 
@@ -101,7 +99,7 @@ def test_one_that_was_taken_back_to_be_offered_elsewhere_was_never_started(world
     client = world.client(POST)
     slow(world).pushes.pop().callback(Pushed(1, 1))
     [exchange] = world.server.registry.all()
-    exchange.readdress()
+    exchange.attempt.readdress()
     world.settle()
     world.advance(30.0)
     world.settle()
@@ -205,77 +203,9 @@ def test_a_late_doubt_about_an_attempt_of_which_nobody_has_spoken_is_noted(world
     client.leave()
     world.settle()
     slow(world).pushes.pop().errback(PushInDoubt("the connection broke"))
-    assert len(world.server.unheard) == 1
+    assert len(world.server.unresolved) == 1
     slow(world).withdrawals.pop().callback(True)
-    assert len(world.server.unheard) == 0
+    assert len(world.server.unresolved) == 0
     sent, dropped = world.counters.value("messages_sent"), world.counters.value("messages_dropped", "withdrawn")
     assert (sent, dropped) == (1, 1), "so it was there"
     world.assert_empty()
-
-
-# Which stream a message is about.
-
-INBOX = "!east-1.k3v9x2aq7m"
-
-
-@dataclass
-class FakeStream:
-    identity: str
-
-
-@dataclass(eq=False)
-class FakeExchange:
-    """As much of an exchange as a registry looks at."""
-
-    channel: str
-    stream: FakeStream = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.stream = FakeStream(channels.identity(self.channel))
-
-
-@pytest.fixture
-def registry() -> Registry:
-    return Registry(INBOX)
-
-
-def enter(registry: Registry) -> FakeExchange:
-    exchange = FakeExchange(registry.new_channel())
-    registry[exchange.stream.identity] = exchange  # type: ignore[assignment]
-    return exchange
-
-
-def test_reply_channels_are_counted_and_go_home(registry: Registry) -> None:
-    made = [registry.new_channel() for _ in range(17)]
-    assert made[0] == f"{INBOX}.1"
-    assert made[-1] == f"{INBOX}.11"
-    assert len(set(made)) == len(made)
-    for channel in made:
-        assert channels.check(channel) == channel
-        assert channels.inbox_of(channel) == INBOX
-
-
-def test_an_exchange_is_found_by_the_identity_of_its_stream(registry: Registry) -> None:
-    one, other = enter(registry), enter(registry)
-    assert registry.get(one.stream.identity) is one
-    assert registry.get("k3v9x2aq7m.2") is other
-    assert registry.get("k3v9x2aq7m.3") is None
-    assert len(registry) == 2
-    assert registry.all() == [one, other]
-
-
-def test_one_that_has_ended_is_nobodys_and_its_channel_is_not_used_again(registry: Registry) -> None:
-    exchange = enter(registry)
-    registry.pop(exchange.stream.identity, None)
-    registry.pop(exchange.stream.identity, None)
-    assert registry.get(exchange.stream.identity) is None
-    assert len(registry) == 0
-    assert registry.new_channel() != exchange.channel
-
-
-def test_all_may_be_walked_while_they_end(registry: Registry) -> None:
-    entered = [enter(registry) for _ in range(3)]
-    for exchange in registry.all():
-        registry.pop(exchange.stream.identity)
-    assert registry.all() == []
-    assert len(entered) == 3

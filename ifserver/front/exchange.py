@@ -1,21 +1,22 @@
-"""Carries out what streams ask for: towards the client's connection on one side, the channel layer on the other."""
+"""Exchanges: each carries out what its stream asks for, towards its client and the channel layer."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
+
+from msgspec.structs import replace
 
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
+from ifserver.front.attempt import Attempt
+from ifserver.front.client import EFFECTS, HttpClient, WebSocketClient
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.files import File
-from ifserver.front.held import Held
-from ifserver.front.offering import Exchanges
 from ifserver.front.peers import Peer
-from ifserver.front.tally import Tally
-from ifserver.front.websocket.prepared import Prepared
+from ifserver.front.shared import Server
+from ifserver.layers.clusters import Refusal
 from ifserver.metrics import STREAMS_CLOSED
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import (
@@ -24,133 +25,89 @@ from ifserver.streams.effects import (
     FAIL,
     RESUME_READING,
     STOP_READING,
-    Abort,
-    Answer,
-    CloseClient,
-    CloseFile,
+    WAIT_RESUMPTION,
+    WAIT_WORKER,
     Dropped,
     Effects,
-    Finish,
     Join,
     Leave,
     Offer,
     OfferRefused,
     Resume,
-    SendFile,
     Signal,
     Tell,
     TimedOut,
-    Unsaid,
     Wait,
     Waiting,
 )
 from ifserver.streams.http import HttpStream
+from ifserver.streams.websocket_state import State as WebSocketState
 
-__all__ = ["Exchange", "HttpClient", "Reports", "Unroutable", "WebSocketClient"]
+__all__ = ["Exchange", "Unroutable"]
 
 # Looked up for every request, and a member of an Enum costs several times as much as a global.
 _WORKER: Final = Waiting.WORKER
 
-#: At which level it is logged that the server answers, where that is no warning. 404: no pool takes the request.
-_LEVELS: Final = {502: logging.ERROR, 404: logging.DEBUG}
+_WHY: Final = {
+    Refusal.FULL: "the request channel is full",
+    Refusal.UNREACHABLE: "no node is reachable",
+    Refusal.IN_DOUBT: "the connection to the node broke",
+}
 
 _log = logging.getLogger(__name__)
 
 
-class Reports(Protocol):
-    """Who is told what a client does."""
-
-    def handle(self, event: object) -> None:
-        """Something has happened to the client."""
-
-
-class Client(Protocol):
-    """The client's side of any stream."""
-
-    def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool | None:
-        """Send a message of a group.
-
-        Returns whether it was: False, it is not for such a client; None, that would make more than
-        `max_unsent_bytes` wait for the client to take them.
-        """
-
-    def cut(self) -> None:
-        """Cut the connection; the stream is told that its client has left."""
-
-    def stop_reading(self) -> None:
-        """Leave what the client sends in the kernel's buffers."""
-
-    def resume_reading(self) -> None:
-        """Read it again."""
-
-
-class HttpClient(Client, Protocol):
-    """A client that waits for a response."""
-
-    #: Where its request is counted.
-    tally: Tally
-
-    def abort(self) -> None:
-        """Cut the connection; the stream knows."""
-
-    def begin(self, message: m.ResponseStart) -> None:
-        """Send the head of a response, and the first bytes of its body."""
-
-    def begin_file(self, message: m.ResponseFile, file: File) -> None:
-        """Send the whole of a response, whose body is in a file. The exchange is over."""
-
-    def body(self, message: m.ResponseBody) -> None:
-        """Send a further piece of it."""
-
-    def finish(self) -> None:
-        """The response was complete, and will not be ended in another way."""
-
-    def answer(self, status: int) -> None:
-        """Answer in the server's own name."""
-
-    def send_continue(self) -> None:
-        """Send ``100 Continue``."""
-
-    def accept(self, message: m.WebSocketAccept) -> None:
-        """Complete a WebSocket's handshake, and tell `Exchange.opened`."""
-
-
-class WebSocketClient(Client, Protocol):
-    """A client whose WebSocket is open."""
-
-    def send_message(self, message: m.WebSocketSend) -> None:
-        """Send a message."""
-
-    def tell(self, reports: Reports) -> None:
-        """Tell `reports` what the client does, from now on."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake."""
-
-    def fail(self) -> None:
-        """Begin it with what the client has done wrong, as was said in `ClientFailed`."""
-
-
-class Exchange(Held):
+class Exchange:
     """One stream of one client, from its offer to its end.
 
     A WebSocket begins as a request like any other: its client is there from `opened` on.
     """
 
-    __slots__ = ("_deadline", "_waits", "client", "groups", "peer", "websocket")
+    __slots__ = (
+        "_deadline",
+        "_over",
+        "_resumes",
+        "_waits",
+        "_worker",
+        "attempt",
+        "began_at",
+        "claimed_at",
+        "client",
+        "groups",
+        "has_waited",
+        "peer",
+        "server",
+        "stream",
+        "websocket",
+    )
 
     def __init__(
         self,
-        server: Exchanges,
+        server: Server,
         stream: Stream,
         client: HttpClient,
         request_channel: str,
         waits: Mapping[Waiting, Deadlines[Exchange]],
     ) -> None:
-        super().__init__(server, stream, request_channel)
+        self.server = server
+        self.stream = stream
         #: What the effects of this stream are for, before and after a handshake.
         self.client: Any = client
         self.websocket: WebSocketClient | None = None
+        #: When it began, and when the present attempt was claimed. None: nobody has claimed it; those that answer at
+        #: once do not (see docs/explanation/architecture.rst, Claims), and then nobody here can tell how long the
+        #: request was queued.
+        self.began_at = now = server.clock.seconds()
+        self.claimed_at: float | None = None
+        #: The present attempt at the request.
+        self.attempt = Attempt(self, server, stream.identity, stream.attempt, request_channel, now)
+        #: Inbox of the claimant; whether the exchange has ended.
+        self._worker: str | None = None
+        self._over = False
+        #: Whether it is an open WebSocket that looks for its next worker.
+        self._resumes = False
+        #: Whether `WaitingRoom` or `Pauses` has it, or had.
+        self.has_waited = False
         #: The claimant's process, while `Peers` has the stream in its account.
         self.peer: Peer | None = None
         #: The groups that the stream is a member of (`Members`): a tuple, since a set is four times as large.
@@ -162,12 +119,18 @@ class Exchange(Held):
     @property
     def pool(self) -> str:
         """The pool that has the request; empty: there are none, or none takes it."""
-        return "" if self.server.tallies is None or not self._channel else channels.pool_of(self._channel)
+        channel = self.attempt.channel
+        return "" if self.server.tallies is None or not channel else channels.pool_of(channel)
+
+    @property
+    def is_unclaimed(self) -> bool:
+        """Whether nobody has spoken about the present attempt."""
+        return self._worker is None and not self._over
 
     def start(self) -> None:
         """Offer the request."""
         self.server.registry[self.stream.identity] = self
-        self._offer(self.stream.request)
+        self._offer()
         deadline = self._deadline = self._waits[_WORKER]
         deadline.add(self)
 
@@ -179,8 +142,9 @@ class Exchange(Held):
 
     def hear(self, message: m.ToStream) -> str | None:
         """A worker, or its supervisor, has something to say about the stream. Returns why it was dropped, or None."""
-        if self._unheard and message.attempt == self.stream.attempt:
-            self._spoken_of(message.worker)
+        attempt = self.attempt
+        if attempt.unresolved and message.attempt == attempt.number:
+            attempt.spoken_of(message.worker)
         claim = type(message) is m.Claim
         try:
             effects = self.stream.hear(message)
@@ -196,8 +160,9 @@ class Exchange(Held):
 
     def hear_sync(self, entry: m.SyncEntry, worker: str, supervisor: str) -> None:
         """A worker tells how far it is."""
-        if self._unheard and entry.attempt == self.stream.attempt:
-            self._spoken_of(worker)
+        attempt = self.attempt
+        if attempt.unresolved and entry.attempt == attempt.number:
+            attempt.spoken_of(worker)
         try:
             self._heard(self.stream.hear_sync(entry, worker, supervisor), False, True)
         except Exception:
@@ -211,14 +176,14 @@ class Exchange(Held):
             self._worker = worker
             tells_of_claimant = True
             if before is None:
-                server = self.server
+                server, attempt = self.server, self.attempt
                 now = server.clock.seconds()
-                tally = server.tally if server.tallies is None else server.tallies.get(self._channel, server.tally)
-                tally.queue_wait.observe(now - self._since)
+                tally = server.tally if server.tallies is None else server.tallies.get(attempt.channel, server.tally)
+                tally.queue_wait.observe(now - attempt.since)
                 if by_claim:
                     self.claimed_at = now
-                if self.node is not None and server.offers.claimed(self):
-                    server.clusters.claimed(self.node, self._channel)
+                if server.offers.claimed(attempt) and attempt.node is not None:
+                    server.clusters.claimed(attempt.node, attempt.channel)
                 if self._resumes:
                     server.resumptions.left(self)
             elif worker is not None and channels.process_of(worker) == channels.process_of(before):
@@ -257,10 +222,7 @@ class Exchange(Held):
         server.registry.pop(stream.identity, None)
         if self.peer is not None:
             server.peers.left(self)
-        if self._unheard:
-            self._end_attempt()
-        if self.offer is not None:
-            server.offers.left(self)
+        self.attempt.end()
         if self.has_waited:
             server.waiting_room.left(self)
             server.pauses.left(self)
@@ -278,11 +240,132 @@ class Exchange(Held):
         except ChannelNameError as error:
             _log.error("%s: %s", self.stream.channel, error)
 
-    def _offer_anew(self, effect: Offer) -> None:
+    # Offering.
+
+    def _offer(self) -> None:
+        """Offer the present attempt, now or when that can be."""
+        server = self.server
+        if server.paused is not None and server.paused.hold(self):
+            self.has_waited = True
+        elif server.clusters.home.ensure():
+            self.attempt.offer()
+        else:
+            # Nobody could answer.
+            server.clusters.soon(self._unreachable)
+
+    def _offer_again(self, effect: Offer) -> None:
         """Offer the next attempt at a request that has not been answered: its application begins anew."""
+        server = self.server
         if self.groups:
-            self.server.members.leave_all(self)
-        self._offer_again(effect)
+            server.members.leave_all(self)
+        server.counters.add("retries")
+        server.bursts.add("offered to another worker", effect.why, self.stream.channel)
+        self._begin_attempt(self.attempt.channel, effect.why)
+        # The first one's deadline may be over: then whoever takes it would drop it.
+        self._postpone(server.deadline())
+        self._offer()
+
+    def _look_for_worker(self, effect: Resume) -> None:
+        """An open WebSocket has lost its worker: wait to be offered to the next one."""
+        server = self.server
+        if not effect.tries:
+            server.counters.add("resumptions")
+        server.bursts.add("the open WebSocket gets another worker", effect.why, self.stream.channel)
+        channel = channels.of_pool(channels.pool_of(self.attempt.channel), channels.WEBSOCKET_RESUME)
+        self._begin_attempt(channel, effect.why)
+        self._resumes = True
+        server.resumptions.add(self, effect.tries, channel)
+
+    def offer_resumption(self) -> None:
+        """It is its turn."""
+        server = self.server
+        self.attempt.since = server.clock.seconds()
+        self._postpone(server.deadline(server.settings.resume_timeout_s))
+        self._offer()
+
+    def _begin_attempt(self, channel: str, why: str) -> None:
+        """The stream has begun its next attempt; `why` is for the trace, if there is one."""
+        server, stream = self.server, self.stream
+        self.attempt.end()
+        self.attempt = Attempt(self, server, stream.identity, stream.attempt, channel, server.clock.seconds())
+        if server.tracing is not None:
+            headers = server.tracing.again(stream.identity, stream.request, channel, why)
+            stream.request = replace(stream.request, headers=headers)
+
+    def _postpone(self, deadline: float) -> None:
+        """Whoever takes the present attempt drops it behind its deadline."""
+        self.stream.request = replace(self.stream.request, deadline=deadline)
+
+    def _forget_offer(self) -> None:
+        """Nothing will be offered again of what is answered for long."""
+        self.stream.forget_offer()
+        self.attempt.payload = b""
+
+    def taken_nowhere(self, why: Refusal) -> None:
+        """No node has the present attempt, or it is in doubt whether one has."""
+        may_wait = why is Refusal.UNREACHABLE and self.is_unclaimed and not self._resumes
+        if may_wait and self.server.waiting_room.enter(self):
+            return
+        self._give_up(why)
+
+    def _unreachable(self) -> None:
+        self.taken_nowhere(Refusal.UNREACHABLE)
+
+    def offer_anew(self) -> None:
+        """This server can be reached again."""
+        self._offer()
+
+    def give_up_waiting(self) -> None:
+        """It could not in time."""
+        self._give_up(Refusal.UNREACHABLE)
+
+    def _give_up(self, why: Refusal) -> None:
+        if self.is_unclaimed:
+            text, home = _WHY[why], self.server.clusters.home.node
+            if why is Refusal.UNREACHABLE and not home.connected:
+                text = f"node {home.name} is not connected"
+            self.handle(OfferRefused(why is Refusal.IN_DOUBT, text))
+
+    # A pause (`ifserver.front.pauses`).
+
+    @property
+    def pool_name(self) -> str:
+        """The pool whose workers may have it."""
+        return channels.pool_of(self.attempt.channel)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the application has its request, or may have. That of an open WebSocket that does nothing has not."""
+        is_offered = self.attempt.list is not None
+        return self.websocket is None or is_offered or self.stream.state is WebSocketState.TAKEN
+
+    @property
+    def looks_for_worker(self) -> bool:
+        """Whether it is an open WebSocket that is offered to nobody yet."""
+        return self._resumes and self.attempt.list is None and self.stream.state is WebSocketState.WAITING
+
+    def go_on(self, offer: bool) -> None:
+        """The pause is over: its present wait begins anew, and if `offer`, it is offered."""
+        if self._over:
+            return
+        self._wait(WAIT_RESUMPTION if self._resumes else WAIT_WORKER)
+        if not offer:
+            return
+        self.has_waited = False
+        if self._resumes:
+            self.offer_resumption()
+            return
+        self.attempt.since = self.server.clock.seconds()
+        self._postpone(self.server.deadline())
+        self._offer()
+
+    def paused_too_long(self) -> None:
+        """It was held for ``pause_timeout_s``."""
+        if self._resumes:
+            self.handle(TimedOut())
+        else:
+            why = f"its pool is paused for longer than {self.server.settings.pause_timeout_s:g} s (pause_timeout)"
+            self.handle(OfferRefused(False, why))
 
     def _join(self, effect: Join) -> None:
         self.server.members.join(self, effect)
@@ -322,7 +405,7 @@ class Exchange(Held):
         elif effect is RESUME_READING:
             self.client.resume_reading()
         else:
-            self.withdraw()
+            self.attempt.withdraw()
 
 
 class Unroutable(Exchange):
@@ -351,94 +434,20 @@ def _begin(exchange: Exchange, effect: m.ResponseStart) -> None:
         exchange._forget_offer()
 
 
-def _open_file(exchange: Exchange, effect: m.ResponseFile) -> None:
-    exchange.server.files.open(effect, exchange.handle)
-
-
-def _send_file(exchange: Exchange, effect: SendFile) -> None:
-    exchange.client.begin_file(effect.message, effect.file)
-
-
-def _close_file(exchange: Exchange, effect: CloseFile) -> None:
-    effect.file.close()
-
-
-def _body(exchange: Exchange, effect: m.ResponseBody) -> None:
-    exchange.client.body(effect)
-
-
-def _answer(exchange: Exchange, effect: Answer) -> None:
-    _log.log(
-        _LEVELS.get(effect.status, logging.WARNING),
-        "%s: answering %d: %s",
-        exchange.stream.channel,
-        effect.status,
-        effect.why,
-    )
-    exchange.server.counters.add("requests_refused", label=str(effect.status))
-    exchange.client.answer(effect.status)
-
-
-def _abort(exchange: Exchange, effect: Abort) -> None:
-    _log.error("%s: aborting the connection: %s", exchange.stream.channel, effect.why)
-    if exchange.server.tracing is not None:
-        exchange.server.tracing.failed(exchange.stream.identity, effect.why)
-    exchange.client.abort()
-
-
-def _finish(exchange: Exchange, effect: Finish) -> None:
-    text = "%s: the client has its whole response, but the application has not ended it: %s"
-    _log.warning(text, exchange.stream.channel, effect.why)
-    exchange.client.finish()
-
-
 def _accept(exchange: Exchange, effect: m.WebSocketAccept) -> None:
     exchange.client.accept(effect)
     if not exchange.stream.resumable:
         exchange._forget_offer()
 
 
-def _send_message(exchange: Exchange, effect: m.WebSocketSend) -> None:
-    if exchange.websocket is not None:
-        exchange.websocket.send_message(effect)
-
-
-def _close(exchange: Exchange, effect: m.WebSocketClose | CloseClient) -> None:
-    if exchange.websocket is not None:
-        exchange.websocket.close(effect.code, effect.reason)
-
-
-def _unsaid(exchange: Exchange, effect: Unsaid) -> None:
-    text = "%s: %d messages of a client that has left are lost: %s"
-    _log.error(text, exchange.stream.channel, effect.count, effect.why)
-
-
-def _close_client(exchange: Exchange, effect: CloseClient) -> None:
-    if effect.is_told:
-        exchange.server.bursts.add(f"closing the WebSocket with {effect.code}", effect.why, exchange.stream.channel)
-    else:
-        _log.warning("%s: closing the WebSocket with %d: %s", exchange.stream.channel, effect.code, effect.why)
-    _close(exchange, effect)
-
-
 _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
+    **EFFECTS,
     m.ResponseStart: _begin,
-    m.ResponseBody: _body,
-    m.ResponseFile: _open_file,
-    SendFile: _send_file,
-    CloseFile: _close_file,
     m.WebSocketAccept: _accept,
-    m.WebSocketSend: _send_message,
-    m.WebSocketClose: _close,
-    CloseClient: _close_client,
-    Answer: _answer,
-    Abort: _abort,
-    Finish: _finish,
-    Unsaid: _unsaid,
     Tell: Exchange._tell,
     Dropped: Exchange._dropped,
     Wait: Exchange._wait,
-    Offer: Exchange._offer_anew,
+    Offer: Exchange._offer_again,
     Join: Exchange._join,
     Leave: Exchange._leave,
     Resume: Exchange._look_for_worker,

@@ -1,0 +1,82 @@
+"""What all exchanges of one server share: `ifserver.front.server.InterfaceServer`, as they see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ifserver import messages as m
+from ifserver.clock import Clock
+from ifserver.config.settings import FrontSettings
+from ifserver.front.bursts import Bursts
+from ifserver.front.files import Files
+from ifserver.front.offers import Offers
+from ifserver.front.pauses import Pauses
+from ifserver.front.peers import Peers
+from ifserver.front.registry import Registry
+from ifserver.front.resumptions import Resumptions
+from ifserver.front.tally import Tally
+from ifserver.front.unresolved import Unresolved
+from ifserver.front.waiting_room import WaitingRoom
+from ifserver.layers.clusters import Clusters
+from ifserver.metrics import Counters
+from ifserver.streams.effects import Join
+
+__all__ = ["Server"]
+
+
+class Groups(Protocol):
+    """The groups of the streams of one server (`ifserver.front.groups.Members`)."""
+
+    def join(self, exchange: Any, asked: Join) -> None:
+        """Make the stream of `exchange` a member."""
+
+    def leave(self, exchange: Any, group: str) -> None:
+        """It is no member any more."""
+
+    def leave_all(self, exchange: Any) -> None:
+        """It is a member of no group any more."""
+
+
+class Traces(Protocol):
+    """The spans of the streams of one server (`ifserver.front.tracing.Tracing`)."""
+
+    def again(self, identity: str, request: m.ToWorkers, channel: str, why: str) -> m.Headers:
+        """The next attempt at a stream is about to be offered. Returns the headers for that."""
+
+    def failed(self, identity: str, why: str) -> None:
+        """The client of a stream cannot have what was begun."""
+
+
+class Server(Protocol):
+    """What all exchanges of one server share."""
+
+    settings: FrontSettings
+    clusters: Clusters
+    counters: Counters
+    tally: Tally
+    #: Where there are pools: that of the requests of each, by their request channels.
+    tallies: Mapping[str, Tally] | None
+    clock: Clock
+    bursts: Bursts
+    registry: Registry[Any]
+    offers: Offers
+    peers: Peers
+    resumptions: Resumptions
+    waiting_room: WaitingRoom
+    unresolved: Unresolved
+    files: Files
+    pauses: Pauses
+    #: The same while something is paused; else None.
+    paused: Pauses | None
+
+    @property
+    def members(self) -> Groups:
+        """The groups of the streams."""
+
+    @property
+    def tracing(self) -> Traces | None:
+        """Their spans; None: it is off."""
+
+    def deadline(self, wait_s: float | None = None) -> float:
+        """When nobody need take any more what is offered now, if it is waited for `wait_s`; None: as for a request."""
