@@ -292,7 +292,7 @@ def test_a_redis_that_is_cut_off_without_a_closed_connection(stack: ExitStack, t
         server = stack.enter_context(Running("serve", "-u", path, *cluster))
         worker = ("worker", "zoo:app", *cluster, "--processes", "1")
         supervisor = stack.enter_context(Running(*worker, app_dir=APPS)).ready()
-    server.ready()
+    server.said("listening on")
     site = Site(redis, server, supervisor, path)
     eventually(lambda: site.asks()[0] == 200, "requests are answered")
     _is_cut_off(site, Witness(site, stack, tmp_path), apart.cut, apart.mend)
