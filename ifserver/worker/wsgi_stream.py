@@ -188,6 +188,10 @@ class ThreadedStream(HttpStream):
                 if self.phase is not LOST:
                     environ = environ_of(self._request)
                     environ["wsgi.input"] = self._input
+                    if "HTTP_TRANSFER_ENCODING" in environ and self._unread is None:
+                        # RFC 3875 4.1.2: its size once transfer codings are removed. Django reads as much and no more.
+                        environ["CONTENT_LENGTH"] = str(self._input.seek(0, io.SEEK_END))
+                        self._input.seek(0)
                     if self._adapter.around is None:
                         Exchange(self).run(self._adapter.application, environ)
                     else:

@@ -282,6 +282,16 @@ def test_a_long_body_goes_through_a_temporary_file() -> None:
     assert serve(application, *[piece] * 3, b"end").answer()[2] == piece * 3 + b"end"
 
 
+@pytest.mark.parametrize("pieces", [[b"abc"], [b"", b"ab", b"c"], [b"x" * 100_000, b""], [b""]], ids=len)
+def test_a_body_in_chunks_has_a_length_for_applications_that_read_no_more(pieces: list[bytes]) -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", HEADERS)
+        return [environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])), environ["wsgi.input"].read()]
+
+    chunked = request(headers=[(b"transfer-encoding", b"chunked")])
+    assert serve(application, *pieces, request=chunked).answer()[2] == b"".join(pieces)
+
+
 def test_no_thread_is_used_before_all_of_the_body_is_there() -> None:
     assert serve(None, b"", b"", None).host.sent == []
 
