@@ -202,7 +202,7 @@ class WebSocketAccept(Message, tag=13, frozen=True, array_like=True, gc=False):
     channel: str
     subprotocol: str | None
     headers: Headers
-    #: Whether the application declares the WebSocket resumable.
+    #: Whether the WebSocket is resumable from now on: what the connect said counts no more.
     resumable: bool = False
 
 

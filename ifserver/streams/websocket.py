@@ -126,7 +126,10 @@ class WebSocketStream(ResumableStream):
 
     def _accepted(self, message: m.WebSocketAccept) -> Effects:
         self._enter(State.OPEN)
-        if message.resumable and self._handed_out is None:
+        # The worker has looked at what the application says, and at the subprotocol, beside our paths.
+        if not message.resumable:
+            self._handed_out = None
+        elif self._handed_out is None:
             self._handed_out = HandedOut()
         return WAIT_NOTHING, message
 

@@ -32,6 +32,15 @@ __all__ = ["WebSocketStream"]
 _ABNORMAL: Final = 1006
 _INTERNAL_ERROR: Final = 1011
 _SERVICE_RESTART: Final = 1012
+#: Subprotocols whose clients introduce themselves once, and subscribe then: a next worker would know neither, and the
+#: client would wait for messages that nobody sends. Closed with 1012, it begins anew. Names by the IANA registry of
+#: subprotocols, and by the specifications of GraphQL over WebSocket and of Action Cable, which are not there.
+_SESSIONS: Final = frozenset(
+    (
+        *("graphql-transport-ws", "graphql-ws", "mqtt", "mqttv3.1", "v10.stomp", "v11.stomp", "v12.stomp"),
+        *("wamp.2.json", "wamp.2.msgpack", "wamp.2.cbor", "actioncable-v1-json", "amqp", "AMQPWSB10", "xmpp"),
+    )
+)
 
 
 class WebSocketStream(Stream):
@@ -227,7 +236,8 @@ class WebSocketStream(Stream):
             if subprotocol not in self._request.subprotocols:
                 # RFC 6455 4.1: the client MUST then fail the connection, and nobody would learn why.
                 raise ApplicationError(f"{kind}: subprotocol {subprotocol!r} was not offered by the client")
-        self._resumable = self._resumable or bool(event.get("resumable"))
+        said = event.get("resumable")
+        self._resumable = (self._resumable and subprotocol not in _SESSIONS) if said is None else bool(said)
         message = WebSocketAccept(
             self.identity, self.attempt, self.worker, self.sent, self.worker, subprotocol, headers, self._resumable
         )

@@ -123,10 +123,18 @@ def test_a_worker_that_has_failed_is_no_reason_to_go_on(reason: str) -> None:
     close_client(close, 1011)
 
 
-def test_a_path_may_make_it_resumable_too() -> None:
-    stream = WebSocketStream(replace(CONNECT, resumable=True))
-    do(stream, CLAIM, ACCEPT, *says("a"))
+@pytest.mark.parametrize("by_path", [True, False])
+def test_what_its_worker_says_counts_and_not_its_path(by_path: bool) -> None:
+    """The application, or the subprotocol on which it has agreed, may decide otherwise."""
+    connect = replace(CONNECT, resumable=by_path)
+    stream = WebSocketStream(connect)
+    do(stream, CLAIM, RESUMABLE, *says("a"))
     assert resumed(do(stream, DIED)).unconfirmed == 1
+    stream = WebSocketStream(connect)
+    do(stream, CLAIM, ACCEPT, *says("a"))
+    assert not stream.resumable
+    [close] = do(stream, DIED)
+    close_client(close, 1012)
 
 
 @pytest.mark.parametrize("reason", [m.DIED, m.DRAINED, m.STOPPED, m.SERVER_LOST])

@@ -774,6 +774,32 @@ def test_a_resumable_one_is_given_back_when_its_application_waits(by_path: bool)
     assert len(one.host.untaken) == 1, "its place in the ledger is free when the server knows"
 
 
+@pytest.mark.parametrize(
+    ("subprotocol", "said", "resumable"),
+    [
+        (None, None, True),
+        ("chat.v1", None, True),
+        ("graphql-transport-ws", None, False),
+        ("graphql-ws", None, False),
+        ("graphql-ws", True, True),
+        ("chat.v1", False, False),
+    ],
+)
+def test_a_path_makes_it_resumable_but_for_protocols_with_a_session_and_where_its_application_says_otherwise(
+    subprotocol: str | None, said: bool | None, resumable: bool
+) -> None:
+    async def act(one: Play) -> None:
+        await one.receive()
+        await one.send({**ACCEPT, "subprotocol": subprotocol, **({} if said is None else {"resumable": said})})
+        assert one.take_sent()[0].resumable is resumable
+        one.stream.drain()
+        one.stream.drained()
+        ends = Release if resumable else WebSocketClose
+        assert isinstance(one.take_sent()[-1], ends)
+
+    play(act, resumable=True, subprotocols=[subprotocol] if subprotocol else [])
+
+
 def test_what_its_application_has_not_taken_is_for_the_next_worker() -> None:
     async def act(one: Play) -> None:
         await one.receive()
