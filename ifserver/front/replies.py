@@ -9,13 +9,13 @@ from typing import Any, Final, get_args
 
 from ifserver import channels
 from ifserver import messages as m
-from ifserver.errors import ChannelNameError, UndecodableError
+from ifserver.errors import ChannelNameError
 from ifserver.front.exchange import Exchange
 from ifserver.front.peers import Peers
 from ifserver.front.registry import Registry
 from ifserver.front.unresolved import Unresolved
 from ifserver.layers.clusters import Clusters
-from ifserver.metrics import DELIVERED
+from ifserver.layers.delivery import Delivery
 
 __all__ = ["Replies"]
 
@@ -27,13 +27,17 @@ def _itself_or_supervisor(message: Any) -> str:
     return speaker
 
 
-#: Who has sent a message of each kind: a process, or its inbox.
 _SPEAKERS: Final[Mapping[type, Callable[[Any], str]]] = {
     **dict.fromkeys(get_args(m.ToStream), attrgetter("worker")),
     m.Claim: _itself_or_supervisor,
     m.Release: _itself_or_supervisor,
     m.Sync: attrgetter("sender"),
 }
+
+
+def _speaker(message: Any) -> str:
+    """Who has sent a message: a process, or its inbox."""
+    return _SPEAKERS[type(message)](message)
 
 
 class Replies:
@@ -47,50 +51,28 @@ class Replies:
         self._registry = registry
         self._peers = peers
         self._unresolved = unresolved
+        self._delivery = Delivery(m.decode_for_server, self._hand_on, _speaker, clusters.accounting, clusters.counters)
         # Streams that do not exist, and were told of in this batch.
         self._told: set[tuple[str, int, str]] = set()
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
-        """Messages have come. Whatever is wrong with one concerns its own stream, never the reader."""
-        counters, accounting, exchanges = self._clusters.counters, self._clusters.accounting, self._registry
-        incoming = accounting.incoming[inbox]
-        delivered = 0
-        for payload in payloads:
-            try:
-                message = m.decode_for_server(payload)
-            except UndecodableError as error:
-                counters.add("messages_dropped", label="undecodable")
-                _log.error("dropped a message to %s that cannot be decoded: %s", self._clusters.process, error)
-                continue
-            kind = type(message)
-            if kind is m.Receipt:
-                accounting.hear(inbox, message)  # type: ignore[arg-type]
-                continue
-            try:
-                if kind is m.Sync:
-                    self._sync(message)  # type: ignore[arg-type]
-                    reason = None
-                elif (exchange := exchanges.get(message.stream)) is not None:  # type: ignore[union-attr]
-                    reason = exchange.hear(message)  # type: ignore[arg-type]
-                else:
-                    self._nobody(message)  # type: ignore[arg-type]
-                    reason = "gone"
-            except Exception:
-                _log.exception("a message of type %s could not be handled", kind.__name__)
-                reason = None
-            if reason == "repeated":
-                counters.add("messages_repeated")
-                continue
-            incoming[_SPEAKERS[kind](message)].count += 1
-            if reason == "gone":
-                self._late(message.stream, message.attempt, message.worker, inbox)  # type: ignore[union-attr]
-            if reason is None:
-                delivered += 1
-            else:
-                counters.add("messages_dropped", label=reason)
-        if delivered:
-            counters.cells[DELIVERED] += delivered
+        self._delivery.deliver(inbox, payloads)
         self._told.clear()
+
+    def _hand_on(self, message: Any, inbox: str) -> str | None:
+        """Hand a message to its exchange. Returns why it was dropped, or None."""
+        if type(message) is m.Sync:
+            self._sync(message)
+            return None
+        exchange = self._registry.get(message.stream)
+        if exchange is not None:
+            reason = exchange.hear(message)
+        else:
+            self._nobody(message)
+            reason = "gone"
+        if reason == "gone":
+            self._late(message.stream, message.attempt, message.worker, inbox)
+        return reason
 
     def moved(self) -> None:
         """New streams name another inbox from now on; and those that nobody has taken yet."""
