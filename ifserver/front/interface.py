@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from ifserver import messages as m
 from ifserver.clock import Clock, Soon, WallClock
 from ifserver.config.networks import Networks
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access import AccessLog, Entry
+from ifserver.front.addresses import Addresses
 from ifserver.front.admission import Key
 from ifserver.front.client import HttpClient
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchange import Exchange
 from ifserver.front.files import Files
-from ifserver.front.http1.requests import Incoming
 from ifserver.front.http1.response_heads import HeadWriter
 from ifserver.front.http1.waits import Waits
+from ifserver.front.incoming import Incoming
 from ifserver.front.tally import Tally
 from ifserver.front.unsent import Unsent
 from ifserver.metrics import Counters
 
-__all__ = ["Addresses", "Connection", "Server"]
-
-#: Scheme, client and server of a connection, as its transport knows them.
-Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None] | None]
+__all__ = ["Connection", "Server"]
 
 
 class Connection(Hashable, Protocol):

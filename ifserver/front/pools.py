@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from ifserver import channels
 from ifserver import headers as h
 from ifserver.config.pools import PoolSettings
-from ifserver.front.http1.requests import Incoming
+from ifserver.front.incoming import Incoming
 
 __all__ = ["Router"]
 

@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import re
 import struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from typing import Protocol as Interface
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -23,10 +23,11 @@ from zope.interface import implementer
 from ifserver.clock import Clock
 from ifserver.config.networks import parse_networks, plain_address
 from ifserver.front import interface
+from ifserver.front.addresses import ProxyHeader
 from ifserver.front.deadlines import Deadlines
 from ifserver.net.endpoints import Address, LoopTransport
 
-__all__ = ["Announced", "AnnouncedFactory", "BadProxyHeader", "Header", "parse_header"]
+__all__ = ["Announced", "AnnouncedFactory", "BadProxyHeader", "parse_header"]
 
 _BEGIN_V1: Final = b"PROXY "
 #: The specification, 2.1: the longest line that there is, CRLF included.
@@ -52,19 +53,7 @@ class BadProxyHeader(Exception):
     """A header that is none, or not for us."""
 
 
-class Header(NamedTuple):
-    """What a proxy tells of a connection."""
-
-    #: Both of its ends at the proxy; None: those of the connection itself.
-    client: Address | None
-    server: Address | None
-    #: Whether the client speaks TLS with the proxy.
-    tls: bool
-    #: Bytes of the header.
-    length: int
-
-
-def parse_header(data: bytes) -> Header | None:
+def parse_header(data: bytes) -> ProxyHeader | None:
     """The header with which `data` begins; None while it is not complete.
 
     Raises:
@@ -77,7 +66,7 @@ def parse_header(data: bytes) -> Header | None:
     raise BadProxyHeader("no PROXY header")
 
 
-def _parse_v1(data: bytes) -> Header | None:
+def _parse_v1(data: bytes) -> ProxyHeader | None:
     end = data.find(b"\r\n", 0, _MAX_V1_BYTES)
     if end < 0:
         if len(data) >= _MAX_V1_BYTES:
@@ -86,7 +75,7 @@ def _parse_v1(data: bytes) -> Header | None:
     length = end + 2
     parts = data[:end].split(b" ")
     if parts[1] == b"UNKNOWN":
-        return Header(None, None, False, length)  # 2.1: what follows is ignored
+        return ProxyHeader(None, None, False, length)  # 2.1: what follows is ignored
     version = _FAMILIES_V1.get(parts[1])
     if len(parts) != 6 or version is None:
         raise BadProxyHeader(f"not a line of version 1: {data[:end]!r}")
@@ -97,7 +86,7 @@ def _parse_v1(data: bytes) -> Header | None:
     if any(host.version != version for host in hosts):
         raise BadProxyHeader(f"an address of another kind: {data[:end]!r}")
     client, server = (_tcp(host, _port(port)) for host, port in zip(hosts, parts[4:6], strict=True))
-    return Header(client, server, False, length)
+    return ProxyHeader(client, server, False, length)
 
 
 def _tcp(host: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Address:
@@ -115,7 +104,7 @@ def _port(text: bytes) -> int:
     raise BadProxyHeader(f"not a port: {text!r}")
 
 
-def _parse_v2(data: bytes) -> Header | None:
+def _parse_v2(data: bytes) -> ProxyHeader | None:
     if len(data) < _FIXED_V2_BYTES:
         return None
     command, family, size = struct.unpack_from("!BBH", data, len(_BEGIN_V2))
@@ -127,10 +116,10 @@ def _parse_v2(data: bytes) -> Header | None:
     if len(data) < length:
         return None
     if command == _LOCAL:
-        return Header(None, None, False, length)  # 2.2: by the proxy itself; what follows is ignored
+        return ProxyHeader(None, None, False, length)  # 2.2: by the proxy itself; what follows is ignored
     rest = data[_FIXED_V2_BYTES:length]
     client, server, used = _addresses_v2(family, rest)
-    return Header(client, server, _tells_of_tls(rest[used:]), length)
+    return ProxyHeader(client, server, _tells_of_tls(rest[used:]), length)
 
 
 def _addresses_v2(family: int, data: bytes) -> tuple[Address | None, Address | None, int]:
@@ -180,7 +169,7 @@ def _tells_of_tls(data: bytes) -> bool:
 class Server(interface.Server, Interface):
     """Whose connections proxies announce."""
 
-    def build(self, address: IAddress | None, announced: Header | None) -> Protocol:
+    def build(self, address: IAddress | None, announced: ProxyHeader | None) -> Protocol:
         """The protocol of a connection from `address`, and what a proxy has announced of it."""
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -235,7 +224,7 @@ class Announced(Protocol):
         self._factory.refused(self, why)
         self.abort()
 
-    def _hand_over(self, header: Header) -> None:
+    def _hand_over(self, header: ProxyHeader) -> None:
         self._factory.done(self)
         transport = self.transport
         rest, self._data = self._data[header.length :], b""

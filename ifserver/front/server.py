@@ -20,6 +20,7 @@ from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.access import AccessLog, Entry
+from ifserver.front.addresses import Addresses, ProxyHeader
 from ifserver.front.admission import Admission
 from ifserver.front.bursts import Bursts
 from ifserver.front.client import HttpClient
@@ -29,16 +30,16 @@ from ifserver.front.exchange import Exchange, Unroutable
 from ifserver.front.files import Disk, Files
 from ifserver.front.groups import Members
 from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.http1.requests import Incoming, identify, stamp
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
 from ifserver.front.http1.waits import Waits
-from ifserver.front.interface import Addresses, Connection
+from ifserver.front.incoming import Incoming, identify, stamp
+from ifserver.front.interface import Connection
 from ifserver.front.offers import Offers
 from ifserver.front.ordered import Ordered
 from ifserver.front.pauses import Pauses
 from ifserver.front.peers import Peers
 from ifserver.front.pools import Router
-from ifserver.front.proxy_protocol import AnnouncedFactory, Header
+from ifserver.front.proxy_protocol import AnnouncedFactory
 from ifserver.front.registry import Registry
 from ifserver.front.replies import Replies
 from ifserver.front.resumptions import Resumptions
@@ -289,7 +290,7 @@ class InterfaceServer(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         return self.build(addr, None)
 
-    def build(self, address: IAddress | None, announced: Header | None) -> Protocol:
+    def build(self, address: IAddress | None, announced: ProxyHeader | None) -> Protocol:
         """The protocol of a connection from `address`, and what a proxy has announced of it."""
         key = self.admission.key(address)
         if self.admission.refuses(key, len(self._connections)):

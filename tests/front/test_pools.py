@@ -8,7 +8,7 @@ import pytest
 
 from ifserver import channels
 from ifserver.config.pools import PoolSettings
-from ifserver.front.http1.requests import Incoming
+from ifserver.front.incoming import Incoming
 from ifserver.front.pools import Router
 from ifserver.front.resumptions import MOST_OFFERED
 from tests.front.fakes import GET, HANDSHAKE, World

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from ifserver import channels
+from ifserver.front.addresses import ProxyHeader
 from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.proxy_protocol import BadProxyHeader, Header, parse_header
+from ifserver.front.proxy_protocol import BadProxyHeader, parse_header
 from ifserver.net.endpoints import LoopTransport
 from tests.front.fakes import BINARY, GET, HANDSHAKE, FakeLoopTransport, FakeTransport, World, frame
 
@@ -127,8 +128,8 @@ BAD = [
 
 @pytest.mark.parametrize(("data", "client", "server", "tls"), GOOD)
 def test_a_header(data: bytes, client: Any, server: Any, tls: bool) -> None:
-    assert parse_header(data) == Header(client, server, tls, len(data))
-    assert parse_header(data + GET) == Header(client, server, tls, len(data))
+    assert parse_header(data) == ProxyHeader(client, server, tls, len(data))
+    assert parse_header(data + GET) == ProxyHeader(client, server, tls, len(data))
     for end in range(len(data)):
         assert parse_header(data[:end]) is None
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ifserver.front.http1.requests import BadRequest, Incoming
+from ifserver.front.incoming import BadRequest, Incoming
 
 __all__ = ["ChunkedBody"]
 

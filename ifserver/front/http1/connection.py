@@ -16,17 +16,18 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver import messages as m
+from ifserver.front.addresses import ProxyHeader, addresses_of
 from ifserver.front.admission import Key
 from ifserver.front.exchange import Exchange
 from ifserver.front.http1.completed import Afterwards
+from ifserver.front.http1.handshake import websocket_problem
 from ifserver.front.http1.intake import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
 from ifserver.front.http1.parser import RequestParser
-from ifserver.front.http1.requests import BadRequest, Incoming, websocket_problem
 from ifserver.front.http1.response import CONTINUE, Http1Response
 from ifserver.front.http1.states import TABLE, Event, State
 from ifserver.front.http1.unread_body import DISCARD_BYTES, Leftover
+from ifserver.front.incoming import BadRequest, Incoming
 from ifserver.front.interface import Server
-from ifserver.front.proxy_protocol import Header
 from ifserver.net.endpoints import LoopTransport
 from ifserver.streams.effects import Answered, BodyReceived, ClientGone
 
@@ -55,7 +56,7 @@ class Http1Connection(Protocol):
     #: Any transport that is an ITransport, an IPushProducer and an IConsumer: Twisted's own, or the loop's.
     transport: Any
 
-    def __init__(self, server: Server, key: Key = None, announced: Header | None = None) -> None:
+    def __init__(self, server: Server, key: Key = None, announced: ProxyHeader | None = None) -> None:
         #: As whose it is counted.
         self.key = key
         self._announced = announced
@@ -89,12 +90,9 @@ class Http1Connection(Protocol):
     def connectionMade(self) -> None:
         transport = self.transport
         announced, self._announced = self._announced, None
-        peer, host, tls = transport.getPeer(), transport.getHost(), ISSLTransport.providedBy(transport)
-        if announced is not None:
-            peer, host, tls = announced.client or peer, announced.server or host, announced.tls or tls
         response = self._response
         response.transport = transport
-        response.addresses = "https" if tls else "http", _tcp_address(peer), _host_address(host)
+        response.addresses = addresses_of(transport, announced)
         transport.registerProducer(response, True)
         self._server.connected(self)
         self._waits.idle.add(self)
@@ -462,19 +460,3 @@ _STEPS: Final = {
     }
     for state, row in TABLE.items()
 }
-
-
-def _tcp_address(address: Any) -> tuple[str, int] | None:
-    host = getattr(address, "host", None)
-    return None if host is None else (host, address.port)
-
-
-def _host_address(address: Any) -> tuple[str, int | None] | None:
-    host = getattr(address, "host", None)
-    if host is not None:
-        return host, address.port
-    name = getattr(address, "name", None)
-    if name is None:
-        return None
-    # What is no UTF-8 could not be sent on.
-    return (name.decode(errors="backslashreplace") if isinstance(name, bytes) else name), None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from ifserver.front.http1.parser import RequestParser
-from ifserver.front.http1.requests import Incoming
 from ifserver.front.http1.states import State
 from ifserver.front.http1.waits import Waiting
+from ifserver.front.incoming import Incoming
 from ifserver.front.interface import Server
 
 __all__ = ["HALF_CLOSED", "HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "Intake"]

@@ -12,16 +12,18 @@ from zope.interface import implementer
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
+from ifserver.front.addresses import Addresses
 from ifserver.front.exchange import Exchange
 from ifserver.front.files import File
 from ifserver.front.http1.file_body import FileBody
+from ifserver.front.http1.handshake import problem_of_accept
 from ifserver.front.http1.intake import STREAM, Intake
-from ifserver.front.http1.requests import REQUEST_ID, Incoming, Refused
-from ifserver.front.http1.response_heads import BadResponse, Framing, bad_field, plain_answer, server_timing
+from ifserver.front.http1.response_heads import BadResponse, Framing, plain_answer, server_timing
 from ifserver.front.http1.states import Event
 from ifserver.front.http1.unread_body import DISCARD_BYTES
 from ifserver.front.http1.waits import Waiting
-from ifserver.front.interface import Addresses, Connection, Server
+from ifserver.front.incoming import REQUEST_ID, Incoming, Refused
+from ifserver.front.interface import Connection, Server
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.messages import Headers
 from ifserver.net import sockets
@@ -34,19 +36,6 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 # A member of an Enum costs several times as much to look up as a global.
 _WRITTEN: Final = Event.WRITTEN
-#: What of a handshake's answer is ours to say (RFC 6455 4.2.2), or would change its framing.
-_OURS_IN_HANDSHAKE: Final = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"sec-websocket-accept",
-        b"sec-websocket-extensions",
-        b"sec-websocket-protocol",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-
 _log = logging.getLogger(__name__)
 
 
@@ -122,25 +111,9 @@ class Http1Response:
     # What the stream asks for.
 
     def begin(self, message: m.ResponseStart) -> None:
-        incoming, exchange = self.incoming, self.exchange
-        assert incoming is not None
-        assert exchange is not None
         body, more = message.body, message.more_body
-        now = self._server.clock.seconds()
-        self._claimed_at = exchange.claimed_at
         try:
-            head, framing = self._server.head_writer.write(
-                message.status,
-                message.headers,
-                None if more else len(body),
-                incoming.method,
-                incoming.http_version,
-                incoming.keep_alive
-                and not self._server.draining
-                and (incoming.complete or _is_read_on(incoming, more)),
-                incoming.request_id,
-                self._timing(now) if self._settings.server_timing else b"",
-            )
+            head, framing = self._head(message, None if more else len(body), more)
             if body and not framing.no_body:
                 if more:
                     head += self._framed(framing, body)
@@ -148,11 +121,9 @@ class Http1Response:
                     head += body
                     self._sent_bytes = len(body)
         except BadResponse as error:
+            self.framing = None
             self._invalid(str(error))
             return
-        self.framing = framing
-        self._status = message.status
-        self._first_at = now
         self._server.tally.http_bytes_out += len(head)
         self.transport.write(head)
         if more:
@@ -163,29 +134,14 @@ class Http1Response:
 
     def begin_file(self, message: m.ResponseFile, file: File) -> None:
         """Send a whole response, whose body is in `file`. Its exchange is over with that."""
-        incoming, exchange, server = self.incoming, self.exchange, self._server
-        assert incoming is not None
+        exchange, server = self.exchange, self._server
         assert exchange is not None
-        now = server.clock.seconds()
-        self._claimed_at = exchange.claimed_at
         try:
-            head, framing = server.head_writer.write(
-                message.status,
-                message.headers,
-                message.count,
-                incoming.method,
-                incoming.http_version,
-                incoming.keep_alive and not server.draining and (incoming.complete or _is_read_on(incoming, False)),
-                incoming.request_id,
-                self._timing(now) if self._settings.server_timing else b"",
-            )
+            head, framing = self._head(message, message.count, False)
         except BadResponse as error:
             file.close()
             self._invalid(str(error))
             return
-        self.framing = framing
-        self._status = message.status
-        self._first_at = now
         server.tally.http_bytes_out += len(head)
         if framing.no_body or not message.count:
             file.close()
@@ -200,8 +156,35 @@ class Http1Response:
         self._connection.handle(Event.BEGUN)
         body.start(head)
 
-    def _timing(self, now: float) -> bytes:
-        return b"\r\n" + server_timing(self._queue_s(), now - self._began_at)
+    def _head(self, message: m.ResponseStart | m.ResponseFile, length: int | None, more: bool) -> tuple[bytes, Framing]:
+        """The head of the response, and how its body is framed.
+
+        Args:
+            length: of the body, in bytes; None: nobody knows yet.
+            more: the application may still read the request's body.
+
+        Raises:
+            BadResponse: it cannot be sent as the application has it.
+        """
+        incoming, exchange, server = self.incoming, self.exchange, self._server
+        assert incoming is not None
+        assert exchange is not None
+        now = server.clock.seconds()
+        self._claimed_at = exchange.claimed_at
+        head, framing = server.head_writer.write(
+            message.status,
+            message.headers,
+            length,
+            incoming.method,
+            incoming.http_version,
+            incoming.keep_alive and not server.draining and (incoming.complete or _is_read_on(incoming, more)),
+            incoming.request_id,
+            b"\r\n" + server_timing(self._queue_s(), now - self._began_at) if self._settings.server_timing else b"",
+        )
+        self.framing = framing
+        self._status = message.status
+        self._first_at = now
+        return head, framing
 
     # What becomes of a file (`ifserver.front.http1.file_body.Owner`).
 
@@ -293,7 +276,7 @@ class Http1Response:
         self._connection.intake.resume(STREAM)
 
     def accept(self, message: m.WebSocketAccept) -> None:
-        problem = _problem_of_accept(message)
+        problem = problem_of_accept(message)
         if problem is None:
             self._connection.handle(Event.ACCEPTED, message)
         else:
@@ -456,20 +439,3 @@ def _is_read_on(incoming: Incoming, more: bool) -> bool:
         return False  # the client may send its body, or not
     left = incoming.left_bytes
     return more or left is None or left <= DISCARD_BYTES
-
-
-def _problem_of_accept(message: m.WebSocketAccept) -> str | None:
-    """What is wrong with the answer to a handshake; None: nothing, so that it can be written as it is."""
-    subprotocol = message.subprotocol or ""
-    try:
-        subprotocol_fits = h.is_value(subprotocol.encode("latin-1"))
-    except UnicodeEncodeError:
-        subprotocol_fits = False
-    if not subprotocol_fits:
-        return f"not a subprotocol: {subprotocol[:80]!r}"
-    for name, value in message.headers:
-        if not h.is_token(name) or not h.is_value(value):
-            return bad_field(name, value)
-        if name.lower() in _OURS_IN_HANDSHAKE:
-            return f"{name!r} is not for the application to say"
-    return None

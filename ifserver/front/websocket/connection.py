@@ -18,7 +18,7 @@ from ifserver.front.access import Entry, closed
 from ifserver.front.admission import Key
 from ifserver.front.client import Reports
 from ifserver.front.exchange import Exchange
-from ifserver.front.http1.requests import Incoming
+from ifserver.front.incoming import Incoming
 from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
 from ifserver.front.websocket.prepared import Prepared

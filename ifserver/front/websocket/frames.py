@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 from ifserver.clock import Clock, Timer
 from ifserver.config.settings import FrontSettings
-from ifserver.front.http1.inflow import STEP_UNITS, Inflow
 from ifserver.front.websocket import deflate
+from ifserver.front.websocket.inflow import STEP_UNITS, Inflow
 from ifserver.front.websocket.prepared import (
     BINARY,
     COMPRESSED,

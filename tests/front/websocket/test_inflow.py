@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifserver.front.http1.inflow import STEP_UNITS, TURN_UNITS, Inflow
+from ifserver.front.websocket.inflow import STEP_UNITS, TURN_UNITS, Inflow
 
 #: Steps for which nothing but themselves is charged.
 MOST_STEPS = TURN_UNITS // STEP_UNITS

@@ -1,0 +1,185 @@
+"""A request while it arrives, whatever its connection speaks: its target, its id, and when it came. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+from ifserver import headers as h
+from ifserver.config.networks import Networks
+from ifserver.messages import Headers
+
+__all__ = [
+    "REQUEST_ID",
+    "REQUEST_START",
+    "BadRequest",
+    "Incoming",
+    "Refused",
+    "identify",
+    "parse_target",
+    "stamp",
+]
+
+#: The header by which a request's id is told.
+REQUEST_ID: Final = b"x-request-id"
+#: The header by which it is told when a request came.
+REQUEST_START: Final = b"x-request-start"
+#: As proxies write it: microseconds, milliseconds or (nginx's ``t=${msec}``) seconds since the epoch.
+_TIME: Final = re.compile(rb"(?:t=)?[0-9]{1,20}(?:\.[0-9]{1,9})?\Z")
+#: An id of somebody else's that is taken over: short, and nothing that could do harm in a log.
+_SANE_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+
+
+class BadRequest(Exception):
+    """The request is refused with `status`, and the connection closed; the text says why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Refused(NamedTuple):
+    """What is known of a request that was refused before it could be offered; empty: that is not."""
+
+    method: str
+    target: bytes
+    http_version: str
+    headers: Headers
+    stream: str = ""
+    request_id: bytes = b""
+
+
+class Incoming:
+    """One request, while it arrives."""
+
+    __slots__ = (
+        "body",
+        "body_bytes",
+        "chunked",
+        "complete",
+        "content_length",
+        "expects_continue",
+        "headers",
+        "http_version",
+        "keep_alive",
+        "method",
+        "path",
+        "query_string",
+        "raw_path",
+        "request_id",
+        "stream",
+        "target",
+        "upgrade",
+    )
+
+    def __init__(self, method: str, target: bytes, http_version: str, headers: Headers, keep_alive: bool) -> None:
+        self.method = method
+        self.target = target
+        self.http_version = http_version
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.upgrade = False
+        #: Pieces of the body that nobody has taken yet, and the bytes that have arrived in all.
+        self.body: list[bytes] = []
+        self.body_bytes = 0
+        self.complete = False
+        #: How the end of the body is told; neither: there is no body (RFC 9112 6.3).
+        self.chunked = False
+        self.content_length: int | None = None
+        self.expects_continue = False
+        #: Its reply channel's process and stream, and its id for people; empty until it is offered.
+        self.stream = ""
+        self.request_id = b""
+        self.path, self.raw_path, self.query_string = parse_target(method, target)
+
+    @property
+    def left_bytes(self) -> int | None:
+        """How much of the body has not arrived; None: nobody knows (chunks)."""
+        return None if self.content_length is None else self.content_length - self.body_bytes
+
+    def take_body(self) -> bytes:
+        """What has arrived of the body since the last call."""
+        body = self.body
+        if not body:
+            return b""
+        taken = body[0] if len(body) == 1 else b"".join(body)
+        self.body = []
+        return taken
+
+
+def identify(incoming: Incoming, made: bytes, peer: tuple[str, int] | None, trusted: Networks | None) -> None:
+    """Give a request its id, which it carries as X-Request-ID from now on: the one that it came with, or `made`.
+
+    Only a `peer` in `trusted` may name it, as with ``X-Forwarded-For``. What is no 1 to 128 visible characters of ASCII
+    is no id, and two are none.
+    """
+    headers = incoming.headers
+    if REQUEST_ID in dict(headers):
+        given = h.values(headers, REQUEST_ID)
+        if (
+            trusted
+            and (peer is None or peer[0] in trusted)
+            and len(given) == 1
+            and _SANE_ID.match(given[0]) is not None
+        ):
+            incoming.request_id = given[0]
+            return
+        headers[:] = [field for field in headers if field[0] != REQUEST_ID]
+    incoming.request_id = made
+    headers.append((REQUEST_ID, made))
+
+
+def stamp(incoming: Incoming, at: float, peer: tuple[str, int] | None, trusted: Networks | None) -> None:
+    """Let a request carry X-Request-Start: when it came, as ``t=`` and microseconds since the epoch.
+
+    What it came with is kept if `identify` would keep an id, and if it is a time.
+
+    Args:
+        at: the time of day, in seconds since the epoch.
+    """
+    headers = incoming.headers
+    if REQUEST_START in dict(headers):
+        given = h.values(headers, REQUEST_START)
+        if trusted and (peer is None or peer[0] in trusted) and len(given) == 1 and _TIME.match(given[0]) is not None:
+            return
+        headers[:] = [field for field in headers if field[0] != REQUEST_START]
+    headers.append((REQUEST_START, b"t=%d" % (at * 1_000_000)))
+
+
+#: What stands before the path of an absolute-form (RFC 3986 3.2).
+_AUTHORITY: Final = re.compile(rb"[^/?#]+")
+
+
+def parse_target(method: str, target: bytes) -> tuple[str, bytes, bytes]:
+    """Decoded path, raw path and query string of a request target (RFC 9112 3.2).
+
+    Raises:
+        BadRequest: it is no origin-form, absolute-form or asterisk-form.
+    """
+    if not target.startswith(b"/"):
+        target = _without_authority(method, target)
+    raw_path, _, query_string = target.partition(b"?")
+    if b"#" in target:
+        raise BadRequest(400, "a fragment in the request target")
+    try:
+        text = raw_path.decode("ascii")
+    except UnicodeDecodeError:
+        raise BadRequest(400, "bytes outside ASCII in the request target") from None
+    return (unquote(text) if "%" in text else text), raw_path, query_string
+
+
+def _without_authority(method: str, target: bytes) -> bytes:
+    if target == b"*" and method == "OPTIONS":
+        return target
+    if method == "CONNECT":
+        # RFC 9110 9.3.6: a server that is no proxy does not know how to tunnel.
+        raise BadRequest(501, "CONNECT is not supported")
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        raise BadRequest(400, "not a request target")
+    authority = _AUTHORITY.match(rest)
+    if authority is None:
+        raise BadRequest(400, "a request target without a host")  # RFC 9110 4.2.1
+    path = rest[authority.end() :]
+    return path if path.startswith(b"/") else b"/" + path
