@@ -24,6 +24,7 @@ FILE: Final = "ifserver.toml"
 
 _METAVARS: Final = {
     Kind.NUMBER: "N",
+    Kind.FRACTION: "N",
     Kind.NUMBERS: "N[,...]",
     Kind.DURATION: "TIME",
     Kind.SIZE: "SIZE",
@@ -59,6 +60,7 @@ _METAVARS_BY_NAME: Final = {
     "uncounted_networks": "NETWORK[,...]",
     "proxy_protocol_networks": "NETWORK[,...]",
     "allowed_origins": "ORIGIN[,...]",
+    "canary_by": "cookie|address|cookie:NAME|header:NAME",
 }
 _TITLES: Final = {
     "listen": "where to listen (default: 127.0.0.1:8000)",

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
+from ifserver.config.canaries import check_canaries
 from ifserver.config.node_urls import ClusterSettings, parse_cluster
 from ifserver.config.pools import DEFAULT as DEFAULT_POOL
 from ifserver.config.pools import HTTP, POOLS, PoolSettings, pool_path, settings_of_pool
@@ -181,6 +182,10 @@ class Configuration:
         if found and self.has("worker.application"):
             application = self._given["worker.application"].value
             found.append(self._made_pool(DEFAULT_POOL, application=application))
+        try:
+            check_canaries(found)
+        except ConfigurationError as error:
+            raise self.error(str(error)) from None
         return tuple(found)
 
     def pools_given(self) -> dict[str, dict[str, Given]]:

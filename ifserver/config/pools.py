@@ -6,15 +6,16 @@
     application = "mysite.wsgi:application"
     paths = ["/reports/*"]
 
-A request is for the first pool whose rules it fits. What fits none is for the *default* pool, which runs
-``worker.application`` as if there were no pools; where that is not given, it is answered 404.
+A request is for the first pool whose rules it fits, or for one of its canaries (`ifserver.config.canaries`). What fits
+none is for the *default* pool, which runs ``worker.application`` as if there were no pools; where that is not given, it
+is answered 404.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct, structs
@@ -47,10 +48,12 @@ DEFAULT: Final = channels.DEFAULT_POOL
 #: The name of the pool that ``worker.http`` makes.
 HTTP: Final = "http"
 #: What says which requests a pool takes.
-RULES: Final = ("protocols", "paths", "hosts", "methods", "order")
+RULES: Final = ("protocols", "paths", "hosts", "methods", "order", "canary_of", "weight")
 #: What [worker] says where a pool does not.
 _SHARED: Final = ("processes", "threads", "concurrency")
 _PROTOCOLS: Final = ("http", "websocket")
+#: The rules of a pool that takes everything.
+_NO_RULES: Final[Mapping[str, Any]] = {"protocols": _PROTOCOLS, "paths": (), "hosts": (), "methods": ()}
 
 #: RFC 9110 9.1 and 5.6.2.
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -83,6 +86,17 @@ class PoolSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     methods: Annotated[
         tuple[str, ...], "Methods that it takes, as GET; the handshake of a WebSocket is a GET. Empty: all."
     ] = ()
+    canary_of: Annotated[
+        str | None,
+        "The pool of whose requests this one takes a share, for example to try a new version. It has no rules of its "
+        "own. none: it is no canary.",
+    ] = None
+    weight: Annotated[
+        Annotated[float, Meta(ge=0, le=1_000_000)] | None,
+        "Its share of the requests that a pool has together with its canaries, beside their weights: 95 and 5, or 19 "
+        "and 1. none: of a canary 0, of the pool itself what its canaries leave of 100. ifserver pool changes it while "
+        "the servers run.",
+    ] = None
     processes: Annotated[
         Annotated[int, Meta(ge=1)] | None, "Worker processes of this pool. none: as many as worker.processes says."
     ] = None
@@ -110,12 +124,19 @@ class PoolSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 problem = problem_of(text)
                 if problem:
                     raise ConfigurationError(pool_path(self.name, f"{name}: {text!r}: {problem}"))
+        if self.canary_of is not None:
+            for name, default in _NO_RULES.items():
+                if getattr(self, name) != default:
+                    said = f"a canary takes what {self.canary_of} takes, and has no rules of its own"
+                    raise ConfigurationError(pool_path(self.name, f"{name}: {said}"))
         if not self.protocols:
             raise ConfigurationError(pool_path(self.name, "protocols: must be http, websocket or both, got none"))
 
     @property
     def rules(self) -> str:
         """What it takes, for people; empty: everything."""
+        if self.canary_of is not None:
+            return f"canary of {self.canary_of}"
         kinds = () if set(self.protocols) == set(_PROTOCOLS) else self.protocols
         return ", ".join(dict.fromkeys((*kinds, *self.methods, *self.hosts, *self.paths)))
 
@@ -149,8 +170,12 @@ def settings_of_pool(pool: str) -> Mapping[str, Setting]:
 
 def hidden_by(pool: PoolSettings, pools: Sequence[PoolSettings]) -> str | None:
     """The name of a pool before this one that takes all that this one could get; None: there is none."""
+    if pool.canary_of is not None:
+        return None
     before = pools[: [each.name for each in pools].index(pool.name)]
     for each in before:
+        if each.canary_of is not None:
+            continue
         if not (each.paths or each.hosts or each.methods) and set(pool.protocols) <= set(each.protocols):
             return each.name
     return None
@@ -158,7 +183,7 @@ def hidden_by(pool: PoolSettings, pools: Sequence[PoolSettings]) -> str | None:
 
 def without_rules(pool: PoolSettings) -> PoolSettings:
     """`pool` for a command that has its workers, whom it does not concern which requests they get."""
-    return structs.replace(pool, protocols=_PROTOCOLS, paths=(), hosts=(), methods=(), order=0)
+    return structs.replace(pool, **_NO_RULES, order=0, canary_of=None, weight=None)
 
 
 def workers_of(pools: Sequence[PoolSettings], worker: WorkerSettings, wanted: Sequence[str] = ()) -> list[PoolWorkers]:

@@ -59,6 +59,7 @@ LIVE: Final = frozenset(
             "root_path",
             "server_header",
             "trusted_proxies",
+            "canary_by",
         )
     }
 )

@@ -28,6 +28,7 @@ class Kind(enum.Enum):
 
     SWITCH = "true or false"
     NUMBER = "a whole number"
+    FRACTION = "a number"
     DURATION = "a duration"
     SIZE = "a size"
     TEXT = "a text"
@@ -184,4 +185,6 @@ def _kind(name: str, inner: Any) -> Kind:
         return Kind.TEXT
     if name.endswith("_s"):
         return Kind.DURATION
+    if inner is float:
+        return Kind.FRACTION
     return Kind.SIZE if name.endswith("_bytes") else Kind.NUMBER

@@ -18,6 +18,7 @@ from ifserver.config.node_urls import ClusterSettings
 from ifserver.config.schema import Settings
 from ifserver.config.settings_checks import (
     check_address,
+    check_name_of_clients,
     check_origins,
     check_patterns,
     check_token,
@@ -330,6 +331,12 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         "Whether the header X-Request-Start tells the application when each request came, as t= and microseconds since "
         "the epoch. A time from trusted_proxies is kept; others are removed.",
     ] = False
+    canary_by: Annotated[
+        str,
+        "By what a client is told apart where pools share requests, so that it stays with its pool: cookie (one that "
+        "the server sets), address, cookie:NAME (one of the application) or header:NAME. Requests without that are "
+        "told apart by the server's cookie.",
+    ] = "cookie"
     tracing: Annotated[
         bool,
         "Whether the server makes spans for OpenTelemetry, of requests and of their offers to workers. It needs "
@@ -346,6 +353,7 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         check_origins(self.allowed_origins, "front.allowed_origins")
         check_address(self.admin, "front.admin")
         check_token(self.admin_token, "front.admin_token")
+        check_name_of_clients(self.canary_by, "front.canary_by")
         if self.root_path and not self.root_path.startswith("/"):
             raise ConfigurationError(f"front.root_path: must begin with '/', got {self.root_path!r}")
         if self.server_header is not None and not re.fullmatch(

@@ -11,12 +11,22 @@ from typing import Final
 
 from ifserver.errors import ConfigurationError
 
-__all__ = ["check_address", "check_origins", "check_patterns", "check_token", "parse_address", "parse_application"]
+__all__ = [
+    "check_address",
+    "check_name_of_clients",
+    "check_origins",
+    "check_patterns",
+    "check_token",
+    "parse_address",
+    "parse_application",
+]
 
 #: RFC 6454 6.2; in lower case, as browsers write it.
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
 #: RFC 6750 2.1, and whatever else can stand in a header without quotes.
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+#: RFC 9110 5.6.2, of which the name of a cookie is one too (RFC 6265 4.1.1).
+_NAME_OF_CLIENTS: Final = re.compile(r"cookie|address|(?:cookie|header):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})")
 
 
@@ -93,3 +103,13 @@ def check_token(text: str | None, path: str) -> None:
     """
     if text is not None and not _TOKEN.fullmatch(text):
         raise ConfigurationError(f"{path}: must be ASCII characters without spaces, and not empty")
+
+
+def check_name_of_clients(text: str, path: str) -> None:
+    """Let pass by what clients can be told apart.
+
+    Raises:
+        ConfigurationError: it is nothing of that.
+    """
+    if not _NAME_OF_CLIENTS.fullmatch(text):
+        raise ConfigurationError(f"{path}: {text!r}: expected cookie, address, cookie:NAME or header:NAME")

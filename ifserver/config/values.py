@@ -23,6 +23,7 @@ _SWITCHES: Final = {
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
+_FRACTION: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 #: White space, but not that which follows a comma between two URLs.
 _BETWEEN_CLUSTERS: Final = re.compile(r"(?<!,)\s+")
 
@@ -59,6 +60,10 @@ def _one(kind: Kind, text: str) -> Any:
         if stripped.lower() not in _SWITCHES:
             raise ConfigurationError(f"expected true or false, got {text!r}")
         return _SWITCHES[stripped.lower()]
+    if kind is Kind.FRACTION:
+        if not _FRACTION.fullmatch(stripped):
+            raise ConfigurationError(f"expected a number, got {text!r}")
+        return float(stripped)
     if kind in (Kind.NUMBER, Kind.NUMBERS):
         if not _WHOLE.fullmatch(stripped):
             raise ConfigurationError(f"expected a whole number, got {text!r}")
@@ -96,7 +101,7 @@ def _typed(kind: Kind, value: object) -> Any:
             return value
     elif isinstance(value, int) and kind in (Kind.NUMBER, Kind.NUMBERS, Kind.SIZE):
         return value
-    elif isinstance(value, int | float) and kind is Kind.DURATION and abs(value) < float("inf"):
+    elif isinstance(value, int | float) and kind in (Kind.DURATION, Kind.FRACTION) and abs(value) < float("inf"):
         return float(value)
     elif isinstance(value, dict) and kind is Kind.VARIABLES:
         return {name: _variable(name, text) for name, text in value.items()}

@@ -54,6 +54,8 @@ class HttpClient(Client, Protocol):
 
     #: Where its request is counted.
     tally: Tally
+    #: What Set-Cookie tells it in its response; empty: nothing.
+    cookie: bytes
 
     def abort(self) -> None:
         """Cut the connection; the stream knows."""

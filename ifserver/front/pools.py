@@ -1,4 +1,4 @@
-"""For which pool a request is: the first one whose rules it fits (`ifserver.config.pools`). Pure.
+"""For which pool a request is: the first one whose rules it fits, or a canary of that (`ifserver.config.pools`). Pure.
 
 A server without pools has no `Router`, and asks nothing.
 """
@@ -6,13 +6,15 @@ A server without pools has no `Router`, and asks nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from typing import Final, NamedTuple
 
 from ifserver import channels
 from ifserver import headers as h
+from ifserver.config.canaries import weights_of
 from ifserver.config.pools import PoolSettings
+from ifserver.front.canaries import layout
 from ifserver.front.incoming import Incoming
 
 __all__ = ["Router"]
@@ -40,15 +42,38 @@ class Router:
     """
 
     def __init__(self, pools: Sequence[PoolSettings]) -> None:
-        self._http = _rules(pools, "http", channels.HTTP_REQUEST)
-        self._websocket = _rules(pools, "websocket", channels.WEBSOCKET_CONNECT)
+        takers = [pool for pool in pools if pool.canary_of is None]
+        self._http = _rules(takers, "http", channels.HTTP_REQUEST)
+        self._websocket = _rules(takers, "websocket", channels.WEBSOCKET_CONNECT)
+        self._in_settings = weights_of(pools)
+        #: The weights that hold, by the pool whose requests are shared, and by pool.
+        self.weights: dict[str, dict[str, float]] = {}
+        #: The request channels whose requests are shared, and that of each position (`ifserver.front.canaries`).
+        self.shared: dict[str, list[str]] = {}
+        self.weigh({})
         #: All request channels, in the order of the pools, and the name of the pool of each, for people.
         self.channels = {
             channels.of_pool(pool.name, name): pool.name for pool in pools for name in channels.REQUEST_CHANNELS
         }
 
+    def weigh(self, ordered: Mapping[str, Mapping[str, float]]) -> None:
+        """Let requests that begin now be shared as was `ordered`, by the pool whose requests they are; where nothing
+        was, as the settings say."""
+        self.shared = {}
+        for of, settings in self._in_settings.items():
+            given = ordered.get(of, settings)
+            weights = {name: given.get(name, 0.0) for name in settings}
+            if not any(weights.values()):
+                weights = settings  # it was for pools that are not here
+            self.weights[of] = weights
+            if any(weights[name] for name in weights if name != of):
+                line = layout(weights)
+                for channel in (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT):
+                    by_pool = {name: channels.of_pool(name, channel) for name in weights}
+                    self.shared[by_pool[of]] = [by_pool[name] for name in line]
+
     def http(self, incoming: Incoming) -> str:
-        """The request channel of a request; empty: no pool takes it."""
+        """The request channel of a request; empty: no pool takes it. Where it is in `shared`, that says which."""
         return _first(self._http, incoming)
 
     def websocket(self, incoming: Incoming) -> str:

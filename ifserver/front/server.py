@@ -23,6 +23,7 @@ from ifserver.front.access import AccessLog, Entry
 from ifserver.front.addresses import Addresses, ProxyHeader
 from ifserver.front.admission import Admission
 from ifserver.front.bursts import Bursts
+from ifserver.front.canaries import Positions
 from ifserver.front.client import HttpClient
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
@@ -101,6 +102,9 @@ class InterfaceServer(Factory):
         #: For which pool a request is, and the tally of each request channel; None: there are no pools.
         self.router: Router | None = None
         self.tallies: Mapping[str, Tally] | None = None
+        #: How pools share requests, as operators have ordered; and which client gets which.
+        self.weights: dict[str, Mapping[str, float]] = {}
+        self.positions = Positions(settings.canary_by)
         #: Makes spans, and hears of requests that end as the access log does; None: it is off.
         self.tracing = _tracing(access_log) if settings.tracing else None
         self.access_log: AccessLog = self.tracing or access_log
@@ -195,6 +199,7 @@ class InterfaceServer(Factory):
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
         self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
         self._retry_methods = frozenset(settings.retry_methods)
+        self.positions = Positions(settings.canary_by)
         self._http_deadlines[Waiting.WORKER].change(settings.queue_timeout_s)
         self.unresolved.change(settings.queue_timeout_s)
         self.pauses.change(settings.pause_timeout_s)
@@ -213,6 +218,7 @@ class InterfaceServer(Factory):
         """Requests that begin now are for the pools that `router` says."""
         self.router = router
         if router is not None:
+            router.weigh(self.weights)
             before = dict(self.tallies or {})
             by_pool = {tally.pool: tally for tally in before.values()}
             # What was offered for a pool that is gone ends as it has begun.
@@ -344,13 +350,17 @@ class InterfaceServer(Factory):
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
         if settings.request_start:
             stamp(incoming, self.wall(), addresses[1], self.trusted)
+        router = self.router
+        channel = channels.HTTP_REQUEST if router is None else router.http(incoming)
+        if router is not None and channel in router.shared:
+            position, client.cookie = self.positions.of(incoming.headers, peer, scheme == "https")
+            channel = router.shared[channel][position]
         if self.tracing is not None:
-            channel = channels.HTTP_REQUEST if self.router is None else self.router.http(incoming)
             self.tracing.begin(stream.identity, request, channel)
         self.counters.cells[STREAMS_OPENED["http"]] += 1
-        if self.router is not None:
-            return self._routed(self.router.http(incoming), stream, client, self._http_deadlines)
-        return Exchange(self, stream, client, channels.HTTP_REQUEST, self._http_deadlines)
+        if router is not None:
+            return self._routed(channel, stream, client, self._http_deadlines)
+        return Exchange(self, stream, client, channel, self._http_deadlines)
 
     def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
         scheme, peer, host = addresses
@@ -380,13 +390,17 @@ class InterfaceServer(Factory):
             identify(incoming, stream.identity.encode("ascii"), addresses[1], self.trusted)
         if self.settings.request_start:
             stamp(incoming, self.wall(), addresses[1], self.trusted)
+        router = self.router
+        channel = channels.WEBSOCKET_CONNECT if router is None else router.websocket(incoming)
+        if router is not None and channel in router.shared:
+            position, client.cookie = self.positions.of(incoming.headers, peer, scheme == "https")
+            channel = router.shared[channel][position]
         if self.tracing is not None:
-            channel = channels.WEBSOCKET_CONNECT if self.router is None else self.router.websocket(incoming)
             self.tracing.begin(stream.identity, request, channel)
         self.counters.cells[STREAMS_OPENED["websocket"]] += 1
-        if self.router is not None:
-            return self._routed(self.router.websocket(incoming), stream, client, self._websocket_deadlines)
-        return Exchange(self, stream, client, channels.WEBSOCKET_CONNECT, self._websocket_deadlines)
+        if router is not None:
+            return self._routed(channel, stream, client, self._websocket_deadlines)
+        return Exchange(self, stream, client, channel, self._websocket_deadlines)
 
     def _routed(
         self, channel: str, stream: Stream, client: HttpClient, waits: Mapping[Waiting, Deadlines[Exchange]]

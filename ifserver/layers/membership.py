@@ -133,7 +133,9 @@ class Question:
         else:
             await self._answered()
         finally:
-            self._groups.unsubscribe(self.name, self)
+            # If not, nobody waits any more, and this coroutine is being thrown away: it must not be resumed by that.
+            if subscribing.called:
+                self._groups.unsubscribe(self.name, self)
         return self._answers
 
     async def _answered(self) -> None:

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable
 from ifserver.layers.groups import Groups
-from ifserver.layers.membership import Member, Members, Membership
+from ifserver.layers.membership import Member, Members, Membership, Question
 from ifserver.messages import Broadcast
 from ifserver.metrics import Counters
 from tests.layers.seats import Seat
@@ -160,3 +160,13 @@ def test_a_bug_in_an_answer_is_logged_and_harms_nobody(caplog: pytest.LogCapture
 def test_a_name_that_is_none() -> None:
     with pytest.raises(ChannelNameError):
         raise Site().process("shell00000").ask("a b")[0]
+
+
+def test_a_question_that_is_thrown_away_while_it_waits_to_be_put() -> None:
+    site = Site()
+    asker = site.process("shell00000")
+    asker.seat.answers = False
+    putting = Question(asker.groups, "!answers", site.clock).put("news", ask=True)
+    waiting = putting.send(None)
+    putting.close()
+    assert not waiting.called

@@ -13,6 +13,7 @@ from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
 from ifserver.front.addresses import Addresses
+from ifserver.front.canaries import is_for_all
 from ifserver.front.exchange import Exchange
 from ifserver.front.files import File
 from ifserver.front.http1.file_body import FileBody
@@ -59,6 +60,8 @@ class Http1Response:
         self._settings = server.settings
         #: Where the present request is counted: that of its pool, where there are pools.
         self.tally = server.tally
+        #: What Set-Cookie tells the client of the present request; empty: nothing.
+        self.cookie = b""
         #: The connection's, from its beginning on.
         self.transport: Any = None
         self.addresses: Addresses = ("", None, None)
@@ -90,6 +93,7 @@ class Http1Response:
         if incoming is not None and (incoming.upgrade or self._settings.keep_alive_timeout_s <= 0):
             incoming.keep_alive = False
         self.framing = None
+        self.cookie = b""
         self._status = self._sent_bytes = 0
         self._began_at = self._server.clock.seconds()
         self._first_at = 0.0
@@ -179,12 +183,21 @@ class Http1Response:
             incoming.http_version,
             incoming.keep_alive and not server.draining and (incoming.complete or _is_read_on(incoming, more)),
             incoming.request_id,
-            b"\r\n" + server_timing(self._queue_s(), now - self._began_at) if self._settings.server_timing else b"",
+            self._more_lines(message.headers, now) if self.cookie or self._settings.server_timing else b"",
         )
         self.framing = framing
         self._status = message.status
         self._first_at = now
         return head, framing
+
+    def _more_lines(self, headers: Headers, now: float) -> bytes:
+        """Fields of ours, behind those of the application."""
+        lines = b""
+        if self._settings.server_timing:
+            lines = b"\r\n" + server_timing(self._queue_s(), now - self._began_at)
+        if self.cookie and not is_for_all(headers):
+            lines += b"\r\nset-cookie: " + self.cookie
+        return lines
 
     # What becomes of a file (`ifserver.front.http1.file_body.Owner`).
 
@@ -291,6 +304,8 @@ class Http1Response:
         self._first_at = now = self._server.clock.seconds()
         if incoming.request_id and h.find(message.headers, REQUEST_ID) is None:
             message = replace(message, headers=[*message.headers, (REQUEST_ID, incoming.request_id)])
+        if self.cookie:
+            message = replace(message, headers=[*message.headers, (b"set-cookie", self.cookie)])
         self._claimed_at = exchange.claimed_at
         self.tally.answered(101, self._began_at, now, now)
         return message, self._entry(incoming, now) if self._server.access_log.enabled else None

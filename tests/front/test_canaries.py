@@ -1,0 +1,298 @@
+"""Which client gets which pool: the shares, who stays and who moves, and by what clients are told apart."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from ifserver.config.pools import PoolSettings
+from ifserver.front.canaries import COOKIE, POSITIONS, Positions, is_for_all, layout, share
+from ifserver.front.pools import Router
+from ifserver.messages import Headers
+from tests.front.fakes import GET, HANDSHAKE, World
+
+WEB, NEXT = "http.request.web", "http.request.next"
+
+
+def moved(before: dict[str, float], after: dict[str, float]) -> Counter[tuple[str, str]]:
+    """Between which pools how many positions move."""
+    pairs = zip(layout(before), layout(after), strict=True)
+    return Counter((old, new) for old, new in pairs if old != new)
+
+
+# Shares.
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts"),
+    [
+        ([95, 5], [9500, 500]),
+        ([19, 1], [9500, 500]),
+        ([100, 0], [10_000, 0]),
+        ([0, 1], [0, 10_000]),
+        ([0, 1, 1, 1], [0, 3334, 3333, 3333]),
+        ([99.99, 0.01], [9999, 1]),
+        ([1_000_000, 0.000001], [9999, 1]),
+        ([0.000001, 1_000_000], [1, 9999]),
+        ([1, 1, 1], [3334, 3333, 3333]),
+    ],
+)
+def test_shares_are_exact(weights: list[float], counts: list[int]) -> None:
+    assert share(weights) == counts
+    names = [f"pool{n}" for n in range(len(weights))]
+    found = Counter(layout(dict(zip(names, weights, strict=True))))
+    assert [found[name] for name in names] == counts
+
+
+def test_shares_of_any_weights_fill_the_line() -> None:
+    chance = random.Random(1)
+    for _ in range(200):
+        weights = [chance.choice((0.0, 1.0, chance.random() * 100)) for _ in range(chance.randint(2, 8))]
+        if any(weights):
+            counts = share(weights)
+            assert sum(counts) == POSITIONS
+            for weight, count in zip(weights, counts, strict=True):
+                assert abs(count / POSITIONS - weight / sum(weights)) < 0.001
+                assert bool(count) == bool(weight)
+
+
+# Who moves.
+
+
+def test_a_canary_that_grows_keeps_its_clients_and_no_others_move() -> None:
+    for more, by in ((20.0, 1500), (100.0, 9500)):
+        assert moved({"web": 95, "next": 5}, {"web": 100 - more, "next": more}) == {("web", "next"): by}
+    assert moved({"web": 80, "next": 20}, {"web": 95, "next": 5}) == {("next", "web"): 1500}
+    assert moved({"web": 80, "next": 20}, {"web": 100, "next": 0}) == {("next", "web"): 2000}
+    assert moved({"web": 95, "next": 5}, {"web": 19, "next": 1}) == {}
+
+
+def test_one_of_two_canaries_leaves_the_other_alone() -> None:
+    assert moved({"web": 90, "a": 5, "b": 5}, {"web": 55, "a": 40, "b": 5}) == {("web", "a"): 3500}
+    assert moved({"web": 90, "a": 5, "b": 5}, {"web": 55, "a": 5, "b": 40}) == {("web", "b"): 3500}
+    assert moved({"web": 90, "a": 5, "b": 5}, {"web": 95, "a": 0, "b": 5}) == {("a", "web"): 500}
+    # A further one as well.
+    assert moved({"web": 90, "a": 5, "b": 5}, {"web": 85, "a": 5, "b": 5, "c": 5}) == {("web", "c"): 500}
+
+
+def test_all_pools_have_their_canaries_for_the_same_clients() -> None:
+    one, two = layout({"web": 95, "next": 5}), layout({"chat": 90, "chat-next": 10})
+    assert {place for place, name in enumerate(one) if name == "next"} <= {
+        place for place, name in enumerate(two) if name == "chat-next"
+    }
+
+
+# Who is who.
+
+
+def cookie_of(position: int, more: bytes = b"") -> Headers:
+    return [(b"host", b"a"), (b"cookie", b"a=b; " + COOKIE + b"=%d" % position + more)]
+
+
+def test_a_client_without_a_cookie_gets_one_and_then_stays() -> None:
+    positions = Positions("cookie")
+    position, cookie = positions.of([(b"host", b"a")], ("192.0.2.1", 1), False)
+    assert cookie == COOKIE + b"=%d; Path=/; Max-Age=604800; HttpOnly; SameSite=Lax" % position
+    for address in ("192.0.2.1", "198.51.100.7"):
+        assert positions.of(cookie_of(position), (address, 1), False) == (position, b"")
+    assert positions.of([], None, True)[1].endswith(b"; Secure")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"ifserver_canary=",
+        b"ifserver_canary=-1",
+        b"ifserver_canary=10000",
+        b"xifserver_canary=1",
+        b"a=ifserver_canary=1",
+    ],
+)
+def test_what_is_no_cookie_of_ours_counts_for_nothing(value: bytes) -> None:
+    assert Positions("cookie").of([(b"cookie", value)], None, False)[1] != b""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"ifserver_canary=7", b"a=1;ifserver_canary=7;b=2", b"a=1; ifserver_canary=7 ; b", b"\tifserver_canary=07"],
+)
+def test_a_cookie_among_others(value: bytes) -> None:
+    assert Positions("cookie").of([(b"cookie", b"x=y"), (b"cookie", value)], None, False) == (7, b"")
+
+
+def test_new_clients_are_everywhere() -> None:
+    found = Counter(Positions("cookie").of([], ("192.0.2.1", 1), False)[0] * 10 // POSITIONS for _ in range(10_000))
+    assert sorted(found) == list(range(10))
+    assert all(800 < count < 1200 for count in found.values())
+
+
+def test_by_address() -> None:
+    positions = Positions("address")
+
+    def of(host: str) -> int:
+        position, cookie = positions.of(cookie_of(3), (host, 1), False)
+        assert cookie == b""
+        return position
+
+    assert of("192.0.2.1") == of("192.0.2.1") == of("::ffff:192.0.2.1") != of("192.0.2.2")
+    assert of("2001:db8::1") == of("2001:db8::ffff:2") == of("2001:db8::1%eth0") != of("2001:db8:0:1::1")
+    assert of("not an address") == of("not an address")
+    found = Counter(of(f"10.1.{n // 250}.{n % 250}") * 10 // POSITIONS for n in range(10_000))
+    assert all(800 < count < 1200 for count in found.values())
+    # A Unix socket has none.
+    assert positions.of(cookie_of(3), None, False) == (3, b"")
+
+
+def test_by_a_header_or_a_cookie_of_the_application_and_else_by_ours() -> None:
+    by_header, by_cookie = Positions("header:X-User"), Positions("cookie:sessionid")
+
+    def user(name: bytes) -> tuple[int, bytes]:
+        return by_header.of([(b"x-user", name), *cookie_of(3)], None, False)
+
+    def session(value: bytes) -> tuple[int, bytes]:
+        return by_cookie.of(cookie_of(3, b"; sessionid=" + value), None, False)
+
+    for one, two, again in (map(user, (b"ann", b"bob", b"ann")), map(session, (b"ann", b"bob", b"ann"))):
+        assert one == again != two
+        assert one[1] == two[1] == b""
+    assert user(b"ann")[0] == session(b"ann")[0], "every server computes the same"
+    assert user(b"ann")[0] == 8837
+    assert by_header.of(cookie_of(3), None, False) == by_cookie.of(cookie_of(3), None, False) == (3, b"")
+    assert by_header.of([], None, False)[1].startswith(COOKIE)
+
+
+def test_which_responses_are_for_all() -> None:
+    for value in (b"public", b"max-age=3, public", b"public,max-age=3", b"s-maxage=5", b"Max-Age=1, Immutable"):
+        assert is_for_all([(b"content-type", b"a"), (b"Cache-Control", value)]), value
+    for value in (b"", b"private", b"no-store", b"max-age=3", b'x="republic"', b"publicity"):
+        assert not is_for_all([(b"cache-control", value)]), value
+    assert not is_for_all([])
+
+
+# A server.
+
+
+def shared(weight: float | None = 5.0, **settings: Any) -> World:
+    world = World(**settings)
+    pools = [
+        PoolSettings(name="web", application="a:b"),
+        PoolSettings(name="next", application="a:c", canary_of="web", weight=weight),
+    ]
+    world.server.route(Router(pools))
+    return world
+
+
+def get(position: int | None, head: bytes = GET) -> bytes:
+    cookie = b"" if position is None else b"Cookie: %b=%d\r\n" % (COOKIE, position)
+    return head.replace(b"Host: a\r\n", b"Host: a\r\n" + cookie)
+
+
+def test_requests_and_websockets_go_where_their_client_belongs() -> None:
+    world = shared()
+    for position, pool in ((0, "next"), (499, "next"), (500, "web"), (9999, "web")):
+        for head, channel in ((GET, "http.request"), (HANDSHAKE, "websocket.connect")):
+            client = world.client(get(position, head))
+            job = world.worker.job(f"{channel}.{pool}")
+            if head is GET:
+                job.respond(body=b"hello")
+            else:
+                job.accept()
+            assert b"set-cookie" not in client.received()
+            client.leave()
+    counted = {tally.pool: sum(tally.requests.values()) for tally in (world.server.tallies or {}).values()}
+    assert counted == {"web": 4, "next": 4}
+    world.settle()
+    world.assert_empty()
+
+
+def test_a_new_client_is_told_its_position_with_the_response() -> None:
+    world = shared(0.01)
+    client = world.client(GET)
+    world.worker.job(WEB).respond(headers=[(b"cache-control", b"private")])
+    head = client.received().lower()
+    assert b"\r\nset-cookie: " + COOKIE + b"=" in head
+    # Of the next request, which has it, nothing is left.
+    client.send(get(5000))
+    world.settle()
+    world.worker.job(WEB).respond()
+    assert b"set-cookie" not in client.received()
+    client.send(GET)
+    world.settle()
+    world.worker.job(WEB).respond(headers=[(b"cache-control", b"public, max-age=60")])
+    assert b"set-cookie" not in client.received(), "it is for all clients alike"
+    handshake = world.client(HANDSHAKE)
+    world.worker.job("websocket.connect.web").accept()
+    assert b"\r\nset-cookie: " + COOKIE + b"=" in handshake.received().lower()
+    client.leave()
+    handshake.leave()
+    world.settle()
+    world.assert_empty()
+
+
+def test_beside_other_fields_of_the_server() -> None:
+    world = shared(0.01, server_timing=True)
+    client = world.client(GET)
+    world.worker.job(WEB).respond()
+    head = client.received().lower()
+    assert b"\r\nserver-timing: " in head
+    assert b"\r\nset-cookie: " in head
+
+
+@pytest.mark.parametrize("weight", [None, 0.0])
+def test_without_a_share_nothing_is_told_and_nothing_asked(weight: float | None) -> None:
+    world = shared(weight)
+    assert world.server.router is not None
+    assert world.server.router.shared == {}
+    client = world.client(GET)
+    world.worker.job(WEB).respond()
+    assert b"set-cookie" not in client.received()
+    client.leave()
+
+
+def test_an_open_websocket_stays_and_is_resumed_in_its_pool() -> None:
+    world = shared(resumable_paths=("/chat",), ping_interval_s=0.0)
+    client = world.client(get(0, HANDSHAKE))
+    job = world.worker.job("websocket.connect.next")
+    job.accept()
+    client.received()
+    assert world.server.router is not None
+    world.server.router.weigh({"web": {"web": 1.0, "next": 0.0}})
+    job.release("died")
+    again = world.worker.job("websocket.resume.next")
+    again.accept()
+    again.send("hello")
+    assert b"hello" in client.received()
+
+
+def test_a_request_is_offered_again_to_the_pool_that_had_it() -> None:
+    world = shared()
+    client = world.client(get(0))
+    job = world.worker.job(NEXT)
+    job.claim()
+    assert world.server.router is not None
+    world.server.router.weigh({"web": {"web": 1.0, "next": 0.0}})
+    job.release("died")
+    world.worker.job(NEXT).respond(body=b"hello")
+    assert client.received().endswith(b"hello")
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_canary_of_the_default_pool_and_pools_that_are_elsewhere() -> None:
+    pools = [
+        PoolSettings(name="reports", application="a:b", paths=("/reports/*",)),
+        PoolSettings(name="next", application="a:c", canary_of="default", weight=100),
+        PoolSettings(name="default", application="a:a"),
+    ]
+    router = Router(pools)
+    assert set(router.shared) == {"http.request", "websocket.connect"}
+    assert set(router.shared["http.request"]) == {"http.request.next"}
+    assert router.weights == {"default": {"default": 0.0, "next": 100.0}}
+    router.weigh({"default": {"default": 100.0, "other": 5.0}, "web": {"web": 1.0, "next": 2.0}})
+    assert router.shared == {}
+    router.weigh({"default": {"default": 0.0, "other": 5.0}})
+    assert router.weights["default"] == {"default": 0.0, "next": 100.0}, "as in the settings"
