@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Description",
     "Histogram",
     "balance",
+    "quantile",
     "total",
 ]
 
@@ -158,6 +159,22 @@ class Histogram:
         """It took `seconds`."""
         self.counts[bisect_left(self.bounds_s, seconds)] += 1
         self.sum_s += seconds
+
+
+def quantile(counts: Sequence[int], part: float, bounds_s: Sequence[float] = BOUNDS_S) -> float | None:
+    """The time that this `part` of all did not exceed, in seconds; None: there were none.
+
+    Within a bucket, all are taken for evenly spread, as Prometheus does. Of what took longer than the last limit no
+    more is known.
+    """
+    wanted, below, lower = part * sum(counts), 0, 0.0
+    if not wanted:
+        return None
+    for bound, count in zip(bounds_s, counts, strict=False):
+        if count and below + count >= wanted:
+            return lower + (bound - lower) * (wanted - below) / count
+        below, lower = below + count, bound
+    return lower
 
 
 class Counters:

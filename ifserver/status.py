@@ -20,6 +20,7 @@ __all__ = [
     "Facts",
     "GroupStatus",
     "NodeStatus",
+    "PoolStatus",
     "QueueStatus",
     "Status",
     "StreamStatus",
@@ -130,6 +131,26 @@ class StreamStatus(Struct, frozen=True, kw_only=True):
     pool: str | UnsetType = UNSET
 
 
+class PoolStatus(Struct, frozen=True, kw_only=True):
+    """One pool, beside those with which it shares requests."""
+
+    name: str
+    #: The pool of whose requests it takes a share; empty: it is no canary.
+    canary_of: str
+    #: None: it shares its requests with no other.
+    weight: float | None
+    #: Whether an operator has ordered the weight; else it is that of the settings.
+    is_ordered: bool
+    #: Requests that were answered, and those of them with a 5xx.
+    requests: int
+    errors: int
+    #: The time until the response began that half of them, 95 % and 99 % did not exceed, in seconds; None: there were
+    #: none.
+    p50_s: float | None
+    p95_s: float | None
+    p99_s: float | None
+
+
 class GroupStatus(Struct, frozen=True, kw_only=True):
     """One group, as a server sees it."""
 
@@ -158,6 +179,10 @@ class Status(Struct, frozen=True, kw_only=True):
     groups: tuple[GroupStatus, ...] = ()
     groups_total: int = 0
     group_members: int = 0
+    #: The pools, as this process has counted them; and for how long it has, in seconds: since a canary has begun to get
+    #: a share, or the process was started.
+    pools: tuple[PoolStatus, ...] = ()
+    pools_counted_s: float = 0.0
 
 
 _decode_facts = msgspec.msgpack.Decoder(Facts).decode

@@ -21,6 +21,7 @@ from ifserver.metrics import (
     Counters,
     Histogram,
     balance,
+    quantile,
     total,
 )
 
@@ -174,3 +175,15 @@ def test_what_a_process_had_pushed_when_it_ended_is_in_doubt() -> None:
     counters.cells[FLYING] -= 1
     assert counters.statistics() == {"messages_in_doubt": 1, "messages_sent": 5}
     assert counters.legacy() == {"messages_in_doubt": 4, "messages_sent": 5}
+
+
+def test_quantiles_of_what_is_in_buckets() -> None:
+    bounds = (1.0, 2.0, 4.0)
+    assert quantile([0, 0, 0, 0], 0.5, bounds) is None
+    assert quantile([10, 0, 0, 0], 0.5, bounds) == 0.5
+    assert quantile([0, 0, 10, 0], 0.5, bounds) == 3.0
+    assert quantile([5, 5, 0, 0], 0.5, bounds) == 1.0
+    assert quantile([5, 5, 0, 0], 0.95, bounds) == pytest.approx(1.9)
+    # Beyond the last limit nothing more is known.
+    assert quantile([1, 0, 0, 9], 0.5, bounds) == 4.0
+    assert quantile([0, 0, 1, 0], 1.0, bounds) == 4.0

@@ -61,8 +61,8 @@ def flags_of(command: str) -> set[str]:
     return found | {each.name for each in flags.SHORTHANDS if each.path.partition(".")[0] in sections}
 
 
-# The last two are those of `pause`, which has no settings.
-ALL_FLAGS = {"--version", "--for", "--wait"}.union(*map(flags_of, flags.COMMANDS))
+# The last three are those of `pause` and `pool`, which have no settings.
+ALL_FLAGS = {"--version", "--for", "--wait", "--reset"}.union(*map(flags_of, flags.COMMANDS))
 
 
 def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -109,6 +109,7 @@ VIEWERS: Final[Mapping[str, str]] = {
     "top": "the same, live: sort, filter and close streams",
     "pause": "let the requests of a pool, or of all, wait in the servers",
     "resume": "let them go on",
+    "pool": "the pools side by side, and how they share requests",
 }
 
 

@@ -60,9 +60,9 @@ AdminHosts: TypeAlias = Annotated[
 ]
 AdminToken: TypeAlias = Annotated[
     Secret | None,
-    "Token for /groups/ on the admin endpoint, where programs publish, and for /pause and /resume: they send it as a "
-    "bearer token. Give it in the environment, or in a file that nobody else can read; a long random text is best. "
-    "none: nobody can publish there.",
+    "Token for /groups/ on the admin endpoint, where programs publish, and for /pause, /resume and /pools: they send "
+    "it as a bearer token. Give it in the environment, or in a file that nobody else can read; a long random text is "
+    "best. none: nobody can publish there.",
 ]
 
 #: What runs on this machine.

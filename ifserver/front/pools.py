@@ -59,7 +59,7 @@ class Router:
     def weigh(self, ordered: Mapping[str, Mapping[str, float]]) -> None:
         """Let requests that begin now be shared as was `ordered`, by the pool whose requests they are; where nothing
         was, as the settings say."""
-        self.shared = {}
+        self.weights, self.shared = {}, {}
         for of, settings in self._in_settings.items():
             given = ordered.get(of, settings)
             weights = {name: given.get(name, 0.0) for name in settings}
@@ -71,6 +71,14 @@ class Router:
                 for channel in (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT):
                     by_pool = {name: channels.of_pool(name, channel) for name in weights}
                     self.shared[by_pool[of]] = [by_pool[name] for name in line]
+
+    def begins(self, before: Mapping[str, Mapping[str, float]]) -> bool:
+        """Whether a canary has a share that had none `before`."""
+        return any(
+            weight and name != of and not before.get(of, {}).get(name)
+            for of, weights in self.weights.items()
+            for name, weight in weights.items()
+        )
 
     def http(self, incoming: Incoming) -> str:
         """The request channel of a request; empty: no pool takes it. Where it is in `shared`, that says which."""

@@ -134,7 +134,8 @@ class InterfaceServer(Factory):
         #: The same while something is paused.
         self.paused: Pauses | None = None
         #: What operators order of all servers.
-        self.control = Control(clusters.groups, clusters.process, reactor, Ordered(self))
+        self.ordered = Ordered(self)
+        self.control = Control(clusters.groups, clusters.process, reactor, self.ordered)
         self.unresolved = Unresolved(clusters.accounting, self.counters, reactor, settings.queue_timeout_s)
         #: The groups of the streams.
         self.members = Members(clusters.groups, self.counters, settings)
@@ -216,7 +217,7 @@ class InterfaceServer(Factory):
 
     def route(self, router: Router | None) -> None:
         """Requests that begin now are for the pools that `router` says."""
-        self.router = router
+        weights, self.router = {} if self.router is None else self.router.weights, router
         if router is not None:
             router.weigh(self.weights)
             before = dict(self.tallies or {})
@@ -225,6 +226,8 @@ class InterfaceServer(Factory):
             self.tallies = before | {
                 channel: by_pool.setdefault(pool, Tally(pool)) for channel, pool in router.channels.items()
             }
+            if weights and router.begins(weights):
+                self.ordered.count_anew()
 
     # The beginning and the end.
 

@@ -21,6 +21,7 @@ class Tally:
     """
 
     __slots__ = (
+        "_before",
         "duration",
         "first_byte",
         "http_bytes_in",
@@ -44,6 +45,28 @@ class Tally:
         #: Bytes as they are on the wire, TLS not counted; handshakes of WebSockets are HTTP, but for our answer.
         self.http_bytes_in = self.http_bytes_out = 0
         self.websocket_bytes_in = self.websocket_bytes_out = 0
+        #: What `since` leaves out.
+        self._before: tuple[int, int, list[int]] = (0, 0, [0] * len(self.first_byte.counts))
+
+    def mark(self) -> None:
+        """Let `since` count from now on."""
+        requests, errors = self._answers()
+        self._before = requests, errors, list(self.first_byte.counts)
+
+    def since(self) -> tuple[int, int, list[int]]:
+        """Requests that were answered since the `mark`, those of them with a 5xx, and how long it took until their
+        responses began, by the buckets of `BOUNDS_S`."""
+        requests, errors = self._answers()
+        before, errors_before, times_before = self._before
+        times = [now - then for now, then in zip(self.first_byte.counts, times_before, strict=True)]
+        return requests - before, errors - errors_before, times
+
+    def _answers(self) -> tuple[int, int]:
+        requests = self.requests
+        return (
+            sum(count for status, count in requests.items() if status),
+            sum(count for status, count in requests.items() if status >= 500),
+        )
 
     def answered(self, status: int, began_at: float, first_at: float, now: float) -> None:
         """A response is over, whole or not. `first_at` is 0 for one that has not begun."""

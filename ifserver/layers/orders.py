@@ -77,9 +77,20 @@ class Said(Struct, frozen=True, array_like=True):
 
 
 class PoolHere(Struct, frozen=True, array_like=True):
-    """What one server tells of a pool."""
+    """What one server tells of a pool, and counts of it since a canary has begun to get a share."""
 
     name: str
+    #: The pool of whose requests it takes a share; empty: it is no canary.
+    canary_of: str
+    #: None: it shares its requests with no other.
+    weight: float | None
+    #: Whether an operator has ordered that.
+    is_ordered: bool
+    #: Requests that were answered, and those of them with a 5xx.
+    requests: int
+    errors: int
+    #: How long it took until they were, by the buckets of `ifserver.metrics.BOUNDS_S`.
+    times: list[int]
 
 
 class Here(Struct, frozen=True, array_like=True):
@@ -90,6 +101,8 @@ class Here(Struct, frozen=True, array_like=True):
     #: Requests that wait for the end of a pause, and those of the pools that are paused that were there before.
     waiting: int = 0
     under_way: int = 0
+    #: For how long it has counted, in seconds.
+    counted_s: float = 0.0
     pools: list[PoolHere] = []
 
 

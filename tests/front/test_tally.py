@@ -125,3 +125,17 @@ def test_one_that_has_not_begun_has_no_first_byte() -> None:
     tally.answered(0, 1.0, 0.0, 3.0)
     assert times(tally.first_byte) == (0, 0.0)
     assert times(tally.duration) == (1, 2.0)
+
+
+def test_what_was_counted_since_a_mark() -> None:
+    tally = Tally()
+    buckets = len(tally.first_byte.counts)
+    assert tally.since() == (0, 0, [0] * buckets)
+    tally.answered(200, 0.0, 0.0015, 0.0015)
+    tally.answered(503, 0.0, 0.0015, 0.0015)
+    tally.answered(0, 0.0, 0.0, 5.0)
+    assert tally.since() == (2, 1, [0, 2] + [0] * (buckets - 2))
+    tally.mark()
+    assert tally.since() == (0, 0, [0] * buckets)
+    tally.answered(500, 0.0, 0.0005, 0.0015)
+    assert tally.since() == (1, 1, [1] + [0] * (buckets - 1))

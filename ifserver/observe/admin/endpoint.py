@@ -36,13 +36,12 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from ifserver import channels
 from ifserver.errors import ChannelNameError, NodeError, PushInDoubt
 from ifserver.observe.admin import ordering, publication
-from ifserver.observe.admin.ordering import PAUSE_HEADER
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey, Surveyor
 from ifserver.status import encode_status
 
-__all__ = ["CLOSE_HEADER", "PAUSE_HEADER", "AdminFactory"]
+__all__ = ["CLOSE_HEADER", "AdminFactory"]
 
 #: What a request that closes a stream must have, with any value.
 CLOSE_HEADER: Final = "X-Ifserver-Close"
@@ -179,7 +178,7 @@ class _Root(Resource):
         self._token = token
         self._surveyor = Surveyor(subject.clusters, reactor, subject.pools)
         self._scrape = Scrape(subject)
-        self._ordering = ordering.Ordering(subject, reactor)
+        self._ordering = ordering.Ordering(subject, self._surveyor, reactor)
         self._names = frozenset(name.lower().rstrip(".") for name in names) | {"localhost"}
         self._page = _page()
         self._pages: dict[str, Callable[[Any], Deferred[_Answer]]] = {
@@ -215,10 +214,8 @@ class _Root(Resource):
             return self._group(request, unquote(path.removeprefix(_GROUPS)))
         page = self._pages.get(path)
         if page is None:
-            there_is = (
-                b"there is /, /livez, /readyz, /metrics, /status.json, /close, /pause, /resume and /groups/NAME\n"
-            )
-            return succeed(_Answer(404, there_is))
+            there_is = ", ".join((*self._pages, "/close", *ordering.PATHS))
+            return succeed(_Answer(404, f"there is {there_is} and /groups/NAME\n".encode()))
         if request.method not in (b"GET", b"HEAD"):
             return succeed(_Answer(405, b"GET or HEAD\n", headers={"allow": "GET, HEAD"}))
         return page(request)
@@ -275,15 +272,15 @@ class _Root(Resource):
 
     def _order(self, request: Any, path: str) -> Deferred[_Answer]:
         """Order something of all servers, or say what was ordered."""
-        allowed = ordering.PATHS[path]
-        if request.method not in allowed:
-            methods = b", ".join(allowed).decode()
+        place = ordering.PATHS[path]
+        if request.method not in place.methods:
+            methods = b", ".join(place.methods).decode()
             return succeed(_Answer(405, f"{methods}\n".encode(), headers={"allow": methods}))
         if self._token is not None:
             if not _has_token(self._token, request.requestHeaders.getRawHeaders(b"authorization")):
                 return succeed(_NO_TOKEN)
-        elif request.getHeader(PAUSE_HEADER) is None:
-            return succeed(_Answer(403, f"the header {PAUSE_HEADER} is missing\n".encode()))
+        elif request.getHeader(place.header) is None:
+            return succeed(_Answer(403, f"the header {place.header} is missing\n".encode()))
         answering = Deferred.fromCoroutine(self._ordering.answer(path, request.method, request.args))
         return answering.addCallbacks(lambda body: _Answer(200, body, _JSON), _not_ordered)
 

@@ -1,33 +1,55 @@
-"""What an operator orders of all servers through an admin endpoint: ``/pause`` and ``/resume``.
+"""What an operator orders of all servers through an admin endpoint: ``/pause``, ``/resume``, ``/pools``.
 
-They are for programs too: with the token where there is one, and with the header where there is none.
+They are for programs too: with the token where there is one, and with a header where there is none.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from math import isfinite
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from ifserver import channels
+from ifserver.config.canaries import shared_out
 from ifserver.layers import control
 from ifserver.layers.control import Found
-from ifserver.layers.orders import Board, Fact, Pause
+from ifserver.layers.orders import Board, Fact, Here, Pause, Weights
+from ifserver.observe.admin.pools import agreed, side_by_side
 from ifserver.observe.admin.subject import Subject
+from ifserver.observe.admin.survey import Surveyor
+from ifserver.status import PoolStatus
 
-__all__ = ["PATHS", "PAUSE_HEADER", "Ordering", "Refused"]
+__all__ = ["PATHS", "PAUSE_HEADER", "POOLS_HEADER", "Ordering", "Place", "Refused"]
 
-#: What a request that pauses must have, with any value, where there is no token.
+#: What a request must have, with any value, where there is no token.
 PAUSE_HEADER: Final = "X-Ifserver-Pause"
-#: What is asked for here, and by which methods.
-PATHS: Final[Mapping[str, tuple[bytes, ...]]] = {"/pause": (b"GET", b"POST"), "/resume": (b"POST",)}
-#: The longest pause, in seconds: a day.
+POOLS_HEADER: Final = "X-Ifserver-Pools"
+#: The longest pause, in seconds: a day; and the greatest weight.
 _LONGEST_PAUSE_S: Final = 86_400.0
+_GREATEST_WEIGHT: Final = 1_000_000.0
+
+_Arguments: TypeAlias = Mapping[bytes, Sequence[bytes]]
 
 _log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """What can be asked for here."""
+
+    methods: tuple[bytes, ...]
+    header: str
+
+
+PATHS: Final[Mapping[str, Place]] = {
+    "/pause": Place((b"GET", b"POST"), PAUSE_HEADER),
+    "/resume": Place((b"POST",), PAUSE_HEADER),
+    "/pools": Place((b"GET", b"POST"), POOLS_HEADER),
+    "/pools/reset": Place((b"POST",), POOLS_HEADER),
+}
 
 
 class Refused(Exception):
@@ -50,27 +72,46 @@ class Paused(Struct, frozen=True):
     under_way: int
 
 
+class Pools(Struct, frozen=True):
+    """What all servers together have answered about pools."""
+
+    servers: int
+    asked: int
+    #: For how long they have counted, in seconds: that one which has for the longest time.
+    counted_s: float
+    #: Whether they share requests in the same way.
+    agreed: bool
+    pools: list[PoolStatus]
+    #: Workers that are ready, by pool.
+    workers: dict[str, int]
+
+
 class Ordering:
     """Asks and orders for whoever may; what comes is JSON.
 
     Args:
+        surveyor: knows the workers.
         clock: the reactor.
     """
 
-    def __init__(self, subject: Subject, clock: Any) -> None:
+    def __init__(self, subject: Subject, surveyor: Surveyor, clock: Any) -> None:
         self._subject = subject
+        self._surveyor = surveyor
         self._clock = clock
 
-    async def answer(self, path: str, method: bytes, arguments: Mapping[bytes, Sequence[bytes]]) -> bytes:
+    async def answer(self, path: str, method: bytes, arguments: _Arguments) -> bytes:
         """Do what is asked for.
 
         Raises:
             Refused: it makes no sense.
             NodeError: no node has taken it, or it is not known.
         """
-        return msgspec.json.encode(await self._pause(path, method, arguments))
+        order = self._pools if path.startswith("/pools") else self._pause
+        return msgspec.json.encode(await order(path, method, arguments))
 
-    async def _pause(self, path: str, method: bytes, arguments: Mapping[bytes, Sequence[bytes]]) -> Paused:
+    # Pauses.
+
+    async def _pause(self, path: str, method: bytes, arguments: _Arguments) -> Paused:
         """Pause a pool, let it go on, or (``GET /pause``) say what is paused."""
         subject = self._subject
         pool = _argument(arguments, b"pool")
@@ -83,16 +124,48 @@ class Ordering:
         if path == "/pause":
             seconds = _seconds(arguments, subject.pause_s)
             _log.info("a pause of %g s was asked for: %s", seconds, named)
-            return _paused(await self._order([Pause(pool, seconds)], await self._board()))
+            board, _ = await self._known()
+            return _paused(await self._order([Pause(pool, seconds)], board))
         _log.info("the end of the pause was asked for: %s", named)
-        board = await self._board()
+        board, _ = await self._known()
         ended = [pool] if pool else dict.fromkeys(("", *board.pauses_left_s()))
         return _paused(await self._order([Pause(each, 0.0) for each in ended], board))
 
-    async def _board(self) -> Board:
-        """What was ordered before."""
-        board = self._subject.board
-        return board if board is not None else (await control.ask(self._subject.clusters, self._clock)).board
+    # Pools that share requests.
+
+    async def _pools(self, path: str, method: bytes, arguments: _Arguments) -> Pools:
+        """Set weights, take those of the settings again, or (``GET /pools``) show the pools side by side."""
+        surveying = self._surveyor.survey()
+        try:
+            if method == b"GET":
+                found = await control.ask(self._subject.clusters, self._clock)
+            else:
+                board, here = await self._known()
+                facts = _reset(here) if path == "/pools/reset" else _weights(side_by_side(here), arguments)
+                _log.info("weights were asked for: %s", _shown(facts))
+                found = await self._order(facts, board)
+        except BaseException:
+            surveying.cancel()
+            raise
+        survey = await surveying
+        pools = side_by_side(found.here)
+        workers = dict.fromkeys((pool.name for pool in pools), 0)
+        for facts_of_process in survey.processes.values():
+            for child in facts_of_process.children:
+                if child.ready and child.pool in workers:
+                    workers[child.pool] += 1
+        counted_s = max((each.counted_s for each in found.here), default=0.0)
+        return Pools(len(found.here), found.asked, counted_s, agreed(found.here), pools, workers)
+
+    # Both.
+
+    async def _known(self) -> tuple[Board, list[Here]]:
+        """What was ordered before, and what the pools are, as far as it is known here, or else is asked."""
+        known = self._subject.control
+        if known is not None:
+            return known.board, [known.answer()]
+        found = await control.ask(self._subject.clusters, self._clock)
+        return found.board, found.here
 
     async def _order(self, facts: Sequence[Fact], board: Board) -> Found:
         return await control.order(self._subject.clusters, self._clock, self._subject.wall, facts, board)
@@ -102,7 +175,58 @@ def _paused(found: Found) -> Paused:
     return Paused(len(found.here), found.asked, found.board.pauses_left_s(), found.waiting, found.under_way)
 
 
-def _seconds(arguments: Mapping[bytes, Sequence[bytes]], default: float) -> float:
+def _reset(here: Sequence[Here]) -> list[Weights]:
+    """The weights of the settings, wherever others were ordered."""
+    board_weights = {order.fact.of for each in here for order in each.orders if isinstance(order.fact, Weights)}
+    return [Weights(of, {}) for of in sorted(board_weights)]
+
+
+def _weights(pools: Sequence[PoolStatus], arguments: _Arguments) -> list[Weights]:
+    """The weights that are asked for, with those of the pools that share requests with the ones that are named."""
+    if not pools:
+        raise Refused(404, "there are no pools")
+    by_name = {pool.name: pool for pool in pools}
+    given = {}
+    for raw in arguments:
+        name = raw.decode("utf-8", "backslashreplace")
+        pool = by_name.get(name)
+        if pool is None:
+            raise Refused(404, f"there is no pool {name!r}; there is: {', '.join(by_name)}")
+        if pool.weight is None:
+            raise Refused(400, f'{name}: it shares its requests with no pool: one must have canary_of = "{name}"')
+        given[name] = _weight(name, _argument(arguments, raw))
+    if not given:
+        raise Refused(400, f"which? for example /pools?{pools[-1].name}=5")
+    found = []
+    for of in dict.fromkeys(by_name[name].canary_of or name for name in given):
+        canaries = [pool for pool in pools if pool.canary_of == of]
+        # What a canary has is left as it is; the pool itself gets the rest.
+        before = {pool.name: pool.weight for pool in canaries if pool.weight is not None}
+        named = {name: weight for name, weight in given.items() if name == of or by_name[name].canary_of == of}
+        try:
+            found.append(Weights(of, shared_out([of, *(pool.name for pool in canaries)], before | named)))
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+    return found
+
+
+def _weight(name: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not (isfinite(weight) and 0 <= weight <= _GREATEST_WEIGHT):
+        raise Refused(400, f"{name}: expected a weight, from 0 to {_GREATEST_WEIGHT:.0f}, got {text!r}")
+    return weight
+
+
+def _shown(facts: Sequence[Weights]) -> str:
+    """What is ordered, for people."""
+    shown = (f"{name} {weight:g}" for fact in facts for name, weight in fact.weights.items())
+    return ", ".join(shown) or "those of the settings"
+
+
+def _seconds(arguments: _Arguments, default: float) -> float:
     given = _argument(arguments, b"for")
     try:
         seconds = float(given) if given else default
@@ -113,9 +237,9 @@ def _seconds(arguments: Mapping[bytes, Sequence[bytes]], default: float) -> floa
     return seconds
 
 
-def _argument(arguments: Mapping[bytes, Sequence[bytes]], name: bytes) -> str:
+def _argument(arguments: _Arguments, name: bytes) -> str:
     """An argument of the URL; empty: it is not given."""
     values = arguments.get(name, [b""])
     if len(values) > 1:
-        raise Refused(400, f"{name.decode()}: given twice")
+        raise Refused(400, f"{name.decode('utf-8', 'backslashreplace')}: given twice")
     return values[0].decode("utf-8", "backslashreplace")

@@ -263,6 +263,9 @@ def _clients(subject: ServerSubject) -> Iterator[Metric]:
     connections = {("http",): float(len(server.connections) - websockets), ("websocket",): float(websockets)}
     paused = {(pool or "all",): left_s for pool, left_s in server.pauses.left_s().items()}
     yield _by_label("pause_left_seconds", "How long a pool will be paused. all: every pool.", _POOL, paused)
+    shares = {} if server.router is None else server.router.weights
+    weights = {(name,): weight for each in shares.values() for name, weight in each.items()}
+    yield _by_label("pool_weight", "The weights of pools that share requests.", _POOL, weights)
     yield _gauge("paused_requests", "Requests that wait for the end of a pause.", server.pauses.waiting)
     yield _by_label("connections", "Clients' connections that are open.", ("kind",), connections)
     exchanges = server.registry.all()

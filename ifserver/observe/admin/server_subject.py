@@ -12,7 +12,7 @@ from ifserver import channels
 from ifserver.errors import ChannelNameError
 from ifserver.front.exchange import Exchange
 from ifserver.front.server import InterfaceServer
-from ifserver.layers.orders import Board
+from ifserver.layers.control import Control
 from ifserver.metrics import total
 from ifserver.net import sockets
 from ifserver.observe.admin.subject import Subject
@@ -91,8 +91,8 @@ class ServerSubject(Subject):
         return [] if router is None else list(dict.fromkeys(router.channels.values()))
 
     @property
-    def board(self) -> Board:
-        return self.server.control.board
+    def control(self) -> Control:
+        return self.server.control
 
     @property
     def pause_s(self) -> float:

@@ -15,9 +15,10 @@ from ifserver import __version__
 from ifserver.clock import Clock, WallClock
 from ifserver.config.settings import FrontSettings
 from ifserver.layers.clusters import Clusters
+from ifserver.layers.control import Control
 from ifserver.layers.heartbeat import Heartbeat
-from ifserver.layers.orders import Board
 from ifserver.metrics import Counters, total
+from ifserver.observe.admin.pools import side_by_side
 from ifserver.observe.admin.survey import Survey
 from ifserver.process.slots import Worker
 from ifserver.process.supervisor import Supervisor
@@ -73,8 +74,8 @@ class Subject(ABC):
         """The names of the pools that it knows, in their order; empty: there are none."""
 
     @property
-    def board(self) -> Board | None:
-        """What it knows of the orders of operators; None: it must ask the servers."""
+    def control(self) -> Control | None:
+        """The orders of operators that it knows; None: it must ask the servers."""
         return None
 
     @property
@@ -100,6 +101,7 @@ class Subject(ABC):
         groups = self.group_sizes()
         largest = nlargest(MAX_GROUPS, groups.items(), key=itemgetter(1))
         me = self.facts()
+        here = None if self.control is None else self.control.answer()
         return Status(
             now=self.wall(),
             me=me,
@@ -112,6 +114,8 @@ class Subject(ABC):
             groups=tuple(GroupStatus(name=name, members=members) for name, members in largest),
             groups_total=len(groups),
             group_members=sum(groups.values()),
+            pools=() if here is None else tuple(side_by_side([here])),
+            pools_counted_s=0.0 if here is None else here.counted_s,
         )
 
     def encoded_facts(self) -> bytes:

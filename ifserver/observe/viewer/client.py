@@ -6,15 +6,16 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from ifserver.errors import ConfigurationError
 from ifserver.observe.admin.publication import Publication, written
-from ifserver.status import Status, decode_status
+from ifserver.status import PoolStatus, Status, decode_status
 
-__all__ = ["Client", "Paused"]
+__all__ = ["Client", "Paused", "Pools"]
 
 #: How long an answer may take, in seconds: the endpoint asks every node, and waits a second for each question; for what
 #: is published it waits 5 s.
@@ -37,6 +38,20 @@ class Paused(msgspec.Struct):
     #: Requests that wait for the end of it, and those of the pools that are paused that still run.
     waiting: int
     under_way: int
+
+
+class Pools(msgspec.Struct):
+    """What an endpoint answers about pools: what all servers have told (`ifserver.observe.admin.ordering.Pools`)."""
+
+    servers: int
+    asked: int
+    #: For how long they have counted, in seconds.
+    counted_s: float
+    #: Whether they share requests in the same way.
+    agreed: bool
+    pools: list[PoolStatus]
+    #: Workers that are ready, by pool.
+    workers: dict[str, int]
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -89,6 +104,18 @@ class Client:
         headers = {"X-Ifserver-Pause": "1"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
         path = f"/{order or 'pause'}?{urllib.parse.urlencode(arguments)}"
         return msgspec.json.decode(self._ask(path, headers, method="POST" if order else "GET"), type=Paused)
+
+    def pools(self, weights: Mapping[str, str], reset: bool, token: str | None) -> Pools:
+        """Let pools share their requests by these `weights`, or as the settings say (`reset`), or (empty) show them.
+
+        Raises:
+            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body says why.
+            ValueError: the answer is not understood.
+        """
+        headers = {"X-Ifserver-Pools": "1"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
+        path = "/pools/reset" if reset else f"/pools?{urllib.parse.urlencode(weights)}"
+        said = self._ask(path, headers, method="POST" if weights or reset else "GET")
+        return msgspec.json.decode(said, type=Pools)
 
     def publish(self, group: str, publication: Publication, token: str) -> int:
         """Publish in a group; to how many processes that went.

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ifserver.config import arguments, command_line
 from ifserver.errors import ConfigurationError
-from ifserver.observe.viewer import pause, tables, top
+from ifserver.observe.viewer import pause, pool, tables, top
 from ifserver.observe.viewer.client import Client
 
 __all__ = ["COMMANDS", "main", "make_parser"]
@@ -31,6 +31,10 @@ _DESCRIPTIONS: Final = {
     "servers, and what is under way goes on. A pause ends by itself. The admin endpoint of any server is asked: "
     "--admin, or that of the settings; its token, where it has one, is read from IFSERVER_FRONT_ADMIN_TOKEN or the "
     "file.",
+    "pool": "Show the pools side by side: weights, requests, errors (5xx) and the times until responses began, of all "
+    "servers together. With weights: let a pool and its canaries share their requests like that, on all servers, from "
+    "now on; open WebSockets stay where they are. Of pools that are not named canaries keep their weight, and the pool "
+    "itself gets what is left of 100. The admin endpoint is found as for ifserver pause.",
     "resume": "End a pause, on all servers: what has waited goes on, in its order. The admin endpoint is found as for "
     "ifserver pause.",
 }
@@ -48,6 +52,8 @@ def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: Tex
     try:
         if given.command in PAUSES:
             return pause.carry_out(client, given, _token(given, environ), out)
+        if given.command == "pool":
+            return pool.carry_out(client, given, _token(given, environ), out)
         if given.command == "top":
             if not (sys.stdin.isatty() and out.isatty()):
                 raise ConfigurationError("top: needs a terminal; there is 'ifserver status', also with --json")
@@ -85,6 +91,8 @@ def make_parser() -> argparse.ArgumentParser:
             command.add_argument("--json", action="store_true", help="as JSON: all that is known")
         elif name in PAUSES:
             pause.add_arguments(command, name)
+        elif name == "pool":
+            pool.add_arguments(command)
     return parser
 
 
@@ -117,6 +125,7 @@ def _show(client: Client, out: TextIO) -> None:
     console = Console(file=out, width=_WIDTH)
     found = tables.ordered(status)
     parts = [tables.head(status), tables.nodes(status), tables.processes(status)]
+    parts += [tables.pools(status.pools)] if status.pools else []
     parts += [tables.groups(status)] if status.groups else []
     for part in (*parts, tables.streams(found)):
         console.print(part)

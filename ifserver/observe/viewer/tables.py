@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ifserver.observe.viewer.pause import described
-from ifserver.status import Facts, Status, StreamStatus
+from ifserver.status import Facts, PoolStatus, Status, StreamStatus
 
-__all__ = ["SORTS", "groups", "head", "nodes", "ordered", "processes", "streams"]
+__all__ = ["SORTS", "groups", "head", "nodes", "ordered", "pools", "processes", "seconds", "streams"]
 
 #: By what streams can be sorted: the value, and whether the greatest comes first.
 SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
@@ -51,7 +51,7 @@ def nodes(status: Status, limit: int | None = None) -> Table:
                 said = Text(_plain(node.why), "bold red")
             for i, queue in enumerate(node.queues or (None,)):
                 first = (_text(name), _text(node.name), said) if i == 0 else (Text(), Text(), Text())
-                rest = ("", "", "") if queue is None else (queue.channel, str(queue.length), _seconds(queue.age_s))
+                rest = ("", "", "") if queue is None else (queue.channel, str(queue.length), seconds(queue.age_s))
                 rows.append((*first, *map(_text, rest)))
     return _filled(table, rows, limit)
 
@@ -61,7 +61,7 @@ def processes(status: Status, limit: int | None = None) -> Table:
     rows: list[Sequence[Text]] = []
     table = _table("what", "process", "host", ">pid", "node", ">up", ">streams", ">unanswered", ">free", ">connections")
     for each in sorted(status.processes, key=lambda facts: (facts.kind, facts.host, facts.process)):
-        up = _seconds(status.now - each.started_at)
+        up = seconds(status.now - each.started_at)
         if each.kind == "server":
             what = "server" if each.listening else "server, not listening"
             what += ", paused" if each.paused else ""
@@ -95,6 +95,44 @@ def groups(status: Status, limit: int | None = None) -> Table:
     return _filled(_table("group", ">members"), rows, limit)
 
 
+def pools(shown: Sequence[PoolStatus], workers: Mapping[str, int] | None = None) -> Table:
+    """Pools side by side, canaries behind the pool that they are of; with `workers` also how many of each are ready."""
+    titles = ["pool", ">weight", ">share", ">requests", ">errors", ">", ">p50", ">p95", ">p99"]
+    table = _table(*titles, *([">workers"] if workers else []))
+    by_name = {pool.name: pool for pool in shown}
+    totals: dict[str, float] = {}
+    for pool in shown:
+        first = pool.canary_of or pool.name
+        totals[first] = totals.get(first, 0.0) + (pool.weight or 0.0)
+    places = {name: place for place, name in enumerate(by_name)}
+    for pool in sorted(shown, key=lambda pool: (places.get(pool.canary_of or pool.name, 0), bool(pool.canary_of))):
+        of = by_name.get(pool.canary_of)
+        name = f"  {pool.name}, canary of {pool.canary_of}" if pool.canary_of else pool.name
+        weight = share = ""
+        if pool.weight is not None:
+            total = totals[pool.canary_of or pool.name]
+            weight = f"{pool.weight:g}{'' if pool.is_ordered else ' (settings)'}"
+            share = f"{100 * pool.weight / total:.4g} %" if total else ""
+        rate = f"{100 * _rate(pool):.3g} %" if pool.errors else ""
+        times = (pool.p50_s, pool.p95_s, pool.p99_s)
+        ready = [str(workers.get(pool.name, 0))] if workers else []
+        row = (name, weight, share, str(pool.requests), str(pool.errors), rate, *map(_short, times), *ready)
+        table.add_row(*map(_text, row), style="bold red" if of is not None and _rate(pool) > _rate(of) else None)
+    return table
+
+
+def _rate(pool: PoolStatus) -> float:
+    """Which part of its requests were errors."""
+    return pool.errors / pool.requests if pool.requests else 0.0
+
+
+def _short(value: float | None) -> str:
+    """A time that is a part of a second, as a rule."""
+    if value is None:
+        return ""
+    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
 def ordered(status: Status, sort: str = "age", reverse: bool = False, wanted: str = "") -> list[StreamStatus]:
     """Those streams in whose description `wanted` is, in the order of one of `SORTS`."""
     key, greatest_first = SORTS[sort]
@@ -110,7 +148,7 @@ def streams(shown: Sequence[StreamStatus], selected: int | None = None) -> Table
     table = _table(*titles, *(["pool"] if has_pools else []))
     for i, stream in enumerate(shown):
         request = f"{stream.method} {stream.path}".strip()
-        row = (stream.channel, stream.kind, stream.state, _seconds(stream.age_s), stream.owner, request)
+        row = (stream.channel, stream.kind, stream.state, seconds(stream.age_s), stream.owner, request)
         unsent = str(stream.unsent_bytes or "")
         pool = [stream.pool or ""] if has_pools else []
         table.add_row(*map(_text, (*row, unsent, *pool)), style="reverse" if i == selected else None)
@@ -152,7 +190,8 @@ def _text(text: str) -> Text:
     return Text(_plain(text))
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """A time, for people; empty: there is none."""
     if value is None:
         return ""
     if value < 10:

@@ -126,6 +126,8 @@ class Screen:
         with_groups = status.groups and height >= _HEIGHT_FOR_GROUPS
         limit = max(_LEAST_ROWS, (height - 11) // 4 if with_groups else (height - 9) // 3)
         shown_tables = [tables.nodes(status, limit), tables.processes(status, limit)]
+        # Of pools there is a table where some share requests, so that somebody compares them.
+        shown_tables += [tables.pools(status.pools)] if any(pool.canary_of for pool in status.pools) else []
         shown_tables += [tables.groups(status, limit)] if with_groups else []
         # The head, and two lines at the foot; of each table the titles and an empty line, of that of the streams too.
         rows = max(_LEAST_ROWS, height - sum(table.row_count + 2 for table in shown_tables) - 5)

@@ -17,7 +17,7 @@ from ifserver import channels
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Queue
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.observe.admin import endpoint
+from ifserver.observe.admin import endpoint, ordering
 from ifserver.observe.admin.endpoint import CLOSE_HEADER, AdminFactory
 from tests.front.fakes import BINARY, GET, HANDSHAKE, TEXT, frames
 from tests.front.test_groups import member, told
@@ -512,7 +512,7 @@ def test_it_needs_no_reactor_but_its_own() -> None:
 
 # Pauses.
 
-PAUSE = {endpoint.PAUSE_HEADER: "test"}
+PAUSE = {ordering.PAUSE_HEADER: "test"}
 
 
 def test_a_pause_and_its_end() -> None:

@@ -38,7 +38,7 @@ class Command(BaseCommand):  # type: ignore[misc]
         "Options are those of ifserver run (--help-all shows them). A flag takes precedence over a "
         "variable (IFSERVER_...), that over ifserver.toml, and that over IFSERVER in Django's settings. Other commands "
         "of ifserver may be given: manage.py ifserver worker, serve, settings, check, publish, status, top, pause, "
-        "resume."
+        "resume, pool."
     )
     #: A worker would import the whole site for them; ours look at settings alone.
     requires_system_checks = ()
