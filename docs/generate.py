@@ -1,4 +1,5 @@
-"""Writes the pages of docs/reference that follow from the code: ``python docs/generate.py``.
+"""Writes what follows from the code: ``python docs/generate.py``. Two pages of docs/reference, the manual page
+ifserver(1), and the scripts of ``ifserver completion``.
 
 The page of settings is made by ``ifserver settings --rst``. A test compares all of them with what is in the repository.
 """
@@ -6,20 +7,26 @@ The page of settings is made by ``ifserver settings --rst``. A test compares all
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from ifserver import errors
+import shtab
+
+from ifserver import __version__, errors
+from ifserver.commands import completion
 from ifserver.config import command_line
+from ifserver.config.schema import Setting
 from ifserver.observe.viewer import command as viewer
 
 __all__ = ["PAGES"]
 
 _FOLDER: Final = Path(__file__).parent / "reference"
+_MANUAL: Final = Path(__file__).parents[1] / "packaging/man/ifserver.1"
 _BY: Final = '.. Made by "python docs/generate.py"; a test compares them.\n\n'
 
 _COMMANDS: Final = """\
@@ -63,35 +70,41 @@ def commands() -> str:
 
 
 def _commands() -> Iterator[str]:
-    parsers = _parsers(command_line.make_parser(whole=False))
-    briefs = _briefs(command_line.make_parser(whole=False))
-    for name, parser in (parsers | _parsers(viewer.make_parser())).items():
+    for name, parser in _parsers(whole=False).items():
         title = f"ifserver {name}"
-        yield f"\n\n{title}\n{'-' * len(title)}\n\n{_filled(_escaped(parser.description or briefs[name]))}"
-        for group in parser._action_groups:
-            shown = [each for each in group._group_actions if each.help != argparse.SUPPRESS and not _is_help(each)]
-            if not shown:
-                continue
-            about = {"options": "general", "positional arguments": "arguments"}.get(
-                group.title or "", group.title or ""
-            )
-            yield f"\n*{_escaped(about[:1].upper() + about[1:])}*\n\n"
-            for action in shown:
-                yield f"{_names(action)}\n{_filled(_sentence(action.help or ''), '    ')}"
+        yield f"\n\n{title}\n{'-' * len(title)}\n\n{_filled(_escaped(parser.description or ''))}"
+        for about, actions in _groups(parser):
+            yield f"\n*{_escaped(about)}*\n\n"
+            for action in actions:
+                yield f"{_names(action)}\n{_filled(_escaped(_sentence(action)), '    ')}"
 
 
-def _is_help(action: argparse.Action) -> bool:
-    return isinstance(action, argparse._HelpAction)
+def _parsers(whole: bool) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of all commands, by their names; `whole`: their help shows all settings."""
+    return _commands_of(command_line.make_parser(whole)) | _commands_of(viewer.make_parser())
 
 
-def _parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def _commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return dict(_subparsers(parser).choices)
+
+
+def _subparsers(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser]:
     [commands] = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    return dict(commands.choices)
+    return commands
 
 
-def _briefs(parser: argparse.ArgumentParser) -> dict[str, str]:
-    [commands] = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    return {each.dest: _sentence(each.help or "") for each in commands._choices_actions}
+def _groups(parser: argparse.ArgumentParser) -> Iterator[tuple[str, list[argparse.Action]]]:
+    """What a command's help shows: titles, each with its arguments."""
+    for group in parser._action_groups:
+        shown = [
+            each
+            for each in group._group_actions
+            if each.help != argparse.SUPPRESS and not isinstance(each, argparse._HelpAction)
+        ]
+        if shown:
+            title = group.title or ""
+            about = {"options": "general", "positional arguments": "arguments"}.get(title, title)
+            yield about[:1].upper() + about[1:], shown
 
 
 def _names(action: argparse.Action) -> str:
@@ -103,9 +116,9 @@ def _names(action: argparse.Action) -> str:
     return ", ".join(f"``{name}``" for name in (*others, f"{last} {value}".strip()))
 
 
-def _sentence(text: str) -> str:
-    text = text.replace("%%", "%")
-    return _escaped(text[:1].upper() + text[1:]) + "."
+def _sentence(action: argparse.Action) -> str:
+    text = (action.help or "").replace("%%", "%")
+    return text[:1].upper() + text[1:] + "."
 
 
 def errors_page() -> str:
@@ -141,8 +154,163 @@ def _filled(text: str, indent: str = "") -> str:
     )
 
 
-#: What makes each page, by its file.
-PAGES: Final = {_FOLDER / "commands.rst": commands, _FOLDER / "errors.rst": errors_page}
+_MANUAL_HEAD: Final = """\
+.\\" Made by "python docs/generate.py"; a test compares them.
+.TH IFSERVER 1 "" "ifserver {version}" "User Commands"
+.SH NAME
+ifserver \\- keeps the connections of clients while workers run the application
+.SH SYNOPSIS
+.SY ifserver
+.I command
+.RI [ settings ]
+.RI [ arguments ]
+.YS
+.SH DESCRIPTION
+An interface server for ASGI and WSGI applications. The server holds the clients' connections; workers, in processes of
+their own, run the application. A worker that is replaced, crashes or is killed closes no connection, as far as the
+protocol allows.
+.P
+.B ifserver run
+starts a server and its workers on this machine.
+.B ifserver serve
+and
+.B ifserver worker
+are the same parts on several machines; they meet in Redis.
+.SH COMMANDS
+Only the flags that are used most are listed.
+.BI "ifserver " command " \\-\\-help\\-all"
+shows every flag, and
+.B "ifserver settings \\-\\-example"
+prints a file with every setting, its default and an explanation.
+"""
+_MANUAL_END: Final = """\
+.SH ENVIRONMENT
+Every setting has a variable; its name is
+.BR IFSERVER_ ,
+the section and the setting:
+.B IFSERVER_FRONT_MAX_BODY_BYTES
+for
+.BR front.max_body_bytes .
+A flag takes precedence over a variable, and a variable over the file. Passwords and tokens have no flags.
+.TP
+.B IFSERVER_CONFIG
+The file with settings.
+.TP
+.B IFSERVER_REDIS_PASSWORD
+The password of the nodes whose URLs have none.
+.TP
+.B PORT
+The port, where no other place to listen is given; then the default host is 0.0.0.0.
+.SH FILES
+.TP
+.I ifserver.toml
+The file with settings, where the current folder has one and no other is named.
+.SH SIGNALS
+.TP
+.BR SIGTERM ", " SIGINT ", " SIGQUIT
+It ends in order; after a second one, at once.
+.TP
+.B SIGHUP
+The settings are read again, and workers are replaced, with the new code of the application.
+.TP
+.B SIGUSR1
+Log files are reopened.
+.TP
+.B SIGUSR2
+A new server takes over, with the version of ifserver that is installed now.
+.SH EXIT STATUS
+.TP
+.B 0
+It has stopped as it was told to, or has done what it should.
+.TP
+.B 1
+Anything else.
+.TP
+.B 2
+Something that you have to correct; the last line says what. Another start does not help.
+.TP
+.B 3
+The application's startup has failed.
+.SH EXAMPLES
+.TP
+.B ifserver run mysite.asgi:application
+A server, and as many workers as there are CPUs.
+.TP
+.B ifserver serve \\-\\-cluster main=redis://10.0.0.1
+A server whose workers are started elsewhere.
+.TP
+.B ifserver worker mysite.asgi:application \\-\\-cluster main=redis://10.0.0.1
+Workers for it.
+.TP
+.B ifserver completion bash > ~/.local/share/bash\\-completion/completions/ifserver
+Completion of command lines in bash.
+"""
+
+
+def manual() -> str:
+    """The manual page ifserver(1), in the macros of man(7)."""
+    return "".join((_MANUAL_HEAD.format(version=__version__), *_manual_of_commands(), _MANUAL_END))
+
+
+def _manual_of_commands() -> Iterator[str]:
+    for name, parser in _parsers(whole=False).items():
+        yield f".SS ifserver {name}\n{_roff(parser.description or '')}\n"
+        for about, actions in _groups(parser):
+            yield f".P\n.I {_roff(about)}\n"
+            for action in actions:
+                names = ", ".join(rf"\fB{_roff(each)}\fR" for each in action.option_strings)
+                value = _roff(str(action.metavar)) if action.nargs != 0 and action.metavar else ""
+                tag = f"{names} {value}".strip()
+                yield f".TP\n{tag}\n{_roff(_sentence(action))}\n"
+
+
+def _roff(text: str) -> str:
+    """`text`, so that no character of it is a command; hyphens stay those that can be pasted."""
+    return re.sub(r"^([.'])", r"\&\1", text.replace("\\", r"\e").replace("-", r"\-"))
+
+
+def script(shell: str) -> str:
+    """What `shell` reads to complete command lines: all flags but those that only other servers have."""
+    made: str = shtab.complete(_explained(), shell=shell, root_prefix="ifserver")
+    first, _, rest = made.partition("\n\n" if shell == "zsh" else "\n")
+    head = "#compdef ifserver\n" if shell == "zsh" else ""
+    # What it says about itself instead is how to install it, which `ifserver completion --help` and the pages do.
+    _, _, body = rest.partition("\n\n")
+    assert first.startswith("#"), first
+    made_by = '# Made by "python docs/generate.py" with shtab (Apache License 2.0); a test compares them.'
+    return f"{head}{made_by}\n\n{body.lstrip()}"
+
+
+def _explained() -> argparse.ArgumentParser:
+    """The parser of all commands, with one line of help for each flag, and what may be its value."""
+    parser = command_line.make_parser(whole=True)
+    briefs = {each.dest: each.help or "" for each in _subparsers(parser)._choices_actions}
+    for name, command in _commands_of(viewer.make_parser()).items():
+        _subparsers(parser).choices[name] = command
+    for name, command in _subparsers(parser).choices.items():
+        command.description = briefs[name]
+        for action in command._actions:
+            _explain(action)
+    return parser
+
+
+def _explain(action: argparse.Action) -> None:
+    settings: tuple[Setting, ...] = getattr(action, "_settings", ())
+    if action.help != argparse.SUPPRESS and len(settings) == 1 and action.option_strings:
+        action.help = settings[0].summary.replace("%", "%%")
+    if settings and settings[0].choices and action.nargs != 0:
+        action.choices = settings[0].choices
+    if str(action.metavar).partition("[")[0] in ("FILE", "PATH", "DIR"):
+        action.complete = shtab.DIRECTORY if str(action.metavar).startswith("DIR") else shtab.FILE  # type: ignore[attr-defined]
+
+
+#: What makes each file.
+PAGES: Final[Mapping[Path, Callable[[], str]]] = {
+    _FOLDER / "commands.rst": commands,
+    _FOLDER / "errors.rst": errors_page,
+    _MANUAL: manual,
+    **{path: functools.partial(script, shell) for shell, path in completion.FILES.items()},
+}
 
 if __name__ == "__main__":
     for path, make in PAGES.items():

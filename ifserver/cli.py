@@ -34,7 +34,10 @@ _MODULES: Final = {
         for name in ("run", "serve", "worker", "publish", "check", "settings", "child")
     },
     **dict.fromkeys(VIEWERS, "ifserver.observe.viewer.command"),
+    "completion": "ifserver.commands.completion",
 }
+#: Those that have no settings, or read them by themselves: they are given the words as they are.
+_OF_WORDS: Final = (*VIEWERS, "completion")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         manager, handed = systemd.take(os.environ, os.getpid()), handover.become_successor(os.environ)
         if words[:1] == ["child"]:
             return _main_of("child")(words[1:])
-        if words and words[0] in VIEWERS:
+        if words and words[0] in _OF_WORDS:
             gc.enable()
             return _main_of(words[0])(words)
         given = arguments.parse(words)

@@ -16,7 +16,7 @@ from ifserver.config.configuration import all_settings
 from ifserver.config.schema import Kind, Setting
 from ifserver.config.values import to_text
 
-__all__ = ["FILE", "VIEWERS", "GivenFlag", "make_parser", "names_of"]
+__all__ = ["FILE", "SHELLS", "VIEWERS", "GivenFlag", "make_parser", "names_of"]
 
 _Parser: TypeAlias = argparse.ArgumentParser
 #: The file that is read where it is found in the current folder.
@@ -111,6 +111,8 @@ VIEWERS: Final[Mapping[str, str]] = {
     "resume": "let them go on",
     "pool": "the pools side by side, and how they share requests",
 }
+#: Shells whose users ``ifserver completion`` helps.
+SHELLS: Final = ("bash", "zsh", "fish")
 
 
 class _OneLine(argparse.ArgumentParser):
@@ -203,7 +205,19 @@ def make_parser(whole: bool) -> _Parser:
         _add_flags(command, name, whole)
     for name, brief in VIEWERS.items():
         commands.add_parser(name, help=brief)
+    _add_completion(commands)
     return parser
+
+
+def _add_completion(commands: Any) -> None:
+    """``completion``, which has no settings."""
+    command = commands.add_parser(
+        "completion",
+        help="print a script that completes command lines",
+        description="Print a script with which a shell completes the commands and flags of ifserver.",
+        allow_abbrev=False,
+    )
+    command.add_argument("shell", choices=SHELLS, metavar="SHELL", help=f"one of {', '.join(SHELLS)}")
 
 
 def _add_formats(parser: _Parser) -> None:

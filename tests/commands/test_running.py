@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_every_command_has_its_module() -> None:
-    assert set(cli._MODULES) == {*flags.COMMANDS, *VIEWERS, "child"}
+    assert set(cli._MODULES) == {*flags.COMMANDS, *VIEWERS, "completion", "child"}
     for name in cli._MODULES.values():
         assert callable(importlib.import_module(name).main)
 
