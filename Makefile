@@ -17,7 +17,8 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run docs test autobahn fuzz chaos bench placement lint types format clean system-packages
+.PHONY: help run docs test pythons lowest autobahn fuzz chaos bench placement lint types format dist clean
+.PHONY: system-packages
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -40,6 +41,12 @@ test: lint types system-packages $(VENV)/.for-tests  ## check style and types, t
 	@ls tests/__pycache__/test_*-pytest-*.pyc > /dev/null 2>&1 || $(PYTEST) --collect-only -qq > /dev/null
 	@# More processes than CPUs: most tests wait for others.
 	$(PYTEST) -n 6 --dist loadfile --no-loadscope-reorder
+
+pythons: system-packages $(VENV)/.for-pythons  ## run the core of the tests on each Python from 3.11 to 3.14 that is here
+	$(BIN)/python -m nox --session core
+
+lowest: system-packages $(VENV)/.for-pythons  ## run it with the oldest dependencies that setup.cfg allows
+	$(BIN)/python -m nox --session lowest
 
 autobahn: system-packages $(VENV)/.for-tests  ## run the Autobahn test suite of WebSockets, for a quarter of an hour
 	$(BIN)/python -m tests.autobahn.run
@@ -74,8 +81,11 @@ format: $(VENV)/.for-tests  ## put right what can be put right by machine
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dist: $(VENV)/.for-tests  ## build the source distribution and the wheel of the last commit, in dist
+	$(BIN)/python tools/make-dist
+
 clean:  ## remove .venv, caches and builds
-	rm -rf $(VENV) .venv-autobahn build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis test-artefacts
+	rm -rf $(VENV) .venv-autobahn .nox build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis test-artefacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system-packages:
@@ -95,6 +105,10 @@ $(VENV)/.for-tests: setup.cfg pyproject.toml $(VENV)/.made
 $(VENV)/.for-docs: setup.cfg pyproject.toml $(VENV)/.made
 	@echo "Installing ifserver and what its documentation needs into $(VENV) (a minute or so, the first time)"
 	@$(PIP) install --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.for-pythons: setup.cfg pyproject.toml $(VENV)/.made
+	@$(PIP) install --editable '.[pythons]'
 	@touch $@
 
 $(VENV)/.made:
