@@ -57,7 +57,8 @@ def examine(pools: Sequence[PoolSettings], workers: Sequence[PoolWorkers]) -> li
         )
         if problem:
             report.findings.append(Finding("problem", problem))
-        if interface == "wsgi" and "websocket" in pool.protocols:
+        of = next((other for other in pools if other.name == pool.canary_of), pool)
+        if interface == "wsgi" and "websocket" in of.protocols:
             report.findings.append(
                 Finding("note", 'it is WSGI, so that WebSockets get 403 there; protocols = ["http"] leaves them')
             )

@@ -169,6 +169,7 @@ class RunService(ServeService):
         if {pool.name for pool in pools} != {pool.name for pool in self._pools}:
             return ()
         self._route(pools)
+        self._tell_of_weights()
         return rules_of(new)
 
 

@@ -243,7 +243,13 @@ class ServeService(Service):
         """Take the pools over; the paths of their settings that take effect. The workers are elsewhere."""
         before, pools = self._pools, pools_of(new)
         self._route(pools)
+        self._tell_of_weights()
         return all_of((*before, *pools))
+
+    def _tell_of_weights(self) -> None:
+        """Say which weights those of new settings do not replace."""
+        for of in self.server.weights:
+            _log.info("pool %s: the weights that were ordered go on (ifserver pool --reset: as the settings say)", of)
 
     def _route(self, pools: Sequence[PoolSettings]) -> None:
         self._pools = pools

@@ -3,6 +3,7 @@ start later."""
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import Counter
@@ -164,6 +165,25 @@ def test_errors_of_a_canary_are_seen_beside_the_others(config: tuple[str, str]) 
         assert version(url, FIRST) == "now"
 
 
+def test_weights_in_the_file_are_read_again_and_those_that_were_ordered_win(config: tuple[str, str]) -> None:
+    with Running("run", "-p", "0", *ADMIN, *config, app_dir=APPS) as server:
+        url, admin = server.ready().url, admin_of(server)
+        path = Path(config[1])
+        path.write_text(POOLS + "weight = 100\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.said("changed, for what begins now: pools.web-next.weight")
+        assert version(url, LAST) == "next"
+        ifserver(admin, "pool", "web-next=0")
+        assert version(url, FIRST) == "now"
+        path.write_text(POOLS + "weight = 50\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.said("pool web: the weights that were ordered go on")
+        server.said("changed, for what begins now: pools.web-next.weight", times=2)
+        assert version(url, FIRST) == "now"
+        ifserver(admin, "pool", "--reset")
+        assert (version(url, FIRST), version(url, LAST)) == ("next", "now")
+
+
 def test_a_page_and_its_websocket_have_the_same_version(config: tuple[str, str]) -> None:
     with Running("run", "-p", "0", *ADMIN, *config, app_dir=APPS) as server:
         url, admin = server.ready().url, admin_of(server)
@@ -222,3 +242,32 @@ def test_a_successor_of_run_knows_the_weights(config: tuple[str, str]) -> None:
         successor = server.said(r"admin endpoint at (http://\S+)/", times=2)[1]
         assert "settings" not in ifserver(successor, "pool")
         lineage.end()
+
+
+def test_a_server_that_was_cut_off_learns_of_the_weights(config: tuple[str, str]) -> None:
+    """It is of another cluster, whose Redis was away when they were ordered."""
+    with ExitStack() as stack:
+        here, there = (stack.enter_context(RedisServer()) for _ in range(2))
+        clusters = (
+            "--cluster",
+            f"east=redis://127.0.0.1:{here.port}",
+            "--cluster",
+            f"west=redis://127.0.0.1:{there.port}",
+        )
+        one = stack.enter_context(Running("serve", "-p", "0", *ADMIN, *clusters, *config))
+        two = stack.enter_context(Running("serve", "-p", "0", *ADMIN, *clusters, *config, "--home", "west"))
+        for home in ("east", "west"):
+            stack.enter_context(Running("worker", *clusters, *config, "--home", home, app_dir=APPS)).ready()
+        assert "on 2 servers" in ifserver(admin_of(one), "pool", "web-next=100")
+        assert version(one.url, LAST) == version(two.url, LAST) == "next"
+        there.kill()
+        assert "on 1 server" in ifserver(admin_of(one), "pool", "web-next=0")
+        assert version(one.url, FIRST) == "now"
+        there.start()
+
+        def knows() -> bool:
+            reply = httpx.get(two.url, headers=FIRST, timeout=LIMIT_S)
+            return reply.status_code == 200 and reply.text == "now"
+
+        eventually(knows, "it has learned of it")
+        assert "on 2 servers" in ifserver(admin_of(two), "pool")

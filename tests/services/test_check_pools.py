@@ -52,6 +52,27 @@ application = "checked:asgi"
     )
 
 
+def test_a_canary_takes_what_its_pool_takes(tmp_path: Path) -> None:
+    done = check(
+        tmp_path,
+        """[pools.web]
+application = "checked:wsgi"
+protocols = ["http"]
+[pools.next]
+application = "checked:wsgi"
+canary_of = "web"
+""",
+    )
+    assert (done.stdout, done.returncode) == (
+        "POOL  APPLICATION   INTERFACE  TAKES\n"
+        "web   checked:wsgi  wsgi       http\n"
+        "next  checked:wsgi  wsgi       canary of web\n"
+        "\n"
+        "everything would work\n",
+        0,
+    )
+
+
 def test_one_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     text = "".join(
         f'[pools.{name}]\napplication = "checked:asgi"\nenvironment = {{ BROKEN = "{broken}" }}\n'
