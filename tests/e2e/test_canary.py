@@ -4,6 +4,7 @@ start later."""
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.e2e.operators import ADMIN, admin_of
-from tests.e2e.running import APPS, LIMIT_S, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, ROOT, Running, command_line, eventually
 from tests.e2e.test_pausing import ifserver
 from tests.e2e.test_restarting import Lineage
 from tests.redis_server import RedisServer
@@ -242,6 +243,28 @@ def test_a_successor_of_run_knows_the_weights(config: tuple[str, str]) -> None:
         successor = server.said(r"admin endpoint at (http://\S+)/", times=2)[1]
         assert "settings" not in ifserver(successor, "pool")
         lineage.end()
+
+
+def test_a_server_that_has_not_read_the_new_settings_yet_orders_weights_all_the_same(config: tuple[str, str]) -> None:
+    with ExitStack() as stack:
+        cluster = ("--cluster", f"main=redis://127.0.0.1:{stack.enter_context(RedisServer()).port}")
+        old = Path(config[1]).with_name("old.toml")
+        old.write_text(POOLS.partition("[pools.web-next]")[0])
+        one = stack.enter_context(Running("serve", "-p", "0", *ADMIN, *cluster, "--config", str(old)))
+        two = stack.enter_context(Running("serve", "-p", "0", *ADMIN, *cluster, *config))
+        stack.enter_context(Running("worker", *cluster, *config, app_dir=APPS)).ready()
+        command = command_line("pool", "web-next=100", "--admin", admin_of(one))
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        assert (done.returncode, "on 2 servers" in done.stdout) == (0, True)
+        assert "the servers do not share requests in the same way" in done.stderr
+        assert (version(one.url, FIRST), version(two.url, LAST)) == ("now", "next")
+        assert "there is no pool 'web-nxt'; there is: web, web-next" in ifserver(
+            admin_of(one), "pool", "web-nxt=1", status=2
+        )
+        # It reads them now.
+        old.write_text(POOLS)
+        one.process.send_signal(signal.SIGHUP)
+        eventually(lambda: version(one.url, LAST) == "next", "it shares as the other does")
 
 
 def test_a_server_that_was_cut_off_learns_of_the_weights(config: tuple[str, str]) -> None:

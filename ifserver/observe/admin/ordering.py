@@ -140,8 +140,7 @@ class Ordering:
             if method == b"GET":
                 found = await control.ask(self._subject.clusters, self._clock)
             else:
-                board, here = await self._known()
-                facts = _reset(here) if path == "/pools/reset" else _weights(side_by_side(here), arguments)
+                facts, board = await self._wanted(path, arguments)
                 _log.info("weights were asked for: %s", _shown(facts))
                 found = await self._order(facts, board)
         except BaseException:
@@ -156,6 +155,20 @@ class Ordering:
                     workers[child.pool] += 1
         counted_s = max((each.counted_s for each in found.here), default=0.0)
         return Pools(len(found.here), found.asked, counted_s, agreed(found.here), pools, workers)
+
+    async def _wanted(self, path: str, arguments: _Arguments) -> tuple[list[Weights], Board]:
+        """The weights that are asked for, and what is known of orders before."""
+        board, here = await self._known()
+        if path == "/pools/reset":
+            return _reset(board), board
+        try:
+            return _weights(side_by_side(here), arguments), board
+        except Refused as error:
+            if error.status != 404:
+                raise
+        # Others may have a pool that is not here: servers read new settings one after the other.
+        found = await control.ask(self._subject.clusters, self._clock)
+        return _weights(side_by_side(found.here), arguments), found.board
 
     # Both.
 
@@ -175,10 +188,9 @@ def _paused(found: Found) -> Paused:
     return Paused(len(found.here), found.asked, found.board.pauses_left_s(), found.waiting, found.under_way)
 
 
-def _reset(here: Sequence[Here]) -> list[Weights]:
+def _reset(board: Board) -> list[Weights]:
     """The weights of the settings, wherever others were ordered."""
-    board_weights = {order.fact.of for each in here for order in each.orders if isinstance(order.fact, Weights)}
-    return [Weights(of, {}) for of in sorted(board_weights)]
+    return [Weights(of, {}) for of in board.weights()]
 
 
 def _weights(pools: Sequence[PoolStatus], arguments: _Arguments) -> list[Weights]:

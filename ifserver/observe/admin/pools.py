@@ -22,7 +22,8 @@ def side_by_side(here: Sequence[Here]) -> list[PoolStatus]:
 
 def agreed(here: Sequence[Here]) -> bool:
     """Whether all servers share requests in the same way."""
-    return len({tuple((pool.name, pool.canary_of, pool.weight) for pool in server.pools) for server in here}) <= 1
+    shares = ({pool.name: (pool.canary_of, pool.weight) for pool in server.pools if pool.weight} for server in here)
+    return len({frozenset(each.items()) for each in shares}) <= 1
 
 
 def _summed(pools: Sequence[PoolHere]) -> PoolStatus:

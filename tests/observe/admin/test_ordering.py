@@ -189,3 +189,6 @@ def test_all_servers_together() -> None:
     assert agreed([])
     assert not agreed([*both, told(0, 0, {}, 6.0)])
     assert not agreed([*both, Here([])])
+    # A pool that shares with nobody is no matter, and neither is a canary that has nothing.
+    alone, idle = (PoolHere(*what, False, 0, 0, []) for what in (("a", "", None), ("b", "w", 0.0)))
+    assert agreed([both[0], Here([], pools=[idle, alone, *both[1].pools])])
