@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, WebSocket, expect
 
 from tests.e2e.chromium import LIMIT_MS, Chromium
-from tests.e2e.running import EXAMPLES, Running, eventually
+from tests.e2e.running import APPS, EXAMPLES, Running, eventually
 from tests.redis_server import RedisServer
 
 
@@ -80,6 +80,41 @@ def test_the_clock_ticks(chromium: Chromium, site: Running) -> None:
         expect(page.locator("#clock")).not_to_have_text("--:--:--", timeout=LIMIT_MS)
 
     chromium.visit(story)
+
+
+VERSION_BY_WEBSOCKET = """() => new Promise((resolve, reject) => {
+  const socket = new WebSocket(location.origin.replace("http", "ws"));
+  socket.onopen = () => socket.send("which?");
+  socket.onmessage = (event) => resolve(event.data);
+  socket.onclose = (event) => reject(event.code);
+})"""
+
+
+def test_a_browser_stays_with_its_version_in_pages_requests_and_websockets(chromium: Chromium, tmp_path: Path) -> None:
+    path = tmp_path / "ifserver.toml"
+    version = 'application = "versions:app"\nprocesses = 1\n'
+    path.write_text(
+        f"[pools.web]\n{version}[pools.next]\n{version}canary_of = 'web'\nweight = 50\nenvironment.VERSION = 'next'\n"
+    )
+    seen: set[str] = set()
+
+    def story(context: BrowserContext) -> None:
+        page = context.new_page()
+        for _ in range(2):
+            page.goto(server.url)
+            first = page.inner_text("body")
+            seen.add(first)
+            assert page.evaluate(VERSION_BY_WEBSOCKET) == first
+            asked = "Promise.all([1, 2, 3, 4].map((n) => fetch('/' + n).then((reply) => reply.text())))"
+            assert page.evaluate(asked) == [first] * 4
+            assert page.evaluate("document.cookie") == "", "scripts have nothing of it"
+            assert [cookie["name"] for cookie in context.cookies()] == ["ifserver_canary"]
+            page = context.new_page()
+
+    with Running("run", "-p", "0", "--config", str(path), app_dir=APPS) as server:
+        server.ready()
+        while len(seen) < 2:
+            chromium.visit(story)
 
 
 def test_chat_in_two_tabs_over_a_killed_worker_and_a_restart(chromium: Chromium, site: Running) -> None:
