@@ -32,6 +32,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     #: ``sys.argv`` and ``sys.path`` of ``manage.py``, which settings may look at, and apps may need.
     argv: tuple[str, ...]
     path: tuple[str, ...]
+    #: The application that answers HTTP beside that of WebSockets.
+    http: str | None
     #: Where clients find the server.
     url: str
     #: A pipe with one byte, and its number in the kernel. The worker that gets the byte says that the server runs.

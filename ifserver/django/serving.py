@@ -56,12 +56,15 @@ def wsgi() -> Any:
 
 
 def http() -> Any:
-    """The site of ``WSGI_APPLICATION`` for a pool beside that of `asgi`, whose workers say what there is to say."""
-    return _made(False, silent=True)
+    """The application of HTTP for a pool beside that of `asgi`, whose workers say what there is to say."""
+    return _made(False, beside=True)
 
 
-def _made(use_asgi: bool, silent: bool = False) -> Any:
+def _made(use_asgi: bool, beside: bool = False) -> Any:
     """Set up Django, check the system, and load the application.
+
+    Args:
+        beside: whether it is that of a pool beside another one.
 
     Raises:
         ConfigurationError: the site cannot be loaded.
@@ -76,13 +79,14 @@ def _made(use_asgi: bool, silent: bool = False) -> Any:
     name = os.environ["DJANGO_SETTINGS_MODULE"]
     try:
         django.setup()
-        name = application_of(use_asgi) or name
-        output = StringIO() if silent else None
+        named = told.http if beside else application_of(use_asgi)
+        name = named or name
+        output = StringIO() if beside else None
         command = BaseCommand(output, output, no_color=told.no_color, force_color=told.force_color)
         if not told.skip_checks:
             command.stdout.write("Performing system checks...\n\n")
             command.check(display_num_errors=True)
-        application = _served(told, use_asgi)
+        application = _served(told, use_asgi, named)
     except SystemCheckError as error:
         text = str(error)
         if not told.reload:
@@ -97,7 +101,7 @@ def _made(use_asgi: bool, silent: bool = False) -> Any:
         if not told.reload:
             traceback.print_exception(cause)
         raise failure from cause
-    if silent:
+    if beside:
         return application
     # Nobody need wait for this: it may import hundreds of migrations, and asks the database.
     threading.Thread(target=_introduce, args=(told, command, use_asgi), name="migrations", daemon=True).start()
@@ -125,9 +129,8 @@ def _read_terminal() -> None:
     autoreload.ensure_echo_on()
 
 
-def _served(told: Told, use_asgi: bool) -> Any:
-    """The application, with static files and the log of requests around it."""
-    named = application_of(use_asgi)
+def _served(told: Told, use_asgi: bool, named: str | None) -> Any:
+    """The application `named`, or Django's own, with static files and the log of requests around it."""
     application: Any
     if named is not None:
         application = load(named, os.getcwd() if not told.path[0] else told.path[0], "asgi" if use_asgi else "wsgi")
@@ -154,10 +157,12 @@ def _introduce(told: Told, command: BaseCommand, use_asgi: bool) -> None:
         connections.close_all()
     if not _is_first(told):
         return
+    beside = f"HTTP is answered by {told.http} (WSGI)\n" if told.http is not None else ""
     command.stdout.write(
         f"{datetime.now():%B %d, %Y - %X}\n"
         f"Django version {django.get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
         f"Starting {'ASGI' if use_asgi else 'WSGI'}/ifserver version {__version__} development server at {told.url}\n"
+        f"{beside}"
         "Quit the server with CONTROL-C."
     )
     if os.environ.get(_HIDE_WARNING) != "true":

@@ -225,14 +225,15 @@ def test_static_files_with_debug_and_without(site: Site) -> None:
         assert site.get(style).text == "body {}"
 
 
-@pytest.mark.parametrize("by", ["settings", "environment"])
+@pytest.mark.parametrize("by", ["settings", "environment", "option"])
 def test_http_of_its_own_has_static_files_and_the_log(site: Site, by: str) -> None:
     """``worker.http``, which is a pool beside that of WebSockets."""
     environment = {"IFSERVER_WORKER_HTTP": "mysite.wsgi:application"} if by == "environment" else {}
+    option = ("--http", "mysite.wsgi:application") if by == "option" else ()
     if by == "settings":
         http = '"http": "mysite.wsgi:application", "pools": ["http"],'
         site.edit("mysite/settings.py", '"processes": 3', f'{http} "processes": 3')
-    with site.runserver(**environment) as server:
+    with site.runserver(*option, **environment) as server:
         assert site.get("/static/pages/style.css").text == "body {}"
         server.said('"GET /static/pages/style.css HTTP/1.1" 200 ')
         assert site.get("/about/").json()["kind"] == "WSGIRequest"
@@ -241,6 +242,7 @@ def test_http_of_its_own_has_static_files_and_the_log(site: Site, by: str) -> No
             assert client.recv(LIMIT_S) == "1 a"
         server.said("WebSocket CONNECT /ws/")
         assert "Starting ASGI/" in server.output
+        assert "HTTP is answered by mysite.wsgi:application (WSGI)" in server.output
         assert server.output.count("Performing system checks") == 1
     with site.runserver("--noasgi", "--noreload", **environment) as server:
         assert site.get("/static/pages/style.css").text == "body {}"
@@ -268,6 +270,10 @@ def test_the_server_of_another_command_ends_with_it(site: Site, command: str) ->
         (("x:y",), '"x:y" is not a valid port number or address:port pair.'),
         (("--nothreading",), "--nothreading is for WSGI: with ASGI, add --noasgi."),
         (("--websocket-max-frame-size", "9"), "give --websocket-max-message-size."),
+        (
+            ("--noasgi", "--http", "mysite.wsgi:application"),
+            "--http is for a site that runs an ASGI_APPLICATION beside it.",
+        ),
         (("--http_timeout", "0"), "--http_timeout: must be at least 1 second, got 0."),
     ],
 )

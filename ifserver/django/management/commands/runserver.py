@@ -61,6 +61,12 @@ class Command(runserver.Command):  # type: ignore[misc]
             help="Run WSGI_APPLICATION, also where there is an ASGI_APPLICATION.",
         )
         parser.add_argument(
+            "--http",
+            metavar="MODULE:APPLICATION",
+            help="Have this WSGI application answer HTTP, in threads, and ASGI_APPLICATION the WebSockets alone. "
+            "Default: worker.http of IFSERVER.",
+        )
+        parser.add_argument(
             "--http_timeout", type=int, help="Seconds until the response to a request must begin (default: no timeout)"
         )
         parser.add_argument(
@@ -96,9 +102,15 @@ class Command(runserver.Command):  # type: ignore[misc]
         folder, project = _folder(), _project()
         include, exclude = (_listed(project.get("worker", {}).pop(name, ())) for name in _WATCH)
         environ = _environment(os.environ)
-        has_http = _take_http(project, environ) and use_asgi
+        http = _take_http(project, environ)
+        if not use_asgi:
+            if options["http"] is not None:
+                raise CommandError("--http is for a site that runs an ASGI_APPLICATION beside it.")
+            http = None
+        elif options["http"] is not None:
+            http = options["http"]
         words = [*_words(options, use_asgi, folder), *_limits(options)]
-        if has_http:
+        if http is not None:
             words += ["--http", "ifserver.django.serving:http()"]
         with self._bound() as sock:
             first = _byte()
@@ -112,7 +124,7 @@ class Command(runserver.Command):  # type: ignore[misc]
             environ = {
                 **environ,
                 PROJECT_VARIABLE: encode_project(project, {}),
-                **launch.tell(self._told(options, sock.getsockname()[1], first)),
+                **launch.tell(self._told(options, http, sock.getsockname()[1], first)),
             }
             connections.close_all()
             self.stdout.flush()
@@ -135,11 +147,12 @@ class Command(runserver.Command):  # type: ignore[misc]
             return StaticFilesHandler(handler)
         return handler
 
-    def _told(self, options: Mapping[str, Any], port: int, first: int) -> launch.Told:
+    def _told(self, options: Mapping[str, Any], http: str | None, port: int, first: int) -> launch.Told:
         """What the workers are told."""
         return launch.Told(
             argv=tuple(sys.argv),
             path=tuple(sys.path),
+            http=http,
             url=f"{self.protocol}://{self._shown_address()}:{port}/",
             first_fd=first,
             first_inode=os.fstat(first).st_ino,
@@ -258,11 +271,12 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _take_http(project: Mapping[str, Any], environ: dict[str, str]) -> bool:
-    """Whether requests of HTTP are to be run as WSGI (``worker.http``), which neither says any more."""
+def _take_http(project: Mapping[str, Any], environ: dict[str, str]) -> str | None:
+    """The application that answers HTTP beside ``ASGI_APPLICATION`` (``worker.http``), or None. Neither says it any
+    more."""
     given: object = project.get("worker", {}).pop("http", None)
     given = environ.pop("IFSERVER_WORKER_HTTP", given)
-    return given not in (None, NONE)
+    return None if given in (None, NONE) else str(given)
 
 
 # What is watched.
