@@ -182,4 +182,23 @@ def _memory(configuration: Configuration) -> list[CheckMessage]:
                     id="ifserver.W008",
                 )
             )
-    return found
+    return [*found, *_memory_of_packages(many)]
+
+
+def _memory_of_packages(many: str) -> Iterator[CheckMessage]:
+    """The same of packages that many sites have. Their own documentation says so as well."""
+    told = any(getattr(settings, name, None) for name in ("EVENTSTREAM_REDIS", "GRIP_URL", "GRIP_PROXIES"))
+    if apps.is_installed("django_eventstream") and not told:
+        yield Warning(
+            f"{many}, and django-eventstream tells nobody but its own worker of an event: send_event() reaches only "
+            "the clients of that worker.",
+            hint='Set EVENTSTREAM_REDIS = {"host": ..., "port": 6379}, and install redis.',
+            id="ifserver.W009",
+        )
+    rates = (getattr(settings, "REST_FRAMEWORK", None) or {}).get("DEFAULT_THROTTLE_RATES") or {}
+    if any(rates.values()) and str(settings.CACHES.get("default", {}).get("BACKEND")).endswith(".LocMemCache"):
+        yield Warning(
+            f"{many}, and each counts for itself what Django REST framework throttles: the cache is in its memory.",
+            hint="Keep the default cache in Redis or in the database.",
+            id="ifserver.W010",
+        )

@@ -100,10 +100,22 @@ TRUSTED = {"front": {"trusted_proxies": ["10.0.0.1"]}}
         ({"CHANNEL_LAYERS": {"default": {"BACKEND": "ifserver.django.ChannelLayer"}}}, []),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}, ["W008"]),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"}, []),
+        ({"REST_FRAMEWORK": {"DEFAULT_THROTTLE_RATES": {"user": "9/hour"}}}, ["W010"]),
+        ({"REST_FRAMEWORK": {"DEFAULT_THROTTLE_RATES": {"user": "9/hour"}}, "CACHES": {}}, []),
+        ({"REST_FRAMEWORK": {"DEFAULT_THROTTLE_RATES": {"user": None}}}, []),
+        ({"REST_FRAMEWORK": {"PAGE_SIZE": 10}}, []),
     ],
 )
 def test_settings(monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], ids: list[str]) -> None:
     assert found(monkeypatch, **changes) == ids
+
+
+def test_events_that_stay_in_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    apps = ("ifserver.django", "django_eventstream")
+    assert found(monkeypatch, apps) == ["W009"]
+    assert found(monkeypatch, apps, IFSERVER={"worker": {"processes": 1}}) == []
+    assert found(monkeypatch, apps, EVENTSTREAM_REDIS={"host": "redis"}) == []
+    assert found(monkeypatch, apps, GRIP_URL="http://pushpin:5561") == []
 
 
 def test_channels_without_asgi(monkeypatch: pytest.MonkeyPatch) -> None:
