@@ -275,7 +275,9 @@ class Job:
         self.say(m.ResponseBody, body, more_body)
 
     def accept(self, subprotocol: str | None = None, headers: m.Headers | None = None) -> None:
-        self.say(m.WebSocketAccept, self._worker.inbox, subprotocol, headers or [], self.request.resumable)
+        # One that is wrong may accept a request of HTTP.
+        resumable = isinstance(self.request, m.WebSocketConnect) and self.request.resumable
+        self.say(m.WebSocketAccept, self._worker.inbox, subprotocol, headers or [], resumable)
 
     def send(self, text: str | None = None, data: bytes | None = None) -> None:
         self.say(m.WebSocketSend, text, data)
