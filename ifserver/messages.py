@@ -88,7 +88,9 @@ STOPPED: Final = "stopped"
 #: The reason of a worker whose loop stood still while the request lay unread. It has begun nothing, and will not: the
 #: server may have taken the request for vanished and offered it once more.
 UNREAD: Final = "unread"
-GIVEN_BACK: Final = (DRAINED, STOPPED, UNREAD)
+#: The same of an event stream (``text/event-stream``) that has begun: its client connects again, so nothing has failed.
+EVENTS_STOPPED: Final = "events stopped"
+GIVEN_BACK: Final = (DRAINED, STOPPED, UNREAD, EVENTS_STOPPED)
 #: The reason of those who say that the worker is dead.
 DIED: Final = "died"
 #: The reason of a worker that takes the server for dead. Where it was only frozen, it hears this when it wakes.

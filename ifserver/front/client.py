@@ -139,9 +139,12 @@ def _answer(exchange: _Exchange, effect: Answer) -> None:
 
 
 def _abort(exchange: _Exchange, effect: Abort) -> None:
-    _log.error("%s: aborting the connection: %s", exchange.stream.channel, effect.why)
-    if exchange.server.tracing is not None:
-        exchange.server.tracing.failed(exchange.stream.identity, effect.why)
+    if effect.minds:
+        _log.error("%s: aborting the connection: %s", exchange.stream.channel, effect.why)
+        if exchange.server.tracing is not None:
+            exchange.server.tracing.failed(exchange.stream.identity, effect.why)
+    else:
+        exchange.server.bursts.add("ending the event stream", effect.why, exchange.stream.channel)
     exchange.client.abort()
 
 

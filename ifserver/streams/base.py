@@ -56,6 +56,7 @@ _VANISHED: Final = 2
 _LET_GO: Final = {
     m.DRAINED: "is stopping",
     m.STOPPED: "is stopping",
+    m.EVENTS_STOPPED: "is stopping",
     m.UNREAD: "was blocked and has not begun it",
     m.DIED: "has died",
     m.SERVER_LOST: "presumed this server dead",

@@ -233,9 +233,13 @@ class Answer(Struct, frozen=True, gc=False):
 
 
 class Abort(Struct, frozen=True, gc=False):
-    """Cut the client's connection so that a response that is not complete can not look whole; `why` is for the log."""
+    """Cut the client's connection so that a response that is not complete can not look whole; `why` is for the log.
+
+    `minds` says whether anybody does: a client of events connects again.
+    """
 
     why: str
+    minds: bool = True
 
 
 class Finish(Struct, frozen=True, gc=False):

@@ -240,7 +240,7 @@ class HttpStream(Stream):
 
     def _cut_off(self, event: m.Release) -> Effects:
         self._enter(_DONE)
-        return Abort(f"{let_go(event)}, in the middle of the response"), ENDED
+        return Abort(f"{let_go(event)}, in the middle of the response", event.reason != m.EVENTS_STOPPED), ENDED
 
     def _let_go(self, event: m.Release) -> Effects:
         self._enter(_DONE)

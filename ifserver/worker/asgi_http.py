@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ifserver.errors import ApplicationError
-from ifserver.messages import FileDeclined, FileTaken, HttpRequest, RequestBody, ResponseFile, ToApplication
+from ifserver.messages import (
+    EVENTS_STOPPED,
+    FileDeclined,
+    FileTaken,
+    HttpRequest,
+    RequestBody,
+    ResponseFile,
+    ToApplication,
+)
 from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
 from ifserver.worker.asgi import Host, Stream
@@ -130,7 +138,11 @@ class HttpStream(Stream):
         """It may run to its end."""
 
     def drained(self) -> bool:
-        return False
+        # One without an end: its client connects again. The application ends as it does for any client that leaves.
+        is_endless = self.phase is ANSWERING and self._response.is_event_stream
+        if is_endless:
+            self.release(EVENTS_STOPPED)
+        return is_endless
 
     def _scope(self) -> Scope:
         request = self._request

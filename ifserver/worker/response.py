@@ -78,6 +78,11 @@ class Response:
         return self._bodyless or self._remaining is not None
 
     @property
+    def is_event_stream(self) -> bool:
+        """Whether its client is an ``EventSource`` or the like, which connects again wherever the stream ends."""
+        return (find(self._headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
+
+    @property
     def bodyless(self) -> bool:
         """Whether it has no body, whatever the application sends."""
         return self._bodyless

@@ -384,6 +384,10 @@ class ThreadedStream(HttpStream):
             self.wake()
             self.look()
 
+    def drained(self) -> bool:
+        # What a thread would be told is what `cancel` does.
+        return False
+
     def cancel(self) -> None:
         if self.task is not None:
             super().cancel()

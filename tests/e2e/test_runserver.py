@@ -45,8 +45,8 @@ async def application(scope, receive, send):
         await send({"type": "websocket.send", "text": f"{VERSION} {event['text']}"})
 """
 VIEWS = """
-import os, sys, time
-from django.http import HttpResponse, JsonResponse
+import asyncio, os, sys, time
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 VERSION = 1
 def index(request):
     return HttpResponse(f"version {VERSION}")
@@ -57,6 +57,12 @@ def about(request):
     })
 def fails(request):
     return HttpResponse(1 / 0)
+async def ticks():
+    while True:
+        yield f"data: {VERSION}\\n\\n"
+        await asyncio.sleep(0.1)
+async def events(request):
+    return StreamingHttpResponse(ticks(), content_type="text/event-stream")
 def hangs(request):
     print("it hangs", flush=True)
     time.sleep(3600)
@@ -69,7 +75,8 @@ FILES = {
     "mysite/asgi.py": ASGI,
     "mysite/wsgi.py": "from django.core.wsgi import get_wsgi_application\napplication = get_wsgi_application()\n",
     "mysite/urls.py": "from django.urls import path\nfrom pages import views\nurlpatterns = [path('', views.index), "
-    "path('about/', views.about), path('fails/', views.fails), path('hangs/', views.hangs)]\n",
+    "path('about/', views.about), path('fails/', views.fails), path('hangs/', views.hangs), "
+    "path('events/', views.events)]\n",
     "pages/__init__.py": "",
     "pages/views.py": VIEWS,
     "pages/static/pages/style.css": "body {}",
@@ -169,6 +176,25 @@ def test_an_edit_reaches_open_websockets_and_a_broken_one_is_shown(site: Site) -
         assert server.output.count("WebSocket CONNECT") == 1
         assert server.output.count("The application cannot be loaded") == 1
         assert re.search(r'^\[\d\d/\w{3}/\d{4} \d\d:\d\d:\d\d\] "GET / HTTP/1.1" 200 9$', server.output, re.MULTILINE)
+
+
+def test_an_edit_ends_event_streams_and_alarms_nobody(site: Site) -> None:
+    """Their clients connect again. Nothing else waits for them."""
+    with site.runserver() as server:
+        url = f"http://{site.address}/events/"
+        with httpx.stream("GET", url, timeout=LIMIT_S) as response:
+            lines = response.iter_lines()
+            assert next(lines) == "data: 1"
+            site.edit("pages/views.py", "VERSION = 1", "VERSION = 2")
+            server.said(r"pages/views\.py changed")
+            assert site.get().text == "version 2"
+            with httpx.stream("GET", url, timeout=LIMIT_S) as second:
+                assert next(second.iter_lines()) == "data: 2"
+            with pytest.raises(httpx.TransportError):
+                list(lines)
+        server.said(r'"GET /events/ HTTP/1\.1" 200 ', times=2)
+        assert "ERROR" not in server.output
+        assert "have not ended" not in server.output
 
 
 def test_it_says_what_django_says(site: Site) -> None:

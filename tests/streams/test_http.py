@@ -404,6 +404,12 @@ def test_a_worker_that_dies_in_the_middle_of_its_answer_cuts_the_connection() ->
     assert do(make(State.RESPONDING), DIED) == [e.Abort(why), e.ENDED]
 
 
+def test_nobody_minds_that_an_event_stream_is_cut_by_a_worker_that_stops() -> None:
+    why = f"worker {WORKER} is stopping, in the middle of the response"
+    stopped = replace(DIED, reason=m.EVENTS_STOPPED, sent=1)
+    assert do(make(State.RESPONDING), stopped) == [e.Abort(why, minds=False), e.ENDED]
+
+
 def test_what_a_worker_does_when_the_client_has_all_harms_nobody() -> None:
     assert do(make(State.ANSWERED), DIED) == [e.Finish(f"worker {WORKER} has died"), e.ENDED]
     stream = make(State.ANSWERED)

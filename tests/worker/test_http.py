@@ -1203,6 +1203,34 @@ def test_a_drain_lets_an_exchange_run_to_its_end() -> None:
     assert len(play(act).sent) == 1
 
 
+@pytest.mark.parametrize("kind", [b"text/event-stream", b"Text/Event-Stream; charset=utf-8"])
+def test_when_the_drain_is_over_an_event_stream_ends_as_if_its_client_had_left(
+    kind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act(one: Play) -> None:
+        await one.send({**START, "headers": [(b"Content-Type", kind)]})
+        assert not one.stream.drained(), "nothing has been answered yet"
+        await one.send(body(b"data: 1\n\n", more=True))
+        one.take_sent()
+        assert one.stream.drained()
+        assert await one.receive() == {"type": "http.disconnect"}
+        with pytest.raises(ClientDisconnected):
+            await one.send(body(b"data: 2\n\n", more=True))
+
+    assert play(act).sent == [replace(failed("events stopped"), sent=1)]
+    assert errors(caplog) == []
+
+
+def test_another_response_may_still_come_to_its_end_when_the_drain_is_over() -> None:
+    async def act(one: Play) -> None:
+        await one.send(START)
+        await one.send(body(b"a", more=True))
+        assert not one.stream.drained()
+        await one.send(body(b"b"))
+
+    assert [message.body for message in play(act).sent] == [b"a", b"b"]
+
+
 @pytest.mark.parametrize("events", [[], [START], [START, body(b"x", more=True)]], ids=len)
 def test_an_application_that_is_cancelled_is_told_as_stopped(
     events: list[Any], caplog: pytest.LogCaptureFixture
