@@ -15,10 +15,13 @@ from msgspec import UNSET, Struct, UnsetType
 __all__ = [
     "MAX_GROUPS",
     "MAX_STREAMS",
+    "MAX_TOLD",
     "Child",
     "ClusterStatus",
+    "Event",
     "Facts",
     "GroupStatus",
+    "History",
     "NodeStatus",
     "PoolStatus",
     "QueueStatus",
@@ -36,6 +39,26 @@ Kind: TypeAlias = Literal["server", "supervisor"]
 MAX_STREAMS: Final = 2_000
 #: Groups that are shown of one server.
 MAX_GROUPS: Final = 100
+#: Events in the facts of one process: those of the last seconds, for others keep them.
+MAX_TOLD: Final = 8
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that operators look for beside the figures (`ifserver.logs.events`)."""
+
+    #: Counts up in its process.
+    number: int
+    #: When it happened, by the wall clock of its process.
+    at: float
+    #: ``deploy``, ``fault``, ``mended`` or ``order``; other releases may have more.
+    kind: str
+    #: The same in a few words.
+    label: str
+    text: str
+    #: How often it has happened since then.
+    times: int = 1
+    #: The process that tells it; in its own facts it is left out.
+    process: str = ""
 
 
 class Child(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -50,6 +73,8 @@ class Child(Struct, frozen=True, kw_only=True, omit_defaults=True):
     streams: int = 0
     unanswered: int = 0
     free: int = 0
+    #: Streams that it has begun since its start.
+    taken: int = 0
     #: Empty: there are no pools.
     pool: str = ""
 
@@ -71,6 +96,10 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     connections: int = 0
     streams: int = 0
     queue_timeout_s: float = 0.0
+    #: Of a server: requests that it has answered, those of them with a status of 500 or more, and open WebSockets.
+    requests: int = 0
+    errors: int = 0
+    websockets: int = 0
     #: Of a server: how long each pool will be paused, in seconds (empty name: all pools), and how many requests wait
     #: for the end of that.
     paused: dict[str, float] = {}
@@ -79,6 +108,8 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     children: tuple[Child, ...] = ()
     #: What it and its workers have counted, where it has no admin endpoint of its own (``run``).
     counts: dict[str, int] = {}
+    #: What has happened last in this process, `MAX_TOLD` at most, oldest first.
+    events: tuple[Event, ...] = ()
 
 
 class QueueStatus(Struct, frozen=True, kw_only=True):
@@ -159,6 +190,18 @@ class GroupStatus(Struct, frozen=True, kw_only=True):
     members: int
 
 
+class History(Struct, frozen=True, kw_only=True):
+    """Figures of one process over the last minutes, one value a second: `None` where there is none."""
+
+    #: The number of the first value of each series; the first one that was ever taken has 0.
+    first: int
+    #: When the last one was taken, by the wall clock, and how far apart they are, in seconds.
+    last_at: float
+    every_s: float
+    #: By name (docs/howto/monitoring.rst).
+    series: dict[str, list[float | None]]
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """All that one process can tell."""
 
@@ -183,6 +226,12 @@ class Status(Struct, frozen=True, kw_only=True):
     #: a share, or the process was started.
     pools: tuple[PoolStatus, ...] = ()
     pools_counted_s: float = 0.0
+    #: What has happened in any process that was seen, as far as it is still kept, oldest first.
+    events: tuple[Event, ...] = ()
+    #: Requests that this server has answered, by pool; empty name: for no pool, or there are none.
+    requests: dict[str, int] = {}
+    #: What it has measured; only for those that ask for it.
+    history: History | None = None
 
 
 _decode_facts = msgspec.msgpack.Decoder(Facts).decode

@@ -13,6 +13,7 @@ from ifserver.clock import Clock
 from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
 from ifserver.front.deadlines import Deadlines
+from ifserver.logs import events
 from ifserver.metrics import Counters
 
 __all__ = ["Admission", "Key", "TurnedAway"]
@@ -111,7 +112,7 @@ class Admission:
         now = self._clock.seconds()
         if now - self._told.get(label, -_TELL_S) >= _TELL_S:
             self._told[label] = now
-            _log.warning("turning clients away with 503: %s", why)
+            events.tell(_log, logging.WARNING, events.Mark.TURNED_AWAY, "turning clients away with 503: %s", why)
 
 
 class TurnedAway(Protocol):

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock, Timer
 from ifserver.front.deadlines import Deadlines
+from ifserver.logs import events
 from ifserver.streams.base import Stream
 from ifserver.streams.effects import Flushed, MessageReceived
 from ifserver.streams.window import MESSAGE_OVERHEAD, message_bytes
@@ -147,7 +148,7 @@ class Pauses:
             if exchange.websocket is not None:
                 self.opened(exchange)
         text = "%s paused for %g s: new requests and messages wait; %d requests are under way"
-        _log.info(text, described(pool), seconds, self.under_way())
+        events.tell(_log, logging.INFO, events.Mark.PAUSED, text, described(pool), seconds, self.under_way())
 
     def resume(self, pool: str) -> None:
         """Let `pool` go on; all, where it has no name."""
@@ -173,7 +174,8 @@ class Pauses:
         websockets = [each for each in self._websockets if not self._covers(each)]
         held = [each for each in self._held if not self._covers(each)]
         late = [each for each in self._late if not self._covers(each)]
-        _log.info("%s: resumed, %d requests and %d WebSockets go on", what, len(held), len(websockets))
+        text = "%s: resumed, %d requests and %d WebSockets go on"
+        events.tell(_log, logging.INFO, events.Mark.RESUMED, text, what, len(held), len(websockets))
         for exchange in late:
             del self._late[exchange]
             if exchange not in self._held:

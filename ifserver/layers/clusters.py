@@ -25,6 +25,8 @@ from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
 from ifserver.layers.placement import Placement, Policy
 from ifserver.layers.readership import Readers, Readership, ReadersLog
+from ifserver.logs import events
+from ifserver.logs.events import Mark
 from ifserver.messages import Message, encode
 from ifserver.metrics import SENT, Counters
 
@@ -45,6 +47,8 @@ _ALONE: Final = {
     "silent": "requests wait until it answers",
     "unreachable": "clients are answered 503 until it is back (broker_wait)",
 }
+#: What it is for operators.
+_MARKS: Final = {"full": Mark.QUEUE_FULL, "behind": Mark.BEHIND}
 
 _log = logging.getLogger(__name__)
 
@@ -262,9 +266,10 @@ class Clusters:
         placement = self._placements[channel]
         if placement.unwell_nodes and placement.well(node.name):
             if len(self.nodes) > 1:
-                _log.info("node %s is well again: %s are offered there", node.name, _requests(channel))
+                text = "node %s is well again: %s are offered there"
+                events.tell(_log, logging.INFO, Mark.NODE_WELL, text, node.name, _requests(channel))
             else:
-                _log.info("%s are taken in time again", _requests(channel))
+                events.tell(_log, logging.INFO, Mark.IN_TIME, "%s are taken in time again", _requests(channel))
 
     def _has_free_workers(self, node: Node, pool: str) -> None:
         self.claimed(node, channels.of_pool(pool, channels.HTTP_REQUEST))
@@ -347,17 +352,19 @@ class Clusters:
     def _log_unwell(self, node: Node, why: str, new: bool, channel: str) -> None:
         if not new:
             return
-        requests = _requests(channel)
+        requests, mark = _requests(channel), _MARKS.get(why, Mark.NODE_UNWELL)
         if why == "behind" and not self._has_workers:
             where = f" on node {node.name}" if len(self.nodes) > 1 else ""
             _log.info("waiting for the first worker%s: %s wait until it is ready", where, requests)
         elif len(self.nodes) > 1:
-            _log.warning("node %s is %s: %s are offered elsewhere", node.name, why, requests)
+            text = "node %s is %s: %s are offered elsewhere"
+            events.tell(_log, logging.WARNING, mark, text, node.name, why, requests)
         elif why == "behind":
             text = "%s have waited for more than 1 s: all workers are busy, or gone"
-            _log.log(self.log_waiting_at, text, requests)
+            events.tell(_log, self.log_waiting_at, mark, text, requests)
         else:
-            _log.warning("node %s is %s, and there is no other: %s", node.name, why, _ALONE[why])
+            text = "node %s is %s, and there is no other: %s"
+            events.tell(_log, logging.WARNING, mark, text, node.name, why, _ALONE[why])
 
     def _push(self, node: Node, channel: str) -> None:
         batch = self._offers.pop((node.name, channel))

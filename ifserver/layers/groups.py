@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt, UndecodableError
 from ifserver.layers.base import MAX_PAYLOAD_BYTES, Node, check_group
+from ifserver.logs import events
 from ifserver.messages import Broadcast, decode_broadcast, encode
 from ifserver.metrics import BROADCASTS_HEARD, BROADCASTS_PUBLISHED, Counters
 
@@ -444,7 +445,8 @@ class Groups:
         if self._log_timer is not None and self._log_timer.active():
             self._unlogged += count
         else:
-            _log.warning("%d broadcasts to group %s were lost", count, group)
+            text = "%d broadcasts to group %s were lost"
+            events.tell(_log, logging.WARNING, events.Mark.BROADCASTS_LOST, text, count, group)
             self._log_timer = self._clock.callLater(_LOG_S, self._log_lost)
 
     def _log_lost(self) -> None:

@@ -14,6 +14,7 @@ from ifserver.layers.base import Node
 from ifserver.layers.beats import names_of
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, Watch
+from ifserver.logs import events
 from ifserver.metrics import LAG_BOUNDS_S, Histogram
 
 __all__ = ["Heartbeat", "Watched"]
@@ -129,7 +130,8 @@ class Heartbeat:
             name: (name == by or name in living[by] or None) if by in living else False for name, by in watched.items()
         }
         for name in self._watches[node.name].answered(asked_at, self._clock.seconds(), node.epoch, beats):
-            _log.warning("process %s gives no sign of life on node %s: presuming it dead", name, node.name)
+            text = "process %s gives no sign of life on node %s: presuming it dead"
+            events.tell(_log, logging.WARNING, events.Mark.PROCESS_LOST, text, name, node.name)
             try:
                 self._lost(name)
             except Exception:

@@ -22,6 +22,7 @@ from ifserver.clock import Clock
 from ifserver.layers.base import Node
 from ifserver.layers.inbox_reader import InboxReader
 from ifserver.layers.periodic import Periodic
+from ifserver.logs import events
 
 __all__ = ["UNREACHABLE_S", "Home", "Place", "Resident"]
 
@@ -226,7 +227,8 @@ class Home:
         old.left_at = self._clock.seconds()
         old.ask_at = old.left_at + min(_ASK_S, self._grace_s)
         self.places.insert(0, place)
-        _log.warning("node %s is unreachable: receiving on %s from now on", old.node.name, node.name)
+        text = "node %s is unreachable: receiving on %s from now on"
+        events.tell(_log, logging.WARNING, events.Mark.INBOX_MOVED, text, old.node.name, node.name)
         self._resident.moved()
         return True
 

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
+from ifserver.logs import events
 
 __all__ = ["Link", "Pauses", "Troubles"]
 
@@ -52,16 +53,22 @@ class Troubles:
 
     def lost(self, why: str) -> None:
         """It could be used until now."""
-        level = logging.DEBUG if self._counts else logging.WARNING  # another connection has told the same
+        text = "node %s: %s; connecting again", self._name, why.rstrip(".")
+        if self._counts:
+            _log.debug(*text)  # another connection has told the same
+        else:
+            events.tell(_log, logging.WARNING, events.Mark.NODE_LOST, *text)
         self._was_lost = True
-        _log.log(level, "node %s: %s; connecting again", self._name, why.rstrip("."))
 
     def add(self, why: str) -> None:
         """One more attempt has failed."""
         if why not in self._counts and len(self._counts) < _MAX_TROUBLES:
             # Of a node that was lost nothing else is expected.
-            level = logging.DEBUG if self._was_lost and why.startswith(CANNOT_CONNECT) else logging.WARNING
-            _log.log(level, "node %s: %s; trying again", self._name, why.rstrip("."))
+            text = "node %s: %s; trying again", self._name, why.rstrip(".")
+            if self._was_lost and why.startswith(CANNOT_CONNECT):
+                _log.debug(*text)
+            else:
+                events.tell(_log, logging.WARNING, events.Mark.NODE_LOST, *text)
             self._counts[why] = 0
         if why in self._counts:
             self._counts[why] += 1
@@ -71,10 +78,13 @@ class Troubles:
         failed = sum(self._counts.values())
         self._counts.clear()
         if failed:
-            _log.info("node %s: connected after %d failed attempts", self._name, failed)
+            text = "node %s: connected after %d failed attempts"
+            events.tell(_log, logging.INFO, events.Mark.NODE_BACK, text, self._name, failed)
+        elif self._was_lost:
+            events.tell(_log, logging.INFO, events.Mark.NODE_BACK, "node %s: connected", self._name)
         else:
             # Which is what everybody expects.
-            _log.log(logging.INFO if self._was_lost else logging.DEBUG, "node %s: connected", self._name)
+            _log.debug("node %s: connected", self._name)
         self._was_lost = False
 
 

@@ -14,6 +14,7 @@ from ifserver import channels
 from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Node, Pushed
+from ifserver.logs import events
 from ifserver.metrics import DROPPED_FULL, FLYING, IN_DOUBT, SENT, Counters
 
 __all__ = ["Entry", "Outbox"]
@@ -124,7 +125,8 @@ class Outbox:
         self._cells[DROPPED_FULL] += 1
         queue.dropped += 1
         if queue.dropped == 1:
-            _log.error("dropping messages for %s: %d already wait for it", queue.inbox, len(queue.waiting))
+            text = "dropping messages for %s: %d already wait for it"
+            events.tell(_log, logging.ERROR, events.Mark.MESSAGES_DROPPED, text, queue.inbox, len(queue.waiting))
 
     def take(self, inbox: str) -> list[Entry]:
         """All that still waits for `inbox`, in order, to be sent elsewhere; also what is under way and may be there."""

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.base import Node, Reading
+from ifserver.logs import events
 
 __all__ = ["ASK_S", "FRESH_S", "Readers", "ReadersLog", "Readership"]
 
@@ -161,14 +162,18 @@ class ReadersLog:
     def changed(self, readers: Readers, before: frozenset[str], after: frozenset[str]) -> None:
         """These readers are new. Nobody read the nodes `before`, and nobody reads those in `after` (`idle_nodes`)."""
         for name in sorted(after - before):
-            level = logging.WARNING if name in self._were_read else logging.INFO
-            _log.log(level, "no worker reads node %s: requests are offered elsewhere", name)
+            text = "no worker reads node %s: requests are offered elsewhere"
+            if name in self._were_read:
+                events.tell(_log, logging.WARNING, events.Mark.NO_READER, text, name)
+            else:
+                _log.info(text, name)
         for name, read in readers.items():
             if read:
                 self._told -= read
                 self._were_read.add(name)
                 if name in before - after:
-                    _log.info("workers read node %s: requests are offered there", name)
+                    text = "workers read node %s: requests are offered there"
+                    events.tell(_log, logging.INFO, events.Mark.READER, text, name)
 
     def nobody(self, channel: str, had_workers: bool) -> None:
         """A request waits on `channel`, which nobody reads on any node."""
@@ -176,6 +181,7 @@ class ReadersLog:
             return
         self._told.add(channel)
         if had_workers:
-            _log.warning("no worker reads %s on any node: requests wait until one does", channel)
+            text = "no worker reads %s on any node: requests wait until one does"
+            events.tell(_log, logging.WARNING, events.Mark.NO_READER, text, channel)
         else:
             _log.info("waiting for the first worker: requests wait until it is ready")

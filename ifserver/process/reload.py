@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, succeed
 
+from ifserver.logs import events
+
 if TYPE_CHECKING:
     from watchfiles import Change
 
@@ -151,7 +153,8 @@ class Reloader:
                 return
             files = sorted({min(self._relative(path), key=len) for _, path in changes})
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            _log.info("%s%s changed: restarting the workers", files[0], more)
+            text = "%s%s changed: restarting the workers"
+            events.tell(_log, logging.INFO, events.Mark.NEW_CODE, text, files[0], more)
             self._restart()
 
     def _relative(self, path: str) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from ifserver.logs import events
+from ifserver.logs.events import Mark
 from ifserver.process.slots import Pool, Slot, Worker
 
 __all__ = ["RollingRestart"]
@@ -34,12 +36,16 @@ class RollingRestart:
         self._end = end
         self._queue: list[Slot[Worker]] = []
         self._successor: Worker | None = None
+        #: Whether an operator has asked for all of them, and waits to hear that it is done.
+        self._asked_for = False
 
     def begin(self, slots: Sequence[Slot[Worker]]) -> None:
         """Replace the workers of all slots. May be called again at any time: then all are replaced once more."""
         self._queue = list(slots)
         count = len(self._queue)
-        _log.info("replacing %s", "the worker" if count == 1 else f"the {count} workers, one after another")
+        what = "the worker" if count == 1 else f"the {count} workers, one after another"
+        events.tell(_log, logging.INFO, Mark.ROLLING, "replacing %s", what)
+        self._asked_for = True
         if self._successor is None:
             self._next()
 
@@ -54,6 +60,7 @@ class RollingRestart:
         """Replace no more."""
         self._queue.clear()
         self._successor = None
+        self._asked_for = False
 
     def ready(self, worker: Worker) -> bool:
         """A worker is ready. True: it is a new one of this restart, and has taken its slot."""
@@ -74,7 +81,11 @@ class RollingRestart:
         self._successor = None
         # The other pools' workers run something else, which may well get ready.
         self._queue = [slot for slot in self._queue if _pool_of(slot) is not worker.pool]
-        _log.error(
+        self._asked_for = False
+        events.tell(
+            _log,
+            logging.ERROR,
+            Mark.DEPLOY_FAILED,
             "%s has ended before it was ready (%s): the old workers go on",
             worker,
             worker.child.ending,
@@ -92,8 +103,14 @@ class RollingRestart:
                 self._successor = self._start(slot)
             except OSError as error:
                 self._queue.clear()
-                _log.error("cannot start a new worker: %s; the old workers go on", error)
+                self._asked_for = False
+                text = "cannot start a new worker: %s; the old workers go on"
+                events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, error)
             return
+        if self._asked_for:
+            self._asked_for = False
+            text = "the new workers are ready; the old ones end when their requests and WebSockets have"
+            events.tell(_log, logging.INFO, Mark.ROLLED, text)
 
 
 def _pool_of(slot: Slot[Worker]) -> Pool | None:

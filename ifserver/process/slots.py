@@ -15,6 +15,7 @@ from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.config.pools import PoolWorkers
 from ifserver.errors import ChannelNameError
+from ifserver.logs import events
 from ifserver.process.children import Child
 from ifserver.streams.ledger import Ledger
 
@@ -161,7 +162,8 @@ class Slot(Generic[_C]):
         except OSError as error:
             delay_s = self.delay_s()
             # As text: whoever keeps the record would keep the traceback, and with it the memory of the child.
-            _log.error("cannot start a %s: %s; trying again in %.1f s", self._name, str(error), delay_s)
+            text = "cannot start a %s: %s; trying again in %.1f s"
+            events.tell(_log, logging.ERROR, events.Mark.NO_PROCESS, text, self._name, str(error), delay_s)
             self.fill_later(delay_s)
 
     def fill_later(self, delay_s: float) -> None:

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from ifserver import channels
 from ifserver.clock import Clock, Timer
+from ifserver.logs import events
 from ifserver.messages import Claim, encode
 from ifserver.streams.ledger import Ledger
 
@@ -90,7 +91,10 @@ class Stalls:
             if turns != worker.turns or late or not worker.ready:
                 worker.turns, worker.turned_at = turns, now
             elif now - worker.turned_at >= self._stall_timeout_s:
-                _log.error(
+                events.tell(
+                    _log,
+                    logging.ERROR,
+                    events.Mark.WORKER_STALLED,
                     "the event loop of worker %d has been blocked for %.0f s (stall_timeout): killing it",
                     worker.child.pid,
                     now - worker.turned_at,

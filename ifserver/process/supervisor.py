@@ -21,6 +21,8 @@ from ifserver.clock import Clock, Timer
 from ifserver.config.pools import PoolWorkers
 from ifserver.config.settings import LayerSettings, LogSettings
 from ifserver.layers.beats import value_of
+from ifserver.logs import events
+from ifserver.logs.events import Mark
 from ifserver.messages import DIED, Release, encode
 from ifserver.metrics import Counters, total
 from ifserver.process import children
@@ -114,6 +116,8 @@ class Supervisor:
             for _ in range(pool.settings.processes or len(os.sched_getaffinity(0)))
         }
         self._slots = list(self._pool_of)
+        #: Those whose worker has ended by itself; a deploy has marks of its own.
+        self._missing: set[Slot[Worker] | None] = set()
         #: Those that live, oldest first.
         self._workers: dict[Worker, None] = {}
         self._rolling = RollingRestart(self._start, self._restart, lambda worker: self._end(worker, self._patience_s()))
@@ -299,11 +303,19 @@ class Supervisor:
     def _log_ready(self, worker: Worker) -> None:
         error = worker.child.error
         if error is None:
-            _log.info("%s is ready after %.1f s", worker, self._clock.seconds() - worker.started_at)
+            text = "%s is ready after %.1f s", worker, self._clock.seconds() - worker.started_at
+            if worker.slot in self._missing:
+                self._missing.discard(worker.slot)
+                events.tell(_log, logging.INFO, Mark.WORKER_BACK, *text)
+            else:
+                _log.info(*text)
         elif error != worker.pool.error:
             # Once, for the others of the same restart have found the same.
             worker.pool.error = error
             _log.error("%s\nRequests are answered with this error until a watched file changes.", error)
+            events.keep(
+                Mark.DEPLOY_FAILED, f"{worker.pool.prefix}the application does not load: {error.splitlines()[-1]}"
+            )
 
     # Ending.
 
@@ -348,12 +360,11 @@ class Supervisor:
             slot.current = None
             self._replace(slot, worker, what)
         else:
-            level = logging.INFO
-            if self._cannot_start:
-                level = logging.DEBUG  # why is told in another way
-            elif released and not self._stopping.begun:
-                level = logging.WARNING
-            _log.log(level, "%s", what)
+            if released and not self._stopping.begun:
+                events.tell(_log, logging.WARNING, _mark(worker), "%s", what)
+            else:
+                # Why it cannot start is told in another way.
+                _log.log(logging.DEBUG if self._cannot_start else logging.INFO, "%s", what)
             self._stopping.look()
 
     def _cannot_load(self, child: Child, pool: Pool) -> None:
@@ -372,11 +383,16 @@ class Supervisor:
 
     def _replace(self, slot: Slot[Worker], worker: Worker, what: str) -> None:
         delay = 0.0 if worker.stale else slot.delay_s(worker.ready_for_s(self._clock.seconds()))
+        if not worker.stale:
+            self._missing.add(slot)
         if delay:
-            _log.warning("%s; a new worker starts in %.1f s", what, delay)
+            events.tell(_log, logging.WARNING, _mark(worker), "%s; a new worker starts in %.1f s", what, delay)
             slot.fill_later(delay)
         else:
-            _log.log(logging.INFO if worker.stale else logging.WARNING, "%s; a new worker starts now", what)
+            if worker.stale:
+                _log.info("%s; a new worker starts now", what)
+            else:
+                events.tell(_log, logging.WARNING, _mark(worker), "%s; a new worker starts now", what)
             slot.fill()
 
     def _release(self, worker: Worker) -> int:
@@ -416,6 +432,11 @@ def _ending(worker: Worker, released: int) -> str:
             else f"; its {released} requests and WebSockets go to other workers where possible"
         )
     return what
+
+
+def _mark(worker: Worker) -> Mark:
+    status = worker.child.status
+    return Mark.WORKER_KILLED if status is not None and status < 0 else Mark.WORKER_ENDED
 
 
 def _cancel(timer: Timer | None) -> None:

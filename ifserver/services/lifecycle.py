@@ -27,6 +27,8 @@ from twisted.internet.defer import Deferred
 from ifserver.config.rereading import Reading, describe_changes
 from ifserver.config.settings import LogSettings
 from ifserver.errors import ConfigurationError, IfserverError
+from ifserver.logs import events
+from ifserver.logs.events import Mark
 from ifserver.process import children
 from ifserver.process.children import Child
 from ifserver.process.systemd import Herald
@@ -183,7 +185,7 @@ class Lifecycle:
     def _log_end(self, text: str, number: signal.Signals, level: int = logging.INFO) -> None:
         """Children are told by their parent, which has logged it for all."""
         name = "Ctrl-C" if number == signal.SIGINT and self._has_terminal else number.name
-        _log.log(logging.DEBUG if self._control.is_child else level, text, name)
+        events.tell(_log, logging.DEBUG if self._control.is_child else level, Mark.STOPPING, text, name)
 
     def request_reload(self, number: signal.Signals) -> None:
         """SIGHUP: read the settings anew; but if the terminal is gone from which we were started, end."""
@@ -198,17 +200,22 @@ class Lifecycle:
         try:
             new = reread()
         except ConfigurationError as error:
-            _log.error("%s: the settings stay as they are: %s", number.name, error)
+            text = "%s: the settings stay as they are: %s"
+            events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, number.name, error)
         else:
             live = {"log.verbosity", *self._service.reload(new)}
             texts = describe_changes(self._control.settings, self._settings, new, live)
-            self._settings = new
+            changed, self._settings = new != self._settings, new
             log = new.get("log")
             if isinstance(log, LogSettings):
                 self._control.log_at(log.verbosity)
             # Children are told what their parent is told, who says it for all.
-            for text in () if self._control.is_child else texts:
-                _log.info("%s: %s", number.name, text)
+            level = logging.DEBUG if self._control.is_child else logging.INFO
+            for text in texts:
+                if changed:
+                    events.tell(_log, level, Mark.SETTINGS, "%s: %s", number.name, text)
+                else:
+                    _log.log(level, "%s: %s", number.name, text)
         self._herald.ready()
 
     def request_reopen(self, number: signal.Signals) -> None:
@@ -231,15 +238,16 @@ class Lifecycle:
         try:
             self._successor = succeed(self._successor_ready, self._successor_ended)
         except (IfserverError, OSError) as error:
-            _log.error("%s: cannot start a successor: %s", number.name, error)
+            events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, "%s: cannot start a successor: %s", number.name, error)
             return
-        _log.info("%s: process %d is starting, and will take over", number.name, self._successor.pid)
+        text = "%s: process %d is starting, and will take over"
+        events.tell(_log, logging.INFO, Mark.TAKEOVER, text, number.name, self._successor.pid)
         self._successor_timer = self._runtime.reactor.callLater(_SUCCESSOR_S, self._successor_too_slow)
 
     def successor_took_over(self, number: signal.Signals) -> None:
         """SIGUSR2 to one of several servers: its parent has a successor, who has servers of its own."""
         if not self._stop_requested.is_set():
-            _log.info("%s: others take over: stopping", number.name)
+            events.tell(_log, logging.INFO, Mark.TAKEOVER, "%s: others take over: stopping", number.name)
             self._service.succeeded = True
             self._stop_requested_at = self._runtime.loop.time()
             self._stop_requested.set()
@@ -250,7 +258,8 @@ class Lifecycle:
         if self._stop_requested.is_set():
             self._successor.terminate()
             return
-        _log.info("process %d is ready and takes over: stopping", self._successor.pid)
+        text = "process %d is ready and takes over: stopping"
+        events.tell(_log, logging.INFO, Mark.TAKEOVER, text, self._successor.pid)
         self._service.succeeded = True
         self._herald.handed_over(self._successor.pid)
         self._stop_requested_at = self._runtime.loop.time()
@@ -261,17 +270,13 @@ class Lifecycle:
         if self._successor_timer.active():
             self._successor_timer.cancel()
         if successor is not None and not self._stop_requested.is_set():
-            _log.error(
-                "process %d was to take over and has ended (%s): this one goes on", successor.pid, successor.ending
-            )
+            text = "process %d was to take over and has ended (%s): this one goes on"
+            events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, successor.pid, successor.ending)
 
     def _successor_too_slow(self) -> None:
         assert self._successor is not None
-        _log.error(
-            "process %d is not ready after %g s: killing it, this one goes on",
-            self._successor.pid,
-            _SUCCESSOR_S,
-        )
+        text = "process %d is not ready after %g s: killing it, this one goes on"
+        events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, self._successor.pid, _SUCCESSOR_S)
         self._successor.kill()
 
     # From start to end.

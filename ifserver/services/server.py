@@ -34,6 +34,7 @@ from ifserver.front.files import MAX_FILES, Disk, Files
 from ifserver.front.pools import Router
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.clusters import Clusters
+from ifserver.logs import events
 from ifserver.net import sockets
 from ifserver.net.endpoints import SocketEndpoint
 from ifserver.net.sockets import UnixFile
@@ -158,7 +159,8 @@ class ServeService(Service):
             endpoint, url = self._bound(sock)
             await self._listen((endpoint, self._front.proxy_protocol), url)
             where[url] = None
-        _log.info("ifserver %s, process %s, listening on %s", __version__, self.process, ", ".join(where))
+        text = "ifserver %s, process %s, listening on %s"
+        events.tell(_log, logging.INFO, events.Mark.STARTED, text, __version__, self.process, ", ".join(where))
         self._log_clusters()
         if self._pools:
             shown = (f"{pool.name} ({pool.rules})" if pool.rules else pool.name for pool in self._pools)

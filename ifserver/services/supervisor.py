@@ -16,6 +16,7 @@ from ifserver.layers.beats import with_facts
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.inbox_cleanup import Leftovers
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
+from ifserver.logs import events
 from ifserver.observe.admin.listening import Admin
 from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.observe.loop_lag import LoopLag
@@ -114,7 +115,8 @@ class SupervisorService(Service):
         self._lag.start()
         if self._is_alone:
             nodes = ", ".join(map(str, self._layer.home_cluster.nodes))
-            _log.info("ifserver %s, supervisor %s, nodes: %s", __version__, self._clusters.process, nodes)
+            text = "ifserver %s, supervisor %s, nodes: %s"
+            events.tell(_log, logging.INFO, events.Mark.STARTED, text, __version__, self._clusters.process, nodes)
         self.supervisor.start()
         if self._reloader is not None:
             self._reloader.start()

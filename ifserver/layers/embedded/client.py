@@ -53,6 +53,7 @@ from ifserver.layers.embedded.frames import (
 )
 from ifserver.layers.link import Link, Pauses, Troubles
 from ifserver.layers.subscriptions import Subscriptions
+from ifserver.logs import events
 
 __all__ = ["LocalNode"]
 
@@ -205,7 +206,8 @@ class LocalNode(Node):
         if self._stopped:
             return
         if self.epoch not in (None, hello.epoch):
-            _log.info("node %s: it was restarted, what was queued there is lost", self.name)
+            text = "node %s: it was restarted, what was queued there is lost"
+            events.tell(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
         self.epoch = hello.epoch
         self._clock_offset_s = hello.clock - self._clock.seconds()
         self._broker = broker

@@ -28,6 +28,7 @@ from ifserver.layers.redis.sentinel import Sentinels, named_by
 from ifserver.layers.redis.subscriber import GroupLink, group_key
 from ifserver.layers.redis.views import RedisViews
 from ifserver.layers.subscriptions import Subscriptions
+from ifserver.logs import events
 
 __all__ = ["RedisNode"]
 
@@ -252,7 +253,8 @@ class RedisNode(RedisViews):
             return
         self._leads.measured(lead_s, self._clock.seconds())
         if self.epoch not in (None, connection.epoch):
-            _log.info("node %s: it was restarted or replaced, what was queued there is lost", self.name)
+            text = "node %s: it was restarted or replaced, what was queued there is lost"
+            events.tell(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
             self._keys.clear()
         self.epoch = self._readers.epoch = connection.epoch
         self._keys.prefix = connection.prefix

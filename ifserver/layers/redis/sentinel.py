@@ -21,6 +21,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.redis.client import Client, connect
 from ifserver.layers.redis.connection import Named, Server
+from ifserver.logs import events
 
 __all__ = ["ANSWER_S", "Place", "SentinelEndpoint", "Sentinels", "ask", "named_by"]
 
@@ -158,7 +159,8 @@ class Sentinels:
         self._asking = None
         before, self.named = self.named, named
         if before is not None and before != named:
-            _log.warning("node %s: Sentinel names another primary, %s:%d (failover %d)", self._node, *_flat(named))
+            text = "node %s: Sentinel names another primary, %s:%d (failover %d)"
+            events.tell(_log, logging.WARNING, events.Mark.FAILOVER, text, self._node, *_flat(named))
             for connecting, to in list(self._connecting.items()):
                 if to != named:
                     connecting.cancel()
