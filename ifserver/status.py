@@ -228,8 +228,6 @@ class Status(Struct, frozen=True, kw_only=True):
     pools_counted_s: float = 0.0
     #: What has happened in any process that was seen, as far as it is still kept, oldest first.
     events: tuple[Event, ...] = ()
-    #: Requests that this server has answered, by pool; empty name: for no pool, or there are none.
-    requests: dict[str, int] = {}
     #: What it has measured; only for those that ask for it.
     history: History | None = None
 

@@ -98,7 +98,7 @@ def test_the_wheel_has_the_package_and_what_belongs_to_it(built: Built) -> None:
         names = set(archive.namelist())
     assert {name.partition("/")[0] for name in names} == {"ifserver", f"{NAME}.dist-info", f"{NAME}.data"}
     package = {name for name in files() if name.startswith("ifserver/")}
-    assert {"ifserver/py.typed", "ifserver/observe/admin/page.html"} <= package
+    assert {"ifserver/py.typed", "ifserver/observe/admin/view/page.html"} <= package
     assert {name for name in names if name.startswith("ifserver/")} == package
     data = {name.removeprefix(f"{NAME}.data/data/") for name in names if name.startswith(f"{NAME}.data/")}
     assert data == {
@@ -171,9 +171,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Install
 
 def test_it_says_who_it_is(installed: Installed) -> None:
     assert installed.run("ifserver", "--version") == f"ifserver {ifserver.__version__}\n"
-    where = installed.run(
-        "python", "-c", "import ifserver.observe.admin.endpoint as it; it._page(); print(it.__file__)"
-    )
+    where = installed.run("python", "-c", "import ifserver.observe.admin.page as it; it.answer(); print(it.__file__)")
     assert where.startswith(str(installed.folder))
 
 

@@ -12,6 +12,7 @@ from ifserver.front.pauses import Pauses
 from ifserver.front.pools import Router
 from ifserver.front.tally import Tally
 from ifserver.layers.orders import Fact, Here, Order, Pause, PoolHere, Weights
+from ifserver.logs import events
 
 __all__ = ["Ordered"]
 
@@ -65,7 +66,8 @@ class Ordered:
             if each.of in router.weights:
                 shown = ", ".join(f"{name} {weight:g}" for name, weight in router.weights[each.of].items())
                 why = "as was ordered" if each.weights else "as the settings say"
-                _log.info("pools share requests, %s: %s", why, shown)
+                text = "pools share requests, %s: %s"
+                events.tell(_log, logging.INFO, events.Mark.WEIGHTS, text, why, shown)
 
     def here(self, orders: list[Order]) -> Here:
         """What this server has to say; `orders` are those that it knows."""

@@ -68,6 +68,7 @@ class Mark(enum.Enum):
     BROADCASTS_LOST = ("fault", "broadcasts lost")
     PAUSED = ("order", "paused")
     RESUMED = ("order", "resumed")
+    WEIGHTS = ("order", "weights")
 
     @property
     def kind(self) -> str:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
 
@@ -41,9 +42,9 @@ class Chromium:
         self._thread.submit(self._stop).result()
         self._thread.shutdown()
 
-    def visit(self, story: Callable[[BrowserContext], None]) -> None:
-        """Run `story` with a new profile: no cookies, nothing stored."""
-        self._thread.submit(self._visit, story).result()
+    def visit(self, story: Callable[[BrowserContext], None], **options: Any) -> None:
+        """Run `story` with a new profile: no cookies, nothing stored. `options` are Playwright's for a context."""
+        self._thread.submit(self._visit, story, options).result()
 
     def _start(self) -> None:
         self._playwright = sync_playwright().start()
@@ -61,8 +62,8 @@ class Chromium:
         self._browser.close()
         self._playwright.stop()
 
-    def _visit(self, story: Callable[[BrowserContext], None]) -> None:
-        context = self._browser.new_context()
+    def _visit(self, story: Callable[[BrowserContext], None], options: dict[str, Any]) -> None:
+        context = self._browser.new_context(**options)
         context.set_default_timeout(LIMIT_MS)
         try:
             story(context)

@@ -12,14 +12,11 @@ could send none without asking first, for ``Authorization`` is not safelisted ei
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import ipaddress
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from importlib import resources
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -35,7 +32,8 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError, NodeError, PushInDoubt
-from ifserver.observe.admin import ordering, publication
+from ifserver.observe.admin import ordering, page, publication
+from ifserver.observe.admin.recorder import Recorder
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey, Surveyor
@@ -96,7 +94,12 @@ class AdminFactory(WrappingFactory):
         site: Any = _Site(root, requestFactory=_Request, timeout=_IDLE_S, reactor=reactor)  # type: ignore[no-untyped-call]
         site.displayTracebacks = False
         site.token = token
+        self._recorder = root.recorder
         super().__init__(site)  # type: ignore[no-untyped-call]
+
+    def start(self) -> None:
+        """Begin to keep what is measured, for the charts of the page."""
+        self._recorder.start()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if len(self.protocols) >= _MAX_CONNECTIONS:
@@ -104,7 +107,8 @@ class AdminFactory(WrappingFactory):
         return super().buildProtocol(addr)
 
     def close(self) -> None:
-        """Cut all connections."""
+        """Cut all connections, and keep nothing more."""
+        self._recorder.stop()
         for protocol in list(self.protocols):
             protocol.transport.abortConnection()
 
@@ -176,17 +180,18 @@ class _Root(Resource):
         self._subject = subject
         self._reactor = reactor
         self._token = token
-        self._surveyor = Surveyor(subject.clusters, reactor, subject.pools)
+        surveyor = Surveyor(subject.clusters, reactor, subject.pools)
+        self.recorder = Recorder(subject, surveyor, reactor, subject.wall)
         self._scrape = Scrape(subject)
-        self._ordering = ordering.Ordering(subject, self._surveyor, reactor)
+        self._ordering = ordering.Ordering(subject, surveyor, reactor)
         self._names = frozenset(name.lower().rstrip(".") for name in names) | {"localhost"}
-        self._page = _page()
+        self._page = _Answer(200, *page.answer())
         self._pages: dict[str, Callable[[Any], Deferred[_Answer]]] = {
             "/": lambda _: succeed(self._page),
             "/livez": lambda _: succeed(_Answer(200, b"alive\n")),
-            "/readyz": lambda _: self._surveyor.survey().addCallback(self._ready),
-            "/metrics": lambda request: self._surveyor.survey().addCallback(self._metrics, request),
-            "/status.json": lambda _: self._surveyor.survey().addCallback(self._status),
+            "/readyz": lambda _: self.recorder.survey().addCallback(self._ready),
+            "/metrics": lambda request: self.recorder.survey().addCallback(self._metrics, request),
+            "/status.json": self._status,
         }
 
     def render(self, request: Any) -> Any:
@@ -212,13 +217,13 @@ class _Root(Resource):
             return self._order(request, path)
         if path.startswith(_GROUPS):
             return self._group(request, unquote(path.removeprefix(_GROUPS)))
-        page = self._pages.get(path)
-        if page is None:
+        asked = self._pages.get(path)
+        if asked is None:
             there_is = ", ".join((*self._pages, "/close", *ordering.PATHS))
             return succeed(_Answer(404, f"there is {there_is} and /groups/NAME\n".encode()))
         if request.method not in (b"GET", b"HEAD"):
             return succeed(_Answer(405, b"GET or HEAD\n", headers={"allow": "GET, HEAD"}))
-        return page(request)
+        return asked(request)
 
     def _is_ours(self, host: str) -> bool:
         """Whether a Host header names us by address or by a name that is ours."""
@@ -295,8 +300,24 @@ class _Root(Resource):
     def _metrics(self, survey: Survey, request: Any) -> _Answer:
         return _Answer(200, *self._scrape.text(survey, request.getHeader("accept") or ""))
 
-    def _status(self, survey: Survey) -> _Answer:
-        return _Answer(200, encode_status(self._subject.status(survey)), _JSON)
+    def _status(self, request: Any) -> Deferred[_Answer]:
+        """The status; with ``after``, also the figures behind the one of that number."""
+        try:
+            given = request.args.get(b"after", [])
+            after = int(given[0]) if given else None
+            if len(given) > 1:
+                raise ValueError
+        except ValueError:
+            return succeed(_Answer(400, b"after: expected the number of a figure, once\n"))
+        return self.recorder.survey().addCallback(self._told, after)
+
+    def _told(self, survey: Survey, after: int | None) -> _Answer:
+        status = msgspec.structs.replace(
+            self._subject.status(survey),
+            events=self.recorder.events(),
+            history=None if after is None else self.recorder.history(after),
+        )
+        return _Answer(200, encode_status(status), _JSON)
 
 
 def _has_token(token: str | None, fields: Sequence[bytes] | None) -> bool:
@@ -355,21 +376,3 @@ def _write(request: Any, answer: _Answer) -> None:
     if request.method != b"HEAD":
         request.write(answer.body)
     request.finish()
-
-
-def _page() -> _Answer:
-    """The live view: one file, which asks for nothing but ``/status.json`` and ``/close``."""
-    text = resources.files("ifserver.observe.admin").joinpath("page.html").read_text("utf-8")
-    script, style = (
-        "'sha256-" + base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() + "'"
-        for part in (_between(text, "script"), _between(text, "style"))
-    )
-    policy = (
-        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return _Answer(200, text.encode(), "text/html; charset=utf-8", policy=policy)
-
-
-def _between(text: str, tag: str) -> str:
-    return text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]

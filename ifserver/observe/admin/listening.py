@@ -65,6 +65,7 @@ class Admin:
             listening = SocketEndpoint(self._loop, sock).listen(self._factory)
             self._ports.append(await listening.asFuture(self._loop))
             _log.info("admin endpoint at %s/", sockets.url_of(sock))
+        self._factory.start()
 
     async def stop(self) -> None:
         """Listen no more, and cut all connections. Does nothing where it was not started."""

@@ -13,11 +13,13 @@ from ifserver.errors import ChannelNameError
 from ifserver.front.exchange import Exchange
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.control import Control
+from ifserver.logs import events
 from ifserver.metrics import total
 from ifserver.net import sockets
+from ifserver.observe.admin.figures import Figures, ServerFigures, errors_of, open_websockets, tallies_of
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey
-from ifserver.status import MAX_STREAMS, Facts, StreamStatus
+from ifserver.status import MAX_STREAMS, MAX_TOLD, Facts, StreamStatus
 from ifserver.streams.http import HttpStream
 
 __all__ = ["RESTART", "ServerSubject", "states_of", "unsent_bytes"]
@@ -46,14 +48,19 @@ class ServerSubject(Subject):
 
     def facts(self) -> Facts:
         server = self.server
+        tallies = tallies_of(server)
         return self._facts(
             kind="server",
             listening=self._listening() and not server.draining,
             connections=len(server.connections),
             streams=len(server.registry),
             queue_timeout_s=server.settings.queue_timeout_s,
+            requests=sum(sum(tally.requests.values()) for tally in tallies),
+            errors=errors_of(tallies),
+            websockets=open_websockets(server.counters),
             paused=server.pauses.left_s(),
             waiting=server.pauses.waiting,
+            events=events.recent(MAX_TOLD),
         )
 
     def unready(self, survey: Survey) -> list[str]:
@@ -89,6 +96,9 @@ class ServerSubject(Subject):
     def pools(self) -> Sequence[str]:
         router = self.server.router
         return [] if router is None else list(dict.fromkeys(router.channels.values()))
+
+    def figures(self) -> Figures:
+        return ServerFigures(self.server)
 
     @property
     def control(self) -> Control:

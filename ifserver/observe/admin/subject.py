@@ -17,12 +17,14 @@ from ifserver.config.settings import FrontSettings
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.control import Control
 from ifserver.layers.heartbeat import Heartbeat
+from ifserver.logs import events
 from ifserver.metrics import Counters, total
+from ifserver.observe.admin.figures import Figures, SupervisorFigures, taken_by
 from ifserver.observe.admin.pools import side_by_side
 from ifserver.observe.admin.survey import Survey
 from ifserver.process.slots import Worker
 from ifserver.process.supervisor import Supervisor
-from ifserver.status import MAX_GROUPS, MAX_STREAMS, Child, Facts, GroupStatus, Status, StreamStatus, encode
+from ifserver.status import MAX_GROUPS, MAX_STREAMS, MAX_TOLD, Child, Facts, GroupStatus, Status, StreamStatus, encode
 
 __all__ = ["Subject", "SupervisorSubject"]
 
@@ -82,6 +84,10 @@ class Subject(ABC):
     def pause_s(self) -> float:
         """How long a pause is where nobody says how long."""
         return FrontSettings().pause_timeout_s
+
+    @abstractmethod
+    def figures(self) -> Figures:
+        """What is measured of it every second."""
 
     @abstractmethod
     def group_sizes(self) -> Mapping[str, int]:
@@ -167,7 +173,13 @@ class SupervisorSubject(Subject):
     def facts(self) -> Facts:
         own = self.clusters.counters.statistics()
         counts = total((own, self.supervisor.counts())) if self._tells_counts else {}
-        return self._facts(kind="supervisor", children=tuple(map(_child, self.supervisor.workers)), counts=counts)
+        return self._facts(
+            kind="supervisor",
+            children=tuple(map(_child, self.supervisor.workers)),
+            counts=counts,
+            # Otherwise its parent tells them, which is the same process.
+            events=() if self._tells_counts else events.recent(MAX_TOLD),
+        )
 
     def unready(self, survey: Survey) -> list[str]:
         reasons = self._home_answers(survey)
@@ -191,6 +203,9 @@ class SupervisorSubject(Subject):
     def pools(self) -> Sequence[str]:
         return [pool.name for pool in self.supervisor.pools if pool.name]
 
+    def figures(self) -> Figures:
+        return SupervisorFigures(self.supervisor)
+
     def group_sizes(self) -> Mapping[str, int]:
         return {}  # the members are at the servers
 
@@ -202,7 +217,8 @@ class SupervisorSubject(Subject):
 
 
 def _child(worker: Worker) -> Child:
-    gauges = Counters(worker.ledger.cells).gauges()
+    counters = Counters(worker.ledger.cells)
+    gauges = counters.gauges()
     return Child(
         pid=worker.child.pid,
         process=worker.process,
@@ -210,5 +226,6 @@ def _child(worker: Worker) -> Child:
         streams=gauges["streams_held"],
         unanswered=gauges["streams_unanswered"],
         free=gauges["slots_free"],
+        taken=taken_by(counters),
         pool=worker.pool.name,
     )

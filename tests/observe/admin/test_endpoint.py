@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import logging
-import re
-from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred, fail
@@ -17,11 +13,14 @@ from ifserver import channels
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.base import Queue
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.observe.admin import endpoint, ordering
+from ifserver.logs import events
+from ifserver.logs.events import Mark
+from ifserver.observe.admin import ordering
 from ifserver.observe.admin.endpoint import CLOSE_HEADER, AdminFactory
-from tests.front.fakes import BINARY, GET, HANDSHAKE, TEXT, frames
+from ifserver.status import Event
+from tests.front.fakes import BINARY, GET, HANDSHAKE, SERVER, SUPERVISOR, TEXT, frames
 from tests.front.test_groups import member, told
-from tests.observe.admin.stage import Answer, Stage
+from tests.observe.admin.stage import Answer, Stage, supervisor_facts
 
 CLOSE = {CLOSE_HEADER: "test"}
 
@@ -481,29 +480,34 @@ def test_who_is_in_a_group() -> None:
     assert stage.ask("/groups/nobody", **WITH_TOKEN).json == {"members": 0, "streams": []}
 
 
-# The page.
+# The page's data; the page itself: `tests.observe.admin.test_page`.
 
 
-def test_the_page_may_do_no_more_than_it_does() -> None:
-    answer = Stage().ask("/")
-    policy = answer.headers[b"content-security-policy"].decode()
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert "frame-ancestors 'none'" in policy
-    text = answer.body.decode()
-    for tag in ("script", "style"):
-        [inner] = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
-        digest = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
-        assert f"{tag}-src 'sha256-{digest}'" in policy
+def test_figures_for_those_who_ask_for_them() -> None:
+    stage = Stage()
+    stage.factory.start()
+    for _ in range(3):
+        stage.world.advance(1.0)
+    status = stage.ask("/status.json").json
+    assert status["history"] is None
+    history = stage.ask("/status.json?after=-1").json["history"]
+    assert (history["first"], history["every_s"], len(history["series"]["requests"])) == (0, 1.0, 3)
+    assert stage.ask("/status.json?after=1").json["history"]["first"] == 2
+    for wrong in ("x", "1&after=2", "%ff"):
+        assert stage.ask(f"/status.json?after={wrong}").status == 400
+    stage.factory.close()
 
 
-def test_the_page_is_one_file_that_asks_for_nothing_else() -> None:
-    text = Path(endpoint.__file__).with_name("page.html").read_text("utf-8")
-    assert re.findall(r"https?://|\bimport\b|@import|url\(", text) == []
-    assert set(re.findall(r'(?:src|href)="([^"]*)"', text)) == {"data:,"}
-    # What clients send never becomes HTML, and style and script are where the policy allows them.
-    assert re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|\son\w+=|\sstyle=", text) == []
-    assert CLOSE_HEADER in text
+def test_what_has_happened() -> None:
+    stage = Stage()
+    told = Event(number=1, at=5.0, kind="fault", label="worker killed", text="worker 3 was killed")
+    stage.beat(supervisor_facts(events=(told,)))
+    events.keep(Mark.STARTED, "here")
+    found = stage.ask("/status.json").json["events"]
+    assert [(each["process"], each["label"], each["kind"]) for each in found] == [
+        (SUPERVISOR, "worker killed", "fault"),
+        (SERVER, "started", "deploy"),
+    ]
 
 
 def test_it_needs_no_reactor_but_its_own() -> None:
