@@ -46,8 +46,8 @@ class Exchange(Protocol):
         """No node has taken it, or it is in doubt whether one has."""
 
 
-class Server(Protocol):
-    """The server of an exchange."""
+class Shared(Protocol):
+    """What an exchange shares with all others of its server."""
 
     clusters: Clusters
     counters: Counters
@@ -65,7 +65,7 @@ class Attempt(Struct, eq=False):
 
     #: Whose present attempt it is; None: it is over.
     exchange: Exchange | None
-    server: Server
+    shared: Shared
     #: The identity of its stream, and which of the stream's attempts it is.
     identity: str
     number: int
@@ -94,7 +94,7 @@ class Attempt(Struct, eq=False):
 
     def offer(self, excluded: frozenset[str] = _NONE) -> None:
         """Offer it on a node that is none of those `excluded`, with the address where this server receives now."""
-        clusters, exchange = self.server.clusters, self.exchange
+        clusters, exchange = self.shared.clusters, self.exchange
         if exchange is None:
             return
         stream, inbox = exchange.stream, clusters.home.inbox
@@ -108,10 +108,10 @@ class Attempt(Struct, eq=False):
         """Its exchange has ended, or begins the next attempt."""
         self.exchange = None
         if self.list is not None:
-            self.server.offers.left(self)
+            self.shared.offers.left(self)
         if self.unresolved:
             self.payload = b""
-            self.server.unresolved.add(self)
+            self.shared.unresolved.add(self)
 
     # What the clusters tell.
 
@@ -119,7 +119,7 @@ class Attempt(Struct, eq=False):
         """It is offered on `node`."""
         self.node = node
         self.unresolved, self.in_doubt = True, False
-        self.server.offers.made(self, node, self.channel)
+        self.shared.offers.made(self, node, self.channel)
 
     def wants(self, payload: bytes) -> bool:
         """Whether this is still to be offered: nobody has spoken of it, and nobody takes it back."""
@@ -131,14 +131,14 @@ class Attempt(Struct, eq=False):
         in_doubt = why is Refusal.IN_DOUBT
         if not in_doubt:
             self.node = None
-            self.server.offers.left(self)
+            self.shared.offers.left(self)
         if self.unresolved:
             self.unresolved = self.in_doubt = in_doubt
             if not in_doubt:
-                self.server.unresolved.forget(self)
+                self.shared.unresolved.forget(self)
         elif in_doubt:
             # There is no doubt: somebody has spoken of it already.
-            self.server.counters.add("messages_sent")
+            self.shared.counters.add("messages_sent")
         if self.exchange is not None:
             self.exchange.taken_nowhere(why)
 
@@ -146,13 +146,13 @@ class Attempt(Struct, eq=False):
 
     def vanished(self) -> None:
         """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""
-        self.server.counters.add("messages_vanished")
+        self.shared.counters.add("messages_vanished")
         self._tell(Vanished())
 
     def spill(self) -> None:
         """It has stood on its node for too long: offer it elsewhere, but on no node for a second time, unless workers
         are known to be free there."""
-        node, clusters = self.node, self.server.clusters
+        node, clusters = self.node, self.shared.clusters
         if node is None:
             return
         stood = self.stood | {node.name}
@@ -171,7 +171,7 @@ class Attempt(Struct, eq=False):
         """The connection to its node is lost: offer it elsewhere, unless it must not run twice."""
         self._tell(Vanished())
         if self.exchange is None:
-            self.server.counters.add("messages_vanished")
+            self.shared.counters.add("messages_vanished")
 
     def readdress(self) -> None:
         """This server has moved: unless somebody has it already, let its taker know the new address."""
@@ -181,45 +181,45 @@ class Attempt(Struct, eq=False):
     def _take_back(self, excluded: frozenset[str]) -> None:
         if self.node is not None and self.payload and not self.recalled:
             # Behind the push, which may leave at the end of this turn only.
-            self.server.clusters.soon(partial(self._ask_back, self.node, self.payload, excluded))
+            self.shared.clusters.soon(partial(self._ask_back, self.node, self.payload, excluded))
 
     def _ask_back(self, node: Node, payload: bytes, excluded: frozenset[str]) -> None:
         node.withdraw(self.channel, payload).addCallbacks(self._taken_back, _not_taken_back, (payload, excluded))
 
     def _taken_back(self, was_there: bool, payload: bytes, excluded: frozenset[str]) -> None:
-        server, is_same = self.server, payload is self.payload
+        shared, is_same = self.shared, payload is self.payload
         if not was_there:
             if is_same:
-                server.offers.popped(self)
+                shared.offers.popped(self)
             return
         self._was_there()
         if self.recalled:
             # Meanwhile it was asked for for good, and that has found nothing.
             self._tell(Withdrawn(True))
         elif is_same and self.exchange is not None and self.exchange.is_unclaimed:
-            self.offer(server.clusters.except_for(excluded))
+            self.offer(shared.clusters.except_for(excluded))
 
     # For the accounting.
 
     def spoken_of(self, worker: str) -> None:
         """Somebody has it. He counts it for the inbox that it names, also when we have moved since."""
-        self.server.clusters.accounting.incoming[self.inbox][worker].spoken_of += 1
+        self.shared.clusters.accounting.incoming[self.inbox][worker].spoken_of += 1
         if self.in_doubt:
-            self.server.counters.add("messages_sent")
+            self.shared.counters.add("messages_sent")
         self.unresolved = self.in_doubt = False
 
     def resolve(self) -> None:
         """It is known now where it is."""
         if self.unresolved:
             if self.in_doubt:
-                self.server.counters.add("messages_sent")
+                self.shared.counters.add("messages_sent")
             self.unresolved = self.in_doubt = False
-            self.server.unresolved.forget(self)
+            self.shared.unresolved.forget(self)
 
     def _was_there(self) -> None:
         """It was taken back before anybody had it."""
         self.resolve()
-        self.server.counters.add("messages_dropped", label="withdrawn")
+        self.shared.counters.add("messages_dropped", label="withdrawn")
 
     # What the stream asks for.
 
@@ -232,13 +232,13 @@ class Attempt(Struct, eq=False):
             return
         self.recalled = True
         # Behind the push, which may leave at the end of this turn only.
-        self.server.clusters.soon(partial(self._withdraw, node, self.payload))
+        self.shared.clusters.soon(partial(self._withdraw, node, self.payload))
 
     def _withdraw(self, node: Node, payload: bytes) -> None:
         withdrawing = node.withdraw(self.channel, payload)
         if not withdrawing.called:
             # A node that does not answer must not make the client wait for longer than it was told to.
-            late = self.server.clock.callLater(_WITHDRAWAL_S, self._tell, Withdrawn(False))
+            late = self.shared.clock.callLater(_WITHDRAWAL_S, self._tell, Withdrawn(False))
             withdrawing.addBoth(_cancel, late)
         withdrawing.addCallbacks(self._withdrawn, self._withdrawal_failed)
 
@@ -249,7 +249,7 @@ class Attempt(Struct, eq=False):
             self._tell(Withdrawn(was_there))
         else:
             # Where requests wait for long, whoever has it has most likely taken it just now, and is about to say so.
-            self.server.clock.callLater(_CLAIM_S, self._tell, Withdrawn(False))
+            self.shared.clock.callLater(_CLAIM_S, self._tell, Withdrawn(False))
 
     def _withdrawal_failed(self, failure: Failure) -> None:
         failure.trap(NodeError)

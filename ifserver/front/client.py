@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from ifserver import messages as m
 from ifserver.front.files import File
-from ifserver.front.shared import Server
+from ifserver.front.shared import Shared
 from ifserver.front.tally import Tally
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.streams.base import Stream
@@ -103,7 +103,7 @@ class _Exchange(Protocol):
 
     client: Any
     websocket: WebSocketClient | None
-    server: Server
+    shared: Shared
     stream: Stream
 
     def handle(self, event: object) -> None:
@@ -111,7 +111,7 @@ class _Exchange(Protocol):
 
 
 def _open_file(exchange: _Exchange, effect: m.ResponseFile) -> None:
-    exchange.server.files.open(effect, exchange.handle)
+    exchange.shared.files.open(effect, exchange.handle)
 
 
 def _send_file(exchange: _Exchange, effect: SendFile) -> None:
@@ -134,17 +134,17 @@ def _answer(exchange: _Exchange, effect: Answer) -> None:
         effect.status,
         effect.why,
     )
-    exchange.server.counters.add("requests_refused", label=str(effect.status))
+    exchange.shared.counters.add("requests_refused", label=str(effect.status))
     exchange.client.answer(effect.status)
 
 
 def _abort(exchange: _Exchange, effect: Abort) -> None:
     if effect.minds:
         _log.error("%s: aborting the connection: %s", exchange.stream.channel, effect.why)
-        if exchange.server.tracing is not None:
-            exchange.server.tracing.failed(exchange.stream.identity, effect.why)
+        if exchange.shared.tracing is not None:
+            exchange.shared.tracing.failed(exchange.stream.identity, effect.why)
     else:
-        exchange.server.bursts.add("ending the event stream", effect.why, exchange.stream.channel)
+        exchange.shared.bursts.add("ending the event stream", effect.why, exchange.stream.channel)
     exchange.client.abort()
 
 
@@ -171,7 +171,7 @@ def _unsaid(exchange: _Exchange, effect: Unsaid) -> None:
 
 def _close_client(exchange: _Exchange, effect: CloseClient) -> None:
     if effect.is_told:
-        exchange.server.bursts.add(f"closing the WebSocket with {effect.code}", effect.why, exchange.stream.channel)
+        exchange.shared.bursts.add(f"closing the WebSocket with {effect.code}", effect.why, exchange.stream.channel)
     else:
         _log.warning("%s: closing the WebSocket with %d: %s", exchange.stream.channel, effect.code, effect.why)
     _close(exchange, effect)

@@ -15,7 +15,7 @@ from ifserver.front.attempt import Attempt
 from ifserver.front.client import EFFECTS, HttpClient, WebSocketClient
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.peers import Peer
-from ifserver.front.shared import Server
+from ifserver.front.shared import Shared
 from ifserver.layers.clusters import Refusal
 from ifserver.metrics import STREAMS_CLOSED
 from ifserver.streams.base import Stream
@@ -76,20 +76,20 @@ class Exchange:
         "groups",
         "has_waited",
         "peer",
-        "server",
+        "shared",
         "stream",
         "websocket",
     )
 
     def __init__(
         self,
-        server: Server,
+        shared: Shared,
         stream: Stream,
         client: HttpClient,
         request_channel: str,
         waits: Mapping[Waiting, Deadlines[Exchange]],
     ) -> None:
-        self.server = server
+        self.shared = shared
         self.stream = stream
         #: What the effects of this stream are for, before and after a handshake.
         self.client: Any = client
@@ -97,10 +97,10 @@ class Exchange:
         #: When it began, and when the present attempt was claimed. None: nobody has claimed it; those that answer at
         #: once do not (see docs/explanation/architecture.rst, Claims), and then nobody here can tell how long the
         #: request was queued.
-        self.began_at = now = server.clock.seconds()
+        self.began_at = now = shared.clock.seconds()
         self.claimed_at: float | None = None
         #: The present attempt at the request.
-        self.attempt = Attempt(self, server, stream.identity, stream.attempt, request_channel, now)
+        self.attempt = Attempt(self, shared, stream.identity, stream.attempt, request_channel, now)
         #: Inbox of the claimant; whether the exchange has ended.
         self._worker: str | None = None
         self._over = False
@@ -120,7 +120,7 @@ class Exchange:
     def pool(self) -> str:
         """The pool that has the request; empty: there are none, or none takes it."""
         channel = self.attempt.channel
-        return "" if self.server.tallies is None or not channel else channels.pool_of(channel)
+        return "" if self.shared.tallies is None or not channel else channels.pool_of(channel)
 
     @property
     def is_unclaimed(self) -> bool:
@@ -129,7 +129,7 @@ class Exchange:
 
     def start(self) -> None:
         """Offer the request."""
-        self.server.registry[self.stream.identity] = self
+        self.shared.registry[self.stream.identity] = self
         self._offer()
         deadline = self._deadline = self._waits[_WORKER]
         deadline.add(self)
@@ -137,8 +137,8 @@ class Exchange:
     def opened(self, websocket: WebSocketClient) -> None:
         """The handshake is complete: from now on the client is `websocket`."""
         self.websocket = self.client = websocket  # what has spoken HTTP is garbage now
-        if self.server.paused is not None:
-            self.server.paused.opened(self)
+        if self.shared.paused is not None:
+            self.shared.paused.opened(self)
 
     def hear(self, message: m.ToStream) -> str | None:
         """A worker, or its supervisor, has something to say about the stream. Returns why it was dropped, or None."""
@@ -176,22 +176,22 @@ class Exchange:
             self._worker = worker
             tells_of_claimant = True
             if before is None:
-                server, attempt = self.server, self.attempt
-                now = server.clock.seconds()
-                tally = server.tally if server.tallies is None else server.tallies.get(attempt.channel, server.tally)
+                shared, attempt = self.shared, self.attempt
+                now = shared.clock.seconds()
+                tally = shared.tally if shared.tallies is None else shared.tallies.get(attempt.channel, shared.tally)
                 tally.queue_wait.observe(now - attempt.since)
                 if by_claim:
                     self.claimed_at = now
-                if server.offers.claimed(attempt) and attempt.node is not None:
-                    server.clusters.claimed(attempt.node, attempt.channel)
+                if shared.offers.claimed(attempt) and attempt.node is not None:
+                    shared.clusters.claimed(attempt.node, attempt.channel)
                 if self._resumes:
-                    server.resumptions.left(self)
+                    shared.resumptions.left(self)
             elif worker is not None and channels.process_of(worker) == channels.process_of(before):
-                self.server.clusters.redirect(before, worker)
+                self.shared.clusters.redirect(before, worker)
         for effect in effects:
             _CARRY_OUT[type(effect)](self, effect)
         if tells_of_claimant and not self._over:
-            self.server.peers.claimed(self, renamed)
+            self.shared.peers.claimed(self, renamed)
 
     def handle(self, event: object) -> None:
         """Something has happened to the client, the offer or a deadline."""
@@ -215,28 +215,28 @@ class Exchange:
 
     def _end(self) -> None:
         self._over = True
-        server, stream = self.server, self.stream
+        shared, stream = self.shared, self.stream
         if self._deadline is not None:
             self._deadline.pop(self, None)
             self._deadline = None
-        server.registry.pop(stream.identity, None)
+        shared.registry.pop(stream.identity, None)
         if self.peer is not None:
-            server.peers.left(self)
+            shared.peers.left(self)
         self.attempt.end()
         if self.has_waited:
-            server.waiting_room.left(self)
-            server.pauses.left(self)
+            shared.waiting_room.left(self)
+            shared.pauses.left(self)
         if self._resumes:
-            server.resumptions.left(self)
+            shared.resumptions.left(self)
         if self.groups:
-            server.members.leave_all(self)
-        server.counters.cells[STREAMS_CLOSED["http" if type(stream) is HttpStream else "websocket"]] += 1
+            shared.members.leave_all(self)
+        shared.counters.cells[STREAMS_CLOSED["http" if type(stream) is HttpStream else "websocket"]] += 1
 
     # What is for the channel layer, and for the clock.
 
     def _tell(self, effect: Tell) -> None:
         try:
-            self.server.clusters.send(effect.inbox, m.encode(effect.message))
+            self.shared.clusters.send(effect.inbox, m.encode(effect.message))
         except ChannelNameError as error:
             _log.error("%s: %s", self.stream.channel, error)
 
@@ -244,52 +244,52 @@ class Exchange:
 
     def _offer(self) -> None:
         """Offer the present attempt, now or when that can be."""
-        server = self.server
-        if server.paused is not None and server.paused.hold(self):
+        shared = self.shared
+        if shared.paused is not None and shared.paused.hold(self):
             self.has_waited = True
-        elif server.clusters.home.ensure():
+        elif shared.clusters.home.ensure():
             self.attempt.offer()
         else:
             # Nobody could answer.
-            server.clusters.soon(self._unreachable)
+            shared.clusters.soon(self._unreachable)
 
     def _offer_again(self, effect: Offer) -> None:
         """Offer the next attempt at a request that has not been answered: its application begins anew."""
-        server = self.server
+        shared = self.shared
         if self.groups:
-            server.members.leave_all(self)
-        server.counters.add("retries")
-        server.bursts.add("offered to another worker", effect.why, self.stream.channel)
+            shared.members.leave_all(self)
+        shared.counters.add("retries")
+        shared.bursts.add("offered to another worker", effect.why, self.stream.channel)
         self._begin_attempt(self.attempt.channel, effect.why)
         # The first one's deadline may be over: then whoever takes it would drop it.
-        self._postpone(server.deadline())
+        self._postpone(shared.deadline())
         self._offer()
 
     def _look_for_worker(self, effect: Resume) -> None:
         """An open WebSocket has lost its worker: wait to be offered to the next one."""
-        server = self.server
+        shared = self.shared
         if not effect.tries:
-            server.counters.add("resumptions")
-        server.bursts.add("the open WebSocket gets another worker", effect.why, self.stream.channel)
+            shared.counters.add("resumptions")
+        shared.bursts.add("the open WebSocket gets another worker", effect.why, self.stream.channel)
         channel = channels.of_pool(channels.pool_of(self.attempt.channel), channels.WEBSOCKET_RESUME)
         self._begin_attempt(channel, effect.why)
         self._resumes = True
-        server.resumptions.add(self, effect.tries, channel)
+        shared.resumptions.add(self, effect.tries, channel)
 
     def offer_resumption(self) -> None:
         """It is its turn."""
-        server = self.server
-        self.attempt.since = server.clock.seconds()
-        self._postpone(server.deadline(server.settings.resume_timeout_s))
+        shared = self.shared
+        self.attempt.since = shared.clock.seconds()
+        self._postpone(shared.deadline(shared.settings.resume_timeout_s))
         self._offer()
 
     def _begin_attempt(self, channel: str, why: str) -> None:
         """The stream has begun its next attempt; `why` is for the trace, if there is one."""
-        server, stream = self.server, self.stream
+        shared, stream = self.shared, self.stream
         self.attempt.end()
-        self.attempt = Attempt(self, server, stream.identity, stream.attempt, channel, server.clock.seconds())
-        if server.tracing is not None:
-            headers = server.tracing.again(stream.identity, stream.request, channel, why)
+        self.attempt = Attempt(self, shared, stream.identity, stream.attempt, channel, shared.clock.seconds())
+        if shared.tracing is not None:
+            headers = shared.tracing.again(stream.identity, stream.request, channel, why)
             stream.request = replace(stream.request, headers=headers)
 
     def _postpone(self, deadline: float) -> None:
@@ -304,7 +304,7 @@ class Exchange:
     def taken_nowhere(self, why: Refusal) -> None:
         """No node has the present attempt, or it is in doubt whether one has."""
         may_wait = why is Refusal.UNREACHABLE and self.is_unclaimed and not self._resumes
-        if may_wait and self.server.waiting_room.enter(self):
+        if may_wait and self.shared.waiting_room.enter(self):
             return
         self._give_up(why)
 
@@ -321,7 +321,7 @@ class Exchange:
 
     def _give_up(self, why: Refusal) -> None:
         if self.is_unclaimed:
-            text, home = _WHY[why], self.server.clusters.home.node
+            text, home = _WHY[why], self.shared.clusters.home.node
             if why is Refusal.UNREACHABLE and not home.connected:
                 text = f"node {home.name} is not connected"
             self.handle(OfferRefused(why is Refusal.IN_DOUBT, text))
@@ -355,8 +355,8 @@ class Exchange:
         if self._resumes:
             self.offer_resumption()
             return
-        self.attempt.since = self.server.clock.seconds()
-        self._postpone(self.server.deadline())
+        self.attempt.since = self.shared.clock.seconds()
+        self._postpone(self.shared.deadline())
         self._offer()
 
     def paused_too_long(self) -> None:
@@ -364,14 +364,14 @@ class Exchange:
         if self._resumes:
             self.handle(TimedOut())
         else:
-            why = f"its pool is paused for longer than {self.server.settings.pause_timeout_s:g} s (pause_timeout)"
+            why = f"its pool is paused for longer than {self.shared.settings.pause_timeout_s:g} s (pause_timeout)"
             self.handle(OfferRefused(False, why))
 
     def _join(self, effect: Join) -> None:
-        self.server.members.join(self, effect)
+        self.shared.members.join(self, effect)
 
     def _leave(self, effect: Leave) -> None:
-        self.server.members.leave(self, effect.group)
+        self.shared.members.leave(self, effect.group)
 
     def _dropped(self, effect: Dropped) -> None:
         """Whoever has called `hear` is told."""
@@ -388,7 +388,7 @@ class Exchange:
     def timed_out(self) -> None:
         """The deadline of the present wait is over."""
         self._deadline = None
-        if self.server.paused is not None and self.server.paused.postpones(self):
+        if self.shared.paused is not None and self.shared.paused.postpones(self):
             return
         self.handle(TimedOut())
 
@@ -414,8 +414,8 @@ class Unroutable(Exchange):
     __slots__ = ()
 
     def start(self) -> None:
-        self.server.registry[self.stream.identity] = self
-        self.server.clusters.soon(self._refuse)
+        self.shared.registry[self.stream.identity] = self
+        self.shared.clusters.soon(self._refuse)
 
     def _refuse(self) -> None:
         if not self._over:

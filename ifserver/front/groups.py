@@ -177,7 +177,7 @@ class Members:
             exchange.handle(Gap(group, 1))
         if self._settings.group_overflow == "close":
             what = f"closing the connection of a member of group {group}"
-            exchange.server.bursts.add(what, "its client reads too slowly (max_unsent_bytes)", exchange.stream.channel)
+            exchange.shared.bursts.add(what, "its client reads too slowly (max_unsent_bytes)", exchange.stream.channel)
             _close(exchange, _TRY_AGAIN_LATER, "")
 
     def _close(self, members: Collection[Exchange], excluded: str, code: int, reason: str) -> None:

@@ -7,15 +7,12 @@ from typing import Any, Protocol
 
 from ifserver import messages as m
 from ifserver.clock import Clock, Soon, WallClock
-from ifserver.config.networks import Networks
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access import AccessLog, Entry
-from ifserver.front.addresses import Addresses
 from ifserver.front.admission import Key
-from ifserver.front.client import HttpClient
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchange import Exchange
-from ifserver.front.files import Files
+from ifserver.front.exchanges import Exchanges
 from ifserver.front.http1.response_heads import HeadWriter
 from ifserver.front.http1.waits import Waits
 from ifserver.front.incoming import Incoming
@@ -53,10 +50,8 @@ class Server(Protocol):
     tally: Tally
     access_log: AccessLog
     head_writer: HeadWriter
-    #: Opens the files that the server sends by itself.
-    files: Files
-    #: Proxies whose forwarding headers are believed; None if there are none.
-    trusted: Networks | None
+    #: Makes the exchanges of what clients ask.
+    exchanges: Exchanges
     #: Whether the server shuts down: responses that begin now close their connections.
     draining: bool
     #: The deadlines of HTTP/1 connections.
@@ -71,12 +66,6 @@ class Server(Protocol):
 
     def disconnected(self, connection: Connection) -> None:
         """`connection` is lost, or has become another."""
-
-    def http_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
-        """The exchange of a request whose body has arrived as far as `incoming` says."""
-
-    def websocket_exchange(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
-        """The exchange of a WebSocket's handshake."""
 
     def open_websocket(
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None

@@ -19,8 +19,8 @@ __all__ = ["Ordered"]
 _log = logging.getLogger(__name__)
 
 
-class Server(Protocol):
-    """What is needed of `ifserver.front.server.InterfaceServer`."""
+class Exchanges(Protocol):
+    """What is needed of `ifserver.front.exchanges.Exchanges`."""
 
     pauses: Pauses
     router: Router | None
@@ -32,34 +32,34 @@ class Server(Protocol):
 class Ordered:
     """Does it, and answers."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, exchanges: Exchanges) -> None:
+        self._exchanges = exchanges
         #: Since when the tallies have counted what is told of pools.
-        self._marked_at = server.clock.seconds()
+        self._marked_at = exchanges.clock.seconds()
 
     def ordered(self, facts: Sequence[Fact]) -> None:
         """This holds from now on."""
         pauses = [fact for fact in facts if isinstance(fact, Pause)]
         for pause in pauses:
             if pause.left_s:
-                self._server.pauses.pause(pause.pool, pause.left_s)
-        self._server.pauses.end([pause.pool for pause in pauses if not pause.left_s])
+                self._exchanges.pauses.pause(pause.pool, pause.left_s)
+        self._exchanges.pauses.end([pause.pool for pause in pauses if not pause.left_s])
         weights = [fact for fact in facts if isinstance(fact, Weights)]
         if weights:
             self._weigh(weights)
 
     def _weigh(self, ordered: Sequence[Weights]) -> None:
-        server = self._server
+        exchanges = self._exchanges
         for each in ordered:
             if each.weights:
-                server.weights[each.of] = each.weights
+                exchanges.weights[each.of] = each.weights
             else:
-                server.weights.pop(each.of, None)
-        router = server.router
+                exchanges.weights.pop(each.of, None)
+        router = exchanges.router
         if router is None:
             return
         before = router.weights
-        router.weigh(server.weights)
+        router.weigh(exchanges.weights)
         if router.begins(before):
             self.count_anew()
         for each in ordered:
@@ -71,25 +71,25 @@ class Ordered:
 
     def here(self, orders: list[Order]) -> Here:
         """What this server has to say; `orders` are those that it knows."""
-        server = self._server
-        pauses, counted_s = server.pauses, server.clock.seconds() - self._marked_at
+        exchanges = self._exchanges
+        pauses, counted_s = exchanges.pauses, exchanges.clock.seconds() - self._marked_at
         return Here(orders, pauses.waiting, pauses.under_way(), round(counted_s, 3), self.pools())
 
     def pools(self) -> list[PoolHere]:
         """The pools of this server, in their order; empty: there are none."""
-        server, router = self._server, self._server.router
-        if router is None or server.tallies is None:
+        exchanges, router = self._exchanges, self._exchanges.router
+        if router is None or exchanges.tallies is None:
             return []
         weights = {name: (of, weight) for of, each in router.weights.items() for name, weight in each.items()}
         found = []
         for name in dict.fromkeys(router.channels.values()):
-            tally = server.tallies[channels.of_pool(name, channels.HTTP_REQUEST)]
+            tally = exchanges.tallies[channels.of_pool(name, channels.HTTP_REQUEST)]
             of, weight = weights.get(name, ("", None))
-            found.append(PoolHere(name, "" if of == name else of, weight, of in server.weights, *tally.since()))
+            found.append(PoolHere(name, "" if of == name else of, weight, of in exchanges.weights, *tally.since()))
         return found
 
     def count_anew(self) -> None:
         """What is told of pools is what happens from now on: a new version is tried."""
-        self._marked_at = self._server.clock.seconds()
-        for tally in (self._server.tallies or {}).values():
+        self._marked_at = self._exchanges.clock.seconds()
+        for tally in (self._exchanges.tallies or {}).values():
             tally.mark()

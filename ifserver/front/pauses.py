@@ -54,8 +54,8 @@ class Pausable(Hashable, Protocol):
         """It was held for ``pause_timeout_s``."""
 
 
-class Server(Protocol):
-    """What is needed of `ifserver.front.server.InterfaceServer`."""
+class Exchanges(Protocol):
+    """What is needed of `ifserver.front.exchanges.Exchanges`."""
 
     #: Who is asked while something is paused; else None.
     paused: Pauses | None
@@ -73,8 +73,8 @@ def described(pool: str) -> str:
 class Pauses:
     """The pauses of one server."""
 
-    def __init__(self, server: Server, clock: Clock, timeout_s: float) -> None:
-        self._server = server
+    def __init__(self, exchanges: Exchanges, clock: Clock, timeout_s: float) -> None:
+        self._exchanges = exchanges
         self._clock = clock
         #: When each pause ends by itself. Empty name: all pools.
         self._until: dict[str, float] = {}
@@ -105,7 +105,7 @@ class Pauses:
 
     def under_way(self) -> int:
         """How many requests of the pools that are paused the application has, or may have."""
-        exchanges = list(self._server.registry.values()) if self._until else []
+        exchanges = list(self._exchanges.registry.values()) if self._until else []
         return sum(each.is_under_way and self._covers(each) and each not in self._held for each in exchanges)
 
     # What exchanges ask for.
@@ -143,8 +143,8 @@ class Pauses:
             timer.cancel()
         self._until[pool] = self._clock.seconds() + seconds
         self._timers[pool] = self._clock.callLater(seconds, self._over, pool)
-        self._server.paused = self
-        for exchange in list(self._server.registry.values()):
+        self._exchanges.paused = self
+        for exchange in list(self._exchanges.registry.values()):
             if exchange.websocket is not None:
                 self.opened(exchange)
         text = "%s paused for %g s: new requests and messages wait; %d requests are under way"
@@ -170,7 +170,7 @@ class Pauses:
     def _go_on(self, what: str) -> None:
         """Those go on that nothing holds any more, in the order in which they came."""
         if not self._until:
-            self._server.paused = None
+            self._exchanges.paused = None
         websockets = [each for each in self._websockets if not self._covers(each)]
         held = [each for each in self._held if not self._covers(each)]
         late = [each for each in self._late if not self._covers(each)]

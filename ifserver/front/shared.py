@@ -1,4 +1,4 @@
-"""What all exchanges of one server share: `ifserver.front.server.InterfaceServer`, as they see it."""
+"""What all exchanges of one server share: `ifserver.front.exchanges.Exchanges`, as each of them sees it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ifserver.layers.clusters import Clusters
 from ifserver.metrics import Counters
 from ifserver.streams.effects import Join
 
-__all__ = ["Server"]
+__all__ = ["Shared"]
 
 
 class Groups(Protocol):
@@ -48,7 +48,7 @@ class Traces(Protocol):
         """The client of a stream cannot have what was begun."""
 
 
-class Server(Protocol):
+class Shared(Protocol):
     """What all exchanges of one server share."""
 
     settings: FrontSettings

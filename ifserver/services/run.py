@@ -124,7 +124,7 @@ class RunService(ServeService):
         node.start()
         self._predecessor = node
         groups = Groups(self.process, [node], node, runtime.reactor, Counters())
-        knows = runtime.future(self.server.control.join(groups))
+        knows = runtime.future(self.server.exchanges.control.join(groups))
         await asyncio.wait((knows,), timeout=_LEARN_S)
         if not node.connected:
             _log.warning("pauses that the process before this one knows of are not known: it does not answer")

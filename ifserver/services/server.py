@@ -205,7 +205,7 @@ class ServeService(Service):
         # What has been accepted in this turn of the loop gets its protocol in the next.
         await asyncio.sleep(0)
         if self._workerless:
-            self.server.give_up_unclaimed()
+            self.server.exchanges.give_up_unclaimed()
         await self.runtime.future(Deferred.fromCoroutine(self.server.drain(self.quick)))
 
     async def _end(self) -> None:
@@ -250,12 +250,12 @@ class ServeService(Service):
 
     def _tell_of_weights(self) -> None:
         """Say which weights those of new settings do not replace."""
-        for of in self.server.weights:
+        for of in self.server.exchanges.weights:
             _log.info("pool %s: the weights that were ordered go on (ifserver pool --reset: as the settings say)", of)
 
     def _route(self, pools: Sequence[PoolSettings]) -> None:
         self._pools = pools
-        self.server.route(Router(pools) if pools else None)
+        self.server.exchanges.route(Router(pools) if pools else None)
 
     def reopen_logs(self) -> None:
         self.server.access_log.reopen()

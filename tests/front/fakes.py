@@ -437,9 +437,9 @@ class World:
         """Nothing is kept of connections and streams that have ended."""
         self.settle()
         server = self.server
-        assert len(server.registry) == 0
+        assert len(server.exchanges.registry) == 0
         assert server.statistics()["connections"] == 0
-        tables: list[Any] = [*server._http_deadlines.values(), *server._websocket_deadlines.values()]
+        tables: list[Any] = [*server.exchanges._http_waits.values(), *server.exchanges._websocket_waits.values()]
         tables += [*server.waits._all]
         tables += [server.unsent]
         tables += [server.lifetimes]

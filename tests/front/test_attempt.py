@@ -76,7 +76,7 @@ def test_a_request_whose_client_has_left_is_offered_nowhere_else(world: World) -
     world.settle()
     slow(world).is_full()
     assert world.worker.jobs() == []
-    assert len(world.server.unresolved) == len(world.server.offers) == 0
+    assert len(world.server.exchanges.unresolved) == len(world.server.exchanges.offers) == 0
     slow(world).withdrawals.pop().callback(False)
     world.assert_empty()
 
@@ -98,7 +98,7 @@ def test_one_that_was_taken_back_to_be_offered_elsewhere_was_never_started(world
     """Its time is over while the node is asked, and asked once more it has it no longer."""
     client = world.client(POST)
     slow(world).pushes.pop().callback(Pushed(1, 1))
-    [exchange] = world.server.registry.all()
+    [exchange] = world.server.exchanges.registry.all()
     exchange.attempt.readdress()
     world.settle()
     world.advance(30.0)
@@ -168,7 +168,7 @@ def test_on_a_node_that_is_gone_only_what_must_not_run_twice_is_left(request_: b
         assert client.received().endswith(b"done")
     client.leave()
     world.settle()
-    assert len(world.server.registry) == 0
+    assert len(world.server.exchanges.registry) == 0
 
 
 def test_a_client_that_leaves_at_once_takes_its_request_with_it() -> None:
@@ -203,9 +203,9 @@ def test_a_late_doubt_about_an_attempt_of_which_nobody_has_spoken_is_noted(world
     client.leave()
     world.settle()
     slow(world).pushes.pop().errback(PushInDoubt("the connection broke"))
-    assert len(world.server.unresolved) == 1
+    assert len(world.server.exchanges.unresolved) == 1
     slow(world).withdrawals.pop().callback(True)
-    assert len(world.server.unresolved) == 0
+    assert len(world.server.exchanges.unresolved) == 0
     sent, dropped = world.counters.value("messages_sent"), world.counters.value("messages_dropped", "withdrawn")
     assert (sent, dropped) == (1, 1), "so it was there"
     world.assert_empty()

@@ -182,7 +182,7 @@ def shared(weight: float | None = 5.0, **settings: Any) -> World:
         PoolSettings(name="web", application="a:b"),
         PoolSettings(name="next", application="a:c", canary_of="web", weight=weight),
     ]
-    world.server.route(Router(pools))
+    world.server.exchanges.route(Router(pools))
     return world
 
 
@@ -203,7 +203,7 @@ def test_requests_and_websockets_go_where_their_client_belongs() -> None:
                 job.accept()
             assert b"set-cookie" not in client.received()
             client.leave()
-    counted = {tally.pool: sum(tally.requests.values()) for tally in (world.server.tallies or {}).values()}
+    counted = {tally.pool: sum(tally.requests.values()) for tally in (world.server.exchanges.tallies or {}).values()}
     assert counted == {"web": 4, "next": 4}
     world.settle()
     world.assert_empty()
@@ -245,8 +245,8 @@ def test_beside_other_fields_of_the_server() -> None:
 @pytest.mark.parametrize("weight", [None, 0.0])
 def test_without_a_share_nothing_is_told_and_nothing_asked(weight: float | None) -> None:
     world = shared(weight)
-    assert world.server.router is not None
-    assert world.server.router.shared == {}
+    assert world.server.exchanges.router is not None
+    assert world.server.exchanges.router.shared == {}
     client = world.client(GET)
     world.worker.job(WEB).respond()
     assert b"set-cookie" not in client.received()
@@ -259,8 +259,8 @@ def test_an_open_websocket_stays_and_is_resumed_in_its_pool() -> None:
     job = world.worker.job("websocket.connect.next")
     job.accept()
     client.received()
-    assert world.server.router is not None
-    world.server.router.weigh({"web": {"web": 1.0, "next": 0.0}})
+    assert world.server.exchanges.router is not None
+    world.server.exchanges.router.weigh({"web": {"web": 1.0, "next": 0.0}})
     job.release("died")
     again = world.worker.job("websocket.resume.next")
     again.accept()
@@ -273,8 +273,8 @@ def test_a_request_is_offered_again_to_the_pool_that_had_it() -> None:
     client = world.client(get(0))
     job = world.worker.job(NEXT)
     job.claim()
-    assert world.server.router is not None
-    world.server.router.weigh({"web": {"web": 1.0, "next": 0.0}})
+    assert world.server.exchanges.router is not None
+    world.server.exchanges.router.weigh({"web": {"web": 1.0, "next": 0.0}})
     job.release("died")
     world.worker.job(NEXT).respond(body=b"hello")
     assert client.received().endswith(b"hello")

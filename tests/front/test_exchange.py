@@ -183,7 +183,7 @@ def test_an_event_that_cannot_happen_is_told_and_changes_nothing(caplog: pytest.
     world = World()
     client = world.client(GET)
     job = world.worker.job()
-    exchange = world.server.registry.get(job.stream)
+    exchange = world.server.exchanges.registry.get(job.stream)
     assert exchange is not None
     exchange.handle("nonsense")
     assert "this is a defect of ifserver" in caplog.text
@@ -234,7 +234,7 @@ def test_a_defect_of_ours_cuts_the_client_off_and_leaves_nothing_behind(
     job = world.worker.job(channels.WEBSOCKET_CONNECT)
     job.accept()
     world.settle()
-    [exchange] = world.server.registry.all()
+    [exchange] = world.server.exchanges.registry.all()
 
     def broken(*_: object) -> None:
         raise ValueError("a defect")

@@ -78,7 +78,7 @@ def test_what_is_sent_to_a_group_reaches_each_member_and_nobody_else() -> None:
     assert told(other) == []
     assert counted(world) == (6, 0)
     assert size(world) == (2, 4)
-    assert world.server.members.sizes() == {"news": 3, "sport": 1}
+    assert world.server.exchanges.members.sizes() == {"news": 3, "sport": 1}
 
 
 def test_a_broadcast_wakes_no_worker_and_takes_nothing_of_its_window() -> None:
@@ -130,7 +130,7 @@ def test_a_stream_that_ends_leaves_its_groups() -> None:
     client.leave()
     world.settle()
     assert size(world) == (0, 0)
-    assert world.server.members._told_of_gaps == {}
+    assert world.server.exchanges.members._told_of_gaps == {}
     assert world.clusters.groups.statistics()["groups"] == 0
 
 
@@ -242,8 +242,8 @@ def test_a_client_that_reads_too_slowly_is_the_only_one_to_suffer(overflow: str)
 def test_who_asks_for_gaps_is_told_of_them() -> None:
     world = World()
     (_, asks), (_, does_not) = member(world, gaps=True), member(world)
-    world.server.members.gap("news", 3)
-    world.server.members.gap("news", None)
+    world.server.exchanges.members.gap("news", 3)
+    world.server.exchanges.members.gap("news", None)
     assert of(m.GroupGap, asks.heard()) == [
         m.GroupGap(asks.stream, 0, 1, "news", 3),
         m.GroupGap(asks.stream, 0, 2, "news", None),
@@ -254,7 +254,7 @@ def test_who_asks_for_gaps_is_told_of_them() -> None:
 def test_too_many_groups() -> None:
     world = World()
     _, job = opened(world)
-    exchange = world.server.registry[job.stream]
+    exchange = world.server.exchanges.registry[job.stream]
     exchange.groups = tuple(f"g{number}" for number in range(_MAX_GROUPS))
     join(job, "one-more")
     [answer] = of(m.GroupJoined, job.heard())
@@ -274,8 +274,8 @@ def test_a_name_that_no_node_takes() -> None:
 def test_tags_are_kept_for_those_who_ask() -> None:
     world = World()
     (_, one), (_, other) = member(world, tag="user 7"), member(world)
-    assert world.server.members.of("news") == [(one.stream, "user 7"), (other.stream, "")]
-    assert world.server.members.of("nobody") == []
+    assert world.server.exchanges.members.of("news") == [(one.stream, "user 7"), (other.stream, "")]
+    assert world.server.exchanges.members.of("nobody") == []
 
 
 # HTTP.

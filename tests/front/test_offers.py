@@ -473,7 +473,7 @@ def test_a_lost_request_is_offered_once_more_within_three_seconds(request_: byte
     assert world.counters.value("retries") == 1
     client.leave()
     world.assert_empty()
-    assert len(world.server.offers) == 0
+    assert len(world.server.exchanges.offers) == 0
 
 
 @pytest.mark.parametrize("order", [("died", "lost"), ("lost", "died")])
@@ -575,7 +575,7 @@ def test_one_whose_claim_is_heard_is_not_offered_again(caplog: pytest.LogCapture
     tick(world, 1.75)
     job.claim()
     world.settle()
-    assert len(world.server.offers) == 0
+    assert len(world.server.exchanges.offers) == 0
     tick(world, 10)
     assert "defect" not in caplog.text
     assert world.worker.jobs() == []
@@ -620,10 +620,10 @@ def test_one_that_vanishes_while_it_is_withdrawn(request_: bytes, caplog: pytest
 def test_a_client_that_leaves_takes_its_offer_along() -> None:
     world = World()
     client = world.client(GET)
-    assert len(world.server.offers) == 1
+    assert len(world.server.exchanges.offers) == 1
     client.leave()
     world.assert_empty()
-    assert len(world.server.offers) == 0
+    assert len(world.server.exchanges.offers) == 0
 
 
 def test_the_end_of_the_server_is_the_end_of_its_offers() -> None:
@@ -633,7 +633,7 @@ def test_the_end_of_the_server_is_the_end_of_its_offers() -> None:
     done = world.drain()
     tick(world, 6)
     assert done == [None]
-    assert len(world.server.offers) == 0
+    assert len(world.server.exchanges.offers) == 0
     assert timers(world.clock) == []
 
 

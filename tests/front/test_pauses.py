@@ -29,15 +29,15 @@ def texts(job: Job) -> list[str | None]:
 
 def test_requests_wait_and_go_on_in_their_order_with_a_deadline_of_their_own() -> None:
     world = World(queue_timeout_s=30)
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     clients = [world.client(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number) for number in range(3)]
     # Longer than the queue's timeout, which is for what waits for a worker.
     world.advance(40)
     assert world.waiting() == 0
-    assert world.server.pauses.waiting == 3
-    assert world.server.pauses.under_way() == 0
-    world.server.pauses.resume("")
-    assert world.server.paused is None
+    assert world.server.exchanges.pauses.waiting == 3
+    assert world.server.exchanges.pauses.under_way() == 0
+    world.server.exchanges.pauses.resume("")
+    assert world.server.exchanges.paused is None
     world.advance(20)
     jobs = world.worker.jobs()
     assert [job.request.path for job in jobs] == ["/0", "/1", "/2"]
@@ -52,7 +52,7 @@ def test_requests_wait_and_go_on_in_their_order_with_a_deadline_of_their_own() -
 
 def test_a_request_that_goes_on_waits_for_a_worker_no_longer_than_others() -> None:
     world = World(queue_timeout_s=30)
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     client = world.client(GET)
     world.advance(50)
     world.advance(29.9)
@@ -65,7 +65,7 @@ def test_a_request_that_goes_on_waits_for_a_worker_no_longer_than_others() -> No
 
 def test_a_pause_ends_by_itself_and_the_latest_order_counts() -> None:
     world = World()
-    pauses = world.server.pauses
+    pauses = world.server.exchanges.pauses
     pauses.pause("", 5)
     world.advance(4)
     pauses.pause("", 10)
@@ -82,26 +82,26 @@ def test_a_pause_ends_by_itself_and_the_latest_order_counts() -> None:
 
 def test_a_request_waits_for_pause_timeout_at_most() -> None:
     world = World(pause_timeout_s=5)
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     client = world.client(GET)
     world.advance(5)
     head = client.received()
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 1" in head.lower()
     client.leave()
-    world.server.pauses.resume("")
+    world.server.exchanges.pauses.resume("")
     assert world.worker.jobs() == []
     world.assert_empty()
 
 
 def test_a_client_that_leaves_waits_no_more() -> None:
     world = World()
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     for request in (GET, HANDSHAKE):
         world.client(request).leave()
     world.settle()
-    assert world.server.pauses.waiting == 0
-    world.server.pauses.resume("")
+    assert world.server.exchanges.pauses.waiting == 0
+    world.server.exchanges.pauses.resume("")
     assert world.worker.jobs() == world.worker.jobs(channels.WEBSOCKET_CONNECT) == []
     world.assert_empty()
 
@@ -110,16 +110,16 @@ def test_what_is_under_way_goes_on_and_its_next_attempt_waits() -> None:
     world = World()
     first, second = world.client(GET), world.client(GET)
     one, other = world.worker.jobs()
-    world.server.pauses.pause("", 50)
-    assert world.server.pauses.under_way() == 2
+    world.server.exchanges.pauses.pause("", 50)
+    assert world.server.exchanges.pauses.under_way() == 2
     one.respond(body=b"done")
     world.settle()
     assert first.received().endswith(b"done")
     other.claim()
     other.release("died")
     assert world.worker.jobs() == []
-    assert (world.server.pauses.under_way(), world.server.pauses.waiting) == (0, 1)
-    world.server.pauses.resume("")
+    assert (world.server.exchanges.pauses.under_way(), world.server.exchanges.pauses.waiting) == (0, 1)
+    world.server.exchanges.pauses.resume("")
     world.worker.job().respond(body=b"again")
     world.settle()
     assert second.received().endswith(b"again")
@@ -131,8 +131,8 @@ def test_what_is_under_way_goes_on_and_its_next_attempt_waits() -> None:
 def test_one_pool_is_paused_and_others_are_not() -> None:
     world = World()
     reports = PoolSettings(name="reports", application="a:b", paths=("/reports/*",))
-    world.server.route(Router([reports, PoolSettings(name="default", application="a:b")]))
-    pauses = world.server.pauses
+    world.server.exchanges.route(Router([reports, PoolSettings(name="default", application="a:b")]))
+    pauses = world.server.exchanges.pauses
     pauses.pause("reports", 50)
     report, other = world.client(REPORT), world.client(GET)
     assert world.worker.jobs(REPORTS) == []
@@ -154,8 +154,8 @@ def test_one_pool_is_paused_and_others_are_not() -> None:
 def test_messages_of_open_websockets_wait_and_their_pings_are_answered() -> None:
     world = World()
     client, job = opened(world)
-    world.server.pauses.pause("", 50)
-    assert world.server.pauses.under_way() == 0
+    world.server.exchanges.pauses.pause("", 50)
+    assert world.server.exchanges.pauses.under_way() == 0
     for text in (b"one", b"two"):
         client.send(frame(TEXT, text))
     client.send(frame(9, b"there?"))
@@ -166,7 +166,7 @@ def test_messages_of_open_websockets_wait_and_their_pings_are_answered() -> None
     job.send("news")
     world.settle()
     assert b"news" in client.received()
-    world.server.pauses.resume("")
+    world.server.exchanges.pauses.resume("")
     client.send(frame(TEXT, b"three"))
     world.settle()
     assert texts(job) == ["one", "two", "three"]
@@ -178,13 +178,13 @@ def test_messages_of_open_websockets_wait_and_their_pings_are_answered() -> None
 def test_a_websocket_that_says_much_is_not_read_for_a_while() -> None:
     world = World()
     client, job = opened(world)
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     for _ in range(9):
         client.send(frame(TEXT, b"x" * 8000))
     world.settle()
     assert client.unread() > 0
     assert texts(job) == []
-    world.server.pauses.resume("")
+    world.server.exchanges.pauses.resume("")
     world.settle()
     assert len(texts(job)) == 9
     assert client.unread() == 0
@@ -197,12 +197,12 @@ def test_a_websocket_that_says_much_is_not_read_for_a_while() -> None:
 def test_that_a_client_has_left_is_told_behind_what_it_said(leave: object) -> None:
     world = World()
     client, job = opened(world)
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     client.send(frame(TEXT, b"bye"))
     leave(client)  # type: ignore[operator]
     world.settle()
     assert job.heard() == []
-    world.server.pauses.resume("")
+    world.server.exchanges.pauses.resume("")
     world.settle()
     assert [type(each) for each in job.heard()] == [m.WebSocketReceive, m.Disconnect]
     world.assert_empty()
@@ -212,12 +212,12 @@ def test_a_websocket_that_opens_during_a_pause_is_paused() -> None:
     world = World()
     client = world.client(HANDSHAKE)
     job = world.worker.job(channels.WEBSOCKET_CONNECT)
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     job.accept()
     client.send(frame(TEXT, b"one"))
     world.settle()
     assert texts(job) == []
-    world.server.pauses.resume("")
+    world.server.exchanges.pauses.resume("")
     world.settle()
     assert texts(job) == ["one"]
     client.leave()
@@ -228,13 +228,13 @@ def test_a_websocket_that_opens_during_a_pause_is_paused() -> None:
 def test_a_websocket_whose_worker_dies_gets_another_one_behind_the_pause() -> None:
     world = World(resumable_paths=("/chat",), resume_timeout_s=10, ping_interval_s=0.0)
     client, job = opened(world)
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     client.send(frame(TEXT, b"one"))
     job.release("died")
     assert world.worker.jobs(RESUME) == []
     world.advance(40)
-    assert world.server.pauses.waiting == 1
-    world.server.pauses.resume("")
+    assert world.server.exchanges.pauses.waiting == 1
+    world.server.exchanges.pauses.resume("")
     world.advance(5)
     job = world.worker.job(RESUME)
     job.accept()
@@ -248,7 +248,7 @@ def test_a_websocket_whose_worker_dies_gets_another_one_behind_the_pause() -> No
 def test_a_server_that_ends_during_a_pause_holds_nothing() -> None:
     world = World(drain_timeout_s=5)
     open_one = opened(world)
-    world.server.pauses.pause("", 50)
+    world.server.exchanges.pauses.pause("", 50)
     client = world.client(GET)
     other, job = open_one
     other.send(frame(TEXT, b"bye"))
@@ -260,5 +260,5 @@ def test_a_server_that_ends_during_a_pause_holds_nothing() -> None:
     assert ended == [None]
     assert texts(job) == ["bye"]
     assert client.lost
-    assert world.server.pauses.waiting == 0
-    assert world.server.paused is None
+    assert world.server.exchanges.pauses.waiting == 0
+    assert world.server.exchanges.paused is None

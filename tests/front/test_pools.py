@@ -27,7 +27,7 @@ def incoming(target: str = "/", method: str = "GET", host: bytes | None = b"exam
 
 def routed(*pools: PoolSettings, **settings: Any) -> World:
     world = World(**settings)
-    world.server.route(Router(pools))
+    world.server.exchanges.route(Router(pools))
     return world
 
 
@@ -92,10 +92,10 @@ def test_a_request_is_offered_on_the_channel_of_its_pool_and_counted_there() -> 
     world.worker.job().respond(body=b"you")
     assert client.received().endswith(b"you")
     server = world.server
-    assert server.tallies is not None
-    counted = {name: dict(server.tallies[name].requests) for name in (REPORTS, channels.HTTP_REQUEST)}
+    assert server.exchanges.tallies is not None
+    counted = {name: dict(server.exchanges.tallies[name].requests) for name in (REPORTS, channels.HTTP_REQUEST)}
     assert counted == {REPORTS: {200: 1}, channels.HTTP_REQUEST: {200: 1}}
-    assert sum(server.tallies[REPORTS].queue_wait.counts) == 1
+    assert sum(server.exchanges.tallies[REPORTS].queue_wait.counts) == 1
     assert dict(server.tally.requests) == {}
     assert [entry.pool for entry in world.access.entries] == ["reports", "default"]
     client.leave()
@@ -141,7 +141,7 @@ def test_what_is_refused_before_it_has_a_pool_is_counted_for_none() -> None:
 def test_new_rules_hold_for_what_begins_then() -> None:
     world = routed(pool("reports", paths=("/a",)), pool("default"))
     client, other = world.client(GET.replace(b"/ ", b"/a ")), world.client()
-    world.server.route(Router([pool("default")]))
+    world.server.exchanges.route(Router([pool("default")]))
     other.send(GET.replace(b"/ ", b"/a "))
     world.settle()
     world.worker.job(REPORTS).respond(body=b"old")
@@ -163,7 +163,7 @@ def test_an_open_websocket_goes_to_the_next_worker_of_its_pool() -> None:
     again.accept()
     again.send("hello")
     assert b"hello" in client.received()
-    assert len(world.server.resumptions) == 0
+    assert len(world.server.exchanges.resumptions) == 0
 
 
 def test_open_websockets_of_one_pool_do_not_wait_behind_those_of_another() -> None:
@@ -185,14 +185,14 @@ def test_pools_come_and_go_under_requests() -> None:
     request = b"GET /reports/1 HTTP/1.1\r\nHost: a\r\n\r\n"
     for now, later, channel in ((reports, None, REPORTS), (None, reports, channels.HTTP_REQUEST)):
         world = World()
-        world.server.route(now)
+        world.server.exchanges.route(now)
         waiting = world.client(request)
-        world.server.route(later)
+        world.server.exchanges.route(later)
         world.worker.job(channel).respond(body=b"waited")
         assert waiting.received().endswith(b"waited")
     world = World()
-    world.server.route(reports)
-    world.server.route(None)
+    world.server.exchanges.route(reports)
+    world.server.exchanges.route(None)
     client = world.client(request)
     world.worker.job().respond(body=b"new")
     assert client.received().endswith(b"new")

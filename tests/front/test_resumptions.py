@@ -27,7 +27,7 @@ def resumable(**settings: float) -> World:
 
 
 def waiting(world: World) -> int:
-    return len(world.server.resumptions)
+    return len(world.server.exchanges.resumptions)
 
 
 def test_no_more_are_offered_at_a_time_than_workers_take_and_all_are_in_the_end() -> None:

@@ -117,7 +117,7 @@ def test_without_workers_those_that_wait_for_one_are_answered_at_once() -> None:
     job = world.worker.job()
     job.claim()
     waiting = world.client(GET)
-    world.server.give_up_unclaimed()
+    world.server.exchanges.give_up_unclaimed()
     done = world.drain()
     assert split_response(waiting.received())[0].startswith(b"HTTP/1.1 503")
     assert waiting.lost
@@ -281,7 +281,7 @@ def test_when_all_workers_are_lost_at_once() -> None:
     other.job(channels.WEBSOCKET_CONNECT).accept()
     websocket.received()
     for worker in (world.worker, other):
-        world.server.peers.lost(channels.process_of(worker.inbox))
+        world.server.exchanges.peers.lost(channels.process_of(worker.inbox))
     world.settle()
     assert begun.aborted
     assert websocket.received() == b"\x88\x02" + (1012).to_bytes(2, "big")

@@ -71,8 +71,8 @@ def test_a_request_has_a_span_from_its_head_to_its_end_and_one_for_its_offer(spa
     assert request.status.status_code is StatusCode.UNSET
     # It is an access log too.
     assert [entry.stream for entry in world.access.entries] == [job.stream]
-    assert world.server.tracing is not None
-    assert world.server.tracing._open == {}
+    assert world.server.exchanges.tracing is not None
+    assert world.server.exchanges.tracing._open == {}
 
 
 def test_without_a_context_of_the_client_a_trace_begins(spans: Spans) -> None:

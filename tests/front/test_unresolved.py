@@ -84,10 +84,10 @@ def test_a_request_that_the_node_has_lost_is_counted_in_the_end() -> None:
     place.settle()
     assert client.received().endswith(b"ok")
     assert counted(place) == {"messages_sent": 2}
-    assert len(place.server.unresolved) == 1
+    assert len(place.server.exchanges.unresolved) == 1
     pass_time(place, KNOWN_S)
     assert counted(place) == {"messages_sent": 2, "messages_dropped{broker}": 1}
-    assert len(place.server.unresolved) == 0
+    assert len(place.server.exchanges.unresolved) == 0
 
 
 @pytest.mark.parametrize("request_", [POST, HANDSHAKE], ids=["POST", "handshake"])
@@ -138,10 +138,10 @@ def test_a_late_word_of_whoever_has_it_is_enough(over: bool, how: str) -> None:
     if over:
         second.respond(body=b"ok")
     place.settle()
-    assert len(place.server.unresolved) == 1
+    assert len(place.server.exchanges.unresolved) == 1
     late_word(frozen, how)
     place.settle()
-    assert len(place.server.unresolved) == 0
+    assert len(place.server.exchanges.unresolved) == 0
     state(place, 2)
     pass_time(place, KNOWN_S)
     assert "messages_dropped{broker}" not in counted(place)
@@ -153,7 +153,7 @@ def test_who_tells_that_the_first_to_have_it_is_dead_is_a_word_of_it() -> None:
     ask(place)
     place.worker.job().release("died")
     place.settle()
-    assert len(place.server.unresolved) == 0
+    assert len(place.server.exchanges.unresolved) == 0
     place.worker.job().respond(body=b"ok")
     place.settle()
     state(place, 2)
@@ -166,7 +166,7 @@ def test_a_client_that_leaves_takes_its_request_along() -> None:
     client.leave()
     place.settle()
     assert counted(place) == {"messages_sent": 1, "messages_dropped{withdrawn}": 1}
-    assert len(place.server.unresolved) == 0
+    assert len(place.server.exchanges.unresolved) == 0
 
 
 def test_a_client_that_leaves_before_its_request_is_refused() -> None:
@@ -178,7 +178,7 @@ def test_a_client_that_leaves_before_its_request_is_refused() -> None:
     place.settle()
     pass_time(place, KNOWN_S)
     assert counted(place) == {}
-    assert len(place.server.unresolved) == 0
+    assert len(place.server.exchanges.unresolved) == 0
 
 
 @pytest.mark.parametrize("word", [True, False])
@@ -222,7 +222,7 @@ def test_there_is_no_doubt_about_what_was_answered_before_the_connection_broke(e
     place.node.answer.errback(PushInDoubt("the connection broke"))
     place.settle()
     assert counted(place) == {"messages_sent": 1}
-    assert len(place.server.unresolved) == 0
+    assert len(place.server.exchanges.unresolved) == 0
 
 
 def test_the_end_of_the_server_is_the_end_of_the_wait() -> None:
@@ -237,7 +237,7 @@ def test_the_end_of_the_server_is_the_end_of_the_wait() -> None:
         pass_time(place, 1.0)
     assert done == [None]
     assert counted(place)["messages_dropped{broker}"] == 1
-    assert len(place.server.unresolved) == 0
+    assert len(place.server.exchanges.unresolved) == 0
 
 
 @pytest.mark.parametrize(("changed_s", "known_s"), [(QUEUE_S + 4.0, KNOWN_S + 4.0), (0.5, KNOWN_S)])
@@ -250,6 +250,6 @@ def test_a_changed_queue_timeout_is_only_ever_waited_for_longer(changed_s: float
     place.settle()
     place.server.change(FrontSettings(queue_timeout_s=changed_s))
     pass_time(place, known_s - 3.0)
-    assert len(place.server.unresolved) == 1
+    assert len(place.server.exchanges.unresolved) == 1
     pass_time(place, 3.0)
-    assert len(place.server.unresolved) == 0
+    assert len(place.server.exchanges.unresolved) == 0

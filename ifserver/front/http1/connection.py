@@ -231,9 +231,9 @@ class Http1Connection(Protocol):
             if problem is not None:
                 self._refused(BadRequest(*problem))
                 return
-            exchange = server.websocket_exchange(response, incoming, response.addresses)
+            exchange = server.exchanges.websocket(response, incoming, response.addresses)
         else:
-            exchange = server.http_exchange(response, incoming, response.addresses)
+            exchange = server.exchanges.http(response, incoming, response.addresses)
         response.exchange = exchange
         exchange.start()
 

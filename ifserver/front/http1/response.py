@@ -156,7 +156,7 @@ class Http1Response:
         self.discarded_bytes = 0
         # Many clients take nothing of it before they have sent their whole body.
         self._connection.intake.resume(STREAM)
-        body = self.file = FileBody(self, file, message.offset, message.count, server.files.disk, server.soon)
+        body = self.file = FileBody(self, file, message.offset, message.count, server.exchanges.files.disk, server.soon)
         self._connection.handle(Event.BEGUN)
         body.start(head)
 
@@ -407,8 +407,9 @@ class Http1Response:
         """What the access log has to say of a request that is over."""
         server = self._server
         scheme, client, _ = self.addresses
-        if server.trusted is not None:
-            client, _ = h.seen_by_proxies(incoming.headers, client, scheme, server.trusted)
+        trusted = server.exchanges.trusted
+        if trusted is not None:
+            client, _ = h.seen_by_proxies(incoming.headers, client, scheme, trusted)
         return Entry(
             at=server.wall(),
             client=client[0] if client else "",

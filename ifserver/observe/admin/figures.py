@@ -104,7 +104,7 @@ class SupervisorFigures:
 
 def tallies_of(server: InterfaceServer) -> list[Tally]:
     """What is counted of its clients: one tally, and where there are pools, one more for each of them."""
-    return [server.tally, *dict.fromkeys((server.tallies or {}).values())]
+    return [server.tally, *dict.fromkeys((server.exchanges.tallies or {}).values())]
 
 
 def errors_of(tallies: Sequence[Tally]) -> int:

@@ -224,9 +224,9 @@ def _requests(server: InterfaceServer) -> Iterator[Metric]:
     """What is counted of requests; where there are pools, of those of each, and with an empty name of the rest."""
     labels: tuple[str, ...] = ()
     tallies: dict[tuple[str, ...], Tally] = {(): server.tally}
-    if server.tallies is not None:
+    if server.exchanges.tallies is not None:
         labels = _POOL
-        tallies = {(tally.pool,): tally for tally in (server.tally, *server.tallies.values())}
+        tallies = {(tally.pool,): tally for tally in (server.tally, *server.exchanges.tallies.values())}
     requests = CounterMetricFamily(
         _PREFIX + "requests",
         "Requests by the status of the answer; 0: the client left before one.",
@@ -261,14 +261,14 @@ def _clients(subject: ServerSubject) -> Iterator[Metric]:
     tally = server.tally
     websockets = sum(not isinstance(each, Http1Connection) for each in server.connections)
     connections = {("http",): float(len(server.connections) - websockets), ("websocket",): float(websockets)}
-    paused = {(pool or "all",): left_s for pool, left_s in server.pauses.left_s().items()}
+    paused = {(pool or "all",): left_s for pool, left_s in server.exchanges.pauses.left_s().items()}
     yield _by_label("pause_left_seconds", "How long a pool will be paused. all: every pool.", _POOL, paused)
-    shares = {} if server.router is None else server.router.weights
+    shares = {} if server.exchanges.router is None else server.exchanges.router.weights
     weights = {(name,): weight for each in shares.values() for name, weight in each.items()}
     yield _by_label("pool_weight", "The weights of pools that share requests.", _POOL, weights)
-    yield _gauge("paused_requests", "Requests that wait for the end of a pause.", server.pauses.waiting)
+    yield _gauge("paused_requests", "Requests that wait for the end of a pause.", server.exchanges.pauses.waiting)
     yield _by_label("connections", "Clients' connections that are open.", ("kind",), connections)
-    exchanges = server.registry.all()
+    exchanges = server.exchanges.registry.all()
     states = dict.fromkeys(_STATES, 0.0) | states_of(exchanges)
     yield _by_label("streams", "Streams by what they wait for (docs/reference/metrics.rst).", ("kind", "state"), states)
     unsent = sum(map(unsent_bytes, exchanges))

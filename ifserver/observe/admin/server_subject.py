@@ -41,7 +41,7 @@ class ServerSubject(Subject):
     section = "front"
 
     def __init__(self, server: InterfaceServer, listening: Callable[[], bool], parent: bool) -> None:
-        super().__init__(server.clusters, server.heartbeat, server.clock, server.wall)
+        super().__init__(server.exchanges.clusters, server.exchanges.heartbeat, server.clock, server.wall)
         self.server = server
         self._listening = listening
         self._parent = parent
@@ -53,13 +53,13 @@ class ServerSubject(Subject):
             kind="server",
             listening=self._listening() and not server.draining,
             connections=len(server.connections),
-            streams=len(server.registry),
+            streams=len(server.exchanges.registry),
             queue_timeout_s=server.settings.queue_timeout_s,
             requests=sum(sum(tally.requests.values()) for tally in tallies),
             errors=errors_of(tallies),
             websockets=open_websockets(server.counters),
-            paused=server.pauses.left_s(),
-            waiting=server.pauses.waiting,
+            paused=server.exchanges.pauses.left_s(),
+            waiting=server.exchanges.pauses.waiting,
             events=events.recent(MAX_TOLD),
         )
 
@@ -87,14 +87,14 @@ class ServerSubject(Subject):
 
     def streams(self) -> list[StreamStatus]:
         now = self.clock.seconds()
-        exchanges = sorted(self.server.registry.all(), key=lambda exchange: exchange.began_at)
+        exchanges = sorted(self.server.exchanges.registry.all(), key=lambda exchange: exchange.began_at)
         # Only those that are shown cost more than a place in a list.
         shown = [_status(exchange, now) for exchange in exchanges[:MAX_STREAMS]]
         rest = [StreamStatus(channel=each.stream.channel, kind="") for each in exchanges[MAX_STREAMS:]]
         return shown + rest
 
     def pools(self) -> Sequence[str]:
-        router = self.server.router
+        router = self.server.exchanges.router
         return [] if router is None else list(dict.fromkeys(router.channels.values()))
 
     def figures(self) -> Figures:
@@ -102,24 +102,24 @@ class ServerSubject(Subject):
 
     @property
     def control(self) -> Control:
-        return self.server.control
+        return self.server.exchanges.control
 
     @property
     def pause_s(self) -> float:
         return self.server.settings.pause_timeout_s
 
     def group_sizes(self) -> Mapping[str, int]:
-        return self.server.members.sizes()
+        return self.server.exchanges.members.sizes()
 
     def members(self, group: str) -> list[tuple[str, str]]:
-        return self.server.members.of(group)
+        return self.server.exchanges.members.of(group)
 
     def close(self, channel: str) -> bool:
         try:
             identity = channels.identity(channels.check(channel))
         except (ChannelNameError, ValueError):
             return False
-        exchange = self.server.registry.get(identity)
+        exchange = self.server.exchanges.registry.get(identity)
         if exchange is None:
             return False
         if exchange.websocket is not None:

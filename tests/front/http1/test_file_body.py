@@ -109,7 +109,7 @@ class Site:
 
     @property
     def open(self) -> int:
-        return self.world.server.files.statistics()["files_open"]
+        return self.world.server.exchanges.files.statistics()["files_open"]
 
     def assert_over(self, *lines: tuple[int, int]) -> None:
         """Nothing is left, and the access log has these: status and bytes."""
@@ -261,7 +261,7 @@ def test_a_file_that_becomes_shorter_cuts_the_connection(site: Site, caplog: pyt
     world = site.world
     client = world.client(GET)
     job = world.worker.job()
-    opened = world.server.files.open
+    opened = world.server.exchanges.files.open
 
     def open_and_truncate(message: Any, say: Any) -> None:
         def then(event: Any) -> None:
@@ -270,7 +270,7 @@ def test_a_file_that_becomes_shorter_cuts_the_connection(site: Site, caplog: pyt
 
         opened(message, then)
 
-    world.server.files.open = open_and_truncate  # type: ignore[method-assign]
+    world.server.exchanges.files.open = open_and_truncate  # type: ignore[method-assign]
     site.offer(job)
     assert client.aborted
     assert body_of(client.received()) == CONTENT[:1000]
@@ -346,7 +346,7 @@ def test_what_is_not_cached_is_read_in_threads(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(file_body.Outlet, "of", site.outlet)
     monkeypatch.setattr(file_body, "read_cached", lambda fd, size, offset: None)
     jobs: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
-    monkeypatch.setattr(world.server.files.disk, "do", lambda what, then: jobs.append((what, then)))
+    monkeypatch.setattr(world.server.exchanges.files.disk, "do", lambda what, then: jobs.append((what, then)))
     client = world.client(GET)
     site.offer(world.worker.job())
     got = b""
@@ -369,7 +369,7 @@ def test_what_a_thread_reads_for_a_client_that_is_gone(
     monkeypatch.setattr(file_body.Outlet, "of", site.outlet)
     monkeypatch.setattr(file_body, "read_cached", lambda fd, size, offset: None)
     jobs: list[Any] = []
-    monkeypatch.setattr(world.server.files.disk, "do", lambda what, then: jobs.append((what, then)))
+    monkeypatch.setattr(world.server.exchanges.files.disk, "do", lambda what, then: jobs.append((what, then)))
     client = world.client(GET)
     site.offer(world.worker.job())
     client.leave()
@@ -385,7 +385,7 @@ def test_a_disk_that_fails_cuts_the_connection(tmp_path: Path, monkeypatch: pyte
     site = Site(tmp_path)
     world = site.world
     monkeypatch.setattr(file_body, "read_cached", lambda fd, size, offset: None)
-    monkeypatch.setattr(world.server.files.disk, "do", lambda what, then: then(OSError(errno.EIO, "broken")))
+    monkeypatch.setattr(world.server.exchanges.files.disk, "do", lambda what, then: then(OSError(errno.EIO, "broken")))
     client = world.client(GET)
     site.offer(world.worker.job())
     assert client.aborted
@@ -400,7 +400,7 @@ def test_a_disk_that_is_gone_keeps_no_client_for_ever(
     world = site.world
     monkeypatch.setattr(file_body.Outlet, "of", site.outlet)
     monkeypatch.setattr(file_body, "read_cached", lambda fd, size, offset: None)
-    monkeypatch.setattr(world.server.files.disk, "do", lambda what, then: None)
+    monkeypatch.setattr(world.server.exchanges.files.disk, "do", lambda what, then: None)
     client = world.client(GET)
     site.offer(world.worker.job())
     world.advance(1.0)

@@ -551,7 +551,7 @@ def test_a_pause_and_its_end() -> None:
 def test_orders_that_make_no_sense(path: str, status: int) -> None:
     stage = Stage()
     assert stage.ask(path, "POST", **PAUSE).status == status
-    assert stage.world.server.paused is None
+    assert stage.world.server.exchanges.paused is None
 
 
 def test_who_may_pause() -> None:

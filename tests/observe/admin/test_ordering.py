@@ -31,7 +31,7 @@ def stage(*pools: PoolSettings, **settings: Any) -> Stage:
     found = Stage(**settings)
     found.world.settle()
     if pools:
-        found.world.server.route(Router(pools))
+        found.world.server.exchanges.route(Router(pools))
     return found
 
 
@@ -70,13 +70,13 @@ def test_they_hold_for_new_rules_too_until_those_of_the_settings_are_wanted() ->
     here = stage(*POOLS)
     here.ask("/pools?next=5", "POST", **HEADER)
     server = here.world.server
-    server.route(Router([POOLS[1], pool("next", canary_of="web", weight=50)]))
+    server.exchanges.route(Router([POOLS[1], pool("next", canary_of="web", weight=50)]))
     [web, canary] = here.ask("/pools", **HEADER).json["pools"]
     assert (web["weight"], canary["weight"], canary["is_ordered"]) == (95.0, 5.0, True)
     [web, canary] = here.ask("/pools/reset", "POST", **HEADER).json["pools"]
     assert (web["weight"], canary["weight"], canary["is_ordered"]) == (50.0, 50.0, False)
     assert here.ask("/pools/reset", "POST", **HEADER).status == 200
-    server.route(None)
+    server.exchanges.route(None)
     assert here.ask("/pools", **HEADER).json["pools"] == []
     assert here.ask("/pools?next=5", "POST", **HEADER).status == 404
 
@@ -141,7 +141,7 @@ def test_what_makes_no_sense_is_named_and_changes_nothing(query: str, status: in
     here = stage(*POOLS)
     answer = here.ask(f"/pools{query}", "POST", **HEADER)
     assert (answer.status, answer.body.decode().startswith(said)) == (status, True), answer.body
-    assert here.world.server.weights == {}
+    assert here.world.server.exchanges.weights == {}
 
 
 def test_who_may() -> None:
@@ -157,7 +157,7 @@ def test_an_endpoint_of_workers_asks_the_servers_first(monkeypatch: pytest.Monke
     here = stage(*POOLS)
     monkeypatch.setattr(type(here.subject), "control", None)
     assert weights(here.ask("/pools?next=5", "POST", **HEADER).json)["next"] == 5.0
-    assert here.world.server.weights == {"web": {"web": 95.0, "next": 5.0}}
+    assert here.world.server.exchanges.weights == {"web": {"web": 95.0, "next": 5.0}}
     assert weights(here.ask("/pools/reset", "POST", **HEADER).json)["next"] == 0.0
     here.ask("/pause?pool=web", "POST", **{"X-Ifserver-Pause": "1"})
     assert here.ask("/resume", "POST", **{"X-Ifserver-Pause": "1"}).json["pools"] == {}
@@ -168,12 +168,12 @@ def test_orders_for_pools_that_are_not_here_are_kept() -> None:
     here = stage(POOLS[1])
     other = stage(*POOLS)
     other.ask("/pools?next=5", "POST", **HEADER)
-    facts = [order.fact for order in other.world.server.control.board.orders()]
-    here.world.server.ordered.ordered(facts)
-    assert here.world.server.router is not None
-    assert here.world.server.router.shared == {}
-    here.world.server.route(Router(POOLS))
-    assert here.world.server.router.weights == {"web": {"web": 95.0, "next": 5.0}}
+    facts = [order.fact for order in other.world.server.exchanges.control.board.orders()]
+    here.world.server.exchanges.ordered.ordered(facts)
+    assert here.world.server.exchanges.router is not None
+    assert here.world.server.exchanges.router.shared == {}
+    here.world.server.exchanges.route(Router(POOLS))
+    assert here.world.server.exchanges.router.weights == {"web": {"web": 95.0, "next": 5.0}}
 
 
 def test_all_servers_together() -> None:

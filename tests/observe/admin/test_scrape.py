@@ -220,7 +220,7 @@ def test_the_documentation_explains_every_metric_and_no_other() -> None:
 def pooled() -> Stage:
     stage = Stage(parent=True)
     reports = PoolSettings(name="reports", application="a:b", paths=("/reports/*",))
-    stage.world.server.route(Router([reports, PoolSettings(name="default", application="a:b")]))
+    stage.world.server.exchanges.route(Router([reports, PoolSettings(name="default", application="a:b")]))
     return stage
 
 
