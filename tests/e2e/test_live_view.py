@@ -16,9 +16,12 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 from websockets.sync.client import connect
 
+from ifserver.observe.admin.ordering import POOLS_HEADER
 from tests.e2e.chromium import LIMIT_MS, Chromium
 from tests.e2e.operators import ADMIN, admin_of
 from tests.e2e.running import LIMIT_S, Running, eventually
+from tests.e2e.test_listening import free_port
+from tests.e2e.test_restarting import Lineage
 from tests.redis_server import RedisServer
 
 #: Answers 500 where it is asked to, and holds WebSockets.
@@ -330,6 +333,48 @@ def test_what_is_old_is_grey_and_says_since_when(folder: Path, visit: Visit) -> 
 
         # A browser complains about requests that cannot be made.
         visit(running, story, faultless=False)
+
+
+#: A site of which a new version is tried.
+CANARY = """
+[worker]
+application = "site_app:app"
+processes = 1
+[pools.next]
+application = "site_app:app"
+canary_of = "default"
+weight = 5
+"""
+
+
+def test_pools_and_a_successor(folder: Path, tmp_path: Path, visit: Visit) -> None:
+    (tmp_path / "ifserver.toml").write_text(CANARY)
+    words = ("run", "--config", str(tmp_path / "ifserver.toml"), "-p", "0", "--admin", f"127.0.0.1:{free_port()}")
+    with Running(*words, app_dir=folder) as running:
+        running.ready()
+        lineage = Lineage(running)
+
+        def story(view: View) -> None:
+            rows = view.page.locator("#pools tbody tr")
+            expect(rows).to_have_count(2, timeout=LIMIT_MS)
+            expect(rows.first).to_contain_text("a share of default5 %")
+            expect(view.page.locator("#flow-channels")).to_contain_text("pool next, 5 %")
+            expect(view.page.locator("#flow-workers")).to_contain_text("pool default: 1 worker")
+            httpx.post(f"{admin_of(running)}/pools?next=20", headers={POOLS_HEADER: "test"}).raise_for_status()
+            expect(rows.first).to_contain_text("20 %, ordered", timeout=LIMIT_MS)
+            view.shows("weights")
+            pid = lineage.succeed()
+            # The same page, of another process: what it knew stays.
+            expect(view.page.locator("#who")).to_contain_text(f"process id {pid}", timeout=LIMIT_MS)
+            view.shows("takeover", "weights", "started")
+            many = view.page.evaluate("store.known.times.length")
+            view.until("(many) => store.known.times.length > many + 1", many)
+            times = view.page.evaluate("store.known.times")
+            assert times == sorted(times)
+
+        # In between, it may find nobody there.
+        visit(running, story, faultless=False)
+        lineage.end()
 
 
 def test_a_fleet_and_its_node(folder: Path, visit: Visit) -> None:

@@ -100,10 +100,12 @@ const flow = (() => {
     }
     const rows = element("div", null, "rows");
     const limit = timeout(status);
+    const known = status.pools ?? [];
     for (const [pool, {length, age}] of waiting(each, hasPools(status))) {
       const row = element("div", null, "row");
       row.dataset.row = pool;
-      note(row, pool ? `pool ${pool}` : "requests", "", "span");
+      const shared = known.filter((one) => one.name === pool).map((one) => tables.share(one, known)).filter(Boolean);
+      note(row, [pool ? `pool ${pool}` : "requests", ...shared].join(", "), "", "span");
       note(row, length ? `${count(length)} waiting` : "none waits", "n", "span");
       if (length && age !== null) {
         row.append(gauge(age / limit));
@@ -247,8 +249,9 @@ const flow = (() => {
     const tip = stacked ? `M${x},${y}l-5,-8h10z` : `M${x + 6},${y}l-8,-5v10z`;
     drawn.push(shape("path", {class: rate > 0 ? "tip busy" : "tip", d: tip}));
     if (text) {
-      // At its end, where lines are apart.
-      const at = stacked ? [start[0] + 16, start[1] + 18] : [end[0] - 6, end[1] - width / 2 - 4];
+      // At its end, where lines are apart, and on the side from which the line does not come.
+      const beside = start[1] < end[1] - 3 ? width / 2 + 13 : -width / 2 - 4;
+      const at = stacked ? [start[0] + 16, start[1] + 18] : [end[0] - 6, end[1] + beside];
       drawn.push(shape("text", {x: at[0], y: at[1], "text-anchor": stacked ? "start" : "end"}, `${count(rate)}/s`));
     }
     return drawn;

@@ -1,7 +1,7 @@
 "use strict";
 // Nodes, processes, groups and streams, with all that is known of them.
 const tables = (() => {
-  const {element, say, seconds, bytes, count, plural} = format;
+  const {element, say, seconds, bytes, count, duration, plural} = format;
   const SHOWN = 500;
   let order = {key: "age_s", down: true};
 
@@ -113,6 +113,30 @@ const tables = (() => {
     table("processes", titles, all);
   }
 
+  // Pools side by side: what they share, and how they do.
+  function pools(status) {
+    const found = status.pools ?? [];
+    document.getElementById("pooled").hidden = !found.length;
+    say(document.getElementById("pools-since"), `at this server, counted for ${seconds(status.pools_counted_s ?? 0)}`);
+    const titles = [["pool"], ["takes"], ["share", "n"], ["requests", "n"], ["errors", "n"], ["p50", "n"], ["p95", "n"],
+      ["p99", "n"]];
+    const written = (value) => duration(value).join(" ").trim();
+    const rest = (each) => (each.weight === null ? "its own requests" : "the rest");
+    table("pools", titles, found.map((each) => ({key: each.name, cells: [
+      each.name, each.canary_of ? `a share of ${each.canary_of}` : rest(each), share(each, found),
+      count(each.requests), [count(each.errors), each.errors ? "bad" : ""],
+      written(each.p50_s), written(each.p95_s), written(each.p99_s),
+    ]})));
+  }
+
+  // What part of the requests that several pools share one of them gets; empty: it shares none.
+  function share(pool, all) {
+    if (pool.weight === null || pool.weight === undefined) return "";
+    const of = (each) => each.canary_of || each.name;
+    const sum = all.filter((each) => of(each) === of(pool)).reduce((total, each) => total + (each.weight ?? 0), 0);
+    return `${count(sum ? (pool.weight / sum) * 100 : 0)} %${pool.is_ordered ? ", ordered" : ""}`;
+  }
+
   function groups(status) {
     const found = status.groups ?? [];
     document.getElementById("grouped").hidden = !found.length;
@@ -174,7 +198,7 @@ const tables = (() => {
     const written = {
       age_s: (each) => seconds(each.age_s),
       path: (each) => (each.method ? each.method + " " : "") + each.path,
-      unsent_bytes: (each) => bytes(each.unsent_bytes),
+      unsent_bytes: (each) => (each.unsent_bytes ? bytes(each.unsent_bytes) : ""),
     };
     rows("streams", shown.map((each) => ({key: each.channel, cells: [
       ...columns.map(([key]) => (written[key] ? written[key](each) : each[key] ?? "")),
@@ -219,10 +243,11 @@ const tables = (() => {
   function draw(status) {
     nodes(status);
     processes(status);
+    pools(status);
     groups(status);
     streams(status);
     minutes();
   }
 
-  return {draw, streams, minutes, sort};
+  return {draw, streams, minutes, sort, share};
 })();
