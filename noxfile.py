@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import nox
 
@@ -12,20 +13,13 @@ nox.needs_version = ">= 2025.10"
 nox.options.default_venv_backend = "uv"
 #: Those of the classifiers in setup.cfg. What is not on this machine is left out, and said.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-#: What is left out does not depend on Python (documents), or costs more than it would tell (most of e2e).
-CORE = (
-    "tests",
-    "--ignore=tests/e2e",
-    "--ignore=tests/autobahn",
-    "--ignore=tests/benchmarks",
-    "--ignore=tests/chaos",
-    "--ignore=tests/test_documents.py",
-    "--ignore=tests/test_packaging.py",
-    "--ignore=tests/test_site.py",
-)
-END_TO_END = tuple(
-    f"tests/e2e/test_{name}.py"
-    for name in ("run", "losing_workers", "restarting", "resumption", "streaming", "files", "wsgi", "tls", "groups")
+#: Tests with real processes that are part of the core.
+END_TO_END = ("files", "groups", "losing_workers", "restarting", "resumption", "run", "streaming", "tls", "wsgi")
+#: Other tests that are not: they do not depend on Python (documents), or cost more than they would tell.
+LEFT_OUT = (
+    *(str(path) for path in Path("tests/e2e").glob("test_*.py") if path.stem.removeprefix("test_") not in END_TO_END),
+    *("tests/autobahn", "tests/benchmarks", "tests/chaos"),
+    *("tests/test_documents.py", "tests/test_packaging.py", "tests/test_site.py"),
 )
 
 # They are found where they are; nothing is downloaded.
@@ -45,9 +39,7 @@ def run_core(session: nox.Session) -> None:
     # Else each of the hundreds of processes would compile what it imports.
     environment = {"PYTHONDONTWRITEBYTECODE": ""}
     pytest = ("python", "-m", "pytest", "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
-    session.run(*pytest, *(session.posargs or CORE), env=environment)
-    if not session.posargs:
-        session.run(*pytest, *END_TO_END, env=environment)
+    session.run(*pytest, *(session.posargs or ("tests", *(f"--ignore={path}" for path in LEFT_OUT))), env=environment)
 
 
 @nox.session(python=PYTHONS)

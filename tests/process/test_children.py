@@ -83,7 +83,8 @@ def test_a_child_is_told_all_and_nothing_of_it_is_in_its_arguments_or_environmen
                     "seen": read("/proc/self/cmdline") + read("/proc/self/environ"),
                     "inheritable": os.get_inheritable(launch.ready_fd),
                     "stdin": os.readlink("/proc/self/fd/0"), "folder": os.getcwd(),
-                    "fds": [os.readlink("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd") if int(fd) > 3],
+                    "fds": [os.readlink("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd")
+                                if int(fd) > 2 and os.path.exists("/proc/self/fd/" + fd)],
                 }
                 with open(launch.supervisor, "w") as file:
                     json.dump(report, file)

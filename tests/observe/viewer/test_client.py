@@ -101,8 +101,9 @@ def test_publishing(endpoint: Endpoint) -> None:
 def test_a_token_is_sent_nowhere_else(endpoint: Endpoint) -> None:
     other = Endpoint()
     endpoint.answer, endpoint.location = (302, b""), f"{other.url}/groups/news"
-    with pytest.raises(HTTPError, match="302"):
+    with pytest.raises(HTTPError, match="302") as caught:
         Client(endpoint.url).publish("news", Publication(text="x"), "geheim")
+    caught.value.close()
     other.close()
     assert other.asked == []
 
@@ -113,8 +114,9 @@ def test_answers_that_are_none(endpoint: Endpoint) -> None:
     with pytest.raises(ValueError, match="JSON"):
         client.status()
     endpoint.answer = 421, b"not by this name"
-    with pytest.raises(OSError, match="421"):
+    with pytest.raises(HTTPError, match="421") as caught:
         client.status()
+    caught.value.close()
 
 
 def test_nobody_there(endpoint: Endpoint) -> None:
