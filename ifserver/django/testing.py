@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import sys
 import unittest
 from collections.abc import Mapping
@@ -146,10 +147,13 @@ def _check_databases(databases: Any, who: str) -> None:
     for alias in databases:
         connection = connections[alias]
         if connection.vendor == "sqlite" and connection.is_in_memory_db():
+            # Where processes are not forked, Django loads the file's copies into their memory. Python 3.14 forks none.
+            is_forked = multiprocessing.get_start_method(allow_none=True) in (None, "fork")
+            also = "" if is_forked else "; and in manage.py, call multiprocessing.set_start_method('fork')"
             raise ImproperlyConfigured(
                 f"{who}: the test database {alias!r} is SQLite in memory, which the workers cannot share, because they "
                 f"are processes of their own. Give it a file: in your settings, DATABASES[{alias!r}]['TEST'] = "
-                "{'NAME': BASE_DIR / 'test.sqlite3'}"
+                f"{{'NAME': BASE_DIR / 'test.sqlite3'}}{also}"
             )
 
 
