@@ -16,10 +16,12 @@ from typing import Final
 from ifserver.logs import masked
 from ifserver.status import Event
 
-__all__ = ["MAX_EVENTS", "Mark", "keep", "recent", "tell"]
+__all__ = ["MAX_AGE_S", "MAX_EVENTS", "Mark", "keep", "recent", "tell"]
 
 #: How many are kept: more than happen in the minutes that are shown, and some 20 KB.
 MAX_EVENTS: Final = 100
+#: Older ones are told no more, in seconds: beats need not carry them for ever.
+MAX_AGE_S: Final = 900.0
 #: The longest text, in characters: it is sent with every beat.
 _MAX_TEXT: Final = 200
 #: What has the same label within the first time is one event (eight workers are killed at once), and so is what has the
@@ -111,5 +113,6 @@ def keep(mark: Mark, text: str) -> None:
 
 
 def recent(count: int = MAX_EVENTS) -> tuple[Event, ...]:
-    """The newest events of this process, oldest first."""
-    return tuple(_events)[-count:]
+    """The newest events of this process that are not old, oldest first."""
+    since = time.time() - MAX_AGE_S
+    return tuple([event for event in _events if event.at >= since][-count:]) if _events else ()

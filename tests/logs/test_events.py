@@ -75,6 +75,7 @@ def test_they_are_bounded_and_have_no_secrets(day: Time) -> None:
     for number in range(MAX_EVENTS + 5):
         events.keep(Mark.NODE_LOST, f"node {number}")
         day.now += 2.0
+    day.now -= 2.0
     assert len(events.recent()) == MAX_EVENTS
     events.keep(Mark.STARTED, "redis://user:secret@host/ " + "x" * 1000 + "\nTraceback")
     [last] = events.recent(1)
@@ -83,6 +84,15 @@ def test_they_are_bounded_and_have_no_secrets(day: Time) -> None:
     day.now += 2.0
     events.keep(Mark.STARTED, "")
     assert events.recent(1)[0].text == ""
+
+
+def test_old_ones_are_told_no_more(day: Time) -> None:
+    events.keep(Mark.STARTED, "old")
+    day.now += events.MAX_AGE_S - 1
+    events.keep(Mark.STOPPING, "new")
+    assert [each.text for each in events.recent()] == ["old", "new"]
+    day.now += 2
+    assert [each.text for each in events.recent()] == ["new"]
 
 
 def test_marks_have_a_known_kind_and_a_short_label() -> None:

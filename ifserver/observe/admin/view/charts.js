@@ -142,7 +142,8 @@ const charts = (() => {
     for (let at = Math.ceil((view.end - view.range) / every) * every; at <= view.end; at += every) {
       const left = x(at, width);
       drawn.push(shape("line", {class: "base", x1: left, x2: left, y1: base, y2: base + 3}));
-      if (left < 18 || left > width - 18) continue;
+      const room = every % 60 ? 26 : 16;
+      if (left < room || left > width - room) continue;
       drawn.push(shape("text", {x: left, y: height - 1, "text-anchor": "middle"}, format.time(at, every % 60 !== 0)));
     }
     return drawn;

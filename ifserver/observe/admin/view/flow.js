@@ -72,6 +72,8 @@ const flow = (() => {
     const look = (mine ? "me" : "") + (each.listening ? "" : " broken");
     const made = box(each.process, each.process, mine ? "this one" : each.host, look);
     note(made, `${plural(each.connections ?? 0, "connection")}, ${plural(each.websockets ?? 0, "WebSocket")}`);
+    // Beside the line it is written for those who see the picture.
+    note(made, `${count(store.rate(`requests ${each.process}`))} requests per second`, "unseen");
     const errors = store.rate(`errors ${each.process}`);
     if (errors > 0) note(made, `\u2715 ${count(errors)} errors/s`, "bad");
     if (!each.listening) note(made, "\u2715 not listening", "bad");
@@ -162,6 +164,7 @@ const flow = (() => {
       const more = starting ? `, ${starting} not ready` : "";
       note(row, `${pool ? `pool ${pool}: ` : ""}${plural(ready.length, "worker")}${more}`, "", "span");
       note(row, `${count(busy)} of ${count(slots)} slots`, "n", "span");
+      note(row, `${count(takenBy(each, members))} requests per second`, "unseen", "span");
       const glyphs = element("span", null, "workers");
       for (const child of members.slice(0, 64)) glyphs.append(worker(child));
       row.append(glyphs);
@@ -169,6 +172,11 @@ const flow = (() => {
     }
     made.append(rows);
     return made;
+  }
+
+  // What some workers of a supervisor take per second.
+  function takenBy(supervisor, members) {
+    return members.reduce((total, child) => total + store.rate(`taken ${supervisor.process} ${child.pid}`), 0);
   }
 
   // A square for each worker, filled as its slots are.
@@ -213,7 +221,7 @@ const flow = (() => {
       const children = each.children ?? [];
       for (const pool of new Set(children.map((child) => child.pool ?? ""))) {
         const members = children.filter((child) => (child.pool ?? "") === pool);
-        const rate = members.reduce((total, child) => total + store.rate(`taken ${each.process} ${child.pid}`), 0);
+        const rate = takenBy(each, members);
         const from = clusterOf(status, each, pool, cells);
         link(from, cells[`flow-workers ${each.process} ${pool}`] ?? cells[`flow-workers ${each.process}`], rate, true);
       }
