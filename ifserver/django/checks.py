@@ -17,6 +17,7 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from ifserver.config import sources
 from ifserver.config.configuration import Configuration
+from ifserver.config.pools import DEFAULT as DEFAULT_POOL
 from ifserver.errors import ConfigurationError
 
 __all__ = ["TAG", "register", "use"]
@@ -55,14 +56,23 @@ def check_production(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
     """What is wrong in production."""
     try:
         configuration = _configuration or sources.configuration(os.environ)
+        workers = _workers(configuration)
     except ConfigurationError as error:
         return [Error(str(error), hint="Sections, keys and variables are in docs/reference/settings.rst.", id=_UNFIT)]
     found = [*_hosts(), *_proxy(configuration), *_databases(configuration), *_static()]
-    return found + (_memory(configuration) if _workers(configuration) > 1 else [])
+    return found + (_memory(workers) if workers > 1 else [])
 
 
 def _workers(configuration: Configuration) -> int:
-    return configuration.of("worker.processes").value or len(os.sched_getaffinity(0))
+    """How many processes run the site, those of all pools together.
+
+    Raises:
+        ConfigurationError: a pool cannot be.
+    """
+    each = configuration.of("worker.processes").value or len(os.sched_getaffinity(0))
+    pools = {pool.name: pool.processes or each for pool in configuration.pools()}
+    # manage.py ifserver names the application of the pool without a name, if nobody else does.
+    return sum(({DEFAULT_POOL: each} | pools).values())
 
 
 def _order() -> Iterator[CheckMessage]:
@@ -158,10 +168,10 @@ def _static() -> Iterator[CheckMessage]:
         )
 
 
-def _memory(configuration: Configuration) -> list[CheckMessage]:
+def _memory(workers: int) -> list[CheckMessage]:
     """What several workers do not share."""
     found: list[CheckMessage] = []
-    many = f"There are {_workers(configuration)} workers"
+    many = f"There are {workers} workers"
     for alias, layer in getattr(settings, "CHANNEL_LAYERS", {}).items():
         if str(layer.get("BACKEND")).endswith(".InMemoryChannelLayer"):
             found.append(

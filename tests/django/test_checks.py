@@ -97,6 +97,8 @@ TRUSTED = {"front": {"trusted_proxies": ["10.0.0.1"]}}
         ({"STATIC_ROOT": None, "MIDDLEWARE": ["whitenoise.middleware.WhiteNoiseMiddleware"]}, []),
         ({"CHANNEL_LAYERS": MEMORY}, ["W007"]),
         ({"CHANNEL_LAYERS": MEMORY, "IFSERVER": {"worker": {"processes": 1}}}, []),
+        ({"CHANNEL_LAYERS": MEMORY, "IFSERVER": {"worker": {"processes": 1, "http": "site.wsgi:app"}}}, ["W007"]),
+        ({"IFSERVER": {"pools": {"api": {"paths": ["/api/*"]}}}}, ["E002"]),
         ({"CHANNEL_LAYERS": {"default": {"BACKEND": "ifserver.django.ChannelLayer"}}}, []),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}, ["W008"]),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"}, []),
