@@ -11,13 +11,17 @@ SECONDS := 600
 PYTHON := python3.13 python3.12 python3.11 python3
 
 VENV := .venv
+# Of `make foreign-sites`: what their packages need is no affair of the other one.
+FOREIGN := .venv-foreign
+# Which of them; empty: all.
+SITES :=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run docs test pythons lowest autobahn fuzz chaos bench placement lint types format dist clean
+.PHONY: help run docs test pythons lowest autobahn foreign-sites fuzz chaos bench placement lint types format dist clean
 .PHONY: system-packages
 
 help:  ## list the targets
@@ -50,6 +54,12 @@ lowest: system-packages $(VENV)/.for-pythons  ## run it with the oldest dependen
 
 autobahn: system-packages $(VENV)/.for-tests  ## run the Autobahn test suite of WebSockets, for a quarter of an hour
 	$(BIN)/python -m tests.autobahn.run
+
+foreign-sites: system-packages $(VENV)/.made  ## serve sites that nobody here wrote, for an hour; SITES= says which
+	@test -d $(FOREIGN) || $(BIN)/python -m venv $(FOREIGN)
+	@echo "Installing ifserver and the sites into $(FOREIGN)"
+	@$(FOREIGN)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade -r tests/foreign/requirements.txt .
+	$(FOREIGN)/bin/python -m tests.foreign $(SITES)
 
 fuzz: $(VENV)/.for-tests  ## send what reads bytes from outside anything for SECONDS= (ten minutes); it names its seed
 	$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
@@ -85,7 +95,7 @@ dist: $(VENV)/.for-tests  ## build the source distribution and the wheel of the 
 	$(BIN)/python tools/make-dist
 
 clean:  ## remove .venv, caches and builds
-	rm -rf $(VENV) .venv-autobahn .nox build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis test-artefacts
+	rm -rf $(VENV) .venv-autobahn $(FOREIGN) .nox build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis test-artefacts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system-packages:
