@@ -180,8 +180,8 @@ class InterfaceServer(Factory):
         return self.websocket_protocol()(self, exchange, incoming, accept, entry)
 
     def websocket_protocol(self) -> type[WebSocketConnection]:
-        """The protocol of WebSockets. What speaks it takes 50 ms of CPU and 6 MB to import, so services choose when to
-        call this; at the latest it is called when the first WebSocket is accepted."""
+        """The protocol of WebSockets. What speaks it takes 50 ms of CPU and 6 MB to import, so that is done
+        when the first one is accepted; or before, by whoever calls this."""
         if self._websocket_protocol is None:
             from ifserver.front.websocket.connection import WebSocketConnection
             from ifserver.front.websocket.frames import configured

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IListeningPort
 
 from ifserver.config.node_urls import ClusterSettings, NodeSettings
 from ifserver.config.pools import PoolSettings, PoolWorkers
@@ -37,8 +37,6 @@ _PREDECESSOR: Final = "predecessor"
 _LEARN_S: Final = 2.0
 #: What workers get at least after Ctrl-C, where that is more than what clients are given.
 _QUICK_S: Final = 1.0
-#: How long after it is ready what speaks WebSocket is imported, for 0.1 s of CPU and 6 MB, if no WebSocket came before.
-_IMPORT_AFTER_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +75,6 @@ class RunService(ServeService):
         super().__init__(runtime, front, _layer("memory"), listening, pools)
         self._broker_port: IListeningPort | None = None
         self._predecessor: _Predecessor | None = None
-        self._importing: IDelayedCall | None = None
         #: Where workers, and a successor, reach the broker.
         self.broker_path = f"@ifserver-{self.process}"
         layer = _layer("local", path=self.broker_path)
@@ -115,9 +112,6 @@ class RunService(ServeService):
             await self.listen()
         _log.info("ready: requests are answered")
         self.is_ready()
-        # Not before: the first request need not wait for it. Not when the first WebSocket comes: until then an upgrade
-        # may have replaced the files, and they do not fit what is here.
-        self._importing = self.runtime.reactor.callLater(_IMPORT_AFTER_S, self.server.websocket_protocol)
 
     async def _hear_predecessor(self) -> None:
         """Learn what our predecessor was ordered, and what one of us is ordered as long as it is there."""
@@ -137,8 +131,6 @@ class RunService(ServeService):
             node.stop()
 
     async def stop(self) -> None:
-        if self._importing is not None and self._importing.active():
-            self._importing.cancel()
         if self.ended.done():
             # The application cannot be loaded: nobody will ever answer those who wait.
             self._workerless = self.quick = True

@@ -95,25 +95,6 @@ async def test_it_is_ready_when_its_workers_are(tmp_path: Path, taken_over: bool
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_speaks_websocket_is_imported_before_an_upgrade_may_replace_it() -> None:
-    async def main() -> None:
-        stage = Stage()
-        start = await stage.starting()
-        stage.workers[0].ready()
-        await start
-        importing, server = stage.service._importing, stage.service.server
-        assert importing is not None
-        assert server._websocket_protocol is None, "a request need not wait for it"
-        assert importing.getTime() < stage.service.runtime.reactor.seconds() + 2
-        importing.reset(0)
-        while server._websocket_protocol is None:
-            await asyncio.sleep(0)
-        await stage.service.stop()
-
-    await done(main())
-
-
-@pytest_twisted.ensureDeferred
 async def test_the_broker_is_there_for_as_long_as_the_service() -> None:
     """uvloop closes a listening socket to which nobody refers any more."""
 
