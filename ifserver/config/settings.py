@@ -177,8 +177,8 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     resumable_paths: Annotated[
         tuple[str, ...],
         "Paths whose WebSockets stay open when their worker ends, and are given to the next one: patterns with * and "
-        "?, as /ws/*. An application may say so of each in its accept as well. Where worker.reload is on and this is "
-        "not given: all.",
+        "?, as /ws/*. Subprotocols that begin with a session, such as GraphQL's, are left out. An application may "
+        "decide for each in its accept. Where worker.reload is on and this is not given: all.",
     ] = ()
     allowed_origins: Annotated[
         tuple[str, ...],
