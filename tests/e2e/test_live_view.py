@@ -409,5 +409,7 @@ def test_a_fleet_and_its_node(folder: Path, visit: Visit) -> None:
             expect(view.page.locator("#flow-workers .missing")).to_contain_text("No worker is seen", timeout=LIMIT_MS)
             expect(view.page.locator("#events")).to_contain_text("SIGTERM: stopping", timeout=LIMIT_MS)
             expect(view.page.locator("#state")).to_contain_text("no live worker is seen on any node")
+            # However much is wrong, the head stays small.
+            assert view.page.evaluate("document.querySelector('header').offsetHeight") < 140
 
         visit(servers[0], server)

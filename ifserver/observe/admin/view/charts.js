@@ -118,7 +118,7 @@ const charts = (() => {
     figure.toggleAttribute("data-alarm", Boolean(kind.alarm && value > 0));
     const drawn = [
       shape("line", {class: "scale", x1: 0, x2: width, y1: y(top), y2: y(top)}),
-      shape("text", {x: 0, y: y(top) - 3}, text(kind, top)),
+      shape("text", {x: 0, y: y(top) - 3}, nothing ? "" : text(kind, top)),
       shape("text", {x: width, y: y(top) - 3, "text-anchor": "end"},
         nothing ? "nothing measured yet" : `peak ${text(kind, peak)}`),
       shape("line", {class: "base", x1: 0, x2: width, y1: base, y2: base}),
