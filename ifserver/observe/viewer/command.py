@@ -127,6 +127,7 @@ def _show(client: Client, out: TextIO) -> None:
     parts = [tables.head(status), tables.nodes(status), tables.processes(status)]
     parts += [tables.pools(status.pools)] if status.pools else []
     parts += [tables.groups(status)] if status.groups else []
+    parts += [tables.events(status)] if status.events else []
     for part in (*parts, tables.streams(found)):
         console.print(part)
         console.print()

@@ -11,7 +11,7 @@ from rich.text import Text
 from ifserver.observe.viewer.pause import described
 from ifserver.status import Facts, PoolStatus, Status, StreamStatus
 
-__all__ = ["SORTS", "groups", "head", "nodes", "ordered", "pools", "processes", "seconds", "streams"]
+__all__ = ["SORTS", "events", "groups", "head", "nodes", "ordered", "pools", "processes", "seconds", "streams"]
 
 #: By what streams can be sorted: the value, and whether the greatest comes first.
 SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
@@ -22,6 +22,8 @@ SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
     "request": (lambda stream: stream.path, False),
     "channel": (lambda stream: stream.channel, False),
 }
+#: Events that are shown: those that somebody still has in mind.
+_EVENTS: Final = 10
 _SHOWN_AGES: Final = ((120.0, 1.0, "s"), (7_200.0, 60.0, "min"), (172_800.0, 3_600.0, "h"))
 
 
@@ -87,6 +89,16 @@ def processes(status: Status, limit: int | None = None) -> Table:
             )
             rows.append([*map(_text, row)])
     return _filled(table, rows, limit)
+
+
+def events(status: Status) -> Table:
+    """Deploys and faults of the last minutes, the newest last, as they are in the log."""
+    rows = []
+    for each in status.events[-_EVENTS:]:
+        label = f"{each.label} \u00d7{each.times}" if each.times > 1 else each.label
+        what = Text(_plain(label), "bold red" if each.kind == "fault" else "")
+        rows.append((_text(f"{seconds(status.now - each.at)} ago"), what, _text(each.process), _text(each.text)))
+    return _filled(_table(">when", "what", "process", "event"), rows, None)
 
 
 def groups(status: Status, limit: int | None = None) -> Table:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from ifserver.observe.viewer import tables
-from ifserver.status import Child, ClusterStatus, GroupStatus
+from ifserver.status import Child, ClusterStatus, Event, GroupStatus
 from tests.observe.viewer.stage import facts, node, status, stream
 
 
@@ -58,6 +58,14 @@ def test_pools_are_shown_where_there_are_some() -> None:
     assert (rows[0][-1], rows[1][-1]) == ("pool", "reports")
     assert words(tables.streams([stream(1)]))[0][-1] == "unsent"
     assert len(tables.ordered(status(streams=(stream(1, pool="reports"), stream(2))), wanted="reports")) == 1
+
+
+def test_events_the_newest_last() -> None:
+    many = [Event(number=n, at=float(n), kind="deploy", label=f"number {n}", text="t", process="p") for n in range(11)]
+    last = Event(number=1, at=98.0, kind="fault", label="worker killed", text="worker 7", process="sup", times=3)
+    _, first, *_, end = words(tables.events(status(events=(*many, last))))
+    assert first[:5] == ["98", "s", "ago", "number", "2"]
+    assert end == ["2.0", "s", "ago", "worker", "killed", "\u00d73", "sup", "worker", "7"]
 
 
 def test_groups() -> None:
