@@ -356,7 +356,7 @@ def test_the_dockerfile_ends_in_order_and_not_as_root() -> None:
     }  # fmt: skip
     assert targets == {"ifserver", "hello"}
     [_, final] = text.split(" AS ifserver\n")
-    for line in ("USER 10001", "STOPSIGNAL SIGTERM", 'ENTRYPOINT ["ifserver"]', "COPY --from=build"):
+    for line in ("USER 10001", "STOPSIGNAL SIGTERM", "HEALTHCHECK", 'ENTRYPOINT ["ifserver"]', "COPY --from=build"):
         assert f"\n{line}" in final, line
     assert not re.search(r"^(CMD|ENTRYPOINT) (?!\[)", text, re.M), "not in the exec form: signals would not arrive"
     assert "apt-get" not in text
