@@ -23,7 +23,9 @@ __all__ = [
     "GroupStatus",
     "History",
     "NodeStatus",
+    "Paused",
     "PoolStatus",
+    "Pools",
     "QueueStatus",
     "Status",
     "StreamStatus",
@@ -180,6 +182,33 @@ class PoolStatus(Struct, frozen=True, kw_only=True):
     p50_s: float | None
     p95_s: float | None
     p99_s: float | None
+
+
+class Paused(Struct, frozen=True):
+    """What all servers together have answered about pauses."""
+
+    #: How many servers have answered, of how many that were asked.
+    servers: int
+    asked: int
+    #: How long each pool will be paused, in seconds. Empty name: all pools.
+    pools: dict[str, float]
+    #: Requests that wait for the end of it, and those of the pools that are paused that still run.
+    waiting: int
+    under_way: int
+
+
+class Pools(Struct, frozen=True):
+    """What all servers together have answered about pools."""
+
+    servers: int
+    asked: int
+    #: For how long they have counted, in seconds: that one which has for the longest time.
+    counted_s: float
+    #: Whether they share requests in the same way.
+    agreed: bool
+    pools: list[PoolStatus]
+    #: Workers that are ready, by pool.
+    workers: dict[str, int]
 
 
 class GroupStatus(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,6 @@ from math import isfinite
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Struct
 
 from ifserver import channels
 from ifserver.config.canaries import shared_out
@@ -21,7 +20,7 @@ from ifserver.layers.orders import Board, Fact, Here, Pause, Weights
 from ifserver.observe.admin.pools import agreed, side_by_side
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Surveyor
-from ifserver.status import PoolStatus
+from ifserver.status import Paused, Pools, PoolStatus
 
 __all__ = ["PATHS", "PAUSE_HEADER", "POOLS_HEADER", "Ordering", "Place", "Refused"]
 
@@ -58,32 +57,6 @@ class Refused(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
-
-
-class Paused(Struct, frozen=True):
-    """What all servers together have answered about pauses."""
-
-    #: How many servers have answered, of how many that were asked.
-    servers: int
-    asked: int
-    #: How long each pool will be paused, in seconds. Empty name: all pools.
-    pools: dict[str, float]
-    waiting: int
-    under_way: int
-
-
-class Pools(Struct, frozen=True):
-    """What all servers together have answered about pools."""
-
-    servers: int
-    asked: int
-    #: For how long they have counted, in seconds: that one which has for the longest time.
-    counted_s: float
-    #: Whether they share requests in the same way.
-    agreed: bool
-    pools: list[PoolStatus]
-    #: Workers that are ready, by pool.
-    workers: dict[str, int]
 
 
 class Ordering:

@@ -13,9 +13,9 @@ import msgspec
 
 from ifserver.errors import ConfigurationError
 from ifserver.observe.admin.publication import Publication, written
-from ifserver.status import PoolStatus, Status, decode_status
+from ifserver.status import Paused, Pools, Status, decode_status
 
-__all__ = ["Client", "Paused", "Pools"]
+__all__ = ["Client"]
 
 #: How long an answer may take, in seconds: the endpoint asks every node, and waits a second for each question; for what
 #: is published it waits 5 s.
@@ -26,32 +26,6 @@ class _Reached(msgspec.Struct):
     """What an endpoint answers to what was published."""
 
     processes: int
-
-
-class Paused(msgspec.Struct):
-    """What an endpoint answers about pauses: what all servers have told (`ifserver.observe.admin.ordering.Paused`)."""
-
-    servers: int
-    asked: int
-    #: How long each pool will be paused, in seconds. Empty name: all pools.
-    pools: dict[str, float]
-    #: Requests that wait for the end of it, and those of the pools that are paused that still run.
-    waiting: int
-    under_way: int
-
-
-class Pools(msgspec.Struct):
-    """What an endpoint answers about pools: what all servers have told (`ifserver.observe.admin.ordering.Pools`)."""
-
-    servers: int
-    asked: int
-    #: For how long they have counted, in seconds.
-    counted_s: float
-    #: Whether they share requests in the same way.
-    agreed: bool
-    pools: list[PoolStatus]
-    #: Workers that are ready, by pool.
-    workers: dict[str, int]
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

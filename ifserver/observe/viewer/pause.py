@@ -10,7 +10,8 @@ from typing import Final, TextIO
 
 from ifserver.config.quantities import parse_duration
 from ifserver.errors import ConfigurationError
-from ifserver.observe.viewer.client import Client, Paused
+from ifserver.observe.viewer.client import Client
+from ifserver.status import Paused
 
 __all__ = ["add_arguments", "carry_out", "described"]
 

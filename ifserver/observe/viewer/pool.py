@@ -13,7 +13,8 @@ from rich.console import Console
 
 from ifserver.errors import ConfigurationError
 from ifserver.observe.viewer import tables
-from ifserver.observe.viewer.client import Client, Pools
+from ifserver.observe.viewer.client import Client
+from ifserver.status import Pools
 
 __all__ = ["add_arguments", "carry_out"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from ifserver.errors import ConfigurationError
 from ifserver.observe.viewer import pause
-from ifserver.observe.viewer.client import Paused
+from ifserver.status import Paused
 
 
 class Endpoint:

@@ -11,8 +11,7 @@ import pytest
 
 from ifserver.errors import ConfigurationError
 from ifserver.observe.viewer import pool
-from ifserver.observe.viewer.client import Pools
-from ifserver.status import PoolStatus
+from ifserver.status import Pools, PoolStatus
 
 
 def told(name: str, canary_of: str = "", weight: float | None = None, requests: int = 0, errors: int = 0) -> PoolStatus:
@@ -112,7 +111,8 @@ def test_what_is_not_as_it_should_be_is_said(capsys: pytest.CaptureFixture[str])
     assert run(Endpoint(*SITE, agreed=False))[0] == 0
     assert "the servers do not share requests in the same way" in capsys.readouterr().err
     endpoint = Endpoint(*SITE)
-    endpoint.answer.workers = {"web": 1, "reports": 0}
+    endpoint.answer.workers.clear()
+    endpoint.answer.workers.update({"web": 1, "reports": 0})
     assert run(endpoint)[0] == 0
     text = "ifserver: warning: pool next has a weight of 5 and no worker that is ready: its requests wait\n"
     assert capsys.readouterr().err == text
