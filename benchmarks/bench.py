@@ -16,37 +16,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from msgspec import Struct, to_builtins
+from msgspec import to_builtins
 
 from benchmarks.loads import LOADS
 from benchmarks.machine import cpu_seconds, describe
-from benchmarks.outcome import Result
+from benchmarks.outcome import Measurement
 from benchmarks.report import markdown
-from benchmarks.subjects import BACKEND, NAMES, PEERS, ROOT, end_in_order, plays, program, subject_named, versions_of
+from benchmarks.subjects import NAMES, PEERS, ROOT, end_in_order, plays, program, subject_named, versions_of
 
-__all__ = ["RESULTS", "Measurement", "main", "measure", "warm_up"]
+__all__ = ["RESULTS", "main", "measure", "warm_up"]
 
 _WARM_UP_S = 1.0
 _CLIENT = "client"
 #: Where results are written.
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-class Measurement(Struct, frozen=True):
-    """One subject under one load, in one round."""
-
-    subject: str
-    load: str
-    round: int
-    result: Result
-    #: CPU microseconds for one piece of work, of each role; and of the load generator.
-    cpu_us: dict[str, float]
-    client_us: float
-
-    @property
-    def total_us(self) -> float:
-        """That of all roles; what a peer has behind it would be there without it."""
-        return sum(us for role, us in self.cpu_us.items() if role != BACKEND)
 
 
 def measure(name: str, load_name: str, round_: int, seconds: float) -> Measurement:

@@ -1,4 +1,4 @@
-"""How a load went."""
+"""How a load went, and what it has cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-__all__ = ["Result", "result_of"]
+from benchmarks.subjects import BACKEND
+
+__all__ = ["Measurement", "Result", "result_of"]
 
 
 class Result(Struct, frozen=True):
@@ -17,6 +19,23 @@ class Result(Struct, frozen=True):
     p50_ms: float
     p99_ms: float
     failed: int = 0
+
+
+class Measurement(Struct, frozen=True):
+    """One subject under one load, in one round."""
+
+    subject: str
+    load: str
+    round: int
+    result: Result
+    #: CPU microseconds for one piece of work, of each role; and of the load generator.
+    cpu_us: dict[str, float]
+    client_us: float
+
+    @property
+    def total_us(self) -> float:
+        """That of all roles; what a peer has behind it would be there without it."""
+        return sum(us for role, us in self.cpu_us.items() if role != BACKEND)
 
 
 def result_of(latencies_s: Iterable[float], seconds: float, failed: int = 0) -> Result:

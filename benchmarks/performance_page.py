@@ -15,9 +15,10 @@ from typing import Final
 from msgspec import convert
 
 from benchmarks import bars
-from benchmarks.bench import RESULTS, Measurement
+from benchmarks.bench import RESULTS
 from benchmarks.growth import GROWTH, SERIES, Point, Series
 from benchmarks.loads import LOADS
+from benchmarks.outcome import Measurement
 from benchmarks.placement_page import table
 from benchmarks.subjects import ROOT, is_reference
 from benchmarks.svg import Chart, Line, render

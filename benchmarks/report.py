@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from benchmarks.loads import LOADS
+from benchmarks.outcome import Measurement
 from benchmarks.subjects import is_reference
-
-if TYPE_CHECKING:
-    from benchmarks.bench import Measurement
 
 __all__ = ["markdown"]
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from benchmarks import bars, performance_page
-from benchmarks.bench import Measurement
 from benchmarks.growth import SERIES, Point, middle
 from benchmarks.loads import LOADS
-from benchmarks.outcome import Result
+from benchmarks.outcome import Measurement, Result
 from benchmarks.svg import render
 
 ABOUT = {"machine": "2 x a processor", "python": "3.11", "commit": "abcdef", "kernel": "6"}
