@@ -24,7 +24,8 @@ from ifserver.layers.readership import ASK_S, FRESH_S
 
 __all__ = ["Figures", "Plan", "Workload", "percentile", "simulate"]
 
-#: How often a server looks for requests that stand, and after how long they do, in seconds (`ifserver.front.offers`).
+#: How often a server looks for requests that stand, and after how long they do, in seconds (as
+#: `ifserver.front.exchanges.offers` does).
 LOOK_S: Final = 0.25
 SPILL_AFTER_S: Final = 1.0
 #: How often queues are measured, in seconds.
@@ -108,7 +109,7 @@ class Figures(Struct, frozen=True, kw_only=True):
 
 
 class _Server:
-    """Offers requests, and spills those that stand for too long (as `ifserver.front.offers` and `driver` do)."""
+    """Offers requests, and spills those that stand for too long, as `ifserver.front.exchanges` does."""
 
     def __init__(self, world: _World, placer: Placer) -> None:
         self._world = world

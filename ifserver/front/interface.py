@@ -11,8 +11,8 @@ from ifserver.config.settings import FrontSettings
 from ifserver.front.access import AccessLog, Entry
 from ifserver.front.admission import Key
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.exchange import Exchange
-from ifserver.front.exchanges import Exchanges
+from ifserver.front.exchanges.exchange import Exchange
+from ifserver.front.exchanges.factory import Exchanges
 from ifserver.front.http1.response_heads import HeadWriter
 from ifserver.front.http1.waits import Waits
 from ifserver.front.incoming import Incoming
@@ -70,5 +70,5 @@ class Server(Protocol):
     def open_websocket(
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
     ) -> Any:
-        """The connection (Twisted's protocol, and a `ifserver.front.client.WebSocketClient`) of a WebSocket that the
-        application has accepted; `entry` will be logged at its end."""
+        """The connection (Twisted's protocol, and a `ifserver.front.exchanges.client.WebSocketClient`) of a WebSocket
+        that the application has accepted; `entry` will be logged at its end."""

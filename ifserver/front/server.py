@@ -19,8 +19,8 @@ from ifserver.front.addresses import ProxyHeader
 from ifserver.front.admission import Admission
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
-from ifserver.front.exchange import Exchange
-from ifserver.front.exchanges import Exchanges
+from ifserver.front.exchanges.exchange import Exchange
+from ifserver.front.exchanges.factory import Exchanges
 from ifserver.front.files import Disk, Files
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
@@ -32,7 +32,7 @@ from ifserver.front.unsent import Unsent
 from ifserver.layers.clusters import Clusters
 
 if TYPE_CHECKING:
-    from ifserver.front.tracing import Tracing
+    from ifserver.front.exchanges.tracing import Tracing
     from ifserver.front.websocket.connection import WebSocketConnection
 
 __all__ = ["InterfaceServer"]
@@ -203,7 +203,7 @@ class InterfaceServer(Factory):
 
 def _tracing(access_log: AccessLog) -> Tracing:
     try:
-        from ifserver.front.tracing import Tracing
+        from ifserver.front.exchanges.tracing import Tracing
     except ImportError as error:
         raise ConfigurationError(f"front.tracing: {error}: pip install 'ifserver[otel]'") from error
     return Tracing(access_log)

@@ -30,8 +30,8 @@ from ifserver.config.rereading import LIVE, Reading, pools_of, updated
 from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.access import open_log
+from ifserver.front.exchanges.pools import Router
 from ifserver.front.files import MAX_FILES, Disk, Files
-from ifserver.front.pools import Router
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.clusters import Clusters
 from ifserver.logs import events

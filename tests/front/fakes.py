@@ -24,7 +24,7 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access import Entry
-from ifserver.front.exchange import Exchange
+from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.server import InterfaceServer
 from ifserver.front.websocket.connection import WebSocketConnection
 from ifserver.layers.base import Limits, Node

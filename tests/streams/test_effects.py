@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ifserver import messages as m
-from ifserver.front import exchange
+from ifserver.front.exchanges import exchange
 from ifserver.streams import effects as e
 from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ifserver import messages as m
-from ifserver.front.exchange import Exchange
+from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.streams.effects import ClientGone, Flushed
 
@@ -15,8 +15,8 @@ _log = logging.getLogger(__name__)
 
 
 class Afterwards:
-    """Takes the place of the client of such an exchange (`ifserver.front.client.HttpClient`): its connection goes on
-    with the next request, and nothing that happens to the exchange concerns it any more.
+    """Takes the place of the client of such an exchange (`ifserver.front.exchanges.client.HttpClient`): its connection
+    goes on with the next request, and nothing that happens to the exchange concerns it any more.
 
     Args:
         no_body: it was a response without a body, whatever the worker sends (RFC 9110 6.4.1).

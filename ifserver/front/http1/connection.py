@@ -18,7 +18,7 @@ from zope.interface import implementer
 from ifserver import messages as m
 from ifserver.front.addresses import ProxyHeader, addresses_of
 from ifserver.front.admission import Key
-from ifserver.front.exchange import Exchange
+from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.http1.completed import Afterwards
 from ifserver.front.http1.handshake import websocket_problem
 from ifserver.front.http1.intake import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake

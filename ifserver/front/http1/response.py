@@ -13,8 +13,8 @@ from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry
 from ifserver.front.addresses import Addresses
-from ifserver.front.canaries import is_for_all
-from ifserver.front.exchange import Exchange
+from ifserver.front.exchanges.canaries import is_for_all
+from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.files import File
 from ifserver.front.http1.file_body import FileBody
 from ifserver.front.http1.handshake import problem_of_accept
@@ -48,7 +48,8 @@ class Owner(Connection, Waiting, Protocol):
 
 @implementer(IPushProducer)
 class Http1Response:
-    """The response that a connection is busy with: the client of its exchange (`ifserver.front.client.HttpClient`).
+    """The response that a connection is busy with: the client of its exchange
+    (`ifserver.front.exchanges.client.HttpClient`).
 
     One for each connection, not for each response; what becomes of that is the connection's to say. What it is told by
     its stream may only come while `exchange` is there.

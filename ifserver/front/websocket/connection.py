@@ -16,8 +16,8 @@ from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access import Entry, closed
 from ifserver.front.admission import Key
-from ifserver.front.client import Reports
-from ifserver.front.exchange import Exchange
+from ifserver.front.exchanges.client import Reports
+from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.incoming import Incoming
 from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
@@ -196,7 +196,7 @@ class WebSocketConnection(Frames):
         self.forget_timers()
         self._connectionLost(reason)  # type: ignore[arg-type]
 
-    # What the stream asks for (`ifserver.front.client.WebSocketClient`).
+    # What the stream asks for (`ifserver.front.exchanges.client.WebSocketClient`).
 
     def send_message(self, message: m.WebSocketSend) -> None:
         if self.state != self.STATE_OPEN and self._failure is None:

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError
-from ifserver.front.exchange import Exchange
+from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.control import Control
 from ifserver.logs import events

@@ -18,8 +18,8 @@ from ifserver.logs.events import Mark
 from ifserver.observe.admin import ordering
 from ifserver.observe.admin.endpoint import CLOSE_HEADER, AdminFactory
 from ifserver.status import Event
+from tests.front.exchanges.test_groups import member, told
 from tests.front.fakes import BINARY, GET, HANDSHAKE, SERVER, SUPERVISOR, TEXT, frames
-from tests.front.test_groups import member, told
 from tests.observe.admin.stage import Answer, Stage, supervisor_facts
 
 CLOSE = {CLOSE_HEADER: "test"}

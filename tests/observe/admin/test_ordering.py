@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ifserver.config.pools import PoolSettings
-from ifserver.front.canaries import COOKIE
-from ifserver.front.pools import Router
+from ifserver.front.exchanges.canaries import COOKIE
+from ifserver.front.exchanges.pools import Router
 from ifserver.layers.orders import Here, PoolHere
 from ifserver.metrics import BOUNDS_S
 from ifserver.observe.admin.ordering import POOLS_HEADER

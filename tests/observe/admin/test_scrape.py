@@ -13,12 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from ifserver import channels
 from ifserver.config.pools import PoolSettings
-from ifserver.front.pools import Router
+from ifserver.front.exchanges.pools import Router
 from ifserver.metrics import COUNTERS
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.status import Child, encode_status
+from tests.front.exchanges.test_groups import member
 from tests.front.fakes import GET, HANDSHAKE
-from tests.front.test_groups import member
 from tests.observe.admin.stage import Stage, supervisor_facts
 from tests.observe.admin.test_subject import FakeSupervisor, FakeWorker, supervisor, survey
 from tests.process.test_supervisor import Stage as WorkerStage

@@ -9,8 +9,8 @@ import pytest
 
 from ifserver import channels
 from ifserver.status import MAX_GROUPS, MAX_STREAMS, Child, GroupStatus, StreamStatus, decode_facts
+from tests.front.exchanges.test_groups import join, member
 from tests.front.fakes import EPOCH_S, GET, HANDSHAKE, SERVER, WORKER
-from tests.front.test_groups import join, member
 from tests.observe.admin.stage import Stage, supervisor_facts
 from tests.observe.admin.test_subject import survey
 

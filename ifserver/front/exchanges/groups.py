@@ -16,7 +16,7 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import ChannelNameError
-from ifserver.front.exchange import Exchange
+from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.layers.groups import Groups
 from ifserver.metrics import GROUP_DELIVERIES, Counters

@@ -9,7 +9,7 @@ import pytest
 
 from ifserver import channels
 from ifserver import messages as m
-from ifserver.front.groups import _MAX_GROUPS, Members
+from ifserver.front.exchanges.groups import _MAX_GROUPS, Members
 from ifserver.layers.membership import Member
 from ifserver.layers.membership import Members as Found
 from tests.front.fakes import (

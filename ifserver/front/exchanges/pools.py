@@ -14,7 +14,7 @@ from ifserver import channels
 from ifserver import headers as h
 from ifserver.config.canaries import weights_of
 from ifserver.config.pools import PoolSettings
-from ifserver.front.canaries import layout
+from ifserver.front.exchanges.canaries import layout
 from ifserver.front.incoming import Incoming
 
 __all__ = ["Router"]
@@ -48,7 +48,7 @@ class Router:
         self._in_settings = weights_of(pools)
         #: The weights that hold, by the pool whose requests are shared, and by pool.
         self.weights: dict[str, dict[str, float]] = {}
-        #: The request channels whose requests are shared, and that of each position (`ifserver.front.canaries`).
+        #: The request channels whose requests are shared, and that of each position (see `canaries`).
         self.shared: dict[str, list[str]] = {}
         self.weigh({})
         #: All request channels, in the order of the pools, and the name of the pool of each, for people.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from ifserver import messages as m
+from ifserver.front.exchanges.shared import Shared
 from ifserver.front.files import File
-from ifserver.front.shared import Shared
 from ifserver.front.tally import Tally
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.streams.base import Stream

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import NodeUnreachable
-from ifserver.front.offers import OfferList, Offers
+from ifserver.front.exchanges.offers import OfferList, Offers
 from ifserver.layers.base import Limits, Node
 from ifserver.layers.embedded.node import MemoryNode
 from tests.front.fakes import GET, HANDSHAKE, WORKER, World

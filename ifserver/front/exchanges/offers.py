@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Attempt(Protocol):
-    """An attempt at a request (`ifserver.front.attempt.Attempt`)."""
+    """An attempt at a request (`ifserver.front.exchanges.attempt.Attempt`)."""
 
     #: What is offered.
     payload: bytes

@@ -55,7 +55,7 @@ class Pausable(Hashable, Protocol):
 
 
 class Exchanges(Protocol):
-    """What is needed of `ifserver.front.exchanges.Exchanges`."""
+    """What is needed of `ifserver.front.exchanges.factory.Exchanges`."""
 
     #: Who is asked while something is paused; else None.
     paused: Pauses | None

@@ -1,4 +1,4 @@
-"""What all exchanges of one server share: `ifserver.front.exchanges.Exchanges`, as each of them sees it."""
+"""What all exchanges of one server share: `ifserver.front.exchanges.factory.Exchanges`, as each of them sees it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ifserver import messages as m
 from ifserver.clock import Clock
 from ifserver.config.settings import FrontSettings
 from ifserver.front.bursts import Bursts
+from ifserver.front.exchanges.offers import Offers
+from ifserver.front.exchanges.pauses import Pauses
+from ifserver.front.exchanges.peers import Peers
+from ifserver.front.exchanges.registry import Registry
+from ifserver.front.exchanges.resumptions import Resumptions
+from ifserver.front.exchanges.unresolved import Unresolved
+from ifserver.front.exchanges.waiting_room import WaitingRoom
 from ifserver.front.files import Files
-from ifserver.front.offers import Offers
-from ifserver.front.pauses import Pauses
-from ifserver.front.peers import Peers
-from ifserver.front.registry import Registry
-from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
-from ifserver.front.unresolved import Unresolved
-from ifserver.front.waiting_room import WaitingRoom
 from ifserver.layers.clusters import Clusters
 from ifserver.metrics import Counters
 from ifserver.streams.effects import Join
@@ -26,7 +26,7 @@ __all__ = ["Shared"]
 
 
 class Groups(Protocol):
-    """The groups of the streams of one server (`ifserver.front.groups.Members`)."""
+    """The groups of the streams of one server (`ifserver.front.exchanges.groups.Members`)."""
 
     def join(self, exchange: Any, asked: Join) -> None:
         """Make the stream of `exchange` a member."""
@@ -39,7 +39,7 @@ class Groups(Protocol):
 
 
 class Traces(Protocol):
-    """The spans of the streams of one server (`ifserver.front.tracing.Tracing`)."""
+    """The spans of the streams of one server (`ifserver.front.exchanges.tracing.Tracing`)."""
 
     def again(self, identity: str, request: m.ToWorkers, channel: str, why: str) -> m.Headers:
         """The next attempt at a stream is about to be offered. Returns the headers for that."""

@@ -18,24 +18,24 @@ from ifserver.config.settings import FrontSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.addresses import Addresses
 from ifserver.front.bursts import Bursts
-from ifserver.front.canaries import Positions
-from ifserver.front.client import HttpClient
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.exchange import Exchange, Unroutable
+from ifserver.front.exchanges.canaries import Positions
+from ifserver.front.exchanges.client import HttpClient
+from ifserver.front.exchanges.exchange import Exchange, Unroutable
+from ifserver.front.exchanges.groups import Members
+from ifserver.front.exchanges.offers import Offers
+from ifserver.front.exchanges.operator_orders import Ordered
+from ifserver.front.exchanges.pauses import Pauses
+from ifserver.front.exchanges.peers import Peers
+from ifserver.front.exchanges.pools import Router
+from ifserver.front.exchanges.registry import Registry
+from ifserver.front.exchanges.replies import Replies
+from ifserver.front.exchanges.resumptions import Resumptions
+from ifserver.front.exchanges.unresolved import Unresolved
+from ifserver.front.exchanges.waiting_room import WaitingRoom
 from ifserver.front.files import Files
-from ifserver.front.groups import Members
 from ifserver.front.incoming import Incoming, identify, stamp
-from ifserver.front.offers import Offers
-from ifserver.front.ordered import Ordered
-from ifserver.front.pauses import Pauses
-from ifserver.front.peers import Peers
-from ifserver.front.pools import Router
-from ifserver.front.registry import Registry
-from ifserver.front.replies import Replies
-from ifserver.front.resumptions import Resumptions
 from ifserver.front.tally import Tally
-from ifserver.front.unresolved import Unresolved
-from ifserver.front.waiting_room import WaitingRoom
 from ifserver.layers.beats import with_facts
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.control import Control
@@ -48,7 +48,7 @@ from ifserver.streams.http import HttpStream
 from ifserver.streams.websocket import WebSocketStream
 
 if TYPE_CHECKING:
-    from ifserver.front.tracing import Tracing
+    from ifserver.front.exchanges.tracing import Tracing
 
 __all__ = ["Exchanges"]
 
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 
 class Exchanges:
-    """All exchanges of one server; a `ifserver.front.shared.Shared`.
+    """All exchanges of one server; a `ifserver.front.exchanges.shared.Shared`.
 
     Args:
         clock: tells how time goes by, and calls later.

@@ -8,9 +8,9 @@ import pytest
 
 from ifserver import channels
 from ifserver.config.pools import PoolSettings
+from ifserver.front.exchanges.pools import Router
+from ifserver.front.exchanges.resumptions import MOST_OFFERED
 from ifserver.front.incoming import Incoming
-from ifserver.front.pools import Router
-from ifserver.front.resumptions import MOST_OFFERED
 from tests.front.fakes import GET, HANDSHAKE, World
 
 REPORTS = "http.request.reports"

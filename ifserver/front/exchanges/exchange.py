@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
-from ifserver.front.attempt import Attempt
-from ifserver.front.client import EFFECTS, HttpClient, WebSocketClient
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.peers import Peer
-from ifserver.front.shared import Shared
+from ifserver.front.exchanges.attempt import Attempt
+from ifserver.front.exchanges.client import EFFECTS, HttpClient, WebSocketClient
+from ifserver.front.exchanges.peers import Peer
+from ifserver.front.exchanges.shared import Shared
 from ifserver.layers.clusters import Refusal
 from ifserver.metrics import STREAMS_CLOSED
 from ifserver.streams.base import Stream
@@ -326,7 +326,7 @@ class Exchange:
                 text = f"node {home.name} is not connected"
             self.handle(OfferRefused(why is Refusal.IN_DOUBT, text))
 
-    # A pause (`ifserver.front.pauses`).
+    # A pause (`ifserver.front.exchanges.pauses`).
 
     @property
     def pool_name(self) -> str:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from ifserver import channels
 from ifserver.clock import Clock
-from ifserver.front.pauses import Pauses
-from ifserver.front.pools import Router
+from ifserver.front.exchanges.pauses import Pauses
+from ifserver.front.exchanges.pools import Router
 from ifserver.front.tally import Tally
 from ifserver.layers.orders import Fact, Here, Order, Pause, PoolHere, Weights
 from ifserver.logs import events
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Exchanges(Protocol):
-    """What is needed of `ifserver.front.exchanges.Exchanges`."""
+    """What is needed of `ifserver.front.exchanges.factory.Exchanges`."""
 
     pauses: Pauses
     router: Router | None

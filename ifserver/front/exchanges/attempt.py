@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from ifserver import messages as m
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
-from ifserver.front.offers import OfferList, Offers
-from ifserver.front.unresolved import Unresolved
+from ifserver.front.exchanges.offers import OfferList, Offers
+from ifserver.front.exchanges.unresolved import Unresolved
 from ifserver.layers.base import Node
 from ifserver.layers.clusters import Clusters, Refusal
 from ifserver.metrics import Counters

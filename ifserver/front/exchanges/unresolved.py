@@ -20,7 +20,7 @@ _MARGIN_S: Final = 5.0
 
 
 class Attempt(Hashable, Protocol):
-    """An attempt at a request (`ifserver.front.attempt.Attempt`)."""
+    """An attempt at a request (`ifserver.front.exchanges.attempt.Attempt`)."""
 
     #: The identity of its stream, and which of the stream's attempts it is.
     identity: str

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ifserver.config.pools import PoolSettings
-from ifserver.front.canaries import COOKIE, POSITIONS, Positions, is_for_all, layout, share
-from ifserver.front.pools import Router
+from ifserver.front.exchanges.canaries import COOKIE, POSITIONS, Positions, is_for_all, layout, share
+from ifserver.front.exchanges.pools import Router
 from ifserver.messages import Headers
 from tests.front.fakes import GET, HANDSHAKE, World
 

@@ -189,7 +189,7 @@ def test_without_the_api_the_error_names_the_extra(monkeypatch: pytest.MonkeyPat
     real: Any = builtins.__import__
 
     def fails(name: str, *others: Any) -> Any:
-        if name == "ifserver.front.tracing":
+        if name == "ifserver.front.exchanges.tracing":
             raise ModuleNotFoundError("No module named 'opentelemetry'")
         return real(name, *others)
 

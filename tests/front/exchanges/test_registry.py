@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ifserver import channels
-from ifserver.front.registry import Registry
+from ifserver.front.exchanges.registry import Registry
 
 INBOX = "!east-1.k3v9x2aq7m"
 

@@ -10,10 +10,10 @@ from typing import Any, Final, get_args
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError
-from ifserver.front.exchange import Exchange
-from ifserver.front.peers import Peers
-from ifserver.front.registry import Registry
-from ifserver.front.unresolved import Unresolved
+from ifserver.front.exchanges.exchange import Exchange
+from ifserver.front.exchanges.peers import Peers
+from ifserver.front.exchanges.registry import Registry
+from ifserver.front.exchanges.unresolved import Unresolved
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.delivery import Delivery
 
