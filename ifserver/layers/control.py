@@ -87,6 +87,8 @@ class Control:
 
     def take(self, orders: Sequence[Order], ear: _Ear) -> None:
         """This was ordered, as was heard from there."""
+        if self._stopped:
+            return
         news = self.board.take(orders)
         if not news:
             return
@@ -248,16 +250,16 @@ async def order(clusters: Clusters, clock: Any, wall: WallClock, facts: Sequence
         board: what is known here of orders before.
 
     Raises:
-        NodeError: no node has taken it, or it is not known.
+        NodeError: no node has taken it, or it is not known; or somebody else has ordered something else meanwhile.
     """
     at = board.stamp(wall())
     for _ in range(_ATTEMPTS):
         orders = [Order(at, clusters.process, fact) for fact in facts]
         found = await _put(clusters, clock, orders)
         if not found.board.has_later_than(orders):
-            break
+            return found
         at = found.board.stamp(at)
-    return found
+    raise NodeError("others order the same at this moment, and theirs counts")
 
 
 async def _put(clusters: Clusters, clock: Any, orders: list[Order]) -> Found:

@@ -52,7 +52,7 @@ class Delivery:
             try:
                 message = decode(payload)
             except UndecodableError as error:
-                self._undecodable(error)
+                self._undecodable(inbox, error)
                 continue
             if type(message) is Receipt:
                 self._accounting.hear(inbox, message)
@@ -73,8 +73,9 @@ class Delivery:
         if delivered:
             counters.cells[DELIVERED] += delivered
 
-    def _undecodable(self, error: UndecodableError) -> None:
+    def _undecodable(self, inbox: str, error: UndecodableError) -> None:
         self._counters.add("messages_dropped", label="undecodable")
         if not self._undecodable_logged:
             self._undecodable_logged = True
-            _log.error("dropped a message that cannot be decoded: %s", error)
+            text = "dropped a message to %s that cannot be decoded; further ones are only counted: %s"
+            _log.error(text, inbox, error)

@@ -107,9 +107,36 @@ class Here(Struct, frozen=True, array_like=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-#: Raise `msgspec.MsgspecError`: it is none.
-read = msgspec.msgpack.Decoder(Said).decode
-read_here = msgspec.msgpack.Decoder(Here).decode
+_read_order = msgspec.msgpack.Decoder(Order).decode
+_read_said = msgspec.msgpack.Decoder(tuple[list[msgspec.Raw], str]).decode
+_read_here = msgspec.msgpack.Decoder(tuple[list[msgspec.Raw], int, int, float, list[PoolHere]]).decode
+
+
+def read(said: bytes) -> Said:
+    """What was said.
+
+    Raises:
+        msgspec.MsgspecError: it is nothing of the kind.
+    """
+    orders, answer_in = _read_said(said)
+    return Said(_orders(orders), answer_in)
+
+
+def read_here(answer: bytes) -> Here:
+    """What was answered; raises as `read`."""
+    orders, *others = _read_here(answer)
+    return Here(_orders(orders), *others)  # type: ignore[arg-type]
+
+
+def _orders(raw: Iterable[msgspec.Raw]) -> list[Order]:
+    """Those that are known here: a later release may have further kinds, which must not hide the others."""
+    found = []
+    for each in raw:
+        try:
+            found.append(_read_order(each))
+        except msgspec.ValidationError as error:
+            _log.debug("an order of a kind that is not known here: %s", error)
+    return found
 
 
 class Board:

@@ -396,6 +396,9 @@ WebSocketStream.table = {
         Flushed: WebSocketStream._ignore,
         Withdrawn: WebSocketStream._ignore,
         OfferRefused: WebSocketStream._ignore,
+        # Of an attempt to find its next worker.
+        Vanished: WebSocketStream._ignore,
+        TimedOut: WebSocketStream._ignore,
         m.Claim: WebSocketStream._ignore,
         m.Window: WebSocketStream._ignore,
         m.Release: WebSocketStream._ignore,

@@ -223,6 +223,15 @@ def test_an_order_that_fails_is_known_all_the_same(place: Place, caplog: pytest.
     assert "an order could not be carried out" in caplog.text
 
 
+def test_a_server_that_has_stopped_obeys_no_more(place: Place) -> None:
+    """It has asked, and is answered when it does not want to know any more."""
+    server = place.server()
+    server.control.stop()
+    server.control.take([Order(1.0, "a", WEB)], server.control._ears[0])
+    assert server.facts == []
+    assert not server.control.board.in_force
+
+
 def test_a_server_that_may_not_hear_orders_works_without(place: Place) -> None:
     server = place.server(started=False)
     server.seat.subscribe = lambda groups: _failed()  # type: ignore[method-assign]

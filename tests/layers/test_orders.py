@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import msgspec
 import pytest
 from twisted.internet.task import Clock
 
@@ -106,3 +107,14 @@ def test_what_is_said_can_be_read() -> None:
     assert orders.read(orders.encode(said)) == said
     here = orders.Here(said.orders, 1, 2)
     assert orders.read_here(orders.encode(here)) == here
+
+
+def test_orders_of_a_later_release_hide_none_of_those_that_are_known() -> None:
+    known = order(1.0, Pause("web", 30.0))
+    unknown = [2.0, "b", ["mirror", "web", 1]]
+    assert orders.read(orders.encode([[unknown, known], "!a.b"])) == orders.Said([known], "!a.b")
+    here = orders.Here([known], 1, 2, 3.0, [])
+    assert orders.read_here(orders.encode([[known, unknown], 1, 2, 3.0, []])) == here
+    assert orders.read_here(orders.encode(here)) == here
+    with pytest.raises(msgspec.MsgspecError):
+        orders.read(orders.encode([[known]]))

@@ -160,7 +160,7 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         TIMED_OUT: ([release("the client has broken the protocol"), WAIT_NOTHING, e.FAIL], State.CLOSING),
     },
     State.CLOSING: {
-        **nothing(State.CLOSING, MESSAGE, FLUSHED, *_LATE, *_IN_GROUP),
+        **nothing(State.CLOSING, MESSAGE, FLUSHED, TIMED_OUT, VANISHED, *_LATE, *_IN_GROUP),
         FAILED: ([e.FAIL], State.CLOSING),
         GONE: ([_LEAVE, e.ENDED], State.DONE),
     },

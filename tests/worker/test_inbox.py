@@ -125,7 +125,8 @@ def test_what_does_not_decode_is_dropped_counted_and_logged_once(caplog: pytest.
     assert stage.stream.heard == [body()]
     assert stage.counted() == {"messages_delivered": 1, "messages_dropped{undecodable}": 3}
     assert [record.getMessage() for record in caplog.records] == [
-        "dropped a message that cannot be decoded: format version 6e, expected 01"
+        "dropped a message to !east.k3v9x2aq7m that cannot be decoded; further ones are only counted: "
+        "format version 6e, expected 01"
     ]
 
 

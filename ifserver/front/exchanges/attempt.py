@@ -130,7 +130,8 @@ class Attempt(Struct, eq=False):
         """No node has taken this. That may be known late, when the attempt is over."""
         in_doubt = why is Refusal.IN_DOUBT
         if not in_doubt:
-            self.node = None
+            # It stands nowhere. (A withdrawal that is under way is behind the push, and so finds nothing.)
+            self.node, self.stood = None, _NONE
             self.shared.offers.left(self)
         if self.unresolved:
             self.unresolved = self.in_doubt = in_doubt
@@ -169,8 +170,9 @@ class Attempt(Struct, eq=False):
 
     def strand(self) -> None:
         """The connection to its node is lost: offer it elsewhere, unless it must not run twice."""
+        exchange = self.exchange
         self._tell(Vanished())
-        if self.exchange is None:
+        if exchange is not None and self.exchange is None:
             self.shared.counters.add("messages_vanished")
 
     def readdress(self) -> None:
@@ -184,10 +186,11 @@ class Attempt(Struct, eq=False):
             self.shared.clusters.soon(partial(self._ask_back, self.node, self.payload, excluded))
 
     def _ask_back(self, node: Node, payload: bytes, excluded: frozenset[str]) -> None:
-        node.withdraw(self.channel, payload).addCallbacks(self._taken_back, _not_taken_back, (payload, excluded))
+        node.withdraw(self.channel, payload).addCallbacks(self._taken_back, _not_taken_back, (node, payload, excluded))
 
-    def _taken_back(self, was_there: bool, payload: bytes, excluded: frozenset[str]) -> None:
-        shared, is_same = self.shared, payload is self.payload
+    def _taken_back(self, was_there: bool, node: Node, payload: bytes, excluded: frozenset[str]) -> None:
+        # What a node has refused is offered on another one, and may be there by now.
+        shared, is_same = self.shared, payload is self.payload and node is self.node
         if not was_there:
             if is_same:
                 shared.offers.popped(self)

@@ -36,8 +36,13 @@ _COOKIE_START: Final = COOKIE + b"="
 _ATTRIBUTES: Final = b"; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax" % _MAX_AGE_S
 #: A cookie of that name, as the server has set it (RFC 6265 4.2.1), behind the start of a Cookie or another cookie.
 _OWN: Final = re.compile(rb"(?:\A|;)[ \t]*" + COOKIE + rb"=([0-9]{1,4})[ \t]*(?:;|\Z)").search
-#: What says that a response is for all clients alike (RFC 9111 5.2.2, RFC 8246).
-_FOR_ALL: Final = re.compile(rb"(?:\A|[,\s])(?:public|s-maxage|immutable)(?:\Z|[,=\s])", re.IGNORECASE).search
+#: What says that a response may be given to other clients, and what says that it may not (RFC 9111 5.2.2, RFC 8246).
+_FOR_ALL: Final = re.compile(
+    rb"(?:\A|[,\s])(?:(?:public|immutable|s-maxage)(?:\Z|[,=\s])|max-age[ \t]*=[ \t]*\"?0*[1-9])", re.IGNORECASE
+).search
+_FOR_ONE: Final = re.compile(rb"(?:\A|[,\s])(?:private|no-store)(?:\Z|[,\s])", re.IGNORECASE).search
+#: Other fields by which a cache decides that it may store a response (RFC 9111 4.2, RFC 9213).
+_STORABLE: Final = frozenset({b"expires", b"last-modified", b"cdn-cache-control", b"surrogate-control"})
 
 
 def share(weights: Sequence[float]) -> list[int]:
@@ -125,9 +130,23 @@ def _cookie(value: bytes, start: bytes, search: Callable[..., re.Match[bytes] | 
     return None if at < 0 else search(value, max(0, at - 2)) or search(value)
 
 
-def is_for_all(headers: Headers) -> bool:
-    """Whether a response says that caches may give it to others: a cookie in it would be given to them too."""
-    return any(name.lower() == b"cache-control" and _FOR_ALL(value) for name, value in headers)
+def is_for_all(status: int, headers: Headers) -> bool:
+    """Whether caches may give a response to others: a cookie in it would be given to them too.
+
+    The fields of a 304 replace those of what a cache has stored (RFC 9111 4.3.4).
+    """
+    if status == 304:
+        return True
+    found = False
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"cache-control":
+            if _FOR_ONE(value):
+                return False
+            found = found or _FOR_ALL(value) is not None
+        elif lower in _STORABLE:
+            found = True
+    return found
 
 
 def _position(value: bytes) -> int:

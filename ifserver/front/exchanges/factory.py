@@ -154,7 +154,7 @@ class Exchanges:
 
     def route(self, router: Router | None) -> None:
         """Requests that begin now are for the pools that `router` says."""
-        weights, self.router = {} if self.router is None else self.router.weights, router
+        former, self.router = self.router, router
         if router is not None:
             router.weigh(self.weights)
             before = dict(self.tallies or {})
@@ -163,7 +163,7 @@ class Exchanges:
             self.tallies = before | {
                 channel: by_pool.setdefault(pool, Tally(pool)) for channel, pool in router.channels.items()
             }
-            if weights and router.begins(weights):
+            if former is not None and router.begins(former.weights):
                 self.ordered.count_anew()
 
     # The beginning and the end.

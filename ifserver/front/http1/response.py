@@ -184,19 +184,19 @@ class Http1Response:
             incoming.http_version,
             incoming.keep_alive and not server.draining and (incoming.complete or _is_read_on(incoming, more)),
             incoming.request_id,
-            self._more_lines(message.headers, now) if self.cookie or self._settings.server_timing else b"",
+            self._more_lines(message, now) if self.cookie or self._settings.server_timing else b"",
         )
         self.framing = framing
         self._status = message.status
         self._first_at = now
         return head, framing
 
-    def _more_lines(self, headers: Headers, now: float) -> bytes:
+    def _more_lines(self, message: m.ResponseStart | m.ResponseFile, now: float) -> bytes:
         """Fields of ours, behind those of the application."""
         lines = b""
         if self._settings.server_timing:
             lines = b"\r\n" + server_timing(self._queue_s(), now - self._began_at)
-        if self.cookie and not is_for_all(headers):
+        if self.cookie and not is_for_all(message.status, message.headers):
             lines += b"\r\nset-cookie: " + self.cookie
         return lines
 

@@ -16,7 +16,7 @@ from ifserver import channels
 from ifserver.config.canaries import shared_out
 from ifserver.layers import control
 from ifserver.layers.control import Found
-from ifserver.layers.orders import Board, Fact, Here, Pause, Weights
+from ifserver.layers.orders import Board, Fact, Pause, Weights
 from ifserver.observe.admin.pools import agreed, side_by_side
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Surveyor
@@ -97,12 +97,12 @@ class Ordering:
         if path == "/pause":
             seconds = _seconds(arguments, subject.pause_s)
             _log.info("a pause of %g s was asked for: %s", seconds, named)
-            board, _ = await self._known()
-            return _paused(await self._order([Pause(pool, seconds)], board))
+            found = await control.ask(subject.clusters, self._clock)
+            return _paused(await self._order([Pause(pool, seconds)], found.board))
         _log.info("the end of the pause was asked for: %s", named)
-        board, _ = await self._known()
-        ended = [pool] if pool else dict.fromkeys(("", *board.pauses_left_s()))
-        return _paused(await self._order([Pause(each, 0.0) for each in ended], board))
+        found = await control.ask(subject.clusters, self._clock)
+        ended = [pool] if pool else dict.fromkeys(("", *found.board.pauses_left_s()))
+        return _paused(await self._order([Pause(each, 0.0) for each in ended], found.board))
 
     # Pools that share requests.
 
@@ -127,31 +127,20 @@ class Ordering:
                 if child.ready and child.pool in workers:
                     workers[child.pool] += 1
         counted_s = max((each.counted_s for each in found.here), default=0.0)
-        return Pools(len(found.here), found.asked, counted_s, agreed(found.here), pools, workers)
+        # A server that does not hear the question is not among those that were asked.
+        asked = max(found.asked, sum(facts.listening is True for facts in survey.processes.values()))
+        return Pools(len(found.here), asked, counted_s, agreed(found.here), pools, workers)
 
     async def _wanted(self, path: str, arguments: _Arguments) -> tuple[list[Weights], Board]:
         """The weights that are asked for, and what is known of orders before."""
-        board, here = await self._known()
-        if path == "/pools/reset":
-            return _reset(board), board
-        try:
-            return _weights(side_by_side(here), arguments), board
-        except Refused as error:
-            if error.status != 404:
-                raise
-        # Others may have a pool that is not here: servers read new settings one after the other.
+        # All are asked, and not the server that we are: others may have pools that are not here (servers read new
+        # settings one after the other), or know of later orders.
         found = await control.ask(self._subject.clusters, self._clock)
+        if path == "/pools/reset":
+            return _reset(found.board), found.board
         return _weights(side_by_side(found.here), arguments), found.board
 
     # Both.
-
-    async def _known(self) -> tuple[Board, list[Here]]:
-        """What was ordered before, and what the pools are, as far as it is known here, or else is asked."""
-        known = self._subject.control
-        if known is not None:
-            return known.board, [known.answer()]
-        found = await control.ask(self._subject.clusters, self._clock)
-        return found.board, found.here
 
     async def _order(self, facts: Sequence[Fact], board: Board) -> Found:
         return await control.order(self._subject.clusters, self._clock, self._subject.wall, facts, board)

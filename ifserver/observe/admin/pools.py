@@ -12,7 +12,10 @@ __all__ = ["agreed", "side_by_side"]
 
 
 def side_by_side(here: Sequence[Here]) -> list[PoolStatus]:
-    """What several servers have said of their pools, as that of one. The weights are those that the first has said."""
+    """What several servers have said of their pools, as that of one.
+
+    The weights are those of the first that knows of any: servers read new settings one after the other.
+    """
     by_name: dict[str, list[PoolHere]] = {}
     for server in here:
         for pool in server.pools:
@@ -27,7 +30,7 @@ def agreed(here: Sequence[Here]) -> bool:
 
 
 def _summed(pools: Sequence[PoolHere]) -> PoolStatus:
-    first = pools[0]
+    first = next((pool for pool in pools if pool.weight is not None), pools[0])
     times = [sum(counts) for counts in zip(*(pool.times for pool in pools), strict=False)]
     p50_s, p95_s, p99_s = (_rounded(quantile(times, part)) for part in (0.5, 0.95, 0.99))
     return PoolStatus(

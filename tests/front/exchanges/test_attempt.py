@@ -70,6 +70,22 @@ def test_what_a_full_node_has_not_taken_is_offered_on_another(world: World) -> N
     world.assert_empty()
 
 
+def test_a_late_answer_about_a_node_that_has_refused_it_says_nothing_about_the_next(world: World) -> None:
+    client = world.client(POST)
+    [exchange] = world.server.exchanges.registry.all()
+    exchange.attempt.move()
+    world.settle()
+    slow(world).is_full()
+    assert exchange.attempt.node is world.others[0]
+    slow(world).withdrawals.pop().callback(False)
+    assert exchange.attempt.list is not None
+    assert list(exchange.attempt.list.standing) == [exchange.attempt], "nobody has taken it there"
+    world.worker.job().respond(body=b"paid")
+    assert client.received().endswith(b"paid")
+    client.leave()
+    world.assert_empty()
+
+
 def test_a_request_whose_client_has_left_is_offered_nowhere_else(world: World) -> None:
     client = world.client(POST)
     client.leave()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ifserver import channels
 from ifserver.config.pools import PoolSettings
 from ifserver.front.exchanges.canaries import COOKIE, POSITIONS, Positions, is_for_all, layout, share
 from ifserver.front.exchanges.pools import Router
@@ -166,11 +167,16 @@ def test_by_a_header_or_a_cookie_of_the_application_and_else_by_ours() -> None:
 
 
 def test_which_responses_are_for_all() -> None:
-    for value in (b"public", b"max-age=3, public", b"public,max-age=3", b"s-maxage=5", b"Max-Age=1, Immutable"):
-        assert is_for_all([(b"content-type", b"a"), (b"Cache-Control", value)]), value
-    for value in (b"", b"private", b"no-store", b"max-age=3", b'x="republic"', b"publicity"):
-        assert not is_for_all([(b"cache-control", value)]), value
-    assert not is_for_all([])
+    for value in (b"public", b"max-age=0, public", b"public,max-age=3", b"s-maxage=5", b"Immutable", b"Max-Age=10"):
+        assert is_for_all(200, [(b"content-type", b"a"), (b"Cache-Control", value)]), value
+    for value in (b"", b"private", b"no-store", b"max-age=0", b'x="republic"', b"publicity", b"private, max-age=3"):
+        assert not is_for_all(200, [(b"cache-control", value)]), value
+    assert not is_for_all(200, [])
+    for name in (b"Expires", b"last-modified", b"CDN-Cache-Control", b"Surrogate-Control"):
+        assert is_for_all(404, [(name, b"x")]), name
+        assert not is_for_all(200, [(name, b"x"), (b"cache-control", b"no-store, no-cache")]), name
+    # A cache puts its fields in the place of those that it has stored.
+    assert is_for_all(304, [(b"cache-control", b"private")])
 
 
 # A server.
@@ -296,3 +302,15 @@ def test_a_canary_of_the_default_pool_and_pools_that_are_elsewhere() -> None:
     assert router.shared == {}
     router.weigh({"default": {"default": 0.0, "other": 5.0}})
     assert router.weights["default"] == {"default": 0.0, "next": 100.0}, "as in the settings"
+
+
+def test_what_is_counted_begins_anew_with_the_first_canary_of_new_settings() -> None:
+    world = World()
+    web = PoolSettings(name="web", application="a:b")
+    world.server.exchanges.route(Router([web]))
+    client = world.client(GET)
+    world.worker.job(channels.of_pool("web", channels.HTTP_REQUEST)).respond(500)
+    client.leave()
+    assert [(each.requests, each.errors) for each in world.server.exchanges.ordered.pools()] == [(1, 1)]
+    world.server.exchanges.route(Router([web, PoolSettings(name="next", application="a:c", canary_of="web", weight=5)]))
+    assert [(each.requests, each.errors) for each in world.server.exchanges.ordered.pools()] == [(0, 0), (0, 0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ifserver import channels
-from ifserver.front import resumptions
+from ifserver.front.exchanges import resumptions
 from ifserver.front.exchanges.resumptions import LONGEST_PAUSE_S, MOST_OFFERED
 from tests.front.fakes import HANDSHAKE, TEXT, FakeTransport, Job, World, close_frame, frame, frames
 
