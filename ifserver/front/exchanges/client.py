@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 from ifserver import messages as m
@@ -162,6 +163,10 @@ def _send_message(exchange: _Exchange, effect: m.WebSocketSend) -> None:
 def _close(exchange: _Exchange, effect: m.WebSocketClose | CloseClient) -> None:
     if exchange.websocket is not None:
         exchange.websocket.close(effect.code, effect.reason)
+        paused = exchange.shared.paused
+        if paused is not None:
+            # Its other effects come first.
+            exchange.shared.clusters.soon(partial(paused.closing, exchange))
 
 
 def _unsaid(exchange: _Exchange, effect: Unsaid) -> None:

@@ -129,6 +129,12 @@ class Pauses:
         if self._covers(exchange) and exchange not in self._websockets:
             self._websockets[exchange] = _HeldClient(exchange)
 
+    def closing(self, exchange: Any) -> None:
+        """Its WebSocket is being closed: what its client does concerns no application any more."""
+        held = self._websockets.pop(exchange, None)
+        if held is not None:
+            held.go_on()
+
     def left(self, exchange: Pausable) -> None:
         """It has ended."""
         self._held.pop(exchange, None)

@@ -208,6 +208,26 @@ def test_that_a_client_has_left_is_told_behind_what_it_said(leave: object) -> No
     world.assert_empty()
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_websocket_that_its_worker_closes_ends_at_once(gone: bool) -> None:
+    """A worker that has ended is not asked for until the end of the pause."""
+    world = World()
+    client, job = opened(world)
+    world.server.exchanges.pauses.pause("", 50)
+    client.send(frame(TEXT, b"too late"))
+    if gone:
+        client.leave()
+    job.say(m.WebSocketClose, 1012, "")
+    world.settle()
+    if not gone:
+        client.send(close_frame(1012))
+        client.leave()
+    assert texts(job) == []
+    assert world.server.exchanges.peers.watched() == {}
+    world.assert_empty()
+    world.server.exchanges.pauses.resume("")
+
+
 def test_a_websocket_that_opens_during_a_pause_is_paused() -> None:
     world = World()
     client = world.client(HANDSHAKE)
