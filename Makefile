@@ -21,7 +21,8 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run docs test pythons lowest autobahn foreign-sites fuzz chaos bench placement lint types format dist clean
+.PHONY: help run docs test pythons lowest autobahn foreign-sites fuzz chaos bench placement pictures \
+    lint types format dist clean
 .PHONY: system-packages
 
 help:  ## list the targets
@@ -76,6 +77,9 @@ bench: $(VENV)/.for-tests  ## measure ifserver, beside its peers and as it grows
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.django_servers --write
 	$(BIN)/python -m benchmarks.performance_page
+
+pictures: system-packages $(VENV)/.for-tests  ## take the pictures of the documentation anew, of the running thing
+	$(BIN)/python -m tools.pictures
 
 placement: $(VENV)/.for-tests  ## simulate how requests are placed, and write the page of it
 	$(BIN)/python -m benchmarks.placement

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx.transforms import SphinxTransform
 
 project = "ifserver"
 author = "ifserver contributors"
@@ -16,6 +17,8 @@ version = release = _package.split('__version__ = "')[1].split('"')[0]
 
 nitpicky = True
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pictures.css"]
 html_title = f"ifserver {release}"
 # The pages are plain text that anybody can read in the repository.
 html_show_sourcelink = False
@@ -45,5 +48,42 @@ def _language(text: str) -> str:
     return "bash" if name == "console" and not re.search(r"^\$ ", text, re.MULTILINE) else name
 
 
+class _Pictures(SphinxTransform):
+    """A page names the light picture alone, ``NAME-light.*``.
+
+    Here it gets the dark one too, and of a recording the last frames, ``NAME-still-*``, for those who have asked for
+    less motion. What is not shown is not loaded.
+    """
+
+    default_priority = 400
+
+    def apply(self, **kwargs: Any) -> None:
+        for image in list(self.document.findall(nodes.image)):
+            uri = image["uri"]
+            if "-light." not in uri:
+                continue
+            still = uri.replace("-light.", "-still-light.")
+            moves = Path(self.env.relfn2path(still, self.env.docname)[1]).is_file()
+            found: list[nodes.Node] = []
+            for scheme in ("light", "dark"):
+                shown = uri.replace("-light.", f"-{scheme}.")
+                found.append(_picture(image, shown, f"only-{scheme}", *(["moving"] if moves else [])))
+                if moves:
+                    picture = _picture(image, still.replace("-light.", f"-{scheme}."), f"only-{scheme}", "still")
+                    # Where Sphinx puts all pictures.
+                    there = f"{'../' * self.env.docname.count('/')}_images/{Path(shown).name}"
+                    found.append(nodes.reference("", "", picture, refuri=there, internal=True))
+            image.parent.replace(image, found)
+
+
+def _picture(like: nodes.image, uri: str, *classes: str) -> nodes.image:
+    picture: nodes.image = like.deepcopy()
+    picture["uri"] = uri
+    picture["classes"] += classes
+    picture["loading"] = "lazy"
+    return picture
+
+
 def setup(app: Any) -> None:
+    app.add_transform(_Pictures)
     app.connect("doctree-read", _choose_languages)
