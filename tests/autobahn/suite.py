@@ -155,10 +155,11 @@ def _downloaded(python: str, requirement: str) -> Path:
 def _unpack(package: Path, module: str, folder: Path) -> None:
     """Unpack the folder `module` of `package` into `folder`."""
     with tarfile.open(package) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4
         for member in archive.getmembers():
             _, _, member.name = member.name.partition("/")
             if member.name.startswith(f"{module}/"):
-                archive.extract(member, folder, filter="data")
+                archive.extract(member, folder)
 
 
 def _convert(python: str, package: Path) -> None:
