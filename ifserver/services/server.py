@@ -160,7 +160,8 @@ class ServeService(Service):
             await self._listen((endpoint, self._front.proxy_protocol), url)
             where[url] = None
         text = "ifserver %s, process %s, listening on %s"
-        events.tell(_log, logging.INFO, events.Mark.STARTED, text, __version__, self.process, ", ".join(where))
+        mark = events.Mark.TAKEOVER if self._listening.taken_over else events.Mark.STARTED
+        events.tell(_log, logging.INFO, mark, text, __version__, self.process, ", ".join(where))
         self._log_clusters()
         if self._pools:
             shown = (f"{pool.name} ({pool.rules})" if pool.rules else pool.name for pool in self._pools)
