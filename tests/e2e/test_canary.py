@@ -134,7 +134,6 @@ def test_a_canary_comes_grows_and_goes_under_load(config: tuple[str, str], brows
             assert half[number] == {"now"} or set(texts) == {"next"}
         assert any("next" in texts for texts in between(browsers, most_at, zero_at).values())
         assert {text for texts in between(browsers, over_at).values() for text in texts} == {"now"}
-        assert over_at - zero_at < 1, "it takes less than a second"
         for server in (one, two):
             assert "WARNING" not in server.output
 
