@@ -19,7 +19,7 @@ from ifserver.layers.control import Found
 from ifserver.layers.orders import Board, Fact, Pause, Weights
 from ifserver.observe.admin.pools import agreed, side_by_side
 from ifserver.observe.admin.subject import Subject
-from ifserver.observe.admin.survey import Surveyor
+from ifserver.observe.admin.survey import Survey, Surveyor
 from ifserver.status import Paused, Pools, PoolStatus
 
 __all__ = ["PATHS", "PAUSE_HEADER", "POOLS_HEADER", "Ordering", "Place", "Refused"]
@@ -79,12 +79,22 @@ class Ordering:
             Refused: it makes no sense.
             NodeError: no node has taken it, or it is not known.
         """
-        order = self._pools if path.startswith("/pools") else self._pause
-        return msgspec.json.encode(await order(path, method, arguments))
+        is_about_pools = path.startswith("/pools")
+        order = self._pools if is_about_pools else self._pause
+        surveying = self._surveyor.survey()
+        try:
+            found = await order(path, method, arguments)
+        except BaseException:
+            surveying.cancel()
+            raise
+        survey = await surveying
+        # A server that does not hear the question is not among those that were asked.
+        asked = max(found.asked, sum(facts.listening for facts in survey.processes.values()))
+        return msgspec.json.encode(_pools(found, asked, survey) if is_about_pools else _paused(found, asked))
 
     # Pauses.
 
-    async def _pause(self, path: str, method: bytes, arguments: _Arguments) -> Paused:
+    async def _pause(self, path: str, method: bytes, arguments: _Arguments) -> Found:
         """Pause a pool, let it go on, or (``GET /pause``) say what is paused."""
         subject = self._subject
         pool = _argument(arguments, b"pool")
@@ -92,44 +102,27 @@ class Ordering:
         if pool and pool not in known:
             raise Refused(404, f"there is no pool {pool!r}; there is: {', '.join(known)}")
         if method == b"GET":
-            return _paused(await control.ask(subject.clusters, self._clock))
+            return await control.ask(subject.clusters, self._clock)
         named = f"pool {pool}" if pool else "all pools"
         if path == "/pause":
             seconds = _seconds(arguments, subject.pause_s)
             _log.info("a pause of %g s was asked for: %s", seconds, named)
             found = await control.ask(subject.clusters, self._clock)
-            return _paused(await self._order([Pause(pool, seconds)], found.board))
+            return await self._order([Pause(pool, seconds)], found.board)
         _log.info("the end of the pause was asked for: %s", named)
         found = await control.ask(subject.clusters, self._clock)
         ended = [pool] if pool else dict.fromkeys(("", *found.board.pauses_left_s()))
-        return _paused(await self._order([Pause(each, 0.0) for each in ended], found.board))
+        return await self._order([Pause(each, 0.0) for each in ended], found.board)
 
     # Pools that share requests.
 
-    async def _pools(self, path: str, method: bytes, arguments: _Arguments) -> Pools:
+    async def _pools(self, path: str, method: bytes, arguments: _Arguments) -> Found:
         """Set weights, take those of the settings again, or (``GET /pools``) show the pools side by side."""
-        surveying = self._surveyor.survey()
-        try:
-            if method == b"GET":
-                found = await control.ask(self._subject.clusters, self._clock)
-            else:
-                facts, board = await self._wanted(path, arguments)
-                _log.info("weights were asked for: %s", _shown(facts))
-                found = await self._order(facts, board)
-        except BaseException:
-            surveying.cancel()
-            raise
-        survey = await surveying
-        pools = side_by_side(found.here)
-        workers = dict.fromkeys((pool.name for pool in pools), 0)
-        for facts_of_process in survey.processes.values():
-            for child in facts_of_process.children:
-                if child.ready and child.pool in workers:
-                    workers[child.pool] += 1
-        counted_s = max((each.counted_s for each in found.here), default=0.0)
-        # A server that does not hear the question is not among those that were asked.
-        asked = max(found.asked, sum(facts.listening is True for facts in survey.processes.values()))
-        return Pools(len(found.here), asked, counted_s, agreed(found.here), pools, workers)
+        if method == b"GET":
+            return await control.ask(self._subject.clusters, self._clock)
+        facts, board = await self._wanted(path, arguments)
+        _log.info("weights were asked for: %s", _shown(facts))
+        return await self._order(facts, board)
 
     async def _wanted(self, path: str, arguments: _Arguments) -> tuple[list[Weights], Board]:
         """The weights that are asked for, and what is known of orders before."""
@@ -146,8 +139,19 @@ class Ordering:
         return await control.order(self._subject.clusters, self._clock, self._subject.wall, facts, board)
 
 
-def _paused(found: Found) -> Paused:
-    return Paused(len(found.here), found.asked, found.board.pauses_left_s(), found.waiting, found.under_way)
+def _pools(found: Found, asked: int, survey: Survey) -> Pools:
+    pools = side_by_side(found.here)
+    workers = dict.fromkeys((pool.name for pool in pools), 0)
+    for facts in survey.processes.values():
+        for child in facts.children:
+            if child.ready and child.pool in workers:
+                workers[child.pool] += 1
+    counted_s = max((each.counted_s for each in found.here), default=0.0)
+    return Pools(len(found.here), asked, counted_s, agreed(found.here), pools, workers)
+
+
+def _paused(found: Found, asked: int) -> Paused:
+    return Paused(len(found.here), asked, found.board.pauses_left_s(), found.waiting, found.under_way)
 
 
 def _reset(board: Board) -> list[Weights]:
