@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from twisted.internet.base import DelayedCall, ReactorBase
 from twisted.internet.interfaces import IReactorSSL
 from twisted.internet.main import installReactor
 from zope.interface import implementer
@@ -43,6 +45,32 @@ class MonotonicReactor(AsyncioSelectorReactor):
 
     #: Seconds since some time in the past, which nobody sets. Everything that Twisted computes with time asks this.
     seconds = staticmethod(time.monotonic)
+
+    # Of `AsyncioSelectorReactor`, which says None where it means this.
+    _scheduledAt: float | None  # type: ignore[assignment]
+    _timerHandle: asyncio.TimerHandle | None  # type: ignore[assignment]
+
+    def callLater(self, delay: float, callable: Any, *args: Any, **kwargs: Any) -> DelayedCall:
+        call = ReactorBase.callLater(self, delay, callable, *args, **kwargs)
+        if self._scheduledAt is None or call.time < self._scheduledAt:
+            self._reschedule()
+        return call
+
+    def _reschedule(self) -> None:
+        """Have the loop call `_onTimer` when the next call is due, and not before.
+
+        uvloop rounds to milliseconds, and counts from the one in which the present turn began. A timer of Twisted's own
+        `_reschedule` is early by one, as a rule, and then the loop turns without rest until it has passed.
+        """
+        timeout_s = self.timeout()
+        if timeout_s is None:
+            return
+        self._scheduledAt = self.seconds() + timeout_s
+        if self._timerHandle is not None:
+            self._timerHandle.cancel()
+        if timeout_s:
+            timeout_s = math.ceil(timeout_s * 1000 + 1) / 1000
+        self._timerHandle = self._asyncioEventloop.call_later(timeout_s, self._onTimer)
 
     # The arguments are those of `IReactorSSL`.
 

@@ -51,7 +51,11 @@ class Claims:
         self._claim(due)
 
     def _due(self) -> None:
-        due, self._old, self._young = self._old, self._young, []
+        # Those that are over need not be looked at a second time. Where all are, the loop need not turn once more.
+        due, self._old = self._old, []
+        for each in self._young:
+            (due if each[0].phase in OVER else self._old).append(each)
+        self._young = []
         self._timer = self._clock.callLater(GRACE_S, self._due) if self._old else None
         self._claim(due)
 

@@ -45,7 +45,8 @@ class Heads:
             self._timer = None
 
     def _due(self) -> None:
-        due, self._old, self._young = self._old, self._young, []
+        # Nearly all have their bodies by now. Where all have, the loop need not turn once more.
+        due, self._old, self._young = self._old, [each for each in self._young if each.phase is HELD], []
         self._timer = self._clock.callLater(GRACE_S, self._due) if self._old else None
         for stream in due:
             if stream.phase is HELD:

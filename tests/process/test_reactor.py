@@ -87,6 +87,22 @@ async def test_a_call_can_be_put_off_brought_forward_and_cancelled(wall: None) -
 
 
 @async_test
+async def test_the_loop_sleeps_until_a_call_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    run_until_current = ReactorBase.runUntilCurrent
+
+    def look(reactor: Any) -> None:
+        looks.append(time.monotonic())
+        run_until_current(reactor)
+
+    monkeypatch.setattr(ReactorBase, "runUntilCurrent", look)
+    for _ in range(20):
+        await later(0.0104)
+    # Twisted's own reactor on uvloop looks some twenty times each, without rest in between.
+    assert 20 <= len(looks) <= 40
+
+
+@async_test
 async def test_what_loops_goes_on(wall: None) -> None:
     turns: list[float] = []
     enough: Deferred[None] = Deferred()

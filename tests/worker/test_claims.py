@@ -55,10 +55,20 @@ def test_what_is_answered_meanwhile_is_not_claimed_but_its_server_knows_as_well(
     answered.phase = DONE
     begun.phase = ANSWERING
     stage.clock.advance(GRACE_S)
+    assert stage.told == [(["a"], 0)]
     stage.clock.advance(GRACE_S)
     # The server of the second has to know who watches.
     assert (answered.claims, begun.claims, silent.claims) == (0, 1, 1)
-    assert stage.told == [(["a", "b", "c"], 2)]
+    assert stage.told == [(["a"], 0), (["b", "c"], 2)]
+
+
+def test_where_all_were_answered_one_look_is_enough() -> None:
+    stage = Stage()
+    stage.add("a").phase = DONE
+    stage.add("b").phase = DONE
+    stage.clock.advance(GRACE_S)
+    assert stage.told == [(["a", "b"], 0)]
+    assert stage.clock.getDelayedCalls() == []
 
 
 def test_at_the_end_nothing_is_left() -> None:

@@ -59,6 +59,13 @@ def test_a_response_whose_body_has_come_meanwhile_is_left_alone() -> None:
     assert stream.heads == 0
 
 
+def test_where_all_bodies_have_come_one_look_is_enough() -> None:
+    stage = Stage()
+    stage.add().phase = ANSWERING
+    stage.clock.advance(GRACE_S)
+    assert stage.clock.getDelayedCalls() == []
+
+
 def test_one_timer_is_enough_and_none_runs_while_there_is_nothing_to_do() -> None:
     stage = Stage()
     assert stage.clock.getDelayedCalls() == []
