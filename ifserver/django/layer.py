@@ -12,6 +12,7 @@ from channels.layers import BaseChannelLayer
 from ifserver.django import wire
 from ifserver.django.drops import UNDECODABLE
 from ifserver.django.hub import Hub, hub_of
+from ifserver.django.old_connections import share_closing
 from ifserver.django.queues import QueueClosed
 from ifserver.django.wire import for_servers, pack, unpack
 from ifserver.errors import ConfigurationError
@@ -74,6 +75,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         unknown = sorted(set(others) - set(_MEANINGLESS))
         if unknown:
             raise ConfigurationError(f"CHANNEL_LAYERS: ifserver.django.ChannelLayer has no option {', '.join(unknown)}")
+        share_closing()
         if others:
             _log.info("CHANNEL_LAYERS: not used: %s; messages go through ifserver's own nodes", ", ".join(others))
 

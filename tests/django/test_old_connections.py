@@ -1,0 +1,161 @@
+"""Closing old connections: once for all who ask at the same time, and nobody's failure or end is another's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from asgiref.sync import ThreadSensitiveContext
+from channels import consumer
+from channels.consumer import AsyncConsumer
+
+from ifserver.django.old_connections import SharedClosing, share_closing
+from tests.django.process import LIMIT_S, in_thread
+
+
+class Database:
+    """Counts how often connections are closed, each of which takes until it is `released`."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.closed = 0
+        self.error: Exception | None = None
+        self.released = asyncio.Event()
+
+    async def close(self) -> None:
+        self.begun += 1
+        await self.released.wait()
+        if self.error is not None:
+            raise self.error
+        self.closed += 1
+
+    async def has_begun(self, count: int) -> None:
+        while self.begun < count:
+            await asyncio.sleep(0)
+
+
+def run(act: Callable[[Database, SharedClosing], Awaitable[None]]) -> None:
+    async def main() -> None:
+        database = Database()
+        async with asyncio.timeout(LIMIT_S):
+            await act(database, SharedClosing(database.close))
+
+    in_thread(lambda: asyncio.run(main()))
+
+
+def test_those_who_ask_in_the_same_turn_share_a_hop() -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        database.released.set()
+        await asyncio.gather(*(close() for _ in range(1000)))
+        assert database.closed == 1
+        await close()
+        assert database.closed == 2
+
+    run(act)
+
+
+def test_who_asks_when_it_has_begun_is_not_served_by_it() -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        first = asyncio.create_task(close())
+        await database.has_begun(1)
+        second = asyncio.create_task(close())
+        await database.has_begun(2)
+        database.released.set()
+        await asyncio.gather(first, second)
+        assert database.closed == 2
+
+    run(act)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_when_the_first_is_cancelled_the_others_are_served(has_begun: bool) -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        first, *others = (asyncio.create_task(close()) for _ in range(5))
+        if has_begun:
+            await database.has_begun(1)
+        else:
+            await asyncio.sleep(0)
+        first.cancel()
+        database.released.set()
+        await asyncio.gather(*others)
+        assert first.cancelled()
+        assert database.closed == 1, "again one hop for all"
+
+    run(act)
+
+
+def test_one_of_the_others_may_be_cancelled() -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        tasks = [asyncio.create_task(close()) for _ in range(3)]
+        await database.has_begun(1)
+        tasks[1].cancel()
+        database.released.set()
+        await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [False, True, False]
+        assert database.closed == 1
+
+    run(act)
+
+
+def test_all_are_told_of_a_failure() -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        database.error = OSError("no database")
+        database.released.set()
+        results = await asyncio.gather(*(close() for _ in range(3)), return_exceptions=True)
+        assert [str(result) for result in results] == ["no database"] * 3
+        assert database.begun == 1
+
+    run(act)
+
+
+def test_whoever_has_a_thread_of_its_own_is_served_there() -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        async def apart() -> None:
+            async with ThreadSensitiveContext():
+                await close()
+
+        database.released.set()
+        await asyncio.gather(close(), apart(), close(), apart())
+        assert database.closed == 3
+
+    run(act)
+
+
+def test_loops_share_nothing() -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        first = asyncio.create_task(close())
+        await asyncio.sleep(0)
+        database.released.set()
+        await asyncio.to_thread(asyncio.run, close())
+        await first
+        assert database.closed == 2
+
+    run(act)
+
+
+def test_consumers_of_channels_do_it_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 0
+
+    async def close() -> None:
+        nonlocal count
+        count += 1
+
+    monkeypatch.setattr(consumer, "aclose_old_connections", close)
+    share_closing()
+    shared = consumer.aclose_old_connections
+    share_closing()
+    assert consumer.aclose_old_connections is shared
+    handled: list[int] = []
+
+    class Numbered(AsyncConsumer):  # type: ignore[misc]  # Channels has no types
+        async def news(self, event: dict[str, int]) -> None:
+            handled.append(event["number"])
+
+    async def act() -> None:
+        async with asyncio.timeout(LIMIT_S):
+            await asyncio.gather(*(Numbered().dispatch({"type": "news", "number": number}) for number in range(10)))
+
+    in_thread(lambda: asyncio.run(act()))
+    assert sorted(handled) == list(range(10))
+    assert count == 1
