@@ -22,7 +22,7 @@ from twisted.internet import reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
 
 from benchmarks.machine import cpu_seconds  # noqa: E402
-from ifserver.layers.base import Limits, Node  # noqa: E402
+from ifserver.layers.node import Limits, Node  # noqa: E402
 from ifserver.layers.outbox import Outbox  # noqa: E402
 from ifserver.layers.redis.node import RedisNode  # noqa: E402
 from ifserver.metrics import Counters  # noqa: E402

@@ -17,7 +17,7 @@ Fields that many messages share:
     Position of the message in its direction of this attempt, from 0. The messages without it may be
     overtaken.
 ``deadline``
-    By the clock of the node of the reply channel (`ifserver.layers.base.Node.clock`), in seconds: after it nobody need
+    By the clock of the node of the reply channel (`ifserver.layers.node.Node.clock`), in seconds: after it nobody need
     start the request. Only a backstop.
 """
 
@@ -357,7 +357,7 @@ class FileDeclined(Message, tag=26, frozen=True, array_like=True, gc=False):
 
 
 class Window(Message, tag=30, frozen=True, array_like=True, gc=False):
-    """The receiver has consumed `consumed` units of this attempt in all (`ifserver.streams.window`)."""
+    """The receiver has consumed `consumed` units of this attempt in all (`ifserver.flow_control`)."""
 
     stream: str
     attempt: int

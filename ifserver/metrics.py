@@ -3,7 +3,7 @@
 The sum over all processes of an idle system balances (`ifserver.layers.accounting`): ``messages_sent`` =
 ``messages_delivered`` + ``messages_dropped`` of all reasons (`balance`). After a fault it does so once those who live
 have told each other what they have sent (`ifserver.layers.accounting`), and requests of which nobody has spoken have
-had their time (`ifserver.front.exchanges.unresolved`).
+had their time (`ifserver.front.exchanges.attempt_accounting`).
 
 Times are counted in the buckets of a `Histogram`; `ifserver.observe.admin.scrape` makes samples of them for Prometheus.
 """

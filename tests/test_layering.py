@@ -18,8 +18,8 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "pure": (
         0,
         (
-            "__init__", "channels", "clock", "errors", "headers", "messages", "metrics", "status",
-            "config.*", "layers.liveness", "layers.periodic", "observe.loop_lag", "streams.*",
+            "__init__", "channels", "clock", "errors", "flow_control", "headers", "messages", "metrics", "status",
+            "config.*", "layers.liveness", "layers.periodic", "observe.loop_lag", "state_machines.*", "worker_ledger",
         ),
     ),
     "net": (1, ("net.*",)),
@@ -197,9 +197,11 @@ def test_every_module_imports_only_what_its_storey_may() -> None:
 
 def test_the_whole_package_is_read() -> None:
     modules = package()
-    assert {"errors", "streams.http", "layers.redis.node", "front.http1.parser", "worker.asgi"} <= set(modules)
+    assert {"errors", "state_machines.http", "layers.redis.node", "front.http1.parser", "worker.asgi_stream"} <= set(
+        modules
+    )
     targets = {(each.importer, each.target) for each in imports_of(modules)}
-    assert ("streams.http", "streams.base") in targets
+    assert ("state_machines.http", "state_machines.stream") in targets
     assert ("front.websocket.connection", "headers") in targets
     assert ("front.http1.parser", "httptools") in targets
 
@@ -217,9 +219,9 @@ HOUSE = {
     "errors": "",
     "channels": "",
     "layers.__init__": "",
-    "layers.base": "",
+    "layers.node": "",
     "front.exchange": "",
-    "worker.asgi": "",
+    "worker.asgi_stream": "",
     "services.server": "",
 }
 
@@ -227,30 +229,34 @@ HOUSE = {
 @pytest.mark.parametrize(
     ("module", "source", "complaint"),
     [
-        ("channels", "from ifserver.layers.base import Node", "pure imports layers.base, which is of layers"),
-        ("channels", "from ifserver.layers import base", "pure imports layers.base"),
-        ("channels", "from .layers import base", "pure imports layers.base"),
-        ("channels", "import ifserver.layers.base as b", "pure imports layers.base"),
+        ("channels", "from ifserver.layers.node import Node", "pure imports layers.node, which is of layers"),
+        ("channels", "from ifserver.layers import node", "pure imports layers.node"),
+        ("channels", "from .layers import node", "pure imports layers.node"),
+        ("channels", "import ifserver.layers.node as b", "pure imports layers.node"),
         ("channels", "from ifserver import layers", "pure imports layers.__init__"),
         ("channels", "def f():\n    from ifserver.services import server", "channels:2: pure imports services.server"),
         ("channels", "if TYPE_CHECKING:\n    from ifserver.services import server", "pure imports services.server"),
-        ("layers.base", "from ifserver.front.exchange import x", "layers imports front.exchange"),
-        ("layers.base", "from ..front import exchange", "layers imports front.exchange"),
-        ("front.exchange", "from ifserver.worker import asgi", "front imports worker.asgi, which is of worker"),
+        ("layers.node", "from ifserver.front.exchange import x", "layers imports front.exchange"),
+        ("layers.node", "from ..front import exchange", "layers imports front.exchange"),
         (
-            "worker.asgi",
+            "front.exchange",
+            "from ifserver.worker import asgi_stream",
+            "front imports worker.asgi_stream, which is of worker",
+        ),
+        (
+            "worker.asgi_stream",
             "if t.TYPE_CHECKING:\n    from ifserver.front import exchange",
             "worker imports front.exchange",
         ),
         ("process.supervisor", "from ifserver.services.server import x", "process imports services.server"),
-        ("streams.http", "import asyncio", "the pure storey imports asyncio"),
-        ("streams.http", "import time", "the pure storey imports time"),
-        ("streams.http", "from socket import socket", "the pure storey imports socket.socket"),
-        ("streams.http", "from urllib.request import urlopen", "the pure storey imports urllib.request"),
-        ("streams.http", "from twisted.internet.defer import Deferred", "the pure storey imports twisted"),
+        ("state_machines.http", "import asyncio", "the pure storey imports asyncio"),
+        ("state_machines.http", "import time", "the pure storey imports time"),
+        ("state_machines.http", "from socket import socket", "the pure storey imports socket.socket"),
+        ("state_machines.http", "from urllib.request import urlopen", "the pure storey imports urllib.request"),
+        ("state_machines.http", "from twisted.internet.defer import Deferred", "the pure storey imports twisted"),
         ("front.exchange", "import autobahn.twisted.websocket", "autobahn is imported by front.websocket.frames only"),
         ("front.exchange", "from httptools import parser", "httptools is imported by front.http1.parser only"),
-        ("layers.base", "import txredisapi as t", "txredisapi is imported by layers.redis.connection only"),
+        ("layers.node", "import txredisapi as t", "txredisapi is imported by layers.redis.connection only"),
         ("services.server", "def f():\n    import watchfiles", "watchfiles is imported by process.reload only"),
         ("front.exchange", "from twisted.internet import reactor", "twisted.internet.reactor is a reactor"),
         (
@@ -285,10 +291,13 @@ def test_the_check_sees_what_breaks_the_rules(module: str, source: str, complain
     ("module", "source"),
     [
         ("process.reactor", "def f():\n    from twisted.internet import asyncioreactor, reactor"),
-        ("front.exchange", "from ifserver import __version__, channels\nimport ifserver.layers.base\nimport asyncio"),
+        ("front.exchange", "from ifserver import __version__, channels\nimport ifserver.layers.node\nimport asyncio"),
         ("front.exchange", "from twisted.internet.interfaces import IReactorTime"),
         ("front.server", "from ifserver.front.exchange import x"),
-        ("streams.http", "from collections.abc import Callable\nfrom urllib.parse import unquote\nimport msgspec"),
+        (
+            "state_machines.http",
+            "from collections.abc import Callable\nfrom urllib.parse import unquote\nimport msgspec",
+        ),
         ("layers.redis.connection", "import txredisapi"),
     ],
 )

@@ -20,7 +20,7 @@ from ifserver.services.lifecycle import Control, Runtime, Service
 from ifserver.services.nodes import import_nodes
 from ifserver.services.worker import WorkerService
 from ifserver.worker.application import ASGIApplication, load_for
-from ifserver.worker.broken import Broken
+from ifserver.worker.load_error_page import Broken
 from ifserver.worker.worker import require_tracing
 from ifserver.worker.wsgi import interface_of
 

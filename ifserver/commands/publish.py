@@ -17,7 +17,7 @@ from ifserver.errors import ApplicationError, ChannelNameError, ConfigurationErr
 from ifserver.observe.admin.publication import Publication, reached
 from ifserver.observe.viewer.client import Client
 from ifserver.services.lifecycle import Runtime, Service
-from ifserver.worker.rules import checked_close
+from ifserver.worker.event_checks import checked_close
 
 __all__ = ["main"]
 

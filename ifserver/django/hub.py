@@ -37,10 +37,10 @@ from ifserver.django.wire import (
 from ifserver.errors import ApplicationError, ClientDisconnected, NodeError, NodeRefused
 from ifserver.groups.link import Link
 from ifserver.messages import Broadcast
-from ifserver.worker.asgi import Stream
 from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.groups import ADD, DISCARD, say
-from ifserver.worker.phases import OVER
+from ifserver.worker.stream_phases import OVER
 
 __all__ = ["Channel", "Hub", "Rules", "hub_of"]
 

@@ -17,8 +17,8 @@ from ifserver.django.queues import QueueClosed
 from ifserver.django.wire import for_servers, pack, unpack
 from ifserver.errors import ConfigurationError
 from ifserver.groups.link import current
-from ifserver.worker.asgi import running
-from ifserver.worker.phases import OVER
+from ifserver.worker.asgi_stream import running
+from ifserver.worker.stream_phases import OVER
 
 __all__ = ["ChannelLayer"]
 

@@ -16,7 +16,7 @@ from ifserver.django.queues import Queue
 from ifserver.django.wire import Kept, decode_kept, encode
 from ifserver.errors import NodeError
 from ifserver.groups.link import Link
-from ifserver.layers.base import Limits, Node, Pulled, Pushed
+from ifserver.layers.node import Limits, Node, Pulled, Pushed
 
 __all__ = ["NormalChannels"]
 

@@ -1,7 +1,7 @@
 """The lines of ``manage.py runserver`` for each request: those of Django, and of Daphne for WebSockets.
 
 They go to Django's logger ``django.server``, so that the project's ``LOGGING`` holds for them. Only workers of
-``runserver`` wrap their applications so; `ifserver.front.access` is what production has.
+``runserver`` wrap their applications so; `ifserver.front.access_log` is what production has.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import msgspec
 from channels.exceptions import MessageTooLarge
 
 from ifserver.messages import Broadcast
-from ifserver.worker.rules import as_bytes, checked_close, checked_text
+from ifserver.worker.event_checks import as_bytes, checked_close, checked_text
 
 __all__ = [
     "UNDECODABLE",

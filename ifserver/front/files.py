@@ -26,7 +26,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from ifserver.errors import ConfigurationError
 from ifserver.messages import ResponseFile
 from ifserver.metrics import Counters
-from ifserver.streams.effects import FileOpened, FileRefused
+from ifserver.state_machines.effects import FileOpened, FileRefused
 
 __all__ = ["MAX_FILES", "Disk", "File", "Files", "read_cached"]
 

@@ -8,16 +8,16 @@ from typing import Any, Protocol
 from ifserver import messages as m
 from ifserver.clock import Clock, Soon, WallClock
 from ifserver.config.settings import FrontSettings
-from ifserver.front.access import AccessLog, Entry
-from ifserver.front.admission import Key
+from ifserver.front.access_log import AccessLog, Entry
+from ifserver.front.connection_limits import Key
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.exchanges.factory import Exchanges
+from ifserver.front.http1.connection_timeouts import Waits
 from ifserver.front.http1.response_heads import HeadWriter
-from ifserver.front.http1.waits import Waits
-from ifserver.front.incoming import Incoming
-from ifserver.front.tally import Tally
-from ifserver.front.unsent import Unsent
+from ifserver.front.incoming_request import Incoming
+from ifserver.front.request_metrics import Tally
+from ifserver.front.slow_clients import Unsent
 from ifserver.metrics import Counters
 
 __all__ = ["Connection", "Server"]
@@ -26,7 +26,7 @@ __all__ = ["Connection", "Server"]
 class Connection(Hashable, Protocol):
     """A client's connection."""
 
-    #: Connections with the same key are counted together (`ifserver.front.admission`).
+    #: Connections with the same key are counted together (`ifserver.front.connection_limits`).
     key: Key
     transport: Any
 

@@ -14,21 +14,21 @@ from ifserver import messages as m
 from ifserver.clock import Clock, WallClock
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import ConfigurationError
-from ifserver.front.access import AccessLog, Entry
+from ifserver.front.access_log import AccessLog, Entry
 from ifserver.front.addresses import ProxyHeader
-from ifserver.front.admission import Admission
+from ifserver.front.connection_limits import Admission
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.exchanges.factory import Exchanges
 from ifserver.front.files import Disk, Files
 from ifserver.front.http1.connection import Http1Connection
+from ifserver.front.http1.connection_timeouts import Waits
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
-from ifserver.front.http1.waits import Waits
-from ifserver.front.incoming import Incoming
+from ifserver.front.incoming_request import Incoming
 from ifserver.front.interface import Connection
 from ifserver.front.proxy_protocol import AnnouncedFactory
-from ifserver.front.unsent import Unsent
+from ifserver.front.slow_clients import Unsent
 from ifserver.layers.clusters import Clusters
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from ifserver.errors import ApplicationError
 from ifserver.groups.link import current
 from ifserver.layers.groups import Groups
 from ifserver.layers.membership import Member, Members
-from ifserver.worker.rules import checked_close
+from ifserver.worker.event_checks import checked_close
 
 __all__ = ["Member", "Members", "get_members", "members", "publish", "send"]
 

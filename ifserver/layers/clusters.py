@@ -16,11 +16,11 @@ from ifserver import channels
 from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.accounting import Accounting
-from ifserver.layers.base import Node, Pushed
 from ifserver.layers.free_workers import FreeWorkers
 from ifserver.layers.groups import Groups
-from ifserver.layers.home import UNREACHABLE_S, Home
+from ifserver.layers.inbox_home import UNREACHABLE_S, Home
 from ifserver.layers.membership import Membership
+from ifserver.layers.node import Node, Pushed
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
 from ifserver.layers.placement import Placement, Policy

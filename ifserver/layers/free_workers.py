@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 from ifserver.channels import DEFAULT_POOL
 from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeRefused
-from ifserver.layers.base import Node
-from ifserver.layers.beats import facts_of
+from ifserver.layers.heartbeat_value import facts_of
+from ifserver.layers.node import Node
 from ifserver.status import decode_facts
 
 __all__ = ["FreeWorkers"]

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt, UndecodableError
-from ifserver.layers.base import MAX_PAYLOAD_BYTES, Node, check_group
+from ifserver.layers.node import MAX_PAYLOAD_BYTES, Node, check_group
 from ifserver.logs import events
 from ifserver.messages import Broadcast, decode_broadcast, encode
 from ifserver.metrics import BROADCASTS_HEARD, BROADCASTS_PUBLISHED, Counters
@@ -374,7 +374,7 @@ class Groups:
             if self._retry_timer is None or not self._retry_timer.active():
                 self._retry_timer = self._clock.callLater(_RETRY_S, self._move)
 
-    # What the nodes call (`ifserver.layers.base.Subscriber`).
+    # What the nodes call (`ifserver.layers.node.Subscriber`).
 
     def published(self, group: str, payload: bytes) -> None:
         state = self._groups.get(group)

@@ -10,10 +10,10 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
-from ifserver.layers.base import Node
-from ifserver.layers.beats import names_of
 from ifserver.layers.clusters import Clusters
+from ifserver.layers.heartbeat_value import names_of
 from ifserver.layers.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, Watch
+from ifserver.layers.node import Node
 from ifserver.logs import events
 from ifserver.metrics import LAG_BOUNDS_S, Histogram
 
@@ -31,7 +31,7 @@ class Heartbeat:
     Args:
         nodes: where it beats; where it asks, it beats as well.
         life_s: how long each beat lives there.
-        value: what a beat tells (`ifserver.layers.beats`).
+        value: what a beat tells (`ifserver.layers.heartbeat_value`).
         watched: whom to ask for, at each time of asking.
         lost: is called for everyone who is dead.
         reads: which request channels are read on the nodes where it beats.

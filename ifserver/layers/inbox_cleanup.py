@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
-from ifserver.layers.base import Node
 from ifserver.layers.clusters import Clusters
+from ifserver.layers.node import Node
 from ifserver.messages import is_counted
 
 __all__ = ["Leftovers"]

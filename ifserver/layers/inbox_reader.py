@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from ifserver.clock import Clock
 from ifserver.errors import NodeRefused, NodeUnreachable
-from ifserver.layers.base import Node
+from ifserver.layers.node import Node
 
 __all__ = ["InboxReader"]
 

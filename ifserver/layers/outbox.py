@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from ifserver import channels
 from ifserver.clock import Clock, Soon
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Node, Pushed
+from ifserver.layers.node import Node, Pushed
 from ifserver.logs import events
 from ifserver.metrics import DROPPED_FULL, FLYING, IN_DOUBT, SENT, Counters
 

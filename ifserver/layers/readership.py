@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
-from ifserver.layers.base import Node, Reading
+from ifserver.layers.node import Node, Reading
 from ifserver.logs import events
 
 __all__ = ["ASK_S", "FRESH_S", "Readers", "ReadersLog", "Readership"]

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
-from ifserver.layers.base import Node, check_group
+from ifserver.layers.node import Node, check_group
 
 __all__ = ["Subscriptions", "Wire"]
 

@@ -23,7 +23,7 @@ import msgspec
 
 import ifserver
 from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
-from ifserver.streams.ledger import Ledger
+from ifserver.worker_ledger import Ledger
 
 if TYPE_CHECKING:
     import asyncio

@@ -17,7 +17,7 @@ from ifserver.config.pools import PoolWorkers
 from ifserver.errors import ChannelNameError
 from ifserver.logs import events
 from ifserver.process.children import Child
-from ifserver.streams.ledger import Ledger
+from ifserver.worker_ledger import Ledger
 
 __all__ = ["Pool", "RestartPolicy", "Slot", "SlotChild", "Worker"]
 

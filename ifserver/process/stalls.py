@@ -13,7 +13,7 @@ from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.logs import events
 from ifserver.messages import Claim, encode
-from ifserver.streams.ledger import Ledger
+from ifserver.worker_ledger import Ledger
 
 __all__ = ["Sender", "Stalls", "Watched"]
 

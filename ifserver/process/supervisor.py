@@ -20,18 +20,18 @@ from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.config.pools import PoolWorkers
 from ifserver.config.settings import LayerSettings, LogSettings
-from ifserver.layers.beats import value_of
+from ifserver.layers.heartbeat_value import value_of
 from ifserver.logs import events
 from ifserver.logs.events import Mark
 from ifserver.messages import DIED, Release, encode
 from ifserver.metrics import Counters, total
 from ifserver.process import children
-from ifserver.process.aging import Aging
 from ifserver.process.children import Child, Launch
-from ifserver.process.rolling import RollingRestart
+from ifserver.process.max_requests import Aging
+from ifserver.process.rolling_restart import RollingRestart
 from ifserver.process.slots import Pool, RestartPolicy, Slot, Worker
+from ifserver.process.slow_starts import Starting
 from ifserver.process.stalls import Stalls
-from ifserver.process.starting import Starting
 from ifserver.process.stopping import Stopping
 
 __all__ = ["Sender", "Spawn", "Supervisor"]
@@ -217,7 +217,7 @@ class Supervisor:
         found: set[str] = set()
         for worker in self._workers:
             if worker.ready and worker.timer is None:
-                # Workers that show an error take no open WebSockets (`ifserver.worker.broken`).
+                # Workers that show an error take no open WebSockets (`ifserver.worker.load_error_page`).
                 names = channels.REQUEST_CHANNELS if worker.child.error is None else channels.REQUEST_CHANNELS[:-1]
                 found.update(channels.of_pool(worker.pool.name, name) for name in names)
         return tuple(name for pool in self.pools for name in channels.of_all(pool.name) if name in found)

@@ -6,9 +6,9 @@ from typing import Final
 from ifserver.config.node_urls import NodeSettings
 from ifserver.config.settings import LayerSettings
 from ifserver.errors import ConfigurationError
-from ifserver.layers.base import Limits, Node
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.client import LocalNode
+from ifserver.layers.node import Limits, Node
 from ifserver.layers.placement import Policy
 from ifserver.metrics import Counters
 from ifserver.net.endpoints import StreamClientEndpoint

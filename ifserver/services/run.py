@@ -14,12 +14,12 @@ from ifserver.config.node_urls import ClusterSettings, NodeSettings
 from ifserver.config.pools import PoolSettings, PoolWorkers
 from ifserver.config.rereading import Reading, pools_of, rules_of
 from ifserver.config.settings import FrontSettings, LayerSettings, LogSettings
-from ifserver.layers.base import Limits, Node
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.broker import LocalBroker
 from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.groups import Groups
+from ifserver.layers.node import Limits, Node
 from ifserver.metrics import Counters
 from ifserver.net import sockets
 from ifserver.net.endpoints import SocketEndpoint, StreamClientEndpoint

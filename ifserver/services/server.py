@@ -29,7 +29,7 @@ from ifserver.config.pools import DEFAULT, PoolSettings, all_of
 from ifserver.config.rereading import LIVE, Reading, pools_of, updated
 from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
-from ifserver.front.access import open_log
+from ifserver.front.access_log import open_log
 from ifserver.front.exchanges.pools import Router
 from ifserver.front.files import MAX_FILES, Disk, Files
 from ifserver.front.server import InterfaceServer

@@ -12,8 +12,8 @@ from ifserver.config.pools import PoolWorkers
 from ifserver.config.rereading import Reading
 from ifserver.config.settings import LayerSettings, LogSettings
 from ifserver.errors import ConfigurationError
-from ifserver.layers.beats import with_facts
 from ifserver.layers.heartbeat import Heartbeat
+from ifserver.layers.heartbeat_value import with_facts
 from ifserver.layers.inbox_cleanup import Leftovers
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.logs import events

@@ -14,8 +14,8 @@ from ifserver.process.children import Launch
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of
 from ifserver.worker.application import ASGIApplication
-from ifserver.worker.broken import Broken
 from ifserver.worker.lifespan import StartupFailed
+from ifserver.worker.load_error_page import Broken
 from ifserver.worker.supervisor_watch import SupervisorWatch
 from ifserver.worker.worker import Worker
 from ifserver.worker.wsgi import adapted

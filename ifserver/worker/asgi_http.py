@@ -16,10 +16,10 @@ from ifserver.messages import (
 )
 from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import Host, Stream
+from ifserver.worker.asgi_stream import Host, Stream
 from ifserver.worker.files import PATHSEND, open_source
-from ifserver.worker.phases import ANSWERING, DONE, HELD, LOST, OFFERED, OVER, SILENT
 from ifserver.worker.response import Response, break_off
+from ifserver.worker.stream_phases import ANSWERING, DONE, HELD, LOST, OFFERED, OVER, SILENT
 
 __all__ = ["HttpStream"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from ifserver.errors import ApplicationError
+from ifserver.flow_control import WINDOW
 from ifserver.messages import (
     DRAINED,
     STOPPED,
@@ -18,13 +19,12 @@ from ifserver.messages import (
     WebSocketReceive,
     WebSocketSend,
 )
-from ifserver.streams.window import WINDOW
 from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi import Host, Stream
-from ifserver.worker.phases import ANSWERING, DONE, HELD, LOST, OPEN, OVER, SILENT
+from ifserver.worker.asgi_stream import Host, Stream
+from ifserver.worker.event_checks import checked_close, checked_headers, checked_message, checked_text
 from ifserver.worker.response import Response, break_off
-from ifserver.worker.rules import checked_close, checked_headers, checked_message, checked_text
+from ifserver.worker.stream_phases import ANSWERING, DONE, HELD, LOST, OPEN, OVER, SILENT
 
 __all__ = ["WebSocketStream"]
 
@@ -95,7 +95,7 @@ class WebSocketStream(Stream):
             if self._arrivals:
                 message = self._arrivals.pop(0)
                 text, data = message.text, message.data or b""
-                # In the unit of `ifserver.streams.window.message_bytes`.
+                # In the unit of `ifserver.flow_control.message_bytes`.
                 due = self._window_in.consume(len(data) if text is None else len(text))
                 if due is not None and self.phase is OPEN:
                     self._tell_window(due)

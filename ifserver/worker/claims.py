@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ifserver.clock import Clock, Timer
-from ifserver.worker.asgi import Stream
-from ifserver.worker.phases import OVER
+from ifserver.worker.asgi_stream import Stream
+from ifserver.worker.stream_phases import OVER
 
 __all__ = ["GRACE_S", "Claims"]
 

@@ -9,8 +9,8 @@ from ifserver import channels
 from ifserver.errors import ApplicationError, ChannelNameError
 from ifserver.messages import GroupJoin, GroupLeave
 from ifserver.worker.application import Event
-from ifserver.worker.asgi import Stream
-from ifserver.worker.rules import as_bytes, checked_close, checked_text
+from ifserver.worker.asgi_stream import Stream
+from ifserver.worker.event_checks import as_bytes, checked_close, checked_text
 
 __all__ = ["ADD", "DISCARD", "EVENTS", "SEND", "say"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from ifserver.clock import Clock
 from ifserver.errors import ApplicationError, IfserverError
 from ifserver.worker.application import ASGIApplication, Event
-from ifserver.worker.waiting import within
+from ifserver.worker.limited_waits import within
 
 __all__ = ["Lifespan", "StartupFailed"]
 

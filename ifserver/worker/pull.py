@@ -20,15 +20,15 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Soon, Timer
 from ifserver.errors import NodeRefused, NodeUnreachable, UndecodableError
-from ifserver.layers.base import Node, Pulled
+from ifserver.layers.node import Node, Pulled
 from ifserver.messages import ToWorkers, decode_request
 from ifserver.metrics import Counters
 
 __all__ = ["Puller", "Taker"]
 
 #: How long a request may have lain unread before it is given back and not begun, in seconds: a server offers once more
-#: what was taken and not claimed for 1.5 s (`ifserver.front.exchanges.offers`), and a blocked worker claims within
-#: 0.8 s.
+#: what was taken and not claimed for 1.5 s (`ifserver.front.exchanges.unclaimed_offers`), and a blocked worker claims
+#: within 0.8 s.
 LATE_S: Final = 0.5
 #: How long a read waits for a message, and with it how long the end of a worker may be held up by one.
 WAIT_S: Final = 1.0

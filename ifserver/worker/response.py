@@ -1,8 +1,8 @@
 """Sending a response: that of an HTTP exchange, or the one that denies a WebSocket handshake.
 
 The start is held until the first of the body is there, so that a small response is one message. Where the body does not
-follow soon (`ifserver.worker.heads`), as that of an event source that has nothing to tell yet, the start leaves without
-it. Bodies are cut into pieces, each of which waits for credit.
+follow soon (`ifserver.worker.held_response_heads`), as that of an event source that has nothing to tell yet, the start
+leaves without it. Bodies are cut into pieces, each of which waits for credit.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from ifserver.errors import ApplicationError
+from ifserver.flow_control import PIECE_BYTES, WINDOW
 from ifserver.headers import find, values
 from ifserver.messages import Headers, ResponseBody, ResponseFile, ResponseStart
-from ifserver.streams.window import PIECE_BYTES, WINDOW
 from ifserver.worker.application import Event
-from ifserver.worker.asgi import Stream
+from ifserver.worker.asgi_stream import Stream
+from ifserver.worker.event_checks import BODYLESS_STATUSES, as_bytes, checked_headers
 from ifserver.worker.files import PATHSEND, Source, open_source, read
-from ifserver.worker.phases import ANSWERING, DONE, OFFERED, OVER
-from ifserver.worker.rules import BODYLESS_STATUSES, as_bytes, checked_headers
+from ifserver.worker.stream_phases import ANSWERING, DONE, OFFERED, OVER
 
 __all__ = ["FileStream", "Response", "break_off"]
 

@@ -10,11 +10,10 @@ from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Watched
-from ifserver.layers.syncs import Correspondent, epoch_of
+from ifserver.layers.reconciliation import SYNC_S, Account, Correspondent, epoch_of
 from ifserver.messages import Release, Sync, SyncEntry, encode
-from ifserver.streams.account import SYNC_S, Account
-from ifserver.worker.asgi import Stream
-from ifserver.worker.phases import LOST
+from ifserver.worker.asgi_stream import Stream
+from ifserver.worker.stream_phases import LOST
 
 __all__ = ["Servers"]
 

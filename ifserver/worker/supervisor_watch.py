@@ -6,7 +6,7 @@ import logging
 from typing import Final, Protocol
 
 from ifserver.clock import Clock, Timer
-from ifserver.streams.ledger import Ledger
+from ifserver.worker_ledger import Ledger
 
 __all__ = ["SupervisorWatch"]
 

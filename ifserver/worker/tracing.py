@@ -18,9 +18,9 @@ from ifserver import __version__, channels
 from ifserver.messages import HttpRequest
 from ifserver.tracing import SYSTEM, context_in, warn_without_sdk
 from ifserver.worker.application import ASGIApplication, Receive, Scope, Send
-from ifserver.worker.asgi import Stream, running
-from ifserver.worker.phases import LOST
-from ifserver.worker.reporting import is_disconnection
+from ifserver.worker.asgi_stream import Stream, running
+from ifserver.worker.log_labels import is_disconnection
+from ifserver.worker.stream_phases import LOST
 
 __all__ = ["Traced", "Tracer"]
 

@@ -16,22 +16,22 @@ from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
 from ifserver.metrics import DELIVERED, STREAMS_CLOSED, STREAMS_OPENED
-from ifserver.streams.ledger import Ledger, LedgerFull
 from ifserver.worker.application import ASGIApplication
-from ifserver.worker.asgi import Stream
 from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.asgi_websocket import WebSocketStream
-from ifserver.worker.broken import Broken
 from ifserver.worker.claims import Claims
-from ifserver.worker.heads import Heads
+from ifserver.worker.held_response_heads import Heads
 from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan
-from ifserver.worker.phases import HELD, LOST, OVER
+from ifserver.worker.limited_waits import pause, within
+from ifserver.worker.load_error_page import Broken
 from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
-from ifserver.worker.waiting import pause, within
+from ifserver.worker.stream_phases import HELD, LOST, OVER
 from ifserver.worker.wsgi import WSGIAdapter
 from ifserver.worker.wsgi_stream import ThreadedStream, as_get
+from ifserver.worker_ledger import Ledger, LedgerFull
 
 __all__ = ["Worker", "require_tracing"]
 
@@ -177,7 +177,7 @@ class Worker:
             if channels.process_of(stream.server) == process:
                 stream.release(SERVER_LOST)
 
-    # A `ifserver.layers.home.Resident`.
+    # A `ifserver.layers.inbox_home.Resident`.
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come."""

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from ifserver.flow_control import PIECE_BYTES
 from ifserver.messages import HttpRequest
-from ifserver.streams.window import PIECE_BYTES
 
 __all__ = ["Environ", "FileWrapper", "environ_of"]
 

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
 from ifserver.errors import ApplicationError
+from ifserver.worker.event_checks import as_bytes
 from ifserver.worker.response import Response
-from ifserver.worker.rules import as_bytes
 from ifserver.worker.wsgi_environ import Environ, FileWrapper
 
 __all__ = ["Exchange"]

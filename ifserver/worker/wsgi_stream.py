@@ -21,13 +21,13 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
 from ifserver.errors import ClientDisconnected
+from ifserver.flow_control import PIECE_BYTES
 from ifserver.messages import STOPPED, HttpRequest, ToApplication, WebSocketConnect
-from ifserver.streams.window import PIECE_BYTES
-from ifserver.worker.asgi import Host
 from ifserver.worker.asgi_http import HttpStream
+from ifserver.worker.asgi_stream import Host
 from ifserver.worker.files import Source, source_of
-from ifserver.worker.phases import DONE, HELD, LOST, OVER, Phase
 from ifserver.worker.response import Response
+from ifserver.worker.stream_phases import DONE, HELD, LOST, OVER, Phase
 from ifserver.worker.wsgi import WSGIAdapter
 from ifserver.worker.wsgi_environ import environ_of
 from ifserver.worker.wsgi_exchange import Exchange

@@ -189,4 +189,4 @@ def test_over_http_it_imports_neither_a_reactor_nor_what_workers_need() -> None:
         "txredisapi",
         "twisted.internet.asyncio",
     )
-    assert {name for name in modules if name.startswith(unwanted)} == {"ifserver.worker.rules"}
+    assert {name for name in modules if name.startswith(unwanted)} == {"ifserver.worker.event_checks"}

@@ -14,9 +14,9 @@ from ifserver.django.hub import Hub, hub_of
 from ifserver.django.layer import ChannelLayer
 from ifserver.groups import link as links
 from ifserver.groups.link import Link
-from ifserver.layers.base import Limits
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Limits
 from ifserver.metrics import Counters
 
 #: How long anything may take, in seconds. It ends what hangs.

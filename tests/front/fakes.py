@@ -23,17 +23,17 @@ from zope.interface import implementer
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
-from ifserver.front.access import Entry
+from ifserver.flow_control import MESSAGE_OVERHEAD
+from ifserver.front.access_log import Entry
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.server import InterfaceServer
 from ifserver.front.websocket.connection import WebSocketConnection
-from ifserver.layers.base import Limits, Node
-from ifserver.layers.beats import value_of
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.home import Place
+from ifserver.layers.heartbeat_value import value_of
+from ifserver.layers.inbox_home import Place
+from ifserver.layers.node import Limits, Node
 from ifserver.metrics import Counters
-from ifserver.streams.window import MESSAGE_OVERHEAD
 
 _Kind = TypeVar("_Kind", bound=m.Message)
 

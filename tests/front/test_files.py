@@ -17,7 +17,7 @@ from ifserver.front import files as f
 from ifserver.front.files import Disk, File, Files, read_cached
 from ifserver.messages import ResponseFile
 from ifserver.metrics import Counters
-from ifserver.streams.effects import FileOpened, FileRefused
+from ifserver.state_machines.effects import FileOpened, FileRefused
 from tests.net.test_endpoints import MIB
 
 #: A race is tried so often.

@@ -20,7 +20,7 @@ from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import UndecodableError
 from ifserver.front.http1.parser import RequestParser
-from ifserver.front.incoming import Incoming
+from ifserver.front.incoming_request import Incoming
 from ifserver.front.proxy_protocol import BadProxyHeader, parse_header
 from ifserver.layers.embedded import frames as local
 from tests.front import fakes as f

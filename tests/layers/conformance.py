@@ -1,4 +1,4 @@
-"""What every kind of node must do: the one suite that says in code what `ifserver.layers.base.Node` says in words.
+"""What every kind of node must do: the one suite that says in code what `ifserver.layers.node.Node` says in words.
 
 `NodeSuite` runs for all kinds, `RemoteSuite` for those that live in another process and can be lost. Both get a
 ``harness`` fixture, see `tests.layers.harnesses`.
@@ -19,7 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import MAX_PAYLOAD_BYTES, Limits, Node, Pulled, Pushed, Queue
+from ifserver.layers.node import MAX_PAYLOAD_BYTES, Limits, Node, Pulled, Pushed, Queue
 from tests.layers.harnesses import Harness
 from tests.layers.helpers import INBOX, OTHER_INBOX, Ear, async_test, error_of, eventually, listen, turn, within
 

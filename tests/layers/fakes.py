@@ -13,8 +13,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ifserver.layers.base import Limits, Pushed
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Limits, Pushed
 from tests.layers.helpers import ROOMY
 
 __all__ = ["FakeEndpoint", "FakeTransport", "FakeTurn", "ToldNode"]

@@ -14,10 +14,10 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort
 
 from ifserver.config.node_urls import parse_cluster
-from ifserver.layers.base import Node
 from ifserver.layers.embedded.broker import LocalBroker
 from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Node
 from ifserver.layers.redis.endpoints import redis_node
 from ifserver.net.endpoints import SocketEndpoint, StreamClientEndpoint, unix_address
 from tests.layers.helpers import LOOP, ROOMY, turn, within

@@ -11,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from ifserver.layers.base import Limits, Node
+from ifserver.layers.node import Limits, Node
 
 __all__ = [
     "INBOX",

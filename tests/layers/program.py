@@ -17,7 +17,7 @@ install(uvloop.new_event_loop())
 from twisted.internet import reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
 
-from ifserver.layers.base import Node  # noqa: E402
+from ifserver.layers.node import Node  # noqa: E402
 from tests.layers.harnesses import HARNESSES  # noqa: E402
 
 __all__ = ["node_at", "reactor", "run"]

@@ -8,9 +8,9 @@ from twisted.internet.task import Clock
 
 from ifserver import status
 from ifserver.errors import NodeRefused, NodeUnreachable
-from ifserver.layers.base import Node
-from ifserver.layers.beats import with_facts
 from ifserver.layers.free_workers import FreeWorkers
+from ifserver.layers.heartbeat_value import with_facts
+from ifserver.layers.node import Node
 from tests.layers.fakes import ToldNode
 
 

@@ -20,10 +20,10 @@ from twisted.internet.threads import deferToThread
 
 from ifserver.errors import ChannelNameError, NodeError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers import groups as module
-from ifserver.layers.base import Node
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.groups import Groups
+from ifserver.layers.node import Node
 from ifserver.messages import Broadcast, encode
 from ifserver.metrics import Counters
 from tests.layers.harnesses import HARNESSES, Harness, RedisHarness

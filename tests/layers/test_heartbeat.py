@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
-from ifserver.layers.base import Limits
-from ifserver.layers.beats import facts_of, names_of, value_of, with_facts
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.heartbeat import Heartbeat
+from ifserver.layers.heartbeat_value import facts_of, names_of, value_of, with_facts
 from ifserver.layers.liveness import SERVER_LIFE_S, SUPERVISOR_LIFE_S
+from ifserver.layers.node import Limits
 from ifserver.metrics import Counters
 
 ME = "0000000000"

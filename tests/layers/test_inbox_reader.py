@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeRefused, NodeUnreachable
-from ifserver.layers.base import Limits, Pulled
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.inbox_reader import COUNT, RETRY_MAX_S, RETRY_S, WAIT_S, InboxReader
+from ifserver.layers.node import Limits, Pulled
 
 INBOX = "!east.k3v9x2aq7m"
 LIMITS = Limits(1000, 600.0)

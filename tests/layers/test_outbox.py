@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Limits, Pulled, Pushed
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Limits, Pulled, Pushed
 from ifserver.layers.outbox import Outbox
 from ifserver.metrics import Counters
 from tests.layers.fakes import FakeTurn, ToldNode

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
-from ifserver.layers.base import Limits, Reading
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Limits, Reading
 from ifserver.layers.readership import ASK_S, FRESH_S, Readership
 
 LIMITS = Limits(100, 600.0)

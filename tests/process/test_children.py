@@ -20,7 +20,7 @@ from ifserver.config.node_urls import ClusterSettings, parse_cluster
 from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.process import children
 from ifserver.process.children import Child, Launch
-from ifserver.streams.ledger import Ledger
+from ifserver.worker_ledger import Ledger
 from tests.fresh_loop import run
 
 ROOT = str(Path(__file__).resolve().parents[2])

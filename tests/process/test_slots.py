@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.process.slots import RestartPolicy, Slot, SlotChild, Worker
-from ifserver.streams.ledger import Ledger
+from ifserver.worker_ledger import Ledger
 
 POLICY = RestartPolicy(first_s=0.1, longest_s=1.0, long_life_s=10.0, at_once=False)
 

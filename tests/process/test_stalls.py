@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from ifserver.errors import ChannelNameError
 from ifserver.messages import Claim, decode_for_server
 from ifserver.process.stalls import LOOK_S, Stalls
-from ifserver.streams.ledger import Ledger
+from ifserver.worker_ledger import Ledger
 
 INBOX = "!east.k3v9x2aq7m"
 SERVER = "!east.0123456789"

@@ -19,7 +19,7 @@ from ifserver.config.node_urls import parse_cluster
 from ifserver.config.pools import PoolWorkers
 from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.errors import ChannelNameError
-from ifserver.layers.beats import names_of
+from ifserver.layers.heartbeat_value import names_of
 from ifserver.messages import Claim, Release, decode_for_server
 from ifserver.metrics import Counters
 from ifserver.process import children

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.task import Clock
 
 from ifserver.worker.claims import GRACE_S, Claims
-from ifserver.worker.phases import ANSWERING, DONE, SILENT, Phase
+from ifserver.worker.stream_phases import ANSWERING, DONE, SILENT, Phase
 
 
 class Unclaimed:

@@ -17,8 +17,8 @@ from django.core.files import File as DjangoFile
 from django.core.files.base import ContentFile
 
 from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.flow_control import PIECE_BYTES
 from ifserver.messages import FileDeclined, FileTaken, Release, ResponseBody, ResponseFile, ResponseStart
-from ifserver.streams.window import PIECE_BYTES
 from ifserver.worker.files import Source, source_of
 from tests.fresh_loop import run
 from tests.worker.stage import SLOT, STREAM, WORKER, Play, http_request, turns

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.flow_control import PIECE_BYTES, WINDOW, SendWindow
 from ifserver.messages import Claim, Release, RequestBody, ResponseBody, ResponseStart, WebSocketReceive, Window
-from ifserver.streams.window import PIECE_BYTES, WINDOW, SendWindow
 from tests.process.test_children import run
 from tests.worker.stage import (
     SLOT,

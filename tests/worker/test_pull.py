@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeRefused, NodeUnreachable
-from ifserver.layers.base import Limits, Pulled
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Limits, Pulled
 from ifserver.messages import ToWorkers, encode
 from ifserver.metrics import Counters
 from ifserver.worker.pull import RETRY_MAX_S, RETRY_S, ROUND_WAIT_S, WAIT_S, Puller

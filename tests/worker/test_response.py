@@ -9,8 +9,8 @@ import pytest
 
 from ifserver.errors import ApplicationError
 from ifserver.messages import ResponseBody, ResponseStart
-from ifserver.worker.phases import ANSWERING, DONE, HELD
 from ifserver.worker.response import Response, break_off
+from ifserver.worker.stream_phases import ANSWERING, DONE, HELD
 from tests.process.test_children import run
 from tests.worker.stage import STREAM, WORKER, Play, http_request
 

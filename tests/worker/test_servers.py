@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred
 
 from ifserver import channels
 from ifserver.errors import ClientDisconnected
-from ifserver.layers.base import Pulled, Pushed
+from ifserver.flow_control import PIECE_BYTES
+from ifserver.layers.node import Pulled, Pushed
+from ifserver.layers.reconciliation import SYNC_ENTRIES
 from ifserver.messages import (
     Claim,
     Disconnect,
@@ -25,8 +27,6 @@ from ifserver.messages import (
     encode,
     is_counted,
 )
-from ifserver.streams.account import SYNC_ENTRIES
-from ifserver.streams.window import PIECE_BYTES
 from tests.worker.stage import SERVER, SUPERVISOR, WORKER, http_request, turns, units, websocket_connect
 from tests.worker.test_worker import BODY, START, Stage, get, played
 

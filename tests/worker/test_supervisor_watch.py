@@ -7,8 +7,8 @@ import logging
 import pytest
 from twisted.internet.task import Clock
 
-from ifserver.streams.ledger import Ledger
 from ifserver.worker.supervisor_watch import TURN_S, SupervisorWatch
+from ifserver.worker_ledger import Ledger
 
 
 class FakeWorker:

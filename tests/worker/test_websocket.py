@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ifserver.errors import ApplicationError, ClientDisconnected
+from ifserver.flow_control import WINDOW, ReceiveWindow, SendWindow, message_bytes
 from ifserver.messages import (
     Release,
     RequestBody,
@@ -21,7 +22,6 @@ from ifserver.messages import (
     WebSocketSend,
     Window,
 )
-from ifserver.streams.window import WINDOW, ReceiveWindow, SendWindow, message_bytes
 from tests.process.test_children import run
 from tests.worker.stage import MAX_MESSAGE_BYTES, SLOT, STREAM, WORKER, Play, turns, units, websocket_connect
 

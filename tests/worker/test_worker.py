@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 from ifserver import channels
 from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ConfigurationError
-from ifserver.layers.base import Limits, Pulled
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Limits, Pulled
 from ifserver.messages import (
     UNREAD,
     Claim,
@@ -35,13 +35,13 @@ from ifserver.messages import (
     encode,
 )
 from ifserver.metrics import Counters
-from ifserver.streams.ledger import Ledger
 from ifserver.worker.application import ASGIApplication
-from ifserver.worker.broken import Broken
 from ifserver.worker.claims import GRACE_S as CLAIM_GRACE_S
-from ifserver.worker.heads import GRACE_S
+from ifserver.worker.held_response_heads import GRACE_S
 from ifserver.worker.lifespan import StartupFailed
+from ifserver.worker.load_error_page import Broken
 from ifserver.worker.worker import Worker
+from ifserver.worker_ledger import Ledger
 from tests.process.test_children import run
 from tests.worker.stage import SERVER, SUPERVISOR, WORKER, http_request, turns, websocket_connect
 

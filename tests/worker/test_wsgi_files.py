@@ -13,8 +13,8 @@ import pytest
 from msgspec.structs import replace
 
 from ifserver.errors import ApplicationError
+from ifserver.flow_control import PIECE_BYTES
 from ifserver.messages import STOPPED, Disconnect, FileDeclined, FileTaken, Release, ResponseFile
-from ifserver.streams.window import PIECE_BYTES
 from ifserver.worker.wsgi_environ import FileWrapper
 from tests.fresh_loop import run
 from tests.worker.stage import SLOT, STREAM, WORKER, FakeHost, http_request, turns

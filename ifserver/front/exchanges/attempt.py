@@ -11,13 +11,13 @@ from twisted.python.failure import Failure
 from ifserver import messages as m
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
-from ifserver.front.exchanges.offers import OfferList, Offers
-from ifserver.front.exchanges.unresolved import Unresolved
-from ifserver.layers.base import Node
+from ifserver.front.exchanges.attempt_accounting import Unresolved
+from ifserver.front.exchanges.unclaimed_offers import OfferList, Offers
 from ifserver.layers.clusters import Clusters, Refusal
+from ifserver.layers.node import Node
 from ifserver.metrics import Counters
-from ifserver.streams.base import Stream
-from ifserver.streams.effects import Vanished, Withdrawn
+from ifserver.state_machines.effects import Vanished, Withdrawn
+from ifserver.state_machines.stream import Stream
 
 __all__ = ["Attempt"]
 

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from ifserver import messages as m
-from ifserver.front.exchanges.shared import Shared
+from ifserver.front.exchanges.shared_services import Shared
 from ifserver.front.files import File
-from ifserver.front.tally import Tally
+from ifserver.front.request_metrics import Tally
 from ifserver.front.websocket.prepared import Prepared
-from ifserver.streams.base import Stream
-from ifserver.streams.effects import Abort, Answer, CloseClient, CloseFile, Finish, SendFile, Unsaid
+from ifserver.state_machines.effects import Abort, Answer, CloseClient, CloseFile, Finish, SendFile, Unsaid
+from ifserver.state_machines.stream import Stream
 
 __all__ = ["EFFECTS", "HttpClient", "Reports", "WebSocketClient"]
 

@@ -14,12 +14,11 @@ from ifserver.errors import ChannelNameError, TransitionError
 from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchanges.attempt import Attempt
 from ifserver.front.exchanges.client import EFFECTS, HttpClient, WebSocketClient
-from ifserver.front.exchanges.peers import Peer
-from ifserver.front.exchanges.shared import Shared
+from ifserver.front.exchanges.shared_services import Shared
+from ifserver.front.exchanges.workers import Peer
 from ifserver.layers.clusters import Refusal
 from ifserver.metrics import STREAMS_CLOSED
-from ifserver.streams.base import Stream
-from ifserver.streams.effects import (
+from ifserver.state_machines.effects import (
     CONTINUE,
     ENDED,
     FAIL,
@@ -40,8 +39,9 @@ from ifserver.streams.effects import (
     Wait,
     Waiting,
 )
-from ifserver.streams.http import HttpStream
-from ifserver.streams.websocket_state import State as WebSocketState
+from ifserver.state_machines.http import HttpStream
+from ifserver.state_machines.stream import Stream
+from ifserver.state_machines.websocket_state import State as WebSocketState
 
 __all__ = ["Exchange", "Unroutable"]
 

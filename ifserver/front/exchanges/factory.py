@@ -17,35 +17,35 @@ from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.addresses import Addresses
-from ifserver.front.bursts import Bursts
 from ifserver.front.deadlines import Deadlines
+from ifserver.front.exchanges.attempt_accounting import Unresolved
+from ifserver.front.exchanges.broker_wait import WaitingRoom
 from ifserver.front.exchanges.canaries import Positions
 from ifserver.front.exchanges.client import HttpClient
 from ifserver.front.exchanges.exchange import Exchange, Unroutable
 from ifserver.front.exchanges.groups import Members
-from ifserver.front.exchanges.offers import Offers
 from ifserver.front.exchanges.operator_orders import Ordered
 from ifserver.front.exchanges.pauses import Pauses
-from ifserver.front.exchanges.peers import Peers
 from ifserver.front.exchanges.pools import Router
 from ifserver.front.exchanges.registry import Registry
-from ifserver.front.exchanges.replies import Replies
-from ifserver.front.exchanges.resumptions import Resumptions
-from ifserver.front.exchanges.unresolved import Unresolved
-from ifserver.front.exchanges.waiting_room import WaitingRoom
+from ifserver.front.exchanges.resumption_queue import Resumptions
+from ifserver.front.exchanges.unclaimed_offers import Offers
+from ifserver.front.exchanges.worker_replies import Replies
+from ifserver.front.exchanges.workers import Peers
 from ifserver.front.files import Files
-from ifserver.front.incoming import Incoming, identify, stamp
-from ifserver.front.tally import Tally
-from ifserver.layers.beats import with_facts
+from ifserver.front.incoming_request import Incoming, identify, stamp
+from ifserver.front.merged_log_lines import Bursts
+from ifserver.front.request_metrics import Tally
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.control import Control
 from ifserver.layers.heartbeat import Heartbeat
+from ifserver.layers.heartbeat_value import with_facts
 from ifserver.layers.liveness import SERVER_LIFE_S
+from ifserver.layers.operator_order_gossip import Control
 from ifserver.metrics import STREAMS_OPENED
-from ifserver.streams.base import Stream
-from ifserver.streams.effects import TimedOut, Waiting
-from ifserver.streams.http import HttpStream
-from ifserver.streams.websocket import WebSocketStream
+from ifserver.state_machines.effects import TimedOut, Waiting
+from ifserver.state_machines.http import HttpStream
+from ifserver.state_machines.stream import Stream
+from ifserver.state_machines.websocket import WebSocketStream
 
 if TYPE_CHECKING:
     from ifserver.front.exchanges.tracing import Tracing
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 
 class Exchanges:
-    """All exchanges of one server; a `ifserver.front.exchanges.shared.Shared`.
+    """All exchanges of one server; a `ifserver.front.exchanges.shared_services.Shared`.
 
     Args:
         clock: tells how time goes by, and calls later.

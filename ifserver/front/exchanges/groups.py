@@ -20,7 +20,7 @@ from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.layers.groups import Groups
 from ifserver.metrics import GROUP_DELIVERIES, Counters
-from ifserver.streams.effects import Gap, Join, Joined
+from ifserver.state_machines.effects import Gap, Join, Joined
 
 __all__ = ["Members"]
 

@@ -1,4 +1,4 @@
-"""What operators order of all servers (`ifserver.layers.control`), as one server does it."""
+"""What operators order of all servers (`ifserver.layers.operator_order_gossip`), as one server does it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ifserver import channels
 from ifserver.clock import Clock
 from ifserver.front.exchanges.pauses import Pauses
 from ifserver.front.exchanges.pools import Router
-from ifserver.front.tally import Tally
-from ifserver.layers.orders import Fact, Here, Order, Pause, PoolHere, Weights
+from ifserver.front.request_metrics import Tally
+from ifserver.layers.operator_orders import Fact, Here, Order, Pause, PoolHere, Weights
 from ifserver.logs import events
 
 __all__ = ["Ordered"]

@@ -11,11 +11,11 @@ from collections.abc import Collection, Hashable, Mapping
 from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock, Timer
+from ifserver.flow_control import MESSAGE_OVERHEAD, message_bytes
 from ifserver.front.deadlines import Deadlines
 from ifserver.logs import events
-from ifserver.streams.base import Stream
-from ifserver.streams.effects import Flushed, MessageReceived
-from ifserver.streams.window import MESSAGE_OVERHEAD, message_bytes
+from ifserver.state_machines.effects import Flushed, MessageReceived
+from ifserver.state_machines.stream import Stream
 
 __all__ = ["Pausable", "Pauses", "described"]
 

@@ -15,7 +15,7 @@ from ifserver import headers as h
 from ifserver.config.canaries import weights_of
 from ifserver.config.pools import PoolSettings
 from ifserver.front.exchanges.canaries import layout
-from ifserver.front.incoming import Incoming
+from ifserver.front.incoming_request import Incoming
 
 __all__ = ["Router"]
 

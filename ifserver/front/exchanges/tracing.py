@@ -15,7 +15,7 @@ from opentelemetry.util.types import AttributeValue
 from ifserver import __version__
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.front.access import AccessLog, Entry, Format
+from ifserver.front.access_log import AccessLog, Entry, Format
 from ifserver.messages import Headers
 from ifserver.tracing import SYSTEM, context_in, put_context, warn_without_sdk
 
@@ -122,7 +122,7 @@ class Tracing:
             attributes["user_agent.original"] = _text(agent)
         return attributes
 
-    # An `ifserver.front.access.AccessLog`.
+    # An `ifserver.front.access_log.AccessLog`.
 
     def change(self, style: Format, queries: bool) -> None:
         self._queries = queries

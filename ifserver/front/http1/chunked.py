@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ifserver.front.incoming import BadRequest, Incoming
+from ifserver.front.incoming_request import BadRequest, Incoming
 
 __all__ = ["ChunkedBody"]
 

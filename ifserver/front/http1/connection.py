@@ -1,5 +1,5 @@
-"""One HTTP/1 connection on a Twisted protocol: turns bytes and deadlines into the events of `states`, and carries the
-effects out.
+"""One HTTP/1 connection on a Twisted protocol: turns bytes and deadlines into the events of `connection_states`, and
+carries the effects out.
 
 `parser` parses what the client sends, `response` writes what it is sent. A request that comes while another is being
 answered waits here, and reading pauses.
@@ -17,19 +17,19 @@ from zope.interface import implementer
 
 from ifserver import messages as m
 from ifserver.front.addresses import ProxyHeader, addresses_of
-from ifserver.front.admission import Key
+from ifserver.front.connection_limits import Key
 from ifserver.front.exchanges.exchange import Exchange
-from ifserver.front.http1.completed import Afterwards
-from ifserver.front.http1.handshake import websocket_problem
-from ifserver.front.http1.intake import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
+from ifserver.front.http1.after_response import Afterwards
+from ifserver.front.http1.connection_states import TABLE, Event, State
 from ifserver.front.http1.parser import RequestParser
+from ifserver.front.http1.read_pacing import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
 from ifserver.front.http1.response import CONTINUE, Http1Response
-from ifserver.front.http1.states import TABLE, Event, State
 from ifserver.front.http1.unread_body import DISCARD_BYTES, Leftover
-from ifserver.front.incoming import BadRequest, Incoming
+from ifserver.front.http1.websocket_handshake import websocket_problem
+from ifserver.front.incoming_request import BadRequest, Incoming
 from ifserver.front.interface import Server
 from ifserver.net.endpoints import LoopTransport
-from ifserver.streams.effects import Answered, BodyReceived, ClientGone
+from ifserver.state_machines.effects import Answered, BodyReceived, ClientGone
 
 __all__ = ["Http1Connection"]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from ifserver import headers as h
 from ifserver.config.settings import FrontSettings
-from ifserver.front.incoming import BadRequest, Incoming
+from ifserver.front.incoming_request import BadRequest, Incoming
 
 __all__ = ["examine"]
 

@@ -11,24 +11,24 @@ from zope.interface import implementer
 
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.front.access import Entry
+from ifserver.front.access_log import Entry
 from ifserver.front.addresses import Addresses
 from ifserver.front.exchanges.canaries import is_for_all
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.files import File
+from ifserver.front.http1.connection_states import Event
+from ifserver.front.http1.connection_timeouts import Waiting
 from ifserver.front.http1.file_body import FileBody
-from ifserver.front.http1.handshake import problem_of_accept
-from ifserver.front.http1.intake import STREAM, Intake
+from ifserver.front.http1.read_pacing import STREAM, Intake
 from ifserver.front.http1.response_heads import BadResponse, Framing, plain_answer, server_timing
-from ifserver.front.http1.states import Event
 from ifserver.front.http1.unread_body import DISCARD_BYTES
-from ifserver.front.http1.waits import Waiting
-from ifserver.front.incoming import REQUEST_ID, Incoming, Refused
+from ifserver.front.http1.websocket_handshake import problem_of_accept
+from ifserver.front.incoming_request import REQUEST_ID, Incoming, Refused
 from ifserver.front.interface import Connection, Server
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.messages import Headers
 from ifserver.net import sockets
-from ifserver.streams.effects import Flushed
+from ifserver.state_machines.effects import Flushed
 
 __all__ = ["CONTINUE", "Http1Response"]
 

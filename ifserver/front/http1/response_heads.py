@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ifserver import headers as h
 from ifserver.clock import WallClock
-from ifserver.front.incoming import REQUEST_ID
+from ifserver.front.incoming_request import REQUEST_ID
 from ifserver.headers import bad_in_value
 from ifserver.messages import Headers
 

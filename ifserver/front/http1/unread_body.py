@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ifserver.clock import Clock
-from ifserver.front.http1.states import Event
+from ifserver.front.http1.connection_states import Event
 
 __all__ = ["DISCARD_BYTES", "SILENCE_S", "TOTAL_S", "Leftover"]
 

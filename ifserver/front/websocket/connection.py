@@ -14,17 +14,17 @@ from zope.interface import implementer
 
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.front.access import Entry, closed
-from ifserver.front.admission import Key
+from ifserver.flow_control import message_bytes
+from ifserver.front.access_log import Entry, closed
+from ifserver.front.connection_limits import Key
 from ifserver.front.exchanges.client import Reports
 from ifserver.front.exchanges.exchange import Exchange
-from ifserver.front.incoming import Incoming
+from ifserver.front.incoming_request import Incoming
 from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.net import sockets
-from ifserver.streams.effects import ClientFailed, ClientGone, Flushed, MessageReceived
-from ifserver.streams.window import message_bytes
+from ifserver.state_machines.effects import ClientFailed, ClientGone, Flushed, MessageReceived
 
 __all__ = ["WebSocketConnection"]
 

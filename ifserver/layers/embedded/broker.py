@@ -19,7 +19,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ifserver.errors import ChannelNameError, NodeError
-from ifserver.layers.base import MAX_BATCH_BYTES, Pulled, Pushed, check_group
 from ifserver.layers.embedded.frames import (
     CALLS,
     VERSION,
@@ -43,6 +42,7 @@ from ifserver.layers.embedded.frames import (
     pieces_of,
 )
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import MAX_BATCH_BYTES, Pulled, Pushed, check_group
 
 __all__ = ["LocalBroker"]
 

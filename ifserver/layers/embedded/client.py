@@ -15,18 +15,6 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import (
-    MAX_BATCH_BYTES,
-    MAX_PAYLOAD_BYTES,
-    Limits,
-    Node,
-    Pulled,
-    Pulling,
-    Pushed,
-    Queue,
-    Reading,
-    check,
-)
 from ifserver.layers.embedded.frames import (
     CALLS,
     HEADER_BYTES,
@@ -51,7 +39,19 @@ from ifserver.layers.embedded.frames import (
     packed,
     pieces_of,
 )
-from ifserver.layers.link import Link, Pauses, Troubles
+from ifserver.layers.node import (
+    MAX_BATCH_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Limits,
+    Node,
+    Pulled,
+    Pulling,
+    Pushed,
+    Queue,
+    Reading,
+    check,
+)
+from ifserver.layers.reconnection import Link, Pauses, Troubles
 from ifserver.layers.subscriptions import Subscriptions
 from ifserver.logs import events
 

@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol
 
 from ifserver.clock import Soon
 from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import MAX_PAYLOAD_BYTES, Limits, Queue, Reading
+from ifserver.layers.node import MAX_PAYLOAD_BYTES, Limits, Queue, Reading
 
 __all__ = [
     "CALLS",
@@ -177,7 +177,7 @@ def _kind(
     return Kind(decoder(arguments).decode, decoder(result).decode, when_lost, of_connection)
 
 
-#: The methods of `ifserver.layers.base.Node` that are called by name, with their arguments and results. To push and to
+#: The methods of `ifserver.layers.node.Node` that are called by name, with their arguments and results. To push and to
 #: pull are frames of their own: they come in pieces, and are most of all.
 CALLS: Final[Mapping[str, Kind]] = {
     "withdraw": _kind(tuple[str, bytes], bool, PushInDoubt),

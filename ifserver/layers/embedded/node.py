@@ -9,8 +9,8 @@ from typing import Protocol
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ifserver.clock import Clock
-from ifserver.layers.base import Limits, Pulled, Pushed, check_group
 from ifserver.layers.embedded.store import Entry, MemoryStore, Pull, unreachable
+from ifserver.layers.node import Limits, Pulled, Pushed, check_group
 
 __all__ = ["MemoryNode", "Relay"]
 

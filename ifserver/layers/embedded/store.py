@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeUnreachable
-from ifserver.layers.base import Limits, Node, Pulled, Queue, Reading, check
+from ifserver.layers.node import Limits, Node, Pulled, Queue, Reading, check
 
 __all__ = ["Entry", "MemoryStore", "Pull", "unreachable"]
 

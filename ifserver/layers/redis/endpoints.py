@@ -9,7 +9,7 @@ from typing import Final
 from ifserver.clock import Clock
 from ifserver.config.node_urls import Address, NodeSettings, written
 from ifserver.errors import ConfigurationError
-from ifserver.layers.base import Limits
+from ifserver.layers.node import Limits
 from ifserver.layers.redis import sentinel
 from ifserver.layers.redis.connection import Server
 from ifserver.layers.redis.node import RedisNode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ifserver.layers.base import Limits, check
+from ifserver.layers.node import Limits, check
 from ifserver.layers.redis.connection import pack, pack_with
 
 __all__ = ["Key", "Keys", "is_plain"]

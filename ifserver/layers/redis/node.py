@@ -19,8 +19,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeRefused, PushInDoubt
-from ifserver.layers.base import MAX_BATCH_BYTES, Limits, Pulled, Pushed, check
-from ifserver.layers.link import Link
+from ifserver.layers.node import MAX_BATCH_BYTES, Limits, Pulled, Pushed, check
+from ifserver.layers.reconnection import Link
 from ifserver.layers.redis.connection import Connection, ErrorReply, Named, Server, pack, pack_with
 from ifserver.layers.redis.keys import Key, is_plain
 from ifserver.layers.redis.readers import PAUSES, SENTINEL_PAUSES, Readers

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ifserver.clock import Clock, Timer
-from ifserver.layers.base import Pulled, Pulling
-from ifserver.layers.link import Link, Pauses, Troubles
+from ifserver.layers.node import Pulled, Pulling
+from ifserver.layers.reconnection import Link, Pauses, Troubles
 from ifserver.layers.redis.connection import ANSWER_S, Connection, ErrorReply, Named, Server, pack
 from ifserver.layers.redis.sentinel import named_by
 

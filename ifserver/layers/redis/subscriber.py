@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ifserver.clock import Clock, Timer
-from ifserver.layers.link import Link, Pauses, Troubles
+from ifserver.layers.reconnection import Link, Pauses, Troubles
 from ifserver.layers.redis.connection import Connection, ErrorReply, Named, ProtocolError, Server, pack
 from ifserver.layers.redis.sentinel import named_by
 from ifserver.layers.subscriptions import Subscriptions

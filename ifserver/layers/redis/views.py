@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 
 from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Limits, Node, Queue, Reading, check
-from ifserver.layers.link import Troubles
+from ifserver.layers.node import Limits, Node, Queue, Reading, check
+from ifserver.layers.reconnection import Troubles
 from ifserver.layers.redis.clock import Leads, lead_of
 from ifserver.layers.redis.connection import Connection, ErrorReply, Server, pack
 from ifserver.layers.redis.keys import Keys

@@ -32,7 +32,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError, NodeError, PushInDoubt
-from ifserver.observe.admin import ordering, page, publication
+from ifserver.observe.admin import operator_orders, page, publication
 from ifserver.observe.admin.recorder import Recorder
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.observe.admin.subject import Subject
@@ -183,7 +183,7 @@ class _Root(Resource):
         surveyor = Surveyor(subject.clusters, reactor, subject.pools)
         self.recorder = Recorder(subject, surveyor, reactor, subject.wall)
         self._scrape = Scrape(subject)
-        self._ordering = ordering.Ordering(subject, surveyor, reactor)
+        self._ordering = operator_orders.Ordering(subject, surveyor, reactor)
         self._names = frozenset(name.lower().rstrip(".") for name in names) | {"localhost"}
         self._page = _Answer(200, *page.answer())
         self._pages: dict[str, Callable[[Any], Deferred[_Answer]]] = {
@@ -213,13 +213,13 @@ class _Root(Resource):
             return succeed(_Answer(421, why))
         if path == "/close":
             return succeed(self._close(request))
-        if path in ordering.PATHS:
+        if path in operator_orders.PATHS:
             return self._order(request, path)
         if path.startswith(_GROUPS):
             return self._group(request, unquote(path.removeprefix(_GROUPS)))
         asked = self._pages.get(path)
         if asked is None:
-            there_is = ", ".join((*self._pages, "/close", *ordering.PATHS))
+            there_is = ", ".join((*self._pages, "/close", *operator_orders.PATHS))
             return succeed(_Answer(404, f"there is {there_is} and /groups/NAME\n".encode()))
         if request.method not in (b"GET", b"HEAD"):
             return succeed(_Answer(405, b"GET or HEAD\n", headers={"allow": "GET, HEAD"}))
@@ -277,7 +277,7 @@ class _Root(Resource):
 
     def _order(self, request: Any, path: str) -> Deferred[_Answer]:
         """Order something of all servers, or say what was ordered."""
-        place = ordering.PATHS[path]
+        place = operator_orders.PATHS[path]
         if request.method not in place.methods:
             methods = b", ".join(place.methods).decode()
             return succeed(_Answer(405, f"{methods}\n".encode(), headers={"allow": methods}))
@@ -330,7 +330,7 @@ def _has_token(token: str | None, fields: Sequence[bytes] | None) -> bool:
 
 def _not_ordered(failure: Failure) -> Any:
     error = failure.value
-    if isinstance(error, ordering.Refused):
+    if isinstance(error, operator_orders.Refused):
         return _Answer(error.status, f"{error}\n".encode("ascii", "backslashreplace"))
     if failure.check(NodeError):
         return _Answer(503, f"no node has answered: {failure.getErrorMessage()}\n".encode())

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Final, Protocol
 
+from ifserver.front.request_metrics import Tally
 from ifserver.front.server import InterfaceServer
-from ifserver.front.tally import Tally
 from ifserver.metrics import STREAMS_CLOSED, STREAMS_OPENED, Counters, quantile
 from ifserver.process.supervisor import Supervisor
 

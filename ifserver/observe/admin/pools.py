@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ifserver.layers.orders import Here, PoolHere
+from ifserver.layers.operator_orders import Here, PoolHere
 from ifserver.metrics import quantile
 from ifserver.status import PoolStatus
 

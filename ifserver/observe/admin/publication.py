@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ifserver.errors import ApplicationError
-from ifserver.worker.rules import checked_close
+from ifserver.worker.event_checks import checked_close
 
 __all__ = ["Publication", "parse", "reached", "written"]
 

@@ -15,14 +15,14 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ifserver.front.http1.connection import Http1Connection
+from ifserver.front.request_metrics import Tally
 from ifserver.front.server import InterfaceServer
-from ifserver.front.tally import Tally
 from ifserver.metrics import COUNTERS, LAG_BOUNDS_S, LOOP_LAG, Histogram
 from ifserver.observe.admin.server_subject import ServerSubject, states_of, unsent_bytes
 from ifserver.observe.admin.subject import Subject, SupervisorSubject
 from ifserver.observe.admin.survey import Survey
+from ifserver.state_machines import http, websocket
 from ifserver.status import Child, Facts
-from ifserver.streams import http, websocket
 
 __all__ = ["Scrape"]
 

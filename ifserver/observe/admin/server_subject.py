@@ -12,15 +12,15 @@ from ifserver import channels
 from ifserver.errors import ChannelNameError
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.server import InterfaceServer
-from ifserver.layers.control import Control
+from ifserver.layers.operator_order_gossip import Control
 from ifserver.logs import events
 from ifserver.metrics import total
 from ifserver.net import sockets
 from ifserver.observe.admin.figures import Figures, ServerFigures, errors_of, open_websockets, tallies_of
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey
+from ifserver.state_machines.http import HttpStream
 from ifserver.status import MAX_STREAMS, MAX_TOLD, Facts, StreamStatus
-from ifserver.streams.http import HttpStream
 
 __all__ = ["RESTART", "ServerSubject", "states_of", "unsent_bytes"]
 

@@ -15,8 +15,8 @@ from ifserver import __version__
 from ifserver.clock import Clock, WallClock
 from ifserver.config.settings import FrontSettings
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.control import Control
 from ifserver.layers.heartbeat import Heartbeat
+from ifserver.layers.operator_order_gossip import Control
 from ifserver.logs import events
 from ifserver.metrics import Counters, total
 from ifserver.observe.admin.figures import Figures, SupervisorFigures, taken_by

@@ -11,9 +11,9 @@ from twisted.python.failure import Failure
 
 from ifserver import channels
 from ifserver.errors import IfserverError, NodeError
-from ifserver.layers.base import Node, Queue
-from ifserver.layers.beats import facts_of
 from ifserver.layers.clusters import Clusters
+from ifserver.layers.heartbeat_value import facts_of
+from ifserver.layers.node import Node, Queue
 from ifserver.messages import decode_request
 from ifserver.status import ClusterStatus, Facts, NodeStatus, QueueStatus, decode_facts
 

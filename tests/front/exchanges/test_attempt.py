@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred
 
 from ifserver import channels
 from ifserver.errors import PushInDoubt
-from ifserver.layers.base import Pushed
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Pushed
 from tests.front.fakes import GET, World
 
 POST = b"POST /pay HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"

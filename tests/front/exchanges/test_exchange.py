@@ -8,8 +8,8 @@ from twisted.internet.defer import Deferred, fail
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Pushed
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Pushed
 from tests.front.fakes import GET, HANDSHAKE, NODE, SERVER, TEXT, UPTIME_S, WORKER, World, frame, of
 
 

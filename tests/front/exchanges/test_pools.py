@@ -9,8 +9,8 @@ import pytest
 from ifserver import channels
 from ifserver.config.pools import PoolSettings
 from ifserver.front.exchanges.pools import Router
-from ifserver.front.exchanges.resumptions import MOST_OFFERED
-from ifserver.front.incoming import Incoming
+from ifserver.front.exchanges.resumption_queue import MOST_OFFERED
+from ifserver.front.incoming_request import Incoming
 from tests.front.fakes import GET, HANDSHAKE, World
 
 REPORTS = "http.request.reports"

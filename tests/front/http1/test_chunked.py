@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ifserver.front.http1.chunked import ChunkedBody
-from ifserver.front.incoming import BadRequest, Incoming
+from ifserver.front.incoming_request import BadRequest, Incoming
 
 LIMIT = 100_000
 OVERHEAD = 1000

@@ -9,8 +9,8 @@ from twisted.internet import error
 from twisted.internet.address import UNIXAddress
 
 from ifserver import messages as m
+from ifserver.flow_control import WINDOW
 from ifserver.front.http1.unread_body import SILENCE_S
-from ifserver.streams.window import WINDOW
 from tests.front.fakes import GET, WORKER, FakeTransport, World, of, split_response
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ifserver.front.http1.states import TABLE
+from ifserver.front.http1.connection_states import TABLE
 from tests.front.fakes import GET, HANDSHAKE, FakeTransport, Job, World
 from tests.front.http1.test_connection import CHUNKED, chunk, post
 

@@ -15,7 +15,7 @@ from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
 from ifserver.front.http1.parser import RequestParser
 from ifserver.front.http1.unread_body import SILENCE_S
-from ifserver.front.incoming import Incoming
+from ifserver.front.incoming_request import Incoming
 from tests.front.fakes import GET, FakeTransport, Job, World, of, split_response
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

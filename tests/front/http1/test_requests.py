@@ -6,7 +6,7 @@ import pytest
 
 from ifserver.config.settings import FrontSettings
 from ifserver.front.http1.requests import examine
-from ifserver.front.incoming import BadRequest, Incoming
+from ifserver.front.incoming_request import BadRequest, Incoming
 from ifserver.messages import Headers
 
 # What the head says; the cases one by one are in `test_malformed`, through a whole connection.

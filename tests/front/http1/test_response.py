@@ -9,7 +9,7 @@ import pytest
 from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
-from ifserver.streams.window import WINDOW
+from ifserver.flow_control import WINDOW
 from tests.front.fakes import EPOCH_S, GET, WORKER, World, of, split_response, units
 
 HEAD = GET.replace(b"GET", b"HEAD", 1)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ifserver import channels
 from ifserver import messages as m
+from ifserver.flow_control import WINDOW
 from ifserver.net.endpoints import LoopTransport
 from ifserver.observe.admin.server_subject import unsent_bytes
-from ifserver.streams.window import WINDOW
 from tests.front.fakes import (
     BINARY,
     CLOSE,

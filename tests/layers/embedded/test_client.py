@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Pulled, Pushed
 from ifserver.layers.embedded import client as local_module
 from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.embedded.frames import (
@@ -33,6 +32,7 @@ from ifserver.layers.embedded.frames import (
     frame,
     packed,
 )
+from ifserver.layers.node import Pulled, Pushed
 from tests.layers.fakes import FakeEndpoint, FakeTurn
 from tests.layers.helpers import ROOMY, listen
 

@@ -11,8 +11,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeUnreachable
-from ifserver.layers.base import Limits, Pulled, Pushed
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Limits, Pulled, Pushed
 from tests.layers.helpers import INBOX, ROOMY
 
 

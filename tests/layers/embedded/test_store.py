@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ifserver.layers.base import Limits, Pulled, Pushed
+from ifserver.layers.node import Limits, Pulled, Pushed
 from tests.layers.embedded.test_node import make, result_of
 from tests.layers.helpers import INBOX
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import gatherResults
 
 from ifserver.config.node_urls import NodeSettings, parse_cluster
 from ifserver.errors import ConfigurationError
-from ifserver.layers.base import Limits
+from ifserver.layers.node import Limits
 from ifserver.layers.redis.endpoints import RedisPlaces, redis_node
 from tests.layers.helpers import LOOP, ROOMY, async_test, within
 from tests.redis_server import Monitor, RedisServer

@@ -6,7 +6,7 @@ import hiredis
 import pytest
 
 from ifserver.errors import ChannelNameError
-from ifserver.layers.base import Limits
+from ifserver.layers.node import Limits
 from ifserver.layers.redis import keys
 from ifserver.layers.redis.keys import Keys
 from tests.layers.helpers import INBOX

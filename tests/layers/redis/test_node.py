@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Limits, Pulled, Pushed
+from ifserver.layers.node import Limits, Pulled, Pushed
 from ifserver.layers.redis import keys
 from ifserver.layers.redis import node as redis_module
 from ifserver.layers.redis.node import RedisNode

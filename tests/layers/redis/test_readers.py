@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ifserver.errors import NodeRefused, NodeUnreachable
-from ifserver.layers.base import Pulled
-from ifserver.layers.link import Troubles
+from ifserver.layers.node import Pulled
+from ifserver.layers.reconnection import Troubles
 from ifserver.layers.redis.connection import ANSWER_S, Server
 from ifserver.layers.redis.readers import Readers
 from tests.layers.fakes import FakeEndpoint

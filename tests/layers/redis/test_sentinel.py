@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from ifserver.config.node_urls import parse_cluster
 from ifserver.errors import NodeError, NodeUnreachable
-from ifserver.layers.base import Pulled, Pushed
+from ifserver.layers.node import Pulled, Pushed
 from ifserver.layers.redis.connection import Named, Server
 from ifserver.layers.redis.endpoints import redis_node
 from ifserver.layers.redis.node import RedisNode

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from twisted.internet.address import IPv4Address
 
 from ifserver import channels
-from ifserver.layers.beats import value_of, with_facts
+from ifserver.layers.heartbeat_value import value_of, with_facts
 from ifserver.observe.admin.endpoint import AdminFactory
 from ifserver.observe.admin.server_subject import ServerSubject
 from ifserver.status import Child, Facts, encode

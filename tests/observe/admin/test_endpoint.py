@@ -11,11 +11,11 @@ from twisted.internet.testing import MemoryReactorClock
 
 from ifserver import channels
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.base import Queue
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.node import Queue
 from ifserver.logs import events
 from ifserver.logs.events import Mark
-from ifserver.observe.admin import ordering
+from ifserver.observe.admin import operator_orders
 from ifserver.observe.admin.endpoint import CLOSE_HEADER, AdminFactory
 from ifserver.status import Event
 from tests.front.exchanges.test_groups import member, told
@@ -516,7 +516,7 @@ def test_it_needs_no_reactor_but_its_own() -> None:
 
 # Pauses.
 
-PAUSE = {ordering.PAUSE_HEADER: "test"}
+PAUSE = {operator_orders.PAUSE_HEADER: "test"}
 
 
 def test_a_pause_and_its_end() -> None:

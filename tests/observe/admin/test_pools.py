@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ifserver.layers.orders import Here, PoolHere
+from ifserver.layers.operator_orders import Here, PoolHere
 from ifserver.observe.admin.pools import agreed, side_by_side
 
 

@@ -14,7 +14,7 @@ from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.observe.admin.survey import Survey, Surveyor
 from ifserver.process.slots import Worker
 from ifserver.status import Child, StreamStatus
-from ifserver.streams.ledger import Ledger
+from ifserver.worker_ledger import Ledger
 from tests.observe.admin.stage import Stage
 from tests.process.test_supervisor import Stage as WorkerStage
 

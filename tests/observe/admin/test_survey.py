@@ -9,9 +9,9 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 
 from ifserver import channels
 from ifserver.errors import NodeRefused
-from ifserver.layers.base import Queue
-from ifserver.layers.beats import with_facts
 from ifserver.layers.embedded.node import MemoryNode
+from ifserver.layers.heartbeat_value import with_facts
+from ifserver.layers.node import Queue
 from ifserver.observe.admin.survey import ANSWER_S, Survey, Surveyor
 from ifserver.status import Child, Facts, QueueStatus, encode
 from tests.front.fakes import GET, HANDSHAKE, SERVER

@@ -1,0 +1,82 @@
+"""What all exchanges of one server share: `ifserver.front.exchanges.factory.Exchanges`, as each of them sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ifserver import messages as m
+from ifserver.clock import Clock
+from ifserver.config.settings import FrontSettings
+from ifserver.front.exchanges.attempt_accounting import Unresolved
+from ifserver.front.exchanges.broker_wait import WaitingRoom
+from ifserver.front.exchanges.pauses import Pauses
+from ifserver.front.exchanges.registry import Registry
+from ifserver.front.exchanges.resumption_queue import Resumptions
+from ifserver.front.exchanges.unclaimed_offers import Offers
+from ifserver.front.exchanges.workers import Peers
+from ifserver.front.files import Files
+from ifserver.front.merged_log_lines import Bursts
+from ifserver.front.request_metrics import Tally
+from ifserver.layers.clusters import Clusters
+from ifserver.metrics import Counters
+from ifserver.state_machines.effects import Join
+
+__all__ = ["Shared"]
+
+
+class Groups(Protocol):
+    """The groups of the streams of one server (`ifserver.front.exchanges.groups.Members`)."""
+
+    def join(self, exchange: Any, asked: Join) -> None:
+        """Make the stream of `exchange` a member."""
+
+    def leave(self, exchange: Any, group: str) -> None:
+        """It is no member any more."""
+
+    def leave_all(self, exchange: Any) -> None:
+        """It is a member of no group any more."""
+
+
+class Traces(Protocol):
+    """The spans of the streams of one server (`ifserver.front.exchanges.tracing.Tracing`)."""
+
+    def again(self, identity: str, request: m.ToWorkers, channel: str, why: str) -> m.Headers:
+        """The next attempt at a stream is about to be offered. Returns the headers for that."""
+
+    def failed(self, identity: str, why: str) -> None:
+        """The client of a stream cannot have what was begun."""
+
+
+class Shared(Protocol):
+    """What all exchanges of one server share."""
+
+    settings: FrontSettings
+    clusters: Clusters
+    counters: Counters
+    tally: Tally
+    #: Where there are pools: that of the requests of each, by their request channels.
+    tallies: Mapping[str, Tally] | None
+    clock: Clock
+    bursts: Bursts
+    registry: Registry[Any]
+    offers: Offers
+    peers: Peers
+    resumptions: Resumptions
+    waiting_room: WaitingRoom
+    unresolved: Unresolved
+    files: Files
+    pauses: Pauses
+    #: The same while something is paused; else None.
+    paused: Pauses | None
+
+    @property
+    def members(self) -> Groups:
+        """The groups of the streams."""
+
+    @property
+    def tracing(self) -> Traces | None:
+        """Their spans; None: it is off."""
+
+    def deadline(self, wait_s: float | None = None) -> float:
+        """When nobody need take any more what is offered now, if it is waited for `wait_s`; None: as for a request."""
