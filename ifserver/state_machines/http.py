@@ -45,7 +45,6 @@ from ifserver.state_machines.effects import (
     WAIT_WORKER,
     WITHDRAW,
     Abort,
-    Answer,
     Answered,
     BodyReceived,
     ClientGone,
@@ -66,7 +65,8 @@ from ifserver.state_machines.effects import (
     Vanished,
     Withdrawn,
 )
-from ifserver.state_machines.stream import NOTHING, Row, Stream, let_go
+from ifserver.state_machines.retry_or_5xx import ALL_CAUSES, OfferedStream, let_go
+from ifserver.state_machines.stream import NOTHING, Row
 
 __all__ = ["HttpStream", "State"]
 
@@ -96,7 +96,7 @@ _ANSWERED: Final = State.ANSWERED
 _DONE: Final = State.DONE
 
 
-class HttpStream(Stream):
+class HttpStream(OfferedStream):
     """One HTTP exchange.
 
     Args:
@@ -110,9 +110,14 @@ class HttpStream(Stream):
     request: m.HttpRequest
     _state: State
     table: ClassVar[dict[State, Row]]
+    WITHDRAWING = _WITHDRAWING
+    DONE = _DONE
+    LATE_CODE = 0
+    LATE = "the application did not begin to answer in time"
 
     def __init__(self, request: m.HttpRequest, retry_method: bool, expects_continue: bool = False) -> None:
         super().__init__(request, _QUEUED)
+        self._repeated = ALL_CAUSES if request.attempt else 0
         self._retry_method = retry_method
         self._expects_continue = expects_continue
         self._send_window.sent = len(request.body) + MESSAGE_OVERHEAD
@@ -185,15 +190,6 @@ class HttpStream(Stream):
             effects += (CONTINUE,)
         return effects + self._pump()
 
-    # The clock.
-
-    def _not_taken(self, event: TimedOut) -> Effects:
-        self._enter(_WITHDRAWING)
-        return WAIT_NOTHING, WITHDRAW
-
-    def _no_response(self, event: TimedOut) -> Effects:
-        return self._disconnect() + self._answer(504, "the application did not begin to answer in time")
-
     # The worker.
 
     def _claimed(self, message: m.Claim | m.Window) -> Effects:
@@ -259,10 +255,6 @@ class HttpStream(Stream):
         return release + self._answer(502, f"bad reply: {why}")
 
     # Helpers.
-
-    def _answer(self, status: int, why: str) -> Effects:
-        self._enter(_DONE)
-        return Answer(status, why), ENDED
 
     def _repeatable(self) -> bool:
         return self._retry_method and not self.request.more_body

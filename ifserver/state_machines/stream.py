@@ -1,4 +1,4 @@
-"""What HTTP and WebSocket streams have in common: who may speak, in which order, and what a lost worker means."""
+"""What HTTP and WebSocket streams have in common: who may speak, in which order, and what is held for whom."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ from ifserver.state_machines.effects import (
     Join,
     Joined,
     Leave,
-    OfferRefused,
     Tell,
-    Vanished,
-    Withdrawn,
 )
 
-__all__ = ["NOTHING", "Row", "Stream", "let_go"]
+__all__ = ["NOTHING", "Row", "Stream"]
 
 #: No effects.
 NOTHING: Final[Effects] = ()
@@ -49,26 +46,8 @@ _SEQUENCED: Final = frozenset(
     }
 )
 
-#: Why an attempt has come to nothing: its worker was lost, or nobody knows who had it, if anybody.
-_LOST: Final = 1
-_VANISHED: Final = 2
-
-_LET_GO: Final = {
-    m.DRAINED: "is stopping",
-    m.STOPPED: "is stopping",
-    m.EVENTS_STOPPED: "is stopping",
-    m.UNREAD: "was blocked and has not begun it",
-    m.DIED: "has died",
-    m.SERVER_LOST: "presumed this server dead",
-}
-
 #: Units (`ifserver.flow_control`) that may wait here for a worker, or for credit; beyond, the client is not read.
 _HELD_UNITS: Final = 64 * 1024
-
-
-def let_go(event: m.Release) -> str:
-    """Why a worker no longer has a stream, for people."""
-    return f"worker {event.worker} {_LET_GO.get(event.reason) or f'has let go: {event.reason}'}"
 
 
 class Stream(ABC):
@@ -85,7 +64,6 @@ class Stream(ABC):
         "_reading",
         "_receive_window",
         "_received",
-        "_repeated",
         "_row",
         "_send_window",
         "_sent",
@@ -111,8 +89,6 @@ class Stream(ABC):
         #: The process that watches over the claimant, where it has said so.
         self.supervisor: str | None = None
         self._reading = True
-        #: What has cost an attempt already.
-        self._repeated = 0 if request.attempt == 0 else _LOST | _VANISHED
         self._state = state
         self._row = self.table[state]
         self._begin_attempt(request.attempt)
@@ -286,68 +262,6 @@ class Stream(ABC):
             return NOTHING
         gap = m.GroupGap(self.identity, self.attempt, self._sequence(), event.group, event.count)
         return (Tell(self.worker, gap),)
-
-    def _refused(self, event: OfferRefused) -> Effects:
-        if not event.in_doubt:
-            return self._answer(event.status, event.why)
-        # To a request channel a push in doubt is repeated only if running the request twice does no harm;
-        # otherwise somebody may have it, and its claim is awaited.
-        return self._retry("the connection to the node broke", _VANISHED) or NOTHING
-
-    def _withdrawn(self, event: Withdrawn) -> Effects:
-        if event.was_there:
-            return self._answer(503, "no worker took it in time")
-        return self._answer(504, "a worker took it and was not heard of again")
-
-    def _vanished(self, event: Vanished) -> Effects:
-        """A process that is dead or blocked has it; what must not run twice waits until it is known which."""
-        return self._retry("whoever took it has not begun it", _VANISHED) or NOTHING
-
-    def _lost(self, event: m.Release) -> Effects:
-        """The claimant let go before the response had begun: it died, or was told to stop."""
-        why = let_go(event)
-        if event.reason == m.UNREAD:
-            return self._offer_unread(why)
-        if event.reason in m.GIVEN_BACK and self._repeatable():
-            # No failure of anybody's: however many workers are told to stop at once, none of them costs an answer.
-            return self._offer_again(why)
-        return self._retry(why, _LOST) or self._answer(502, why)
-
-    def _lost_withdrawing(self, event: m.Release) -> Effects:
-        """The same, while it is being taken back."""
-        if event.reason == m.UNREAD:
-            return self._answer(503, "no worker took it in time")
-        return self._lost(event)
-
-    def _offer_unread(self, why: str) -> Effects:
-        """Begin the next attempt: nobody has begun this one, so what the request is does not matter. What is held, and
-        how long it may still wait, stay."""
-        pending, units = self._pending, self._pending_units
-        offer, *_ = self._offer_again(why)
-        self._pending, self._pending_units = pending, units
-        return (offer,)
-
-    def _retry(self, why: str, cause: int) -> Effects | None:
-        """Begin the next attempt, if it is the first time for this cause and does no harm; None: it must not be.
-
-        Where all workers of a machine die at once, one may have it, and the next take it, and die.
-        """
-        if self._repeated & cause or not self._repeatable():
-            return None
-        self._repeated |= cause
-        return self._offer_again(why)
-
-    @abstractmethod
-    def _repeatable(self) -> bool:
-        """Whether running the request twice does no harm, and it is still held whole."""
-
-    @abstractmethod
-    def _offer_again(self, why: str) -> Effects:
-        """Begin the next attempt."""
-
-    @abstractmethod
-    def _answer(self, status: int, why: str) -> Effects:
-        """End the stream with an answer in the server's own name."""
 
     def _hold(self, item: Any, payload_bytes: int) -> None:
         """Keep what the client sent until there is somebody, and credit, to send it."""

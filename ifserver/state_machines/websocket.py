@@ -18,7 +18,6 @@ from ifserver.state_machines.effects import (
     WAIT_WORKER,
     WITHDRAW,
     Abort,
-    Answer,
     ClientFailed,
     ClientGone,
     CloseClient,
@@ -35,7 +34,8 @@ from ifserver.state_machines.effects import (
     Vanished,
     Withdrawn,
 )
-from ifserver.state_machines.stream import NOTHING, Row, let_go
+from ifserver.state_machines.retry_or_5xx import let_go
+from ifserver.state_machines.stream import NOTHING, Row
 from ifserver.state_machines.websocket_resumption import SERVICE_RESTART, HandedOut, ResumableStream
 from ifserver.state_machines.websocket_state import State
 
@@ -54,6 +54,10 @@ class WebSocketStream(ResumableStream):
     __slots__ = ()
 
     table: ClassVar[dict[State, Row]]
+    WITHDRAWING = State.WITHDRAWING
+    DONE = State.DONE
+    LATE_CODE = 1006
+    LATE = "the application did not answer the handshake in time"
 
     @property
     def waits(self) -> bool:
@@ -100,13 +104,6 @@ class WebSocketStream(ResumableStream):
         return (Tell(self.worker, m.Window(self.identity, self.attempt, self.worker, total)),)
 
     # The clock.
-
-    def _not_taken(self, event: TimedOut) -> Effects:
-        self._enter(State.WITHDRAWING)
-        return WAIT_NOTHING, WITHDRAW
-
-    def _no_response(self, event: TimedOut) -> Effects:
-        return self._disconnect(1006) + self._answer(504, "the application did not answer the handshake in time")
 
     def _no_last_words(self, event: TimedOut) -> Effects:
         return *self._release("the client has broken the protocol"), *self._fail(event)
@@ -208,10 +205,6 @@ class WebSocketStream(ResumableStream):
             return NOTHING
         self._reading = True
         return (RESUME_READING,)
-
-    def _answer(self, status: int, why: str) -> Effects:
-        self._enter(State.DONE)
-        return Answer(status, why), ENDED
 
     def _repeatable(self) -> bool:
         return True

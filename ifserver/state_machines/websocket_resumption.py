@@ -37,7 +37,8 @@ from ifserver.state_machines.effects import (
     Unsaid,
     Vanished,
 )
-from ifserver.state_machines.stream import NOTHING, Stream, let_go
+from ifserver.state_machines.retry_or_5xx import ALL_CAUSES, OfferedStream, let_go
+from ifserver.state_machines.stream import NOTHING
 from ifserver.state_machines.websocket_state import State
 
 __all__ = ["HandedOut", "ResumableStream"]
@@ -78,7 +79,7 @@ class HandedOut:
         return messages
 
 
-class ResumableStream(Stream):
+class ResumableStream(OfferedStream):
     """The states WAITING, TAKEN and LEFT of a WebSocket (`ifserver.state_machines.websocket` has the others)."""
 
     __slots__ = ("_farewell", "_forwarded", "_handed_out", "_stale_units", "_tries")
@@ -88,6 +89,7 @@ class ResumableStream(Stream):
 
     def __init__(self, request: m.WebSocketConnect) -> None:
         super().__init__(request, State.QUEUED)
+        self._repeated = ALL_CAUSES if request.attempt else 0
         #: None: it is not resumable.
         self._handed_out = HandedOut() if request.resumable else None
         #: Units of the present worker's messages that were passed on to the client; and of former ones', those which
