@@ -16,15 +16,16 @@ from ifserver.messages import (
 )
 from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi_stream import Host, Stream
+from ifserver.worker.application_failure import AnsweringStream
+from ifserver.worker.asgi_stream import Host
 from ifserver.worker.files import PATHSEND, open_source
-from ifserver.worker.response import Response, break_off
+from ifserver.worker.response import Response
 from ifserver.worker.stream_phases import ANSWERING, DONE, HELD, LOST, OFFERED, OVER, SILENT
 
 __all__ = ["HttpStream"]
 
 
-class HttpStream(Stream):
+class HttpStream(AnsweringStream):
     """One request and its response."""
 
     __slots__ = ("_arrivals", "_more_body", "_response")
@@ -132,7 +133,7 @@ class HttpStream(Stream):
             self._response.send_piece(b"", more=True)
 
     def break_off(self) -> None:
-        break_off(self, self._request.method == "HEAD")
+        self._answer_500(self._request.method == "HEAD")
 
     def drain(self) -> None:
         """It may run to its end."""

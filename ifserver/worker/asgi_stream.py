@@ -38,7 +38,7 @@ from ifserver.messages import (
     encode,
 )
 from ifserver.worker.application import ASGIApplication, Event, Scope
-from ifserver.worker.log_labels import is_disconnection, request_id_of, shown
+from ifserver.worker.log_labels import request_id_of, shown
 from ifserver.worker.stream_phases import DONE, LOST, OVER, SILENT, Phase
 
 __all__ = ["Host", "Stream", "running"]
@@ -234,21 +234,9 @@ class Stream(ABC):
     def _scope(self) -> Scope:
         """A new scope for the application."""
 
+    @abstractmethod
     def _ended(self, error: BaseException | None) -> None:
         """The application has raised `error`, or returned before its answer was whole."""
-        cancelled, phase = self._cancelled, self.phase
-        if error is None:
-            if not cancelled:
-                _log.error("%s: the application has returned, but %s", self, phase.value, extra=self._about)
-        elif not (cancelled and isinstance(error, asyncio.CancelledError)) and not (
-            phase is LOST and is_disconnection(error)
-        ):
-            _log.error("%s: the application has raised", self, exc_info=error, extra=self._about)
-        if cancelled:
-            # Not its fault, whatever it has made of the cancellation: where nothing was answered, another worker can.
-            self.release(STOPPED)
-        elif phase not in OVER:
-            self.break_off()
 
     def refusal(self, event: Event) -> Exception:
         """What ``send()`` raises for an event that is of no use in this phase."""

@@ -21,9 +21,10 @@ from ifserver.messages import (
 )
 from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
-from ifserver.worker.asgi_stream import Host, Stream
+from ifserver.worker.application_failure import AnsweringStream
+from ifserver.worker.asgi_stream import Host
 from ifserver.worker.event_checks import checked_close, checked_headers, checked_message, checked_text
-from ifserver.worker.response import Response, break_off
+from ifserver.worker.response import Response
 from ifserver.worker.stream_phases import ANSWERING, DONE, HELD, LOST, OPEN, OVER, SILENT
 
 __all__ = ["WebSocketStream"]
@@ -43,7 +44,7 @@ _SESSIONS: Final = frozenset(
 )
 
 
-class WebSocketStream(Stream):
+class WebSocketStream(AnsweringStream):
     """One WebSocket, from its handshake to its end."""
 
     __slots__ = (
@@ -272,7 +273,7 @@ class WebSocketStream(Stream):
         if self.phase is OPEN:
             self._close(_INTERNAL_ERROR, "")
         else:
-            break_off(self)
+            self._answer_500()
 
     def _end(self, code: int, reason: str) -> None:
         if not self._parting:

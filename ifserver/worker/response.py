@@ -7,25 +7,19 @@ leaves without it. Bodies are cut into pieces, each of which waits for credit.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ifserver.errors import ApplicationError
 from ifserver.flow_control import PIECE_BYTES, WINDOW
 from ifserver.headers import find, values
-from ifserver.messages import Headers, ResponseBody, ResponseFile, ResponseStart
+from ifserver.messages import ResponseBody, ResponseFile, ResponseStart
 from ifserver.worker.application import Event
 from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.event_checks import BODYLESS_STATUSES, as_bytes, checked_headers
 from ifserver.worker.files import PATHSEND, Source, open_source, read
-from ifserver.worker.stream_phases import ANSWERING, DONE, OFFERED, OVER
+from ifserver.worker.stream_phases import ANSWERING, DONE, OVER
 
-__all__ = ["FileStream", "Response", "break_off"]
-
-_ERROR_BODY: Final = b"Internal Server Error"
-_ERROR_HEADERS: Final[Headers] = [
-    (b"content-type", b"text/plain; charset=utf-8"),
-    (b"content-length", b"%d" % len(_ERROR_BODY)),
-]
+__all__ = ["FileStream", "Response"]
 
 
 class FileStream(Protocol):
@@ -259,14 +253,3 @@ class Response:
             # Not left to the end of the application, which may be far.
             self._stream.break_off()
             raise ApplicationError(f"{kind}: the body is shorter than its Content-Length by {remaining - size} bytes")
-
-
-def break_off(stream: Stream, head: bool = False) -> None:
-    """Cut the response of `stream` off; where nothing of it has left, the client can still be told what happened."""
-    if stream.phase is ANSWERING or stream.phase is OFFERED:
-        stream.release("failed")
-        return
-    body = b"" if head else _ERROR_BODY
-    start = ResponseStart(stream.identity, stream.attempt, stream.worker, stream.sent, 500, _ERROR_HEADERS, body, False)
-    stream.tell(start, len(body), last=True)
-    stream.move(DONE)

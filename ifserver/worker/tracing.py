@@ -18,8 +18,8 @@ from ifserver import __version__, channels
 from ifserver.messages import HttpRequest
 from ifserver.tracing import SYSTEM, context_in, warn_without_sdk
 from ifserver.worker.application import ASGIApplication, Receive, Scope, Send
+from ifserver.worker.application_failure import is_disconnection
 from ifserver.worker.asgi_stream import Stream, running
-from ifserver.worker.log_labels import is_disconnection
 from ifserver.worker.stream_phases import LOST
 
 __all__ = ["Traced", "Tracer"]

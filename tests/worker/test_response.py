@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from ifserver.errors import ApplicationError
-from ifserver.messages import ResponseBody, ResponseStart
-from ifserver.worker.response import Response, break_off
-from ifserver.worker.stream_phases import ANSWERING, DONE, HELD
+from ifserver.worker.response import Response
+from ifserver.worker.stream_phases import HELD
 from tests.process.test_children import run
-from tests.worker.stage import STREAM, WORKER, Play, http_request
+from tests.worker.stage import Play, http_request
 
 
 def started(status: Any) -> tuple[Play, Response]:
@@ -44,34 +43,5 @@ def test_a_response_without_content(status: int) -> None:
         assert response.has_everything == (status != 200)
         await response.send({"type": "k", "body": b"some"})
         assert [start.body for start in play.sent] == [b"some" if status == 200 else b""]
-
-    run(main)
-
-
-def test_who_breaks_off_before_anything_has_left_answers_with_an_error() -> None:
-    async def main() -> None:
-        play, _ = started(200)
-        break_off(play.stream)
-        [start] = play.sent
-        assert (start.status, start.body, start.more_body) == (500, b"Internal Server Error", False)
-        assert play.stream.phase is DONE
-        play, _ = started(200)
-        break_off(play.stream, head=True)
-        assert [(start.status, start.body) for start in play.sent] == [(500, b"")]
-
-    run(main)
-
-
-def test_who_breaks_off_later_lets_go() -> None:
-    async def main() -> None:
-        play, response = started(200)
-        response.send_piece(b"a", more=True)
-        response.send_piece(b"b", more=True)
-        assert play.stream.phase is ANSWERING
-        break_off(play.stream)
-        start, body, release = play.sent
-        assert start == ResponseStart(STREAM, 0, WORKER, 0, 200, [], b"a", True)
-        assert body == ResponseBody(STREAM, 0, WORKER, 1, b"b", True)
-        assert release.reason == "failed"
 
     run(main)

@@ -94,7 +94,7 @@ def serve(application: Any, *bodies: bytes | None, request: Any = REQUEST) -> Ca
     Raises what the application is logged to have raised.
     """
     errors = Errors()
-    log = logging.getLogger("ifserver.worker.asgi_stream")
+    log = logging.getLogger("ifserver.worker.application_failure")
 
     async def main() -> Call:
         first, *rest = bodies or (b"",)
