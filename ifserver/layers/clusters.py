@@ -21,6 +21,7 @@ from ifserver.layers.groups import Groups
 from ifserver.layers.inbox_home import UNREACHABLE_S, Home
 from ifserver.layers.membership import Membership
 from ifserver.layers.node import Node, Pushed
+from ifserver.layers.node_outages import NodeOutages, cluster_of
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
 from ifserver.layers.placement import Placement, Policy
@@ -37,9 +38,6 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 #: How long a push may be unanswered before its node is unwell, in seconds.
 _SILENCE_S: Final = 1.0
-
-#: How long a process whose node is gone may take, beyond `broker_grace_s`, to say where it receives.
-_MISSING_S: Final = 5.0
 
 #: What becomes of requests where the only node is unwell.
 _ALONE: Final = {
@@ -110,7 +108,8 @@ class Clusters:
         self.home_nodes = clusters[home]
         #: Where this process receives.
         self.home = Home(process, self.home_nodes, clock, broker_grace_s, self._silent)
-        self.broker_grace_s = broker_grace_s
+        #: Where others receive whose nodes are gone, and whether they are dead.
+        self.outages = NodeOutages(self.nodes, clusters, clock, broker_grace_s)
         #: What this process sends to groups, and hears of them.
         self.groups = Groups(process, list(self.nodes.values()), self.home.node, clock, counters)
         self.home.followers.append(self.groups.moved)
@@ -139,8 +138,6 @@ class Clusters:
         #: Is called when other nodes are unread than before.
         self.unread_changed: Callable[[], None] = _nothing
         self._readers_log = ReadersLog()
-        #: Since when a node has been gone while another one of its cluster was there, and when that was seen last.
-        self._alone_gone: dict[str, tuple[float, float]] = {}
         #: Whether any worker has claimed a request of this process in time.
         self._has_workers = False
         #: How it is logged that requests wait for the workers of the only node.
@@ -204,37 +201,6 @@ class Clusters:
                     self.send(new, payload, taken)
                 elif taken is not None:
                     taken()
-
-    def elsewhere(self, inbox: str) -> list[str]:
-        """Where a process may be found that has named `inbox`, whose node has been gone for ``broker_grace_s``: on the
-        other nodes of that cluster. Empty while it is not to be looked for."""
-        node = self.nodes.get(channels.node_of(inbox))
-        if node is None or node.unreachable_s() < self.broker_grace_s:
-            return []
-        process, others = channels.process_of(inbox), (each for each in self._neighbours(node) if each is not node)
-        return [channels.make_inbox(each.name, process) for each in others if each.connected]
-
-    def is_missing(self, inbox: str) -> bool:
-        """Whether the process that has named `inbox` must be dead: its node has been gone, and another one of that
-        cluster was there, for so long that it would have named that one. To be asked every second or so.
-
-        While none is there, nobody can have moved, and nothing is known of anybody.
-        """
-        node, now = self.nodes.get(channels.node_of(inbox)), self._clock.seconds()
-        if node is None:
-            return False
-        others = [each for each in self._neighbours(node) if each is not node]
-        if _is_there(node) or not any(map(_is_there, others)):
-            self._alone_gone.pop(node.name, None)
-            return False
-        since, seen = self._alone_gone.get(node.name, (now, now))
-        since = now if now - seen > _MISSING_S else since
-        self._alone_gone[node.name] = since, now
-        return min(node.unreachable_s(), now - since) >= self.broker_grace_s + _MISSING_S
-
-    def _neighbours(self, node: Node) -> list[Node]:
-        """The nodes of its cluster, `node` among them."""
-        return next(nodes for nodes in self.clusters.values() if node in nodes)
 
     def offer(self, channel: str, payload: bytes, offering: Offering, excluded: frozenset[str] = _NONE) -> None:
         """Offer a request on `channel` of some node, at the end of this turn.
@@ -318,7 +284,7 @@ class Clusters:
 
         Rather than on another node of the same cluster, which the same workers read, it is offered in another one.
         """
-        neighbours = stood | {each.name for each in self._neighbours(node)}
+        neighbours = stood | {each.name for each in cluster_of(node, self.clusters)}
         if self._has_well(channel, neighbours):
             return neighbours
         return stood if self._has_well(channel, stood) else None
@@ -458,8 +424,3 @@ def _requests(channel: str) -> str:
 
 def _nothing() -> None:
     """Nobody wants to know."""
-
-
-def _is_there(node: Node) -> bool:
-    """Whether it can be reached, and gives signs of life."""
-    return node.connected and node.unreachable_s() < UNREACHABLE_S

@@ -91,7 +91,7 @@ class Correspondent:
 
     def tell(self, clusters: Clusters, inbox: str, sender: str, supervisor: str, entries: list[SyncEntry]) -> None:
         """Tell it `entries` at `inbox`, or wherever it may be found when that is gone; it answers to `sender`."""
-        elsewhere = clusters.elsewhere(inbox)
+        elsewhere = clusters.outages.elsewhere(inbox)
         if elsewhere:
             # This overtakes what waits for it at its old address, so it must not speak of that.
             entries = [replace(entry, sent=0) for entry in entries]

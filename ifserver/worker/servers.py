@@ -163,7 +163,7 @@ class Servers:
         if self._moves:
             present = {channels.process_of(inbox) for inbox in self._servers}
             self._moves = {process: moves for process, moves in self._moves.items() if process in present}
-        missing = [inbox for inbox in self._servers if self._clusters.is_missing(inbox)]
+        missing = [inbox for inbox in self._servers if self._clusters.outages.is_missing(inbox)]
         # One that has moved is still known to some streams by its old address.
         present = {channels.process_of(inbox) for inbox in self._servers.keys() - set(missing)}
         for inbox in missing:

@@ -73,7 +73,7 @@ def test_a_message_speaks_of_so_many_streams_at_most() -> None:
 
 def test_one_whose_node_is_gone_is_looked_for_elsewhere_and_told_nothing_of_what_still_waits() -> None:
     place = Place()
-    place.west.gone_s = place.clusters.broker_grace_s
+    place.west.gone_s = place.clusters.outages.grace_s
     Correspondent(0.0, "a").tell(place.clusters, INBOX, SENDER, "", entries(1))
     [(inbox, sync)] = place.told(place.other)
     assert inbox == "!other.9876543210"

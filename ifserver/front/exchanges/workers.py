@@ -139,7 +139,7 @@ class Peers:
         peer.timer = self._clock.callLater(SYNC_S, self._tick, process, peer)
         # It is known by several addresses while some streams have not heard of its move.
         inboxes = {each.stream.worker or peer.inbox for each in peer.accounts} | {peer.inbox}
-        if all(map(self._clusters.is_missing, inboxes)):
+        if all(map(self._clusters.outages.is_missing, inboxes)):
             _log.warning("process %s is presumed dead: its node is gone, and it receives on no other", process)
             self.lost(process)
             return
