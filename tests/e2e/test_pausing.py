@@ -231,6 +231,8 @@ def test_a_successor_knows_of_the_pause(pool: ThreadPoolExecutor) -> None:
         lineage = Lineage(server)
         lineage.succeed()
         url_of_successor = server.said(r"admin endpoint at (http://\S+)/", times=2)[1]
+        # Until then the predecessor may still accept what comes.
+        server.said("waiting up to 30 s for 1 connection")
         late = pool.submit(httpx.get, url, timeout=LIMIT_S)
 
         def held() -> bool:
