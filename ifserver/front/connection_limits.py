@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock
 from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
-from ifserver.front.deadlines import Deadlines
+from ifserver.front.shared_timers import Deadlines
 from ifserver.logs import events
 from ifserver.metrics import Counters
 

@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred, succeed
 
 from ifserver.clock import Clock, Timer
 from ifserver.config.settings import FrontSettings
-from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain_plan import Plan, Spread
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.interface import Connection
 from ifserver.front.proxy_protocol import AnnouncedFactory
+from ifserver.front.shared_timers import Deadlines
 
 __all__ = ["Goodbye"]
 

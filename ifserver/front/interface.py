@@ -10,13 +10,13 @@ from ifserver.clock import Clock, Soon, WallClock
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access_log import AccessLog, Entry
 from ifserver.front.connection_limits import Key
-from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.exchanges.factory import Exchanges
 from ifserver.front.http1.connection_timeouts import Waits
 from ifserver.front.http1.response_heads import HeadWriter
 from ifserver.front.incoming_request import Incoming
 from ifserver.front.request_metrics import Tally
+from ifserver.front.shared_timers import Deadlines
 from ifserver.front.slow_clients import Unsent
 from ifserver.metrics import Counters
 

@@ -17,7 +17,6 @@ from ifserver.errors import ConfigurationError
 from ifserver.front.access_log import AccessLog, Entry
 from ifserver.front.addresses import ProxyHeader
 from ifserver.front.connection_limits import Admission
-from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.exchanges.factory import Exchanges
@@ -28,6 +27,7 @@ from ifserver.front.http1.response_heads import HeadWriter, plain_answer
 from ifserver.front.incoming_request import Incoming
 from ifserver.front.interface import Connection
 from ifserver.front.proxy_protocol import AnnouncedFactory
+from ifserver.front.shared_timers import Deadlines
 from ifserver.front.slow_clients import Unsent
 from ifserver.layers.clusters import Clusters
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ifserver.clock import Clock
-from ifserver.front.deadlines import Deadlines
+from ifserver.front.shared_timers import Deadlines
 from ifserver.metrics import Counters
 from ifserver.net import sockets
 

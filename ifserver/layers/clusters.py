@@ -25,7 +25,7 @@ from ifserver.layers.node_outages import NodeOutages, cluster_of
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
 from ifserver.layers.placement import Placement, Policy
-from ifserver.layers.readership import Readers, Readership, ReadersLog
+from ifserver.layers.worker_presence import Readers, Readership, ReadersLog
 from ifserver.logs import events
 from ifserver.logs.events import Mark
 from ifserver.messages import Message, encode

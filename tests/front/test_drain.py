@@ -8,9 +8,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.config.settings import FrontSettings
-from ifserver.front.deadlines import Deadlines
 from ifserver.front.drain import Goodbye
 from ifserver.front.http1.connection import Http1Connection
+from ifserver.front.shared_timers import Deadlines
 
 
 class Connection(Http1Connection):

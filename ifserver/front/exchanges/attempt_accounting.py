@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from typing import Final, Protocol
 
 from ifserver.clock import Clock
-from ifserver.front.deadlines import Deadlines
+from ifserver.front.shared_timers import Deadlines
 from ifserver.layers.accounting import Accounting
 from ifserver.metrics import Counters
 

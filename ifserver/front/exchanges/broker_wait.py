@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from ifserver.clock import Clock
-from ifserver.front.deadlines import Deadlines
+from ifserver.front.shared_timers import Deadlines
 from ifserver.layers.clusters import Clusters
 
 __all__ = ["WaitingRoom"]

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
-from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchanges.attempt import Attempt
 from ifserver.front.exchanges.client import EFFECTS, HttpClient, WebSocketClient
 from ifserver.front.exchanges.shared_services import Shared
 from ifserver.front.exchanges.workers import Peer
+from ifserver.front.shared_timers import Deadlines
 from ifserver.layers.clusters import Refusal
 from ifserver.metrics import STREAMS_CLOSED
 from ifserver.state_machines.effects import (

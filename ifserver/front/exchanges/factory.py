@@ -17,7 +17,6 @@ from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.addresses import Addresses
-from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchanges.attempt_accounting import Unresolved
 from ifserver.front.exchanges.broker_wait import WaitingRoom
 from ifserver.front.exchanges.canaries import Positions
@@ -36,6 +35,7 @@ from ifserver.front.files import Files
 from ifserver.front.incoming_request import Incoming, identify, stamp
 from ifserver.front.merged_log_lines import Bursts
 from ifserver.front.request_metrics import Tally
+from ifserver.front.shared_timers import Deadlines
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.heartbeat_value import with_facts

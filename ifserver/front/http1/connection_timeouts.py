@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock
 from ifserver.config.settings import FrontSettings
-from ifserver.front.deadlines import Deadlines
 from ifserver.front.http1.connection_states import Event, State
 from ifserver.front.http1.unread_body import SILENCE_S
+from ifserver.front.shared_timers import Deadlines
 
 __all__ = ["Waiting", "Waits"]
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.node import Limits, Reading
-from ifserver.layers.readership import ASK_S, FRESH_S, Readership
+from ifserver.layers.worker_presence import ASK_S, FRESH_S, Readership
 
 LIMITS = Limits(100, 600.0)
 REQUEST, CONNECT = "http.request", "websocket.connect"
