@@ -81,9 +81,9 @@ class Site:
         """The status of one request."""
         return httpx.request(method, self.server.url + target, timeout=LIMIT_S).status_code
 
-    def queued(self, count: int) -> None:
-        """Wait until so many requests wait on the node."""
-        eventually(lambda: self.redis.command("EVAL", QUEUED, 0) == count, f"{count} requests wait on the node")
+    def queued(self, *counts: int) -> None:
+        """Wait until so many requests, one of `counts`, wait on the node."""
+        eventually(lambda: self.redis.command("EVAL", QUEUED, 0) in counts, f"{counts} requests wait on the node")
 
     def end(self) -> None:
         """Tell both at once to end; that they do so in good order is checked when their blocks are left."""

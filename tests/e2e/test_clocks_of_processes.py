@@ -50,7 +50,7 @@ def test_what_is_queued_expires_when_redis_is_set_forward_by_more_than_it_is_kep
         queued = [pool.submit(site.ask, method, "/") for method in ("GET", "POST")]
         site.queued(2)
         site.step("redis", HOUR_S)
-        site.queued(0)
+        site.queued(0, 1)  # the GET may be there again
         gate.open()
         # As whatever a node loses: what may be offered again is.
         assert [each.result() for each in (held, *queued)] == [200, 200, 504]
