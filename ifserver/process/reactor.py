@@ -59,18 +59,20 @@ class MonotonicReactor(AsyncioSelectorReactor):
     def _reschedule(self) -> None:
         """Have the loop call `_onTimer` when the next call is due, and not before.
 
-        uvloop rounds to milliseconds, and counts from the one in which the present turn began. A timer of Twisted's own
-        `_reschedule` is early by one, as a rule, and then the loop turns without rest until it has passed.
+        uvloop counts whole milliseconds. A timer of Twisted's own `_reschedule` is early by a part of one, as a rule,
+        and then the loop turns without rest until that has passed.
         """
         timeout_s = self.timeout()
         if timeout_s is None:
             return
-        self._scheduledAt = self.seconds() + timeout_s
+        now = self.seconds()
+        due_ms = math.ceil((now + timeout_s) * 1000) if timeout_s else math.floor(now * 1000)
+        # When the loop will call, and not when it should: a call that is due before has to be told to the loop.
+        self._scheduledAt = due_ms / 1000
         if self._timerHandle is not None:
             self._timerHandle.cancel()
-        if timeout_s:
-            timeout_s = math.ceil(timeout_s * 1000 + 1) / 1000
-        self._timerHandle = self._asyncioEventloop.call_later(timeout_s, self._onTimer)
+        wait_s = (due_ms - math.floor(now * 1000)) / 1000
+        self._timerHandle = self._asyncioEventloop.call_later(wait_s, self._onTimer)
 
     # The arguments are those of `IReactorSSL`.
 
