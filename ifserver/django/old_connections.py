@@ -9,11 +9,12 @@ share that thread. When a message to a group is for a thousand of them, one hop 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import channels.consumer
-from asgiref.sync import SyncToAsync
+from asgiref.sync import AsyncToSync, SyncToAsync
 
 __all__ = ["SharedClosing", "share_closing"]
 
@@ -21,29 +22,45 @@ __all__ = ["SharedClosing", "share_closing"]
 _Thread: TypeAlias = tuple[asyncio.AbstractEventLoop, Any]
 
 
+class _Outcome(enum.Enum):
+    """What those are told who let somebody else call `close`."""
+
+    CLOSED = enum.auto()
+    FAILED = enum.auto()
+    #: It was not called: who was to do so was cancelled.
+    CANCELLED = enum.auto()
+
+
 class SharedClosing:
     """Calls `close`, once for all that call this in the same turn of the loop and share a thread."""
 
     def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
         self._close = close
-        #: Those who wait for a call of `close` that has not begun. It returns to them whether that was done.
-        self._waiting: dict[_Thread, list[asyncio.Future[bool]]] = {}
+        #: Those who wait for a call of `close` that has not begun.
+        self._waiting: dict[_Thread, list[asyncio.Future[_Outcome]]] = {}
 
     async def __call__(self) -> None:
+        if getattr(AsyncToSync.executors, "current", None) is not None:
+            # There is sync code above that waits for this, in whichever thread: the call has to be made from there.
+            await self._close()
+            return
         loop = asyncio.get_running_loop()
         thread = loop, SyncToAsync.thread_sensitive_context.get(None)
         while (waiting := self._waiting.get(thread)) is not None:
-            closed = loop.create_future()
-            waiting.append(closed)
-            if await closed:
+            told = loop.create_future()
+            waiting.append(told)
+            outcome = await told
+            if outcome is _Outcome.CLOSED:
                 return
-            # Who called it was cancelled.
+            if outcome is _Outcome.FAILED:
+                # A connection that cannot be closed is given up by that. So this is no failure of all the others.
+                await self._close()
+                return
         await self._close_for_all(thread)
 
     async def _close_for_all(self, thread: _Thread) -> None:
         waiting = self._waiting[thread] = []
-        error: Exception | None = None
-        is_closed = False
+        outcome = _Outcome.CANCELLED
         try:
             try:
                 await asyncio.sleep(0)
@@ -51,18 +68,14 @@ class SharedClosing:
                 # Before it begins: who asks from now on may be too late for it.
                 del self._waiting[thread]
             await self._close()
-            is_closed = True
-        except Exception as raised:
-            error = raised
+            outcome = _Outcome.CLOSED
+        except Exception:
+            outcome = _Outcome.FAILED
             raise
         finally:
-            for closed in waiting:
-                if closed.done():
-                    continue
-                if error is None:
-                    closed.set_result(is_closed)
-                else:
-                    closed.set_exception(error)
+            for told in waiting:
+                if not told.done():
+                    told.set_result(outcome)
 
 
 def share_closing() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from channels import consumer
 from channels.consumer import AsyncConsumer
 
@@ -20,14 +22,14 @@ class Database:
     def __init__(self) -> None:
         self.begun = 0
         self.closed = 0
-        self.error: Exception | None = None
+        self.errors: list[Exception] = []
         self.released = asyncio.Event()
 
     async def close(self) -> None:
         self.begun += 1
         await self.released.wait()
-        if self.error is not None:
-            raise self.error
+        if self.errors:
+            raise self.errors.pop()
         self.closed += 1
 
     async def has_begun(self, count: int) -> None:
@@ -98,13 +100,47 @@ def test_one_of_the_others_may_be_cancelled() -> None:
     run(act)
 
 
-def test_all_are_told_of_a_failure() -> None:
+def test_a_failure_is_that_of_one_alone() -> None:
     async def act(database: Database, close: SharedClosing) -> None:
-        database.error = OSError("no database")
+        database.errors.append(OSError("the connection was lost"))
         database.released.set()
-        results = await asyncio.gather(*(close() for _ in range(3)), return_exceptions=True)
-        assert [str(result) for result in results] == ["no database"] * 3
-        assert database.begun == 1
+        results = await asyncio.gather(*(close() for _ in range(10)), return_exceptions=True)
+        assert [str(result) for result in results if result is not None] == ["the connection was lost"]
+        assert database.closed == 9
+
+    run(act)
+
+
+def test_sync_code_that_waits_for_it_is_not_waited_for() -> None:
+    """As Channels' own function: a consumer that sync code calls with `async_to_sync` closes in the thread of that."""
+
+    async def in_the_thread() -> None:
+        await sync_to_async(lambda: None)()
+
+    async def act(_: Database, __: SharedClosing) -> None:
+        close = SharedClosing(in_the_thread)
+        loop = asyncio.get_running_loop()
+        entered, may_go_on, comes = threading.Event(), threading.Event(), threading.Event()
+
+        def sync_code() -> None:
+            entered.set()
+            may_go_on.wait(LIMIT_S)
+            async_to_sync(close)()
+
+        def call_soon_threadsafe(*arguments: Any, **named: Any) -> Any:
+            try:
+                return type(loop).call_soon_threadsafe(loop, *arguments, **named)
+            finally:
+                comes.set()
+
+        running = asyncio.create_task(sync_to_async(sync_code)())
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        loop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign]
+        may_go_on.set()
+        comes.wait(LIMIT_S)
+        # The sync code's comes in this very turn, and another one is there first. It needs the thread, which is taken.
+        await asyncio.gather(running, close())
 
     run(act)
 
