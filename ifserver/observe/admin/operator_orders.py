@@ -85,6 +85,7 @@ class Ordering:
         try:
             found = await order(path, method, arguments)
         except BaseException:
+            surveying.addErrback(lambda _: None)  # nobody waits for it any more
             surveying.cancel()
             raise
         survey = await surveying

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from ifserver.config.pools import PoolSettings
 from ifserver.front.exchanges.canaries import COOKIE
 from ifserver.front.exchanges.pools import Router
 from ifserver.layers.operator_orders import Here, PoolHere
 from ifserver.metrics import BOUNDS_S
-from ifserver.observe.admin.operator_orders import POOLS_HEADER
+from ifserver.observe.admin.operator_orders import PAUSE_HEADER, POOLS_HEADER
 from ifserver.observe.admin.pools import agreed, side_by_side
 from ifserver.status import Child
 from tests.front.fakes import GET, HANDSHAKE
@@ -192,3 +193,11 @@ def test_all_servers_together() -> None:
     # A pool that shares with nobody is no matter, and neither is a canary that has nothing.
     alone, idle = (PoolHere(*what, False, 0, 0, []) for what in (("a", "", None), ("b", "w", 0.0)))
     assert agreed([both[0], Here([], pools=[idle, alone, *both[1].pools])])
+
+
+def test_a_refusal_waits_for_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = stage(*POOLS)
+    for node in here.world.clusters.nodes.values():
+        monkeypatch.setattr(node, "census", Deferred)
+    assert here.ask("/pools?nobody=5", "POST", **HEADER).status == 404
+    assert here.ask("/pause?pool=nobody", "POST", **{PAUSE_HEADER: "test"}).status == 404
