@@ -2,8 +2,8 @@
 
 A whole answer says as well as a claim who has the request. Whatever waits for a database, or for a thread, needs a
 moment for it. Nobody misses a claim that comes a tenth of a second late: servers ask for requests that are unclaimed
-after a second (docs/architecture.rst, "Lost offers"), and a supervisor claims for a worker that is blocked. Each claim
-costs both sides a message, and the worker a turn of its loop, which has to wait for the threads that run.
+after a second (docs/explanation/architecture.rst, "Lost offers"), and a supervisor claims for a worker that is blocked.
+Each claim costs both sides a message, and the worker a turn of its loop, which has to wait for the threads that run.
 """
 
 from __future__ import annotations
