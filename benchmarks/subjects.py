@@ -20,6 +20,7 @@ from benchmarks.machine import tree
 
 __all__ = [
     "BACKEND",
+    "BARE",
     "NAMES",
     "PEERS",
     "Ours",
@@ -40,6 +41,8 @@ _START_S = 30.0
 _OUR_LAYER = "ifserver.django.ChannelLayer"
 _ENVIRONMENTS = ROOT / ".venv-peers"
 
+#: Not a server: the least that one could cost.
+BARE = "bare loop"
 #: The role of what a peer needs behind it, and is not counted as its own.
 BACKEND = "backend"
 _UVICORN_PACKAGES = ("uvicorn", "uvloop", "httptools", "websockets")
@@ -205,6 +208,18 @@ class Channels(Peer):
         return {"front": tree(front), "node": [node]}
 
 
+class BareRoom(Subject):
+    """What nobody can do without: writes on the bare event loop."""
+
+    name = BARE
+
+    def start(self) -> None:
+        self._spawn([sys.executable, "-m", "benchmarks.bare_room", str(self.port)])
+
+    def roles(self) -> Mapping[str, list[int]]:
+        return {"front": [self._processes[0].pid]}
+
+
 class Behind(Subject):
     """Some other server in front of peers; it is configured by files in a folder of its own."""
 
@@ -334,9 +349,9 @@ def versions_of(name: str) -> str:
 
 
 #: All that can be measured: ourselves in two ways, and the peers; and ourselves in ways that matter to groups alone.
-NAMES = ("redis", "embedded", *PEERS, "pushpin", "redis-2", "redis-channels", "embedded-channels")
+NAMES = ("redis", "embedded", *PEERS, "pushpin", "redis-2", "redis-channels", "embedded-channels", BARE)
 #: Which do nothing but send to groups.
-_FOR_GROUPS = ("channels", "redis-2", "redis-channels", "embedded-channels")
+_FOR_GROUPS = ("channels", "redis-2", "redis-channels", "embedded-channels", BARE)
 #: Which can do that, beside these.
 _WITH_GROUPS = ("redis", "embedded", "uvicorn", "daphne")
 #: Which of them can run an application in several processes that share the requests.
@@ -381,6 +396,8 @@ def subject_named(name: str, workers: int = 1) -> Subject:
         return Ours(name.partition("-")[0], channels=True)
     if name == "channels":
         return Channels(name)
+    if name == BARE:
+        return BareRoom()
     if name == "pushpin":
         return Pushpin()
     return Peer(name) if workers == 1 else Balanced(name, workers)
