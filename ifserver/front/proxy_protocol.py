@@ -276,7 +276,7 @@ class AnnouncedFactory(Factory):
 
     def refused(self, connection: Announced, why: str) -> None:
         """`connection` is being closed."""
-        self.server.counters.add("connections_refused", label="proxy")
+        self.server.exchanges.counters.add("connections_refused", label="proxy")
         peer: Any = connection.transport.getPeer()
         # A Unix socket's client has no address.
         _log.info("refusing a connection from %s: %s", getattr(peer, "host", "a Unix socket"), why)

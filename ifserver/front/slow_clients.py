@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock
 from ifserver.front.shared_timers import Deadlines
@@ -26,10 +26,7 @@ class _Connection(Hashable, Protocol):
         """Cut it."""
 
 
-_T = TypeVar("_T", bound=_Connection)
-
-
-class Unsent(Generic[_T]):
+class Unsent:
     """Cuts connections whose clients take nothing for `seconds` of what is due to them, within twice that.
 
     A slow client is no such client: each look compares what the client's kernel has acknowledged with what it had
@@ -39,19 +36,19 @@ class Unsent(Generic[_T]):
 
     def __init__(self, clock: Clock, seconds: float, counters: Counters) -> None:
         self._counters = counters
-        self._deadlines: Deadlines[_T] = Deadlines(clock, seconds, self._look)
-        self._begun: Deadlines[_T] = Deadlines(clock, _FIRST_LOOK_S, self._first_look)
-        self._taken: dict[_T, object] = {}
+        self._deadlines: Deadlines[_Connection] = Deadlines(clock, seconds, self._look)
+        self._begun: Deadlines[_Connection] = Deadlines(clock, _FIRST_LOOK_S, self._first_look)
+        self._taken: dict[_Connection, object] = {}
 
     def __len__(self) -> int:
         return len(self._begun) + len(self._taken)
 
-    def begin(self, connection: _T) -> None:
+    def begin(self, connection: _Connection) -> None:
         """Bytes are due to the client of `connection`, and wait for it to take them."""
         self.end(connection)
         self._begun.add(connection)
 
-    def end(self, connection: _T) -> None:
+    def end(self, connection: _Connection) -> None:
         """It has taken enough of them, or is gone."""
         if self._begun.pop(connection, None) is None and self._taken.pop(connection, self) is not self:
             self._deadlines.pop(connection, None)
@@ -66,11 +63,11 @@ class Unsent(Generic[_T]):
         self._taken.clear()
         self._deadlines.stop()
 
-    def _first_look(self, connection: _T) -> None:
+    def _first_look(self, connection: _Connection) -> None:
         self._taken[connection] = sockets.taken_by_peer(connection.transport)
         self._deadlines.add(connection)
 
-    def _look(self, connection: _T) -> None:
+    def _look(self, connection: _Connection) -> None:
         before = self._taken.pop(connection)
         now = sockets.taken_by_peer(connection.transport)
         if now != before:

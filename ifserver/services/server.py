@@ -123,7 +123,7 @@ class ServeService(Service):
 
     async def start(self) -> None:
         # Now, and not when the first one comes: until then an upgrade may have replaced the files.
-        self.server.websocket_protocol()
+        self.server.websockets.protocol()
         await self.prepare()
         await self.listen()
         self.is_ready()

@@ -440,9 +440,9 @@ class World:
         assert len(server.exchanges.registry) == 0
         assert server.statistics()["connections"] == 0
         tables: list[Any] = [*server.exchanges._http_waits.values(), *server.exchanges._websocket_waits.values()]
-        tables += [*server.waits._all]
+        tables += [*server.http1._all]
         tables += [server.unsent]
-        tables += [server.lifetimes]
+        tables += [server.websockets.lifetimes]
         assert [len(table) for table in tables] == [0] * len(tables)
         timers: Any = self.clock.getDelayedCalls()
         owners = [getattr(timer.func, "__self__", None) for timer in timers]

@@ -25,7 +25,7 @@ def test_the_times_of_a_request() -> None:
     job.respond(body=b"first", more_body=True)
     world.advance(1.0)
     job.body(b"last", more_body=False)
-    tally = world.server.tally
+    tally = world.server.exchanges.tally
     assert times(tally.queue_wait) == (1, 0.2)
     assert times(tally.first_byte) == (1, 0.5)
     assert times(tally.duration) == (1, 1.5)
@@ -50,7 +50,7 @@ def test_an_attempt_waits_anew() -> None:
     job.release()
     world.advance(0.5)
     world.worker.job().claim()
-    assert times(world.server.tally.queue_wait) == (2, 0.5)
+    assert times(world.server.exchanges.tally.queue_wait) == (2, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_refusals_are_requests_too(data: bytes, status: int) -> None:
     world = World()
     client = world.client(data)
     assert client.received().startswith(b"HTTP/1.1 %d " % status)
-    assert dict(world.server.tally.requests) == {status: 1}
-    assert times(world.server.tally.queue_wait) == (0, 0.0)
+    assert dict(world.server.exchanges.tally.requests) == {status: 1}
+    assert times(world.server.exchanges.tally.queue_wait) == (0, 0.0)
 
 
 def test_clients_that_leave_before_there_is_an_answer() -> None:
@@ -77,7 +77,7 @@ def test_clients_that_leave_before_there_is_an_answer() -> None:
     world.settle()
     client.leave()
     world.client().leave()
-    tally = world.server.tally
+    tally = world.server.exchanges.tally
     assert dict(tally.requests) == {0: 1, 200: 1}
     assert times(tally.first_byte)[0] == 1
     assert times(tally.duration)[0] == 2
@@ -87,7 +87,7 @@ def test_an_answer_of_the_servers_own() -> None:
     world = World(queue_timeout_s=3.0)
     world.client(GET)
     world.advance(3.0)
-    tally = world.server.tally
+    tally = world.server.exchanges.tally
     assert dict(tally.requests) == {503: 1}
     assert times(tally.first_byte) == times(tally.duration) == (1, 3.0)
     assert times(tally.queue_wait) == (0, 0.0)
@@ -104,7 +104,7 @@ def test_a_websocket() -> None:
     job.send("text")
     client.send(frame(TEXT, b"hello"))
     world.settle()
-    tally = world.server.tally
+    tally = world.server.exchanges.tally
     assert dict(tally.requests) == {101: 1}
     assert times(tally.queue_wait) == times(tally.first_byte) == times(tally.duration) == (1, 0.5)
     assert (tally.http_bytes_in, tally.http_bytes_out) == (len(HANDSHAKE), 0)
@@ -117,7 +117,7 @@ def test_interim_responses_are_bytes_too() -> None:
     client = world.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
     client.send(b"x")
     world.worker.job().respond(body=b"done")
-    assert world.server.tally.http_bytes_out == len(client.received())
+    assert world.server.exchanges.tally.http_bytes_out == len(client.received())
 
 
 def test_one_that_has_not_begun_has_no_first_byte() -> None:

@@ -333,7 +333,7 @@ def test_the_longest_life_of_websockets_changes_for_those_that_begin_then() -> N
     world.advance(61.0)
     assert (bool(old.received()), bool(new.received())) == (False, True)
     world.server.change(msgspec.structs.replace(world.server.settings, websocket_timeout_s=None))
-    assert len(world.server.lifetimes) == 0
+    assert len(world.server.websockets.lifetimes) == 0
 
 
 @pytest.mark.parametrize("is_heard", [True, False])

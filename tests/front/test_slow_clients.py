@@ -32,7 +32,7 @@ class Connection:
         self.aborted += 1
 
 
-def unsent() -> tuple[task.Clock, Unsent[Connection], Counters]:
+def unsent() -> tuple[task.Clock, Unsent, Counters]:
     clock, counters = task.Clock(), Counters()
     return clock, Unsent(clock, 10.0, counters), counters
 
@@ -158,7 +158,7 @@ def test_what_is_below_tls_is_asked() -> None:
 
 def test_how_long_is_waited_can_be_changed_meanwhile() -> None:
     clock = task.Clock()
-    unsent: Unsent[Connection] = Unsent(clock, 100.0, Counters())
+    unsent: Unsent = Unsent(clock, 100.0, Counters())
     connection = Connection()
     unsent.begin(connection)
     clock.advance(1.0)

@@ -213,7 +213,7 @@ def websocket(random: Random) -> None:
         job.accept()
         world.settle()
         connection: Any
-        (connection,) = world.server._connections
+        (connection,) = world.server.connections
         got = len(client.received())
         data = b"".join(_frame(random) for _ in range(random.randint(1, 8)))
         data = mutated(random, data, (b"\x81", b"\x88\x82", b"\xff" * 10, b"\x82\xfe\xff\xff"))

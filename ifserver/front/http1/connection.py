@@ -24,10 +24,10 @@ from ifserver.front.http1.connection_states import TABLE, Event, State
 from ifserver.front.http1.parser import RequestParser
 from ifserver.front.http1.read_pacing import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
 from ifserver.front.http1.response import CONTINUE, Http1Response
+from ifserver.front.http1.shared_services import Http1
 from ifserver.front.http1.unread_body import DISCARD_BYTES, Leftover
 from ifserver.front.http1.websocket_handshake import websocket_problem
 from ifserver.front.incoming_request import BadRequest, Incoming
-from ifserver.front.interface import Server
 from ifserver.net.endpoints import LoopTransport
 from ifserver.state_machines.effects import Answered, BodyReceived, ClientGone
 
@@ -56,20 +56,20 @@ class Http1Connection(Protocol):
     #: Any transport that is an ITransport, an IPushProducer and an IConsumer: Twisted's own, or the loop's.
     transport: Any
 
-    def __init__(self, server: Server, key: Key = None, announced: ProxyHeader | None = None) -> None:
+    def __init__(self, http1: Http1, key: Key = None, announced: ProxyHeader | None = None) -> None:
         #: As whose it is counted.
         self.key = key
         self._announced = announced
-        self._server = server
-        self._waits = server.waits
-        self._settings = server.settings
+        self._http1 = http1
+        self._server = http1.server
+        self._settings = http1.server.settings
         #: What it is busy with; only `handle` changes that.
         self.state = State.IDLE
-        self._parser = RequestParser(server.settings, self._complete)
-        self._response = Http1Response(self, server)
+        self._parser = RequestParser(http1.server.settings, self._complete)
+        self._response = Http1Response(self, http1)
         # Requests that wait for the one before them.
         self._waiting: list[Incoming] = []
-        self.intake = Intake(self, server, self._parser, self._waiting)
+        self.intake = Intake(self, http1, self._parser, self._waiting)
         # What was thrown away of a body whose response is complete; None: nothing.
         self._leftover: Leftover | None = None
         # Exchanges of requests whose responses the client has, and that have not ended; None: there was none.
@@ -95,7 +95,7 @@ class Http1Connection(Protocol):
         response.addresses = addresses_of(transport, announced)
         transport.registerProducer(response, True)
         self._server.connected(self)
-        self._waits.idle.add(self)
+        self._http1.idle.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.handle(Event.GONE)
@@ -113,7 +113,7 @@ class Http1Connection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self.state is _CLOSED:
             return
-        self._server.tally.http_bytes_in += len(data)
+        self._http1.tally.http_bytes_in += len(data)
         parser = self._parser
         if parser.refusal is not None:
             self.handle(Event.UNPARSED, data)
@@ -144,33 +144,33 @@ class Http1Connection(Protocol):
         """See what has come of a request that is not complete."""
         if self.state is _CLOSED:
             return
-        parser, waits = self._parser, self._waits
+        parser, http1 = self._parser, self._http1
         incoming = parser.incoming
         if parser.refusal is not None:
             self._refused(parser.refusal)
         elif incoming is None:
-            if parser.in_head and self not in waits.heads_due:
+            if parser.in_head and self not in http1.heads_due:
                 # It goes on in the next bytes, which must not take for ever.
-                waits.heads_due.add(self)
+                http1.heads_due.add(self)
         elif incoming is self._response.incoming:
             self.handle(Event.PIECE, incoming.take_body())
         elif incoming.content_length is not None and incoming.content_length <= self._settings.whole_body_bytes:
             # It is pushed whole.
-            waits.heads_due.pop(self, None)
-            waits.bodies_due.add(self)
+            http1.heads_due.pop(self, None)
+            http1.bodies_due.add(self)
             self.handle(Event.PART, incoming)
         elif incoming not in self._waiting:
-            waits.heads_due.pop(self, None)
+            http1.heads_due.pop(self, None)
             self.handle(Event.UPLOAD, incoming)
 
     def _complete(self, incoming: Incoming) -> None:
         """A request has arrived with all of its body."""
         if incoming.chunked or incoming.body_bytes:
-            self._waits.bodies_due.pop(self, None)
+            self._http1.bodies_due.pop(self, None)
         if incoming is self._response.incoming:
             self.handle(Event.LAST_PIECE, incoming.take_body())
         elif incoming not in self._waiting:
-            self._waits.heads_due.pop(self, None)
+            self._http1.heads_due.pop(self, None)
             self.handle(Event.HANDSHAKE if incoming.upgrade else _REQUEST, incoming)
 
     def _refused(self, why: BadRequest) -> None:
@@ -192,7 +192,7 @@ class Http1Connection(Protocol):
     def head_too_slow(self) -> None:
         """A request was begun and not ended."""
         if self.intake.reasons:
-            self._waits.heads_due.add(self)  # it may be there, and wait for being read
+            self._http1.heads_due.add(self)  # it may be there, and wait for being read
         else:
             self._refused(BadRequest(408, "the request took too long"))
 
@@ -203,7 +203,7 @@ class Http1Connection(Protocol):
             return
         if self.intake.reasons or incoming.expects_continue:
             # It is we who do not read, or have not asked for it.
-            self._waits.bodies_due.add(self)
+            self._http1.bodies_due.add(self)
         else:
             self._refused(BadRequest(408, "the body took too long"))
 
@@ -217,7 +217,7 @@ class Http1Connection(Protocol):
             self.abort()
         else:
             self._progress = progress
-            self._waits.half_closed.add(self)
+            self._http1.half_closed.add(self)
 
     # Effects: requests.
 
@@ -225,7 +225,7 @@ class Http1Connection(Protocol):
         response, server = self._response, self._server
         response.start(incoming)
         if not incoming.complete:
-            self._waits.bodies_due.add(self)
+            self._http1.bodies_due.add(self)
         if incoming.upgrade:
             problem = websocket_problem(incoming, self._settings.allowed_origins)
             if problem is not None:
@@ -256,7 +256,7 @@ class Http1Connection(Protocol):
         elif parser.incoming is not None:
             self._continue(parser.incoming)
         elif not parser.in_head:
-            self._waits.idle.add(self)
+            self._http1.idle.add(self)
         if intake.unparsed and len(waiting) < self._settings.max_pipelined and self.state is not _CLOSED:
             intake.parse_rest()
         if intake.reasons:
@@ -272,11 +272,11 @@ class Http1Connection(Protocol):
         response = self._response
         exchange = response.exchange
         if piece and exchange is not None:
-            self._waits.bodies_due.add(self)
+            self._http1.bodies_due.add(self)
             exchange.handle(BodyReceived(piece, True))
         elif piece and response.file is not None:
             # Nobody wants it any more. The rest must wait if it is too much: closing would cut the file off.
-            self._waits.bodies_due.add(self)
+            self._http1.bodies_due.add(self)
             response.discarded_bytes += len(piece)
             if response.discarded_bytes > DISCARD_BYTES:
                 self.intake.pause(STREAM)
@@ -287,11 +287,11 @@ class Http1Connection(Protocol):
             exchange.handle(BodyReceived(piece, False))
 
     def _discard_rest(self, detail: object) -> None:
-        waits, incoming = self._waits, self._response.incoming
-        self._leftover = Leftover(self._server.clock)
-        waits.discarding.add(self)
-        waits.heads_due.pop(self, None)
-        waits.bodies_due.pop(self, None)
+        http1, incoming = self._http1, self._response.incoming
+        self._leftover = Leftover(http1.clock)
+        http1.discarding.add(self)
+        http1.heads_due.pop(self, None)
+        http1.bodies_due.pop(self, None)
         self.intake.resume(STREAM)
         if incoming is not None:
             incoming.body.clear()
@@ -301,14 +301,14 @@ class Http1Connection(Protocol):
     def _discard(self, piece: bytes) -> None:
         leftover = self._leftover
         assert leftover is not None
-        self._waits.discarding.add(self)
+        self._http1.discarding.add(self)
         event = leftover.take(len(piece))
         if event is not None:
             self.handle(event)
 
     def _count_refusal(self, why: BadRequest) -> None:
         _log.debug("refusing a request of %s with %d: %s", self._response.addresses[1], why.status, why)
-        self._server.counters.add("requests_refused", label=str(why.status))
+        self._server.exchanges.counters.add("requests_refused", label=str(why.status))
 
     def _refuse(self, why: BadRequest) -> None:
         response = self._response
@@ -316,7 +316,7 @@ class Http1Connection(Protocol):
         if response.incoming is None:
             response.start(None)
         if response.exchange is None:
-            response.tally = self._server.tally  # no pool has had it
+            response.tally = self._http1.tally  # no pool has had it
         extra, more_lines = _UPGRADE_REQUIRED if why.status == 426 else (None, b"")
         response.write_answer(why.status, extra, keep_alive=False, more_lines=more_lines)
         response.log_access(self._parser.refused())
@@ -350,14 +350,14 @@ class Http1Connection(Protocol):
         response.finish()
 
     def _look_if_taken(self, detail: object) -> None:
-        self._waits.discarding.pop(self, None)
+        self._http1.discarding.pop(self, None)
         framing = self._response.framing
         assert framing is not None
         if not self._response.write_paused:
             self.handle(Event.WRITTEN_LAST if framing.close else Event.WRITTEN)
 
     def _answer_502(self, detail: object) -> None:
-        self._server.counters.add("requests_refused", label="502")
+        self._server.exchanges.counters.add("requests_refused", label="502")
         self._response.write_answer(502, None, keep_alive=False)
         self._response.finish()
 
@@ -379,7 +379,7 @@ class Http1Connection(Protocol):
         message, entry = response.accepted(incoming, exchange, message)
         response.forget_flow()
         self._leave_afterwards()  # nobody would tell them when the client leaves
-        websocket = server.open_websocket(exchange, incoming, message, entry)
+        websocket = self._http1.websockets.open(exchange, incoming, message, entry)
         websocket.key = self.key
         exchange.opened(websocket)
         self.dataReceived = websocket.dataReceived  # type: ignore[method-assign]
@@ -388,8 +388,8 @@ class Http1Connection(Protocol):
         self.readConnectionLost = transport.abortConnection  # type: ignore[method-assign]
         if isinstance(transport, LoopTransport):
             transport.protocol = websocket
-        websocket.makeConnection(transport)
-        self._waits.forget(self)
+        websocket.makeConnection(transport)  # type: ignore[no-untyped-call]
+        self._http1.forget(self)
         server.disconnected(self)
         self.intake.resume(HANDSHAKE)
         if self._parser.early:
@@ -401,14 +401,14 @@ class Http1Connection(Protocol):
 
     def _await_last(self, detail: object) -> None:
         self.intake.reasons |= HALF_CLOSED  # (the transport reads no more by itself)
-        self._waits.heads_due.pop(self, None)
-        self._waits.bodies_due.pop(self, None)
+        self._http1.heads_due.pop(self, None)
+        self._http1.bodies_due.pop(self, None)
         if self._waiting:
             self._waiting[-1].keep_alive = False
         else:
             self._response.make_last()
         self._progress = self._response.progress
-        self._waits.half_closed.add(self)
+        self._http1.half_closed.add(self)
 
     def _end_writing(self, detail: object) -> None:
         # A connection that is closed while its client still sends is reset, and the client might never see its answer
@@ -428,7 +428,7 @@ class Http1Connection(Protocol):
 
     def _close(self, detail: object) -> None:
         self._response.forget_flow()
-        self._waits.forget(self)
+        self._http1.forget(self)
         self._server.unsent.begin(self)
         self.transport.loseConnection()
 
@@ -443,7 +443,7 @@ class Http1Connection(Protocol):
             self._leave(detail)
         self._leave_afterwards()
         self._parser.close()
-        self._waits.forget(self)
+        self._http1.forget(self)
         # Last, since the server may have waited for this.
         self._server.disconnected(self)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from ifserver.front.http1.connection_states import State
-from ifserver.front.http1.connection_timeouts import Waiting
 from ifserver.front.http1.parser import RequestParser
+from ifserver.front.http1.shared_services import Http1, Waiting
 from ifserver.front.incoming_request import Incoming
-from ifserver.front.interface import Server
 
 __all__ = ["HALF_CLOSED", "HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "Intake"]
 
@@ -34,8 +33,6 @@ PIECES: Final = 1000
 class Reader(Waiting, Protocol):
     """The connection whose input this is."""
 
-    transport: Any
-
     def parse(self, data: bytes) -> None:
         """Parse the next bytes; of more than a slice, as many as are due now."""
 
@@ -47,11 +44,11 @@ class Intake:
         waiting: the requests that have arrived and wait for their turn.
     """
 
-    __slots__ = ("_connection", "_parser", "_server", "_turn_due", "_waiting", "reasons", "unparsed")
+    __slots__ = ("_connection", "_http1", "_parser", "_turn_due", "_waiting", "reasons", "unparsed")
 
-    def __init__(self, connection: Reader, server: Server, parser: RequestParser, waiting: list[Incoming]) -> None:
+    def __init__(self, connection: Reader, http1: Http1, parser: RequestParser, waiting: list[Incoming]) -> None:
         self._connection = connection
-        self._server = server
+        self._http1 = http1
         self._parser = parser
         self._waiting = waiting
         #: Why nothing is read; 0: it is.
@@ -71,14 +68,14 @@ class Intake:
         if self.reasons:
             self.reasons &= ~why
             if not self.reasons:
-                connection, bodies_due = self._connection, self._server.waits.bodies_due
+                connection, bodies_due = self._connection, self._http1.bodies_due
                 connection.transport.resumeProducing()
                 if connection in bodies_due:
                     bodies_due.add(connection)  # until now the client had no chance
 
     def feed(self, data: bytes) -> None:
         """Parse what is longer than a slice, until it is enough; the rest is `unparsed` then."""
-        parser, connection, max_pipelined = self._parser, self._connection, self._server.settings.max_pipelined
+        parser, connection, max_pipelined = self._parser, self._connection, self._http1.server.settings.max_pipelined
         for start in range(0, len(data), SLICE):
             incoming = parser.incoming
             enough = len(self._waiting) >= max_pipelined  # it goes on when one of them has begun
@@ -99,7 +96,7 @@ class Intake:
         if not self._turn_due:
             self._turn_due = True
             self.pause(TURN)
-            self._server.soon(self._go_on)
+            self._http1.soon(self._go_on)
 
     def _go_on(self) -> None:
         """It is this connection's turn again."""

@@ -17,14 +17,13 @@ from ifserver.front.exchanges.canaries import is_for_all
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.files import File
 from ifserver.front.http1.connection_states import Event
-from ifserver.front.http1.connection_timeouts import Waiting
 from ifserver.front.http1.file_body import FileBody
 from ifserver.front.http1.read_pacing import STREAM, Intake
 from ifserver.front.http1.response_heads import BadResponse, Framing, plain_answer, server_timing
+from ifserver.front.http1.shared_services import Http1, Waiting
 from ifserver.front.http1.unread_body import DISCARD_BYTES
 from ifserver.front.http1.websocket_handshake import problem_of_accept
 from ifserver.front.incoming_request import REQUEST_ID, Incoming, Refused
-from ifserver.front.interface import Connection, Server
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.messages import Headers
 from ifserver.net import sockets
@@ -40,7 +39,7 @@ _WRITTEN: Final = Event.WRITTEN
 _log = logging.getLogger(__name__)
 
 
-class Owner(Connection, Waiting, Protocol):
+class Owner(Waiting, Protocol):
     """The connection of a response."""
 
     intake: Intake
@@ -55,12 +54,13 @@ class Http1Response:
     its stream may only come while `exchange` is there.
     """
 
-    def __init__(self, connection: Owner, server: Server) -> None:
+    def __init__(self, connection: Owner, http1: Http1) -> None:
         self._connection = connection
-        self._server = server
-        self._settings = server.settings
+        self._http1 = http1
+        self._server = http1.server
+        self._settings = http1.server.settings
         #: Where the present request is counted: that of its pool, where there are pools.
-        self.tally = server.tally
+        self.tally = http1.tally
         #: What Set-Cookie tells the client of the present request; empty: nothing.
         self.cookie = b""
         #: The connection's, from its beginning on.
@@ -96,7 +96,7 @@ class Http1Response:
         self.framing = None
         self.cookie = b""
         self._status = self._sent_bytes = 0
-        self._began_at = self._server.clock.seconds()
+        self._began_at = self._http1.clock.seconds()
         self._first_at = 0.0
         self._claimed_at = None
 
@@ -129,7 +129,7 @@ class Http1Response:
             self.framing = None
             self._invalid(str(error))
             return
-        self._server.tally.http_bytes_out += len(head)
+        self._http1.tally.http_bytes_out += len(head)
         self.transport.write(head)
         if more:
             self._connection.handle(Event.BEGUN)
@@ -139,7 +139,7 @@ class Http1Response:
 
     def begin_file(self, message: m.ResponseFile, file: File) -> None:
         """Send a whole response, whose body is in `file`. Its exchange is over with that."""
-        exchange, server = self.exchange, self._server
+        exchange, http1 = self.exchange, self._http1
         assert exchange is not None
         try:
             head, framing = self._head(message, message.count, False)
@@ -147,7 +147,7 @@ class Http1Response:
             file.close()
             self._invalid(str(error))
             return
-        server.tally.http_bytes_out += len(head)
+        http1.tally.http_bytes_out += len(head)
         if framing.no_body or not message.count:
             file.close()
             self.transport.write(head)
@@ -157,7 +157,8 @@ class Http1Response:
         self.discarded_bytes = 0
         # Many clients take nothing of it before they have sent their whole body.
         self._connection.intake.resume(STREAM)
-        body = self.file = FileBody(self, file, message.offset, message.count, server.exchanges.files.disk, server.soon)
+        disk = self._server.exchanges.files.disk
+        body = self.file = FileBody(self, file, message.offset, message.count, disk, http1.soon)
         self._connection.handle(Event.BEGUN)
         body.start(head)
 
@@ -171,18 +172,18 @@ class Http1Response:
         Raises:
             BadResponse: it cannot be sent as the application has it.
         """
-        incoming, exchange, server = self.incoming, self.exchange, self._server
+        incoming, exchange, http1 = self.incoming, self.exchange, self._http1
         assert incoming is not None
         assert exchange is not None
-        now = server.clock.seconds()
+        now = http1.clock.seconds()
         self._claimed_at = exchange.claimed_at
-        head, framing = server.head_writer.write(
+        head, framing = http1.head_writer.write(
             message.status,
             message.headers,
             length,
             incoming.method,
             incoming.http_version,
-            incoming.keep_alive and not server.draining and (incoming.complete or _is_read_on(incoming, more)),
+            incoming.keep_alive and not self._server.draining and (incoming.complete or _is_read_on(incoming, more)),
             incoming.request_id,
             self._more_lines(message, now) if self.cookie or self._settings.server_timing else b"",
         )
@@ -204,7 +205,7 @@ class Http1Response:
 
     def file_sent(self, count: int) -> None:
         self._sent_bytes += count
-        self._server.tally.http_bytes_out += count
+        self._http1.tally.http_bytes_out += count
 
     def file_waits(self, full: bool) -> None:
         self.write_paused = full
@@ -239,7 +240,7 @@ class Http1Response:
             except BadResponse as error:
                 self._invalid(str(error))
                 return
-            self._server.tally.http_bytes_out += len(piece)
+            self._http1.tally.http_bytes_out += len(piece)
             self.transport.write(piece)
         if message.more_body:
             self._more_follows(framing, len(body))
@@ -275,7 +276,7 @@ class Http1Response:
         if self.incoming.expects_continue:
             self.incoming.expects_continue = False
             self.write(CONTINUE)
-            self._server.waits.bodies_due.add(self._connection)
+            self._http1.bodies_due.add(self._connection)
 
     def cut(self) -> None:
         """Cut the connection; the stream is told that its client has left."""
@@ -302,11 +303,13 @@ class Http1Response:
         """The WebSocket is open; the message that says so to the client, and what the access log will say of it."""
         self.exchange = None
         self._status = 101
-        self._first_at = now = self._server.clock.seconds()
+        self._first_at = now = self._http1.clock.seconds()
+        headers = [*self._http1.head_writer.default_fields(), *message.headers]
         if incoming.request_id and h.find(message.headers, REQUEST_ID) is None:
-            message = replace(message, headers=[*message.headers, (REQUEST_ID, incoming.request_id)])
+            headers.append((REQUEST_ID, incoming.request_id))
         if self.cookie:
-            message = replace(message, headers=[*message.headers, (b"set-cookie", self.cookie)])
+            headers.append((b"set-cookie", self.cookie))
+        message = replace(message, headers=headers)
         self._claimed_at = exchange.claimed_at
         self.tally.answered(101, self._began_at, now, now)
         return message, self._entry(incoming, now) if self._server.access_log.enabled else None
@@ -319,7 +322,7 @@ class Http1Response:
 
     def write(self, data: bytes) -> None:
         """Send `data` as it is."""
-        self._server.tally.http_bytes_out += len(data)
+        self._http1.tally.http_bytes_out += len(data)
         self.transport.write(data)
 
     def _framed(self, framing: Framing, body: bytes) -> bytes:
@@ -367,12 +370,12 @@ class Http1Response:
         if incoming is not None:
             method, version, request_id = incoming.method, incoming.http_version, incoming.request_id
         headers, body = plain_answer(status, extra)
-        head, framing = self._server.head_writer.write(
+        head, framing = self._http1.head_writer.write(
             status, headers, len(body), method, version, keep_alive, request_id, more_lines
         )
         self._status = status
         self.framing = framing
-        self._first_at = self._server.clock.seconds()
+        self._first_at = self._http1.clock.seconds()
         self.write(head if framing.no_body else head + self._framed(framing, body))
 
     def finish(self) -> None:
@@ -399,20 +402,19 @@ class Http1Response:
             refused: what it was, where it was refused before it was all there; ignored otherwise.
         """
         server, incoming = self._server, self.incoming or refused
-        now = server.clock.seconds()
+        now = self._http1.clock.seconds()
         self.tally.answered(self._status, self._began_at, self._first_at, now)
         if incoming is not None and server.access_log.enabled:
             server.access_log.write(self._entry(incoming, now))
 
     def _entry(self, incoming: Incoming | Refused, now: float) -> Entry:
         """What the access log has to say of a request that is over."""
-        server = self._server
         scheme, client, _ = self.addresses
-        trusted = server.exchanges.trusted
+        trusted = self._server.exchanges.trusted
         if trusted is not None:
             client, _ = h.seen_by_proxies(incoming.headers, client, scheme, trusted)
         return Entry(
-            at=server.wall(),
+            at=self._http1.wall(),
             client=client[0] if client else "",
             method=incoming.method,
             target=incoming.target,

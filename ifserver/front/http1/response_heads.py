@@ -185,9 +185,10 @@ class HeadWriter:
             self._starts[name] = start
         return start
 
-    def default_lines(self) -> list[bytes]:
-        """The lines of the fields that every response has: Date, and Server unless it is switched off."""
-        return self._date_and_server().split(b"\r\n")[1:]
+    def default_fields(self) -> Headers:
+        """The fields that every response has: Date, and Server unless it is switched off."""
+        lines = self._date_and_server().split(b"\r\n")[1:]
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
 
     def _date(self) -> bytes:
         return b"\r\ndate: " + formatdate(self._wall(), usegmt=True).encode()

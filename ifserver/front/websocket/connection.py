@@ -66,8 +66,9 @@ class WebSocketConnection(Frames):
     ) -> None:
         super().__init__()
         self._server = server
+        self._tally = server.exchanges.tally
         #: What the access log will say of it, and since when it is open.
-        self._entry, self._since = entry, server.clock.seconds()
+        self._entry, self._since = entry, server.exchanges.clock.seconds()
         self._exchange: Reports | None = exchange
         self._handshake = (incoming, accept)
         self._unflushed: list[int] = []
@@ -79,14 +80,11 @@ class WebSocketConnection(Frames):
         del self._handshake
         extensions = self.begin(incoming.headers)
         self.sendData(self._head(incoming, accept, extensions))
-        server = self._server
-        server.connected(self)
-        if server.settings.websocket_timeout_s is not None:
-            server.lifetimes.add(self)
+        self._server.connected(self)
         self.transport.registerProducer(self, True)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        self._server.tally.websocket_bytes_out += len(data)
+        self._tally.websocket_bytes_out += len(data)
         self.transport.write(data)
 
     def _head(self, incoming: Incoming, accept: m.WebSocketAccept, extensions: bytes | None) -> bytes:
@@ -103,14 +101,13 @@ class WebSocketConnection(Frames):
             lines.append(b"sec-websocket-protocol: " + accept.subprotocol.encode("latin-1"))
         if extensions is not None:
             lines.append(b"sec-websocket-extensions: " + extensions)
-        lines += self._server.head_writer.default_lines()
         lines += [name + b": " + value for name, value in accept.headers]
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
     # What the client sends.
 
     def dataReceived(self, data: bytes) -> None:
-        self._server.tally.websocket_bytes_in += len(data)
+        self._tally.websocket_bytes_in += len(data)
         if not self.receive_short(data):
             self.receive(data)
 
@@ -173,10 +170,9 @@ class WebSocketConnection(Frames):
         if exchange is not None:
             exchange.handle(ClientGone(_NO_STATUS if code is None else code, reason or ""))
         server = self._server
-        server.lifetimes.pop(self, None)
         if self._entry is not None:
-            open_s = server.clock.seconds() - self._since
-            server.access_log.write(closed(self._entry, server.wall(), open_s, self))
+            open_s = server.exchanges.clock.seconds() - self._since
+            server.access_log.write(closed(self._entry, server.exchanges.wall(), open_s, self))
         # Last, since the server may have waited for this.
         server.disconnected(self)
 
@@ -216,7 +212,7 @@ class WebSocketConnection(Frames):
         frame = message.plain if self._perMessageCompress is None else self.compressed_frame_of(message)
         if self.write_paused and sockets.unsent_bytes(self.transport) + len(frame) > max_unsent_bytes:
             return None
-        self._server.tally.websocket_bytes_out += len(frame)
+        self._tally.websocket_bytes_out += len(frame)
         self.transport.write(frame)
         return True
 

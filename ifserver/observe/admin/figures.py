@@ -63,7 +63,7 @@ class ServerFigures:
             "errors": (errors - self._errors) / elapsed_s,
             "queue_wait": _quantile(queue_wait, self._queue_wait),
             "first_byte": _quantile(first_byte, self._first_byte),
-            "websockets": open_websockets(server.counters),
+            "websockets": open_websockets(server.exchanges.counters),
             "connections": len(server.connections),
         }
         self._requests, self._errors, self._queue_wait, self._first_byte = requests, errors, queue_wait, first_byte
@@ -104,7 +104,7 @@ class SupervisorFigures:
 
 def tallies_of(server: InterfaceServer) -> list[Tally]:
     """What is counted of its clients: one tally, and where there are pools, one more for each of them."""
-    return [server.tally, *dict.fromkeys((server.exchanges.tallies or {}).values())]
+    return [server.exchanges.tally, *dict.fromkeys((server.exchanges.tallies or {}).values())]
 
 
 def errors_of(tallies: Sequence[Tally]) -> int:

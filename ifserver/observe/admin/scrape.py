@@ -18,6 +18,7 @@ from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.request_metrics import Tally
 from ifserver.front.server import InterfaceServer
 from ifserver.metrics import COUNTERS, LAG_BOUNDS_S, LOOP_LAG, Histogram
+from ifserver.observe.admin.figures import tallies_of
 from ifserver.observe.admin.server_subject import ServerSubject, states_of, unsent_bytes
 from ifserver.observe.admin.subject import Subject, SupervisorSubject
 from ifserver.observe.admin.survey import Survey
@@ -223,10 +224,10 @@ def _workers(subject: SupervisorSubject) -> Iterator[Metric]:
 def _requests(server: InterfaceServer) -> Iterator[Metric]:
     """What is counted of requests; where there are pools, of those of each, and with an empty name of the rest."""
     labels: tuple[str, ...] = ()
-    tallies: dict[tuple[str, ...], Tally] = {(): server.tally}
+    tallies: dict[tuple[str, ...], Tally] = {(): server.exchanges.tally}
     if server.exchanges.tallies is not None:
         labels = _POOL
-        tallies = {(tally.pool,): tally for tally in (server.tally, *server.exchanges.tallies.values())}
+        tallies = {(tally.pool,): tally for tally in tallies_of(server)}
     requests = CounterMetricFamily(
         _PREFIX + "requests",
         "Requests by the status of the answer; 0: the client left before one.",
@@ -258,7 +259,7 @@ def _requests(server: InterfaceServer) -> Iterator[Metric]:
 
 def _clients(subject: ServerSubject) -> Iterator[Metric]:
     server = subject.server
-    tally = server.tally
+    tally = server.exchanges.tally
     websockets = sum(not isinstance(each, Http1Connection) for each in server.connections)
     connections = {("http",): float(len(server.connections) - websockets), ("websocket",): float(websockets)}
     paused = {(pool or "all",): left_s for pool, left_s in server.exchanges.pauses.left_s().items()}

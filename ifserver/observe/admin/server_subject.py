@@ -41,7 +41,8 @@ class ServerSubject(Subject):
     section = "front"
 
     def __init__(self, server: InterfaceServer, listening: Callable[[], bool], parent: bool) -> None:
-        super().__init__(server.exchanges.clusters, server.exchanges.heartbeat, server.clock, server.wall)
+        exchanges = server.exchanges
+        super().__init__(exchanges.clusters, exchanges.heartbeat, exchanges.clock, exchanges.wall)
         self.server = server
         self._listening = listening
         self._parent = parent
@@ -57,7 +58,7 @@ class ServerSubject(Subject):
             queue_timeout_s=server.settings.queue_timeout_s,
             requests=sum(sum(tally.requests.values()) for tally in tallies),
             errors=errors_of(tallies),
-            websockets=open_websockets(server.counters),
+            websockets=open_websockets(server.exchanges.counters),
             paused=server.exchanges.pauses.left_s(),
             waiting=server.exchanges.pauses.waiting,
             events=events.recent(MAX_TOLD),
@@ -75,7 +76,7 @@ class ServerSubject(Subject):
         return reasons
 
     def counts(self, survey: Survey) -> dict[str, dict[str, int]]:
-        counted = {"server": self.server.counters.statistics()}
+        counted = {"server": self.server.exchanges.counters.statistics()}
         if self._parent:
             counted["workers"] = total(facts.counts for facts in self.supervisors(survey))
         return counted

@@ -45,7 +45,7 @@ def world(**settings: Any) -> World:
 
 def counted(place: World) -> dict[str, int]:
     """What was counted of messages."""
-    counts = place.server.counters.statistics()
+    counts = place.server.exchanges.counters.statistics()
     return {name: count for name, count in counts.items() if name.startswith(("messages_sent", "messages_dropped"))}
 
 

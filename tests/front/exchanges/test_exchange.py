@@ -263,7 +263,7 @@ def test_a_response_that_cannot_be_written_is_no_answer_to_wait_for(
     world = World()
     client = world.client(GET)
     job = world.worker.job()
-    monkeypatch.setattr(world.server.head_writer, "write", lambda *_: 1 / 0)
+    monkeypatch.setattr(world.server.http1.head_writer, "write", lambda *_: 1 / 0)
     job.respond(body=b"answer")
     world.settle()
     assert client.aborted

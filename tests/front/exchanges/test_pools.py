@@ -96,7 +96,7 @@ def test_a_request_is_offered_on_the_channel_of_its_pool_and_counted_there() -> 
     counted = {name: dict(server.exchanges.tallies[name].requests) for name in (REPORTS, channels.HTTP_REQUEST)}
     assert counted == {REPORTS: {200: 1}, channels.HTTP_REQUEST: {200: 1}}
     assert sum(server.exchanges.tallies[REPORTS].queue_wait.counts) == 1
-    assert dict(server.tally.requests) == {}
+    assert dict(server.exchanges.tally.requests) == {}
     assert [entry.pool for entry in world.access.entries] == ["reports", "default"]
     client.leave()
     world.assert_empty()
@@ -112,7 +112,7 @@ def test_what_no_pool_takes_is_answered_404() -> None:
     assert client.received().endswith(b"hello"), "the connection is kept"
     assert world.client(HANDSHAKE).received().startswith(b"HTTP/1.1 404 ")
     assert world.counters.value("requests_refused", "404") == 2
-    assert dict(world.server.tally.requests) == {404: 2}
+    assert dict(world.server.exchanges.tally.requests) == {404: 2}
     assert world.waiting() == 0
     client.leave()
     world.assert_empty()
@@ -134,7 +134,7 @@ def test_what_is_refused_before_it_has_a_pool_is_counted_for_none() -> None:
     world.worker.job().respond(body=b"hello")
     client.send(b"nonsense\r\n\r\n")
     world.settle()
-    assert dict(world.server.tally.requests) == {400: 1}
+    assert dict(world.server.exchanges.tally.requests) == {400: 1}
     world.assert_empty()
 
 

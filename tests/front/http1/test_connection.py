@@ -517,7 +517,7 @@ def test_a_body_that_was_complete_is_never_late() -> None:
             client = world.client(*[request[i : i + size] for i in range(0, len(request), size)])
             job = world.worker.job()
             job.claim()
-            assert len(world.server.waits.bodies_due) == 0
+            assert len(world.server.http1.bodies_due) == 0
             world.advance(20.0)
             job.respond(body=b"ok")
             assert client.received().endswith(b"ok")

@@ -144,7 +144,7 @@ def test_a_file_is_sent_and_the_connection_goes_on(site: Site) -> None:
     assert body_of(client.received()) == b"next"
     assert not client.lost
     site.assert_over((200, len(CONTENT)), (200, 4))
-    assert world.server.tally.http_bytes_out > len(CONTENT)
+    assert world.server.exchanges.tally.http_bytes_out > len(CONTENT)
     client.leave()
     world.assert_empty()
 

@@ -25,7 +25,7 @@ def test_what_is_left_of_a_body_is_thrown_away(length: int) -> None:
     client.send(b"x" * (length % 50_000) + GET)
     world.worker.job().respond(body=b"next")
     assert client.received().endswith(b"next")
-    assert len(world.server.waits.discarding) == 0
+    assert len(world.server.http1.discarding) == 0
     client.leave()
     world.assert_empty()
 

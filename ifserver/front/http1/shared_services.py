@@ -1,25 +1,27 @@
-"""The deadlines of HTTP/1 connections."""
+"""What the HTTP/1 connections of one server share: their deadlines, and who writes the heads of their responses."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any, Final, Protocol
 
-from ifserver.clock import Clock
+from ifserver.clock import Clock, Soon, WallClock
 from ifserver.config.settings import FrontSettings
 from ifserver.front.http1.connection_states import Event, State
+from ifserver.front.http1.response_heads import HeadWriter, plain_answer
 from ifserver.front.http1.unread_body import SILENCE_S
+from ifserver.front.interface import Connection, Server
 from ifserver.front.shared_timers import Deadlines
+from ifserver.front.websocket.opening import WebSockets
 
-__all__ = ["Waiting", "Waits"]
+__all__ = ["Http1", "Waiting"]
 
 #: How long a client that has closed its sending side may wait for a response, in seconds. By so much later does an
 #: application hear of a client that has left.
 _HALF_CLOSED_S: Final = 1.0
 
 
-class Waiting(Hashable, Protocol):
-    """A connection."""
+class Waiting(Connection, Protocol):
+    """An HTTP/1 connection. One that had no request for too long is told to `shut_down`."""
 
     state: State
 
@@ -27,9 +29,6 @@ class Waiting(Hashable, Protocol):
         """Do what is to be done about `event` (`ifserver.front.http1.connection_states`)."""
 
     # It has waited for too long.
-
-    def shut_down(self) -> None:
-        """It had no request."""
 
     def head_too_slow(self) -> None:
         """The head of its request is not complete."""
@@ -41,10 +40,18 @@ class Waiting(Hashable, Protocol):
         """Its client has closed its sending side."""
 
 
-class Waits:
-    """The deadlines of all HTTP/1 connections of a server."""
+class Http1:
+    """What the HTTP/1 connections of `server` share. `websockets` opens those that clients ask for."""
 
-    def __init__(self, settings: FrontSettings, clock: Clock) -> None:
+    def __init__(self, server: Server, clock: Clock, wall: WallClock, soon: Soon, websockets: WebSockets) -> None:
+        self.server = server
+        self.clock = clock
+        self.wall = wall
+        self.soon = soon
+        self.websockets = websockets
+        self.tally = server.exchanges.tally
+        settings = server.settings
+        self.head_writer = HeadWriter(wall, settings.server_header)
         #: Connections without a request.
         self.idle: Deadlines[Waiting] = Deadlines(clock, _idle_s(settings), lambda each: each.shut_down())
         #: Those whose request's head is not complete.
@@ -61,12 +68,19 @@ class Waits:
         self.half_closed: Deadlines[Waiting] = Deadlines(clock, _HALF_CLOSED_S, lambda each: each.half_closed())
         self._all = self.idle, self.heads_due, self.bodies_due, self.discarding, self.half_closed
 
-    def change(self, settings: FrontSettings, draining: bool) -> None:
-        """Take over new lengths, also for those that wait already. While draining, the idle timeout is the drain's."""
-        if not draining:
+    def change(self, settings: FrontSettings) -> None:
+        """Take over new settings, also for those that wait already. While draining, the idle timeout is the drain's."""
+        self.head_writer = HeadWriter(self.wall, settings.server_header)
+        if not self.server.draining:
             self.idle.change(_idle_s(settings))
         self.heads_due.change(settings.header_timeout_s)
         self.bodies_due.change(settings.body_timeout_s)
+
+    def too_many(self) -> bytes:
+        """The answer to a client whose connection is one too many."""
+        headers, body = plain_answer(503, [(b"retry-after", str(self.server.settings.retry_after_s).encode())])
+        head, _ = self.head_writer.write(503, headers, len(body), "GET", "1.1", keep_alive=False)
+        return head + body
 
     def forget(self, connection: Waiting) -> None:
         """`connection` waits for nothing any more."""
