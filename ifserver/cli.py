@@ -23,6 +23,7 @@ from ifserver.config import arguments
 from ifserver.config.command_line import VIEWERS
 from ifserver.config.settings import LogSettings
 from ifserver.errors import ConfigurationError, IfserverError
+from ifserver.net.lean_imports import begin_twisted
 from ifserver.process import handover, systemd
 
 __all__ = ["main"]
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         # Before anything is started, which must not be told the same.
         manager, handed = systemd.take(os.environ, os.getpid()), handover.become_successor(os.environ)
         if words[:1] == ["child"]:
+            begin_twisted()
             return _main_of("child")(words[1:])
         if words and words[0] in _OF_WORDS:
             gc.enable()
@@ -65,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 def _carry_out(given: argparse.Namespace) -> int:
     try:
         if given.command != "settings":
+            begin_twisted()
             logs.configure(given.configuration.make(LogSettings))
         return _main_of(given.command)(given)
     except ConfigurationError as error:

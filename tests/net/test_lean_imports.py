@@ -24,14 +24,16 @@ sys.addaudithook(look)
 """
 
 
-def run(code: str) -> object:
-    """What it prints, in one of our own processes, with our reactor."""
-    start = (
-        "from ifserver.net.lean_imports import be_lean\nbe_lean()\n"
-        "import json, sys, uvloop, ifserver.cli\n"
-        "from ifserver.process import reactor\nreactor.install(uvloop.new_event_loop())\n"
-    )
-    return printed(start + code)
+#: With our reactor.
+START = (
+    "import json, sys, uvloop, ifserver.cli\nfrom ifserver.net.lean_imports import begin_twisted\nbegin_twisted()\n"
+    "from ifserver.process import reactor\nreactor.install(uvloop.new_event_loop())\n"
+)
+
+
+def run(code: str, start: str = START) -> object:
+    """What it prints, in one of our own processes."""
+    return printed(f"from ifserver.net.lean_imports import be_lean\nbe_lean()\n{start}{code}")
 
 
 def printed(code: str) -> object:
@@ -49,19 +51,33 @@ def test_servers_and_workers_import_no_tls_of_twisted_s() -> None:
     assert {*left_out, "twisted.application", "twisted.internet.ssl"}.isdisjoint(loaded)
 
 
+def test_commands_import_no_http_client_of_python_s() -> None:
+    loaded = run(
+        "import types\nsys.modules['ifserver.commands.run'] = types.SimpleNamespace(main=lambda given: 0)\n"
+        "ifserver.cli.main(['run', 'app:app'])\n"
+        "import ifserver.services.run, ifserver.services.worker\nprint(json.dumps([*sys.modules]))",
+        start="import json, sys, ifserver.cli\n",
+    )
+    assert isinstance(loaded, list)
+    assert {"http.client", "http.cookiejar", "urllib.request", "email.parser"}.isdisjoint(loaded)
+    assert {"twisted.python.compat", "twisted.internet.defer"} < {*loaded}
+
+
 def test_whoever_uses_these_libraries_has_them_whole() -> None:
     found = run(
         "import ifserver.layers.redis.endpoints, ifserver.front.websocket.connection\n"
         "import click, txredisapi\n"
         "from OpenSSL import SSL\n"
+        "from twisted.python.compat import cookielib\n"
         "from autobahn.twisted.wamp import Session\n"
         "from twisted.internet import endpoints, ssl\n"
         "from twisted.protocols.tls import TLSMemoryBIOFactory\n"
         "whole = [txredisapi.ssl.ClientContextFactory, txredisapi.HostnameEndpoint, txredisapi.TLSMemoryBIOFactory]\n"
         "same = [ssl.ClientContextFactory, endpoints.HostnameEndpoint, TLSMemoryBIOFactory]\n"
-        "print(json.dumps([whole == same, bool(endpoints.serverFromString), bool(SSL.Context), bool(Session.join)]))"
+        "print(json.dumps([whole == same, bool(endpoints.serverFromString), bool(SSL.Context), bool(Session.join), "
+        "bool(cookielib.CookieJar)]))"
     )
-    assert found == [True] * 4
+    assert found == [True] * 5
 
 
 def test_other_programs_whose_threads_may_import_the_same_import_all_of_it() -> None:
@@ -90,3 +106,16 @@ def test_what_is_there_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         from antigravity import up  # type: ignore[attr-defined]
     assert up is object
     assert "antigravity" not in sys.modules
+
+
+def test_whoever_keeps_a_stand_in_finds_the_real_one_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean_imports, "_lean", True)
+    with stand_ins({"this_is_none": [], "colorsys": []}):
+        import colorsys as kept
+
+        import this_is_none as none  # type: ignore[import-not-found]
+
+        assert not hasattr(kept, "rgb_to_hsv")
+    assert kept.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
+    with pytest.raises(ImportError):
+        none.anything  # noqa: B018
