@@ -36,9 +36,10 @@ import functools, gc, json, os, sys, traceback
 gc.disable()
 import ifserver.commands.publish, ifserver.commands.settings, ifserver.services.run, ifserver.services.multi_server
 from ifserver import cli
-from ifserver.config import arguments
+from ifserver.config import arguments, flags
 arguments.make_parser = functools.cache(arguments.make_parser)
-arguments.make_parser(whole=False)
+for command in (None, *flags.COMMANDS):
+    arguments.make_parser(False, command)
 gc.freeze()
 for line in sys.stdin:
     arguments, files = json.loads(line)

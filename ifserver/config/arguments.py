@@ -39,7 +39,8 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
     Raises:
         ConfigurationError: a file cannot be read, or what it, the environment or a flag says cannot be.
     """
-    parser = make_parser(whole="--help-all" in words)
+    # Flags stand behind the command.
+    parser = make_parser("--help-all" in words, words[0] if words and words[0] in flags.COMMANDS else None)
     given, surplus = parser.parse_known_args(words)
     sections = flags.COMMANDS[given.command]
     if surplus:
