@@ -110,6 +110,7 @@ def test_what_is_there_already_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_whoever_keeps_a_stand_in_finds_the_real_one_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lean_imports, "_lean", True)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with stand_ins({"this_is_none": [], "colorsys": []}):
         import colorsys as kept
 
