@@ -100,6 +100,10 @@ class _Socket:
         return self._loop_transport.get_extra_info("socket")
 
 
+def _discard(data: bytes) -> None:
+    """Write nothing: the connection is not open."""
+
+
 @implementer(ITransport, IPushProducer)
 class LoopTransport(_Socket, asyncio.Protocol):
     """The transport that a Twisted protocol sees, and the protocol that the loop's transport sees.
@@ -107,6 +111,12 @@ class LoopTransport(_Socket, asyncio.Protocol):
     Assigning `protocol` hands all further bytes to another Twisted protocol, as with Twisted's own transports.
     """
 
+    #: Takes the bytes that go to the peer. While the connection is open, it is the method of the loop's transport: a
+    #: frame in between would cost. Before and after that, what is written is discarded. A slot, since a broadcast looks
+    #: at thousands.
+    __slots__ = ("write",)
+
+    write: Callable[[bytes], None]
     disconnecting = False
     #: Whom a loss is told until there is a protocol.
     _protocol = Protocol()
@@ -118,6 +128,7 @@ class LoopTransport(_Socket, asyncio.Protocol):
     sent_past = 0
 
     def __init__(self, factory: IProtocolFactory, connected: Deferred[IProtocol] | None = None) -> None:
+        self.write = _discard
         self._factory: Any = factory
         self._connected = connected
 
@@ -125,8 +136,7 @@ class LoopTransport(_Socket, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._loop_transport = transport  # type: ignore[assignment]  # uvloop's is no subclass of asyncio's
-        # Hides the method until the connection ends: no frame in between.
-        self.write = self._loop_transport.write  # type: ignore[method-assign]
+        self.write = self._loop_transport.write
         factory, connected = self._factory, self._connected
         del self._factory, self._connected
         if connected is not None and connected.called:
@@ -205,9 +215,6 @@ class LoopTransport(_Socket, asyncio.Protocol):
         self.data_received = protocol.dataReceived  # type: ignore[method-assign]
         self._loop_transport.set_protocol(self)
 
-    def write(self, data: bytes) -> None:
-        """Discards `data`: the connection ends. Before that, this is the `write` of the loop's transport."""
-
     def writeSequence(self, data: Iterable[bytes]) -> None:
         if not self.disconnecting:
             self._loop_transport.writelines(data)
@@ -256,7 +263,7 @@ class LoopTransport(_Socket, asyncio.Protocol):
 
     def _end(self) -> None:
         self.disconnecting = True
-        self.__dict__.pop("write", None)
+        self.write = _discard
 
     def buffered(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""

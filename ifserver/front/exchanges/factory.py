@@ -109,7 +109,7 @@ class Exchanges:
         self.control = Control(clusters.groups, clusters.process, clock, self.ordered)
         self.unresolved = Unresolved(clusters.accounting, self.counters, clock, settings.queue_timeout_s)
         #: The groups of the streams.
-        self.members = Members(clusters.groups, self.counters, settings)
+        self.members = Members(clusters.groups, self.counters, self.tally, settings)
         clusters.membership.here = self.members.of
         self._replies = Replies(clusters, self.registry, self.peers, self.unresolved)
         peers = self.peers

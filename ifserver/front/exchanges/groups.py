@@ -17,6 +17,7 @@ from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import ChannelNameError
 from ifserver.front.exchanges.exchange import Exchange
+from ifserver.front.request_metrics import Tally
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.layers.groups import Groups
 from ifserver.metrics import GROUP_DELIVERIES, Counters
@@ -35,8 +36,9 @@ _log = logging.getLogger(__name__)
 class Members:
     """The members of each group, and those who wait to become one."""
 
-    def __init__(self, groups: Groups, counters: Counters, settings: FrontSettings) -> None:
+    def __init__(self, groups: Groups, counters: Counters, tally: Tally, settings: FrontSettings) -> None:
         self._groups = groups
+        self._tally = tally
         self._counters = counters
         self._settings = settings
         #: group -> member -> its tag.
@@ -152,11 +154,14 @@ class Members:
         prepared = Prepared(broadcast.text, broadcast.data)
         excluded, max_unsent_bytes = broadcast.exclude, self._settings.max_unsent_bytes
         delivered = 0
-        for exchange in list(members):
+        exchanges = list(members)
+        # In a pass of its own, so that the memory of several clients is fetched at a time.
+        clients = [exchange.client for exchange in exchanges]
+        for exchange, client in zip(exchanges, clients, strict=True):
             if excluded and exchange.stream.identity == excluded:
                 continue
             try:
-                written = exchange.client.broadcast(prepared, max_unsent_bytes)
+                written = client.broadcast(prepared, max_unsent_bytes)
                 if written:
                     delivered += 1
                 elif written is None:
@@ -164,6 +169,7 @@ class Members:
             except Exception:
                 exchange.break_off()
         self._counters.cells[GROUP_DELIVERIES] += delivered
+        self._tally.websocket_bytes_out += prepared.websocket_bytes
 
     def gap(self, group: str, missed: int | None) -> None:
         """Broadcasts were lost on their way to this server."""

@@ -212,7 +212,7 @@ class WebSocketConnection(Frames):
         frame = message.plain if self._perMessageCompress is None else self.compressed_frame_of(message)
         if self.write_paused and sockets.unsent_bytes(self.transport) + len(frame) > max_unsent_bytes:
             return None
-        self._tally.websocket_bytes_out += len(frame)
+        message.websocket_bytes += len(frame)
         self.transport.write(frame)
         return True
 

@@ -149,8 +149,11 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     What the client sends is bounded also where autobahn would let it grow.
     """
 
+    #: What a broadcast looks at for each of thousands of members. In the large dict of an instance, each would miss the
+    #: processor's caches twice.
+    __slots__ = ("_perMessageCompress", "state", "transport", "write_paused")
+
     log = _QuietLog()
-    transport: Any
     factory: Any
     #: Bytes of payload up to which a frame takes the short way; bytes and frames of one message.
     max_short_bytes: int
@@ -169,6 +172,10 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     closeHandshakeTimeout: float
     closeHandshakeTimeoutCall: Any
     _perMessageCompress: Any  # a _Compression, or None
+    state: int
+    transport: Any
+    #: Whether the client takes nothing at present.
+    write_paused: bool
     _isMessageCompressed: bool
     _transport_details: Any
     peer: Any
@@ -176,13 +183,16 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     # autobahn asks for it to tell drafts from RFC 6455.
     websocket_version = 13
 
-    #: Whether the client takes nothing at present.
-    write_paused = False
     _fragments = 0
     # The answer to the last ping that has come while the client takes nothing.
     _pong: bytes | None = None
     # When to look whether the compressor is idle.
     _idle_timer: Timer | None = None
+
+    def __init__(self) -> None:
+        self.transport = None
+        self.write_paused = False
+        super().__init__()
 
     def begin(self, headers: Headers) -> bytes | None:
         """The WebSocket is open. Of what the client offers in the `headers` of its handshake, compression is taken;
