@@ -6,7 +6,6 @@ import functools
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
-import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -90,6 +89,8 @@ def within(awaitable: Awaitable[T], seconds: float = LIMIT_S) -> Deferred[T]:
 
 def async_test(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     """A test that is a coroutine function, and ends within `LIMIT_S`."""
+    # Only here: the programs beside this file import it too, and have no use for pytest.
+    import pytest_twisted
 
     @pytest_twisted.ensureDeferred
     @functools.wraps(function)
