@@ -9,22 +9,69 @@ import faulthandler
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import pytest
 import pytest_timeout
 from xdist.scheduler import LoadFileScheduling
 
-__all__ = ["Completeness", "FileScheduling"]
+__all__ = ["LONG", "Completeness", "FileScheduling", "in_good_order"]
+
+#: The files that take longest: half a minute and more, by themselves. They begin first, the longest in front.
+LONG: Final = (
+    "tests/e2e/test_open_sockets.py",
+    "tests/e2e/test_clocks_of_processes.py",
+    "tests/chaos/test_chaos.py",
+    "tests/e2e/test_channels_layer.py",
+    "tests/layers/test_conformance.py",
+    "tests/e2e/test_clocks.py",
+    "tests/e2e/test_restarting.py",
+    "tests/e2e/test_canary.py",
+    "tests/test_cli.py",
+    "tests/e2e/test_broker_faults.py",
+    "tests/e2e/test_live_view.py",
+    "tests/e2e/test_liveness.py",
+    "tests/e2e/test_browser.py",
+    "tests/e2e/test_admin.py",
+    "tests/e2e/test_groups.py",
+    "tests/e2e/test_runserver.py",
+    "tests/e2e/test_systemd.py",
+    "tests/testing/test_server.py",
+    "tests/test_distribution.py",
+)
+
+
+def in_good_order(files: Iterable[str]) -> list[str]:
+    """`files`, as they should begin where several run at a time.
+
+    Those of real processes wait most of the time, the others compute. Each kind gets its share of any moment, so that
+    no CPU is idle; and what is short comes last, so that nobody waits for one file in the end.
+    """
+    names = list(files)
+    long = [name for name in LONG if name in names]
+    rest = [name for name in names if name not in long]
+    waiting = [*long, *(name for name in rest if name.startswith("tests/e2e/"))]
+    computing = [name for name in rest if not name.startswith("tests/e2e/")]
+    places = [((number + 0.5) / len(kind), name) for kind in (waiting, computing) for number, name in enumerate(kind)]
+    return [name for _, name in sorted(places)]
 
 
 class FileScheduling(LoadFileScheduling):
-    """``--dist loadfile``, but a test whose process died is not run again.
+    """``--dist loadfile``, but the files begin in a good order, and a test whose process died is not run again.
 
     xdist puts the rest of the dead process's files back into the queue, with the test that killed it in front: that
     would kill one process after another, until there may be no more.
     """
+
+    _is_in_order = False
+
+    def _assign_work_unit(self, node: Any) -> None:
+        if not self._is_in_order:
+            self._is_in_order = True
+            self.workqueue = OrderedDict((name, self.workqueue[name]) for name in in_good_order(self.workqueue))
+        super()._assign_work_unit(node)
 
     def remove_node(self, node: Any) -> str | None:
         """Take back what a process still had to run; the test that it died from, if there is one."""

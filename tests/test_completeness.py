@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.completeness import LONG, in_good_order
+
 ROOT = Path(__file__).parent.parent
 LIMIT_S = 120
 CONFTEST = """
@@ -78,3 +80,19 @@ def test_a_run_that_runs_nothing_has_nothing_to_say(tmp_path: Path) -> None:
     status, output, _ = run(tmp_path, FAILING, "--collect-only")
     assert status == 0
     assert "not run" not in output
+
+
+def test_every_long_file_is_there() -> None:
+    assert [name for name in LONG if not (ROOT / name).is_file()] == []
+
+
+def test_long_files_begin_first_and_those_that_wait_beside_those_that_compute() -> None:
+    waiting = [*LONG[:2], "tests/e2e/test_a.py", "tests/e2e/test_b.py"]
+    computing = [f"tests/test_{number}.py" for number in range(8)]
+    found = in_good_order([*computing, waiting[3], waiting[1], waiting[2], waiting[0]])
+    assert sorted(found) == sorted([*waiting, *computing])
+    assert [name for name in found if name in LONG] == [*LONG[:2]]
+    assert [name for name in found if name in computing] == computing
+    # Of any three, one waits.
+    assert all(any(name in waiting for name in found[i : i + 3]) for i in range(len(found) - 2))
+    assert in_good_order([]) == []
