@@ -63,7 +63,7 @@ class Browsers:
 
     def _browse(self, number: int) -> None:
         with httpx.Client(timeout=LIMIT_S) as client:
-            while not self._over.is_set():
+            while not self._over.wait(0.05):
                 for url in self._urls:
                     began_at = time.monotonic()
                     reply = client.get(url)

@@ -401,7 +401,7 @@ def test_a_server_ends_and_no_request_fails(site: Site, through_haproxy: Way) ->
 
     def ask() -> None:
         nonlocal count
-        while not stop.is_set():
+        while not stop.wait(0.01):
             try:
                 with through_haproxy.wire() as wire:
                     seen(wire)

@@ -68,13 +68,13 @@ class Load:
 
     def _read(self, path: str) -> None:
         with httpx.Client(base_url=self._url, timeout=LIMIT_S) as client:
-            while not self._over.is_set():
+            while not self._over.wait(0.02):
                 self._note(client.get(path))
 
     def _write(self) -> None:
         with httpx.Client(base_url=self._url, timeout=LIMIT_S) as client:
             client.get("/guestbook/").raise_for_status()
-            while not self._over.is_set():
+            while not self._over.wait(0.02):
                 form = {"text": "Fine weather", "csrfmiddlewaretoken": client.cookies["csrftoken"]}
                 self._note(client.post("/guestbook/", data=form))
 

@@ -156,7 +156,7 @@ def test_rolling_restarts_fail_no_request_and_close_no_websocket(site: Site) -> 
         def ask() -> list[int]:
             statuses = []
             with httpx.Client(timeout=LIMIT_S) as http:
-                while not ended.is_set():
+                while not ended.wait(0.01):
                     statuses.append(http.get(site.server.url).status_code)
             return statuses
 
@@ -174,6 +174,8 @@ def test_rolling_restarts_fail_no_request_and_close_no_websocket(site: Site) -> 
                 ):
                     member.say()
                     member.listen()
+                    # To look at all processes is dear.
+                    ended.wait(0.02)
         finally:
             ended.set()
         assert {status for each in asking for status in each.result()} == {200}
