@@ -35,6 +35,7 @@ SERVER = """
 import functools, gc, json, os, sys, traceback
 gc.disable()
 import ifserver.commands.publish, ifserver.commands.settings, ifserver.services.run, ifserver.services.multi_server
+import ifserver.commands.check, ifserver.commands.run, ifserver.commands.serve, ifserver.commands.worker
 from ifserver import cli
 from ifserver.config import arguments, flags
 arguments.make_parser = functools.cache(arguments.make_parser)
