@@ -122,7 +122,8 @@ def test_the_balance_after_a_worker_was_killed(site: Site, gate: Gate, pool: Thr
         assert client.response is not None
         victim = int(client.response.headers["x-pid"])
         gate.reached(4)
-        # What a killed process has taken or sent and not counted yet nobody knows of: here, nothing is under way.
+        # What a killed process has taken or sent and not counted yet nobody knows of: here, no more than one of the
+        # messages by which both ends tell each other how far they are.
         settled(lambda: scrape(*site.all), lambda found: found["ifserver_claims_total"] >= 4 and balance(found) == 0)
         os.kill(victim, signal.SIGKILL)
         assert close_of(client)[0] == 1012
@@ -130,7 +131,7 @@ def test_the_balance_after_a_worker_was_killed(site: Site, gate: Gate, pool: Thr
     gate.open()
     assert {each.result().status_code for each in got} <= {200}
     traffic(site.server)
-    settled(lambda: scrape(*site.all), lambda found: balance(found) == 0 and found["ifserver_streams"] == 0)
+    settled(lambda: scrape(*site.all), lambda found: abs(balance(found)) <= 1 and found["ifserver_streams"] == 0)
 
 
 def test_a_server_is_not_ready_while_redis_is_frozen_or_no_worker_lives(over_redis: Site) -> None:
