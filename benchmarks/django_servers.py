@@ -6,6 +6,9 @@ is the CPU time of all processes of a server for one request, from ``/proc/PID/s
 and are asked one after another for a short while, round by round, so that whatever else the machine does meets all
 alike. The figures are medians of the rounds, and of the ratios to gunicorn and to uvicorn within each.
 
+Beside them stands what Django alone costs: both views, called in a loop by as many processes, in one thread each. No
+server can cost less, and a server with threads costs more than the sum of both.
+
 It needs ``wrk`` and ``redis-server``, and the packages of the extra ``bench``.
 """
 
@@ -31,7 +34,7 @@ from benchmarks.http_loads import wrk
 from benchmarks.machine import cpu_seconds, describe, tree
 from benchmarks.subjects import ROOT, Subject, end_in_order, free_port, wait_for
 
-__all__ = ["CHART", "PAGE", "RESULTS", "SERVERS", "VIEWS", "Cost", "chart", "main", "measure", "read", "table"]
+__all__ = ["ALONE", "CHART", "PAGE", "RESULTS", "SERVERS", "VIEWS", "Cost", "chart", "main", "measure", "read", "table"]
 
 RESULTS: Final = ROOT / "benchmarks" / "results" / "django.json"
 CHART: Final = ROOT / "docs" / "howto" / "wsgi.svg"
@@ -67,6 +70,8 @@ SERVERS: Final[Mapping[str, Sequence[Sequence[str]]]] = {
     ),
     "ifserver, ASGI": (tuple(word.replace("{application}", _ASGI) for word in _IFSERVER),),
 }  # fmt: skip
+#: What stands in the place of a server where there is none.
+ALONE: Final = "Django alone"
 #: The table in the page, from its first rule to its last.
 _TABLE: Final = re.compile(r"^=+  =[= ]*\nserver .*?\n=[= ]*\n.*?\n=+  =[= ]*$", re.M | re.S)
 #: What ratios are to.
@@ -81,6 +86,38 @@ class Cost(Struct, frozen=True):
     round: int
     cpu_us: float
     failed: int
+
+
+class Alone:
+    """The site without a server."""
+
+    name: Final = ALONE
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+
+    def ask(self, view: str, seconds: float) -> tuple[int, int, float]:
+        """Requests, how many of them failed, and the CPU seconds of all."""
+        environment = {**os.environ, _DATABASE: self._database}
+        command = [sys.executable, "-m", "benchmarks.django_alone", view, str(seconds)]
+        pipe = subprocess.PIPE
+        processes = [
+            subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True)
+            for _ in range(int(_WORKERS))
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()  # it has loaded the site
+        done, used = 0, 0.0
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        for process in processes:
+            requests, cpu_s = process.communicate()[0].split()
+            done += int(requests)
+            used += float(cpu_s)
+        return done, 0, used
 
 
 class Served(Subject):
@@ -104,27 +141,34 @@ class Served(Subject):
     def roles(self) -> Mapping[str, list[int]]:
         return {"all": [pid for process in self._processes for pid in tree(process.pid)]}
 
+    def ask(self, view: str, seconds: float) -> tuple[int, int, float]:
+        """Requests, how many of them failed, and the CPU seconds of all processes of the server."""
+        pids = self.roles()["all"]
+        before = cpu_seconds(pids)
+        result = wrk(f"/{view}", _CONNECTIONS)(self.port, seconds)
+        return result.done, result.failed, cpu_seconds(pids) - before
+
 
 def measure(rounds: int, seconds: float, names: Sequence[str]) -> list[Cost]:
-    """Measure the servers `names`, which run all at once."""
+    """Measure Django alone, and the servers `names`, which run all at once."""
     costs = []
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))
         database = str(Path(folder) / "site.sqlite3")
         subprocess.run([sys.executable, "-m", _SITE], cwd=ROOT, env={**os.environ, _DATABASE: database}, check=True)
-        servers = [stack.enter_context(Served(name, database)) for name in names]
+        served = [Served(name, database) for name in names]
+        for server in served:
+            stack.enter_context(server)
+        asked: list[Alone | Served] = [Alone(database), *served]
         for round_ in range(-1, rounds):
             for view in VIEWS:
-                for server in servers:
-                    pids = server.roles()["all"]
-                    before = cpu_seconds(pids)
-                    result = wrk(f"/{view}", _CONNECTIONS)(server.port, seconds)
-                    used = cpu_seconds(pids) - before
-                    if round_ < 0 or not result.done:
+                for each in asked:
+                    done, failed, used = each.ask(view, seconds)
+                    if round_ < 0 or not done:
                         continue  # it warms up
-                    cost = Cost(server.name, view, round_, 1e6 * used / result.done, result.failed)
+                    cost = Cost(each.name, view, round_, 1e6 * used / done, failed)
                     costs.append(cost)
-                    print(f"{round_ + 1}/{rounds} {view} {server.name}: {cost.cpu_us:.0f} us", file=sys.stderr)
+                    print(f"{round_ + 1}/{rounds} {view} {each.name}: {cost.cpu_us:.0f} us", file=sys.stderr)
     return costs
 
 
