@@ -15,8 +15,11 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from ifserver.layers.inbox_reader import WAIT_S
+from ifserver.layers.redis.connection import ANSWER_S
 from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of
 from tests.redis_server import RedisServer
@@ -337,16 +340,28 @@ def test_a_redis_that_is_emptied(storm: Storm) -> None:
     storm.is_over()
 
 
+#: How much later an end that is due is seen at least, where the machine is not busy.
+SOON_S = 0.01
+
+
 def test_a_redis_that_is_frozen(storm: Storm) -> None:
     with storm.while_something_waits():
         storm.redis.freeze()
-    # Longer than a supervisor's beat lives, and than anybody waits for an answer.
+    # Longer than a supervisor's beat lives, and as long as anybody waits for an answer: a read may wait by itself, too.
+    longest_s = ANSWER_S + WAIT_S
     frozen_at = time.monotonic()
     with pytest.raises(TimeoutError):
-        storm.other.recv(6)
+        storm.other.recv(longest_s)
     storm.redis.thaw()
-    assert time.monotonic() - frozen_at >= 6
-    assert storm.other.recv(LIMIT_S) == "it waits"
+    lasted_s = time.monotonic() - frozen_at
+    assert lasted_s >= longest_s
+    heard: str | bytes | int
+    try:
+        heard = storm.other.recv(LIMIT_S)
+    except ConnectionClosed:
+        heard = close_of(storm.other)[0]
+    # Where it has lasted longer, since the machine is busy, what Redis answers to a read that was given up is lost.
+    assert heard == "it waits" or (heard == 1011 and lasted_s > longest_s + SOON_S)
     storm.is_over()
 
 
