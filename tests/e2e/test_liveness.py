@@ -356,7 +356,8 @@ def test_a_redis_that_is_frozen(storm: Storm) -> None:
         heard = storm.other.recv(LIMIT_S)
     except ConnectionClosed:
         heard = close_of(storm.other)[0]
-    # Where it has lasted longer, since the machine is busy, what Redis answers to a read that was given up is lost.
+    # Where the machine is busy and has made it last longer, by more than a call or two take, the read may have been
+    # given up. What Redis answers to it is lost then.
     assert heard == "it waits" or (heard == 1011 and lasted_s > longest_s + 0.01)
     storm.is_over()
 
