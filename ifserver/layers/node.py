@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from ifserver import channels
-from ifserver.clock import Soon
+from ifserver.clock import Clock, Soon
 from ifserver.config.settings import LayerSettings
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
 
@@ -192,10 +192,13 @@ class Node(OptionalCalls, ABC):
     and that raises `ChannelNameError` at once for a name that `ifserver.channels.check` refuses.
     """
 
-    def __init__(self, name: str, requests: Limits, inboxes: Limits) -> None:
+    def __init__(self, name: str, requests: Limits, inboxes: Limits, clock: Clock) -> None:
         self.name = name
         self._requests = requests
         self._inboxes = inboxes
+        self._clock = clock
+        #: How far the node's own clock is ahead of `clock`, in seconds, as well as it is known here.
+        self.lead_s = 0.0
         #: Whether the node can be asked right now, as far as is known.
         self.connected = False
         #: Changes whenever the node has lost its memory; None before the first connection
@@ -298,10 +301,10 @@ class Node(OptionalCalls, ABC):
     def beats(self, processes: Sequence[str]) -> Deferred[list[bytes | None]]:
         """The last `beat` of each of `processes`; None: there was none, or it is over."""
 
-    @abstractmethod
     def clock(self) -> float:
         """The node's own clock, in seconds, as well as it is known here: about the same for every process, so that a
         deadline can be sent to another one."""
+        return self._clock.seconds() + self.lead_s
 
     def least_clock(self) -> Deferred[float]:
         """The earliest time that some process may take it to be at the node; the node is asked again for it. A deadline

@@ -240,7 +240,7 @@ class Puller:
 
     def _take(self, source: _Source, pulled: Pulled) -> None:
         node, taken_at = source.node, self._clock.seconds()
-        now = node.clock()
+        now = taken_at + node.lead_s
         late: dict[str, list[ToWorkers]] = {}
         requests: list[ToWorkers] = []
         for payload in pulled.payloads:

@@ -225,7 +225,8 @@ class Exchanges:
         request = m.HttpRequest(
             self.registry.new_channel(),
             0,
-            self.clusters.home.node.clock() + settings.queue_timeout_s,
+            # What `Node.clock` says, without a call.
+            self.clock.seconds() + self.clusters.home.node.lead_s + settings.queue_timeout_s,
             incoming.http_version,
             incoming.method,
             scheme,

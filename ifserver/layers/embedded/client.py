@@ -69,9 +69,7 @@ class LocalNode(Node):
     def __init__(
         self, name: str, requests: Limits, inboxes: Limits, clock: Clock, endpoint: IStreamClientEndpoint
     ) -> None:
-        super().__init__(name, requests, inboxes)
-        self._clock = clock
-        self._clock_offset_s = 0.0
+        super().__init__(name, requests, inboxes, clock)
         self._troubles = Troubles(name)
         self._link = Link(endpoint, lambda: _Broker(self), clock, _PAUSES, self._troubles.add)
         self._broker: _Broker | None = None
@@ -153,9 +151,6 @@ class LocalNode(Node):
         check(channel)
         return self._call("look", channel)
 
-    def clock(self) -> float:
-        return self._clock.seconds() + self._clock_offset_s
-
     def statistics(self) -> dict[str, int]:
         return {
             "connected": int(self.connected),
@@ -209,7 +204,7 @@ class LocalNode(Node):
             text = "node %s: it was restarted, what was queued there is lost"
             events.tell(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
         self.epoch = hello.epoch
-        self._clock_offset_s = hello.clock - self._clock.seconds()
+        self.lead_s = hello.clock - self._clock.seconds()
         self._broker = broker
         self.connected = True
         self._troubles.over()

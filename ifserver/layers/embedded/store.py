@@ -48,8 +48,7 @@ class MemoryStore(Node):
     """The channels and the beats, without what is over; whoever is one says whether it runs, in `connected`."""
 
     def __init__(self, name: str, requests: Limits, inboxes: Limits, clock: Clock) -> None:
-        super().__init__(name, requests, inboxes)
-        self._clock = clock
+        super().__init__(name, requests, inboxes, clock)
         self._channels: dict[str, Entry] = {}
         #: By process.
         self._beats: dict[str, Beat] = {}
@@ -98,9 +97,6 @@ class MemoryStore(Node):
         if entry is None or not entry.messages:
             return succeed(Queue(0, None))
         return succeed(Queue(len(entry.messages), entry.messages[0]))
-
-    def clock(self) -> float:
-        return self._clock.seconds()
 
     def _open(self, name: str) -> Entry | None:
         """The entry of `name`, if it has one, without what has expired."""

@@ -251,7 +251,7 @@ class RedisNode(RedisViews):
     def _looked(self, connection: Connection, lead_s: float) -> None:
         if self._stopped:
             return
-        self._leads.measured(lead_s, self._clock.seconds())
+        self._lead_is(lead_s)
         if self.epoch not in (None, connection.epoch):
             text = "node %s: it was restarted or replaced, what was queued there is lost"
             events.tell(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)

@@ -33,9 +33,8 @@ class RedisViews(Node):
     """The questions of a Redis node. Whoever is one says on which connection they are asked, in `_sending`."""
 
     def __init__(self, server: Server, requests: Limits, inboxes: Limits, clock: Clock) -> None:
-        super().__init__(server.node, requests, inboxes)
+        super().__init__(server.node, requests, inboxes, clock)
         self._server = server
-        self._clock = clock
         self._leads = Leads()
         self._troubles = Troubles(server.node)
         self._keys = Keys(self.limits)
@@ -126,9 +125,6 @@ class RedisViews(Node):
         both = gatherResults([length, oldest], consumeErrors=True).addErrback(_first_error)
         return both.addCallback(lambda found: Queue(*found))
 
-    def clock(self) -> float:
-        return self._clock.seconds() + self._leads.now_s
-
     def least_clock(self) -> Deferred[float]:
         connection = self._sending
         measuring: Deferred[None] = succeed(None) if connection is None else Deferred()
@@ -159,10 +155,13 @@ class RedisViews(Node):
     def _measured(self, reply: Any, result: Deferred[None] | None, asked: float) -> None:
         # Where it is refused, `Connection.look` says so.
         if type(reply) is list:
-            now = self._clock.seconds()
-            self._leads.measured(lead_of(reply, asked, now), now)
+            self._lead_is(lead_of(reply, asked, self._clock.seconds()))
         if result is not None:
             result.callback(None)
+
+    def _lead_is(self, lead_s: float) -> None:
+        self.lead_s = lead_s
+        self._leads.measured(lead_s, self._clock.seconds())
 
     def _told_the_time(self, reply: Any, result: Deferred[float], asked: float) -> None:
         self._measured(reply, None, asked)
