@@ -15,9 +15,8 @@ import httptools
 
 from ifserver.config.settings import FrontSettings
 from ifserver.front.http1.chunked import ChunkedBody
-from ifserver.front.http1.requests import examine
 from ifserver.front.http1.websocket_handshake import is_websocket_upgrade
-from ifserver.front.incoming_request import BadRequest, Incoming, Refused
+from ifserver.front.incoming_request import BadRequest, Incoming, Refused, examine
 from ifserver.messages import Headers
 
 __all__ = ["RequestParser"]
