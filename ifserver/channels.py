@@ -143,6 +143,11 @@ def make_inbox(node: str, process: str) -> str:
     return f"!{node}.{process}"
 
 
+def make_reply_channel(inbox: str, number: int) -> str:
+    """The reply channel of the stream that has this number, of the process that receives at `inbox`."""
+    return f"{inbox}.{number:x}"
+
+
 def of_pool(pool: str, channel: str) -> str:
     """The request channel `channel` of the pool of that name; without a name, and of `DEFAULT_POOL`, `channel`."""
     return channel if pool in ("", DEFAULT_POOL) else f"{channel}.{pool}"

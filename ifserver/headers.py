@@ -12,7 +12,18 @@ from typing import Final
 from ifserver.config.networks import Networks, address_text, plain_address
 from ifserver.messages import Headers
 
-__all__ = ["bad_in_value", "find", "is_token", "is_value", "items", "length", "list_items", "seen_by_proxies", "values"]
+__all__ = [
+    "LENGTH_DIGITS",
+    "bad_in_value",
+    "find",
+    "is_token",
+    "is_value",
+    "items",
+    "length",
+    "list_items",
+    "seen_by_proxies",
+    "values",
+]
 
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -27,7 +38,7 @@ _FORWARDED_PAIR: Final = re.compile(
 #: What proxies may say of the scheme, WebSockets' included, and what it comes to.
 _SCHEMES: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
 #: More digits than any body has; ``int()`` takes long over very many, and raises where there are thousands.
-_LENGTH_DIGITS: Final = 18
+LENGTH_DIGITS: Final = 18
 #: More characters than an address and a port have.
 _MAX_NODE: Final = 100
 _MAX_PORT: Final = 65535
@@ -45,7 +56,7 @@ def is_value(value: bytes) -> bool:
 
 def length(value: bytes) -> int | None:
     """The number in a Content-Length (RFC 9110 8.6); None: it is none, or one that no body has."""
-    return int(value) if value.isdigit() and len(value) <= _LENGTH_DIGITS else None
+    return int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else None
 
 
 def find(headers: Headers, name: bytes) -> bytes | None:

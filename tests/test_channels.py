@@ -91,7 +91,7 @@ def test_a_bad_name_is_a_value_error_and_ours() -> None:
 def test_a_reply_channel_holds_its_node_its_process_and_its_stream(node: str, number: int) -> None:
     process = channels.new_process_name()
     inbox = channels.make_inbox(node, process)
-    reply = f"{inbox}.{number:x}"
+    reply = channels.make_reply_channel(inbox, number)
     assert channels.check(inbox) == inbox
     assert channels.check(reply) == reply
     for name in (inbox, reply):

@@ -68,9 +68,16 @@ class Tally:
             sum(count for status, count in requests.items() if status >= 500),
         )
 
+    def claimed(self, waited_s: float) -> None:
+        """Somebody has spoken about a request, `waited_s` after its offer."""
+        # This and `answered` are the way of every request, so `Histogram.observe` is written out: a call costs as much
+        # as all it does.
+        queue_wait = self.queue_wait
+        queue_wait.counts[bisect_left(BOUNDS_S, waited_s)] += 1
+        queue_wait.sum_s += waited_s
+
     def answered(self, status: int, began_at: float, first_at: float, now: float) -> None:
         """A response is over, whole or not. `first_at` is 0 for one that has not begun."""
-        # This is the way of every request, so `Histogram.observe` is written out: a call costs as much as all it does.
         self.requests[status] += 1
         if first_at:
             waited_s = first_at - began_at

@@ -14,7 +14,8 @@ Receipts are not counted themselves. They cost a message each way, once a second
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from ifserver import channels
@@ -177,13 +178,14 @@ class Accounting:
         if route not in self._news:
             self._has_news(route)
 
-    def pulled(self, inbox: str, count: int) -> None:
-        """This process has pulled `count` requests that are to be answered at `inbox`, and has spoken of them or never
-        will."""
-        route = self._outgoing.get(inbox) or self._route_to(inbox)
-        route.pulled += count
-        if route not in self._news:
-            self._has_news(route)
+    def pulled(self, inboxes: Iterable[str]) -> None:
+        """This process has pulled requests, each of which is to be answered to one of `inboxes`, and has spoken of them
+        or never will."""
+        for inbox, count in Counter(inboxes).items():
+            route = self._outgoing.get(inbox) or self._route_to(inbox)
+            route.pulled += count
+            if route not in self._news:
+                self._has_news(route)
 
     def doubted(self, inbox: str) -> None:
         """The node has taken messages for `inbox`, or it has not."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final, Protocol, TypeAlias
@@ -166,13 +165,6 @@ class Clusters:
             self.send(inbox, encode(message), taken, counted=False)
         except ChannelNameError:
             _log.debug("no receipt can be sent to %s", inbox)
-
-    def pulled(self, inboxes: Iterable[str]) -> None:
-        """This process has pulled requests, each of which is to be answered to one of `inboxes`, and has spoken of them
-        or never will (`ifserver.layers.accounting`)."""
-        for inbox, count in Counter(inboxes).items():
-            if inbox[1 : inbox.find(".")] in self.nodes:
-                self.accounting.pulled(inbox, count)
 
     def clock_of(self, channel: str) -> float:
         """The clock of the node that an inbox or reply channel names (`Node.clock`); that of our own where it is not

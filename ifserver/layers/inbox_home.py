@@ -89,8 +89,8 @@ class Home:
         self._clock = clock
         self._grace_s = grace_s
         self._told_silent = silent
-        #: Whether the node of the present inbox was silent when we last looked.
-        self._silent = False
+        #: Whether the node of the present inbox is connected, and was silent when we last looked.
+        self.silent = False
         self._resident: Resident | None = None
         self._periodic = Periodic(clock, _LOOK_S, self._look)
         self._waiting: dict[Deferred[None], None] = {}
@@ -131,7 +131,7 @@ class Home:
     def ensure(self) -> bool:
         """Whether this process can be reached where new streams will say; it moves for that if it can."""
         # For every request, so what takes longer to find out is found out by `_look`.
-        if self.node.connected and not self._silent:
+        if self.node.connected and not self.silent:
             return True
         return self._move()
 
@@ -165,7 +165,7 @@ class Home:
                 self._told_silent(node)
         present = self.node
         unreachable = present.unreachable_s() >= UNREACHABLE_S
-        self._silent = unreachable and present.connected
+        self.silent = unreachable and present.connected
         if unreachable:
             self._move()
         self._connected(None)
@@ -213,7 +213,7 @@ class Home:
             self.places.remove(place)
         place.left_at = None
         self.inbox, self.node = place.inbox, place.node
-        self._silent = False
+        self.silent = False
         for follow in self.followers:
             follow(node)
         if self._resident is None or old.node.epoch is None:

@@ -85,6 +85,7 @@ class Worker:
         self._settings = settings
         self._clusters = clusters
         self.groups = clusters.groups
+        self._accounting = clusters.accounting
         self._counters = clusters.counters
         self._ledger = ledger
         self._clock = clock
@@ -261,7 +262,9 @@ class Worker:
     def open(self, requests: list[ToWorkers]) -> None:
         """Begin what one read has brought."""
         # What is taken now must say where its server finds us.
-        self._clusters.home.ensure()
+        home = self._clusters.home
+        if home.silent or not home.node.connected:
+            home.ensure()
         fresh = [stream for stream in map(self._admit, requests) if stream is not None]
         if fresh:
             self._counters.cells[DELIVERED] += len(fresh)
@@ -271,7 +274,8 @@ class Worker:
 
     def expired(self, requests: list[ToWorkers]) -> None:
         """It is too late to begin these."""
-        self._clusters.pulled([channels.inbox_of(request.reply_channel) for request in requests])
+        inboxes = [channels.inbox_of(request.reply_channel) for request in requests]
+        self._accounting.pulled(inbox for inbox in inboxes if channels.node_of(inbox) in self._clusters.nodes)
 
     def give_back(self, requests: list[ToWorkers]) -> None:
         """Begin none of these: they lay unread while the loop stood still, and others may have begun them."""
@@ -286,7 +290,7 @@ class Worker:
             except ValueError as error:  # and `ChannelNameError`
                 _log.error("a request cannot be given back: %s", error)
             else:
-                self._clusters.pulled([server])
+                self._accounting.pulled([server])
 
     def _admit(self, request: ToWorkers) -> Stream | None:
         channel = request.reply_channel
@@ -302,7 +306,7 @@ class Worker:
         if earlier is not None:
             if earlier.attempt >= request.attempt:
                 self._counters.add("messages_dropped", label="gone")
-                self._clusters.pulled([server])
+                self._accounting.pulled([server])
                 return None
             # The server has offered it again, to us: it listens to the earlier attempt no longer.
             earlier.let_go()
@@ -353,7 +357,7 @@ class Worker:
         """From here on these servers know who has their requests; for some that took a claim."""
         if claims:
             self._counters.add("claims", claims)
-        self._clusters.pulled(servers)
+        self._accounting.pulled(servers)
 
     # The end.
 

@@ -147,7 +147,7 @@ def test_lost_receipts_are_made_again(lost: int) -> None:
 def pull(pair: Pair, count: int = 1) -> None:
     """The worker pulls requests of the server's."""
     for _ in range(count):
-        pair.worker.accounting.pulled(pair.server.inbox, 1)
+        pair.worker.accounting.pulled([pair.server.inbox])
 
 
 def test_requests_that_were_pulled_and_of_which_nothing_is_heard() -> None:

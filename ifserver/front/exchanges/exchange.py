@@ -179,7 +179,7 @@ class Exchange:
                 shared, attempt = self.shared, self.attempt
                 now = shared.clock.seconds()
                 tally = shared.tally if shared.tallies is None else shared.tallies.get(attempt.channel, shared.tally)
-                tally.queue_wait.observe(now - attempt.since)
+                tally.claimed(now - attempt.since)
                 if by_claim:
                     self.claimed_at = now
                 if shared.offers.claimed(attempt) and attempt.node is not None:
@@ -244,10 +244,10 @@ class Exchange:
 
     def _offer(self) -> None:
         """Offer the present attempt, now or when that can be."""
-        shared = self.shared
+        shared, home = self.shared, self.shared.clusters.home
         if shared.paused is not None and shared.paused.hold(self):
             self.has_waited = True
-        elif shared.clusters.home.ensure():
+        elif (home.node.connected and not home.silent) or home.ensure():  # no call where all is well
             self.attempt.offer()
         else:
             # Nobody could answer.

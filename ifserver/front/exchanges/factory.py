@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -26,7 +27,6 @@ from ifserver.front.exchanges.groups import Members
 from ifserver.front.exchanges.operator_orders import Ordered
 from ifserver.front.exchanges.pauses import Pauses
 from ifserver.front.exchanges.pools import Router
-from ifserver.front.exchanges.registry import Registry
 from ifserver.front.exchanges.resumption_queue import Resumptions
 from ifserver.front.exchanges.unclaimed_offers import Offers
 from ifserver.front.exchanges.worker_replies import Replies
@@ -93,7 +93,9 @@ class Exchanges:
         #: How pools share requests, as operators have ordered; and which client gets which.
         self.weights: dict[str, Mapping[str, float]] = {}
         self.positions = Positions(settings.canary_by)
-        self.registry: Registry[Exchange] = Registry(clusters.home.inbox)
+        #: Those that are open, by the identities of their streams; and the numbers that streams are given.
+        self.registry: dict[str, Exchange] = {}
+        self._numbers = itertools.count(1)
         #: The log of what happens to many streams at once.
         self.bursts = Bursts(clock)
         self.peers = Peers(clusters, clock)
@@ -200,16 +202,16 @@ class Exchanges:
     async def _hand_over_last_words(self, seconds: float) -> None:
         """Streams without a client are left: what those had said is held for workers that have not accepted yet."""
         end = self.clock.seconds() + seconds
-        while len(self.registry) and self.clock.seconds() < end:
+        while self.registry and self.clock.seconds() < end:
             paused: Deferred[None] = Deferred()
             self.clock.callLater(_LAST_WORDS_S / 20, paused.callback, None)
             await paused
-        for exchange in self.registry.all():
+        for exchange in list(self.registry.values()):
             exchange.handle(TimedOut())
 
     def give_up_unclaimed(self) -> None:
         """There will be no worker: answer what waits for one, as at the end of ``queue_timeout``."""
-        for exchange in self.registry.all():
+        for exchange in list(self.registry.values()):
             if exchange.is_unclaimed:
                 exchange.handle(TimedOut())
 
@@ -220,13 +222,14 @@ class Exchanges:
         scheme, peer, host = addresses
         if self.trusted is not None:
             peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, self.trusted)
-        settings = self.settings
+        settings, home = self.settings, self.clusters.home
         root_path = settings.root_path
+        # The first is `channels.make_reply_channel`, and the third has `Node.clock` in it: without calls, since this is
+        # the way of every request.
         request = m.HttpRequest(
-            self.registry.new_channel(),
+            f"{home.inbox}.{next(self._numbers):x}",
             0,
-            # What `Node.clock` says, without a call.
-            self.clock.seconds() + self.clusters.home.node.lead_s + settings.queue_timeout_s,
+            self.clock.seconds() + home.node.lead_s + settings.queue_timeout_s,
             incoming.http_version,
             incoming.method,
             scheme,
@@ -254,7 +257,7 @@ class Exchanges:
         root_path = self.settings.root_path
         subprotocols = h.list_items(incoming.headers, b"sec-websocket-protocol")
         request = m.WebSocketConnect(
-            self.registry.new_channel(),
+            channels.make_reply_channel(self.clusters.home.inbox, next(self._numbers)),
             0,
             self.deadline(),
             incoming.http_version,

@@ -11,7 +11,6 @@ from ifserver.config.settings import FrontSettings
 from ifserver.front.exchanges.attempt_accounting import Unresolved
 from ifserver.front.exchanges.broker_wait import WaitingRoom
 from ifserver.front.exchanges.pauses import Pauses
-from ifserver.front.exchanges.registry import Registry
 from ifserver.front.exchanges.resumption_queue import Resumptions
 from ifserver.front.exchanges.unclaimed_offers import Offers
 from ifserver.front.exchanges.workers import Peers
@@ -59,7 +58,8 @@ class Shared(Protocol):
     tallies: Mapping[str, Tally] | None
     clock: Clock
     bursts: Bursts
-    registry: Registry[Any]
+    #: The exchanges that are open, by the identities of their streams.
+    registry: dict[str, Any]
     offers: Offers
     peers: Peers
     resumptions: Resumptions

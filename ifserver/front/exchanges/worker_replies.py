@@ -12,7 +12,6 @@ from ifserver import messages as m
 from ifserver.errors import ChannelNameError
 from ifserver.front.exchanges.attempt_accounting import Unresolved
 from ifserver.front.exchanges.exchange import Exchange
-from ifserver.front.exchanges.registry import Registry
 from ifserver.front.exchanges.workers import Peers
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.inbox_delivery import Delivery
@@ -44,9 +43,14 @@ class Replies:
     """Hands each message to its stream; and lets the streams know where this server receives.
 
     A `ifserver.layers.inbox_home.Resident`.
+
+    Args:
+        registry: the exchanges that are open, by the identities of their streams.
     """
 
-    def __init__(self, clusters: Clusters, registry: Registry[Exchange], peers: Peers, unresolved: Unresolved) -> None:
+    def __init__(
+        self, clusters: Clusters, registry: Mapping[str, Exchange], peers: Peers, unresolved: Unresolved
+    ) -> None:
         self._clusters = clusters
         self._registry = registry
         self._peers = peers
@@ -76,17 +80,16 @@ class Replies:
 
     def moved(self) -> None:
         """New streams name another inbox from now on; and those that nobody has taken yet."""
-        self._registry.move(self._clusters.home.inbox)
-        for exchange in self._registry.all():
+        for exchange in list(self._registry.values()):
             exchange.attempt.readdress()
 
     def names(self, inbox: str) -> bool:
         """Whether any stream names this inbox."""
-        return any(channels.inbox_of(exchange.stream.channel) == inbox for exchange in self._registry.all())
+        return any(channels.inbox_of(exchange.stream.channel) == inbox for exchange in self._registry.values())
 
     def readdress(self, inbox: str) -> None:
         """The node of this inbox is gone: the streams that name it name the present one from now on."""
-        for exchange in self._registry.all():
+        for exchange in list(self._registry.values()):
             if channels.inbox_of(exchange.stream.channel) == inbox:
                 exchange.stream.readdress(self._clusters.home.inbox)
         self._peers.tell_everything()

@@ -8,11 +8,7 @@ from typing import Final
 from ifserver.layers.node import Limits, check
 from ifserver.layers.redis.connection import pack, pack_with
 
-__all__ = ["Key", "Keys", "is_plain"]
-
-#: More than this in one ``RPUSH`` would let others wait for milliseconds; and it is no longer all or nothing if split.
-_PLAIN_MESSAGES: Final = 1000
-_PLAIN_BYTES: Final = 4 * 1024 * 1024
+__all__ = ["Key", "Keys"]
 
 #: Appends what fits, in one step. An error of ``PEXPIRE`` comes third, since the messages are there by then. ``unpack``
 #: cannot pass more than some 8,000 values. Sent as a whole each time: Redis knows it by its hash, and ``EVALSHA`` of a
@@ -103,8 +99,3 @@ class Keys(dict[str, Key]):
             del self[next(iter(self))]
         key = self[channel] = Key(self.prefix + channel.encode(), limits)
         return key
-
-
-def is_plain(payloads: Sequence[bytes]) -> bool:
-    """Whether a batch may go in one ``RPUSH``. (None at all may not: Redis calls that a syntax error.)"""
-    return 0 < len(payloads) <= _PLAIN_MESSAGES and sum(map(len, payloads)) <= _PLAIN_BYTES

@@ -22,7 +22,7 @@ from ifserver.errors import NodeRefused, PushInDoubt
 from ifserver.layers.node import MAX_BATCH_BYTES, Limits, Pulled, Pushed, check
 from ifserver.layers.reconnection import Link
 from ifserver.layers.redis.connection import Connection, ErrorReply, Named, Server, pack, pack_with
-from ifserver.layers.redis.keys import Key, is_plain
+from ifserver.layers.redis.keys import Key
 from ifserver.layers.redis.readers import PAUSES, SENTINEL_PAUSES, Readers
 from ifserver.layers.redis.sentinel import Sentinels, named_by
 from ifserver.layers.redis.subscriber import GroupLink, group_key
@@ -35,6 +35,9 @@ __all__ = ["RedisNode"]
 #: How often the sending connection asks whether it still speaks with the same Redis (see
 #: docs/explanation/architecture.rst, Epochs).
 _EPOCH_S: Final = 5.0
+#: More than this in one ``RPUSH`` would let others wait for milliseconds; and it is no longer all or nothing if split.
+_PLAIN_MESSAGES: Final = 1000
+_PLAIN_BYTES: Final = 4 * 1024 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +116,9 @@ class RedisNode(RedisViews):
         count = len(payloads)
         result: Deferred[Pushed] = Deferred()
         also = None
-        if key.length + key.flying + count <= key.plain and (count == 1 or is_plain(payloads)):
+        # None at all may not go in an ``RPUSH``: Redis calls that a syntax error.
+        is_plain = count == 1 or (0 < count <= _PLAIN_MESSAGES and sum(map(len, payloads)) <= _PLAIN_BYTES)
+        if is_plain and key.length + key.flying + count <= key.plain:
             answered, then, now = self._appended, b"", self._clock.seconds()
             if key.was_empty or now >= key.renew_at:
                 # Let the list live on: one write, and one read of both answers.

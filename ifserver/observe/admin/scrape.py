@@ -269,7 +269,7 @@ def _clients(subject: ServerSubject) -> Iterator[Metric]:
     yield _by_label("pool_weight", "The weights of pools that share requests.", _POOL, weights)
     yield _gauge("paused_requests", "Requests that wait for the end of a pause.", server.exchanges.pauses.waiting)
     yield _by_label("connections", "Clients' connections that are open.", ("kind",), connections)
-    exchanges = server.exchanges.registry.all()
+    exchanges = server.exchanges.registry.values()
     states = dict.fromkeys(_STATES, 0.0) | states_of(exchanges)
     yield _by_label("streams", "Streams by what they wait for (docs/reference/metrics.rst).", ("kind", "state"), states)
     unsent = sum(map(unsent_bytes, exchanges))

@@ -88,7 +88,7 @@ class ServerSubject(Subject):
 
     def streams(self) -> list[StreamStatus]:
         now = self.clock.seconds()
-        exchanges = sorted(self.server.exchanges.registry.all(), key=lambda exchange: exchange.began_at)
+        exchanges = sorted(self.server.exchanges.registry.values(), key=lambda exchange: exchange.began_at)
         # Only those that are shown cost more than a place in a list.
         shown = [_status(exchange, now) for exchange in exchanges[:MAX_STREAMS]]
         rest = [StreamStatus(channel=each.stream.channel, kind="") for each in exchanges[MAX_STREAMS:]]

@@ -72,7 +72,7 @@ def test_what_a_full_node_has_not_taken_is_offered_on_another(world: World) -> N
 
 def test_a_late_answer_about_a_node_that_has_refused_it_says_nothing_about_the_next(world: World) -> None:
     client = world.client(POST)
-    [exchange] = world.server.exchanges.registry.all()
+    [exchange] = world.server.exchanges.registry.values()
     exchange.attempt.move()
     world.settle()
     slow(world).is_full()
@@ -114,7 +114,7 @@ def test_one_that_was_taken_back_to_be_offered_elsewhere_was_never_started(world
     """Its time is over while the node is asked, and asked once more it has it no longer."""
     client = world.client(POST)
     slow(world).pushes.pop().callback(Pushed(1, 1))
-    [exchange] = world.server.exchanges.registry.all()
+    [exchange] = world.server.exchanges.registry.values()
     exchange.attempt.readdress()
     world.settle()
     world.advance(30.0)

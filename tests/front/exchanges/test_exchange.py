@@ -234,7 +234,7 @@ def test_a_defect_of_ours_cuts_the_client_off_and_leaves_nothing_behind(
     job = world.worker.job(channels.WEBSOCKET_CONNECT)
     job.accept()
     world.settle()
-    [exchange] = world.server.exchanges.registry.all()
+    [exchange] = world.server.exchanges.registry.values()
 
     def broken(*_: object) -> None:
         raise ValueError("a defect")

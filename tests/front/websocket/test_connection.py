@@ -1324,7 +1324,7 @@ def test_the_last_words_of_a_client_without_a_worker_reach_the_next(caplog: pyte
     world = World(resumable_paths=("/chat",))
     client, _ = leave_with_last_words(world)
     assert client.lost
-    [exchange] = world.server.exchanges.registry.all()
+    [exchange] = world.server.exchanges.registry.values()
     assert unsent_bytes(exchange) == 0
     following = world.worker.job(channels.WEBSOCKET_RESUME)
     following.claim()

@@ -106,7 +106,7 @@ def test_of_many_streams_some_are_shown() -> None:
     for _ in range(3):
         stage.world.client(*[GET])
     stage.world.server.exchanges.registry |= {
-        str(i): exchange for i, exchange in enumerate(stage.world.server.exchanges.registry.all() * 1000)
+        str(i): exchange for i, exchange in enumerate([*stage.world.server.exchanges.registry.values()] * 1000)
     }
     status = stage.subject.status(survey(stage))
     assert (len(status.streams), status.streams_total) == (MAX_STREAMS, 3003)
