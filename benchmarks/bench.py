@@ -11,9 +11,11 @@ import argparse
 import datetime
 import json
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec import to_builtins
@@ -37,7 +39,7 @@ def measure(name: str, load_name: str, round_: int, seconds: float) -> Measureme
     load = LOADS[load_name]
     with subject_named(name, load.workers) as subject:
         warm_up(subject.port, load_name)
-        roles = subject.roles()
+        roles = dict(subject.roles())
         spent: list[dict[str, float]] = []
 
         def mark() -> None:
@@ -46,7 +48,9 @@ def measure(name: str, load_name: str, round_: int, seconds: float) -> Measureme
             spent.append(used | {_CLIENT: _client_seconds()})
 
         if load.groups:
-            result = load.run(subject.port, seconds, mark)
+            publisher = subject.publisher()
+            roles["publisher"] = [publisher.pid]
+            result = load.run(subject.port, seconds, mark, partial(_publish, publisher))
         else:
             mark()
             result = load.run(subject.port, seconds)
@@ -55,6 +59,15 @@ def measure(name: str, load_name: str, round_: int, seconds: float) -> Measureme
     per_piece = {role: 1e6 * (after[role] - before[role]) / result.done for role in after}
     client = per_piece.pop(_CLIENT)
     return Measurement(subject.name, load_name, round_, result, per_piece, client)
+
+
+def _publish(publisher: subprocess.Popen[bytes]) -> None:
+    """Have something published, and wait until it is."""
+    assert publisher.stdin is not None
+    assert publisher.stdout is not None
+    publisher.stdin.write(b"\n")
+    if not publisher.stdout.readline():
+        raise RuntimeError("the publisher has ended")
 
 
 def warm_up(port: int, load_name: str) -> None:

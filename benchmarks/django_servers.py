@@ -134,7 +134,7 @@ class Served(Subject):
             command = [word.format(port=self.port, redis=redis, application=_WSGI) for word in words]
             if command[0] == "-m":
                 command.insert(0, sys.executable)
-            self._spawn(command, **{_DATABASE: self._database})
+            self._spawn(command, {_DATABASE: self._database})
             if command[0] == "redis-server":
                 wait_for(redis)
 

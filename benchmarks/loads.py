@@ -30,7 +30,7 @@ class Load(Struct, frozen=True):
     name: str
     title: str
     #: Does it against a port, for so many seconds. One that sends to groups calls a third argument when its members
-    #: have joined, and before they leave: what is measured is in between.
+    #: have joined, and before they leave: what is measured is in between. A fourth sends to them.
     run: Callable[..., Result]
     #: How many processes run the application.
     workers: int = 1

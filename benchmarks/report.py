@@ -11,10 +11,10 @@ from benchmarks.subjects import is_reference
 
 __all__ = ["markdown"]
 
-_ROLES = ("front", "worker", "node")
+_ROLES = ("front", "worker", "node", "publisher")
 _COLUMNS = (
-    "front us", "worker us", "node us", "all us", "front / uvicorn", "all / uvicorn", "per s", "p50 ms", "p99 ms",
-    "client us",
+    "front us", "worker us", "node us", "publisher us", "all us", "front / uvicorn", "all / uvicorn", "per s", "p50 ms",
+    "p99 ms", "client us",
 )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ _ENVIRONMENTS = ROOT / ".venv-peers"
 BARE = "bare loop"
 #: The role of what a peer needs behind it, and is not counted as its own.
 BACKEND = "backend"
+_PUBLISHER = ("-m", "benchmarks.publisher")
 _UVICORN_PACKAGES = ("uvicorn", "uvloop", "httptools", "websockets")
 #: The same room, by Django Channels.
 _CHANNELS = "benchmarks.channels_application:app"
@@ -81,6 +82,10 @@ class Subject:
         """Process ids of what serves: ``front``, and where there are such, ``worker`` and ``node``."""
         raise NotImplementedError
 
+    def publisher(self) -> subprocess.Popen[bytes]:
+        """Start `benchmarks.publisher`, the way that one publishes here; the server ends it as it ends itself."""
+        return self._spawn([sys.executable, *_PUBLISHER, "request", str(self.port)], pipes=True)
+
     def __enter__(self) -> Subject:
         try:
             self.start()
@@ -116,13 +121,16 @@ class Subject:
             for process in self._processes:
                 process.kill()
 
-    def _spawn(self, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None, pipes: bool = False
+    ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             command,
+            bufsize=0,
             cwd=ROOT,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if pipes else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         self._processes.append(process)
@@ -144,6 +152,7 @@ class Ours(Subject):
     ) -> None:
         super().__init__()
         several = [f"{fronts} servers"] * (fronts > 1) + [f"{workers} workers"] * (workers > 1)
+        self._layer = {"CHANNEL_LAYER": _OUR_LAYER}
         self.name = f"ifserver ({', '.join([broker, *['Channels'] * channels, *several])})"
         self._application = _CHANNELS if channels else APPLICATION
         self._broker = broker
@@ -156,16 +165,18 @@ class Ours(Subject):
         worker = [self._application, "--app-dir", str(ROOT), "--processes", str(self._workers)]
         where = ["-b", "127.0.0.1", "-p", str(self.port), "-v", "0"]
         if self._broker == "embedded":
-            self._spawn([*ours, "run", *worker, *where], CHANNEL_LAYER=_OUR_LAYER)
+            self._spawn([*ours, "run", *worker, *where], self._layer)
             return
         ports = [free_port() for _ in range(self._nodes)]
         for port in ports:
             self._spawn(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""])
             wait_for(port)
-        cluster = ["--cluster", "main=" + ",".join(f"redis://127.0.0.1:{port}" for port in ports)]
+        nodes = "main=" + ",".join(f"redis://127.0.0.1:{port}" for port in ports)
+        self._layer["IFSERVER_LAYER_CLUSTERS"] = nodes
+        cluster = ["--cluster", nodes]
         several = ["--processes", str(self._fronts)] if self._fronts > 1 else []
         self._spawn([*ours, "serve", *cluster, *where, *several])
-        self._spawn([*ours, "worker", *worker, *cluster, "-v", "0"], CHANNEL_LAYER=_OUR_LAYER)
+        self._spawn([*ours, "worker", *worker, *cluster, "-v", "0"], self._layer)
 
     def roles(self) -> Mapping[str, list[int]]:
         if self._broker == "embedded":
@@ -173,6 +184,12 @@ class Ours(Subject):
             return {"front": [front], "worker": [pid for pid in tree(front) if pid != front]}
         *nodes, front, worker = (process.pid for process in self._processes)
         return {"front": tree(front), "worker": tree(worker), "node": nodes}
+
+    def publisher(self) -> subprocess.Popen[bytes]:
+        if self._broker == "embedded":
+            return super().publisher()
+        how = "layer" if self._application == _CHANNELS else "nodes"
+        return self._spawn([sys.executable, *_PUBLISHER, how], self._layer, pipes=True)
 
 
 class Peer(Subject):
@@ -200,12 +217,18 @@ class Channels(Peer):
         self._spawn(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""])
         wait_for(port)
         words = [word.format(port=self.port) for word in PEERS[self.name][1]]
-        layer = {"CHANNEL_LAYER": "channels_redis.core.RedisChannelLayer", "CHANNEL_REDIS": f"redis://127.0.0.1:{port}"}
-        self._spawn([str(environment_of(self.name)), *words], **layer)
+        self._layer = {
+            "CHANNEL_LAYER": "channels_redis.core.RedisChannelLayer",
+            "CHANNEL_REDIS": f"redis://127.0.0.1:{port}",
+        }
+        self._spawn([str(environment_of(self.name)), *words], self._layer)
 
     def roles(self) -> Mapping[str, list[int]]:
         node, front = (process.pid for process in self._processes)
         return {"front": tree(front), "node": [node]}
+
+    def publisher(self) -> subprocess.Popen[bytes]:
+        return self._spawn([str(environment_of(self.name)), *_PUBLISHER, "layer"], self._layer, pipes=True)
 
 
 class BareRoom(Subject):

@@ -98,11 +98,11 @@ class _Room(WSListener):
             if not self._due:
                 self._all_have_it.set()
 
-    async def hears(self, ask: Callable[[], Any]) -> int:
+    async def hears(self, publish: Callable[[], object]) -> int:
         """Have something sent to all, and wait until all have it; how many do not in time."""
         self._due = self._members
         self._all_have_it.clear()
-        await asyncio.gather(ask(), self._wait())
+        await asyncio.gather(asyncio.to_thread(publish), self._wait())
         return self._due
 
     async def _wait(self) -> None:
@@ -110,38 +110,32 @@ class _Room(WSListener):
             await asyncio.wait_for(self._all_have_it.wait(), _PATIENCE_S)
 
 
-def broadcasts(members: int) -> Callable[[int, float, Callable[[], object]], Result]:
+def broadcasts(members: int) -> Callable[[int, float, Callable[[], object], Callable[[], object]], Result]:
     """One message after another is sent to so many WebSockets; each delivery is one piece of work, and a latency is the
-    time until the last member has a message. The third argument is called when all have joined, and before they leave.
+    time until the last member has a message. The third argument is called when all have joined, and before they leave;
+    the fourth sends a message, and waits for that.
     """
 
-    async def main(port: int, seconds: float, mark: Callable[[], object]) -> Result:
+    async def main(port: int, seconds: float, mark: Callable[[], object], publish: Callable[[], object]) -> Result:
         room = _Room(members)
         transports = []
         for i in range(members):
             local = (f"127.0.0.{2 + i // _PORTS}", 0)
             transport, _ = await ws_connect(lambda: room, f"ws://127.0.0.1:{port}/room", local_addr=local)
             transports.append(transport)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-
-        async def ask() -> None:
-            writer.write(b"GET /news HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            await reader.readuntil(b"Hello, world!")
-
         latencies_s: list[float] = []
-        lost = await room.hears(ask)  # the first
+        lost = await room.hears(publish)  # the first
         mark()
         end = time.perf_counter() + seconds
         while (began_at := time.perf_counter()) < end:
-            lost += await room.hears(ask)
+            lost += await room.hears(publish)
             latencies_s += [time.perf_counter() - began_at] * members
         mark()
-        writer.close()
         for transport in transports:
             transport.disconnect(graceful=False)
         return result_of(latencies_s, seconds, lost)
 
-    return lambda port, seconds, mark: uvloop.run(main(port, seconds, mark))
+    return lambda port, seconds, mark, publish: uvloop.run(main(port, seconds, mark, publish))
 
 
 def connects(at_a_time: int) -> Callable[[int, float], Result]:
