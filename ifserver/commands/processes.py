@@ -20,7 +20,7 @@ from ifserver.services.lifecycle import Control, Runtime, Service
 from ifserver.services.nodes import import_nodes
 from ifserver.services.worker import WorkerService
 from ifserver.worker.application import ASGIApplication, load_for
-from ifserver.worker.load_error_page import Broken
+from ifserver.worker.load_error_page import LoadErrorPage
 from ifserver.worker.worker import require_tracing
 from ifserver.worker.wsgi import interface_of
 
@@ -45,7 +45,7 @@ def work(launch: Launch) -> int:
         except ConfigurationError as error:
             if not launch.worker.reload:
                 raise
-            application = Broken.not_loaded(error)
+            application = LoadErrorPage.not_loaded(error)
         else:
             children.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
         logs.enable()

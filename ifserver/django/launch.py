@@ -20,13 +20,13 @@ from django.conf import settings
 
 from ifserver.process import children
 
-__all__ = ["Told", "application_of", "become", "child", "command_line", "take_told", "tell"]
+__all__ = ["LaunchOptions", "application_of", "become", "child", "command_line", "take_told", "tell"]
 
 #: Tells the workers of ``runserver`` what was asked for.
 VARIABLE: Final = "IFSERVER_RUNSERVER"
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the workers of ``manage.py runserver`` are told."""
 
     #: ``sys.argv`` and ``sys.path`` of ``manage.py``, which settings may look at, and apps may need.
@@ -51,14 +51,14 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     terminal: bool
 
 
-def tell(what: Told) -> dict[str, str]:
+def tell(what: LaunchOptions) -> dict[str, str]:
     """The variables by which the workers are told."""
     return {VARIABLE: msgspec.json.encode(what).decode()}
 
 
-def take_told(environ: MutableMapping[str, str]) -> Told:
+def take_told(environ: MutableMapping[str, str]) -> LaunchOptions:
     """In a worker: what it was told, which is no affair of the processes that it starts."""
-    return msgspec.json.decode(environ.pop(VARIABLE), type=Told)
+    return msgspec.json.decode(environ.pop(VARIABLE), type=LaunchOptions)
 
 
 def application_of(use_asgi: bool) -> str | None:

@@ -28,7 +28,7 @@ from django.utils import autoreload
 
 from ifserver import __version__
 from ifserver.django import launch
-from ifserver.django.launch import Told, application_of
+from ifserver.django.launch import LaunchOptions, application_of
 from ifserver.django.request_log import log_asgi, log_wsgi
 from ifserver.errors import ConfigurationError
 from ifserver.worker.application import import_failed, load
@@ -129,7 +129,7 @@ def _read_terminal() -> None:
     autoreload.ensure_echo_on()
 
 
-def _served(told: Told, use_asgi: bool, named: str | None) -> Any:
+def _served(told: LaunchOptions, use_asgi: bool, named: str | None) -> Any:
     """The application `named`, or Django's own, with static files and the log of requests around it."""
     application: Any
     if named is not None:
@@ -147,7 +147,7 @@ def _served(told: Told, use_asgi: bool, named: str | None) -> Any:
     return wrap(application)
 
 
-def _introduce(told: Told, command: BaseCommand, use_asgi: bool) -> None:
+def _introduce(told: LaunchOptions, command: BaseCommand, use_asgi: bool) -> None:
     """In a thread: look for migrations; then, once, say where the server is."""
     try:
         command.check_migrations()
@@ -174,7 +174,7 @@ def _introduce(told: Told, command: BaseCommand, use_asgi: bool) -> None:
         )
 
 
-def _is_first(told: Told) -> bool:
+def _is_first(told: LaunchOptions) -> bool:
     """Whether no worker has said before where the server is."""
     try:
         return os.fstat(told.first_fd).st_ino == told.first_inode and os.read(told.first_fd, 1) != b""

@@ -12,11 +12,11 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock
 from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.deadlines import Deadlines
 from ifserver.logs import events
 from ifserver.metrics import Counters
 
-__all__ = ["Admission", "Key", "TurnedAway"]
+__all__ = ["ConnectionLimits", "Key", "TurnedAway"]
 
 #: Whose connections are counted together; None: they are not counted.
 Key: TypeAlias = str | int | None
@@ -32,7 +32,7 @@ _TELL_S: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Admission:
+class ConnectionLimits:
     """Counts connections, and turns away those that are too many.
 
     They are answered 503 (RFC 9110 15.6.4) instead of not being accepted: a client that waits in the kernel's backlog
@@ -120,7 +120,7 @@ class TurnedAway(Protocol):
 
     transport: Any
 
-    def __init__(self, admission: Admission, answer: bytes) -> None:
+    def __init__(self, admission: ConnectionLimits, answer: bytes) -> None:
         self._admission = admission
         self._answer = answer
         self._discarded = 0

@@ -10,19 +10,19 @@ from twisted.internet.defer import Deferred, succeed
 
 from ifserver.clock import Clock, Timer
 from ifserver.config.settings import FrontSettings
-from ifserver.front.drain_plan import Plan, Spread
+from ifserver.front.deadlines import Deadlines
+from ifserver.front.drain_plan import DrainPlan, Spread
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.interface import Connection
 from ifserver.front.proxy_protocol import AnnouncedFactory
-from ifserver.front.shared_timers import Deadlines
 
-__all__ = ["Goodbye"]
+__all__ = ["Drain"]
 
 _log = logging.getLogger(__name__)
 
 
-class Goodbye:
-    """Ends the connections of one server as `Plan` says.
+class Drain:
+    """Ends the connections of one server as `DrainPlan` says.
 
     Args:
         connections: those that are open, now and later: the server's own set.
@@ -55,7 +55,7 @@ class Goodbye:
             return succeed(None)
         over = self._over = Deferred()
         websockets = [each for each in self._connections if not isinstance(each, Http1Connection)]
-        plan = Plan.of(settings.drain_timeout_s, settings.close_timeout_s, len(websockets), quick)
+        plan = DrainPlan.of(settings.drain_timeout_s, settings.close_timeout_s, len(websockets), quick)
         count = len(self._connections)
         _log.info("waiting up to %g s for %d connection%s", plan.timeout_s, count, "" if count == 1 else "s")
         # Each has this time from now on, however long it was idle before, or from the end of its request on: a response

@@ -10,7 +10,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from ifserver.clock import Clock, Timer
 
-__all__ = ["Plan", "Spread"]
+__all__ = ["DrainPlan", "Spread"]
 
 #: With somebody at the terminal who waits for it, the end takes so long at most, in seconds.
 _QUICK_S: Final = 5.0
@@ -24,7 +24,7 @@ _STEP_S: Final = 0.02
 _T = TypeVar("_T")
 
 
-class Plan(NamedTuple):
+class DrainPlan(NamedTuple):
     """How the end of a server's connections goes, in seconds from its beginning."""
 
     #: How long one without a request is kept.
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
     timeout_s: float
 
     @classmethod
-    def of(cls, timeout_s: float, close_timeout_s: float, websockets: int, quick: bool) -> Plan:
+    def of(cls, timeout_s: float, close_timeout_s: float, websockets: int, quick: bool) -> DrainPlan:
         """The plan for so many `websockets`, whose clients get `close_timeout_s` to answer the close frame.
 
         Args:

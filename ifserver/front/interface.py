@@ -9,7 +9,7 @@ from ifserver.config.settings import FrontSettings
 from ifserver.front.access_log import AccessLog
 from ifserver.front.connection_limits import Key
 from ifserver.front.exchanges.factory import Exchanges
-from ifserver.front.slow_clients import Unsent
+from ifserver.front.slow_clients import SlowClients
 
 __all__ = ["Connection", "Server"]
 
@@ -38,7 +38,7 @@ class Server(Protocol):
     #: Whether the server shuts down: responses that begin now close their connections.
     draining: bool
     #: Cuts connections whose clients do not read what was written.
-    unsent: Unsent
+    slow_clients: SlowClients
 
     def connected(self, connection: Connection) -> None:
         """`connection` is open."""

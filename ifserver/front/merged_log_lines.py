@@ -7,7 +7,7 @@ from typing import Final
 
 from ifserver.clock import Clock
 
-__all__ = ["Bursts"]
+__all__ = ["MergedLogLines"]
 
 #: How long more streams are waited for after the first, in seconds.
 _WAIT_S: Final = 0.25
@@ -17,7 +17,7 @@ _MAX_KINDS: Final = 64
 _log = logging.getLogger(__name__)
 
 
-class Bursts:
+class MergedLogLines:
     """Counts what happens to streams for the same reason, and logs it once, at the level INFO."""
 
     def __init__(self, clock: Clock) -> None:

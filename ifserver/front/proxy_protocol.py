@@ -24,7 +24,7 @@ from ifserver.clock import Clock
 from ifserver.config.networks import parse_networks, plain_address
 from ifserver.front import interface
 from ifserver.front.addresses import ProxyHeader
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.deadlines import Deadlines
 from ifserver.net.endpoints import Address, LoopTransport
 
 __all__ = ["Announced", "AnnouncedFactory", "BadProxyHeader", "parse_header"]

@@ -10,10 +10,10 @@ from collections import defaultdict
 
 from ifserver.metrics import BOUNDS_S, Histogram
 
-__all__ = ["Tally"]
+__all__ = ["RequestMetrics"]
 
 
-class Tally:
+class RequestMetrics:
     """The clients of one server, so far; where there are pools, those of one pool.
 
     Args:

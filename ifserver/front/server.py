@@ -15,15 +15,15 @@ from ifserver.config.settings import FrontSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.access_log import AccessLog
 from ifserver.front.addresses import ProxyHeader
-from ifserver.front.connection_limits import Admission
-from ifserver.front.drain import Goodbye
+from ifserver.front.connection_limits import ConnectionLimits
+from ifserver.front.drain import Drain
 from ifserver.front.exchanges.factory import Exchanges
 from ifserver.front.files import Disk, Files
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.http1.shared_services import Http1
 from ifserver.front.interface import Connection
 from ifserver.front.proxy_protocol import AnnouncedFactory
-from ifserver.front.slow_clients import Unsent
+from ifserver.front.slow_clients import SlowClients
 from ifserver.front.websocket.opening import WebSockets
 from ifserver.layers.clusters import Clusters
 
@@ -67,16 +67,16 @@ class InterfaceServer(Factory):
         self.exchanges = Exchanges(settings, clusters, reactor, wall, files, tracing, facts)
         #: From the beginning of the end: responses that begin now say that the connection ends with them.
         self.draining = False
-        self.admission = Admission(settings, reactor, counters)
+        self.admission = ConnectionLimits(settings, reactor, counters)
         #: The deadlines of clients that do not read what was written.
-        self.unsent = Unsent(reactor, settings.write_timeout_s, counters)
+        self.slow_clients = SlowClients(reactor, settings.write_timeout_s, counters)
         self.websockets = WebSockets(self, reactor)
         self.http1 = Http1(self, reactor, wall, clusters.soon, self.websockets)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
         #: The connections that are open.
         self.connections: set[Connection] = set()
-        self._goodbye = Goodbye(self.connections, self.http1.idle, self.announced, reactor)
+        self._drain = Drain(self.connections, self.http1.idle, self.announced, reactor)
 
     def change(self, settings: FrontSettings) -> set[str]:
         """Take over what can be changed while we run: it holds for new connections and streams, and a wait has its new
@@ -89,13 +89,14 @@ class InterfaceServer(Factory):
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
         self.http1.change(settings)
         self.websockets.change(settings)
-        self.unsent.change(settings.write_timeout_s)
+        self.slow_clients.change(settings.write_timeout_s)
         return self.exchanges.change(settings)
 
     # The beginning and the end.
 
     def start(self) -> Deferred[None]:
-        """Begin to read replies; fires when this server knows what operators have ordered of all (`Control.start`)."""
+        """Begin to read replies; fires when this server knows what operators have ordered of all
+        (`OperatorOrderGossip.start`)."""
         return self.exchanges.start()
 
     async def drain(self, quick: bool = False) -> None:
@@ -107,18 +108,18 @@ class InterfaceServer(Factory):
             quick: somebody waits for it.
         """
         self.draining = True
-        await self._goodbye.say(self.settings, quick)
-        self._goodbye.stop()
+        await self._drain.say(self.settings, quick)
+        self._drain.stop()
         await self.exchanges.stop(quick)
         self.http1.stop()
-        self.unsent.stop()
+        self.slow_clients.stop()
         self.websockets.lifetimes.stop()
         self.admission.stop()
         self.access_log.close()
 
     def drain_now(self) -> None:
         """Wait no longer for what is under way."""
-        self._goodbye.cut()
+        self._drain.cut()
 
     # What connections need (`ifserver.front.interface.Server`).
 
@@ -143,9 +144,9 @@ class InterfaceServer(Factory):
     def disconnected(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self.admission.leave(connection.key)
-        self.unsent.end(connection)
+        self.slow_clients.end(connection)
         self.websockets.lifetimes.pop(connection, None)
-        self._goodbye.look()
+        self._drain.look()
 
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""

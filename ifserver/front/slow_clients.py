@@ -7,11 +7,11 @@ from collections.abc import Hashable
 from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.deadlines import Deadlines
 from ifserver.metrics import Counters
 from ifserver.net import sockets
 
-__all__ = ["Unsent"]
+__all__ = ["SlowClients"]
 
 #: When the first look comes, in seconds.
 _FIRST_LOOK_S: Final = 1.0
@@ -26,7 +26,7 @@ class _Connection(Hashable, Protocol):
         """Cut it."""
 
 
-class Unsent:
+class SlowClients:
     """Cuts connections whose clients take nothing for `seconds` of what is due to them, within twice that.
 
     A slow client is no such client: each look compares what the client's kernel has acknowledged with what it had

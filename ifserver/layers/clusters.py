@@ -17,14 +17,14 @@ from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, Push
 from ifserver.layers.accounting import Accounting
 from ifserver.layers.free_workers import FreeWorkers
 from ifserver.layers.groups import Groups
-from ifserver.layers.inbox_home import UNREACHABLE_S, Home
+from ifserver.layers.inbox_home import UNREACHABLE_S, InboxHome
 from ifserver.layers.membership import Membership
 from ifserver.layers.node import Node, Pushed
 from ifserver.layers.node_outages import NodeOutages, cluster_of
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
 from ifserver.layers.placement import Placement, Policy
-from ifserver.layers.worker_presence import Readers, Readership, ReadersLog
+from ifserver.layers.worker_presence import Readers, ReadersLog, WorkerPresence
 from ifserver.logs import events
 from ifserver.logs.events import Mark
 from ifserver.messages import Message, encode
@@ -106,7 +106,7 @@ class Clusters:
         #: The nodes of the home cluster; a worker pulls requests from all of them.
         self.home_nodes = clusters[home]
         #: Where this process receives.
-        self.home = Home(process, self.home_nodes, clock, broker_grace_s, self._silent)
+        self.home = InboxHome(process, self.home_nodes, clock, broker_grace_s, self._silent)
         #: Where others receive whose nodes are gone, and whether they are dead.
         self.outages = NodeOutages(self.nodes, clusters, clock, broker_grace_s)
         #: What this process sends to groups, and hears of them.
@@ -133,7 +133,7 @@ class Clusters:
         self._placements = _Placements(names, home, policy)
         self._free_workers = FreeWorkers(clock, self._has_free_workers)
         #: Who reads which request channels where. Whoever offers requests starts it.
-        self.readership = Readership(self.nodes.values(), clock, self._read)
+        self.readership = WorkerPresence(self.nodes.values(), clock, self._read)
         #: Is called when other nodes are unread than before.
         self.unread_changed: Callable[[], None] = _nothing
         self._readers_log = ReadersLog()

@@ -12,7 +12,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat_value import names_of
-from ifserver.layers.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, Watch
+from ifserver.layers.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, LivenessWatch
 from ifserver.layers.node import Node
 from ifserver.logs import events
 from ifserver.metrics import LAG_BOUNDS_S, Histogram
@@ -56,7 +56,7 @@ class Heartbeat:
         self._watched = watched
         self._lost = lost
         self._reads = reads
-        self._watches = {name: Watch() for name in clusters.nodes}
+        self._watches = {name: LivenessWatch() for name in clusters.nodes}
         #: Nodes that have not answered the last beat or question.
         self._busy: set[str] = set()
         #: How many connections to each node were lost when we last looked.

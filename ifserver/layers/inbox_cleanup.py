@@ -14,7 +14,7 @@ from ifserver.layers.clusters import Clusters
 from ifserver.layers.node import Node
 from ifserver.messages import is_counted
 
-__all__ = ["Leftovers"]
+__all__ = ["InboxCleanup"]
 
 #: When to look, in seconds after the end: those who were told of it by then send nothing more; the others have asked
 #: the node for it 10 s later.
@@ -25,7 +25,7 @@ _COUNT: Final = 1000
 _log = logging.getLogger(__name__)
 
 
-class Leftovers:
+class InboxCleanup:
     """Whatever was sent to processes that are no more."""
 
     def __init__(self, clusters: Clusters, clock: Clock) -> None:

@@ -11,7 +11,7 @@ from ifserver.layers.accounting import Accounting
 from ifserver.messages import Receipt
 from ifserver.metrics import DELIVERED, Counters
 
-__all__ = ["Delivery", "HandOn"]
+__all__ = ["HandOn", "InboxDelivery"]
 
 #: Hands a message that has come to an inbox to whom it concerns. Returns why it was dropped (a reason of
 #: ``messages_dropped``, or ``repeated``), or None.
@@ -20,7 +20,7 @@ HandOn: TypeAlias = Callable[[Any, str], str | None]
 _log = logging.getLogger(__name__)
 
 
-class Delivery:
+class InboxDelivery:
     """The messages to one process.
 
     Args:

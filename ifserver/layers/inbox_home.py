@@ -24,7 +24,7 @@ from ifserver.layers.node import Node
 from ifserver.layers.periodic import Periodic
 from ifserver.logs import events
 
-__all__ = ["UNREACHABLE_S", "Home", "Place", "Resident"]
+__all__ = ["UNREACHABLE_S", "InboxHome", "Place", "Resident"]
 
 #: How long a node may give no sign of life before it is taken for unreachable, in seconds.
 UNREACHABLE_S: Final = 1.0
@@ -52,7 +52,7 @@ class Place:
 
 
 class Resident(Protocol):
-    """The process that receives at a `Home`."""
+    """The process that receives at a `InboxHome`."""
 
     def deliver(self, inbox: str, payloads: list[bytes]) -> None:
         """Messages have come to this inbox."""
@@ -67,7 +67,7 @@ class Resident(Protocol):
         """The node of this inbox is gone: the streams that name it name the present one from now on."""
 
 
-class Home:
+class InboxHome:
     """The inboxes of the process `process`, one of them the present one.
 
     Args:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["BEATS_BETWEEN_QUESTIONS", "BEAT_S", "SERVER_LIFE_S", "SUPERVISOR_LIFE_S", "Watch"]
+__all__ = ["BEATS_BETWEEN_QUESTIONS", "BEAT_S", "SERVER_LIFE_S", "SUPERVISOR_LIFE_S", "LivenessWatch"]
 
 #: How often a process beats, in seconds; and at which of its beats it asks for others.
 BEAT_S: Final = 0.5
@@ -32,7 +32,7 @@ _APART_S: Final = 0.9
 _ANEW_S: Final = 3.0
 
 
-class Watch:
+class LivenessWatch:
     """What one node has said about others. Times are seconds of any clock that never goes back."""
 
     __slots__ = ("_counts_from", "_epoch", "_missing", "_young_until")

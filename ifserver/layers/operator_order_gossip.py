@@ -26,7 +26,7 @@ from ifserver.layers.membership import Question
 from ifserver.layers.operator_orders import Board, Fact, Here, Order, Said, encode, read, read_here
 from ifserver.messages import Broadcast
 
-__all__ = ["GROUP", "Control", "Found", "Obedient", "ask", "order"]
+__all__ = ["GROUP", "Found", "Obedient", "OperatorOrderGossip", "ask", "order"]
 
 #: The group that every server hears.
 GROUP: Final = "!control"
@@ -50,7 +50,7 @@ class Obedient(Protocol):
         """What it answers; `orders` are those that it knows."""
 
 
-class Control:
+class OperatorOrderGossip:
     """The orders that one server knows, from `start` to `stop`.
 
     Args:
@@ -141,7 +141,7 @@ class Control:
 class _Ear:
     """Hears what is ordered on one set of nodes (a `Listener`)."""
 
-    def __init__(self, groups: Groups, control: Control) -> None:
+    def __init__(self, groups: Groups, control: OperatorOrderGossip) -> None:
         self._groups = groups
         self._control = control
         #: Whether it asks, and must ask once more after that.

@@ -19,7 +19,7 @@ from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.node import Node, Reading
 from ifserver.logs import events
 
-__all__ = ["ASK_S", "FRESH_S", "Readers", "ReadersLog", "Readership"]
+__all__ = ["ASK_S", "FRESH_S", "Readers", "ReadersLog", "WorkerPresence"]
 
 #: How often each node is asked, in seconds.
 ASK_S: Final = 0.2
@@ -82,7 +82,7 @@ class _Asked:
         return found
 
 
-class Readership:
+class WorkerPresence:
     """Asks `nodes` who reads there, from `start` to `stop`.
 
     Args:

@@ -11,7 +11,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.metrics import Counters
 from ifserver.process.slots import Slot, Worker
 
-__all__ = ["Aging"]
+__all__ = ["MaxRequests"]
 
 #: How often the supervisor looks, in seconds. Workers count in memory that it shares, so they are not asked.
 _LOOK_S: Final = 1.0
@@ -19,7 +19,7 @@ _LOOK_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Aging:
+class MaxRequests:
     """Looks after the age of `workers`, from `start` to `stop`.
 
     Args:

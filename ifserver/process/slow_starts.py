@@ -8,7 +8,7 @@ from typing import Final
 from ifserver.clock import Clock, Timer
 from ifserver.process.slots import Worker
 
-__all__ = ["Starting"]
+__all__ = ["SlowStarts"]
 
 #: How long a worker may start before the log says so, and how often it says so from then on, in seconds.
 _FIRST_S: Final = 10.0
@@ -17,7 +17,7 @@ _AGAIN_S: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Starting:
+class SlowStarts:
     """The workers that start."""
 
     def __init__(self, clock: Clock) -> None:

@@ -27,10 +27,10 @@ from ifserver.messages import DIED, Release, encode
 from ifserver.metrics import Counters, total
 from ifserver.process import children
 from ifserver.process.children import Child, Launch
-from ifserver.process.max_requests import Aging
+from ifserver.process.max_requests import MaxRequests
 from ifserver.process.rolling_restart import RollingRestart
 from ifserver.process.slots import Pool, RestartPolicy, Slot, Worker
-from ifserver.process.slow_starts import Starting
+from ifserver.process.slow_starts import SlowStarts
 from ifserver.process.stalls import Stalls
 from ifserver.process.stopping import Stopping
 
@@ -122,10 +122,10 @@ class Supervisor:
         self._workers: dict[Worker, None] = {}
         self._rolling = RollingRestart(self._start, self._restart, lambda worker: self._end(worker, self._patience_s()))
         self._stalls = Stalls(lambda: self._workers, clusters, clock, settings.stall_timeout_s)
-        self._aging = Aging(
+        self._aging = MaxRequests(
             lambda: self._workers, self._replace_one, clock, settings.max_requests, settings.max_requests_jitter
         )
-        self._starting = Starting(clock)
+        self._starting = SlowStarts(clock)
         self._stopping = Stopping(self._workers.keys(), clock, clusters.waiting, self._stop_looking)
         self._started = self._ended = self._released = 0
         #: What the children have counted that have ended.

@@ -14,7 +14,7 @@ from ifserver.config.settings import LayerSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.heartbeat_value import with_facts
-from ifserver.layers.inbox_cleanup import Leftovers
+from ifserver.layers.inbox_cleanup import InboxCleanup
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.logs import events
 from ifserver.observe.admin.listening import Admin
@@ -59,7 +59,7 @@ class SupervisorService(Service):
         self._layer = layer
         self._is_alone = is_alone
         self._clusters = clusters_of(runtime, layer, channels.new_process_name())
-        self._leftovers = Leftovers(self._clusters, runtime.reactor)
+        self._leftovers = InboxCleanup(self._clusters, runtime.reactor)
         self.supervisor = Supervisor(
             pools,
             layer,

@@ -15,7 +15,7 @@ from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of
 from ifserver.worker.application import ASGIApplication
 from ifserver.worker.lifespan import StartupFailed
-from ifserver.worker.load_error_page import Broken
+from ifserver.worker.load_error_page import LoadErrorPage
 from ifserver.worker.supervisor_watch import SupervisorWatch
 from ifserver.worker.worker import Worker
 from ifserver.worker.wsgi import adapted
@@ -39,7 +39,7 @@ class WorkerService(Service):
 
     def _worker_of(self, application: ASGIApplication) -> Worker:
         settings = self._launch.worker
-        if not isinstance(application, Broken):
+        if not isinstance(application, LoadErrorPage):
             settings, application = adapted(settings, application)
         return Worker(
             settings,
@@ -60,11 +60,11 @@ class WorkerService(Service):
         except StartupFailed as error:
             if not self._launch.worker.reload:
                 raise
-            self.worker = self._worker_of(Broken.not_started(error))
+            self.worker = self._worker_of(LoadErrorPage.not_started(error))
             await self.worker.start()
         SupervisorWatch(self._ledger, self.worker.puller, self.runtime.reactor).start()
         self._lag.start()
-        if isinstance(self.worker.application, Broken):
+        if isinstance(self.worker.application, LoadErrorPage):
             children.report_broken(self._launch.ready_fd, str(self.worker.application))
         children.report_ready(self._launch.ready_fd)
 

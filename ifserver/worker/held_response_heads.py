@@ -14,13 +14,13 @@ from ifserver.clock import Clock, Timer
 from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.stream_phases import HELD
 
-__all__ = ["GRACE_S", "Heads"]
+__all__ = ["GRACE_S", "HeldResponseHeads"]
 
 #: How long a head waits for its body at least, in seconds; at most it is twice as long. One timer is enough for all.
 GRACE_S: Final = 0.01
 
 
-class Heads:
+class HeldResponseHeads:
     """Streams that hold the start of a response."""
 
     def __init__(self, clock: Clock) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from ifserver.layers.accounting import Accounting
-from ifserver.layers.inbox_delivery import Delivery
+from ifserver.layers.inbox_delivery import InboxDelivery
 from ifserver.messages import Release, Sync, ToApplication, Window, decode_for_worker
 from ifserver.metrics import Counters
 from ifserver.worker.asgi_stream import Stream
@@ -29,7 +29,7 @@ class Inbox:
         self._streams = streams
         self._synced = synced
         #: Called with messages that have come, as `ifserver.layers.inbox_home.Resident` says.
-        self.deliver = Delivery(decode_for_worker, self._hand_on, _server, accounting, counters).deliver
+        self.deliver = InboxDelivery(decode_for_worker, self._hand_on, _server, accounting, counters).deliver
 
     def _hand_on(self, message: _Message, inbox: str) -> str | None:
         """Hand a message to its stream. Returns why it was dropped, or None."""

@@ -11,7 +11,7 @@ from ifserver import headers
 from ifserver.worker import application
 from ifserver.worker.application import Receive, Scope, Send
 
-__all__ = ["Broken"]
+__all__ = ["LoadErrorPage"]
 
 #: The longest text of an error that is shown. The end says most, so the rest is cut.
 _TEXT_CHARACTERS: Final = 16_384
@@ -35,7 +35,7 @@ pre {{ background: #f4f4f4; border-left: 4px solid #c00; overflow-x: auto; paddi
 """
 
 
-class Broken:
+class LoadErrorPage:
     """The ASGI application that answers every request with status 500 and an error.
 
     Browsers get a page, others plain text.
@@ -50,13 +50,13 @@ class Broken:
         self.text = text if len(text) <= _TEXT_CHARACTERS else f"[...]{text[-_TEXT_CHARACTERS:]}"
 
     @classmethod
-    def not_loaded(cls, error: BaseException) -> Broken:
+    def not_loaded(cls, error: BaseException) -> LoadErrorPage:
         """For what `ifserver.worker.application.load` has raised."""
         cause = error.__cause__
         return cls("The application cannot be loaded", str(error) if cause is None else f"{error}\n\n{_told(cause)}")
 
     @classmethod
-    def not_started(cls, error: BaseException) -> Broken:
+    def not_started(cls, error: BaseException) -> LoadErrorPage:
         """For an application whose lifespan says that it cannot start."""
         return cls("The application's startup failed", str(error).strip())
 

@@ -21,11 +21,11 @@ from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.asgi_websocket import WebSocketStream
 from ifserver.worker.claims import Claims
-from ifserver.worker.held_response_heads import Heads
+from ifserver.worker.held_response_heads import HeldResponseHeads
 from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan
 from ifserver.worker.limited_waits import pause, within
-from ifserver.worker.load_error_page import Broken
+from ifserver.worker.load_error_page import LoadErrorPage
 from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
 from ifserver.worker.stream_phases import HELD, LOST, OVER
@@ -68,7 +68,7 @@ class Worker:
         pool: str = "",
     ) -> None:
         self.application = application
-        if settings.tracing and not isinstance(application, Broken):
+        if settings.tracing and not isinstance(application, LoadErrorPage):
             from ifserver.worker.tracing import Traced, Tracer
 
             tracer = Tracer(pool)
@@ -103,11 +103,11 @@ class Worker:
         self._servers = Servers(clusters, self._streams, supervisor, self.lose, clock)
         # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
         self._heartbeat = Heartbeat(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
-        self._heads = Heads(clock)
+        self._heads = HeldResponseHeads(clock)
         self._claims = Claims(clock, self._claimed)
         self._inbox = Inbox(self._streams, self._servers.hear, clusters.accounting, clusters.counters)
         *names, urgent = (channels.of_pool(pool, name) for name in channels.REQUEST_CHANNELS)
-        if isinstance(application, Broken):
+        if isinstance(application, LoadErrorPage):
             # Open WebSockets wait for a worker that runs the application.
             urgent, *names = names
         self.puller = Puller(

@@ -441,7 +441,7 @@ class World:
         assert server.statistics()["connections"] == 0
         tables: list[Any] = [*server.exchanges._http_waits.values(), *server.exchanges._websocket_waits.values()]
         tables += [*server.http1._all]
-        tables += [server.unsent]
+        tables += [server.slow_clients]
         tables += [server.websockets.lifetimes]
         assert [len(table) for table in tables] == [0] * len(tables)
         timers: Any = self.clock.getDelayedCalls()

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from ifserver import channels
 from ifserver.config.settings import FrontSettings
-from ifserver.front.connection_limits import Admission
+from ifserver.front.connection_limits import ConnectionLimits
 from ifserver.metrics import Counters
 from tests.front.fakes import GET, HANDSHAKE, FakeTransport, World, split_response
 
@@ -192,7 +192,7 @@ def test_the_end_of_the_server_does_not_wait_for_them() -> None:
 
 def test_the_limits_can_be_changed_meanwhile() -> None:
     clock = Clock()
-    admission = Admission(FrontSettings(max_connections_per_client=2), clock, Counters())
+    admission = ConnectionLimits(FrontSettings(max_connections_per_client=2), clock, Counters())
     address = IPv4Address("TCP", "192.0.2.1", 1)
     key = admission.key(address)
     admission.enter(key)

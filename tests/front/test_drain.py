@@ -8,9 +8,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.config.settings import FrontSettings
-from ifserver.front.drain import Goodbye
+from ifserver.front.deadlines import Deadlines
+from ifserver.front.drain import Drain
 from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.shared_timers import Deadlines
 
 
 class Connection(Http1Connection):
@@ -47,11 +47,11 @@ class Stage:
         self.clock.advance(60.0)
         for each in self.connections:
             self.idle.add(each)
-        self.goodbye = Goodbye(self.connections, self.idle, self.announced, self.clock)
+        self.drain = Drain(self.connections, self.idle, self.announced, self.clock)
         self.over: list[None] = []
 
     def say(self, quick: bool = False) -> None:
-        self.goodbye.say(FrontSettings(drain_timeout_s=8.0), quick).addCallback(self.over.append)
+        self.drain.say(FrontSettings(drain_timeout_s=8.0), quick).addCallback(self.over.append)
 
     def asked(self) -> list[list[str]]:
         return [each.asked for each in self.connections]
@@ -61,7 +61,7 @@ class Stage:
         self.idle.pop(self.connections.pop(), None)
         if not self.connections:
             self.idle.stop()
-        self.goodbye.look()
+        self.drain.look()
 
 
 def test_without_connections_there_is_nothing_to_wait_for() -> None:
@@ -73,12 +73,12 @@ def test_without_connections_there_is_nothing_to_wait_for() -> None:
 
 def test_it_is_over_when_the_last_one_is_gone() -> None:
     stage = Stage(2)
-    stage.goodbye.look()
+    stage.drain.look()
     stage.say()
     stage.leave()
     assert stage.over == []
     stage.leave()
-    stage.goodbye.look()
+    stage.drain.look()
     assert stage.over == [None]
     assert stage.clock.getDelayedCalls() == []
 
@@ -114,7 +114,7 @@ def test_nothing_is_waited_for_once_all_is_cut() -> None:
     stage = Stage(1)
     stage.announced.waiting.append("connection")
     stage.say()
-    stage.goodbye.cut()
+    stage.drain.cut()
     assert stage.asked() == [["abort"]]
     stage.leave()
     assert stage.over == [None]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from ifserver.front.drain_plan import Plan, Spread
+from ifserver.front.drain_plan import DrainPlan, Spread
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from ifserver.front.drain_plan import Plan, Spread
 def test_plans(
     timeout_s: float, close_timeout_s: float, websockets: int, quick: bool, plan: tuple[float, float, float]
 ) -> None:
-    assert Plan.of(timeout_s, close_timeout_s, websockets, quick) == pytest.approx(plan)
+    assert DrainPlan.of(timeout_s, close_timeout_s, websockets, quick) == pytest.approx(plan)
 
 
 def spread(clock: Clock, count: int, window_s: float) -> tuple[Spread[int], list[float]]:

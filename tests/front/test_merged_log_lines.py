@@ -7,13 +7,13 @@ import logging
 import pytest
 from twisted.internet.task import Clock
 
-from ifserver.front.merged_log_lines import Bursts
+from ifserver.front.merged_log_lines import MergedLogLines
 
 
 def test_what_happens_to_many_streams_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     clock = Clock()
-    bursts = Bursts(clock)
+    bursts = MergedLogLines(clock)
     for number in range(3):
         bursts.add("offered to another worker", "worker !x has died", f"!s.{number}")
     bursts.add("closing the WebSocket with 1012", "worker !x has died", "!s.9")
@@ -33,7 +33,7 @@ def test_what_happens_to_many_streams_is_logged_once(caplog: pytest.LogCaptureFi
 def test_of_too_many_kinds_each_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     clock = Clock()
-    bursts = Bursts(clock)
+    bursts = MergedLogLines(clock)
     for number in range(64):
         bursts.add("offered", f"why {number}", "!s.1")
     bursts.add("offered", "one more", "!s.2")
@@ -48,7 +48,7 @@ def test_where_nobody_reads_it_nothing_is_counted() -> None:
     clock = Clock()
     logging.getLogger("ifserver.front.merged_log_lines").setLevel(logging.WARNING)
     try:
-        Bursts(clock).add("offered", "why", "!s.1")
+        MergedLogLines(clock).add("offered", "why", "!s.1")
     finally:
         logging.getLogger("ifserver.front.merged_log_lines").setLevel(logging.NOTSET)
     assert clock.getDelayedCalls() == []

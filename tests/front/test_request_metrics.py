@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ifserver import channels
-from ifserver.front.request_metrics import Tally
+from ifserver.front.request_metrics import RequestMetrics
 from ifserver.metrics import Histogram
 from tests.front.fakes import GET, HANDSHAKE, TEXT, World, frame
 
@@ -121,14 +121,14 @@ def test_interim_responses_are_bytes_too() -> None:
 
 
 def test_one_that_has_not_begun_has_no_first_byte() -> None:
-    tally = Tally()
+    tally = RequestMetrics()
     tally.answered(0, 1.0, 0.0, 3.0)
     assert times(tally.first_byte) == (0, 0.0)
     assert times(tally.duration) == (1, 2.0)
 
 
 def test_what_was_counted_since_a_mark() -> None:
-    tally = Tally()
+    tally = RequestMetrics()
     buckets = len(tally.first_byte.counts)
     assert tally.since() == (0, 0, [0] * buckets)
     tally.answered(200, 0.0, 0.0015, 0.0015)

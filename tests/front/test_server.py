@@ -281,7 +281,7 @@ def test_when_all_workers_are_lost_at_once() -> None:
     other.job(channels.WEBSOCKET_CONNECT).accept()
     websocket.received()
     for worker in (world.worker, other):
-        world.server.exchanges.peers.lost(channels.process_of(worker.inbox))
+        world.server.exchanges.workers.lost(channels.process_of(worker.inbox))
     world.settle()
     assert begun.aborted
     assert websocket.received() == b"\x88\x02" + (1012).to_bytes(2, "big")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet import task
 
-from ifserver.front.slow_clients import Unsent
+from ifserver.front.slow_clients import SlowClients
 from ifserver.metrics import Counters
 from ifserver.net.sockets import taken_by_peer
 
@@ -32,9 +32,9 @@ class Connection:
         self.aborted += 1
 
 
-def unsent() -> tuple[task.Clock, Unsent, Counters]:
+def unsent() -> tuple[task.Clock, SlowClients, Counters]:
     clock, counters = task.Clock(), Counters()
-    return clock, Unsent(clock, 10.0, counters), counters
+    return clock, SlowClients(clock, 10.0, counters), counters
 
 
 def test_who_takes_nothing_is_cut_once() -> None:
@@ -158,7 +158,7 @@ def test_what_is_below_tls_is_asked() -> None:
 
 def test_how_long_is_waited_can_be_changed_meanwhile() -> None:
     clock = task.Clock()
-    unsent: Unsent = Unsent(clock, 100.0, Counters())
+    unsent: SlowClients = SlowClients(clock, 100.0, Counters())
     connection = Connection()
     unsent.begin(connection)
     clock.advance(1.0)

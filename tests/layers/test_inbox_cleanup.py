@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.inbox_cleanup import Leftovers
+from ifserver.layers.inbox_cleanup import InboxCleanup
 from ifserver.metrics import Counters
 from tests.layers.fakes import FakeTurn
 from tests.layers.helpers import ROOMY
@@ -22,7 +22,7 @@ class Stage:
         self.node.start()
         self.counters = Counters()
         clusters = Clusters("0123456789", {"east": [self.node]}, "east", self.clock, FakeTurn(), self.counters)
-        self.leftovers = Leftovers(clusters, self.clock)
+        self.leftovers = InboxCleanup(clusters, self.clock)
 
     def gone(self) -> int:
         return self.counters.value("messages_dropped", "gone")

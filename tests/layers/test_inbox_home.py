@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.inbox_home import UNREACHABLE_S, Home
+from ifserver.layers.inbox_home import UNREACHABLE_S, InboxHome
 from ifserver.layers.node import Limits
 
 PROCESS = "0123456789"
@@ -21,7 +21,7 @@ class Stage:
         self.clock = Clock()
         self.nodes = {f"east-{i}": self._node(f"east-{i}") for i in range(1, nodes + 1)}
         nodes = list(self.nodes.values())
-        self.home = Home(PROCESS, nodes, self.clock, GRACE_S, lambda node: self.silent.append(node.name))
+        self.home = InboxHome(PROCESS, nodes, self.clock, GRACE_S, lambda node: self.silent.append(node.name))
         self.first, self.inbox = self.home.node, self.home.inbox
         self.heard: list[bytes] = []
         self.streams: list[str] = []

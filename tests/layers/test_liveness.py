@@ -5,55 +5,55 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifserver.layers.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, SERVER_LIFE_S, SUPERVISOR_LIFE_S, Watch
+from ifserver.layers.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, SERVER_LIFE_S, SUPERVISOR_LIFE_S, LivenessWatch
 
 MISSING = {"a": False, "b": True}
 
 
-def answers(watch: Watch, *times: float, epoch: str = "e", took: float = 0.0) -> list[list[str]]:
+def answers(watch: LivenessWatch, *times: float, epoch: str = "e", took: float = 0.0) -> list[list[str]]:
     """Who is dead by each of the answers to questions at `times`, in which `a` is missing and `b` is not."""
     return [watch.answered(at, at + took, epoch, MISSING) for at in times]
 
 
 def test_dead_is_who_is_missing_in_two_answers_a_second_apart() -> None:
-    assert answers(Watch(), 1, 2) == [[], ["a"]]
+    assert answers(LivenessWatch(), 1, 2) == [[], ["a"]]
 
 
 def test_timers_that_are_a_little_early_make_no_difference() -> None:
-    assert answers(Watch(), 1, 1.999) == [[], ["a"]]
+    assert answers(LivenessWatch(), 1, 1.999) == [[], ["a"]]
 
 
 def test_answers_that_lie_closer_together_count_as_one() -> None:
-    assert answers(Watch(), 1, 1.5, 1.8, 2) == [[], [], [], ["a"]]
+    assert answers(LivenessWatch(), 1, 1.5, 1.8, 2) == [[], [], [], ["a"]]
 
 
 def test_who_is_dead_is_told_once_and_then_counted_anew() -> None:
-    assert answers(Watch(), 1, 2, 3, 4) == [[], ["a"], [], ["a"]]
+    assert answers(LivenessWatch(), 1, 2, 3, 4) == [[], ["a"], [], ["a"]]
 
 
 def test_who_comes_back_is_counted_anew() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     answers(watch, 1)
     assert watch.answered(2, 2, "e", {"a": True}) == []
     assert answers(watch, 3, 4) == [[], ["a"]]
 
 
 def test_who_is_not_asked_for_any_more_is_forgotten() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     answers(watch, 1)
     assert watch.answered(2, 2, "e", {"b": True}) == []
     assert answers(watch, 3, 4) == [[], ["a"]]
 
 
 def test_a_child_that_was_named_and_no_longer_is_counts_as_missing() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     assert watch.answered(1, 1, "e", {"a": True}) == []
     assert watch.answered(2, 2, "e", {"a": None}) == []
     assert watch.answered(3, 3, "e", {"a": None}) == ["a"]
 
 
 def test_a_child_that_was_never_named_may_be_younger_than_the_beat() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     assert [watch.answered(at, at, "e", {"a": None}) for at in (1, 2, 3, 4, 5)] == [[], [], [], [], ["a"]]
     # Once it was forgotten, it is new.
     assert watch.answered(6, 6, "e", {}) == []
@@ -61,20 +61,20 @@ def test_a_child_that_was_never_named_may_be_younger_than_the_beat() -> None:
 
 
 def test_a_young_child_whose_supervisor_is_missing_is_missing() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     assert watch.answered(1, 1, "e", {"a": None}) == []
     assert [watch.answered(at, at, "e", {"a": False}) for at in (2, 3)] == [[], ["a"]]
 
 
 def test_several_die_together() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     everybody = dict.fromkeys("abc", False)
     assert watch.answered(1, 1, "e", everybody) == []
     assert watch.answered(2, 2, "e", everybody) == ["a", "b", "c"]
 
 
 def test_after_something_odd_nothing_counts_for_three_seconds() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     answers(watch, 1)
     watch.odd(1.5)
     assert answers(watch, 2, 3, 4, 4.4) == [[], [], [], []]
@@ -82,11 +82,11 @@ def test_after_something_odd_nothing_counts_for_three_seconds() -> None:
 
 
 def test_an_answer_may_take_half_a_second() -> None:
-    assert answers(Watch(), 1, 2, took=0.5) == [[], ["a"]]
+    assert answers(LivenessWatch(), 1, 2, took=0.5) == [[], ["a"]]
 
 
 def test_a_late_answer_is_odd() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     answers(watch, 1)
     assert watch.answered(2, 2.6, "e", MISSING) == []
     assert answers(watch, 3, 4, 5) == [[], [], []]
@@ -94,7 +94,7 @@ def test_a_late_answer_is_odd() -> None:
 
 
 def test_a_beat_that_was_taken_late_is_odd() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     answers(watch, 1)
     assert watch.late(1.5, 2.0) is False
     assert watch.late(1.5, 2.01) is True
@@ -103,7 +103,7 @@ def test_a_beat_that_was_taken_late_is_odd() -> None:
 
 
 def test_a_new_epoch_is_odd_but_the_first_is_none() -> None:
-    watch = Watch()
+    watch = LivenessWatch()
     assert answers(watch, 1) == [[]]
     assert answers(watch, 2, epoch="f") == [[]]
     assert answers(watch, 3, 4, epoch="f") == [[], []]
@@ -125,7 +125,7 @@ steps = st.lists(
 
 @given(steps)
 def test_nobody_is_dead_without_two_good_answers_in_a_row(told: list[tuple[str, float]]) -> None:
-    watch, now, epoch = Watch(), 0.0, 0
+    watch, now, epoch = LivenessWatch(), 0.0, 0
     missing_since: float | None = None
     counts_from = 0.0
     watch.answered(0, 0, "0", {})

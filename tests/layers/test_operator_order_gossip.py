@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from ifserver.errors import NodeRefused, NodeUnreachable
 from ifserver.layers import operator_order_gossip as gossip
 from ifserver.layers.groups import Groups
-from ifserver.layers.operator_order_gossip import GROUP, Control, Found
+from ifserver.layers.operator_order_gossip import GROUP, Found, OperatorOrderGossip
 from ifserver.layers.operator_orders import Board, Fact, Here, Order, Pause, Weights, encode
 from ifserver.metrics import Counters
 from tests.layers.seats import Seat
@@ -54,7 +54,7 @@ class Server:
         place.seats.append(self.seat)
         node: Any = self.seat
         self.groups = Groups(process, [node], node, clock, Counters())
-        self.control = Control(self.groups, process, clock, self)
+        self.control = OperatorOrderGossip(self.groups, process, clock, self)
         self.facts: list[Fact] = []
         self.known = False
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.node import Limits, Reading
-from ifserver.layers.worker_presence import ASK_S, FRESH_S, Readership
+from ifserver.layers.worker_presence import ASK_S, FRESH_S, WorkerPresence
 
 LIMITS = Limits(100, 600.0)
 REQUEST, CONNECT = "http.request", "websocket.connect"
@@ -53,7 +53,7 @@ class Stage:
         self.clock = Clock()
         self.east, self.west = self.nodes = [Node(name, self.clock) for name in ("east", "west")]
         self.told: list[dict[str, frozenset[str] | None]] = []
-        self.readership = Readership(self.nodes[:count], self.clock, lambda new: self.told.append(dict(new)))
+        self.readership = WorkerPresence(self.nodes[:count], self.clock, lambda new: self.told.append(dict(new)))
 
     def news(self, seconds: float = 0.0) -> dict[str, set[str] | None]:
         """What is told within `seconds`."""

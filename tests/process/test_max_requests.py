@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from ifserver.config.pools import PoolWorkers
 from ifserver.config.settings import WorkerSettings
 from ifserver.metrics import Counters
-from ifserver.process.max_requests import Aging
+from ifserver.process.max_requests import MaxRequests
 from ifserver.process.slots import Pool, RestartPolicy, Slot, Worker
 from ifserver.worker_ledger import Ledger
 
@@ -34,7 +34,7 @@ class Stage:
         self.clock = Clock()
         self.replaced: list[Slot[Worker]] = []
         self.workers = [self._worker(), self._worker()]
-        self.aging = Aging(lambda: self.workers, self.replaced.append, self.clock, most, jitter)
+        self.aging = MaxRequests(lambda: self.workers, self.replaced.append, self.clock, most, jitter)
         self.aging.start()
 
     @staticmethod

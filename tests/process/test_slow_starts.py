@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from ifserver.process.slow_starts import Starting
+from ifserver.process.slow_starts import SlowStarts
 
 
 class FakeWorker:
@@ -30,7 +30,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.starting = Starting(self.clock)
+        self.starting = SlowStarts(self.clock)
         self.child = SimpleNamespace(pid=7, loaded=False)
         self.worker: Any = FakeWorker(self.child)
 

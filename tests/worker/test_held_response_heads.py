@@ -6,12 +6,12 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from ifserver.worker.held_response_heads import GRACE_S, Heads
+from ifserver.worker.held_response_heads import GRACE_S, HeldResponseHeads
 from ifserver.worker.stream_phases import ANSWERING, HELD, Phase
 
 
 class Held:
-    """A stream, as far as `Heads` knows one."""
+    """A stream, as far as `HeldResponseHeads` knows one."""
 
     def __init__(self) -> None:
         self.phase: Phase = HELD
@@ -25,7 +25,7 @@ class Held:
 class Stage:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.heads = Heads(self.clock)
+        self.heads = HeldResponseHeads(self.clock)
 
     def add(self) -> Any:
         stream: Any = Held()

@@ -11,7 +11,7 @@ from ifserver.errors import ConfigurationError
 from ifserver.messages import ResponseStart
 from ifserver.worker.application import load
 from ifserver.worker.lifespan import StartupFailed
-from ifserver.worker.load_error_page import Broken
+from ifserver.worker.load_error_page import LoadErrorPage
 from tests.process.test_children import run
 from tests.worker.stage import Play, http_request, websocket_connect
 from tests.worker.test_application import site
@@ -19,7 +19,7 @@ from tests.worker.test_application import site
 __all__ = ["site"]
 
 
-def answer(broken: Broken, request: Any) -> ResponseStart:
+def answer(broken: LoadErrorPage, request: Any) -> ResponseStart:
     """The whole answer to a request."""
     answers: list[ResponseStart] = []
 
@@ -35,21 +35,21 @@ def answer(broken: Broken, request: Any) -> ResponseStart:
     return start
 
 
-def text_of(broken: Broken, *accept: bytes) -> tuple[str, str]:
+def text_of(broken: LoadErrorPage, *accept: bytes) -> tuple[str, str]:
     """Content type and body of the answer to a client that accepts this."""
     start = answer(broken, http_request(headers=[(b"accept", each) for each in accept]))
     [kind] = [value for name, value in start.headers if name == b"content-type"]
     return kind.decode(), start.body.decode()
 
 
-def loaded(application: str, folder: Path) -> Broken:
+def loaded(application: str, folder: Path) -> LoadErrorPage:
     with pytest.raises(ConfigurationError) as caught:
         load(application, str(folder))
-    return Broken.not_loaded(caught.value)
+    return LoadErrorPage.not_loaded(caught.value)
 
 
 def test_a_browser_gets_a_page_and_whatever_else_plain_text() -> None:
-    broken = Broken("It failed", "</pre><script>alert('x')</script> & more")
+    broken = LoadErrorPage("It failed", "</pre><script>alert('x')</script> & more")
     kind, page = text_of(broken, b"application/xml", b"text/html, */*;q=0.8")
     assert kind == "text/html; charset=utf-8"
     assert page.startswith("<!DOCTYPE html>")
@@ -63,7 +63,7 @@ def test_a_browser_gets_a_page_and_whatever_else_plain_text() -> None:
 
 
 def test_a_new_websocket_is_denied_with_the_error() -> None:
-    start = answer(Broken("It failed", "because"), websocket_connect())
+    start = answer(LoadErrorPage("It failed", "because"), websocket_connect())
     assert b"because" in start.body
 
 
@@ -105,17 +105,19 @@ def test_what_is_wrong_with_the_name_of_the_application(application: str, said: 
 
 
 def test_a_startup_that_failed() -> None:
-    broken = Broken.not_started(StartupFailed("Traceback (most recent call last):\n  ...\nOSError: no database\n"))
+    broken = LoadErrorPage.not_started(
+        StartupFailed("Traceback (most recent call last):\n  ...\nOSError: no database\n")
+    )
     assert str(broken).startswith("The application's startup failed:\nTraceback")
     assert str(broken).endswith("OSError: no database")
-    assert str(Broken.not_started(StartupFailed("why"))) == "The application's startup failed: why"
+    assert str(LoadErrorPage.not_started(StartupFailed("why"))) == "The application's startup failed: why"
     _, text = text_of(broken)
     assert "startup failed" in text
     assert "OSError: no database" in text
 
 
 def test_of_a_long_error_the_end_is_shown_and_any_text_can_be() -> None:
-    _, text = text_of(Broken("It failed", "first" + "x" * 100_000 + "last \udcff"))
+    _, text = text_of(LoadErrorPage("It failed", "first" + "x" * 100_000 + "last \udcff"))
     assert len(text) < 20_000
     assert "first" not in text
     assert "last \\udcff" in text

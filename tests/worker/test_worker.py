@@ -39,7 +39,7 @@ from ifserver.worker.application import ASGIApplication
 from ifserver.worker.claims import GRACE_S as CLAIM_GRACE_S
 from ifserver.worker.held_response_heads import GRACE_S
 from ifserver.worker.lifespan import StartupFailed
-from ifserver.worker.load_error_page import Broken
+from ifserver.worker.load_error_page import LoadErrorPage
 from ifserver.worker.worker import Worker
 from ifserver.worker_ledger import Ledger
 from tests.process.test_children import run
@@ -321,7 +321,7 @@ def test_where_the_application_could_not_be_loaded_an_open_websocket_is_left_to_
             ("0123456789.3", 500),
         }
 
-    played(act, application=Broken("It failed", "because"))
+    played(act, application=LoadErrorPage("It failed", "because"))
 
 
 def test_requests_of_two_nodes_in_one_turn_are_claimed_only_where_they_must() -> None:

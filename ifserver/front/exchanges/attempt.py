@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 from ifserver import messages as m
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
-from ifserver.front.exchanges.attempt_accounting import Unresolved
-from ifserver.front.exchanges.unclaimed_offers import OfferList, Offers
+from ifserver.front.exchanges.attempt_accounting import UnresolvedAttempts
+from ifserver.front.exchanges.unclaimed_offers import OfferList, UnclaimedOffers
 from ifserver.layers.clusters import Clusters, Refusal
 from ifserver.layers.node import Node
 from ifserver.metrics import Counters
@@ -52,15 +52,15 @@ class Shared(Protocol):
     clusters: Clusters
     counters: Counters
     clock: Clock
-    offers: Offers
-    unresolved: Unresolved
+    offers: UnclaimedOffers
+    unresolved: UnresolvedAttempts
 
 
 class Attempt(Struct, eq=False):
     """One attempt at the request of an exchange: the message that `Stream.request` is now.
 
-    It may be offered on one node after another, and is known to `Offers` until somebody speaks of it. One that is over
-    before anybody has is kept by `Unresolved`, so that the accounting of messages balances.
+    It may be offered on one node after another, and is known to `UnclaimedOffers` until somebody speaks of it. One that
+    is over before anybody has is kept by `UnresolvedAttempts`, so that the accounting of messages balances.
     """
 
     #: Whose present attempt it is; None: it is over.
@@ -86,7 +86,7 @@ class Attempt(Struct, eq=False):
     #: Whether a node has it, or somebody who has not spoken of it; and whether that is in doubt.
     unresolved: bool = False
     in_doubt: bool = False
-    #: Where `Offers` has it, while it waits for somebody to claim it; since when, and when it was known to have been
+    #: Where `UnclaimedOffers` has it, while it waits for somebody to claim it; since when, and when it was known to be
     #: taken (without meaning before that).
     list: OfferList | None = None
     placed_at: float = 0.0
@@ -143,7 +143,7 @@ class Attempt(Struct, eq=False):
         if self.exchange is not None:
             self.exchange.taken_nowhere(why)
 
-    # What `Offers` tells.
+    # What `UnclaimedOffers` tells.
 
     def vanished(self) -> None:
         """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""

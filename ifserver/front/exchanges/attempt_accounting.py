@@ -9,11 +9,11 @@ from collections.abc import Hashable
 from typing import Final, Protocol
 
 from ifserver.clock import Clock
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.deadlines import Deadlines
 from ifserver.layers.accounting import Accounting
 from ifserver.metrics import Counters
 
-__all__ = ["Unresolved"]
+__all__ = ["UnresolvedAttempts"]
 
 #: How long after its own deadline a request may still be pulled and told of, in seconds.
 _MARGIN_S: Final = 5.0
@@ -33,7 +33,7 @@ class Attempt(Hashable, Protocol):
         """It is known now where it is."""
 
 
-class Unresolved:
+class UnresolvedAttempts:
     """Keeps those attempts that are over for us, until somebody speaks of them or it is too late for that.
 
     Args:

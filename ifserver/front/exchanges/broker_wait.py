@@ -9,10 +9,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from ifserver.clock import Clock
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.deadlines import Deadlines
 from ifserver.layers.clusters import Clusters
 
-__all__ = ["WaitingRoom"]
+__all__ = ["BrokerWait"]
 
 
 class Offered(Hashable, Protocol):
@@ -28,7 +28,7 @@ class Offered(Hashable, Protocol):
         """It could not in time."""
 
 
-class WaitingRoom:
+class BrokerWait:
     """Holds requests until this server can be reached again, or they have waited for `wait_s`; 0: nobody waits."""
 
     def __init__(self, clusters: Clusters, clock: Clock, wait_s: float) -> None:

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from ifserver import messages as m
-from ifserver.front.exchanges.shared_services import Shared
+from ifserver.front.exchanges.shared_services import SharedServices
 from ifserver.front.files import File
-from ifserver.front.request_metrics import Tally
+from ifserver.front.request_metrics import RequestMetrics
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.state_machines.effects import Abort, Answer, CloseClient, CloseFile, Finish, SendFile, Unsaid
 from ifserver.state_machines.stream import Stream
@@ -54,7 +54,7 @@ class HttpClient(Client, Protocol):
     """A client that waits for a response."""
 
     #: Where its request is counted.
-    tally: Tally
+    tally: RequestMetrics
     #: What Set-Cookie tells it in its response; empty: nothing.
     cookie: bytes
 
@@ -104,7 +104,7 @@ class _Exchange(Protocol):
 
     client: Any
     websocket: WebSocketClient | None
-    shared: Shared
+    shared: SharedServices
     stream: Stream
 
     def handle(self, event: object) -> None:
@@ -145,7 +145,7 @@ def _abort(exchange: _Exchange, effect: Abort) -> None:
         if exchange.shared.tracing is not None:
             exchange.shared.tracing.failed(exchange.stream.identity, effect.why)
     else:
-        exchange.shared.bursts.add("ending the event stream", effect.why, exchange.stream.channel)
+        exchange.shared.merged_log.add("ending the event stream", effect.why, exchange.stream.channel)
     exchange.client.abort()
 
 
@@ -176,7 +176,7 @@ def _unsaid(exchange: _Exchange, effect: Unsaid) -> None:
 
 def _close_client(exchange: _Exchange, effect: CloseClient) -> None:
     if effect.is_told:
-        exchange.shared.bursts.add(f"closing the WebSocket with {effect.code}", effect.why, exchange.stream.channel)
+        exchange.shared.merged_log.add(f"closing the WebSocket with {effect.code}", effect.why, exchange.stream.channel)
     else:
         _log.warning("%s: closing the WebSocket with %d: %s", exchange.stream.channel, effect.code, effect.why)
     _close(exchange, effect)

@@ -11,11 +11,11 @@ from msgspec.structs import replace
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError, TransitionError
+from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchanges.attempt import Attempt
 from ifserver.front.exchanges.client import EFFECTS, HttpClient, WebSocketClient
-from ifserver.front.exchanges.shared_services import Shared
-from ifserver.front.exchanges.workers import Peer
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.exchanges.shared_services import SharedServices
+from ifserver.front.exchanges.workers import WorkerProcess
 from ifserver.layers.clusters import Refusal
 from ifserver.metrics import STREAMS_CLOSED
 from ifserver.state_machines.effects import (
@@ -75,15 +75,15 @@ class Exchange:
         "client",
         "groups",
         "has_waited",
-        "peer",
         "shared",
         "stream",
         "websocket",
+        "worker_process",
     )
 
     def __init__(
         self,
-        shared: Shared,
+        shared: SharedServices,
         stream: Stream,
         client: HttpClient,
         request_channel: str,
@@ -106,11 +106,11 @@ class Exchange:
         self._over = False
         #: Whether it is an open WebSocket that looks for its next worker.
         self._resumes = False
-        #: Whether `WaitingRoom` or `Pauses` has it, or had.
+        #: Whether `BrokerWait` or `Pauses` has it, or had.
         self.has_waited = False
-        #: The claimant's process, while `Peers` has the stream in its account.
-        self.peer: Peer | None = None
-        #: The groups that the stream is a member of (`Members`): a tuple, since a set is four times as large.
+        #: The claimant's process, while `Workers` has the stream in its account.
+        self.worker_process: WorkerProcess | None = None
+        #: The groups that the stream is a member of (`GroupMembers`): a tuple, since a set is four times as large.
         self.groups: tuple[str, ...] = ()
         #: How long it may wait for what, and where the present wait is among those; None: it waits for nothing.
         self._waits = waits
@@ -191,7 +191,7 @@ class Exchange:
         for effect in effects:
             _CARRY_OUT[type(effect)](self, effect)
         if tells_of_claimant and not self._over:
-            self.shared.peers.claimed(self, renamed)
+            self.shared.workers.claimed(self, renamed)
 
     def handle(self, event: object) -> None:
         """Something has happened to the client, the offer or a deadline."""
@@ -220,11 +220,11 @@ class Exchange:
             self._deadline.pop(self, None)
             self._deadline = None
         shared.registry.pop(stream.identity, None)
-        if self.peer is not None:
-            shared.peers.left(self)
+        if self.worker_process is not None:
+            shared.workers.left(self)
         self.attempt.end()
         if self.has_waited:
-            shared.waiting_room.left(self)
+            shared.broker_wait.left(self)
             shared.pauses.left(self)
         if self._resumes:
             shared.resumptions.left(self)
@@ -259,7 +259,7 @@ class Exchange:
         if self.groups:
             shared.members.leave_all(self)
         shared.counters.add("retries")
-        shared.bursts.add("offered to another worker", effect.why, self.stream.channel)
+        shared.merged_log.add("offered to another worker", effect.why, self.stream.channel)
         self._begin_attempt(self.attempt.channel, effect.why)
         # The first one's deadline may be over: then whoever takes it would drop it.
         self._postpone(shared.deadline())
@@ -270,7 +270,7 @@ class Exchange:
         shared = self.shared
         if not effect.tries:
             shared.counters.add("resumptions")
-        shared.bursts.add("the open WebSocket gets another worker", effect.why, self.stream.channel)
+        shared.merged_log.add("the open WebSocket gets another worker", effect.why, self.stream.channel)
         channel = channels.of_pool(channels.pool_of(self.attempt.channel), channels.WEBSOCKET_RESUME)
         self._begin_attempt(channel, effect.why)
         self._resumes = True
@@ -304,7 +304,7 @@ class Exchange:
     def taken_nowhere(self, why: Refusal) -> None:
         """No node has the present attempt, or it is in doubt whether one has."""
         may_wait = why is Refusal.UNREACHABLE and self.is_unclaimed and not self._resumes
-        if may_wait and self.shared.waiting_room.enter(self):
+        if may_wait and self.shared.broker_wait.enter(self):
             return
         self._give_up(why)
 

@@ -18,29 +18,29 @@ from ifserver.config.networks import parse_networks
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.addresses import Addresses
-from ifserver.front.exchanges.attempt_accounting import Unresolved
-from ifserver.front.exchanges.broker_wait import WaitingRoom
+from ifserver.front.deadlines import Deadlines
+from ifserver.front.exchanges.attempt_accounting import UnresolvedAttempts
+from ifserver.front.exchanges.broker_wait import BrokerWait
 from ifserver.front.exchanges.canaries import Positions
 from ifserver.front.exchanges.client import HttpClient
 from ifserver.front.exchanges.exchange import Exchange, Unroutable
-from ifserver.front.exchanges.groups import Members
-from ifserver.front.exchanges.operator_orders import Ordered
+from ifserver.front.exchanges.groups import GroupMembers
+from ifserver.front.exchanges.operator_orders import OperatorOrders
 from ifserver.front.exchanges.pauses import Pauses
 from ifserver.front.exchanges.pools import Router
-from ifserver.front.exchanges.resumption_queue import Resumptions
-from ifserver.front.exchanges.unclaimed_offers import Offers
-from ifserver.front.exchanges.worker_replies import Replies
-from ifserver.front.exchanges.workers import Peers
+from ifserver.front.exchanges.resumption_queue import ResumptionQueue
+from ifserver.front.exchanges.unclaimed_offers import UnclaimedOffers
+from ifserver.front.exchanges.worker_replies import WorkerReplies
+from ifserver.front.exchanges.workers import Workers
 from ifserver.front.files import Files
 from ifserver.front.incoming_request import Incoming, identify, stamp
-from ifserver.front.merged_log_lines import Bursts
-from ifserver.front.request_metrics import Tally
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.merged_log_lines import MergedLogLines
+from ifserver.front.request_metrics import RequestMetrics
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.heartbeat_value import with_facts
 from ifserver.layers.liveness import SERVER_LIFE_S
-from ifserver.layers.operator_order_gossip import Control
+from ifserver.layers.operator_order_gossip import OperatorOrderGossip
 from ifserver.metrics import STREAMS_OPENED
 from ifserver.state_machines.effects import TimedOut, Waiting
 from ifserver.state_machines.http import HttpStream
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 
 class Exchanges:
-    """All exchanges of one server; a `ifserver.front.exchanges.shared_services.Shared`.
+    """All exchanges of one server; a `ifserver.front.exchanges.shared_services.SharedServices`.
 
     Args:
         clock: tells how time goes by, and calls later.
@@ -86,10 +86,10 @@ class Exchanges:
         self.wall = wall
         self.files = files
         self.tracing = tracing
-        self.tally = Tally()
+        self.tally = RequestMetrics()
         #: For which pool a request is, and the tally of each request channel; None: there are no pools.
         self.router: Router | None = None
-        self.tallies: Mapping[str, Tally] | None = None
+        self.tallies: Mapping[str, RequestMetrics] | None = None
         #: How pools share requests, as operators have ordered; and which client gets which.
         self.weights: dict[str, Mapping[str, float]] = {}
         self.positions = Positions(settings.canary_by)
@@ -97,32 +97,32 @@ class Exchanges:
         self.registry: dict[str, Exchange] = {}
         self._numbers = itertools.count(1)
         #: The log of what happens to many streams at once.
-        self.bursts = Bursts(clock)
-        self.peers = Peers(clusters, clock)
-        self.offers = Offers(clock, clusters)
+        self.merged_log = MergedLogLines(clock)
+        self.workers = Workers(clusters, clock)
+        self.offers = UnclaimedOffers(clock, clusters)
         clusters.unread_changed = self.offers.move
-        self.resumptions = Resumptions(clusters, clock)
-        self.waiting_room = WaitingRoom(clusters, clock, settings.broker_wait_s)
+        self.resumptions = ResumptionQueue(clusters, clock)
+        self.broker_wait = BrokerWait(clusters, clock, settings.broker_wait_s)
         self.pauses = Pauses(self, clock, settings.pause_timeout_s)
         #: The same while something is paused.
         self.paused: Pauses | None = None
         #: What operators order of all servers.
-        self.ordered = Ordered(self)
-        self.control = Control(clusters.groups, clusters.process, clock, self.ordered)
-        self.unresolved = Unresolved(clusters.accounting, self.counters, clock, settings.queue_timeout_s)
+        self.ordered = OperatorOrders(self)
+        self.control = OperatorOrderGossip(clusters.groups, clusters.process, clock, self.ordered)
+        self.unresolved = UnresolvedAttempts(clusters.accounting, self.counters, clock, settings.queue_timeout_s)
         #: The groups of the streams.
-        self.members = Members(clusters.groups, self.counters, self.tally, settings)
+        self.members = GroupMembers(clusters.groups, self.counters, self.tally, settings)
         clusters.membership.here = self.members.of
-        self._replies = Replies(clusters, self.registry, self.peers, self.unresolved)
-        peers = self.peers
+        self._replies = WorkerReplies(clusters, self.registry, self.workers, self.unresolved)
+        workers = self.workers
         self.heartbeat = Heartbeat(
             clusters,
             clusters.home.nodes,
             clock,
             SERVER_LIFE_S,
             lambda: with_facts(b"", facts()),
-            peers.watched,
-            peers.lost,
+            workers.watched,
+            workers.lost,
         )
         #: Proxies that are believed; None: there are none.
         self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
@@ -163,7 +163,7 @@ class Exchanges:
             by_pool = {tally.pool: tally for tally in before.values()}
             # What was offered for a pool that is gone ends as it has begun.
             self.tallies = before | {
-                channel: by_pool.setdefault(pool, Tally(pool)) for channel, pool in router.channels.items()
+                channel: by_pool.setdefault(pool, RequestMetrics(pool)) for channel, pool in router.channels.items()
             }
             if former is not None and router.begins(former.weights):
                 self.ordered.count_anew()
@@ -171,7 +171,8 @@ class Exchanges:
     # The beginning and the end.
 
     def start(self) -> Deferred[None]:
-        """Begin to read replies; fires when this server knows what operators have ordered of all (`Control.start`)."""
+        """Begin to read replies; fires when this server knows what operators have ordered of all
+        (`OperatorOrderGossip.start`)."""
         self.clusters.home.start(self._replies)
         self.heartbeat.start()
         self.clusters.readership.start()
@@ -189,11 +190,11 @@ class Exchanges:
         await self._hand_over_last_words(0.0 if quick else _LAST_WORDS_S)
         await self.clusters.home.stop()
         self.heartbeat.stop()
-        self.peers.stop()
+        self.workers.stop()
         self.clusters.readership.stop()
         self.offers.stop()
         self.unresolved.stop()
-        self.waiting_room.stop()
+        self.broker_wait.stop()
         self.resumptions.stop()
         for deadlines in (*self._http_waits.values(), *self._websocket_waits.values()):
             deadlines.stop()

@@ -17,13 +17,13 @@ from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
 from ifserver.errors import ChannelNameError
 from ifserver.front.exchanges.exchange import Exchange
-from ifserver.front.request_metrics import Tally
+from ifserver.front.request_metrics import RequestMetrics
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.layers.groups import Groups
 from ifserver.metrics import GROUP_DELIVERIES, Counters
 from ifserver.state_machines.effects import Gap, Join, Joined
 
-__all__ = ["Members"]
+__all__ = ["GroupMembers"]
 
 #: Groups that one stream may be a member of: an application that never leaves any is told so before memory runs out.
 _MAX_GROUPS: Final = 1_000
@@ -33,10 +33,10 @@ _TRY_AGAIN_LATER: Final = 1013
 _log = logging.getLogger(__name__)
 
 
-class Members:
+class GroupMembers:
     """The members of each group, and those who wait to become one."""
 
-    def __init__(self, groups: Groups, counters: Counters, tally: Tally, settings: FrontSettings) -> None:
+    def __init__(self, groups: Groups, counters: Counters, tally: RequestMetrics, settings: FrontSettings) -> None:
         self._groups = groups
         self._tally = tally
         self._counters = counters
@@ -183,7 +183,9 @@ class Members:
             exchange.handle(Gap(group, 1))
         if self._settings.group_overflow == "close":
             what = f"closing the connection of a member of group {group}"
-            exchange.shared.bursts.add(what, "its client reads too slowly (max_unsent_bytes)", exchange.stream.channel)
+            exchange.shared.merged_log.add(
+                what, "its client reads too slowly (max_unsent_bytes)", exchange.stream.channel
+            )
             _close(exchange, _TRY_AGAIN_LATER, "")
 
     def _close(self, members: Collection[Exchange], excluded: str, code: int, reason: str) -> None:

@@ -10,11 +10,11 @@ from ifserver import channels
 from ifserver.clock import Clock
 from ifserver.front.exchanges.pauses import Pauses
 from ifserver.front.exchanges.pools import Router
-from ifserver.front.request_metrics import Tally
+from ifserver.front.request_metrics import RequestMetrics
 from ifserver.layers.operator_orders import Fact, Here, Order, Pause, PoolHere, Weights
 from ifserver.logs import events
 
-__all__ = ["Ordered"]
+__all__ = ["OperatorOrders"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,11 +25,11 @@ class Exchanges(Protocol):
     pauses: Pauses
     router: Router | None
     weights: dict[str, Mapping[str, float]]
-    tallies: Mapping[str, Tally] | None
+    tallies: Mapping[str, RequestMetrics] | None
     clock: Clock
 
 
-class Ordered:
+class OperatorOrders:
     """Does it, and answers."""
 
     def __init__(self, exchanges: Exchanges) -> None:

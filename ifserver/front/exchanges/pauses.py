@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock, Timer
 from ifserver.flow_control import MESSAGE_OVERHEAD, message_bytes
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.deadlines import Deadlines
 from ifserver.logs import events
 from ifserver.state_machines.effects import Flushed, MessageReceived
 from ifserver.state_machines.stream import Stream

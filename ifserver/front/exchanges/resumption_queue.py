@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.layers.clusters import Clusters
 
-__all__ = ["Resumptions"]
+__all__ = ["ResumptionQueue"]
 
 #: How many are offered at a time on one request channel. Workers take a few dozen with each read, so that none of them
 #: waits for the next.
@@ -47,7 +47,7 @@ class _Lane:
         self.offered: set[Offered] = set()
 
 
-class Resumptions:
+class ResumptionQueue:
     """The open WebSockets of one server that have no worker."""
 
     def __init__(self, clusters: Clusters, clock: Clock) -> None:

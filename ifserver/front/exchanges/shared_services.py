@@ -8,24 +8,24 @@ from typing import Any, Protocol
 from ifserver import messages as m
 from ifserver.clock import Clock
 from ifserver.config.settings import FrontSettings
-from ifserver.front.exchanges.attempt_accounting import Unresolved
-from ifserver.front.exchanges.broker_wait import WaitingRoom
+from ifserver.front.exchanges.attempt_accounting import UnresolvedAttempts
+from ifserver.front.exchanges.broker_wait import BrokerWait
 from ifserver.front.exchanges.pauses import Pauses
-from ifserver.front.exchanges.resumption_queue import Resumptions
-from ifserver.front.exchanges.unclaimed_offers import Offers
-from ifserver.front.exchanges.workers import Peers
+from ifserver.front.exchanges.resumption_queue import ResumptionQueue
+from ifserver.front.exchanges.unclaimed_offers import UnclaimedOffers
+from ifserver.front.exchanges.workers import Workers
 from ifserver.front.files import Files
-from ifserver.front.merged_log_lines import Bursts
-from ifserver.front.request_metrics import Tally
+from ifserver.front.merged_log_lines import MergedLogLines
+from ifserver.front.request_metrics import RequestMetrics
 from ifserver.layers.clusters import Clusters
 from ifserver.metrics import Counters
 from ifserver.state_machines.effects import Join
 
-__all__ = ["Shared"]
+__all__ = ["SharedServices"]
 
 
 class Groups(Protocol):
-    """The groups of the streams of one server (`ifserver.front.exchanges.groups.Members`)."""
+    """The groups of the streams of one server (`ifserver.front.exchanges.groups.GroupMembers`)."""
 
     def join(self, exchange: Any, asked: Join) -> None:
         """Make the stream of `exchange` a member."""
@@ -47,24 +47,24 @@ class Traces(Protocol):
         """The client of a stream cannot have what was begun."""
 
 
-class Shared(Protocol):
+class SharedServices(Protocol):
     """What all exchanges of one server share."""
 
     settings: FrontSettings
     clusters: Clusters
     counters: Counters
-    tally: Tally
+    tally: RequestMetrics
     #: Where there are pools: that of the requests of each, by their request channels.
-    tallies: Mapping[str, Tally] | None
+    tallies: Mapping[str, RequestMetrics] | None
     clock: Clock
-    bursts: Bursts
+    merged_log: MergedLogLines
     #: The exchanges that are open, by the identities of their streams.
     registry: dict[str, Any]
-    offers: Offers
-    peers: Peers
-    resumptions: Resumptions
-    waiting_room: WaitingRoom
-    unresolved: Unresolved
+    offers: UnclaimedOffers
+    workers: Workers
+    resumptions: ResumptionQueue
+    broker_wait: BrokerWait
+    unresolved: UnresolvedAttempts
     files: Files
     pauses: Pauses
     #: The same while something is paused; else None.

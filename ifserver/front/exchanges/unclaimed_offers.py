@@ -20,7 +20,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
 from ifserver.layers.node import Node
 
-__all__ = ["OfferList", "Offers"]
+__all__ = ["OfferList", "UnclaimedOffers"]
 
 #: How often this server looks, in seconds: a part of the second that it waits each time.
 _LOOK_S: Final = 0.25
@@ -128,7 +128,7 @@ class OfferList:
         return True
 
 
-class Offers:
+class UnclaimedOffers:
     """All offers of this server.
 
     Args:

@@ -10,13 +10,13 @@ from typing import Any, Final, get_args
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError
-from ifserver.front.exchanges.attempt_accounting import Unresolved
+from ifserver.front.exchanges.attempt_accounting import UnresolvedAttempts
 from ifserver.front.exchanges.exchange import Exchange
-from ifserver.front.exchanges.workers import Peers
+from ifserver.front.exchanges.workers import Workers
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.inbox_delivery import Delivery
+from ifserver.layers.inbox_delivery import InboxDelivery
 
-__all__ = ["Replies"]
+__all__ = ["WorkerReplies"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def _speaker(message: Any) -> str:
     return _SPEAKERS[type(message)](message)
 
 
-class Replies:
+class WorkerReplies:
     """Hands each message to its stream; and lets the streams know where this server receives.
 
     A `ifserver.layers.inbox_home.Resident`.
@@ -49,13 +49,15 @@ class Replies:
     """
 
     def __init__(
-        self, clusters: Clusters, registry: Mapping[str, Exchange], peers: Peers, unresolved: Unresolved
+        self, clusters: Clusters, registry: Mapping[str, Exchange], workers: Workers, unresolved: UnresolvedAttempts
     ) -> None:
         self._clusters = clusters
         self._registry = registry
-        self._peers = peers
+        self._workers = workers
         self._unresolved = unresolved
-        self._delivery = Delivery(m.decode_for_server, self._hand_on, _speaker, clusters.accounting, clusters.counters)
+        self._delivery = InboxDelivery(
+            m.decode_for_server, self._hand_on, _speaker, clusters.accounting, clusters.counters
+        )
         # Streams that do not exist, and were told of in this batch.
         self._told: set[tuple[str, int, str]] = set()
 
@@ -92,10 +94,10 @@ class Replies:
         for exchange in list(self._registry.values()):
             if channels.inbox_of(exchange.stream.channel) == inbox:
                 exchange.stream.readdress(self._clusters.home.inbox)
-        self._peers.tell_everything()
+        self._workers.tell_everything()
 
     def _sync(self, sync: m.Sync) -> None:
-        address = self._peers.address(sync)
+        address = self._workers.address(sync)
         for entry in sync.entries:
             exchange = self._registry.get(entry.stream)
             if exchange is None or exchange.stream.attempt != entry.attempt:

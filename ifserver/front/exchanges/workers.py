@@ -14,23 +14,23 @@ from ifserver.layers.heartbeat import Watched
 from ifserver.layers.reconciliation import SYNC_S, Account, Correspondent, epoch_of
 from ifserver.state_machines.stream import Stream
 
-__all__ = ["Peer", "Peers"]
+__all__ = ["WorkerProcess", "Workers"]
 
 _log = logging.getLogger(__name__)
 
 
 class Exchange(Protocol):
-    """What a peer knows of an exchange."""
+    """What a `WorkerProcess` knows of an exchange."""
 
     stream: Stream
     #: The process of the claimant.
-    peer: Peer | None
+    worker_process: WorkerProcess | None
 
     def hear(self, message: m.ToStream) -> str | None:
         """A worker, or its supervisor, has something to say about the stream."""
 
 
-class Peer(Correspondent):
+class WorkerProcess(Correspondent):
     """One worker process."""
 
     __slots__ = ("accounts", "inbox", "moves", "supervisor", "timer")
@@ -46,23 +46,23 @@ class Peer(Correspondent):
         self.timer: Timer | None = None
 
 
-class Peers:
+class Workers:
     """All worker processes that hold streams of this server."""
 
     def __init__(self, clusters: Clusters, clock: Clock) -> None:
         self._clusters = clusters
         self._clock = clock
-        self._peers: dict[str, Peer] = {}
+        self._workers: dict[str, WorkerProcess] = {}
 
     def __len__(self) -> int:
-        return len(self._peers)
+        return len(self._workers)
 
     def stop(self) -> None:
         """Tell nobody any more."""
-        for peer in self._peers.values():
-            if peer.timer is not None:
-                peer.timer.cancel()
-        self._peers.clear()
+        for process in self._workers.values():
+            if process.timer is not None:
+                process.timer.cancel()
+        self._workers.clear()
 
     def claimed(self, exchange: Exchange, renamed: bool) -> None:
         """The stream of `exchange` has another claimant than before, or knows more of it; None: it has none now.
@@ -72,92 +72,94 @@ class Peers:
                 know an old one, which says nothing of where their claimant is.
         """
         worker, now = exchange.stream.worker, self._clock.seconds()
-        peer = None if worker is None else self._peer(worker, exchange.stream.supervisor or "")
-        if exchange.peer is not peer:
+        process = None if worker is None else self._process(worker, exchange.stream.supervisor or "")
+        if exchange.worker_process is not process:
             self.left(exchange)
-            exchange.peer = peer
-            if peer is not None:
-                peer.accounts[exchange] = Account(now)
-        if renamed and peer is not None and worker is not None:
-            peer.inbox = worker
+            exchange.worker_process = process
+            if process is not None:
+                process.accounts[exchange] = Account(now)
+        if renamed and process is not None and worker is not None:
+            process.inbox = worker
 
     def address(self, sync: m.Sync) -> str:
         """Where the worker receives that has sent `sync`, which may come later than what it has said since."""
-        peer = self._peers.get(channels.process_of(sync.sender))
-        if peer is None:
+        process = self._workers.get(channels.process_of(sync.sender))
+        if process is None:
             return sync.sender
-        if sync.moves < peer.moves:
-            return peer.inbox
-        peer.moves = sync.moves
+        if sync.moves < process.moves:
+            return process.inbox
+        process.moves = sync.moves
         return sync.sender
 
     def left(self, exchange: Exchange) -> None:
         """The stream of `exchange` has ended, or lost its claimant."""
-        peer, exchange.peer = exchange.peer, None
-        if peer is not None:
-            peer.accounts.pop(exchange, None)
+        process, exchange.worker_process = exchange.worker_process, None
+        if process is not None:
+            process.accounts.pop(exchange, None)
 
     def watched(self) -> Watched:
         """Whom to ask for, on which node."""
         watched: dict[str, dict[str, str]] = {}
-        for process, peer in self._peers.items():
-            if peer.accounts and peer.supervisor:
-                watched.setdefault(channels.node_of(peer.inbox), {})[process] = peer.supervisor
+        for name, process in self._workers.items():
+            if process.accounts and process.supervisor:
+                watched.setdefault(channels.node_of(process.inbox), {})[name] = process.supervisor
         return watched
 
-    def lost(self, process: str) -> None:
+    def lost(self, name: str) -> None:
         """A worker process is dead: its streams are lost. One that was only frozen lets go of them when it wakes."""
-        peer = self._peers.get(process)
-        if peer is None:
+        process = self._workers.get(name)
+        if process is None:
             return
-        for exchange in list(peer.accounts):
+        for exchange in list(process.accounts):
             stream = exchange.stream
-            worker = stream.worker or peer.inbox
+            worker = stream.worker or process.inbox
             release = m.Release(stream.identity, stream.attempt, worker, m.DIED)
             self._send(worker, release)
             exchange.hear(release)
 
     def tell_everything(self) -> None:
         """Tell all workers of all that we share with them at the next opportunity, as what we are called now."""
-        for peer in self._peers.values():
-            peer.tell_everything()
+        for process in self._workers.values():
+            process.tell_everything()
 
-    def _peer(self, worker: str, supervisor: str) -> Peer:
-        process = channels.process_of(worker)
-        peer = self._peers.get(process)
-        if peer is None:
-            peer = self._peers[process] = Peer(worker, self._clock.seconds(), epoch_of(self._clusters, worker))
-            peer.timer = self._clock.callLater(SYNC_S, self._tick, process, peer)
+    def _process(self, worker: str, supervisor: str) -> WorkerProcess:
+        name = channels.process_of(worker)
+        process = self._workers.get(name)
+        if process is None:
+            process = self._workers[name] = WorkerProcess(
+                worker, self._clock.seconds(), epoch_of(self._clusters, worker)
+            )
+            process.timer = self._clock.callLater(SYNC_S, self._tick, name, process)
         if supervisor:
-            peer.supervisor = supervisor
-        return peer
+            process.supervisor = supervisor
+        return process
 
-    def _tick(self, process: str, peer: Peer) -> None:
-        if not peer.accounts:
-            del self._peers[process]
+    def _tick(self, name: str, process: WorkerProcess) -> None:
+        if not process.accounts:
+            del self._workers[name]
             return
-        peer.timer = self._clock.callLater(SYNC_S, self._tick, process, peer)
+        process.timer = self._clock.callLater(SYNC_S, self._tick, name, process)
         # It is known by several addresses while some streams have not heard of its move.
-        inboxes = {each.stream.worker or peer.inbox for each in peer.accounts} | {peer.inbox}
+        inboxes = {each.stream.worker or process.inbox for each in process.accounts} | {process.inbox}
         if all(map(self._clusters.outages.is_missing, inboxes)):
-            _log.warning("process %s is presumed dead: its node is gone, and it receives on no other", process)
-            self.lost(process)
+            _log.warning("process %s is presumed dead: its node is gone, and it receives on no other", name)
+            self.lost(name)
             return
         now = self._clock.seconds()
-        everything = peer.begin(now, epoch_of(self._clusters, peer.inbox))
+        everything = process.begin(now, epoch_of(self._clusters, process.inbox))
         if everything is None:
             return
         # Where to, and as whom: an old stream keeps its addresses for a while when either of us has moved.
         due: dict[tuple[str, str], list[m.SyncEntry]] = {}
-        for exchange, account in peer.accounts.items():
+        for exchange, account in process.accounts.items():
             stream = exchange.stream
             if account.is_due(now, *stream.account, stream.waits or everything):
-                key = stream.worker or peer.inbox, channels.inbox_of(stream.channel)
+                key = stream.worker or process.inbox, channels.inbox_of(stream.channel)
                 due.setdefault(key, []).append(
                     m.SyncEntry(stream.identity, stream.attempt, account.sent, account.consumed)
                 )
         for (worker, sender), entries in due.items():
-            peer.tell(self._clusters, worker, sender, "", entries)
+            process.tell(self._clusters, worker, sender, "", entries)
 
     def _send(self, inbox: str, message: m.Message) -> None:
         try:

@@ -9,12 +9,12 @@ from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.state_machines.effects import ClientGone, Flushed
 
-__all__ = ["Afterwards"]
+__all__ = ["AfterResponse"]
 
 _log = logging.getLogger(__name__)
 
 
-class Afterwards:
+class AfterResponse:
     """Takes the place of the client of such an exchange (`ifserver.front.exchanges.client.HttpClient`): its connection
     goes on with the next request, and nothing that happens to the exchange concerns it any more.
 

@@ -19,13 +19,13 @@ from ifserver import messages as m
 from ifserver.front.addresses import ProxyHeader, addresses_of
 from ifserver.front.connection_limits import Key
 from ifserver.front.exchanges.exchange import Exchange
-from ifserver.front.http1.after_response import Afterwards
+from ifserver.front.http1.after_response import AfterResponse
 from ifserver.front.http1.connection_states import TABLE, Event, State
 from ifserver.front.http1.parser import RequestParser
-from ifserver.front.http1.read_pacing import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, Intake
+from ifserver.front.http1.read_pacing import HALF_CLOSED, HANDSHAKE, PIPELINE, SLICE, STREAM, ReadPacing
 from ifserver.front.http1.response import CONTINUE, Http1Response
 from ifserver.front.http1.shared_services import Http1
-from ifserver.front.http1.unread_body import DISCARD_BYTES, Leftover
+from ifserver.front.http1.unread_body import DISCARD_BYTES, UnreadBody
 from ifserver.front.http1.websocket_handshake import websocket_problem
 from ifserver.front.incoming_request import BadRequest, Incoming
 from ifserver.net.endpoints import LoopTransport
@@ -69,9 +69,9 @@ class Http1Connection(Protocol):
         self._response = Http1Response(self, http1)
         # Requests that wait for the one before them.
         self._waiting: list[Incoming] = []
-        self.intake = Intake(self, http1, self._parser, self._waiting)
+        self.read_pacing = ReadPacing(self, http1, self._parser, self._waiting)
         # What was thrown away of a body whose response is complete; None: nothing.
-        self._leftover: Leftover | None = None
+        self._leftover: UnreadBody | None = None
         # Exchanges of requests whose responses the client has, and that have not ended; None: there was none.
         self._afterwards: set[Exchange] | None = None
         # How far the response was when the client, which sends nothing more, was last looked at.
@@ -120,9 +120,9 @@ class Http1Connection(Protocol):
         elif parser.early is not None:
             parser.early += data
             if len(parser.early) > EARLY_BYTES:
-                self.intake.pause(HANDSHAKE)
-        elif self.intake.unparsed:
-            self.intake.unparsed += data
+                self.read_pacing.pause(HANDSHAKE)
+        elif self.read_pacing.unparsed:
+            self.read_pacing.unparsed += data
         elif len(data) <= SLICE:
             parser.feed(data)
             if parser.incoming is not None or parser.in_head or parser.refusal is not None:
@@ -137,7 +137,7 @@ class Http1Connection(Protocol):
         if len(data) <= SLICE:
             self._parser.feed(data)
         else:
-            self.intake.feed(data)
+            self.read_pacing.feed(data)
         self._look_at_rest()
 
     def _look_at_rest(self) -> None:
@@ -191,7 +191,7 @@ class Http1Connection(Protocol):
 
     def head_too_slow(self) -> None:
         """A request was begun and not ended."""
-        if self.intake.reasons:
+        if self.read_pacing.reasons:
             self._http1.heads_due.add(self)  # it may be there, and wait for being read
         else:
             self._refused(BadRequest(408, "the request took too long"))
@@ -201,7 +201,7 @@ class Http1Connection(Protocol):
         incoming = self._parser.incoming
         if incoming is None:
             return
-        if self.intake.reasons or incoming.expects_continue:
+        if self.read_pacing.reasons or incoming.expects_continue:
             # It is we who do not read, or have not asked for it.
             self._http1.bodies_due.add(self)
         else:
@@ -239,13 +239,13 @@ class Http1Connection(Protocol):
 
     def _queue(self, incoming: Incoming) -> None:
         self._waiting.append(incoming)
-        self.intake.pause(PIPELINE)
+        self.read_pacing.pause(PIPELINE)
 
     def _next(self, detail: object) -> None:
-        parser, waiting, intake = self._parser, self._waiting, self.intake
+        parser, waiting, read_pacing = self._parser, self._waiting, self.read_pacing
         self._response.incoming = self._leftover = None
-        if intake.reasons:
-            intake.resume(STREAM)
+        if read_pacing.reasons:
+            read_pacing.resume(STREAM)
         if waiting:
             incoming = waiting.pop(0)
             self.handle(
@@ -257,10 +257,10 @@ class Http1Connection(Protocol):
             self._continue(parser.incoming)
         elif not parser.in_head:
             self._http1.idle.add(self)
-        if intake.unparsed and len(waiting) < self._settings.max_pipelined and self.state is not _CLOSED:
-            intake.parse_rest()
-        if intake.reasons:
-            intake.resume_behind_pipeline()
+        if read_pacing.unparsed and len(waiting) < self._settings.max_pipelined and self.state is not _CLOSED:
+            read_pacing.parse_rest()
+        if read_pacing.reasons:
+            read_pacing.resume_behind_pipeline()
 
     def _continue(self, incoming: Incoming) -> None:
         # A request that is pushed whole cannot be claimed before its body is there.
@@ -279,7 +279,7 @@ class Http1Connection(Protocol):
             self._http1.bodies_due.add(self)
             response.discarded_bytes += len(piece)
             if response.discarded_bytes > DISCARD_BYTES:
-                self.intake.pause(STREAM)
+                self.read_pacing.pause(STREAM)
 
     def _pass_on_last(self, piece: bytes) -> None:
         exchange = self._response.exchange
@@ -288,11 +288,11 @@ class Http1Connection(Protocol):
 
     def _discard_rest(self, detail: object) -> None:
         http1, incoming = self._http1, self._response.incoming
-        self._leftover = Leftover(http1.clock)
+        self._leftover = UnreadBody(http1.clock)
         http1.discarding.add(self)
         http1.heads_due.pop(self, None)
         http1.bodies_due.pop(self, None)
-        self.intake.resume(STREAM)
+        self.read_pacing.resume(STREAM)
         if incoming is not None:
             incoming.body.clear()
             if (incoming.left_bytes or 0) > DISCARD_BYTES:
@@ -346,7 +346,7 @@ class Http1Connection(Protocol):
         assert framing is not None
         if self._afterwards is None:
             self._afterwards = set()
-        Afterwards(exchange, framing.no_body, self._afterwards)
+        AfterResponse(exchange, framing.no_body, self._afterwards)
         response.finish()
 
     def _look_if_taken(self, detail: object) -> None:
@@ -391,7 +391,7 @@ class Http1Connection(Protocol):
         websocket.makeConnection(transport)  # type: ignore[no-untyped-call]
         self._http1.forget(self)
         server.disconnected(self)
-        self.intake.resume(HANDSHAKE)
+        self.read_pacing.resume(HANDSHAKE)
         if self._parser.early:
             websocket.dataReceived(self._parser.early)
         if server.draining:
@@ -400,7 +400,7 @@ class Http1Connection(Protocol):
     # Effects: the end.
 
     def _await_last(self, detail: object) -> None:
-        self.intake.reasons |= HALF_CLOSED  # (the transport reads no more by itself)
+        self.read_pacing.reasons |= HALF_CLOSED  # (the transport reads no more by itself)
         self._http1.heads_due.pop(self, None)
         self._http1.bodies_due.pop(self, None)
         if self._waiting:
@@ -429,7 +429,7 @@ class Http1Connection(Protocol):
     def _close(self, detail: object) -> None:
         self._response.forget_flow()
         self._http1.forget(self)
-        self._server.unsent.begin(self)
+        self._server.slow_clients.begin(self)
         self.transport.loseConnection()
 
     def _abort(self, detail: object) -> None:

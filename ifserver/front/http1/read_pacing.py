@@ -9,7 +9,7 @@ from ifserver.front.http1.parser import RequestParser
 from ifserver.front.http1.shared_services import Http1, Waiting
 from ifserver.front.incoming_request import Incoming
 
-__all__ = ["HALF_CLOSED", "HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "Intake"]
+__all__ = ["HALF_CLOSED", "HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "ReadPacing"]
 
 # Why a connection is not read; plain bits, since they are turned for every request.
 #: The stream has more than it can send on.
@@ -37,7 +37,7 @@ class Reader(Waiting, Protocol):
         """Parse the next bytes; of more than a slice, as many as are due now."""
 
 
-class Intake:
+class ReadPacing:
     """Takes what a client sends, and leaves the rest in the kernel's buffers.
 
     Args:

@@ -18,7 +18,7 @@ from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.files import File
 from ifserver.front.http1.connection_states import Event
 from ifserver.front.http1.file_body import FileBody
-from ifserver.front.http1.read_pacing import STREAM, Intake
+from ifserver.front.http1.read_pacing import STREAM, ReadPacing
 from ifserver.front.http1.response_heads import BadResponse, Framing, plain_answer, server_timing
 from ifserver.front.http1.shared_services import Http1, Waiting
 from ifserver.front.http1.unread_body import DISCARD_BYTES
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 class Owner(Waiting, Protocol):
     """The connection of a response."""
 
-    intake: Intake
+    read_pacing: ReadPacing
 
 
 @implementer(IPushProducer)
@@ -103,7 +103,7 @@ class Http1Response:
     @property
     def progress(self) -> object:
         """Something that differs from the last time if the client has been sent more, or must take what it was sent."""
-        # (`Unsent` looks after clients that take nothing.)
+        # (`SlowClients` looks after clients that take nothing.)
         return object() if self.write_paused else (self.incoming, self.framing, self._sent_bytes)
 
     def make_last(self) -> None:
@@ -156,7 +156,7 @@ class Http1Response:
         self._file_of, self.exchange = (exchange.stream.channel, message.path), None
         self.discarded_bytes = 0
         # Many clients take nothing of it before they have sent their whole body.
-        self._connection.intake.resume(STREAM)
+        self._connection.read_pacing.resume(STREAM)
         disk = self._server.exchanges.files.disk
         body = self.file = FileBody(self, file, message.offset, message.count, disk, http1.soon)
         self._connection.handle(Event.BEGUN)
@@ -210,9 +210,9 @@ class Http1Response:
     def file_waits(self, full: bool) -> None:
         self.write_paused = full
         if full:
-            self._server.unsent.begin(self._connection)
+            self._server.slow_clients.begin(self._connection)
         else:
-            self._server.unsent.end(self._connection)
+            self._server.slow_clients.end(self._connection)
 
     def file_ended(self, why: str) -> None:
         if why:
@@ -285,10 +285,10 @@ class Http1Response:
     abort = cut
 
     def stop_reading(self) -> None:
-        self._connection.intake.pause(STREAM)
+        self._connection.read_pacing.pause(STREAM)
 
     def resume_reading(self) -> None:
-        self._connection.intake.resume(STREAM)
+        self._connection.read_pacing.resume(STREAM)
 
     def accept(self, message: m.WebSocketAccept) -> None:
         problem = problem_of_accept(message)
@@ -392,7 +392,7 @@ class Http1Response:
     def forget_flow(self) -> None:
         """The connection ends, or becomes another's. (With a producer, some transports would never close.)"""
         self.write_paused = False
-        self._server.unsent.end(self._connection)
+        self._server.slow_clients.end(self._connection)
         self.transport.unregisterProducer()
 
     def log_access(self, refused: Refused | None = None) -> None:
@@ -434,11 +434,11 @@ class Http1Response:
 
     def pauseProducing(self) -> None:
         self.write_paused = True
-        self._server.unsent.begin(self._connection)
+        self._server.slow_clients.begin(self._connection)
 
     def resumeProducing(self) -> None:
         self.write_paused = False
-        self._server.unsent.end(self._connection)
+        self._server.slow_clients.end(self._connection)
         self.flush()
         if self.file is not None:
             self.file.resume()

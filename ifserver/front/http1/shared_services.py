@@ -6,11 +6,11 @@ from typing import Any, Final, Protocol
 
 from ifserver.clock import Clock, Soon, WallClock
 from ifserver.config.settings import FrontSettings
+from ifserver.front.deadlines import Deadlines
 from ifserver.front.http1.connection_states import Event, State
 from ifserver.front.http1.response_heads import HeadWriter, plain_answer
 from ifserver.front.http1.unread_body import SILENCE_S
 from ifserver.front.interface import Connection, Server
-from ifserver.front.shared_timers import Deadlines
 from ifserver.front.websocket.opening import WebSockets
 
 __all__ = ["Http1", "Waiting"]

@@ -7,7 +7,7 @@ from typing import Final
 from ifserver.clock import Clock
 from ifserver.front.http1.connection_states import Event
 
-__all__ = ["DISCARD_BYTES", "SILENCE_S", "TOTAL_S", "Leftover"]
+__all__ = ["DISCARD_BYTES", "SILENCE_S", "TOTAL_S", "UnreadBody"]
 
 #: How much is read so that the connection can be kept. Most clients send the whole body before they look at the
 #: response, so reading it costs them nothing, and closing costs them their next request. Common uploads (photos,
@@ -19,7 +19,7 @@ SILENCE_S: Final = 5.0
 TOTAL_S: Final = 30.0
 
 
-class Leftover:
+class UnreadBody:
     """Counts what is thrown away of one body, and for how long that goes on."""
 
     __slots__ = ("_began_at", "_bytes", "_clock")

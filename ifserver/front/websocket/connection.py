@@ -261,11 +261,11 @@ class WebSocketConnection(Frames):
 
     def pauseProducing(self) -> None:
         self.write_paused = True
-        self._server.unsent.begin(self)
+        self._server.slow_clients.begin(self)
 
     def resumeProducing(self) -> None:
         self.write_paused = False
-        self._server.unsent.end(self)
+        self._server.slow_clients.end(self)
         self.send_late_pong()
         unflushed, self._unflushed = self._unflushed, []
         for length in unflushed:

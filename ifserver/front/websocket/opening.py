@@ -8,10 +8,10 @@ from ifserver import messages as m
 from ifserver.clock import Clock
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access_log import Entry
+from ifserver.front.deadlines import Deadlines
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.incoming_request import Incoming
 from ifserver.front.interface import Connection, Server
-from ifserver.front.shared_timers import Deadlines
 
 if TYPE_CHECKING:
     from ifserver.front.websocket.connection import WebSocketConnection

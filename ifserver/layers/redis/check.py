@@ -20,7 +20,7 @@ from ifserver.errors import ConfigurationError, NodeError, NodeRefused, NodeUnre
 from ifserver.layers.redis import rights
 from ifserver.layers.redis.client import Client, connect
 from ifserver.layers.redis.connection import Named
-from ifserver.layers.redis.endpoints import RedisPlaces
+from ifserver.layers.redis.endpoints import RedisEndpoints
 from ifserver.layers.redis.sentinel import ask
 
 __all__ = ["SKEW_S", "Finding", "Report", "SentinelReport", "examine"]
@@ -109,7 +109,7 @@ async def examine(
     report = Report(node=node.name, where=node.where)
     examination = _Examination(node, prefix, clock, wall, report)
     try:
-        await examination.run(RedisPlaces(node, loop))
+        await examination.run(RedisEndpoints(node, loop))
     except (NodeError, ConfigurationError) as error:
         report.add("problem", _hinted(str(error).removeprefix(f"node {node.name}: "), node))
     finally:
@@ -128,7 +128,7 @@ class _Examination:
         self._report = report
         self._clients: list[Client] = []
 
-    async def run(self, places: RedisPlaces) -> None:
+    async def run(self, places: RedisEndpoints) -> None:
         host = self._node.address[0] if self._node.address is not None else None
         if self._node.sentinel is not None:
             named = await self._ask_sentinels(places)
@@ -155,7 +155,7 @@ class _Examination:
 
     # Sentinel.
 
-    async def _ask_sentinels(self, places: RedisPlaces) -> Named:
+    async def _ask_sentinels(self, places: RedisEndpoints) -> Named:
         """Whom they name; of several, the one with the most failovers.
 
         Raises:

@@ -16,13 +16,13 @@ from ifserver.layers.redis.node import RedisNode
 from ifserver.layers.redis.sentinel import Sentinels
 from ifserver.net.endpoints import StreamClientEndpoint, tls_context
 
-__all__ = ["RedisPlaces", "redis_node"]
+__all__ = ["RedisEndpoints", "redis_node"]
 
 #: How long a connection to Redis may take to be made, TLS included.
 _CONNECT_S: Final = 5.0
 
 
-class RedisPlaces:
+class RedisEndpoints:
     """Makes the endpoints of one node.
 
     Raises:
@@ -82,7 +82,7 @@ def redis_node(
     Raises:
         ConfigurationError: a file for TLS cannot be used.
     """
-    places = RedisPlaces(node, loop)
+    places = RedisEndpoints(node, loop)
     sentinels = None
     if node.sentinel is not None:
         sentinels = Sentinels(

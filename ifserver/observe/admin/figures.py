@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Final, Protocol
 
-from ifserver.front.request_metrics import Tally
+from ifserver.front.request_metrics import RequestMetrics
 from ifserver.front.server import InterfaceServer
 from ifserver.metrics import STREAMS_CLOSED, STREAMS_OPENED, Counters, quantile
 from ifserver.process.supervisor import Supervisor
@@ -102,12 +102,12 @@ class SupervisorFigures:
         }
 
 
-def tallies_of(server: InterfaceServer) -> list[Tally]:
+def tallies_of(server: InterfaceServer) -> list[RequestMetrics]:
     """What is counted of its clients: one tally, and where there are pools, one more for each of them."""
     return [server.exchanges.tally, *dict.fromkeys((server.exchanges.tallies or {}).values())]
 
 
-def errors_of(tallies: Sequence[Tally]) -> int:
+def errors_of(tallies: Sequence[RequestMetrics]) -> int:
     """How many requests were answered with an error of the site."""
     return sum(count for tally in tallies for status, count in tally.requests.items() if status >= _FIRST_ERROR)
 

@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.request_metrics import Tally
+from ifserver.front.request_metrics import RequestMetrics
 from ifserver.front.server import InterfaceServer
 from ifserver.metrics import COUNTERS, LAG_BOUNDS_S, LOOP_LAG, Histogram
 from ifserver.observe.admin.figures import tallies_of
@@ -224,7 +224,7 @@ def _workers(subject: SupervisorSubject) -> Iterator[Metric]:
 def _requests(server: InterfaceServer) -> Iterator[Metric]:
     """What is counted of requests; where there are pools, of those of each, and with an empty name of the rest."""
     labels: tuple[str, ...] = ()
-    tallies: dict[tuple[str, ...], Tally] = {(): server.exchanges.tally}
+    tallies: dict[tuple[str, ...], RequestMetrics] = {(): server.exchanges.tally}
     if server.exchanges.tallies is not None:
         labels = _POOL
         tallies = {(tally.pool,): tally for tally in tallies_of(server)}
@@ -274,7 +274,7 @@ def _clients(subject: ServerSubject) -> Iterator[Metric]:
     yield _by_label("streams", "Streams by what they wait for (docs/reference/metrics.rst).", ("kind", "state"), states)
     unsent = sum(map(unsent_bytes, exchanges))
     yield _gauge("unsent_bytes", "Bytes that clients have not taken yet, in this process' memory.", unsent)
-    yield _gauge("slow_clients", "Connections whose clients do not take what is due to them.", len(server.unsent))
+    yield _gauge("slow_clients", "Connections whose clients do not take what is due to them.", len(server.slow_clients))
     groups = subject.group_sizes()
     yield _gauge("groups", "Groups that streams of this server are in.", len(groups))
     yield _gauge(

@@ -12,7 +12,7 @@ from ifserver import channels
 from ifserver.errors import ChannelNameError
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.server import InterfaceServer
-from ifserver.layers.operator_order_gossip import Control
+from ifserver.layers.operator_order_gossip import OperatorOrderGossip
 from ifserver.logs import events
 from ifserver.metrics import total
 from ifserver.net import sockets
@@ -102,7 +102,7 @@ class ServerSubject(Subject):
         return ServerFigures(self.server)
 
     @property
-    def control(self) -> Control:
+    def control(self) -> OperatorOrderGossip:
         return self.server.exchanges.control
 
     @property

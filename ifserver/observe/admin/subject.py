@@ -16,7 +16,7 @@ from ifserver.clock import Clock, WallClock
 from ifserver.config.settings import FrontSettings
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
-from ifserver.layers.operator_order_gossip import Control
+from ifserver.layers.operator_order_gossip import OperatorOrderGossip
 from ifserver.logs import events
 from ifserver.metrics import Counters, total
 from ifserver.observe.admin.figures import Figures, SupervisorFigures, taken_by
@@ -76,7 +76,7 @@ class Subject(ABC):
         """The names of the pools that it knows, in their order; empty: there are none."""
 
     @property
-    def control(self) -> Control | None:
+    def control(self) -> OperatorOrderGossip | None:
         """The orders of operators that it knows; None: it must ask the servers."""
         return None
 

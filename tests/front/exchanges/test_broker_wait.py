@@ -24,7 +24,7 @@ def test_a_request_waits_and_is_offered_when_a_node_is_there() -> None:
     first, second = world.client(GET), world.client(GET)
     world.advance(4.9)
     assert first.received() == second.received() == b""
-    assert len(world.server.exchanges.waiting_room) == 2
+    assert len(world.server.exchanges.broker_wait) == 2
     world.node.start()
     for job in world.worker.jobs():
         job.respond(body=b"late")
@@ -41,7 +41,7 @@ def test_it_waits_no_longer_than_that() -> None:
     client = world.client(GET)
     world.advance(5.0)
     assert client.received().startswith(b"HTTP/1.1 503 ")
-    assert len(world.server.exchanges.waiting_room) == 0
+    assert len(world.server.exchanges.broker_wait) == 0
     world.node.start()
     assert world.worker.jobs() == []
     client.leave()
@@ -52,7 +52,7 @@ def test_a_client_that_leaves_waits_no_more() -> None:
     world = without_node(broker_wait_s=5)
     world.client(GET).leave()
     world.settle()
-    assert len(world.server.exchanges.waiting_room) == 0
+    assert len(world.server.exchanges.broker_wait) == 0
     world.node.start()
     assert world.worker.jobs() == []
     world.assert_empty()
@@ -64,4 +64,4 @@ def test_the_end_of_the_server_ends_the_waiting() -> None:
     done = world.drain()
     world.advance(1.0)
     assert done == [None]
-    assert len(world.server.exchanges.waiting_room) == 0
+    assert len(world.server.exchanges.broker_wait) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from ifserver import channels
 from ifserver import messages as m
-from ifserver.front.exchanges.groups import _MAX_GROUPS, Members
+from ifserver.front.exchanges.groups import _MAX_GROUPS, GroupMembers
 from ifserver.layers.membership import Member
 from ifserver.layers.membership import Members as Found
 from tests.front.fakes import (
@@ -377,7 +377,7 @@ def test_a_subscription_that_fails_is_told_and_can_be_tried_again() -> None:
     world = World()
     subscribe = world.clusters.groups.subscribe
 
-    def refused(group: str, listener: Members) -> Deferred[None]:
+    def refused(group: str, listener: GroupMembers) -> Deferred[None]:
         return fail(NodeRefused("no rights"))
 
     world.clusters.groups.subscribe = refused  # type: ignore[method-assign]

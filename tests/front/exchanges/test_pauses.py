@@ -223,7 +223,7 @@ def test_a_websocket_that_its_worker_closes_ends_at_once(gone: bool) -> None:
         client.send(close_frame(1012))
         client.leave()
     assert texts(job) == []
-    assert world.server.exchanges.peers.watched() == {}
+    assert world.server.exchanges.workers.watched() == {}
     world.assert_empty()
     world.server.exchanges.pauses.resume("")
 

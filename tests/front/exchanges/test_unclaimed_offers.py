@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import NodeUnreachable
-from ifserver.front.exchanges.unclaimed_offers import OfferList, Offers
+from ifserver.front.exchanges.unclaimed_offers import OfferList, UnclaimedOffers
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.node import Limits, Node
 from tests.front.fakes import GET, HANDSHAKE, WORKER, World
@@ -74,7 +74,7 @@ def timers(clock: Clock) -> list[Any]:
 
 
 class FakeNodes:
-    """What `Offers` is told of nodes, and what it tells."""
+    """What `UnclaimedOffers` is told of nodes, and what it tells."""
 
     def __init__(self) -> None:
         #: Whether another node is better.
@@ -108,7 +108,7 @@ class Stage:
         for node in (self.node, self.other):
             node.start()
         self.nodes = FakeNodes()
-        self.offers = Offers(self.clock, self.nodes)
+        self.offers = UnclaimedOffers(self.clock, self.nodes)
         self.vanished: list[str] = []
         self.attempts: dict[str, FakeAttempt] = {}
 

@@ -244,7 +244,7 @@ def test_one_that_was_never_taken_holds_the_next_back_for_a_minute() -> None:
     assert isinstance(world.node, Late)
     world.node.late = []
     tick(world, 1)
-    (peer,) = world.server.exchanges.peers._peers.values()
+    (peer,) = world.server.exchanges.workers._workers.values()
     world.node.take()
     peer.telling = True
     tick(world, 58)
@@ -282,7 +282,7 @@ def test_nobody_is_told_anything_about_streams_that_have_ended() -> None:
     tick(world, 3)
     assert told(world) == []
     assert of(m.Disconnect, job.heard()) != []
-    assert len(world.server.exchanges.peers) == 0
+    assert len(world.server.exchanges.workers) == 0
 
 
 # What they tell.
@@ -293,7 +293,7 @@ def test_a_sync_claims_and_names_the_supervisor() -> None:
     client = world.client(GET)
     job = world.worker.job()
     sync(world, entry(job))
-    assert world.server.exchanges.peers.watched() == {NODE: {channels.process_of(WORKER): SUPERVISOR}}
+    assert world.server.exchanges.workers.watched() == {NODE: {channels.process_of(WORKER): SUPERVISOR}}
     tick(world, 5)
     assert world.worker.jobs() == []
     job.respond(body=b"ok")
@@ -376,11 +376,11 @@ def test_what_is_wrong_with_one_stream_of_a_sync_concerns_no_other(caplog: pytes
 
 def test_the_dead_are_asked_for_where_they_receive() -> None:
     world = World()
-    assert world.server.exchanges.peers.watched() == {}
+    assert world.server.exchanges.workers.watched() == {}
     client, job = opened(world)
-    assert world.server.exchanges.peers.watched() == {NODE: {channels.process_of(WORKER): SUPERVISOR}}
+    assert world.server.exchanges.workers.watched() == {NODE: {channels.process_of(WORKER): SUPERVISOR}}
     client.leave()
-    assert world.server.exchanges.peers.watched() == {}
+    assert world.server.exchanges.workers.watched() == {}
     assert of(m.Disconnect, job.heard()) != []
 
 
@@ -389,7 +389,7 @@ def test_one_whose_supervisor_is_not_known_yet_is_not_asked_for() -> None:
     world.client(GET)
     world.worker.job().respond(more_body=True)
     world.settle()
-    assert world.server.exchanges.peers.watched() == {}
+    assert world.server.exchanges.workers.watched() == {}
 
 
 def test_a_dead_worker_has_lost_its_streams_within_five_seconds() -> None:
@@ -469,7 +469,7 @@ def test_a_thawed_worker_is_told_to_let_go_of_a_websocket_that_is_being_closed()
     sync(world, entry(job, 1))
     assert client.received() == b""
     assert world.worker.heard() == [m.Release(job.stream, 0, WORKER, "gone")] * 2
-    assert world.server.exchanges.peers.watched() == {}
+    assert world.server.exchanges.workers.watched() == {}
 
 
 def test_a_bug_in_one_stream_leaves_no_other_with_a_dead_worker(caplog: pytest.LogCaptureFixture) -> None:
@@ -487,7 +487,7 @@ def test_a_bug_in_one_stream_leaves_no_other_with_a_dead_worker(caplog: pytest.L
 def test_the_death_of_one_who_has_nothing_of_ours_is_nothing() -> None:
     world = World()
     client, _ = opened(world)
-    world.server.exchanges.peers.lost("nobody0000")
+    world.server.exchanges.workers.lost("nobody0000")
     assert client.received() == b""
 
 
@@ -497,7 +497,7 @@ def test_the_end_of_the_server_is_the_end_of_it() -> None:
     done = world.drain()
     tick(world, 5)
     assert done == [None]
-    assert len(world.server.exchanges.peers) == 0
+    assert len(world.server.exchanges.workers) == 0
     world.clusters.stop()
     calls: Any = world.clock.getDelayedCalls()
     assert [call for call in calls if not isinstance(call.func.__self__, MemoryNode)] == []
@@ -618,4 +618,4 @@ def test_what_a_worker_said_before_it_moved_and_comes_late_does_not_move_it_back
     world.settle()
     heard = map(m.decode_for_worker, world.pull(moved))
     assert m.WebSocketReceive(job.stream, 0, 0, "hello", None) in heard
-    assert world.server.exchanges.peers.watched() == {"west": {channels.process_of(WORKER): SUPERVISOR}}
+    assert world.server.exchanges.workers.watched() == {"west": {channels.process_of(WORKER): SUPERVISOR}}

@@ -61,7 +61,7 @@ def test_a_body_in_large_pieces_is_not_held_up(request_: bytes) -> None:
     job.claim()
     world.settle()
     client.send(chunk(b"x" * 4096) * 60 if b"chunked" in request_ else bytes(READ_BYTES))
-    assert client.protocol.intake.unparsed == b""
+    assert client.protocol.read_pacing.unparsed == b""
 
 
 def test_tiny_chunks_that_are_thrown_away_wait_for_their_turn_too() -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import gatherResults
 from ifserver.config.node_urls import NodeSettings, parse_cluster
 from ifserver.errors import ConfigurationError
 from ifserver.layers.node import Limits
-from ifserver.layers.redis.endpoints import RedisPlaces, redis_node
+from ifserver.layers.redis.endpoints import RedisEndpoints, redis_node
 from tests.layers.helpers import LOOP, ROOMY, async_test, within
 from tests.redis_server import Monitor, RedisServer
 
@@ -28,7 +28,7 @@ def test_a_file_that_is_not_there_is_an_error_that_names_the_node(url: str) -> N
 
 def test_redis_and_sentinel_have_each_their_own_login() -> None:
     url = "redis+sentinel://me:geheim@a,b:1/main/2?sentinel_password=anders"
-    places = RedisPlaces(settings(url), LOOP)
+    places = RedisEndpoints(settings(url), LOOP)
     login, sentinels = places.login("p:"), places.sentinel_login()
     assert (login.node, login.prefix, login.username, login.password, login.database) == (
         "east",
@@ -40,7 +40,7 @@ def test_redis_and_sentinel_have_each_their_own_login() -> None:
     assert (sentinels.username, sentinels.password, sentinels.database) == (None, "anders", 0)
     assert [place.where for place in places.sentinels()] == ["a:26379", "b:1"]
     assert "geheim" not in repr(login)
-    assert RedisPlaces(settings("redis://h"), LOOP).sentinels() == []
+    assert RedisEndpoints(settings("redis://h"), LOOP).sentinels() == []
 
 
 @async_test

@@ -147,9 +147,9 @@ class Command(runserver.Command):  # type: ignore[misc]
             return StaticFilesHandler(handler)
         return handler
 
-    def _told(self, options: Mapping[str, Any], http: str | None, port: int, first: int) -> launch.Told:
+    def _told(self, options: Mapping[str, Any], http: str | None, port: int, first: int) -> launch.LaunchOptions:
         """What the workers are told."""
-        return launch.Told(
+        return launch.LaunchOptions(
             argv=tuple(sys.argv),
             path=tuple(sys.path),
             http=http,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from ifserver.front.shared_timers import Deadlines
+from ifserver.front.deadlines import Deadlines
 
 
 class Fixture:
