@@ -45,8 +45,8 @@ class GroupMembers:
         self._members: dict[str, dict[Exchange, str]] = {}
         #: Those of them that want to be told of gaps.
         self._told_of_gaps: dict[str, set[Exchange]] = {}
-        #: Groups that are being subscribed to, and who is to be told of it, of which attempt.
-        self._subscribing: dict[str, list[tuple[Exchange, int]]] = {}
+        #: Groups that are being subscribed to, who is to be told of it, and of which attempt each of its joins was.
+        self._subscribing: dict[str, dict[Exchange, list[int]]] = {}
 
     def change(self, settings: FrontSettings) -> None:
         """Take over new settings."""
@@ -84,7 +84,7 @@ class GroupMembers:
         is_new = members is None
         if members is None:
             members = self._members[group] = {}
-            self._subscribing[group] = []
+            self._subscribing[group] = {}
         members[exchange] = asked.tag
         if asked.gaps:
             self._told_of_gaps.setdefault(group, set()).add(exchange)
@@ -92,7 +92,7 @@ class GroupMembers:
         if waiting is None:
             exchange.handle(Joined(asked.attempt, group))
             return
-        waiting.append((exchange, asked.attempt))
+        waiting.setdefault(exchange, []).append(asked.attempt)
         if is_new:
             self._subscribe(group, waiting)
 
@@ -100,7 +100,9 @@ class GroupMembers:
         """A stream is no member any more."""
         if group in exchange.groups:
             exchange.groups = tuple(each for each in exchange.groups if each != group)
-            self._forget(exchange, group)
+            # Whoever has asked for the membership still waits, and nothing else would end that.
+            for attempt in self._forget(exchange, group):
+                exchange.handle(Joined(attempt, group))
 
     def leave_all(self, exchange: Exchange) -> None:
         """A stream has ended, or begins anew."""
@@ -108,7 +110,9 @@ class GroupMembers:
         for group in groups:
             self._forget(exchange, group)
 
-    def _forget(self, exchange: Exchange, group: str) -> None:
+    def _forget(self, exchange: Exchange, group: str) -> list[int]:
+        """Returns the attempts of its joins that have not been answered, and will not be."""
+        unanswered = self._subscribing.get(group, {}).pop(exchange, [])
         members = self._members[group]
         del members[exchange]
         told_of_gaps = self._told_of_gaps.get(group)
@@ -120,25 +124,26 @@ class GroupMembers:
             del self._members[group]
             self._subscribing.pop(group, None)
             self._groups.unsubscribe(group, self)
+        return unanswered
 
-    def _subscribe(self, group: str, waiting: list[tuple[Exchange, int]]) -> None:
+    def _subscribe(self, group: str, waiting: dict[Exchange, list[int]]) -> None:
         subscribing = self._groups.subscribe(group, self)
         subscribing.addCallbacks(
             lambda _: self._answer(group, waiting, ""), self._not_subscribed, errbackArgs=(group, waiting)
         )
 
-    def _not_subscribed(self, failure: Failure, group: str, waiting: list[tuple[Exchange, int]]) -> None:
+    def _not_subscribed(self, failure: Failure, group: str, waiting: dict[Exchange, list[int]]) -> None:
         _log.error("group %s: cannot be subscribed to: %s", group, failure.getErrorMessage())
         self._answer(group, waiting, failure.getErrorMessage())
 
-    def _answer(self, group: str, waiting: list[tuple[Exchange, int]], error: str) -> None:
+    def _answer(self, group: str, waiting: dict[Exchange, list[int]], error: str) -> None:
         if self._subscribing.get(group) is not waiting:
             return  # all have left meanwhile
         del self._subscribing[group]
-        for exchange, attempt in waiting:
-            if group in exchange.groups:
-                if error:
-                    self.leave(exchange, group)
+        for exchange, attempts in waiting.items():
+            if error:
+                self.leave(exchange, group)
+            for attempt in attempts:
                 exchange.handle(Joined(attempt, group, error))
 
     # What `Groups` hears.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 from ifserver import channels
 from ifserver import messages as m
+from ifserver.errors import NodeRefused
 from ifserver.front.exchanges.groups import _MAX_GROUPS, GroupMembers
 from ifserver.layers.membership import Member
 from ifserver.layers.membership import Members as Found
@@ -356,8 +360,6 @@ def test_who_asks_is_told_who_is_a_member() -> None:
 
 
 def test_members_of_one_group_that_is_being_subscribed_to_all_wait() -> None:
-    from twisted.internet.defer import Deferred
-
     world = World()
     subscribing: Deferred[None] = Deferred()
     world.clusters.groups.subscribe = lambda group, listener: subscribing  # type: ignore[method-assign]
@@ -370,10 +372,6 @@ def test_members_of_one_group_that_is_being_subscribed_to_all_wait() -> None:
 
 
 def test_a_subscription_that_fails_is_told_and_can_be_tried_again() -> None:
-    from twisted.internet.defer import Deferred, fail
-
-    from ifserver.errors import NodeRefused
-
     world = World()
     subscribe = world.clusters.groups.subscribe
 
@@ -390,3 +388,77 @@ def test_a_subscription_that_fails_is_told_and_can_be_tried_again() -> None:
     join(job)
     publish(world, text="x")
     assert told(client) == [(TEXT, b"x")]
+
+
+class SlowNode:
+    """Lets the node of a world answer subscriptions when the test says so."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._answers: list[Deferred[None]] = []
+        node = world.clusters.home.node
+        subscribe = node.subscribe
+
+        def slow(groups: Sequence[str]) -> Deferred[None]:
+            answer: Deferred[None] = Deferred()
+            self._answers.append(answer)
+            return answer.addCallback(lambda _: subscribe(groups))
+
+        node.subscribe = slow  # type: ignore[method-assign]
+
+    def answer(self, refusal: Exception | None = None) -> None:
+        """Answer all that it was asked."""
+        answers, self._answers = self._answers, []
+        for each in answers:
+            each.callback(None if refusal is None else Failure(refusal))
+        self._world.settle()
+
+
+def errors(job: Job) -> list[str]:
+    """What the worker is told of its joins."""
+    return [each.error for each in of(m.GroupJoined, job.heard())]
+
+
+def test_each_join_of_a_group_that_is_refused_is_answered() -> None:
+    world = World()
+    node = SlowNode(world)
+    (_, twice), (_, once) = opened(world), opened(world)
+    join(twice)
+    join(once)
+    join(twice)
+    node.answer(NodeRefused("no rights"))
+    assert (errors(twice), errors(once)) == (["no rights"] * 2, ["no rights"])
+    assert size(world) == (0, 0)
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_join_that_is_taken_back_before_the_node_has_answered_is_answered(another: bool) -> None:
+    world = World()
+    node = SlowNode(world)
+    client, job = opened(world)
+    _, other = opened(world)
+    if another:
+        join(other)
+    join(job)
+    job.say(m.GroupLeave, "news")
+    assert errors(job) == [""]
+    join(job)
+    assert errors(job) == []
+    node.answer()
+    assert errors(job) == [""]
+    assert errors(other) == [""] * another
+    publish(world, text="x")
+    assert told(client) == [(TEXT, b"x")]
+
+
+def test_a_stream_that_ends_before_the_node_has_answered_is_told_nothing() -> None:
+    world = World()
+    node = SlowNode(world)
+    client, job = opened(world)
+    join(job)
+    client.leave()
+    world.settle()
+    node.answer()
+    assert errors(job) == []
+    assert size(world) == (0, 0)
+    assert world.server.exchanges.members._subscribing == {}
