@@ -29,6 +29,7 @@ from ifserver.messages import (
     Claim,
     Disconnect,
     GroupGap,
+    GroupJoin,
     GroupJoined,
     Message,
     Release,
@@ -87,6 +88,17 @@ class Host(Protocol):
         """The server knows of the end of the stream that has this slot of the ledger."""
 
 
+class PendingJoin:
+    """A `GroupJoin` that the server has not answered yet."""
+
+    __slots__ = ("error", "group")
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        #: The answer: why the stream is no member, empty if it is; None: it has not come.
+        self.error: str | None = None
+
+
 class Stream(ABC):
     """One stream. The worker calls `run` once, in a task, and hands on the server's messages.
 
@@ -100,7 +112,7 @@ class Stream(ABC):
         "_cancelled",
         "_gaps",
         "_host",
-        "_joined",
+        "_joins",
         "_received",
         "_request",
         "_slot",
@@ -150,8 +162,8 @@ class Stream(ABC):
         self._waiters: list[asyncio.Future[None]] = []
         #: What is called when the application has ended; must not raise.
         self.at_end: list[Callable[[], None]] | None = None
-        #: Groups that it is a member of by now, of which those who wait for it have not heard.
-        self._joined: list[GroupJoined] | None = None
+        #: What it has asked to become a member of, oldest first, also where nobody waits for the answer any more.
+        self._joins: list[PendingJoin] | None = None
         #: What the application is to be told of broadcasts that were lost.
         self._gaps: list[GroupGap] | None = None
 
@@ -331,8 +343,7 @@ class Stream(ABC):
         if isinstance(message, Disconnect):
             self._left(message)
         elif isinstance(message, GroupJoined):
-            self._joined = [*(self._joined or ()), message]
-            self.wake()
+            self._answer_join(message)
         elif isinstance(message, GroupGap):
             self._gaps = [*(self._gaps or ()), message]
             self.wake()
@@ -366,13 +377,22 @@ class Stream(ABC):
     def may_be_member(self) -> bool:
         """Whether the stream may be a member of groups: through this attempt, or one before."""
 
-    def take_join(self, group: str) -> str | None:
-        """The answer to one ``add`` that has come: an error, empty if there is none; None: it has not come."""
-        for answer in self._joined or ():
-            if answer.group == group:
-                self._joined = [each for each in self._joined or () if each is not answer] or None
-                return answer.error
-        return None
+    def join(self, group: str, gaps: bool, tag: str) -> PendingJoin:
+        """Ask the server to make the stream a member of `group`. Those who wait are woken when it has answered."""
+        join = PendingJoin(group)
+        self._joins = [*(self._joins or ()), join]
+        self.tell(GroupJoin(self.identity, self.attempt, self.worker, self.sent, group, gaps, tag), None)
+        return join
+
+    def _answer_join(self, answer: GroupJoined) -> None:
+        """The server answers each join of a group, in order: this is for the oldest, even if nobody waits for it. A
+        later one would otherwise take it for its own."""
+        for join in self._joins or ():
+            if join.group == answer.group:
+                join.error = answer.error
+                self._joins = [each for each in self._joins or () if each is not join] or None
+                self.wake()
+                return
 
     def _take_gap(self) -> Event:
         """What ``receive()`` returns about broadcasts that were lost."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ifserver import channels
 from ifserver.errors import ApplicationError, ChannelNameError
-from ifserver.messages import GroupJoin, GroupLeave
+from ifserver.messages import GroupLeave
 from ifserver.worker.application import Event
 from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.event_checks import as_bytes, checked_close, checked_text
@@ -56,14 +56,13 @@ async def _add(stream: Stream, event: Event, group: str) -> None:
     if not stream.is_open_for_groups(event):
         raise stream.refusal(event)
     stream.send_head()  # a response is a member from its beginning on
-    gaps = bool(event.get("gaps"))
-    stream.tell(GroupJoin(stream.identity, stream.attempt, stream.worker, stream.sent, group, gaps, tag), None)
-    while (error := stream.take_join(group)) is None:
+    join = stream.join(group, bool(event.get("gaps")), tag)
+    while join.error is None:
         await stream.wait()
         if not stream.is_open_for_groups(event):
             raise stream.refusal(event)
-    if error:
-        raise ApplicationError(f"{ADD}: group {group!r}: {error}")
+    if join.error:
+        raise ApplicationError(f"{ADD}: group {group!r}: {join.error}")
 
 
 def _checked_group(kind: str, group: Any) -> str:

@@ -68,7 +68,7 @@ def test_several_tasks_may_join_at_a_time() -> None:
         for name in ("a", "a", "b"):
             one.joined(name)
         await asyncio.gather(*adding)
-        assert one.stream._joined is None
+        assert one.stream._joins is None
 
     play(act)
 
@@ -265,6 +265,26 @@ def test_an_application_that_is_cancelled_while_it_joins() -> None:
         assert one.joined("news") is None
         one.stream.release("stopped")
         assert one.sent[-1] == Release(STREAM, 0, WORKER, "stopped", 0, 2)
+
+    play(act)
+
+
+def test_the_answer_to_a_join_that_was_cancelled_is_not_the_next_one_s() -> None:
+    async def act(one: Play) -> None:
+        cancelled = asking(one, group("add"))
+        await turns()
+        cancelled.cancel()
+        await turns()
+        await one.send(group("discard"))
+        adding = asking(one, group("add"))
+        await turns()
+        one.joined("news")
+        await turns()
+        assert not adding.done()
+        one.joined("news", "no rights")
+        with pytest.raises(ApplicationError, match="no rights"):
+            await adding
+        assert one.stream._joins is None
 
     play(act)
 
