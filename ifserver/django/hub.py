@@ -167,8 +167,8 @@ class Hub:
             self._streams[stream].append(channel)
         try:
             await asyncio.shield(self._subscriptions.hold(subject_of(name)))
-        except NodeError:
-            self._end(channel)
+        except BaseException:
+            self._end(channel)  # nobody will know its name, also if the caller has been cancelled
             raise
         return name
 
@@ -194,19 +194,20 @@ class Hub:
             await self._change_elsewhere(name, group, True)
             return
         if group in channel.groups:
+            joining = channel.groups[group]
             await asyncio.shield(self._subscriptions.ready(group))
         else:
             # From now on it is the server's to write what is for servers, so that nobody gets it twice.
-            channel.groups[group] = self._join_at_server(channel, group)
+            joining = channel.groups[group] = self._join_at_server(channel, group)
             self._groups.setdefault(group, {})[name] = channel
-            if channel.groups[group] is None:
+            if joining is None:
                 self._unwritten.setdefault(group, {})[name] = channel
             try:
                 await asyncio.shield(self._subscriptions.hold(group))
             except NodeError:
                 await self.discard(group, name)
                 raise
-        joining = channel.groups.get(group)
+        # Also if it has failed by now, and the channel is no member any more.
         if joining is not None:
             await asyncio.shield(joining)
 

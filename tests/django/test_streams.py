@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 
 from ifserver.django import ChannelLayer
 from ifserver.django.hub import hub_of
@@ -58,6 +59,28 @@ async def joined(play: Play, adding: asyncio.Task[Any], group: str) -> None:
     assert not adding.done()
     play.joined(group)
     await adding
+
+
+@contextmanager
+def slow_node(machine: Machine) -> Iterator[Callable[[], None]]:
+    """While the node does not answer subscriptions; what is called when it does."""
+    subscribe = machine.groups.subscribe
+    answers: list[Deferred[None]] = []
+
+    def subscribing(group: str, listener: Any) -> Deferred[None]:
+        answer: Deferred[None] = Deferred()
+        subscribe(group, listener).addCallback(lambda _: answers.append(answer))
+        return answer
+
+    def answer() -> None:
+        for each in answers:
+            each.callback(None)
+
+    machine.groups.subscribe = subscribing
+    try:
+        yield answer
+    finally:
+        machine.groups.subscribe = subscribe
 
 
 async def ends(play: Play) -> None:
@@ -235,6 +258,26 @@ def test_a_server_that_refuses_says_so(machine: Machine) -> None:
     in_worker(machine, act)
 
 
+def test_a_server_that_refuses_before_the_node_has_answered_says_so(machine: Machine) -> None:
+    async def act() -> None:
+        layer = ChannelLayer()
+        play, inside = await begin()
+        name = await inside(layer.new_channel())
+        with slow_node(machine) as node_answers:
+            adding = [inside(layer.group_add("news", name)) for _ in range(2)]
+            await turns()
+            play.joined("news", "it is in 10000 groups, which is the most")
+            await turns()
+            node_answers()
+        for each in adding:
+            with pytest.raises(ApplicationError, match="which is the most"):
+                await each
+        assert hub_of(machine.link).statistics()["groups"] == 0
+        await ends(play)
+
+    in_worker(machine, act)
+
+
 def test_a_client_that_leaves_while_it_joins(machine: Machine) -> None:
     async def act() -> None:
         layer = ChannelLayer()
@@ -368,6 +411,22 @@ def test_a_stream_whose_channel_cannot_be_made(machine: Machine) -> None:
         assert name == f"specific.{STREAM}!1"
         await layer.send(name, {"type": "x"})
         assert await layer.receive(name) == {"type": "x"}
+        await ends(play)
+
+    in_worker(machine, act)
+
+
+def test_a_stream_whose_channel_is_not_waited_for(machine: Machine) -> None:
+    async def act() -> None:
+        layer = ChannelLayer()
+        play, inside = await begin()
+        with slow_node(machine):
+            making = inside(layer.new_channel())
+            await turns()
+            making.cancel()
+            await asyncio.wait([making])
+        assert making.cancelled()
+        assert hub_of(machine.link).statistics() == {**NOTHING, "streams": 1}
         await ends(play)
 
     in_worker(machine, act)
