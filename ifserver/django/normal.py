@@ -35,7 +35,7 @@ _FLUSH_COUNT: Final = 1000
 class _Channel:
     """A normal channel on which somebody in this process waits, or for which a message has come too late for them."""
 
-    __slots__ = ("key", "name", "pulling", "queue", "receivers")
+    __slots__ = ("key", "name", "pulling", "queue", "receivers", "tidied_later")
 
     def __init__(self, name: str, queue: Queue) -> None:
         self.name = name
@@ -44,6 +44,8 @@ class _Channel:
         self.receivers = 0
         #: The reads that wait, by their nodes.
         self.pulling: dict[Node, Deferred[Pulled | None] | None] = {}
+        #: Whether a timer waits for what is here to expire.
+        self.tidied_later = False
 
 
 class NormalChannels:
@@ -176,14 +178,24 @@ class NormalChannels:
                     self._drops.add(f"channel {channel.name}", EXPIRED)
                     continue
                 channel.queue.keep(kept.message, kept.expires - now)
-                if not channel.receivers:
-                    self._link.loop.call_later(kept.expires - now + _TIDY_S, self._tidy, channel)
+            self._tidy_later(channel)
             self._forget_if_idle(channel)
+
+    def _tidy_later(self, channel: _Channel) -> None:
+        """If nobody is there to receive what has come: look again when that has expired. With the lock."""
+        if channel.receivers or channel.tidied_later:
+            return
+        life_s = channel.queue.oldest_life_s
+        if life_s is not None:
+            channel.tidied_later = True
+            self._link.loop.call_later(max(life_s, 0.0) + _TIDY_S, self._tidy, channel)
 
     def _tidy(self, channel: _Channel) -> None:
         """A message that nobody was there for may have expired."""
         with self._lock:
+            channel.tidied_later = False
             channel.queue.tidy()
+            self._tidy_later(channel)
             self._forget_if_idle(channel)
 
     def _end_reads(self, channel: _Channel) -> None:
@@ -192,6 +204,8 @@ class NormalChannels:
             for pulling in list(channel.pulling.values()):
                 if pulling is not None:
                     pulling.cancel()
+            with self._lock:
+                self._tidy_later(channel)
 
 
 def _key(name: str) -> str:

@@ -55,6 +55,12 @@ class Queue:
         """Whether somebody waits for a message."""
         return bool(self._waiters)
 
+    @property
+    def oldest_life_s(self) -> float | None:
+        """How much longer the oldest message may wait, in seconds; None: there is none."""
+        with self._lock:
+            return self._messages[0][0] - self._clock() if self._messages else None
+
     def put(self, message: bytes) -> bool:
         """Append a message, unless the queue is full. Whether that was done."""
         now = self._clock()

@@ -566,6 +566,34 @@ def test_a_message_that_nobody_waits_for_any_more_expires(run: Run, machine: Mac
     run(act())
 
 
+def test_a_message_whose_receiver_is_cancelled_when_it_comes_expires(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "ifserver")
+
+    async def act() -> None:
+        layer = ChannelLayer(expiry=0.05)
+        normal = layer._hub().normal
+        keep = normal._keep
+
+        def kept(*what: Any) -> None:
+            keep(*what)
+            receiving.cancel()
+
+        normal._keep = kept  # type: ignore[method-assign]
+        receiving = asyncio.create_task(layer.receive("normal"))
+        await asyncio.sleep(0)
+        await layer.send("normal", {"type": "x"})
+        await asyncio.wait([receiving])
+        assert receiving.cancelled()
+        async with asyncio.timeout(LIMIT_S):
+            while normal._channels:
+                await asyncio.sleep(0.01)
+
+    asyncio.run_coroutine_threadsafe(act(), machine.loop).result(LIMIT_S)
+    told(caplog, "channel normal: 1 message expired before anybody received them")
+
+
 async def _pushed(hub: Any, push: Any) -> None:
     await push("normal", b"\x81\xa4type\xa1x", 1, 0.05).asFuture(hub.link.loop)
 

@@ -43,11 +43,12 @@ def test_what_was_taken_from_a_node_has_room_and_its_own_time() -> None:
     queue, time, expired = made(capacity=0)
     queue.keep(b"1", 5.0)
     queue.keep(b"2", 10.0)
+    assert queue.oldest_life_s == 5.0
     time.now += 5.0
     queue.tidy()
-    assert (len(queue), expired) == (1, [1])
+    assert (len(queue), expired, queue.oldest_life_s) == (1, [1], 5.0)
     queue.clear()
-    assert len(queue) == 0
+    assert (len(queue), queue.oldest_life_s) == (0, None)
 
 
 def test_a_queue_that_is_closed_lets_everybody_go() -> None:
