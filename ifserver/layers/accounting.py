@@ -39,8 +39,8 @@ _FORGET_S: Final = 3600.0
 class Post(Protocol):
     """How receipts are sent."""
 
-    def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:
-        """Send a message that is not counted; `taken` is called when the node has it."""
+    def send_uncounted(self, inbox: str, message: Message, done: Callable[[], None]) -> None:
+        """Send a message that is not counted; `done` is called when the node has it, or it was dropped."""
 
     def ahead(self, inbox: str) -> int:
         """How many messages that are counted wait for `inbox` here, or are being pushed."""
@@ -260,11 +260,11 @@ class Accounting:
         route.told, route.doubt = reached, False
         route.used_at = route.telling_since = now
 
-        def taken() -> None:
+        def done() -> None:
             route.telling_since = None
 
         receipt = Receipt(route.inbox, sender, route.confirmed, reached, confirmed, self._reads())
-        self._post.send_uncounted(route.inbox, receipt, taken)
+        self._post.send_uncounted(route.inbox, receipt, done)
 
     def _forget(self, now: float) -> None:
         self._forget_at = now + _FORGET_S

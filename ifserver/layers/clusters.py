@@ -159,10 +159,10 @@ class Clusters:
         self.groups.stop()
         return gatherResults([node.stop() for node in self.nodes.values()])
 
-    def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:
+    def send_uncounted(self, inbox: str, message: Message, done: Callable[[], None]) -> None:
         """Send what the accounting says of messages."""
         try:
-            self.send(inbox, encode(message), taken, counted=False)
+            self.send(inbox, encode(message), done, counted=False)
         except ChannelNameError:
             _log.debug("no receipt can be sent to %s", inbox)
 
@@ -187,12 +187,12 @@ class Clusters:
         It stays where it is if that is on a node that is not configured here.
         """
         if channels.node_of(new) in self.nodes:
-            for payload, taken, counted in self._outbox.take(old):
+            for payload, done, counted in self._outbox.take(old):
                 # What the accounting says is of the old way.
                 if counted:
-                    self.send(new, payload, taken)
-                elif taken is not None:
-                    taken()
+                    self.send(new, payload, done)
+                elif done is not None:
+                    done()
 
     def offer(self, channel: str, payload: bytes, offering: Offering, excluded: frozenset[str] = _NONE) -> None:
         """Offer a request on `channel` of some node, at the end of this turn.

@@ -30,7 +30,7 @@ _EMPTY_QUEUES: Final = 200
 
 _log = logging.getLogger(__name__)
 
-#: A payload, what is called when the node has it, and whether it is counted.
+#: A payload, what is called when it waits here no longer, and whether it is counted.
 Entry: TypeAlias = "tuple[bytes, Callable[[], None] | None, bool]"
 
 
@@ -88,10 +88,11 @@ class Outbox:
         self._dirty: list[_Queue] = []
         self._flush_scheduled = False
 
-    def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None, counted: bool = True) -> None:
-        """Send `payload` to `inbox` at the end of this turn; `taken` is called when the node has it.
+    def send(self, inbox: str, payload: bytes, done: Callable[[], None] | None = None, counted: bool = True) -> None:
+        """Send `payload` to `inbox` at the end of this turn.
 
         Args:
+            done: is called when it waits here no longer: the node has it, or it was dropped.
             counted: whether it is a message, or what the accounting says of messages.
 
         Raises:
@@ -102,8 +103,10 @@ class Outbox:
         if len(waiting) >= queue.capacity:
             if counted:
                 self._drop(queue)
+            if done is not None:
+                done()  # whoever waits for it would wait for ever
             return
-        waiting.append((payload, taken, counted))
+        waiting.append((payload, done, counted))
         if not (queue.scheduled or queue.flying):
             self._schedule(queue)
 
@@ -183,10 +186,10 @@ class Outbox:
         flying, queue.flying = queue.flying, []
         self._cells[FLYING] -= len(flying)
         sent = 0
-        for _, taken, counted in flying[: result.taken]:
+        for _, done, counted in flying[: result.taken]:
             sent += counted
-            if taken is not None:
-                taken()
+            if done is not None:
+                done()
         if sent:
             self._cells[SENT] += sent
             self._accounting.sent(queue.inbox, sent)

@@ -77,8 +77,8 @@ class Correspondent:
     def begin(self, now: float, epoch: str | None) -> bool | None:
         """Another second has passed: whether it is to be told of all that it shares with us; None: of nothing."""
         if self.telling and now < self._everything_at:
-            # The node has not taken the last one. It never will if there was no more room for it to wait for the node,
-            # so this lasts for a minute at most.
+            # The node has not taken the last one. It never will if that could not even be sent, so this lasts for a
+            # minute at most.
             return None
         everything = now >= self._everything_at or epoch != self._epoch
         if everything:
@@ -106,5 +106,5 @@ class Correspondent:
                     _log.error("cannot tell a process how far its streams are: %s", error)
 
     def _told(self) -> None:
-        """The node has the last of what was under way."""
+        """The node has the last of what was under way, or that was dropped."""
         self.telling = False

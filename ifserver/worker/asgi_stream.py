@@ -85,7 +85,8 @@ class Host(Protocol):
         """The application's coroutine has returned or raised."""
 
     def told(self, slot: int) -> None:
-        """The server knows of the end of the stream that has this slot of the ledger."""
+        """The server knows of the end of the stream that has this slot of the ledger; or what it was sent was dropped,
+        and it will ask."""
 
 
 class PendingJoin:

@@ -249,7 +249,8 @@ class Worker:
             self._idle.set_result(None)
 
     def told(self, slot: int) -> None:
-        """The server knows of the end of the stream that has this slot of the ledger."""
+        """The server knows of the end of the stream that has this slot of the ledger; or what it was sent was dropped,
+        and it will ask: the slot must not be lost with it."""
         if slot < 0:
             return
         self._ledger.clear(slot)

@@ -32,12 +32,12 @@ class Process:
         #: Whether the nodes take receipts.
         self.taking = True
 
-    def send_uncounted(self, inbox: str, message: Message, taken: Callable[[], None]) -> None:
+    def send_uncounted(self, inbox: str, message: Message, done: Callable[[], None]) -> None:
         assert isinstance(message, Receipt)
         self.made.append(message)
         self.ways.setdefault(inbox, []).append(message)
         if self.taking:
-            taken()
+            done()
 
     def ahead(self, inbox: str) -> int:
         return self.waiting

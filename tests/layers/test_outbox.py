@@ -27,7 +27,7 @@ class Place:
         #: What the accounting has been told: messages taken, or None where that is in doubt.
         self.accounting: list[tuple[str, int | None]] = []
         self.outbox = Outbox({"east-1": self.node}, self.clock, self.turn, self.counters, self)
-        self.taken: list[bytes] = []
+        self.done: list[bytes] = []
 
     def sent(self, inbox: str, count: int) -> None:
         self.accounting.append((inbox, count))
@@ -37,7 +37,7 @@ class Place:
 
     def send(self, *payloads: bytes, inbox: str = INBOX) -> None:
         for payload in payloads:
-            self.outbox.send(inbox, payload, lambda payload=payload: self.taken.append(payload))
+            self.outbox.send(inbox, payload, lambda payload=payload: self.done.append(payload))
 
 
 def test_what_is_sent_in_one_turn_leaves_as_one_push() -> None:
@@ -52,7 +52,7 @@ def test_what_is_sent_in_one_turn_leaves_as_one_push() -> None:
     assert place.counters.gauges()["messages_flying"] == 4
     place.node.answer(Pushed(3, 3))
     assert place.counters.gauges()["messages_flying"] == 1
-    assert place.taken == [b"1", b"2", b"3"]
+    assert place.done == [b"1", b"2", b"3"]
     assert place.outbox.waiting() == 1
     place.node.answer(Pushed(1, 1))
     assert place.outbox.waiting() == 0
@@ -83,7 +83,7 @@ def test_batches_are_bounded_in_number_and_in_bytes() -> None:
         place.node.answer(Pushed(sizes[-1], 0))
         place.turn.end()
     assert sizes == [500, 500, 200]
-    assert place.taken == [b"%d" % i for i in range(1200)]
+    assert place.done == [b"%d" % i for i in range(1200)]
     place.send(*[bytes(600 * 1024)] * 5)
     place.turn.end()
     assert len(place.node.asked()[0][1]) == 2
@@ -95,7 +95,7 @@ def test_what_a_full_inbox_did_not_take_is_tried_again_in_order() -> None:
     place.turn.end()
     place.node.answer(Pushed(1, 100))
     place.send(b"4")
-    assert place.taken == [b"1"]
+    assert place.done == [b"1"]
     assert place.turn.end() == 0
     pauses = []
     for _ in range(8):
@@ -111,7 +111,7 @@ def test_what_a_full_inbox_did_not_take_is_tried_again_in_order() -> None:
     place.clock.advance(1.3)
     place.turn.end()
     place.node.answer(Pushed(3, 100))
-    assert place.taken == [b"1", b"2", b"3", b"4"]
+    assert place.done == [b"1", b"2", b"3", b"4"]
     assert place.clock.getDelayedCalls() == []
 
 
@@ -144,7 +144,7 @@ def test_what_an_unreachable_node_did_not_confirm_is_repeated_first(error: Excep
     place.node.become_ready()
     place.turn.end()
     assert place.node.asked() == [(INBOX, [b"1", b"2", b"3", b"4"])]
-    assert place.taken == []
+    assert place.done == []
 
 
 def test_a_refusal_is_logged_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -160,7 +160,7 @@ def test_a_refusal_is_logged_once_and_tried_again(caplog: pytest.LogCaptureFixtu
     assert caplog.text.count("out of memory") == 1
     assert INBOX in caplog.text
     place.node.answer(Pushed(1, 1))
-    assert place.taken == [b"1"]
+    assert place.done == [b"1"]
 
 
 def test_the_books_are_told_what_the_node_has_taken() -> None:
@@ -220,7 +220,7 @@ def test_beyond_the_capacity_is_dropped_counted_and_logged_once(caplog: pytest.L
         place.node.answer(Pushed(3, 3))
     assert place.counters.value("messages_dropped", "full") == 2
     assert "dropped 2 messages" in caplog.text
-    assert place.taken == [b"0", b"1", b"2", b"3"]
+    assert place.done == [b"4", b"5", b"0", b"1", b"2", b"3"], "nobody waits for what was dropped"
 
 
 def test_empty_queues_are_bounded() -> None:
@@ -229,7 +229,7 @@ def test_empty_queues_are_bounded() -> None:
         place.send(b"x", inbox=f"!east-1.{number:010}")
         place.turn.end()
         place.node.answer(Pushed(1, 1))
-    assert len(place.taken) == 1000
+    assert len(place.done) == 1000
     assert 0 < len(place.outbox._queues) <= 200
 
 
@@ -278,7 +278,7 @@ def test_what_waits_can_be_taken_and_sent_elsewhere() -> None:
     place.turn.end()
     place.node.answer(Pushed(1, 1))
     place.node.answer(Pushed(1, 1))
-    assert place.taken == [b"x"], "nobody is told of what may arrive all the same"
+    assert place.done == [b"x"], "nobody is told of what may arrive all the same"
     assert place.counters.value("messages_sent") == 1
     assert place.outbox.waiting() == 0
 
@@ -295,4 +295,4 @@ def test_a_queue_that_was_given_up_disturbs_no_later_one(error: Exception) -> No
     place.clock.advance(10)
     assert place.node.asked() == [(INBOX, [b"2"])]
     place.node.answer(Pushed(1, 1))
-    assert place.taken == [b"2"]
+    assert place.done == [b"2"]

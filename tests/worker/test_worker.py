@@ -26,6 +26,7 @@ from ifserver.messages import (
     ResponseBody,
     ResponseStart,
     Sync,
+    SyncEntry,
     ToWorkers,
     WebSocketAccept,
     WebSocketClose,
@@ -703,6 +704,34 @@ def test_what_no_node_has_taken_yet_counts_as_held() -> None:
         await stage.advance(0.1)
         assert stage.application.paths == ["/fast"] * 3
         assert stage.ledger == []
+
+    played(act, max_streams=2, pull_batch=1)
+
+
+def test_a_stream_whose_last_message_was_dropped_counts_as_held_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/fast", "1"), get("/fast", "2"), get("/fast", "3"))
+        stage.worker.puller.hold()
+        push = stage.node.push
+
+        def refusing(channel: str, payloads: Any) -> Any:
+            return push(channel, [])
+
+        stage.node.push = refusing  # type: ignore[method-assign]
+        for _ in range(LIMITS.capacity):
+            stage.clusters.send(SERVER, encode(Claim("0123456789.9", 0, WORKER, SUPERVISOR)))
+        stage.worker.puller.resume()
+        await turns(40)
+        assert stage.application.paths == ["/fast"] * 3
+        assert stage.count("messages_dropped", "full") == 3
+        assert (stage.worker.statistics()["ledger"], stage.worker.free(), stage.ledger) == (0, 2, [])
+        # The server hears of it when it says that it has the streams.
+        stage.node.push = push  # type: ignore[method-assign]
+        await stage.advance(0.2)
+        stage.heard()
+        stage.tell(Sync(SERVER, "", [SyncEntry("0123456789.1", 0, 0, 0)]))
+        await turns()
+        assert stage.heard() == [Release("0123456789.1", 0, WORKER, "gone")]
 
     played(act, max_streams=2, pull_batch=1)
 
