@@ -157,6 +157,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         """Let a channel hear what is sent to `group`. Returns when it does, also if another process has the channel.
 
         If it is the channel of a stream that an interface server can write to, the stream becomes a member there too.
+        A normal channel is a member by this process: by each of several that have added it, it gets a copy.
 
         Raises:
             TypeError: one of the names is none.
@@ -169,7 +170,10 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         await hub.on_loop(hub.add(group, channel, self.limits(channel)))
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """Let a channel hear nothing more of `group`. It need not be a member. Raises as `group_add`."""
+        """Let a channel hear nothing more of `group`. It need not be a member. Raises as `group_add`.
+
+        A normal channel stays a member by other processes that have added it.
+        """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
         hub = self._hub()

@@ -796,6 +796,24 @@ def test_groups_over_processes(run: Run, machine: Machine) -> None:
     run(act())
 
 
+def test_a_normal_channel_is_a_member_by_each_process_that_has_added_it(run: Run, machine: Machine) -> None:
+    async def act() -> None:
+        here, there = ChannelLayer(), LayerOf(machine.process())
+        for layer in (here, there):
+            await layer.group_add("group", "normal")
+            await layer.group_add("group", "normal")
+        await here.group_send("group", {"type": "x"})
+        assert await comes(here, "normal", 2) == ["x", "x"]
+        await here.group_discard("group", "normal")
+        await here.group_send("group", {"type": "y"})
+        assert await comes(here, "normal") == ["y"]
+        await there.close()
+        await here.group_send("group", {"type": "z"})
+        await nothing_comes(here, "normal")
+
+    run(act())
+
+
 def test_another_process_that_cannot_add_its_channel_says_so(run: Run, machine: Machine) -> None:
     async def act() -> None:
         here, there = ChannelLayer(), LayerOf(machine.process())
