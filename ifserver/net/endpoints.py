@@ -8,6 +8,7 @@ nothing but Twisted's interfaces, so that they work on every other endpoint (TLS
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -227,9 +228,11 @@ class LoopTransport(_Socket, asyncio.Protocol):
     def abortConnection(self) -> None:
         self._end()
         self._aborted = True
-        if not self._lost:
+        sock = self.getHandle()
+        # The loop may have closed it already, without having told us yet.
+        if not self._lost and sock is not None and sock.fileno() >= 0:
             # A reset and not an end in good order, which to an HTTP/1.0 client would make half a response look whole.
-            self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._loop_transport.abort()
 
     def loseWriteConnection(self) -> None:
@@ -371,15 +374,20 @@ class SocketEndpoint:
         return Port(server, sock)
 
 
-async def _connect_unix(sock: socket.socket, address: str) -> None:
+async def _unix_socket(address: str) -> socket.socket:
     """Connect, which is done at once or not at all. (``loop.sock_connect`` takes a full backlog for "under way".)"""
-    while True:
-        try:
-            sock.connect(address)
-            return
-        except BlockingIOError:
-            # The backlog is full, and nothing tells when there is room.
-            await asyncio.sleep(_BACKLOG_PAUSE_S)
+    with contextlib.ExitStack() as unless_connected:
+        sock = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.connect(address)
+                break
+            except BlockingIOError:
+                # The backlog is full, and nothing tells when there is room.
+                await asyncio.sleep(_BACKLOG_PAUSE_S)
+        unless_connected.pop_all()
+    return sock
 
 
 def _connect_error(cause: BaseException | None) -> Failure:
@@ -454,26 +462,34 @@ class StreamClientEndpoint:
         connecting = self._connect(lambda: LoopTransport(protocolFactory, connected))
         attempt: Deferred[None] = Deferred.fromFuture(asyncio.ensure_future(connecting, loop=self._loop))
 
+        def too_late() -> None:
+            # Not `asyncio.timeout`: where the loop has stood still, the time may be over in the very turn in which the
+            # protocol has got its connection, and uvloop would close that without telling the protocol.
+            if not connected.called:
+                connected.errback(_connect_error(TimeoutError()))
+                attempt.cancel()
+
         def failed(failure: Failure) -> None:
             if not connected.called:
                 connected.errback(_connect_error(failure.value))
 
+        limit = self._loop.call_later(self._timeout_s, too_late)
         # The protocol is delivered by `connection_made`; only a failure comes this way.
-        attempt.addErrback(failed)
+        attempt.addErrback(failed).addCallback(lambda _: limit.cancel())
         return connected
 
-    async def _connect(self, build: Any) -> None:
-        async with asyncio.timeout(self._timeout_s):
-            if self._path is None:
-                assert self._address is not None
-                # With TLS the host's name is what the certificate must be for.
-                await self._loop.create_connection(build, *self._address, ssl=self._tls)
-                return
-            sock = socket.socket(socket.AF_UNIX)
-            try:
-                sock.setblocking(False)
-                await _connect_unix(sock, unix_address(self._path))
-                await self._loop.create_unix_connection(build, sock=sock)
-            except BaseException:
-                sock.close()
-                raise
+    async def _connect(self, build: Callable[[], asyncio.Protocol]) -> None:
+        if self._path is None:
+            assert self._address is not None
+            # With TLS the host's name is what the certificate must be for.
+            await self._loop.create_connection(build, *self._address, ssl=self._tls)
+            return
+        sock = await _unix_socket(unix_address(self._path))
+        has_ended = True
+        try:
+            transport, _ = await self._loop.create_unix_connection(build, sock=sock)
+            has_ended = transport.is_closing()
+        finally:
+            if has_ended and not isinstance(self._loop, asyncio.BaseEventLoop):
+                # uvloop has closed the descriptor, whose number may be another socket's by now.
+                sock.detach()

@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -477,6 +478,43 @@ async def test_it_takes_too_long(place: Place) -> None:
     assert client.data == b"welcome"
     waiting.close()
     sock.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp4", "unix"])
+@async_test
+async def test_a_loop_that_stands_still_while_a_connection_is_made_keeps_it(place: Place, kind: str) -> None:
+    endpoint = await place.listen(kind)
+    endpoint._timeout_s = 0.2
+
+    class Blocking(Recorder):
+        def connectionMade(self) -> None:
+            time.sleep(0.5)
+
+    place.clients.build = Blocking
+    client, server = await place.connect(endpoint)
+    for _ in range(10):
+        await turn()  # in one of these the time is over
+    server.transport.write(b"welcome")
+    await eventually(lambda: client.data == b"welcome")
+    server.transport.loseConnection()
+    await eventually(lambda: client.reason is not None, "the end is told")
+    client.transport.abortConnection()  # as whoever has given it up may do
+
+
+@pytest.mark.parametrize("kind", ["tcp4", "unix"])
+@async_test
+async def test_a_loop_that_stands_still_before_it_is_made_has_taken_too_long(place: Place, kind: str) -> None:
+    endpoint = await place.listen(kind)
+    endpoint._timeout_s = 0.2
+    attempt = endpoint.connect(place.clients)
+    await turn()
+    assert not attempt.called
+    time.sleep(0.5)
+    assert isinstance(await error_of(attempt), error.TimeoutError)
+    endpoint._timeout_s = 5.0
+    client: Any = await within(endpoint.connect(place.clients))
+    client.transport.write(b"works")
+    await eventually(lambda: any(each.data == b"works" for each in place.served.built))
 
 
 @async_test
