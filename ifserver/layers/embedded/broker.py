@@ -154,7 +154,7 @@ class _Client(Peer):
             return
         # A client that does not read its answers is not asked for more questions.
         self.transport.registerProducer(self, True)
-        self.transport.write(frame(Hello(VERSION, self._node.epoch or "", self._node.clock())))
+        self.transport.write(frame(Hello(VERSION, self._node.epoch or "")))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_pulls()

@@ -64,7 +64,10 @@ _log = logging.getLogger(__name__)
 
 
 class LocalNode(Node):
-    """The embedded broker of another process, asked through `endpoint` (production: ``StreamClientEndpoint``)."""
+    """The embedded broker of another process, asked through `endpoint` (production: ``StreamClientEndpoint``).
+
+    It is on the same machine, all of whose processes have the same monotonic clock: `lead_s` stays 0.
+    """
 
     def __init__(
         self, name: str, requests: Limits, inboxes: Limits, clock: Clock, endpoint: IStreamClientEndpoint
@@ -204,7 +207,6 @@ class LocalNode(Node):
             text = "node %s: it was restarted, what was queued there is lost"
             events.tell(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
         self.epoch = hello.epoch
-        self.lead_s = hello.clock - self._clock.seconds()
         self._broker = broker
         self.connected = True
         self._troubles.over()

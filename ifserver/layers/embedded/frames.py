@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 #: Broker and clients are of the same release in practice; a reload that mixes two must fail with a clear word.
-VERSION: Final = 4
+VERSION: Final = 5
 #: Payloads are put into one frame until it holds this much, so that a frame is at most one payload longer. As much as
 #: uvloop reads at once: frames that come in several reads have to be joined.
 PIECE_BYTES: Final = 256 * 1024
@@ -105,7 +105,6 @@ class Call(Struct, frozen=True, array_like=True, tag=4, gc=False):
 class Hello(Struct, frozen=True, array_like=True, tag=16, gc=False):
     version: int
     epoch: str
-    clock: float
 
 
 class Taken(Struct, frozen=True, array_like=True, tag=17, gc=False):

@@ -99,7 +99,7 @@ def test_it_greets_and_answers_what_it_is_asked() -> None:
     broker, _, clock = make()
     clock.advance(7.0)
     talk = Talk(broker)
-    assert talk.hear() == [Hello(frames.VERSION, "epoch", 7.0)]
+    assert talk.hear() == [Hello(frames.VERSION, "epoch")]
     assert talk.ask(Push(1, "r", [b"a", b"b"], False)) == [Taken(1, 2, 2)]
     assert talk.ask(
         Call(2, "holds", packed(("r", b"b"))),
@@ -195,7 +195,7 @@ def test_a_name_that_is_refused_is_answered() -> None:
         b"\x00\x00\x00\x01\xc1",
         b"\x00\x00\x00\x00",
         b"GET / HTTP/1.1\r\n\r\n",
-        frame(Hello(1, "epoch", 1.0)),
+        frame(Hello(1, "epoch")),
         frame(Call(1, "stop", packed(()))),
         frame(Call(1, "holds", packed(("r",)))),
         frame(Call(1, "beat", packed(("0123456789", b"", -1.0)))),

@@ -46,10 +46,10 @@ class Place:
         self.node = LocalNode("east-1", ROOMY, ROOMY, self.clock, self.endpoint)
         self.node.start()
 
-    def greet(self, epoch: str = "first", clock: float = 0.0) -> None:
+    def greet(self, epoch: str = "first") -> None:
         """Accept the connection, and greet."""
         self.endpoint.accept()
-        self.answer(Hello(VERSION, epoch, clock))
+        self.answer(Hello(VERSION, epoch))
 
     def answer(self, *answers: Answer) -> None:
         self.endpoint.receive(b"".join(map(frame, answers)))
@@ -78,18 +78,18 @@ def test_it_can_be_used_after_the_greeting() -> None:
     assert not place.node.connected
     assert [type(error) for error in outcome(place.node.push("r", [b"x"]))] == [NodeUnreachable]
     assert ready == []
-    place.answer(Hello(VERSION, "first", 0.0))
+    place.answer(Hello(VERSION, "first"))
     assert place.node.connected
     assert ready == [None]
     assert place.node.epoch == "first"
 
 
-def test_its_clock_is_the_brokers() -> None:
+def test_its_clock_is_that_of_the_machine_however_late_it_is_greeted() -> None:
     place = Place()
     place.clock.advance(100.0)
-    place.greet(clock=1000.0)
+    place.greet()
     place.clock.advance(5.0)
-    assert place.node.clock() == 1005.0
+    assert place.node.clock() == place.clock.seconds() == 105.0
 
 
 def test_answers_find_who_asked_whatever_their_order() -> None:
@@ -172,7 +172,7 @@ def test_what_is_published_in_one_turn_is_written_at_once() -> None:
 def test_answers_may_come_byte_by_byte_and_in_several_frames() -> None:
     place = Place()
     place.endpoint.accept()
-    data = frame(Hello(VERSION, "first", 0.0))
+    data = frame(Hello(VERSION, "first"))
     for i in range(len(data)):
         place.endpoint.receive(data[i : i + 1])
     results = [outcome(place.node.pull(("r",), 9, 9.0)), outcome(place.node.pull(("s",), 1, 9.0))]
@@ -220,7 +220,7 @@ def test_end_pulls_is_said_to_the_broker() -> None:
         b"\xff\xff\xff\xff",
         b"\x00\x00\x00\x01\xc1",
         b"HTTP/1.1 400 Bad Request\r\n",
-        frame(Hello(VERSION, "again", 0.0)),
+        frame(Hello(VERSION, "again")),
         frame(Nothing(99)),
         frame(Result(99, packed(None))),
         frame(Result(1, packed(None))),
@@ -258,7 +258,7 @@ def test_another_version_is_told_and_tried_again(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             place.endpoint.accept()
-            place.answer(Hello(VERSION + 1, "first", 0.0))
+            place.answer(Hello(VERSION + 1, "first"))
             assert not place.node.connected
             place.lose()
         place.greet()
@@ -324,7 +324,7 @@ def test_a_greeting_that_comes_too_late_is_ignored() -> None:
     place = Place()
     place.endpoint.accept()
     stopped = outcome(place.node.stop())
-    place.answer(Hello(VERSION, "first", 0.0))
+    place.answer(Hello(VERSION, "first"))
     assert not place.node.connected
     place.endpoint.lose()
     assert stopped == [None]

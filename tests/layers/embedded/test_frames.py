@@ -41,7 +41,7 @@ ASKS: list[Ask] = [
     Call(5, "holds", packed(("!east-1.0123456789", b"y" * 300))),
 ]
 ANSWERS: list[Answer] = [
-    Hello(1, "epoch", 1700000000.25),
+    Hello(1, "epoch"),
     Taken(1, 2, 3),
     Brought(3, "r", [b"x", b""], True),
     Nothing(4),
