@@ -284,6 +284,8 @@ class ThreadedStream(HttpStream):
     def look(self) -> None:
         """Send what there is, and see whether the application has returned."""
         if self._finished:
+            # A thread may hand over a file just when nobody waits for it any more.
+            self._close_file()
             return
         returned = self._returned or self._cancelled  # of one that is cancelled the thread is left behind
         while self._parts:
@@ -294,7 +296,7 @@ class ThreadedStream(HttpStream):
             self._send_on()
         if self._room is not None:
             self._make_room()
-        if returned and self.task is None and (self._error is not None or self.phase in OVER):
+        if returned and self.task is None and (self.phase in OVER or (self._error is not None and not self._is_due)):
             self._finish()
 
     def _send_on(self) -> None:
@@ -355,15 +357,23 @@ class ThreadedStream(HttpStream):
             self._room = None
             room.release()
 
+    @property
+    def _is_due(self) -> bool:
+        """Whether the client gets the rest: the response is whole, and what was raised behind it concerns nobody."""
+        return self._whole and not self._cancelled
+
     def _finish(self) -> None:
         self._finished = True
-        if self._file is not None:
-            self._file[1].close()
-            self._file = None
+        self._close_file()
         error, self._error = self._error, None
         if error is not None:
             self._ended(error)
         self._host.ended(self)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file[1].close()
+            self._file = None
 
     def move(self, phase: Phase) -> None:
         self.phase = phase

@@ -779,6 +779,35 @@ def test_a_thread_that_sends_a_response_which_has_begun_holds_its_slot() -> None
     threads.played(act)
 
 
+def test_what_close_raises_does_not_cut_a_response_that_is_whole() -> None:
+    class Result:
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"x" * 1_000_000])
+
+        def close(self) -> None:
+            raise ZeroDivisionError
+
+    errors = Errors()
+    log = logging.getLogger("ifserver.worker.application_failure")
+
+    async def main() -> Call:
+        call = Call(answering(Result, ("Content-Length", str(1_000_000))))
+        await until(lambda: call.stream._returned)
+        assert not call.host.has_ended, "most of it waits for the client"
+        while not call.host.has_ended:
+            call.stream.consumed(call.stream.credit.sent)
+            await turns()
+        return call
+
+    log.addHandler(errors)
+    try:
+        status, _, body = run(main).answer()
+    finally:
+        log.removeHandler(errors)
+    assert (status, body) == (200, b"x" * 1_000_000)
+    assert [type(error) for error in errors.found] == [ZeroDivisionError]
+
+
 def test_a_client_that_leaves_does_not_free_the_thread() -> None:
     threads = Threads()
 

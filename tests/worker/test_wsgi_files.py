@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import threading
@@ -16,6 +17,7 @@ from ifserver.errors import ApplicationError
 from ifserver.flow_control import PIECE_BYTES
 from ifserver.messages import STOPPED, Disconnect, FileDeclined, FileTaken, Release, ResponseFile
 from ifserver.worker.wsgi_environ import FileWrapper
+from ifserver.worker.wsgi_stream import ThreadedStream
 from tests.fresh_loop import run
 from tests.worker.stage import SLOT, STREAM, WORKER, FakeHost, http_request, turns
 from tests.worker.test_wsgi import Call, until
@@ -244,6 +246,32 @@ def test_a_worker_that_stops_waits_for_neither_server_nor_thread(in_close: bool,
     before = set(os.listdir("/proc/self/fd"))
     offered, released = run(main)
     assert (offered, released.reason) == (offer(file, SENT, LENGTH), STOPPED)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_is_handed_over_when_nobody_waits_any_more_is_closed(file: Path) -> None:
+    site = Site(lambda: file.open("rb"))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.MonkeyPatch.context() as patch:
+            ended = threading.Event()
+            check = ThreadedStream._check_client
+
+            def check_and_lose(stream: ThreadedStream) -> None:
+                check(stream)
+                loop.call_soon_threadsafe(stream.cancel)
+                loop.call_soon_threadsafe(ended.set)
+                assert ended.wait(60)
+
+            patch.setattr(ThreadedStream, "_check_client", check_and_lose)
+            call = Call(site, REQUEST)
+            await until(lambda: site.is_closed and call.stream._returned)
+            await turns()
+            assert call.stream._file is None
+
+    before = set(os.listdir("/proc/self/fd"))
+    run(main)
     assert set(os.listdir("/proc/self/fd")) == before
 
 
