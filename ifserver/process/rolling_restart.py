@@ -56,11 +56,12 @@ class RollingRestart:
         if self._successor is None:
             self._next()
 
-    def stop(self) -> None:
-        """Replace no more."""
+    def stop(self) -> Worker | None:
+        """Replace no more. Returns the new worker that has not taken its slot, if there is one."""
         self._queue.clear()
-        self._successor = None
+        successor, self._successor = self._successor, None
         self._asked_for = False
+        return successor
 
     def ready(self, worker: Worker) -> bool:
         """A worker is ready. True: it is a new one of this restart, and has taken its slot."""

@@ -151,6 +151,11 @@ class Supervisor:
         """
         if not self._stopping.begun:
             self._forget_errors()
+            successor = self._rolling.stop()
+            if successor is not None:
+                # What it runs may be older than what the others will.
+                successor.slot = None
+                self._end(successor, _STARTING_GRACE_S)
             for slot in self._slots:
                 self._restart(slot)
 

@@ -553,6 +553,25 @@ def test_a_restart_ends_the_old_workers_and_starts_new_ones_at_once() -> None:
     assert stage.alive == [103, 104], "those that were drained are not replaced"
 
 
+def test_a_restart_overtakes_a_rolling_one() -> None:
+    stage = Stage(processes=1)
+    stage.start()
+    stage.supervisor.replace()
+    stage.supervisor.restart()
+    old, rolling, newest = stage.children
+    assert (old.signals, rolling.signals, newest.signals) == (["TERM"], ["TERM"], [])
+    newest.say_ready()
+    rolling.say_ready()  # it has heard of its end too late
+    assert newest.signals == []
+    rolling.end()
+    old.end()
+    assert stage.alive == [103]
+    # A rolling restart is possible again.
+    stage.supervisor.replace()
+    stage.children[3].say_ready()
+    assert newest.signals == ["TERM"]
+
+
 def test_an_error_that_workers_show_is_logged_once_for_each_restart(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     stage = Stage(processes=2, reload=True)
