@@ -175,6 +175,10 @@ class ForkServer:
             pid, error = _ANSWER.unpack(data)
             if error:
                 raise OSError(error, os.strerror(error))
+            if not fds:
+                # The kernel leaves out what there is no descriptor for. Without it nobody could look after the child.
+                os.kill(pid, signal.SIGKILL)
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             on_failure.pop_all()
         os.set_blocking(status, False)
         return Child(pid, fds[0], lambda: _status_of(status), reports, loop, ready, ended, status)

@@ -310,6 +310,38 @@ def test_what_cannot_be_forked_is_an_error_and_nothing_is_left_open() -> None:
     assert said == "OSError Too many open files\n"
 
 
+def test_no_descriptor_is_left_for_what_tells_of_the_child() -> None:
+    said = scene(
+        """
+        import resource
+        server = fork_server()
+        (forker,) = child_pids(os.getpid())
+        fds = set(os.listdir("/proc/self/fd"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            holes = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]
+            # The last of these is that of the listing itself, and free again. Two pipes take four.
+            first_free = max(map(int, os.listdir("/proc/self/fd")))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + 4, hard))
+            try:
+                server.spawn(launch(), loop, lambda: None, lambda: None)
+            except OSError as error:
+                print(type(error).__name__, error.strerror)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for hole in holes:
+                os.close(hole)
+            while child_pids(forker):
+                await asyncio.sleep(0.01)
+
+        asyncio.run(main())
+        assert set(os.listdir("/proc/self/fd")) == fds
+        """
+    )
+    assert said == "OSError Too many open files\n"
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_scene_fails_at_once_with_the_traceback_of_its_child(when: str) -> None:
     with pytest.raises(AssertionError, match="ZeroDivisionError: division by zero"):
