@@ -71,6 +71,8 @@ LOCAL_NETWORKS: Final = ("127.0.0.0/8", "::1")
 _MODE: Final = re.compile(r"(0|0o)?[0-7]{3}")
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
+#: What a node carries in one message, but for some room for all else that it says.
+_MOST_BYTES: Final = 64 * _MIB
 
 
 class ListenSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,9 +166,10 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 30.0
     close_timeout_s: Annotated[SomeSeconds, "How long a WebSocket client may take to answer our close frame."] = 5.0
     max_websocket_message_bytes: Annotated[
-        SomeBytes,
+        Annotated[int, Meta(ge=1, le=_MOST_BYTES)],
         "Largest WebSocket message of a client, after decompression; a larger one closes the WebSocket with 1009. "
-        "Messages of the application have a limit of their own (worker.max_websocket_message_bytes).",
+        "A node carries 64MiB at most. Messages of the application have a limit of their own "
+        "(worker.max_websocket_message_bytes).",
     ] = 1 * _MIB
     # The most that the Autobahn test suite tries is a message of 4 MiB in frames of 64 bytes, and an empty one at its
     # end.
@@ -252,9 +255,9 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         1024 * _MIB
     )
     whole_body_bytes: Annotated[
-        Bytes,
+        Annotated[int, Meta(ge=0, le=_MOST_BYTES)],
         "A request with a Content-Length up to this is passed to a worker when it is complete, a larger one while it "
-        "is still arriving.",
+        "is still arriving. 64MiB at most.",
     ] = 64 * _KIB
     max_pipelined: Annotated[
         Count,
@@ -473,7 +476,7 @@ class WorkerSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=
         "fewer when they keep its loop busy, more when nearly all are answered at once.",
     ] = 8
     max_websocket_message_bytes: Annotated[
-        Annotated[int, Meta(ge=1, le=64 * _MIB)],
+        Annotated[int, Meta(ge=1, le=_MOST_BYTES)],
         "Largest WebSocket message that the application may send: send() raises for a larger one. A node carries 64MiB "
         "at most.",
     ] = 32 * _MIB

@@ -84,6 +84,14 @@ def test_a_port_is_below_65536() -> None:
         ListenSettings(port=65_536)
 
 
+@pytest.mark.parametrize("name", ["max_websocket_message_bytes", "whole_body_bytes"])
+def test_what_clients_send_in_one_piece_is_no_more_than_a_node_carries(name: str) -> None:
+    most = 64 * 1024 * 1024
+    FrontSettings(**{name: most})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=rf"^front.{name}: must be at most {most}, got {most + 1}$"):
+        FrontSettings(**{name: most + 1})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("settings", "tcp"),
     [
