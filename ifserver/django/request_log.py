@@ -32,7 +32,7 @@ def _http(line: str, status: int, size: int) -> None:
 def _websocket(what: str, scope: Scope) -> None:
     client = scope.get("client")
     where = f"{client[0]}:{client[1]}" if client else "-"
-    _log.info("WebSocket %s %s [%s]", what, scope["path"], where, extra={"server_time": _now()})
+    _log.info("WebSocket %s %s [%s]", what, _printable(scope["path"]), where, extra={"server_time": _now()})
 
 
 def _now() -> str:
@@ -72,7 +72,7 @@ async def _run_http(application: ASGIApplication, scope: Scope, receive: Receive
         if event["type"] == "http.response.start":
             status = event["status"]
         elif event["type"] == "http.response.body":
-            size += len(event.get("body", b""))
+            size += len(event.get("body") or b"")
 
     try:
         await application(scope, receive, noting)

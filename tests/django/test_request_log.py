@@ -98,6 +98,16 @@ def test_websockets(caplog: pytest.LogCaptureFixture) -> None:
     assert said[1] == "INFO WebSocket CONNECT /ws [127.0.0.1:1]"
 
 
+def test_what_a_client_sends_does_not_write_to_the_terminal_as_it_likes(caplog: pytest.LogCaptureFixture) -> None:
+    said = run(caplog, {**WEBSOCKET, "path": "/ws\n\x1b[2Jforged"}, ACCEPT)
+    assert said[1] == r"INFO WebSocket CONNECT /ws\n\x1b[2Jforged [127.0.0.1:1]"
+
+
+def test_a_body_may_be_none(caplog: pytest.LogCaptureFixture) -> None:
+    (line,) = run(caplog, HTTP, start(), {"type": "http.response.body", "body": None})
+    assert line.endswith(" 200 0")
+
+
 def test_a_websocket_that_goes_to_the_next_worker_is_not_gone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
