@@ -18,27 +18,28 @@ _log = logging.getLogger(__name__)
 
 
 class MergedLogLines:
-    """Counts what happens to streams for the same reason, and logs it once, at the level INFO."""
+    """Counts the streams to which the same happens for the same reason, and logs it once, at the level INFO."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: How many streams, and the first of them, by what happens to them and why.
-        self._waiting: dict[tuple[str, str], tuple[int, str]] = {}
+        #: The streams, in their order, by what happens to them and why. It may happen to one several times.
+        self._waiting: dict[tuple[str, str], dict[str, None]] = {}
 
     def add(self, what: str, why: str, channel: str) -> None:
         """`what` happens to the stream `channel`, and `why`."""
         if not _log.isEnabledFor(logging.INFO):
             return
         key = what, why
-        count, first = self._waiting.get(key, (0, channel))
-        if count or len(self._waiting) < _MAX_KINDS:
-            self._waiting[key] = count + 1, first
-            if not count:
-                self._clock.callLater(_WAIT_S, self._tell, key)
+        streams = self._waiting.get(key)
+        if streams is not None:
+            streams[channel] = None
+        elif len(self._waiting) < _MAX_KINDS:
+            self._waiting[key] = {channel: None}
+            self._clock.callLater(_WAIT_S, self._tell, key)
         else:
             _log.info("%s: %s: %s", channel, what, why)
 
     def _tell(self, key: tuple[str, str]) -> None:
-        count, first = self._waiting.pop(key)
-        others = f" and {count - 1} more" if count > 1 else ""
+        first, *more = self._waiting.pop(key)
+        others = f" and {len(more)} more" if more else ""
         _log.info("%s%s: %s: %s", first, others, *key)
