@@ -209,8 +209,10 @@ class HttpStream(OfferedStream):
     def _window_claimed(self, message: m.Window) -> Effects:
         before = self._send_window.consumed
         effects = self._window(message)
-        # Some of the body was taken. What only repeats the last total, as a Sync does, gives nobody more time.
-        return (*effects, WAIT_RESPONSE) if self._send_window.consumed > before else effects
+        # Some of the body was taken that has come after the request. What was taken along with it, as the first Sync
+        # says, gives nobody more time, nor does what only repeats the last total.
+        took_more = self._sent and self._send_window.consumed > before
+        return (*effects, WAIT_RESPONSE) if took_more else effects
 
     def _started(self, message: m.ResponseStart) -> Effects:
         if not message.more_body:

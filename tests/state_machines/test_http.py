@@ -409,6 +409,11 @@ def test_the_time_for_an_answer_counts_from_the_last_of_the_body() -> None:
     assert effects == [e.Tell(WORKER, m.RequestBody(ID, 0, 0, b"xxxxx", False)), WAIT_RESPONSE]
 
 
+def test_what_was_taken_along_with_the_request_gives_no_more_time() -> None:
+    stream = make(State.CLAIMED)
+    assert do(stream, m.Window(ID, 0, WORKER, MESSAGE_OVERHEAD)) == []
+
+
 def test_without_credit_the_client_is_not_read_and_a_window_lets_it_go_on() -> None:
     stream = make(State.RESPONDING, UPLOAD)
     effects: list[Any] = []

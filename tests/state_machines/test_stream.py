@@ -98,6 +98,7 @@ def test_a_sync_of_somebody_else_shows_nothing(attempt: int, worker: str) -> Non
 
 def test_a_sync_that_says_nothing_new_gives_the_application_no_more_time() -> None:
     stream = make(State.CLAIMED, UPLOAD)
+    do(stream, e.BodyReceived(b"more of it", True))
     assert stream.hear_sync(m.SyncEntry(ID, 0, 0, 0), WORKER) == ()
     assert stream.hear_sync(m.SyncEntry(ID, 0, 0, 100), WORKER) == (WAIT_RESPONSE,)
     assert stream.hear_sync(m.SyncEntry(ID, 0, 0, 100), WORKER) == ()
