@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
 import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from email.message import Message
 from typing import Final
 
 import msgspec
 
+from ifserver.config.settings_checks import parse_address
 from ifserver.errors import ConfigurationError
 from ifserver.observe.admin.publication import Publication, written
 from ifserver.status import Paused, Pools, Status, decode_status
@@ -20,6 +24,14 @@ __all__ = ["Client"]
 #: How long an answer may take, in seconds: the endpoint asks every node, and waits a second for each question; for what
 #: is published it waits 5 s.
 _ANSWER_S: Final = 6.0
+#: All answers of an admin endpoint have a policy that begins like that, and nothing else has it by accident. Only the
+#: one that a body is too long has no fields.
+_POLICY: Final = "default-src 'none'"
+_TOO_LONG: Final = 413
+_SOMETHING_ELSE: Final = "this is no admin endpoint of ifserver"
+_ADVICE: Final = (
+    "give the address that the server's log names ('admin endpoint at ...'), or start it with --admin HOST:PORT"
+)
 
 
 class _Reached(msgspec.Struct):
@@ -38,13 +50,15 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class Client:
     """The admin endpoint at `address`, ``HOST:PORT`` or a URL.
 
-    Every method raises `OSError` when there is no answer, or it is no success, and `ValueError` when it is none that is
-    understood: another release may tell other things.
+    Every method raises `OSError` when there is no answer, it is no success, or it is that of something else, and
+    `ValueError` when it is none that is understood: another release may tell other things.
+
+    Raises:
+        ConfigurationError: it is no address.
     """
 
     def __init__(self, address: str) -> None:
-        url = address if address.startswith(("http://", "https://")) else f"http://{address}"
-        self.url = url.rstrip("/")
+        self.url = _url(address)
         # An operator's proxy is for the world outside.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
@@ -121,6 +135,53 @@ class Client:
     ) -> bytes:
         method = method or ("GET" if post is None else "POST")
         request = urllib.request.Request(self.url + path, body, post or {}, method=method)
-        with self._opener.open(request, timeout=_ANSWER_S) as response:
-            answer: bytes = response.read()
+        try:
+            with self._opener.open(request, timeout=_ANSWER_S) as response:
+                answer: bytes = response.read()
+                fields = response.headers
+        except urllib.error.HTTPError as error:
+            if error.code == _TOO_LONG or _is_ours(error.headers):
+                raise
+            with error:
+                raise OSError(f"{_SOMETHING_ELSE}: it answers {error.code} {error.reason}; {_ADVICE}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise OSError(_why(error)) from error
+        if not _is_ours(fields):
+            raise OSError(f"{_SOMETHING_ELSE}; {_ADVICE}")
         return answer
+
+
+def _url(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        try:
+            parse_address(address.rstrip("/"))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"the admin endpoint: {error}, or a URL") from None
+        return f"http://{address.rstrip('/')}"
+    try:
+        parts = urllib.parse.urlsplit(address)
+        is_url = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or not address.isprintable() or " " in address:
+        raise ConfigurationError(f"the admin endpoint: {address!r}: expected HOST:PORT, or a URL")
+    return address.rstrip("/")
+
+
+def _is_ours(fields: Message) -> bool:
+    """Whether an admin endpoint has answered, by the fields of the answer."""
+    return (fields.get("Content-Security-Policy") or "").startswith(_POLICY)
+
+
+def _why(error: Exception) -> str:
+    """Why there is no answer, and what to do."""
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ConnectionRefusedError):
+        return f"nobody listens there; {_ADVICE}"
+    if isinstance(reason, socket.gaierror):
+        return f"the name of the host is not known ({reason.strerror}); {_ADVICE}"
+    if isinstance(reason, TimeoutError):
+        return f"no answer within {_ANSWER_S:g} s"
+    if isinstance(reason, http.client.BadStatusLine) and not isinstance(reason, OSError):
+        return f"{_SOMETHING_ELSE}: it does not answer in HTTP; {_ADVICE}"
+    return f"no answer: {getattr(reason, 'strerror', None) or reason}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import urllib.error
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
@@ -69,6 +70,8 @@ def main(words: Sequence[str], environ: Mapping[str, str] = os.environ, out: Tex
         # Whoever reads our output has had enough. What is still buffered must not be written at the end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         return 0
+    except urllib.error.HTTPError as error:
+        return client.refused(given.command, error)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigurationError):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,6 +11,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from ifserver.errors import ConfigurationError
 from ifserver.observe.admin.publication import Publication
 from ifserver.observe.viewer.client import Client
 from ifserver.status import encode_status
@@ -27,6 +29,8 @@ class Endpoint:
         #: The tokens and bodies of what was published.
         self.published: list[tuple[str | None, bytes]] = []
         self.location: str | None = None
+        #: What an admin endpoint is known by.
+        self.policy = "default-src 'none'; frame-ancestors 'none'"
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,6 +44,7 @@ class Endpoint:
                 if endpoint.location is not None:
                     self.send_header("Location", endpoint.location)
                 self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Security-Policy", endpoint.policy)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -119,6 +124,52 @@ def test_answers_that_are_none(endpoint: Endpoint) -> None:
     caught.value.close()
 
 
-def test_nobody_there(endpoint: Endpoint) -> None:
-    with pytest.raises(OSError, match="refused"):
+@pytest.mark.parametrize("code", [200, 302, 403, 404, 502])
+def test_something_else_answers(code: int, endpoint: Endpoint) -> None:
+    """The site, or a proxy."""
+    client = Client(endpoint.url)
+    endpoint.policy, endpoint.answer = "default-src 'self'", (code, b"<html>")
+    with pytest.raises(OSError, match=r"no admin endpoint of ifserver.*give the address") as caught:
+        client.raw_status()
+    assert not isinstance(caught.value, HTTPError)
+    with pytest.raises(OSError, match="no admin endpoint of ifserver"):
+        client.close("x")
+
+
+def test_that_a_body_is_too_long_is_said_without_fields(endpoint: Endpoint) -> None:
+    endpoint.policy, endpoint.answer = "", (413, b"the body is longer than 1 MiB\n")
+    with pytest.raises(HTTPError, match="413") as caught:
+        Client(endpoint.url).publish("news", Publication(text="x"), "geheim")
+    caught.value.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "why"), [(b"+OK redis\r\n\r\n", "it does not answer in HTTP"), (b"", "no answer: .*without response")]
+)
+def test_something_that_does_not_speak_http(said: bytes, why: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(OSError, match=why):
+            Client(f"127.0.0.1:{listening.getsockname()[1]}").status()
+        thread.join()
+
+
+@pytest.mark.parametrize("address", ["banana", "127.0.0.1", "http://", "http://a:x", "a b:1", ":9100", "http://a b/"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"the admin endpoint: .*expected HOST:PORT"):
+        Client(address)
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(OSError, match="nobody listens there; give the address"):
         Client("http://127.0.0.1:1").status()
+    with pytest.raises(OSError, match="the name of the host is not known"):
+        Client("nobody.invalid:1").status()

@@ -73,8 +73,14 @@ def test_nobody_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("--admin", "127.0.0.1:1") == (1, "")
     error = capsys.readouterr().err
-    assert error.startswith("ifserver: error: http://127.0.0.1:1: ")
+    assert error.startswith("ifserver: error: http://127.0.0.1:1: nobody listens there")
     assert error.count("\n") == 1
+
+
+def test_what_an_endpoint_refuses(endpoint: Endpoint) -> None:
+    endpoint.answer = 421, b"not by this name\n"
+    with pytest.raises(ConfigurationError, match=f"status: {endpoint.url}: 421: not by this name"):
+        status("--admin", endpoint.url)
 
 
 def test_a_reader_that_has_had_enough(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
