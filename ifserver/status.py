@@ -184,7 +184,7 @@ class PoolStatus(Struct, frozen=True, kw_only=True):
     p99_s: float | None
 
 
-class Paused(Struct, frozen=True):
+class Paused(Struct, frozen=True, omit_defaults=True):
     """What all servers together have answered about pauses."""
 
     #: How many servers have answered, of how many that were asked.
@@ -195,6 +195,8 @@ class Paused(Struct, frozen=True):
     #: Requests that wait for the end of it, and those of the pools that are paused that still run.
     waiting: int
     under_way: int
+    #: Whose pause has been ended by this. None: that was not asked for.
+    resumed: list[str] | None = None
 
 
 class Pools(Struct, frozen=True):

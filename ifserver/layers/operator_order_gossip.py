@@ -221,6 +221,8 @@ class Found(Struct, frozen=True):
     here: list[Here]
     #: The latest orders that one of them knows.
     board: Board
+    #: The pools whose pause was ended by what was ordered. None: no end was ordered.
+    resumed: list[str] | None = None
 
     @property
     def waiting(self) -> int:

@@ -132,7 +132,7 @@ def test_a_migration_under_load_is_seen_by_nobody(tmp_path: Path, pool: ThreadPo
             status = httpx.get(f"{admin}/status.json", timeout=LIMIT_S).json()
             assert status["me"]["waiting"] == 4
             assert len(load.answers) == before, "somebody was answered during the pause"
-            assert "nothing is paused on 1 server" in ifserver(admin, "resume")
+            assert ifserver(admin, "resume") == "resumed on 1 server: all pools\n"
             for number in range(20):
                 said(chat, f"Paused {number}")
             load.goes_on()
@@ -154,7 +154,7 @@ def test_a_pause_holds_on_all_servers_whatever_happens_to_the_workers(pool: Thre
         open_one = pool.submit(httpx.get, f"{two.url}/wait", params={"gate": str(gate)}, timeout=LIMIT_S)
         gate.reached()
         text = ifserver(admin, "pause", "--for", "100s")
-        assert re.match(r"paused on 2 servers: all pools for 100 s; 1 requests are under way, 0 wait", text)
+        assert re.match(r"paused on 2 servers: all pools for 100 s; 1 request is under way, 0 wait", text)
         waiting = [pool.submit(httpx.get, each.url, timeout=LIMIT_S) for each in (one, two, one, two)]
 
         def held() -> int:
@@ -171,7 +171,7 @@ def test_a_pause_holds_on_all_servers_whatever_happens_to_the_workers(pool: Thre
         worker.process.send_signal(signal.SIGHUP)
         eventually(lambda: not set(before) & set(worker.workers()), "the workers are replaced")
         assert not any(each.done() for each in waiting)
-        assert ifserver(admin_of(two), "resume") == "nothing is paused on 2 servers\n"
+        assert ifserver(admin_of(two), "resume") == "resumed on 2 servers: all pools\n"
         assert [each.result().status_code for each in waiting] == [200] * 4
         assert not {int(each.result().text) for each in waiting} & set(before)
 
@@ -215,7 +215,7 @@ def test_a_server_that_starts_during_a_pause_knows_of_it(pool: ThreadPoolExecuto
         waiting = pool.submit(httpx.get, two.url, timeout=LIMIT_S)
         eventually(lambda: "waiting" in httpx.get(f"{admin_of(two)}/status.json").json()["me"], "it waits")
         # An order from there is the latest one.
-        assert ifserver(admin_of(two), "resume") == "nothing is paused on 2 servers\n"
+        assert ifserver(admin_of(two), "resume") == "resumed on 2 servers: all pools\n"
         assert waiting.result().status_code == 200
         three = stack.enter_context(Running("serve", "-p", "0", *ADMIN, *cluster))
         assert httpx.get(three.url, timeout=LIMIT_S).status_code == 200
@@ -240,7 +240,8 @@ def test_a_successor_knows_of_the_pause(pool: ThreadPoolExecutor) -> None:
 
         eventually(held, "the successor lets it wait")
         assert not waiting.done()
-        assert "nothing is paused on 1 server" in ifserver(url_of_successor, "resume")
+        assert ifserver(url_of_successor, "resume") == "resumed on 1 server: all pools\n"
+        assert ifserver(url_of_successor, "resume") == "nothing was paused on 1 server\n"
         assert waiting.result().status_code == late.result().status_code == 200
         assert "WARNING" not in server.output
         lineage.end()

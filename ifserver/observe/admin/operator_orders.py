@@ -112,8 +112,11 @@ class Ordering:
             return await self._order([Pause(pool, seconds)], found.board)
         _log.info("the end of the pause was asked for: %s", named)
         found = await gossip.ask(subject.clusters, self._clock)
-        ended = [pool] if pool else dict.fromkeys(("", *found.board.pauses_left_s()))
-        return await self._order([Pause(each, 0.0) for each in ended], found.board)
+        paused = found.board.pauses_left_s()
+        ended = [pool] if pool else list(dict.fromkeys(("", *paused)))
+        resumed = [each for each in ended if each in paused]
+        found = await self._order([Pause(each, 0.0) for each in ended], found.board)
+        return msgspec.structs.replace(found, resumed=resumed)
 
     # Pools that share requests.
 
@@ -152,7 +155,8 @@ def _pools(found: Found, asked: int, survey: Survey) -> Pools:
 
 
 def _paused(found: Found, asked: int) -> Paused:
-    return Paused(len(found.here), asked, found.board.pauses_left_s(), found.waiting, found.under_way)
+    left_s = found.board.pauses_left_s()
+    return Paused(len(found.here), asked, left_s, found.waiting, found.under_way, found.resumed)
 
 
 def _reset(board: Board) -> list[Weights]:

@@ -61,7 +61,11 @@ def carry_out(client: Client, given: argparse.Namespace, token: str | None, out:
 
 def described(pools: dict[str, float]) -> str:
     """What is paused, and for how long, for people."""
-    return ", ".join(f"{f'pool {name}' if name else 'all pools'} for {left_s:.0f} s" for name, left_s in pools.items())
+    return ", ".join(f"{_named(name)} for {left_s:.0f} s" for name, left_s in pools.items())
+
+
+def _named(pool: str) -> str:
+    return f"pool {pool}" if pool else "all pools"
 
 
 def _seconds(given: argparse.Namespace) -> float | None:
@@ -76,9 +80,15 @@ def _seconds(given: argparse.Namespace) -> float | None:
 
 def _show(paused: Paused, command: str, out: TextIO) -> None:
     servers = f"{paused.servers} server{'' if paused.servers == 1 else 's'}"
+    if paused.resumed:
+        print(f"resumed on {servers}: {', '.join(map(_named, paused.resumed))}", file=out)
+        if not paused.pools:
+            return
     if not paused.pools:
-        print(f"nothing is paused on {servers}", file=out)
+        # An older server does not tell what was.
+        print(f"nothing {'is' if paused.resumed is None else 'was'} paused on {servers}", file=out)
         return
     still = "still " if command == "resume" else ""
-    counts = f"{paused.under_way} requests are under way, {paused.waiting} wait"
+    under_way = f"{paused.under_way} request{' is' if paused.under_way == 1 else 's are'} under way"
+    counts = f"{under_way}, {paused.waiting} wait{'s' if paused.waiting == 1 else ''}"
     print(f"{still}paused on {servers}: {described(paused.pools)}; {counts}", file=out, flush=True)

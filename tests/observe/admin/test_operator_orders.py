@@ -160,8 +160,26 @@ def test_an_endpoint_of_workers_asks_the_servers_first(monkeypatch: pytest.Monke
     assert weights(here.ask("/pools?next=5", "POST", **HEADER).json)["next"] == 5.0
     assert here.world.server.exchanges.weights == {"web": {"web": 95.0, "next": 5.0}}
     assert weights(here.ask("/pools/reset", "POST", **HEADER).json)["next"] == 0.0
-    here.ask("/pause?pool=web", "POST", **{"X-Ifserver-Pause": "1"})
-    assert here.ask("/resume", "POST", **{"X-Ifserver-Pause": "1"}).json["pools"] == {}
+    header = {"X-Ifserver-Pause": "1"}
+    here.ask("/pause?pool=web", "POST", **header)
+    said = here.ask("/resume", "POST", **header).json
+    assert (said["pools"], said["resumed"]) == ({}, ["web"])
+
+
+def test_the_end_of_a_pause_says_what_was_paused() -> None:
+    here = stage(*POOLS)
+    header = {"X-Ifserver-Pause": "1"}
+    assert here.ask("/resume", "POST", **header).json["resumed"] == []
+    here.ask("/pause", "POST", **header)
+    here.ask("/pause?pool=web", "POST", **header)
+    said = here.ask("/resume?pool=web", "POST", **header).json
+    assert (list(said["pools"]), said["resumed"]) == ([""], ["web"])
+    # Its own pause is over: it is paused with the others, and stays so.
+    said = here.ask("/resume?pool=web", "POST", **header).json
+    assert (list(said["pools"]), said["resumed"]) == ([""], [])
+    here.ask("/pause?pool=reports", "POST", **header)
+    said = here.ask("/resume", "POST", **header).json
+    assert (said["pools"], said["resumed"]) == ({}, ["", "reports"])
 
 
 def test_orders_for_pools_that_are_not_here_are_kept() -> None:

@@ -27,8 +27,10 @@ class Endpoint:
         return self.answers.pop(0)
 
 
-def paused(under_way: int = 0, servers: int = 2, asked: int = 2, **pools: float) -> Paused:
-    return Paused(servers=servers, asked=asked, pools=pools, waiting=1, under_way=under_way)
+def paused(
+    under_way: int = 0, servers: int = 2, asked: int = 2, resumed: list[str] | None = None, **pools: float
+) -> Paused:
+    return Paused(servers=servers, asked=asked, pools=pools, waiting=1, under_way=under_way, resumed=resumed)
 
 
 def run(endpoint: Endpoint, *words: str, command: str = "pause") -> tuple[int, str]:
@@ -47,7 +49,7 @@ def no_pause_between_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_says_what_is_paused_and_where() -> None:
     endpoint = Endpoint(paused(3, web=60.0))
-    text = "paused on 2 servers: pool web for 60 s; 3 requests are under way, 1 wait\n"
+    text = "paused on 2 servers: pool web for 60 s; 3 requests are under way, 1 waits\n"
     assert run(endpoint, "web", "--for", "1m") == (0, text)
     assert endpoint.asked == [("pause", "web", "token", 60.0)]
 
@@ -71,7 +73,18 @@ def test_servers_that_do_not_answer_are_an_error(servers: int, asked: int, capsy
 
 
 def test_the_end_of_a_pause() -> None:
+    assert run(Endpoint(paused(resumed=[""])), command="resume") == (0, "resumed on 2 servers: all pools\n")
+    assert run(Endpoint(paused(resumed=[])), command="resume") == (0, "nothing was paused on 2 servers\n")
+    # An older server does not tell what was.
     assert run(Endpoint(paused()), command="resume") == (0, "nothing is paused on 2 servers\n")
+    status, text = run(Endpoint(paused(1, resumed=["web"], reports=9.0)), "web", command="resume")
+    assert (status, text.splitlines()) == (
+        0,
+        [
+            "resumed on 2 servers: pool web",
+            "still paused on 2 servers: pool reports for 9 s; 1 request is under way, 1 waits",
+        ],
+    )
     status, text = run(Endpoint(paused(reports=9.0)), "web", command="resume")
     assert (status, text.startswith("still paused on 2 servers: pool reports for 9 s")) == (0, True)
 
