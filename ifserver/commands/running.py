@@ -132,13 +132,16 @@ def run(build: Callable[[Runtime], Service], control: Callable[[Runtime], Contro
         service.well,
         lambda: time.monotonic_ns() // 1000,
     )
-    lifecycle = Lifecycle(service, runtime, herald, control(runtime))
+    controlled = control(runtime)
+    lifecycle = Lifecycle(service, runtime, herald, controlled)
     handlers = lifecycle.handlers()
     for number, handler in handlers.items():
         # Who has us started by nohup, or in the background of a script, wants these two to do nothing. The others are
         # not left to whoever that was: our own parent may need them.
         if number not in (signal.SIGHUP, signal.SIGINT) or signal.getsignal(number) is not signal.SIG_IGN:
             runtime.loop.add_signal_handler(number, handler, number)
+        elif number == signal.SIGHUP and not controlled.is_child:
+            _log.info("SIGHUP will be ignored, because it was when this process was started: nohup does that")
     runtime.loop.call_soon(lifecycle.begin)
     runtime.reactor.run(installSignalHandlers=False)
     for number in (*handlers, signal.SIGINT):

@@ -201,6 +201,8 @@ class Lifecycle:
             new = reread()
         except ConfigurationError as error:
             text = "%s: the settings stay as they are: %s"
+            if "worker" in self._settings:
+                text = "%s: the settings stay as they are, and the workers are not replaced: %s"
             events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, number.name, error)
         else:
             live = {"log.verbosity", *self._service.reload(new)}

@@ -261,7 +261,9 @@ def test_several_servers_in_the_background_of_a_script_are_ended_at_once_by_a_se
         server.process.send_signal(signal.SIGTERM)
         server.said("not ready any more", times=2)
         assert "SIGINT" not in server.output
-        assert "SIGHUP" not in server.output
+        assert "SIGHUP:" not in server.output
+        # Whoever wonders is told, once.
+        assert server.output.count("SIGHUP will be ignored") == 1
 
         def again() -> bool:
             server.process.send_signal(signal.SIGTERM)
@@ -315,6 +317,7 @@ def test_settings_are_read_anew(tmp_path: Path) -> None:
     file.write_text("[front]\nmax_headers = 20\n[log]\nverbosity = 1\n")
     with Running("serve", "--cluster", "none=redis+unix:///nowhere", "-p", "0", "--config", str(file)) as server:
         server.said("listening on")
+        assert "will be ignored" not in server.output
         with Wire(("127.0.0.1", server.port)) as wire:
             assert wire.get("/", "a: b", "c: d").status == 503
         file.write_text("[front]\nmax_headers = 2\nproxy_protocol = true\n[log]\nverbosity = 2\n")

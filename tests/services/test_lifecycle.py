@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from ifserver.config.rereading import Reading
-from ifserver.config.settings import FrontSettings, LogSettings
+from ifserver.config.settings import FrontSettings, LogSettings, WorkerSettings
 from ifserver.errors import ConfigurationError, NodeError
 from ifserver.services import lifecycle
 from ifserver.services.lifecycle import Control, Lifecycle, Runtime, Service
@@ -117,11 +117,11 @@ class FakeService(Service):
 class Stage:
     """A life, and everything around it."""
 
-    def __init__(self, is_child: bool = False, ready_fd: int | None = None) -> None:
+    def __init__(self, settings: Reading | None = None, is_child: bool = False, ready_fd: int | None = None) -> None:
         self.reactor, self.herald = FakeReactor(), FakeHerald()
         runtime = Runtime(self.reactor, LOOP)
         self.service = FakeService(runtime)
-        self.settings: Reading = {"front": FrontSettings(), "log": LogSettings()}
+        self.settings: Reading = settings or {"front": FrontSettings(), "log": LogSettings()}
         self.read: Reading | ConfigurationError = self.settings
         self.levels: list[int] = []
         self.successors: list[FakeChild] = []
@@ -343,6 +343,21 @@ async def test_settings_that_cannot_be_change_nothing(caplog: pytest.LogCaptureF
 
     await done(main())
     assert "SIGHUP: the settings stay as they are: ifserver.toml:2: what is this?" in caplog.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_that_workers_are_not_replaced_is_said_where_there_are_any(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        stage = Stage({"front": FrontSettings(), "worker": WorkerSettings(application="a:b"), "log": LogSettings()})
+        await stage.begin()
+        stage.read = ConfigurationError("ifserver.toml:2: what is this?")
+        stage.signal(signal.SIGHUP)
+        stage.signal(signal.SIGTERM)
+        await stage.end()
+
+    await done(main())
+    said = "SIGHUP: the settings stay as they are, and the workers are not replaced: ifserver.toml:2: what is this?"
+    assert said in caplog.text
 
 
 @pytest_twisted.ensureDeferred
