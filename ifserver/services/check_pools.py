@@ -59,9 +59,8 @@ def examine(pools: Sequence[PoolSettings], workers: Sequence[PoolWorkers]) -> li
             report.findings.append(Finding("problem", problem))
         of = next((other for other in pools if other.name == pool.canary_of), pool)
         if interface == "wsgi" and "websocket" in of.protocols:
-            report.findings.append(
-                Finding("note", 'it is WSGI, so that WebSockets get 403 there; protocols = ["http"] leaves them')
-            )
+            said = "it is WSGI: the handshake of a WebSocket gets there as a GET request, and any answer denies it"
+            report.findings.append(Finding("note", f'{said}; protocols = ["http"] leaves WebSockets to other pools'))
         before = hidden_by(pool, pools)
         if before is not None:
             report.findings.append(Finding("warning", f"it gets nothing: pool {before} is before it, and takes all"))

@@ -46,7 +46,8 @@ application = "checked:asgi"
         "default  checked:asgi  asgi       everything\n"
         "\n"
         "warning:  pool default:  it gets nothing: pool all is before it, and takes all\n"
-        'note:     pool reports:  it is WSGI, so that WebSockets get 403 there; protocols = ["http"] leaves them\n'
+        "note:     pool reports:  it is WSGI: the handshake of a WebSocket gets there as a GET request, and any answer "
+        'denies it; protocols = ["http"] leaves WebSockets to other pools\n'
         "everything would work\n",
         0,
     )
