@@ -375,12 +375,17 @@ class Worker:
         left = [*self._streams.values(), *self._superseded]
         if not left:
             return
-        _log.warning("%d requests or WebSockets have not ended within drain_timeout: cancelling them", len(left))
+        if len(left) == 1:
+            _log.warning("1 request or WebSocket has not ended within drain_timeout: cancelling it")
+        else:
+            _log.warning("%d requests or WebSockets have not ended within drain_timeout: cancelling them", len(left))
         for stream in left:
             stream.cancel()
         await self._wait_until_idle(CANCEL_S)
         for stream in [*self._streams.values(), *self._superseded]:
-            _log.error("%s: the application does not end when it is cancelled: abandoning it", stream)
+            # No error: sync code of ASGI applications is in threads, and these cannot be cancelled.
+            text = "%s: the application does not end when it is cancelled (a thread cannot be): abandoning it"
+            _log.warning(text, stream)
             stream.release(STOPPED)
 
     async def _flush(self) -> None:
