@@ -20,10 +20,12 @@ from django.conf import settings
 
 from ifserver.process import children
 
-__all__ = ["LaunchOptions", "application_of", "become", "child", "command_line", "take_told", "tell"]
+__all__ = ["NO_THREADING", "LaunchOptions", "application_of", "become", "child", "command_line", "take_told", "tell"]
 
 #: Tells the workers of ``runserver`` what was asked for.
 VARIABLE: Final = "IFSERVER_RUNSERVER"
+#: What ``runserver`` says of an option that ASGI leaves without a meaning.
+NO_THREADING: Final = "--nothreading is for WSGI: with ASGI, add --noasgi."
 
 
 class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,8 +34,13 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: ``sys.argv`` and ``sys.path`` of ``manage.py``, which settings may look at, and apps may need.
     argv: tuple[str, ...]
     path: tuple[str, ...]
+    #: Whether ASGI_APPLICATION is run where the settings name one, and WSGI in more than one thread.
+    use_asgi: bool
+    use_threading: bool
     #: The application that answers HTTP beside that of WebSockets.
     http: str | None
+    #: ``IFSERVER`` of the settings, as it was when ``runserver`` started.
+    project: str
     #: Where clients find the server.
     url: str
     #: A pipe with one byte, and its number in the kernel. The worker that gets the byte says that the server runs.

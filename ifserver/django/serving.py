@@ -1,8 +1,8 @@
 """The application of a worker of ``manage.py runserver``: the site's own, with what runserver adds to it.
 
-``asgi``, ``wsgi`` and ``http`` are factories, which ``ifserver run`` is given. Each worker calls one of them: after
-every edit Django is set up anew, checks the system, and says what it finds as ``runserver`` does. What cannot be loaded
-is the error that ``--reload`` shows in the terminal and in the browser.
+``site`` and ``http`` are factories, which ``ifserver run`` is given. Each worker calls one of them: after every edit
+Django is set up anew, checks the system, and says what it finds as ``runserver`` does. What cannot be loaded is the
+error that ``--reload`` shows in the terminal and in the browser.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from django.db import connections
 from django.utils import autoreload
 
 from ifserver import __version__
+from ifserver.config.sources import encode_project
 from ifserver.django import launch
 from ifserver.django.launch import LaunchOptions, application_of
 from ifserver.django.request_log import log_asgi, log_wsgi
 from ifserver.errors import ConfigurationError
 from ifserver.worker.application import import_failed, load
 
-__all__ = ["asgi", "http", "wsgi"]
+__all__ = ["http", "site"]
 
 _COLORS: Final = re.compile(r"\x1b\[[0-9;]*m")
 #: Whose frames are of no interest where a traceback begins: Django's, ours, and those of the import system.
@@ -41,26 +42,23 @@ _FOREIGN: Final = (
     *(f"{Path(str(module.__file__)).parent}/" for module in (django, launch, importlib)),
     "<frozen importlib",
 )
+#: What no new worker can do.
+_CHANGED: Final = "IFSERVER in the settings has changed. It is read only when runserver starts: restart it."
 #: Hides Django's own warning that runserver is for development, and ours.
 _HIDE_WARNING: Final = "DJANGO_RUNSERVER_HIDE_WARNING"
 
 
-def asgi() -> Any:
-    """The site of ``ASGI_APPLICATION``."""
-    return _made(True)
-
-
-def wsgi() -> Any:
-    """The site of ``WSGI_APPLICATION``, or Django's own where there is none."""
-    return _made(False)
+def site() -> Any:
+    """The site of ``ASGI_APPLICATION``, else that of ``WSGI_APPLICATION``, or Django's own where there is none."""
+    return _made()
 
 
 def http() -> Any:
-    """The application of HTTP for a pool beside that of `asgi`, whose workers say what there is to say."""
-    return _made(False, beside=True)
+    """The application of HTTP for a pool beside that of `site`, whose workers say what there is to say."""
+    return _made(beside=True)
 
 
-def _made(use_asgi: bool, beside: bool = False) -> Any:
+def _made(beside: bool = False) -> Any:
     """Set up Django, check the system, and load the application.
 
     Args:
@@ -76,16 +74,22 @@ def _made(use_asgi: bool, beside: bool = False) -> Any:
         os.environ[autoreload.DJANGO_AUTORELOAD_ENV] = "true"
     if told.terminal:
         _read_terminal()
-    name = os.environ["DJANGO_SETTINGS_MODULE"]
+    subject = "django.setup()"
     try:
         django.setup()
+        # Not what the settings named when runserver started: an edit may have brought ASGI_APPLICATION.
+        use_asgi = not beside and told.use_asgi and application_of(use_asgi=True) is not None
+        if use_asgi and not told.use_threading:
+            raise ConfigurationError(launch.NO_THREADING)
         named = told.http if beside else application_of(use_asgi)
-        name = named or name
+        subject = f"application {named!r}" if named is not None else "Django's WSGI application"
         output = StringIO() if beside else None
         command = BaseCommand(output, output, no_color=told.no_color, force_color=told.force_color)
         if not told.skip_checks:
             command.stdout.write("Performing system checks...\n\n")
             command.check(display_num_errors=True)
+        if not beside and encode_project(getattr(settings, "IFSERVER", {}), {}) != told.project:
+            command.stdout.write(command.style.WARNING(_CHANGED))
         application = _served(told, use_asgi, named)
     except SystemCheckError as error:
         text = str(error)
@@ -96,7 +100,7 @@ def _made(use_asgi: bool, beside: bool = False) -> Any:
     except BaseException as error:  # it may even exit
         if isinstance(error, ConfigurationError) and error.__cause__ is None:
             raise  # its line says it all
-        failure = error if isinstance(error, ConfigurationError) else import_failed(name, error)
+        failure = error if isinstance(error, ConfigurationError) else import_failed(subject, error)
         cause = _shortened(error.__cause__ or error)
         if not told.reload:
             traceback.print_exception(cause)

@@ -16,6 +16,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Final, TypeAlias
 
+import ifserver
 from ifserver.config.env_file import parse_env
 from ifserver.config.settings import WorkerSettings
 from ifserver.config.settings_checks import parse_application
@@ -33,6 +34,10 @@ ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 _TEXT_CHARACTERS = 400
 #: How many arguments an application takes, by ``worker.interface``.
 _ARGUMENTS: Final = {"asgi": (3,), "wsgi": (2,), "auto": (3, 2)}
+
+#: What others have written: beginnings of files' names, and folders. Their lines say little of what is to be mended.
+_FOREIGN: Final = (f"{Path(os.__file__).parent}/", f"{Path(ifserver.__file__).parent}/", "<")
+_INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
 
 _log = logging.getLogger(__name__)
 
@@ -80,9 +85,9 @@ def load(application: str, app_dir: str, interface: str = "auto", factory: bool 
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise ConfigurationError(f"application {application!r}: {error} (looked in {folder} first)") from error
-        raise import_failed(application, error) from error
+        raise import_failed(f"application {application!r}", error) from error
     except BaseException as error:  # it may even exit
-        raise import_failed(application, error) from error
+        raise import_failed(f"application {application!r}", error) from error
     for position, part in enumerate(parts := attribute.split(".")):
         try:
             found = getattr(found, part)
@@ -111,7 +116,7 @@ def _made(application: str, found: Any, interface: str, factory: bool) -> Any:
     except ConfigurationError:
         raise  # it is one of ours (`ifserver.django.serving`), and says it all
     except BaseException as error:  # it may even exit
-        raise import_failed(application, error) from error
+        raise import_failed(f"application {application!r}", error) from error
     if not factory:
         _log.debug("application %r is a factory, and was called", application)
     if inspect.iscoroutine(made):
@@ -190,7 +195,7 @@ def _load_urls(application: str) -> None:
     try:
         _ = importlib.import_module("django.urls").get_resolver().url_patterns
     except BaseException as error:  # it may even exit
-        raise import_failed(application, error) from error
+        raise import_failed(f"application {application!r}", error) from error
 
 
 def _enter(app_dir: str) -> str:
@@ -202,23 +207,28 @@ def _enter(app_dir: str) -> str:
     return folder
 
 
-def import_failed(application: str, error: BaseException) -> ConfigurationError:
-    """What is said, in one line, of an application whose import has raised `error`, which is to be its cause."""
+def import_failed(subject: str, error: BaseException) -> ConfigurationError:
+    """What is said, in one line, of something whose import has raised `error`, which is to be its cause."""
     text = _one_line(str(error))
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return ConfigurationError(f"application {application!r}: {what} ({_where(error)})")
+    return ConfigurationError(f"{subject}: {what} ({_where(error)})")
 
 
 def _where(error: BaseException) -> str:
-    """``file:line`` of the innermost frame that is no part of the import system, or of the syntax error itself."""
+    """``file:line`` of the innermost frame in code that is the user's own, or of the syntax error itself.
+
+    If there is none, that of the innermost frame that is no part of the import system.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    where = "while importing it"
+    own, where = "", "while importing it"
     for frame, line in walk_tb(error.__traceback__):
         name = frame.f_code.co_filename
         if not name.startswith("<frozen importlib") and name not in (__file__, importlib.__file__):
             where = f"{name}:{line}"
-    return where
+            if not name.startswith(_FOREIGN) and not _INSTALLED & set(Path(name).parts):
+                own = where
+    return own or where
 
 
 def _one_line(text: str) -> str:

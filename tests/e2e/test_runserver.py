@@ -178,6 +178,46 @@ def test_an_edit_reaches_open_websockets_and_a_broken_one_is_shown(site: Site) -
         assert re.search(r'^\[\d\d/\w{3}/\d{4} \d\d:\d\d:\d\d\] "GET / HTTP/1.1" 200 9$', server.output, re.MULTILINE)
 
 
+def test_settings_say_anew_whether_it_is_asgi_or_wsgi(site: Site) -> None:
+    """As in the tutorial of Channels, where ASGI_APPLICATION comes while runserver runs."""
+    asgi = 'ASGI_APPLICATION = "mysite.asgi.application"\n'
+    site.edit("mysite/settings.py", asgi, "")
+    with site.runserver() as server:
+        assert site.get("/about/").json()["kind"] == "WSGIRequest"
+        with pytest.raises(InvalidStatus):
+            site.connect()
+        site.edit("mysite/settings.py", "WSGI_APP", f"{asgi}WSGI_APP")
+        eventually(lambda: site.get("/about/").json()["kind"] == "ASGIRequest", "ASGI")
+        with site.connect() as client:
+            assert ask(client, "a") == "1 a"
+        site.edit("mysite/settings.py", asgi, "")
+        eventually(lambda: site.get("/about/").json()["kind"] == "WSGIRequest", "WSGI")
+        assert "IFSERVER in the settings has changed" not in server.output
+        site.edit("mysite/settings.py", '"1KiB"', '"2KiB"')
+        server.said(r"^IFSERVER in the settings has changed\. It is read only when runserver starts: restart it\.$")
+    with site.runserver("--noasgi") as server:
+        assert site.get("/about/").json()["kind"] == "WSGIRequest"
+        site.edit("mysite/settings.py", "WSGI_APP", f"{asgi}WSGI_APP")
+        server.said(r"mysite/settings\.py changed")
+        assert site.get("/about/").json()["kind"] == "WSGIRequest"
+    site.edit("mysite/settings.py", asgi, "")
+    with site.runserver("--nothreading") as server:
+        assert site.get().text == "version 1"
+        site.edit("mysite/settings.py", "WSGI_APP", f"{asgi}WSGI_APP")
+        server.said("The application cannot be loaded: --nothreading is for WSGI: with ASGI, add --noasgi.")
+
+
+def test_an_error_in_a_model_is_told_by_its_line(site: Site) -> None:
+    with site.runserver(tracebacks=1) as server:
+        assert site.get().text == "version 1"
+        (site.folder / "pages" / "models.py").write_text(
+            "from django.db import models\nclass Page(models.Model):\n"
+            "    author = models.ForeignKey('auth.User', on_delete=None)\n"
+        )
+        said = r"^django\.setup\(\): TypeError: on_delete must be callable\. "
+        server.said(rf"{said}\({re.escape(str(site.folder))}/pages/models\.py:3\)")
+
+
 def test_an_edit_ends_event_streams_and_alarms_nobody(site: Site) -> None:
     """Their clients connect again. Nothing else waits for them."""
     with site.runserver() as server:

@@ -25,6 +25,8 @@ MODULES = {
     "long_site.py": "raise ValueError('x' * 5000)\n",
     "syntax_site.py": "x = 1\ndef broken(:\n",
     "misses_site.py": "import time\nimport a_module_that_is_not_installed\n",
+    "site-packages/library_site.py": "import json\ndef parse(text): return json.loads(text)\n",
+    "parses_site.py": "import library_site\nx = 1\nlibrary_site.parse('(')\n",
     "exits_site.py": "import sys\nsys.exit('bye')\n",
     "interrupts_site.py": "raise KeyboardInterrupt\n",
     "vanishes_site.py": "import os\nos._exit(3)\n",
@@ -158,6 +160,13 @@ def test_an_attribute_that_cannot_be_called(site: Path) -> None:
 )
 def test_an_import_that_fails_is_told_by_file_and_line(module: str, expected: str, site: Path) -> None:
     assert problem(f"{module}:a", site) == f"application '{module}:a': {expected.format(site)}"
+
+
+def test_the_place_is_in_the_user_s_own_code_where_a_library_raises(site: Path) -> None:
+    sys.path.append(str(site / "site-packages"))
+    assert problem("parses_site:a", site).endswith(f" ({site}/parses_site.py:3)")
+    (site / "site-packages" / "inner_site.py").write_text("from library_site import parse\nparse('(')\n")
+    assert "json/decoder.py:" in problem("inner_site:a", site), "there is none of the user's own"
 
 
 def test_a_syntax_error_is_told_by_its_own_line(site: Path) -> None:

@@ -109,7 +109,9 @@ class Command(runserver.Command):  # type: ignore[misc]
             http = None
         elif options["http"] is not None:
             http = options["http"]
-        words = [*_words(options, use_asgi, folder), *_limits(options)]
+        if use_asgi and not options["use_threading"]:
+            raise CommandError(launch.NO_THREADING)
+        words = [*_words(options, folder), *_limits(options)]
         if http is not None:
             words += ["--http", "ifserver.django.serving:http()"]
         with self._bound() as sock:
@@ -152,7 +154,10 @@ class Command(runserver.Command):  # type: ignore[misc]
         return launch.LaunchOptions(
             argv=tuple(sys.argv),
             path=tuple(sys.path),
+            use_asgi=options["use_asgi"],
+            use_threading=options["use_threading"],
             http=http,
+            project=encode_project(getattr(settings, "IFSERVER", {}), {}),
             url=f"{self.protocol}://{self._shown_address()}:{port}/",
             first_fd=first,
             first_inode=os.fstat(first).st_ino,
@@ -201,14 +206,12 @@ def _flags(name: str, values: Iterable[object]) -> list[str]:
     return [word for value in values for word in (name, str(value))]
 
 
-def _words(options: Mapping[str, Any], use_asgi: bool, folder: str) -> list[str]:
+def _words(options: Mapping[str, Any], folder: str) -> list[str]:
     """The arguments of ``ifserver``, but for where it listens and what it watches."""
-    if not options["use_threading"] and use_asgi:
-        raise CommandError("--nothreading is for WSGI: with ASGI, add --noasgi.")
     verbosity, log_format = _LOG[options["verbosity"]]
     return [
         "run",
-        f"ifserver.django.serving:{'asgi' if use_asgi else 'wsgi'}()",
+        "ifserver.django.serving:site()",
         *("--config", os.devnull, "--app-dir", folder, "--workers", "1"),
         *("--verbosity", verbosity, "--log-format", log_format, "--log-to", "stderr"),
         *("--front-drain-timeout", "0", "--stall-timeout", _FOREVER),
