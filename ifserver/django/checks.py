@@ -100,9 +100,11 @@ def _settings() -> Iterator[CheckMessage]:
 
 
 def _channels() -> Iterator[CheckMessage]:
-    if apps.is_installed("channels") and not getattr(settings, "ASGI_APPLICATION", None):
+    # Channels need not be in INSTALLED_APPS: its own tutorial has it there no more.
+    uses_channels = apps.is_installed("channels") or bool(getattr(settings, "CHANNEL_LAYERS", None))
+    if uses_channels and not getattr(settings, "ASGI_APPLICATION", None):
         yield Warning(
-            "Channels is installed, but there is no ASGI_APPLICATION: WebSockets are refused.",
+            "Channels is used, but there is no ASGI_APPLICATION: runserver and manage.py ifserver refuse WebSockets.",
             hint='Set ASGI_APPLICATION, for example "mysite.asgi.application".',
             id="ifserver.W002",
         )

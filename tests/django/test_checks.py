@@ -72,6 +72,7 @@ def test_other_apps(monkeypatch: pytest.MonkeyPatch, apps: tuple[str, ...], ids:
 
 
 MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+LAYER = {"default": {"BACKEND": "ifserver.django.ChannelLayer"}}
 PROXY = ("HTTP_X_FORWARDED_PROTO", "https")
 TRUSTED = {"front": {"trusted_proxies": ["10.0.0.1"]}}
 
@@ -99,7 +100,7 @@ TRUSTED = {"front": {"trusted_proxies": ["10.0.0.1"]}}
         ({"CHANNEL_LAYERS": MEMORY, "IFSERVER": {"worker": {"processes": 1}}}, []),
         ({"CHANNEL_LAYERS": MEMORY, "IFSERVER": {"worker": {"processes": 1, "http": "site.wsgi:app"}}}, ["W007"]),
         ({"IFSERVER": {"pools": {"api": {"paths": ["/api/*"]}}}}, ["E002"]),
-        ({"CHANNEL_LAYERS": {"default": {"BACKEND": "ifserver.django.ChannelLayer"}}}, []),
+        ({"CHANNEL_LAYERS": LAYER}, []),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}, ["W008"]),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"}, []),
         ({"REST_FRAMEWORK": {"DEFAULT_THROTTLE_RATES": {"user": "9/hour"}}}, ["W010"]),
@@ -123,3 +124,6 @@ def test_events_that_stay_in_one_worker(monkeypatch: pytest.MonkeyPatch) -> None
 def test_channels_without_asgi(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(monkeypatch, ("ifserver.django", "channels"), ASGI_APPLICATION=None) == ["W002"]
     assert found(monkeypatch, ("ifserver.django", "channels")) == []
+    # As in its own tutorial, where it is not in INSTALLED_APPS.
+    assert found(monkeypatch, CHANNEL_LAYERS=LAYER, ASGI_APPLICATION=None) == ["W002"]
+    assert found(monkeypatch, CHANNEL_LAYERS={}, ASGI_APPLICATION=None) == []
