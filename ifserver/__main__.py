@@ -3,11 +3,10 @@
 Help is printed before anything is imported that only running needs, which would take as long again.
 """
 
-import contextlib
 import gc
 import sys
 
-from ifserver.net.lean_imports import be_lean
+from ifserver.process import early_interrupts
 
 __all__ = ["main"]
 
@@ -16,11 +15,16 @@ _ONLY_PRINT = {"-h", "--help", "--help-all", "--version"}
 
 def main() -> int:
     """Run the command; returns its exit code."""
+    early_interrupts.end_at_once()
     # Imports make 40,000 objects that stay. To look for garbage among them again and again is a fifth of their time.
     gc.disable()
+    from ifserver.net.lean_imports import be_lean
+
     be_lean()
     words = sys.argv[1:]
     if not words or not _ONLY_PRINT.isdisjoint(words):
+        import contextlib
+
         from ifserver.config import arguments, command_line
         from ifserver.errors import ConfigurationError
 

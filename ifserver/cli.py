@@ -24,7 +24,7 @@ from ifserver.config.command_line import VIEWERS
 from ifserver.config.settings import LogSettings
 from ifserver.errors import ConfigurationError, IfserverError
 from ifserver.net.lean_imports import begin_twisted
-from ifserver.process import handover, systemd
+from ifserver.process import early_interrupts, handover, systemd
 
 __all__ = ["main"]
 
@@ -77,4 +77,6 @@ def _carry_out(given: argparse.Namespace) -> int:
 
 def _main_of(command: str) -> Callable[[object], int]:
     main: Callable[[object], int] = importlib.import_module(_MODULES[command]).main
+    # What it begins, it ends.
+    early_interrupts.raise_again()
     return main

@@ -22,7 +22,7 @@ from ifserver.config.schema import Settings
 from ifserver.config.settings import ListenSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.net.tls import Certificate
-from ifserver.process import handover, malloc, reactor
+from ifserver.process import early_interrupts, handover, malloc, reactor
 from ifserver.process.addresses import Addresses
 from ifserver.process.children import Child
 from ifserver.process.systemd import Herald, Manager, counted
@@ -118,6 +118,7 @@ def run_command(
 
 def run(build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _NOBODY) -> int:
     """Install the reactor, and run what `build` makes until it ends or is told to; the exit code."""
+    interrupts = early_interrupts.keep()
     malloc.keep_freed(os.environ)
     # What imports have made stays. Each look for garbage among it would take 30 ms, Python's own at the end included.
     gc.freeze()
@@ -143,6 +144,8 @@ def run(build: Callable[[Runtime], Service], control: Callable[[Runtime], Contro
         elif number == signal.SIGHUP and not controlled.is_child:
             _log.info("SIGHUP will be ignored, because it was when this process was started: nohup does that")
     runtime.loop.call_soon(lifecycle.begin)
+    if interrupts:
+        runtime.loop.call_soon(lifecycle.request_stop, signal.SIGINT)
     runtime.reactor.run(installSignalHandlers=False)
     for number in (*handlers, signal.SIGINT):
         # Python's own end puts the default handlers back, by which a late signal would spoil the exit code.
