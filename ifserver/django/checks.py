@@ -18,6 +18,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from ifserver.config import sources
 from ifserver.config.configuration import Configuration
 from ifserver.config.pools import DEFAULT as DEFAULT_POOL
+from ifserver.django.layer_options import BACKENDS, mistakes
 from ifserver.errors import ConfigurationError
 
 __all__ = ["TAG", "register", "use"]
@@ -49,7 +50,7 @@ def use(configuration: Configuration) -> None:
 
 def check_always(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """What is wrong while code is written, and later."""
-    return [*_order(), *_channels(), *_settings()]
+    return [*_order(), *_channels(), *_layers(), *_settings()]
 
 
 def check_production(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -108,6 +109,18 @@ def _channels() -> Iterator[CheckMessage]:
             hint='Set ASGI_APPLICATION, for example "mysite.asgi.application".',
             id="ifserver.W002",
         )
+
+
+def _layers() -> Iterator[CheckMessage]:
+    """Otherwise each is first seen by the first client of a WebSocket, who gets 500."""
+    for alias, layer in (getattr(settings, "CHANNEL_LAYERS", None) or {}).items():
+        if layer.get("BACKEND") in BACKENDS:
+            for mistake in mistakes(layer.get("CONFIG", {})):
+                yield Error(
+                    f'CHANNEL_LAYERS["{alias}"]["CONFIG"]: {mistake}',
+                    hint="Options: expiry, group_expiry, capacity, channel_capacity, max_message_bytes and by_server.",
+                    id="ifserver.E004",
+                )
 
 
 # In production.

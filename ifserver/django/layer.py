@@ -12,6 +12,7 @@ from channels.layers import BaseChannelLayer
 from ifserver.django import wire
 from ifserver.django.drops import UNDECODABLE
 from ifserver.django.hub import Hub, hub_of
+from ifserver.django.layer_options import UNUSED, mistakes
 from ifserver.django.old_connections import share_closing
 from ifserver.django.queues import QueueClosed
 from ifserver.django.wire import for_servers, pack, unpack
@@ -24,8 +25,6 @@ __all__ = ["ChannelLayer"]
 
 #: Far below what a node takes, and what a Redis keeps for a subscriber (``client-output-buffer-limit pubsub``).
 _MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-#: Options of channels_redis that mean nothing here.
-_MEANINGLESS: Final = ("hosts", "prefix", "serializer_format", "random_prefix_length", "on_disconnect", "on_reconnect")
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +46,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         others: options of channels_redis, which are named in the log and not used.
 
     Raises:
-        ConfigurationError: an option is not known; or the site asks for encryption, which is the nodes' affair
-            (``rediss://``).
+        ConfigurationError: an option is not known, or its value cannot be; or the site asks for encryption, which is
+            the nodes' affair (``rediss://``).
     """
 
     extensions = ("groups", "flush")
@@ -63,21 +62,26 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         by_server: bool = True,
         **others: Any,
     ) -> None:
+        options = {
+            "expiry": expiry,
+            "group_expiry": group_expiry,
+            "capacity": capacity,
+            "channel_capacity": channel_capacity,
+            "max_message_bytes": max_message_bytes,
+            "by_server": by_server,
+        }
+        wrong = mistakes(options | others)
+        if wrong:
+            raise ConfigurationError(f"CHANNEL_LAYERS: {'; '.join(wrong)}")
         super().__init__(expiry=expiry, capacity=capacity, channel_capacity=channel_capacity)
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
         self.group_expiry = group_expiry
         self.max_message_bytes = max_message_bytes
         self.by_server = by_server
-        if others.pop("symmetric_encryption_keys", None):
-            raise ConfigurationError(
-                "CHANNEL_LAYERS: symmetric_encryption_keys: messages are not encrypted here; use rediss:// nodes"
-            )
-        unknown = sorted(set(others) - set(_MEANINGLESS))
-        if unknown:
-            raise ConfigurationError(f"CHANNEL_LAYERS: ifserver.django.ChannelLayer has no option {', '.join(unknown)}")
         share_closing()
-        if others:
-            _log.info("CHANNEL_LAYERS: not used: %s; messages go through ifserver's own nodes", ", ".join(others))
+        unused = [name for name in others if name in UNUSED]
+        if unused:
+            _log.info("CHANNEL_LAYERS: not used: %s; messages go through ifserver's own nodes", ", ".join(unused))
 
     def require_valid_channel_name(self, name: Any, receive: bool = False) -> bool:
         """As in Channels, which lets pass what no node takes: digits of other scripts, and a line's end."""

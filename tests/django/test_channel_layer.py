@@ -893,5 +893,32 @@ def test_options_that_cannot_be() -> None:
         ChannelLayer(capcity=7)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"expiry": "60s"}, "expiry: expected a number of seconds above 0, got '60s'"),
+        ({"expiry": 0}, "expiry: expected a number of seconds above 0, got 0"),
+        ({"expiry": float("nan")}, "expiry: expected a number of seconds above 0, got nan"),
+        ({"group_expiry": None}, "group_expiry: expected a number of seconds above 0, got None"),
+        ({"capacity": "x"}, "capacity: expected a whole number of at least 1, got 'x'"),
+        ({"capacity": True}, "capacity: expected a whole number of at least 1, got True"),
+        ({"capacity": 1.5}, "capacity: expected a whole number of at least 1, got 1.5"),
+        ({"channel_capacity": 5}, "channel_capacity: expected a dict of names and capacities, got 5"),
+        ({"channel_capacity": {3: 5}}, "channel_capacity: expected a glob or a compiled pattern, got 3"),
+        ({"channel_capacity": {"a*": "5"}}, "channel_capacity['a*']: expected a whole number of at least 1, got '5'"),
+        ({"max_message_bytes": "1MiB"}, "max_message_bytes: expected a whole number of at least 1, got '1MiB'"),
+        ({"by_server": "no"}, "by_server: expected True or False, got 'no'"),
+        (
+            {"by_server": 1, "capcity": 7},
+            "by_server: expected True or False, got 1; ifserver.django.ChannelLayer has no option capcity",
+        ),
+    ],
+)
+def test_values_that_cannot_be(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        ChannelLayer(**options)
+    assert str(error.value) == f"CHANNEL_LAYERS: {said}"
+
+
 def test_extensions() -> None:
     assert {"groups", "flush"} <= set(ChannelLayer.extensions)

@@ -73,6 +73,12 @@ def test_other_apps(monkeypatch: pytest.MonkeyPatch, apps: tuple[str, ...], ids:
 
 MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 LAYER = {"default": {"BACKEND": "ifserver.django.ChannelLayer"}}
+
+
+def configured(**config: Any) -> dict[str, Any]:
+    return {"default": {**LAYER["default"], "CONFIG": config}}
+
+
 PROXY = ("HTTP_X_FORWARDED_PROTO", "https")
 TRUSTED = {"front": {"trusted_proxies": ["10.0.0.1"]}}
 
@@ -101,6 +107,9 @@ TRUSTED = {"front": {"trusted_proxies": ["10.0.0.1"]}}
         ({"CHANNEL_LAYERS": MEMORY, "IFSERVER": {"worker": {"processes": 1, "http": "site.wsgi:app"}}}, ["W007"]),
         ({"IFSERVER": {"pools": {"api": {"paths": ["/api/*"]}}}}, ["E002"]),
         ({"CHANNEL_LAYERS": LAYER}, []),
+        ({"CHANNEL_LAYERS": configured(capacity=5, hosts=[], channel_capacity=None)}, []),
+        ({"CHANNEL_LAYERS": configured(capacity="5", expiry="60s", capcity=5)}, ["E004"] * 3),
+        ({"CHANNEL_LAYERS": {"default": {**LAYER["default"], "CONFIG": None}}}, ["E004"]),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}, ["W008"]),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"}, []),
         ({"REST_FRAMEWORK": {"DEFAULT_THROTTLE_RATES": {"user": "9/hour"}}}, ["W010"]),
