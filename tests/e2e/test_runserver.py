@@ -404,7 +404,34 @@ def test_production_has_the_projects_settings(site: Site) -> None:
         shown.said(r'worker\.application .*"mysite\.asgi:application" .* manage\.py$')
         shown.ended()
     site.edit("mysite/settings.py", '"server_header"', '"max_heders"')
-    with site.manage("ifserver", "-p", "0", status=1) as command:
+    with site.manage("ifserver", "-p", "0", status=2) as command:
         said = 'IFSERVER["front"]["max_heders"]: front.max_heders: unknown; did you mean front.max_headers?'
         command.said(re.escape(said))
+        command.ended()
+
+
+@pytest.mark.parametrize(
+    ("edit", "arguments", "said"),
+    [
+        (None, ("--max-heders", "1"), "max-heders"),
+        (None, ("serve", "-p", "0"), "a cluster is missing"),
+        (('ALLOWED_HOSTS = ["127.0.0.1"]', "ALLOWED_HOSTS = []"), (), "You must set settings.ALLOWED_HOSTS"),
+        (
+            (
+                "IFSERVER = {",
+                "CHANNEL_LAYERS = {'default': {'BACKEND': 'ifserver.django.ChannelLayer', 'CONFIG': 5}}\nIFSERVER = {",
+            ),
+            (),
+            "E004",
+        ),
+    ],
+)
+def test_what_has_to_be_corrected_ends_production_with_2(
+    site: Site, edit: tuple[str, str] | None, arguments: tuple[str, ...], said: str
+) -> None:
+    """As the command ifserver does, so that systemd does not start it again and again."""
+    if edit is not None:
+        site.edit("mysite/settings.py", *edit)
+    with site.manage("ifserver", *arguments, status=2, SITE_DEBUG="0") as command:
+        command.said(said)
         command.ended()

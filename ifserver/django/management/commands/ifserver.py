@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 from django.db import connections
 
 from ifserver.config import arguments
@@ -26,6 +26,8 @@ __all__ = ["Command"]
 #: What this command takes itself; everything else is for ifserver.
 _OWN: Final = ("--settings", "--pythonpath")
 _OWN_SWITCHES: Final = ("--traceback", "--no-color", "--force-color", "--skip-checks", "--version", "--help", "-h")
+#: Exit code for what has to be corrected first, as of the command ifserver: service managers do not try it again.
+_TO_CORRECT: Final = 2
 #: The commands for which the site must be fit.
 _SERVE: Final = ("run", "serve", "worker")
 
@@ -57,7 +59,7 @@ class Command(BaseCommand):  # type: ignore[misc]
             words.insert(0, "run")
         serves = words[0] in _SERVE
         if serves and not settings.DEBUG and not settings.ALLOWED_HOSTS:
-            raise CommandError("You must set settings.ALLOWED_HOSTS if DEBUG is False.")
+            raise CommandError("You must set settings.ALLOWED_HOSTS if DEBUG is False.", returncode=_TO_CORRECT)
         environ = dict(os.environ)
         try:
             environ[PROJECT_VARIABLE] = encode_project(_tables(), _defaults())
@@ -66,9 +68,13 @@ class Command(BaseCommand):  # type: ignore[misc]
                 configuration = arguments.parse(words, environ).configuration
                 checks.use(configuration)
         except ConfigurationError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(str(error), returncode=_TO_CORRECT) from error
         if serves and not options["skip_checks"]:
-            self.check(tags=[checks.TAG], include_deployment_checks=True)
+            try:
+                self.check(tags=[checks.TAG], include_deployment_checks=True)
+            except SystemCheckError as error:
+                error.returncode = _TO_CORRECT
+                raise
             if settings.DEBUG:
                 self.stderr.write(
                     self.style.WARNING("WARNING: DEBUG is on: every visitor may see your settings and code.")
