@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from ifserver.config import flags, other_servers
 from ifserver.config.command_line import GivenFlag, make_parser, names_of
@@ -30,6 +31,9 @@ from ifserver.errors import ConfigurationError
 
 __all__ = ["bind_of", "front_settings", "layer_settings", "parse", "pool_workers", "pools", "worker_settings"]
 
+#: How alike a flag must be to what was given, to be what was meant (`difflib`): two letters of --port are swapped.
+_ALIKE: Final = 0.75
+
 
 def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argparse.Namespace:
     """The arguments, and as ``configuration`` all settings.
@@ -48,15 +52,14 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
         shown = " ".join(re.sub("//.*@", "//***@", word) for word in surplus)
         for name in (word.partition("=")[0] for word in surplus):
             if name in other_servers.ADVICE:
-                parser.error(f"{name}: {other_servers.ADVICE[name]}")
+                parser.refuse(f"{name}: {other_servers.ADVICE[name]}", given.command)
         secrets = [setting for setting in all_settings().values() if setting.secret]
         for setting in sorted(secrets, key=lambda setting: setting.section not in sections):
             names = (f"--{setting.stem}", f"--{setting.section}-{setting.stem}")
             if any(word.startswith(names) for word in surplus):
-                parser.error(
-                    f"{setting.path} has no flag: give it in the environment, {setting.variable}, or in a file"
-                )
-        parser.error(f"unrecognized arguments: {shown}{_meant(surplus[0], given.command)}")
+                said = f"{setting.path} has no flag: give it in the environment, {setting.variable}, or in a file"
+                parser.refuse(said, given.command)
+        parser.refuse(f"unrecognized arguments: {shown}{_meant(surplus[0], given.command)}", given.command)
     file, in_file = from_settings_file(given.config, environ)
     settings = from_project(environ) | in_file | from_environment(environ) | _from_flags(given.given_flags)
     if "listen" in sections:
@@ -71,9 +74,12 @@ def _meant(word: str, command: str) -> str:
     elsewhere = [other for other in flags.COMMANDS if name in names_of(other) and other != "settings"]
     if elsewhere:
         return f"; {name} is a flag of {' and '.join(elsewhere)}"
-    names = names_of(command)
-    close = difflib.get_close_matches(name, names, 1) if name.startswith("--") else ()
-    return f"; did you mean {close[0]}?" if close else ""
+    if not name.startswith("--"):
+        return ""
+    # Without what all have in common.
+    names = [each.removeprefix("--") for each in names_of(command) if each.startswith("--")]
+    close = difflib.get_close_matches(name.removeprefix("--"), names, 1, _ALIKE)
+    return f"; did you mean --{close[0]}?" if close else ""
 
 
 def _from_flags(given_flags: Sequence[GivenFlag]) -> dict[str, Given]:

@@ -335,4 +335,12 @@ def unknown(name: str, known: Iterable[str]) -> str:
     """What is said of a name that is no setting's."""
     close = difflib.get_close_matches(name, list(known), 1)
     shown = name if name.isprintable() else repr(name)
-    return f"{shown}: unknown{f'; did you mean {close[0]}?' if close else ''}"
+    return f"{shown}: unknown{f'; did you mean {close[0]}?' if close and _alike(name, close[0]) else ''}"
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether names are also alike without their sections, or the ``IFSERVER_`` that all variables have in common."""
+    parts, others = (re.split("[._]", name) for name in (one, other))
+    while parts and others and parts[0] == others[0]:
+        del parts[0], others[0]
+    return difflib.SequenceMatcher(None, "_".join(parts), "_".join(others)).ratio() >= 0.5

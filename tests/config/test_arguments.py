@@ -246,6 +246,8 @@ def test_flags_are_not_abbreviated_by_chance(flag: str) -> None:
     [
         (("--max-body-byte", "1"), "unrecognized arguments: --max-body-byte 1; did you mean --max-body-bytes?"),
         (("--max-body-byte=1",), "unrecognized arguments: --max-body-byte=1; did you mean --max-body-bytes?"),
+        (("--prot", "1"), "unrecognized arguments: --prot 1; did you mean --port?"),
+        (("--frob",), "ifserver: error: unrecognized arguments: --frob (see ifserver run --help)"),
         (("b:c",), "unrecognized arguments: b:c (see"),
         (("--clusterz", "a=redis://me:ge/h@im@x"), "unrecognized arguments: --clusterz a=redis://***@x (see"),
     ],

@@ -233,6 +233,7 @@ def test_variables_that_say_nothing_here(name: str, text: str) -> None:
     [
         ("IFSERVER_FRONT_MAX_HEADER", "1", "unknown; did you mean IFSERVER_FRONT_MAX_HEADERS?"),
         ("IFSERVER_MAX_BODY_BYTES", "1", "unknown; did you mean IFSERVER_FRONT_MAX_BODY_BYTES?"),
+        ("IFSERVER_FRONT_FROB", "1", "unknown"),
         ("IFSERVER_CONFG", "1", "unknown; did you mean IFSERVER_CONFIG?"),
         ("IFSERVER_PORT", "80", "unknown; did you mean IFSERVER_LISTEN_PORT?"),
         ("IFSERVER_FRONT_MAX_HEADERS", "0", "front.max_headers: must be at least 1, got 0"),
@@ -248,6 +249,7 @@ def test_a_variable_that_cannot_be(name: str, text: str, said: str) -> None:
 
 def test_nothing_is_like_it() -> None:
     assert unknown("xyz", ["abc"]) == "xyz: unknown"
+    assert unknown("front.frob", ["front.file_roots"]) == "front.frob: unknown", "what is alike is the section"
     assert unknown("x\nz", ["abc"]) == r"'x\nz': unknown", "errors fit one line"
 
 

@@ -115,7 +115,7 @@ def test_what_means_nothing_here_is_told_what_to_use(form: str, capsys: pytest.C
         with pytest.raises(SystemExit) as ended:
             arguments.parse(["run", *form.format(flag).split()], {})
         assert ended.value.code == 2, flag
-        assert capsys.readouterr().err == f"ifserver: error: {flag}: {advice} (see ifserver --help)\n"
+        assert capsys.readouterr().err == f"ifserver: error: {flag}: {advice} (see ifserver run --help)\n"
 
 
 def test_advice_names_flags_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
