@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
@@ -340,7 +341,6 @@ def unknown(name: str, known: Iterable[str]) -> str:
 
 def _alike(one: str, other: str) -> bool:
     """Whether names are also alike without their sections, or the ``IFSERVER_`` that all variables have in common."""
-    parts, others = (re.split("[._]", name) for name in (one, other))
-    while parts and others and parts[0] == others[0]:
-        del parts[0], others[0]
-    return difflib.SequenceMatcher(None, "_".join(parts), "_".join(others)).ratio() >= 0.5
+    common = os.path.commonprefix((one, other))  # noqa: RUF071 - of names, and no paths
+    size = 1 + max(common.rfind("."), common.rfind("_"))
+    return difflib.SequenceMatcher(None, one[size:], other[size:]).ratio() >= 0.5
