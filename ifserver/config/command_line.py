@@ -84,10 +84,11 @@ _HELP: Final = {
         "environment, IFSERVER_FRONT_ADMIN_TOKEN, or the file.",
     ),
     "check": (
-        "whether the nodes are fit for use",
-        "Ask every Redis, and every Sentinel, and say in a table what was found; exit code 1 when something would not "
-        "work. Passwords are best given in the environment, IFSERVER_REDIS_PASSWORD, where no list of processes shows "
-        "them; none is ever printed.",
+        "whether the nodes are fit for use, and the applications can be loaded",
+        "Ask every Redis, and every Sentinel, import the application of each pool, and say in a table what was found; "
+        "exit code 1 when something would not work. Without pools, the application is imported where no cluster is "
+        "configured, as for ifserver run. Passwords are best given in the environment, IFSERVER_REDIS_PASSWORD, "
+        "where no list of processes shows them; none is ever printed.",
     ),
     "settings": (
         "show the settings that hold",

@@ -1,4 +1,4 @@
-"""``ifserver check``: asks every node, and says in a table, or as JSON, what it has found, there and of the pools.
+"""``ifserver check``: asks every node, and says in a table, or as JSON, what it has found, there and of applications.
 
 The exit code is 1 when something would not work, and 0 when there are warnings only. Nothing that is written has a
 password in it.
@@ -125,10 +125,10 @@ def as_table(reports: Sequence[Report], pools: Sequence[PoolReport] = ()) -> str
     if sentinels:
         tables.append(_aligned([_SENTINEL_HEAD, *sentinels]))
     if pools:
-        rows = [(each.pool, each.application, each.interface or _UNKNOWN, each.takes) for each in pools]
+        rows = [(each.pool or _UNKNOWN, each.application, each.interface or _UNKNOWN, each.takes) for each in pools]
         tables.append(_aligned([_POOL_HEAD, *rows]))
     findings: list[tuple[str, Sequence[Any]]] = [(report.node, report.findings) for report in reports]
-    findings += [(f"pool {each.pool}", each.findings) for each in pools]
+    findings += [(_named(each), each.findings) for each in pools]
     lines = [
         (f"{level}:", f"{name}:", finding.text)
         for level in ("problem", "warning", "note")
@@ -136,6 +136,9 @@ def as_table(reports: Sequence[Report], pools: Sequence[PoolReport] = ()) -> str
         for finding in found
         if finding.level == level
     ]
+    if not reports:
+        said = "no cluster is configured, so that no node was checked; ifserver run needs none"
+        lines.append(("note:", "nodes:", said))
     tables.append(_aligned(lines) + _verdict(reports, pools))
     return "\n".join(tables)
 
@@ -146,8 +149,12 @@ def _all_fit(reports: Sequence[Report], pools: Sequence[PoolReport]) -> bool:
 
 def _verdict(reports: Sequence[Report], pools: Sequence[PoolReport]) -> str:
     bad = [report.node for report in reports if not report.fit]
-    bad += [f"pool {each.pool}" for each in pools if not each.fit]
+    bad += [_named(each) for each in pools if not each.fit]
     return f"not fit for use: {', '.join(bad)}\n" if bad else "everything would work\n"
+
+
+def _named(report: PoolReport) -> str:
+    return f"pool {report.pool}" if report.pool else "the application"
 
 
 def _row(report: Report) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``ifserver check``: whether the application of each pool can be loaded, and whether any request gets there.
+"""``ifserver check``: whether the applications can be loaded, and whether any request gets to each pool.
 
 Each is imported in a process of its own, with the environment of its pool, as its workers will.
 """
@@ -34,6 +34,7 @@ class Finding(msgspec.Struct):
 class PoolReport(msgspec.Struct, kw_only=True):
     """What was found out about a pool."""
 
+    #: Empty: there are no pools.
     pool: str
     application: str
     #: ``asgi`` or ``wsgi``; empty: it could not be loaded.
@@ -48,8 +49,19 @@ class PoolReport(msgspec.Struct, kw_only=True):
 
 
 def examine(pools: Sequence[PoolSettings], workers: Sequence[PoolWorkers]) -> list[PoolReport]:
-    """Load the application of each pool. Forks, so that there must be no other thread and no loop."""
+    """Load the application of each pool, or the only one where there are no pools.
+
+    Forks, so that there must be no other thread and no loop.
+    """
     reports = []
+    if not pools:
+        [each] = workers
+        interface, problem = _load(each)
+        findings = [Finding("problem", problem)] if problem else []
+        application = each.settings.application
+        return [
+            PoolReport(pool="", application=application, interface=interface, takes="everything", findings=findings)
+        ]
     for pool, each in zip(pools, workers, strict=True):
         interface, problem = _load(each)
         report = PoolReport(

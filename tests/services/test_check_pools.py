@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 LIMIT_S = 120.0
+NO_CLUSTER = "no cluster is configured, so that no node was checked; ifserver run needs none"
 APPLICATION = """
 import os
 def wsgi(environ, start_response): pass
@@ -48,6 +49,7 @@ application = "checked:asgi"
         "warning:  pool default:  it gets nothing: pool all is before it, and takes all\n"
         "note:     pool reports:  it is WSGI: the handshake of a WebSocket gets there as a GET request, and any answer "
         'denies it; protocols = ["http"] leaves WebSockets to other pools\n'
+        f"note:     nodes:         {NO_CLUSTER}\n"
         "everything would work\n",
         0,
     )
@@ -69,9 +71,35 @@ canary_of = "web"
         "web   checked:wsgi  wsgi       http\n"
         "next  checked:wsgi  wsgi       canary of web\n"
         "\n"
+        f"note:  nodes:  {NO_CLUSTER}\n"
         "everything would work\n",
         0,
     )
+
+
+def test_a_site_without_pools_and_clusters(tmp_path: Path) -> None:
+    """As ``ifserver run`` has it."""
+    done = check(tmp_path, 'worker.application = "checked:asgi"\n')
+    assert (done.stdout, done.returncode) == (
+        "POOL  APPLICATION   INTERFACE  TAKES\n"
+        "-     checked:asgi  asgi       everything\n"
+        "\n"
+        f"note:  nodes:  {NO_CLUSTER}\n"
+        "everything would work\n",
+        0,
+    )
+    done = check(tmp_path, 'worker.application = "checked:missing"\n')
+    assert done.returncode == 1
+    assert "problem:  the application:  application 'checked:missing': " in done.stdout
+    assert done.stdout.endswith("not fit for use: the application\n")
+    done = check(tmp_path, "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a cluster is missing: give --cluster NAME=URL" in done.stderr
+
+
+def test_where_there_are_clusters_the_application_may_be_on_other_machines(tmp_path: Path) -> None:
+    done = check(tmp_path, 'worker.application = "missing:app"\n', "--cluster", "a=local:@nobody-listens-here")
+    assert (done.returncode, "missing:app" in done.stdout) == (1, False)
 
 
 def test_one_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:

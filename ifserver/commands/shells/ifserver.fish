@@ -297,7 +297,7 @@ complete -c ifserver -n '_shtab_ifserver_using publish' -l request-expiry -x -d 
 complete -c ifserver -n '_shtab_ifserver_using publish' -s v -l verbosity -xka "0 1 2 3" -d 'How much is logged'
 complete -c ifserver -n '_shtab_ifserver_using publish' -l log-format -xka "human json short" -d 'Format of the log: lines for people, one JSON object a line, or short lines without time and process, and without most events, for the terminal of a developer'
 complete -c ifserver -n '_shtab_ifserver_using publish' -l log-to -xka "stderr journal" -d 'Where the log goes: to standard error, or to the journal of systemd'
-complete -c ifserver -n '_shtab_ifserver_using; and test $_shtab_ifserver_npos -eq 0' -a check -d 'whether the nodes are fit for use'
+complete -c ifserver -n '_shtab_ifserver_using; and test $_shtab_ifserver_npos -eq 0' -a check -d 'whether the nodes are fit for use, and the applications can be loaded'
 complete -c ifserver -n '_shtab_ifserver_using check' -s h -l help -d 'show this help message and exit'
 complete -c ifserver -n '_shtab_ifserver_using check' -l help-all -d 'show all settings, and this'
 complete -c ifserver -n '_shtab_ifserver_using check' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'file with settings (default: ifserver.toml, where the current folder has one)'
