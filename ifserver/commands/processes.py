@@ -50,7 +50,7 @@ def work(launch: Launch) -> int:
             children.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
         logs.enable()
         service = WorkerService(runtime, launch, application)
-        work_with(runtime.loop, service.clusters)
+        work_with(runtime.loop, service.clusters, launch.layer)
         return service
 
     try:

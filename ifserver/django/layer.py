@@ -18,7 +18,7 @@ from ifserver.django.queues import QueueClosed
 from ifserver.django.wire import for_servers, pack, unpack
 from ifserver.errors import ConfigurationError
 from ifserver.groups.link import current
-from ifserver.worker.asgi_stream import running
+from ifserver.worker.asgi_stream import Stream, running
 from ifserver.worker.stream_phases import OVER
 
 __all__ = ["ChannelLayer"]
@@ -103,7 +103,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         In a stream, the name is the stream's, and ends with it. It is the same when another worker goes on with the
         stream, so it may be kept in a database. Elsewhere the name is this process's, and ends with it, or at `close`.
         """
-        hub, stream = self._hub(), running.get(None)
+        hub = self._hub()
+        stream = _stream_of(hub)
         return await hub.on_loop(hub.new_channel(prefix.rstrip("."), stream, self))
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
@@ -146,7 +147,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
                     raise ValueError(f"{channel} is no channel of this process: new_channel() makes one")
                 packed = await hub.normal.receive(channel)
             else:
-                if own.is_of_another_attempt(running.get(None)):
+                if own.is_of_another_attempt(_stream_of(hub)):
                     raise ValueError(f"{channel} is no channel of this attempt: another one has the stream")
                 try:
                     packed = await own.queue.get()
@@ -225,3 +226,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         pushed = await hub.normal.push(channel, packed, *self.limits(channel)).asFuture(hub.link.loop)
         if not pushed.taken:
             raise ChannelFull(channel)
+
+
+def _stream_of(hub: Hub) -> Stream | None:
+    """The stream in which this is called. A process that was forked in one has none: the stream is its parent's."""
+    return running.get(None) if hub.link.in_worker else None

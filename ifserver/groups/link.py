@@ -17,6 +17,8 @@ from typing import Final, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from ifserver.config.settings import LayerSettings
+from ifserver.errors import ConfigurationError
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.groups import Groups
 
@@ -25,16 +27,39 @@ __all__ = ["Link", "current", "work_with"]
 #: How long the thread may take to end, in seconds.
 _END_S: Final = 1.0
 
+#: What is said where no command of ours has given any.
+_NO_NODES: Final = (
+    "this process is no worker of ifserver, and there are no nodes in its settings: name them in ifserver.toml "
+    "([clusters]) or in IFSERVER_LAYER_CLUSTERS. The broker of `ifserver run` can be reached by its own workers only: "
+    "publish there with `ifserver publish GROUP --admin HOST:PORT` or POST /groups/GROUP, or use Redis, with "
+    "`ifserver serve` and `ifserver worker`"
+)
+
 _T = TypeVar("_T")
 
 
 class Link:
-    """The nodes of a process, its groups among them, and the loop on which they live."""
+    """The nodes of a process, its groups among them, and the loop on which they live.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clusters: Clusters) -> None:
+    Args:
+        layer: the settings of these nodes, which hold in a process that is forked from this one; None: it looks for its
+            own.
+        in_worker: whether this process is a worker, which handles streams.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clusters: Clusters,
+        layer: LayerSettings | None = None,
+        *,
+        in_worker: bool = False,
+    ) -> None:
         self.loop = loop
         self.clusters = clusters
         self.groups: Groups = clusters.groups
+        self.layer = layer
+        self.in_worker = in_worker
         self._pid = os.getpid()
 
     @property
@@ -90,25 +115,33 @@ def current() -> Link:
         return found
     with _lock:
         if _link is None or not _link.is_ours:
-            _link = _begun()
+            _link = _begun(None if _link is None else _link.layer)
         return _link
 
 
-def work_with(loop: asyncio.AbstractEventLoop, clusters: Clusters) -> None:
-    """This process is a worker: its nodes are these."""
+def work_with(loop: asyncio.AbstractEventLoop, clusters: Clusters, layer: LayerSettings | None) -> None:
+    """This process is a worker: its nodes are these, and `layer` are their settings."""
     global _link
-    _link = Link(loop, clusters)
+    _link = Link(loop, clusters, layer, in_worker=True)
 
 
-def _begun() -> Link:
-    """A loop in a thread of its own, and connections to all nodes of the settings."""
+def _begun(layer: LayerSettings | None) -> Link:
+    """A loop in a thread of its own, and connections to all nodes of `layer`, or else of the settings.
+
+    Raises:
+        ConfigurationError: there are none, or what the settings say cannot be.
+    """
     from ifserver import channels
     from ifserver.config import sources
     from ifserver.process.reactor import MonotonicReactor, standing_in
     from ifserver.services.lifecycle import Runtime
     from ifserver.services.nodes import clusters_of, connect
 
-    layer = sources.configuration(os.environ).layer(os.environ)
+    if layer is None:
+        configuration = sources.configuration(os.environ)
+        if not configuration.has("layer.clusters"):
+            raise ConfigurationError(_NO_NODES)
+        layer = configuration.layer(os.environ)
     loop = asyncio.new_event_loop()
     try:
         reactor = MonotonicReactor(loop)
@@ -128,4 +161,4 @@ def _begun() -> Link:
             thread.join(_END_S)
 
     atexit.register(end)
-    return Link(loop, clusters)
+    return Link(loop, clusters, layer)

@@ -79,7 +79,7 @@ class Machine:
         self.groups: Any = None
         self.link = self.process()
         self.call(self.link.clusters.start)
-        links.work_with(self.loop, self.link.clusters)
+        links.work_with(self.loop, self.link.clusters, None)
         self.link = links.current()
         hubs._hubs[self.link] = Hub(self.link, self.clock.seconds)
 
@@ -92,7 +92,7 @@ class Machine:
             self.groups = clusters.groups
         clusters.groups = self.groups
         self.node.subscriber = self.groups  # type: ignore[assignment]
-        return Link(self.loop, clusters)
+        return Link(self.loop, clusters, in_worker=True)
 
     def call(self, what: Callable[[], Any]) -> Any:
         """Call it on the loop."""

@@ -283,6 +283,15 @@ def test_sync_views(stack: ExitStack, interface: str) -> None:
     assert len(names) == 10
 
 
+def test_a_process_that_a_view_has_forked(stack: ExitStack, site: Site) -> None:
+    """It has the nodes of its worker, which it was given in the command line or is the broker of ``run``."""
+    rooms = [site.client(stack, server=server) for server in (0, 1)]
+    site.get("fork/lobby", "hello")
+    for each in rooms:
+        # What a consumer sends and what a server writes have no order.
+        assert {written(each), written(each)} == {'{"message": "hello, by a child"}', "written by a child"}
+
+
 def test_server_sent_events(stack: ExitStack, site: Site) -> None:
     with (
         httpx.Client(timeout=LIMIT_S) as client,

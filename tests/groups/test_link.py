@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ifserver import groups
-from ifserver.errors import ChannelNameError, NodeUnreachable
+from ifserver.errors import ChannelNameError, ConfigurationError, NodeUnreachable
 from ifserver.groups import link
 from ifserver.process.reactor import MonotonicReactor, standing_in
 
@@ -47,7 +48,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGroups]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     clusters: Any = FakeClusters()
-    link.work_with(loop, clusters)
+    link.work_with(loop, clusters, None)
     yield clusters.groups
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
@@ -123,15 +124,30 @@ def test_a_node_that_does_not_answer(worker: FakeGroups) -> None:
 
 def test_a_process_that_was_forked_has_a_link_of_its_own(worker: FakeGroups, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = link.current()
+    layer: Any = object()
     begun: list[link.Link] = []
 
-    def begin() -> link.Link:
+    def begin(inherited: Any) -> link.Link:
+        assert inherited is layer, "it has the nodes of the worker"
         begun.append(link.Link(mine.loop, mine.clusters))
         return begun[-1]
 
     monkeypatch.setattr(link, "_begun", begin)
+    monkeypatch.setattr(mine, "layer", layer)
     monkeypatch.setattr(mine, "_pid", -1)
     assert link.current() is link.current() is begun[0]
+    assert (mine.in_worker, begun[0].in_worker) == (True, False)
+
+
+def test_a_process_without_nodes_is_told_what_holds_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(link, "_link", None)
+    monkeypatch.delenv("IFSERVER_LAYER_CLUSTERS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigurationError, match=r"no worker of ifserver.* can be reached by its own workers only"
+    ) as error:
+        groups.publish("news", text="x")
+    assert "--cluster" not in str(error.value)
 
 
 def test_a_reactor_that_only_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:

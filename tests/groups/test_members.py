@@ -29,7 +29,7 @@ class Worker:
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
         clusters: Any = SimpleNamespace(groups=None, membership=self)
-        link.work_with(self.loop, clusters)
+        link.work_with(self.loop, clusters, None)
 
     def ask(self, group: str, which: bool) -> Deferred[Any]:
         self.asked.append((group, which, threading.get_ident()))

@@ -6,5 +6,6 @@ urlpatterns = [
     path("write/<room>/", views.write),
     path("close/<room>/", views.close),
     path("round/<room>/", views.round_trip),
+    path("fork/<room>/", views.fork),
     path("asay/<room>/", views.asay),
 ]
