@@ -27,6 +27,8 @@ TAG: Final = "ifserver"
 #: Of settings of ifserver that cannot be. Those of a file and of the environment are looked at for production only:
 #: whoever migrates the database may not be allowed to read them.
 _UNFIT: Final = "ifserver.E002"
+#: Whoever has installed the package has no file of ``docs``.
+_SETTINGS_HINT: Final = "The reference of settings in ifserver's documentation has all sections, keys and variables."
 
 #: Apps that have a ``runserver`` of their own.
 _OTHERS: Final = ("daphne", "django.contrib.staticfiles")
@@ -59,7 +61,7 @@ def check_production(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[C
         configuration = _configuration or sources.configuration(os.environ)
         workers = _workers(configuration)
     except ConfigurationError as error:
-        return [Error(str(error), hint="Sections, keys and variables are in docs/reference/settings.rst.", id=_UNFIT)]
+        return [Error(str(error), hint=_SETTINGS_HINT, id=_UNFIT)]
     found = [*_hosts(), *_proxy(configuration), *_databases(configuration), *_static()]
     return found + (_memory(workers) if workers > 1 else [])
 
@@ -97,7 +99,7 @@ def _settings() -> Iterator[CheckMessage]:
     try:
         sources.from_django(getattr(settings, "IFSERVER", {}))
     except ConfigurationError as error:
-        yield Error(str(error), hint="Its sections and keys are in docs/reference/settings.rst.", id=_UNFIT)
+        yield Error(str(error), hint=_SETTINGS_HINT, id=_UNFIT)
 
 
 def _channels() -> Iterator[CheckMessage]:
@@ -178,7 +180,8 @@ def _static() -> Iterator[CheckMessage]:
     if local and backend.startswith(_STATIC_STORAGE) and not settings.STATIC_ROOT and not served:
         yield Warning(
             "Nothing can serve the static files: there is no STATIC_ROOT, and the admin will have no style.",
-            hint="Use WhiteNoise, or set STATIC_ROOT and let a proxy serve it: docs/howto/static_files.rst.",
+            hint="Use WhiteNoise, or set STATIC_ROOT and let a proxy serve it: the page on static files in ifserver's "
+            "documentation says how.",
             id="ifserver.W006",
         )
 
