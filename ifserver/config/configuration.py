@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
@@ -341,6 +340,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
 
 def _alike(one: str, other: str) -> bool:
     """Whether names are also alike without their sections, or the ``IFSERVER_`` that all variables have in common."""
-    common = os.path.commonprefix((one, other))  # noqa: RUF071 - of names, and no paths
-    size = 1 + max(common.rfind("."), common.rfind("_"))
+    differ = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    same = next(differ, min(len(one), len(other)))
+    size = 1 + max(one.rfind(separator, 0, same) for separator in "._")
     return difflib.SequenceMatcher(None, one[size:], other[size:]).ratio() >= 0.5
