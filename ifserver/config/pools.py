@@ -23,7 +23,7 @@ from msgspec import Meta, Struct, structs
 from ifserver import channels
 from ifserver.config.schema import Setting, Settings, settings_of
 from ifserver.config.settings import WorkerSettings
-from ifserver.config.settings_checks import parse_application
+from ifserver.config.settings_checks import parse_application, problem_of_brackets, problem_of_path
 from ifserver.errors import ConfigurationError
 
 __all__ = [
@@ -60,8 +60,6 @@ _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: A host name or an IP address, with the characters of patterns.
 _HOST: Final = re.compile(r"[a-z0-9_.:*?\[\]!-]+")
 _PORT: Final = re.compile(r"[^:]*:\d+")
-#: An opening bracket without its closing one, which a pattern would take for itself.
-_OPEN: Final = re.compile(r"\[!?\]?[^\]]*\Z")
 
 
 class PoolSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -212,18 +210,12 @@ def _problem_of_protocol(text: str) -> str:
     return "" if text in _PROTOCOLS else "expected http or websocket"
 
 
-def _problem_of_path(text: str) -> str:
-    if not text.startswith(("/", "*")):
-        return "expected a pattern of paths, which begins with / or *, for example /reports/*"
-    return _problem_of_brackets(text)
-
-
 def _problem_of_host(text: str) -> str:
     if _PORT.fullmatch(text):
         return "expected a pattern of host names, without a port"
     if not _HOST.fullmatch(text.lower()):
         return "expected a pattern of host names, for example *.example.com"
-    return _problem_of_brackets(text)
+    return problem_of_brackets(text)
 
 
 def _problem_of_method(text: str) -> str:
@@ -232,13 +224,9 @@ def _problem_of_method(text: str) -> str:
     return "" if text == text.upper() else f"methods are compared as they are: did you mean {text.upper()}?"
 
 
-def _problem_of_brackets(text: str) -> str:
-    return "expected a ] for each [ of a pattern" if _OPEN.search(text) else ""
-
-
 _CHECKS: Final = {
     "protocols": _problem_of_protocol,
-    "paths": _problem_of_path,
+    "paths": problem_of_path,
     "hosts": _problem_of_host,
     "methods": _problem_of_method,
 }

@@ -20,6 +20,7 @@ from ifserver.config.settings_checks import (
     check_address,
     check_name_of_clients,
     check_origins,
+    check_paths,
     check_patterns,
     check_token,
     parse_application,
@@ -354,6 +355,7 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
         for name in ("trusted_proxies", "uncounted_networks", "proxy_protocol_networks"):
             parse_networks(getattr(self, name), f"front.{name}")
         check_origins(self.allowed_origins, "front.allowed_origins")
+        check_paths(self.resumable_paths, "front.resumable_paths")
         check_address(self.admin, "front.admin")
         check_token(self.admin_token, "front.admin_token")
         check_name_of_clients(self.canary_by, "front.canary_by")

@@ -15,10 +15,13 @@ __all__ = [
     "check_address",
     "check_name_of_clients",
     "check_origins",
+    "check_paths",
     "check_patterns",
     "check_token",
     "parse_address",
     "parse_application",
+    "problem_of_brackets",
+    "problem_of_path",
 ]
 
 #: RFC 6454 6.2; in lower case, as browsers write it.
@@ -27,6 +30,8 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[a-z0-9\-._~\[\]:%]+|null")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 #: RFC 9110 5.6.2, of which the name of a cookie is one too (RFC 6265 4.1.1).
 _NAME_OF_CLIENTS: Final = re.compile(r"cookie|address|(?:cookie|header):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: An opening bracket without its closing one, which a pattern would take for itself.
+_OPEN: Final = re.compile(r"\[!?\]?[^\]]*\Z")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:\[\]/]+)):([0-9]{1,5})")
 
 
@@ -80,6 +85,30 @@ def check_origins(texts: Iterable[str], path: str) -> None:
             raise ConfigurationError(
                 f"{path}: {text!r}: expected SCHEME://HOST[:PORT], for example https://example.com"
             )
+
+
+def check_paths(texts: Iterable[str], path: str) -> None:
+    """Let pass patterns of paths that can fit the path of a request.
+
+    Raises:
+        ConfigurationError: one of them fits none.
+    """
+    for text in texts:
+        problem = problem_of_path(text)
+        if problem:
+            raise ConfigurationError(f"{path}: {text!r}: {problem}")
+
+
+def problem_of_path(text: str) -> str:
+    """Why no path of a request can fit this pattern; empty: some can."""
+    if not text.startswith(("/", "*")):
+        return "expected a pattern of paths, which begins with / or *, for example /reports/*"
+    return problem_of_brackets(text)
+
+
+def problem_of_brackets(text: str) -> str:
+    """What is wrong with the brackets of a pattern; empty: nothing."""
+    return "expected a ] for each [ of a pattern" if _OPEN.search(text) else ""
 
 
 def check_patterns(texts: Iterable[str], path: str) -> None:

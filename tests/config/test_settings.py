@@ -177,6 +177,13 @@ def test_what_is_no_address_is_refused() -> None:
         worker(admin="9100")
 
 
+def test_patterns_of_paths_that_fit_nothing_are_refused() -> None:
+    assert FrontSettings(resumable_paths=("/ws/*", "*/ws")).resumable_paths == ("/ws/*", "*/ws")
+    said = r"^front\.resumable_paths: 'ws/\*': expected a pattern of paths, which begins with / or \*"
+    with pytest.raises(ConfigurationError, match=said):
+        FrontSettings(resumable_paths=("/a", "ws/*"))
+
+
 def test_what_is_no_origin_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^front\.allowed_origins: '\*': expected SCHEME://HOST"):
         FrontSettings(allowed_origins=("*",))

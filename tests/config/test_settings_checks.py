@@ -9,6 +9,7 @@ import pytest
 from ifserver.config.settings_checks import (
     check_address,
     check_origins,
+    check_paths,
     check_patterns,
     check_token,
     parse_address,
@@ -76,6 +77,16 @@ def test_what_is_no_token_and_is_not_shown(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_token(text, "front.admin_token")
     assert str(caught.value) == "front.admin_token: must be ASCII characters without spaces, and not empty"
+
+
+def test_paths() -> None:
+    check_paths(["/", "/ws/*", "*", "*/ws", "/[a-z]?", "/[]]"], "x")
+
+
+@pytest.mark.parametrize("text", ["", "ws/*", "?ws", "[/]ws", "/ws[", "https://example.com/ws"])
+def test_paths_that_fit_nothing(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(f'x: {text!r}: expected a')}"):
+        check_paths(["/a", text], "x")
 
 
 def test_origins() -> None:
