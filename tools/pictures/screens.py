@@ -176,7 +176,7 @@ def top(site: Running, scheme: str) -> str:
         screen.key(key)
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=_COLUMNS, height=_LINES, file=nowhere, force_terminal=True)
-        console.print(screen.render(console.height))
+        console.print(screen.render(console.height, console.width))
         console.print()  # the last line is cut off a little
         drawn = console.export_svg(title="ifserver top", theme=_THEMES[scheme], unique_id="top")
     # A page of ours asks nobody else for its fonts. And the border is for dark pages alone.

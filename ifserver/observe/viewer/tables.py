@@ -24,6 +24,8 @@ SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
 }
 #: Events that are shown: those that somebody still has in mind.
 _EVENTS: Final = 10
+#: Columns whose texts differ at their ends.
+_WHOLE: Final = frozenset({"channel"})
 _SHOWN_AGES: Final = ((120.0, 1.0, "s"), (7_200.0, 60.0, "min"), (172_800.0, 3_600.0, "h"))
 
 
@@ -48,9 +50,9 @@ def nodes(status: Status, limit: int | None = None) -> Table:
         for node in cluster.nodes:
             name = f"{cluster.name} (home)" if cluster.home else cluster.name
             if node.round_trip_s is not None and node.answers:
-                said = Text(f"in {node.round_trip_s * 1000:.1f} ms", "green")
+                said = _cut(f"in {node.round_trip_s * 1000:.1f} ms", "green")
             else:
-                said = Text(_plain(node.why), "bold red")
+                said = _cut(_plain(node.why), "bold red")
             for i, queue in enumerate(node.queues or (None,)):
                 first = (_text(name), _text(node.name), said) if i == 0 else (Text(), Text(), Text())
                 rest = ("", "", "") if queue is None else (queue.channel, str(queue.length), seconds(queue.age_s))
@@ -58,10 +60,14 @@ def nodes(status: Status, limit: int | None = None) -> Table:
     return _filled(table, rows, limit)
 
 
-def processes(status: Status, limit: int | None = None) -> Table:
-    """Servers, supervisors and workers, and what each holds, in `limit` lines."""
+def processes(status: Status, limit: int | None = None, narrow: bool = False) -> Table:
+    """Servers, supervisors and workers, and what each holds, in `limit` lines; `narrow`: without what all have in
+    common."""
     rows: list[Sequence[Text]] = []
-    table = _table("what", "process", "host", ">pid", "node", ">up", ">streams", ">unanswered", ">free", ">connections")
+    titles = ["what", "process", "host", ">pid", "node", ">up", ">streams", ">unanswered", ">free", ">connections"]
+    left_out = {name for name in ("host", "node") if narrow and len({getattr(p, name) for p in status.processes}) == 1}
+    shown = [place for place, title in enumerate(titles) if title not in left_out]
+    table = _table(*(titles[place] for place in shown))
     for each in sorted(status.processes, key=lambda facts: (facts.kind, facts.host, facts.process)):
         up = seconds(status.now - each.started_at)
         if each.kind == "server":
@@ -88,7 +94,7 @@ def processes(status: Status, limit: int | None = None) -> Table:
                 "",
             )
             rows.append([*map(_text, row)])
-    return _filled(table, rows, limit)
+    return _filled(table, [[row[place] for place in shown] for row in rows], limit)
 
 
 def events(status: Status) -> Table:
@@ -96,7 +102,7 @@ def events(status: Status) -> Table:
     rows = []
     for each in status.events[-_EVENTS:]:
         label = f"{each.label} \u00d7{each.times}" if each.times > 1 else each.label
-        what = Text(_plain(label), "bold red" if each.kind == "fault" else "")
+        what = _cut(_plain(label), "bold red" if each.kind == "fault" else "")
         rows.append((_text(f"{seconds(status.now - each.at)} ago"), what, _text(each.process), _text(each.text)))
     return _filled(_table(">when", "what", "process", "event"), rows, None)
 
@@ -168,17 +174,20 @@ def streams(shown: Sequence[StreamStatus], selected: int | None = None) -> Table
 
 
 def _table(*titles: str) -> Table:
+    """With these columns; ``>``: numbers. On a terminal that is too narrow texts are cut, the longest first."""
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     for title in titles:
         right = title.startswith(">")
-        table.add_column(title.removeprefix(">"), justify="right" if right else "left", no_wrap=True)
+        # rich takes the width from those columns that may wrap, which those with our texts may, and never do.
+        whole = right or title in _WHOLE
+        table.add_column(_cut(title.removeprefix(">")), justify="right" if right else "left", no_wrap=whole)
     return table
 
 
 def _filled(table: Table, rows: Sequence[Sequence[Text]], limit: int | None) -> Table:
     if limit is not None and len(rows) > limit:
         left = len(rows) - limit + 1
-        rows = [*rows[: limit - 1], (Text(f"... {left} more", "dim"),)]
+        rows = [*rows[: limit - 1], (_cut(f"... {left} more", "dim"),)]
     for row in rows:
         table.add_row(*row)
     return table
@@ -199,7 +208,12 @@ def _plain(text: str) -> str:
 
 
 def _text(text: str) -> Text:
-    return Text(_plain(text))
+    return _cut(_plain(text))
+
+
+def _cut(text: str, style: str = "") -> Text:
+    """A text of one line, whatever its room."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
 def seconds(value: float | None) -> str:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from ifserver.observe.viewer import tables
@@ -25,8 +26,9 @@ __all__ = ["Asked", "Screen", "keys_of", "run"]
 _REFRESH_S: Final = 1.0
 #: So many streams are shown at least, however small the terminal is.
 _LEAST_ROWS: Final = 3
-#: Of smaller terminals groups have no place.
+#: On smaller terminals groups have no place, and on narrower ones what is the same for all processes.
 _HEIGHT_FOR_GROUPS: Final = 24
+_WIDTH_FOR_PLACES: Final = 112
 #: What the keys of terminals send (ECMA-48; ``\x1bO`` in application mode).
 _KEYS: Final = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"\x1b": "escape"}
 _KEYS_BY_BYTE: Final = {b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\x08": "backspace"}
@@ -116,8 +118,8 @@ class Screen:
         status = self._status
         return [] if status is None else tables.ordered(status, self._sort, self._reverse, self._filter)
 
-    def render(self, height: int) -> RenderableType:
-        """The screen, in so many lines."""
+    def render(self, height: int, width: int) -> RenderableType:
+        """The screen, in so many lines and columns."""
         status = self._status
         if status is None:
             return Text(self._trouble or "asking", "bold red" if self._trouble else "")
@@ -125,12 +127,24 @@ class Screen:
         # Of many nodes and processes some are shown: `ifserver status` shows all.
         with_groups = status.groups and height >= _HEIGHT_FOR_GROUPS
         limit = max(_LEAST_ROWS, (height - 11) // 4 if with_groups else (height - 9) // 3)
-        shown_tables = [tables.nodes(status, limit), tables.processes(status, limit)]
+        narrow = width < _WIDTH_FOR_PLACES
+        makers: list[Callable[[int], Table]] = [
+            lambda limit: tables.nodes(status, limit),
+            lambda limit: tables.processes(status, limit, narrow),
+        ]
         # Of pools there is a table where some share requests, so that somebody compares them.
-        shown_tables += [tables.pools(status.pools)] if any(pool.canary_of for pool in status.pools) else []
-        shown_tables += [tables.groups(status, limit)] if with_groups else []
+        if any(pool.canary_of for pool in status.pools):
+            makers.append(lambda limit: tables.pools(status.pools))
+        if with_groups:
+            makers.append(lambda limit: tables.groups(status, limit))
+        shown_tables = [make(limit) for make in makers]
         # The head, and two lines at the foot; of each table the titles and an empty line, of that of the streams too.
         rows = max(_LEAST_ROWS, height - sum(table.row_count + 2 for table in shown_tables) - 5)
+        spare = rows - max(_LEAST_ROWS, len(found))
+        for place, make in enumerate(makers):
+            if spare > 0:
+                before, shown_tables[place] = shown_tables[place].row_count, make(limit + spare)
+                spare -= shown_tables[place].row_count - before
         channels = [stream.channel for stream in found]
         at = channels.index(self._selected) if self._selected in channels else None
         first = 0 if at is None else max(0, at - rows + 1)
@@ -164,7 +178,7 @@ def run(client: Asked, console: Console | None = None) -> None:
             if time.monotonic() >= due:
                 _ask(client, screen)
                 due = time.monotonic() + _REFRESH_S
-            live.update(screen.render(console.height), refresh=True)
+            live.update(screen.render(console.height, console.width), refresh=True)
             for key in read(max(0.0, due - time.monotonic())):
                 screen.key(key)
 

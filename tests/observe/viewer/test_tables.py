@@ -49,6 +49,24 @@ def test_processes_and_what_each_holds() -> None:
     assert "server, not listening" in text(tables.processes(status(processes=(facts(listening=False),))))
 
 
+def test_a_narrow_terminal_cuts_long_texts_and_no_numbers() -> None:
+    children = tuple(Child(pid=26_650 + i, process=f"k3v9x2aq0{i}", ready=True, free=100) for i in range(2))
+    supervisor = facts(process="q8v9x2aq7m", kind="supervisor", host="host-17.example", pid=26_640, children=children)
+    told = status(processes=(facts(process="k3v9x2aq7m", host="host-17.example", pid=26_640), supervisor))
+    lines = text(tables.processes(told, narrow=True), 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    titles = ["what", "process", "pid", "up", "streams", "unanswered", "free", "connections"]
+    assert lines[0].split() == titles, "host and node are the same for all"
+    assert lines[3].split() == ["worker", "k3v9x2aq00", "26650", "0", "0", "100"]
+    # Hosts that differ are shown.
+    told = status(processes=(facts(), supervisor))
+    assert "host-17.example" in text(tables.processes(told, narrow=True))
+    long = stream(1, path="/" + 100 * "x")
+    row = text(tables.streams([long]), 80).splitlines()[1]
+    assert row.startswith("!east.front00000.1  http  claimed  1.0 s  worker0000  GET /xxx")
+    assert (len(row) <= 80, "\N{HORIZONTAL ELLIPSIS}" in row) == (True, True)
+
+
 def test_pools_are_shown_where_there_are_some() -> None:
     children = (Child(pid=8, ready=True, pool="reports"), Child(pid=9, pool="default"))
     rows = words(tables.processes(status(processes=(facts(kind="supervisor", children=children),))))

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ifserver.observe.viewer.top import Screen, keys_of
-from ifserver.status import GroupStatus
+from ifserver.status import Child, GroupStatus
 from tests.observe.viewer.stage import facts, status, stream
 
 
@@ -33,7 +33,7 @@ class Stage:
 
     def lines(self, height: int = 40) -> list[str]:
         console = Console(file=io.StringIO(), width=160, height=height, force_terminal=True, color_system=None)
-        console.print(self.screen.render(height))
+        console.print(self.screen.render(height, 160))
         file: Any = console.file
         return str(file.getvalue()).splitlines()
 
@@ -64,6 +64,20 @@ def test_what_is_old_says_so() -> None:
     assert stage.streams() == "1"
     stage.screen.update(status(stream(1)))
     assert "no answer" not in stage.lines()[0]
+
+
+def test_rows_that_no_stream_needs_are_for_processes() -> None:
+    children = tuple(Child(pid=100 + i) for i in range(20))
+    stage = Stage()
+    supervisor = facts(kind="supervisor", children=children)
+    stage.screen.update(status(stream(1), processes=(supervisor,)))
+    lines = stage.lines(40)
+    assert (sum("worker, not ready" in line for line in lines), "more" in "".join(lines)) == (20, False)
+    assert len(lines) <= 40
+    stage.screen.update(status(*map(stream, range(100)), processes=(supervisor,)))
+    lines = stage.lines(24)
+    assert "more" in "".join(lines)
+    assert len(lines) == 24
 
 
 def test_sorting() -> None:
