@@ -49,9 +49,8 @@ def check(configuration: Configuration, environ: Mapping[str, str]) -> None:
 def table(configuration: Configuration, environ: Mapping[str, str]) -> str:
     """Setting, value and origin, one line each, below the file's name."""
     rows = [("setting", "value", "from")]
-    for path, setting in all_settings().items():
-        given = configuration.of(path)
-        rows.append((path, _value(configuration, setting, given, environ), given.origin))
+    for setting, given in _settings(configuration):
+        rows.append((setting.path, _value(configuration, setting, given, environ), given.origin))
     for setting, given in _pools(configuration):
         rows.append((setting.path, to_toml(setting, given.value), given.origin))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
@@ -71,16 +70,24 @@ def _value(configuration: Configuration, setting: Setting, given: Given, environ
 def json(configuration: Configuration, environ: Mapping[str, str]) -> str:
     """The same for programs. Values are in the units of their names; what is missing and what is off is null."""
     found: dict[str, dict[str, Any]] = {}
-    for path, setting in all_settings().items():
-        value, origin = configuration.of(path)
+    for setting, (value, origin) in _settings(configuration):
         if setting.kind is Kind.CLUSTERS:
             value = _clusters(configuration, environ)
         elif setting.secret and value is not None:
             value = _HIDDEN
-        found[path] = {"value": None if value is msgspec.NODEFAULT else value, "from": origin}
+        found[setting.path] = {"value": None if value is msgspec.NODEFAULT else value, "from": origin}
     for setting, (value, origin) in _pools(configuration):
         found[setting.path] = {"value": value, "from": origin}
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+
+
+def _settings(configuration: Configuration) -> Iterator[tuple[Setting, Given]]:
+    """All settings, with the address that is listened on where none was given."""
+    tcp = configuration.make(ListenSettings).tcp
+    address = {} if tcp is None else dict(zip(("listen.host", "listen.port"), tcp, strict=True))
+    for path, setting in all_settings().items():
+        given = configuration.of(path)
+        yield setting, given if given.value is not None else given._replace(value=address.get(path))
 
 
 def _clusters(configuration: Configuration, environ: Mapping[str, str]) -> dict[str, list[str]]:

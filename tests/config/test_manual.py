@@ -51,6 +51,25 @@ def test_the_table_without_a_file_and_clusters() -> None:
     assert line("layer.clusters", text)[1:] == ["-", "default"]
 
 
+@pytest.mark.parametrize(
+    ("given", "host", "port"),
+    [
+        ({}, ('"127.0.0.1"', "default"), ("8000", "default")),
+        ({"listen.port": 80}, ('"127.0.0.1"', "default"), ("80", "f:1")),
+        ({"listen.host": "::1"}, ('"::1"', "f:1"), ("8000", "default")),
+        ({"listen.unix": "/x"}, ('"none"', "default"), ('"none"', "default")),
+    ],
+)
+def test_the_address_is_the_one_that_holds(
+    given: dict[str, object], host: tuple[str, str], port: tuple[str, str]
+) -> None:
+    configuration = Configuration({path: Given(value, "f:1") for path, value in given.items()})
+    text = manual.table(configuration, {})
+    assert (tuple(line("listen.host", text)[1:]), tuple(line("listen.port", text)[1:])) == (host, port)
+    found = msgspec.json.decode(manual.json(configuration, {}))
+    assert found["listen.port"]["value"] == (None if port[0] == '"none"' else int(port[0]))
+
+
 def test_json() -> None:
     found = msgspec.json.decode(manual.json(GIVEN, {}))
     assert list(found) == list(all_settings())
