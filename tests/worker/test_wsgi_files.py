@@ -51,8 +51,8 @@ class Site:
 
     @property
     def is_closed(self) -> bool:
-        closed: bool = self.file.closed
-        return closed
+        """Whether the file was opened, and is closed again."""
+        return self.file is not None and bool(self.file.closed)
 
 
 def play(site: Any, answer: Any = None, request: Any = REQUEST, file_header: bytes | None = None) -> Call:
