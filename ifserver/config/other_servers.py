@@ -52,11 +52,11 @@ _PROTOCOLS_OF_UVICORN: Final = ("auto", "h11", "httptools")
 _CLIENT_CERTIFICATES: Final = "clients' certificates are not asked for; let a proxy in front do that"
 _TLS: Final = "not needed: TLS 1.2 and 1.3 with safe ciphers are spoken, and nothing else"
 _NO_HTTP2: Final = "HTTP/2 and HTTP/3 are not spoken; let a proxy in front do that"
-_DAEMON: Final = "let systemd, a container or another process manager do that (docs/howto/systemd.rst)"
+_DAEMON: Final = "let systemd, a container or another process manager do that (the documentation has a page on systemd)"
 _HEADER_BYTES: Final = "--max-header-bytes limits the request line and all headers together"
 _MODE: Final = "--unix-mode sets the permissions of the Unix socket; a process manager sets the umask"
 _STRICT: Final = "not there: requests that two parsers might read differently are refused"
-_SENDFILE: Final = "not needed: files are sent with sendfile where that is possible (docs/howto/files.rst)"
+_SENDFILE: Final = "not needed: files are sent with sendfile where that is possible"
 _NO_SYSLOG: Final = "--log-to journal logs to systemd's journal; there is no syslog"
 _DIRTY: Final = "not there: use a task queue, or a second 'ifserver run' with an application of its own"
 _CONTROL: Final = "not there: --admin HOST:PORT has the live view and metrics, and 'ifserver status' shows them"
@@ -122,10 +122,10 @@ ADVICE: Final[Mapping[str, str]] = {
     "--access-logformat": "--access-log-format is common, combined or json",
     "--logger-class": _OWN_LOGGERS,
     "--log-config-json": _OWN_LOGGERS,
-    "--statsd-host": "--admin HOST:PORT has metrics for Prometheus (docs/howto/monitoring.rst)",
-    "--statsd-prefix": "--admin HOST:PORT has metrics for Prometheus (docs/howto/monitoring.rst)",
-    "--dogstatsd-tags": "--admin HOST:PORT has metrics for Prometheus (docs/howto/monitoring.rst)",
-    "--enable-backlog-metric": "--admin HOST:PORT has metrics for Prometheus (docs/howto/monitoring.rst)",
+    "--statsd-host": "--admin HOST:PORT has metrics for Prometheus",
+    "--statsd-prefix": "--admin HOST:PORT has metrics for Prometheus",
+    "--dogstatsd-tags": "--admin HOST:PORT has metrics for Prometheus",
+    "--enable-backlog-metric": "--admin HOST:PORT has metrics for Prometheus",
     "--reuse-port": "'ifserver serve --listen-processes N' runs several servers on one address",
     "--limit-request-line": _HEADER_BYTES,
     "--limit-request-field_size": _HEADER_BYTES,

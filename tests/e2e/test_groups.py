@@ -247,7 +247,7 @@ def test_what_a_program_without_nodes_is_told() -> None:
         timeout=LIMIT_S,
     )
     assert "ConfigurationError" in ended.stderr
-    assert "layer.clusters" in ended.stderr
+    assert "this process is no worker of ifserver, and there are no nodes in its settings" in ended.stderr
 
 
 def test_a_node_that_cannot_be_reached(stack: ExitStack) -> None:

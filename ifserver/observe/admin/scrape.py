@@ -271,7 +271,7 @@ def _clients(subject: ServerSubject) -> Iterator[Metric]:
     yield _by_label("connections", "Clients' connections that are open.", ("kind",), connections)
     exchanges = server.exchanges.registry.values()
     states = dict.fromkeys(_STATES, 0.0) | states_of(exchanges)
-    yield _by_label("streams", "Streams by what they wait for (docs/reference/metrics.rst).", ("kind", "state"), states)
+    yield _by_label("streams", "Streams by what they wait for.", ("kind", "state"), states)
     unsent = sum(map(unsent_bytes, exchanges))
     yield _gauge("unsent_bytes", "Bytes that clients have not taken yet, in this process' memory.", unsent)
     yield _gauge("slow_clients", "Connections whose clients do not take what is due to them.", len(server.slow_clients))
