@@ -121,7 +121,9 @@ def _comparisons(measured: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
     """For each load its table."""
     for load, by_subject in _by_load(measured):
         reference = next(rounds for name, rounds in by_subject.items() if is_reference(name))
-        yield load, table(_HEADS, [_row(name, rounds, reference) for name, rounds in by_subject.items()])
+        roles = _roles_of(by_subject)
+        heads = ("", *roles, "all, us", "front, ratio", "all, ratio", "a second", "p50, ms", "p99, ms")
+        yield load, table(heads, [_row(name, rounds, reference, roles) for name, rounds in by_subject.items()])
 
 
 def _by_load(measured: Sequence[Measurement]) -> Iterator[tuple[str, Mapping[str, Sequence[Measurement]]]]:
@@ -134,14 +136,19 @@ def _by_load(measured: Sequence[Measurement]) -> Iterator[tuple[str, Mapping[str
         yield load, by_subject
 
 
-_HEADS: Final = ("", *_ROLES, "all, us", "front, ratio", "all, ratio", "a second", "p50, ms", "p99, ms")
+def _roles_of(by_subject: Mapping[str, Sequence[Measurement]]) -> tuple[str, ...]:
+    """The roles of a load, that of who sends to groups where there is one: together they are all that it costs."""
+    publishes = any("publisher" in each.cpu_us for rounds in by_subject.values() for each in rounds)
+    return (*_ROLES, "publisher") if publishes else _ROLES
 
 
-def _row(name: str, rounds: Sequence[Measurement], reference: Sequence[Measurement]) -> tuple[str, ...]:
+def _row(
+    name: str, rounds: Sequence[Measurement], reference: Sequence[Measurement], roles: Sequence[str]
+) -> tuple[str, ...]:
     pairs = list(zip(rounds, reference, strict=True))
     costs = [
         f"{statistics.median(each.cpu_us[role] for each in rounds):.1f}" if role in rounds[0].cpu_us else "-"
-        for role in _ROLES
+        for role in roles
     ]
     return (
         name,
@@ -178,9 +185,9 @@ def comparison_charts(measured: Sequence[Measurement]) -> list[bars.Bars]:
     rows: list[tuple[float, ...]]
     for load, by_subject in _by_load(measured):
         if LOADS[load].workers == 1:
-            title, legend = f"{LOADS[load].title}: CPU, us", _ROLES
+            title, legend = f"{LOADS[load].title}: CPU, us", _roles_of(by_subject)
             rows = [
-                tuple(statistics.median(each.cpu_us.get(role, 0.0) for each in rounds) for role in _ROLES)
+                tuple(statistics.median(each.cpu_us.get(role, 0.0) for each in rounds) for role in legend)
                 for rounds in by_subject.values()
             ]
         else:

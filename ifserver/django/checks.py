@@ -18,7 +18,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from ifserver.config import sources
 from ifserver.config.configuration import Configuration
 from ifserver.config.pools import DEFAULT as DEFAULT_POOL
-from ifserver.django.layer_options import BACKENDS, mistakes
+from ifserver.django.layer_options import BACKENDS, OPTIONS, mistakes
 from ifserver.errors import ConfigurationError
 
 __all__ = ["TAG", "register", "use"]
@@ -120,7 +120,7 @@ def _layers() -> Iterator[CheckMessage]:
             for mistake in mistakes(layer.get("CONFIG", {})):
                 yield Error(
                     f'CHANNEL_LAYERS["{alias}"]["CONFIG"]: {mistake}',
-                    hint="Options: expiry, group_expiry, capacity, channel_capacity, max_message_bytes and by_server.",
+                    hint=f"Options: {', '.join(OPTIONS)}.",
                     id="ifserver.E004",
                 )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-__all__ = ["BACKENDS", "UNUSED", "mistakes"]
+__all__ = ["BACKENDS", "OPTIONS", "UNUSED", "mistakes"]
 
 #: Names by which settings have our layer.
 BACKENDS: Final = ("ifserver.django.ChannelLayer", "ifserver.django.layer.ChannelLayer")
@@ -69,3 +69,4 @@ _EXPECTED: Final[Mapping[Any, tuple[str, Callable[[object], bool]]]] = {
     "max_message_bytes": _COUNT,
     "by_server": ("True or False", lambda value: isinstance(value, bool)),
 }
+OPTIONS: Final = (*_EXPECTED, "channel_capacity")

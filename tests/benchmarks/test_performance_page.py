@@ -19,10 +19,18 @@ COSTS = {
 
 def measured() -> list[Measurement]:
     result = Result(1000, 2.0, 0.5, 1.5)
+    publishes = {False: {}, True: {"publisher": 2.0}}
     return [
-        Measurement(name, load, round_, result, {role: us * (1 + round_) for role, us in cpu.items()}, 1.0)
+        Measurement(
+            name,
+            load.name,
+            round_,
+            result,
+            {role: us * (1 + round_) for role, us in (cpu | publishes[load.groups]).items()},
+            1.0,
+        )
         for round_ in range(3)
-        for load in LOADS
+        for load in LOADS.values()
         for name, cpu in COSTS.items()
     ]
 
@@ -61,6 +69,16 @@ def test_the_page_has_all_that_was_measured_and_no_blanks_left() -> None:
         assert f"{series.title}\n~~~" in page
     assert page.count("1234") == sum(len(series.xs) for series in SERIES)
     assert max(map(len, page.splitlines())) <= 120
+
+
+def test_who_sends_to_groups_has_a_column_and_a_part_of_the_bar() -> None:
+    _, _, broadcast = performance_page.page(ABOUT, measured(), grown(), "fedcba").partition("*Broadcast of 100 bytes")
+    row = next(line for line in broadcast.splitlines() if line.startswith("ifserver (redis)"))
+    assert row.split()[2:7] == ["60.0", "40.0", "20.0", "4.0", "124.0"]
+    made = performance_page.comparison_charts(measured())
+    chart = next(chart for chart in made if chart.title.startswith("Broadcast"))
+    assert chart.bars[0] == bars.Bar("ifserver (redis)", (60.0, 40.0, 20.0, 4.0))
+    assert bars.render([chart]).count("<rect") >= 4
 
 
 def test_there_is_a_chart_of_each_thing_that_grows() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -685,22 +686,27 @@ def test_background_work_counts_against_max_streams_only() -> None:
     played(act, concurrency=1, max_streams=2)
 
 
+@contextmanager
+def taking_nothing(node: Any) -> Iterator[None]:
+    """The node answers pushes, and has no room for their messages."""
+    push = node.push
+    node.push = lambda channel, payloads: push(channel, [])
+    try:
+        yield
+    finally:
+        node.push = push
+
+
 def test_what_no_node_has_taken_yet_counts_as_held() -> None:
     async def act(stage: Stage) -> None:
         stage.ask(get("/fast", "1"), get("/fast", "2"), get("/fast", "3"))
         stage.worker.puller.hold()
-        push = stage.node.push
-
-        def refusing(channel: str, payloads: Any) -> Any:
-            return push(channel, [])
-
-        stage.node.push = refusing  # type: ignore[method-assign]
-        stage.worker.puller.resume()
-        await turns()
-        assert stage.application.paths == ["/fast"] * 2
-        assert stage.worker.statistics() == {"streams": 0, "unanswered": 0, "ledger": 2, "free": 0, "reads": 0}
-        assert len(stage.ledger) == 2
-        stage.node.push = push  # type: ignore[method-assign]
+        with taking_nothing(stage.node):
+            stage.worker.puller.resume()
+            await turns()
+            assert stage.application.paths == ["/fast"] * 2
+            assert stage.worker.statistics() == {"streams": 0, "unanswered": 0, "ledger": 2, "free": 0, "reads": 0}
+            assert len(stage.ledger) == 2
         await stage.advance(0.1)
         assert stage.application.paths == ["/fast"] * 3
         assert stage.ledger == []
@@ -712,21 +718,15 @@ def test_a_stream_whose_last_message_was_dropped_counts_as_held_no_longer(caplog
     async def act(stage: Stage) -> None:
         stage.ask(get("/fast", "1"), get("/fast", "2"), get("/fast", "3"))
         stage.worker.puller.hold()
-        push = stage.node.push
-
-        def refusing(channel: str, payloads: Any) -> Any:
-            return push(channel, [])
-
-        stage.node.push = refusing  # type: ignore[method-assign]
-        for _ in range(LIMITS.capacity):
-            stage.clusters.send(SERVER, encode(Claim("0123456789.9", 0, WORKER, SUPERVISOR)))
-        stage.worker.puller.resume()
-        await turns(40)
-        assert stage.application.paths == ["/fast"] * 3
-        assert stage.count("messages_dropped", "full") == 3
-        assert (stage.worker.statistics()["ledger"], stage.worker.free(), stage.ledger) == (0, 2, [])
+        with taking_nothing(stage.node):
+            for _ in range(LIMITS.capacity):
+                stage.clusters.send(SERVER, encode(Claim("0123456789.9", 0, WORKER, SUPERVISOR)))
+            stage.worker.puller.resume()
+            await turns(40)
+            assert stage.application.paths == ["/fast"] * 3
+            assert stage.count("messages_dropped", "full") == 3
+            assert (stage.worker.statistics()["ledger"], stage.worker.free(), stage.ledger) == (0, 2, [])
         # The server hears of it when it says that it has the streams.
-        stage.node.push = push  # type: ignore[method-assign]
         await stage.advance(0.2)
         stage.heard()
         stage.tell(Sync(SERVER, "", [SyncEntry("0123456789.1", 0, 0, 0)]))
