@@ -39,6 +39,8 @@ ROOT = Path(__file__).resolve().parent.parent
 APPLICATION = "benchmarks.application:app"
 _START_S = 30.0
 _OUR_LAYER = "ifserver.django.ChannelLayer"
+#: Of the admin endpoint, which asks for one before it publishes.
+_TOKEN = "benchmark"
 _ENVIRONMENTS = ROOT / ".venv-peers"
 
 #: Not a server: the least that one could cost.
@@ -153,6 +155,7 @@ class Ours(Subject):
         super().__init__()
         several = [f"{fronts} servers"] * (fronts > 1) + [f"{workers} workers"] * (workers > 1)
         self._layer = {"CHANNEL_LAYER": _OUR_LAYER}
+        self._admin = free_port()
         self.name = f"ifserver ({', '.join([broker, *['Channels'] * channels, *several])})"
         self._application = _CHANNELS if channels else APPLICATION
         self._broker = broker
@@ -165,7 +168,9 @@ class Ours(Subject):
         worker = [self._application, "--app-dir", str(ROOT), "--processes", str(self._workers)]
         where = ["-b", "127.0.0.1", "-p", str(self.port), "-v", "0"]
         if self._broker == "embedded":
-            self._spawn([*ours, "run", *worker, *where], self._layer)
+            admin = ["--admin", f"127.0.0.1:{self._admin}"]
+            self._spawn([*ours, "run", *worker, *where, *admin], self._layer | {"IFSERVER_FRONT_ADMIN_TOKEN": _TOKEN})
+            wait_for(self._admin)
             return
         ports = [free_port() for _ in range(self._nodes)]
         for port in ports:
@@ -186,10 +191,14 @@ class Ours(Subject):
         return {"front": tree(front), "worker": tree(worker), "node": nodes}
 
     def publisher(self) -> subprocess.Popen[bytes]:
-        if self._broker == "embedded":
+        if self._broker != "embedded":
+            how = ["layer" if self._application == _CHANNELS else "nodes"]
+        elif self._application != _CHANNELS:
+            # Only its own workers reach the embedded broker; others publish so (docs/howto/groups.rst).
+            how = ["admin", str(self._admin), _TOKEN]
+        else:
             return super().publisher()
-        how = "layer" if self._application == _CHANNELS else "nodes"
-        return self._spawn([sys.executable, *_PUBLISHER, how], self._layer, pipes=True)
+        return self._spawn([sys.executable, *_PUBLISHER, *how], self._layer, pipes=True)
 
 
 class Peer(Subject):
