@@ -33,6 +33,11 @@ class Reports(Protocol):
 class Client(Protocol):
     """The client's side of any stream."""
 
+    @property
+    def write_frame(self) -> Callable[[bytes], None] | None:
+        """Writes the frame of a message of a group, if that is all that there is to do for it; None: `broadcast`
+        does it."""
+
     def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool | None:
         """Send a message of a group.
 

@@ -158,23 +158,25 @@ class GroupMembers:
             return
         prepared = Prepared(broadcast.text, broadcast.data)
         excluded, max_unsent_bytes = broadcast.exclude, self._settings.max_unsent_bytes
-        delivered = 0
-        exchanges = list(members)
-        # In a pass of its own, so that the memory of several clients is fetched at a time.
-        clients = [exchange.client for exchange in exchanges]
-        for exchange, client in zip(exchanges, clients, strict=True):
+        frame = prepared.plain
+        delivered = framed = 0
+        for exchange in list(members):
             if excluded and exchange.stream.identity == excluded:
                 continue
+            client = exchange.client
+            write_frame = client.write_frame
             try:
-                written = client.broadcast(prepared, max_unsent_bytes)
-                if written:
+                if write_frame is not None:
+                    write_frame(frame)
+                    framed += 1
+                elif written := client.broadcast(prepared, max_unsent_bytes):
                     delivered += 1
                 elif written is None:
                     self._overflows(exchange, group)
             except Exception:
                 exchange.break_off()
-        self._counters.cells[GROUP_DELIVERIES] += delivered
-        self._tally.websocket_bytes_out += prepared.websocket_bytes
+        self._counters.cells[GROUP_DELIVERIES] += framed + delivered
+        self._tally.websocket_bytes_out += framed * len(frame)
 
     def gap(self, group: str, missed: int | None) -> None:
         """Broadcasts were lost on their way to this server."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from ifserver import messages as m
 from ifserver.front.exchanges.exchange import Exchange
@@ -24,6 +25,8 @@ class AfterResponse:
     """
 
     __slots__ = ("_exchange", "_exchanges", "_no_body")
+    # Nothing is written to its client.
+    write_frame: Final = None
 
     def __init__(self, exchange: Exchange, no_body: bool, exchanges: set[Exchange]) -> None:
         self._exchange = exchange

@@ -54,6 +54,9 @@ class Http1Response:
     its stream may only come while `exchange` is there.
     """
 
+    # A body has no frames.
+    write_frame: Final = None
+
     def __init__(self, connection: Owner, http1: Http1) -> None:
         self._connection = connection
         self._http1 = http1

@@ -39,9 +39,6 @@ _NEVER_SENT: Final = frozenset({1004, 1005, 1006, 1015})
 #: RFC 6455 5.5: a control frame holds 125 bytes, of which the code takes two.
 _MAX_REASON_BYTES: Final = 123
 
-#: Looked up for each member of a group.
-_OPEN: Final = Frames.STATE_OPEN
-
 _log = logging.getLogger(__name__)
 
 
@@ -195,7 +192,7 @@ class WebSocketConnection(Frames):
     # What the stream asks for (`ifserver.front.exchanges.client.WebSocketClient`).
 
     def send_message(self, message: m.WebSocketSend) -> None:
-        if self.state != self.STATE_OPEN and self._failure is None:
+        if self._state != self.STATE_OPEN and self._failure is None:
             return
         text = message.text
         payload = (message.data or b"") if text is None else text.encode("utf-8")
@@ -207,13 +204,12 @@ class WebSocketConnection(Frames):
             self._exchange.handle(Flushed(length))
 
     def broadcast(self, message: Prepared, max_unsent_bytes: int) -> bool | None:
-        if self.state != _OPEN:
+        if self._state != self.STATE_OPEN:
             return False
         frame = message.plain if self._perMessageCompress is None else self.compressed_frame_of(message)
         if self.write_paused and sockets.unsent_bytes(self.transport) + len(frame) > max_unsent_bytes:
             return None
-        message.websocket_bytes += len(frame)
-        self.transport.write(frame)
+        self.sendData(frame)
         return True
 
     def tell(self, reports: Reports) -> None:
@@ -242,6 +238,7 @@ class WebSocketConnection(Frames):
 
     def abort(self) -> None:
         """Cut the connection; `onClose` tells."""
+        self.write_frame = None
         self.transport.abortConnection()
 
     cut = abort
@@ -261,10 +258,12 @@ class WebSocketConnection(Frames):
 
     def pauseProducing(self) -> None:
         self.write_paused = True
+        self.choose_write()
         self._server.slow_clients.begin(self)
 
     def resumeProducing(self) -> None:
         self.write_paused = False
+        self.choose_write()
         self._server.slow_clients.end(self)
         self.send_late_pong()
         unflushed, self._unflushed = self._unflushed, []

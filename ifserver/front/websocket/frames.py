@@ -149,9 +149,9 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     What the client sends is bounded also where autobahn would let it grow.
     """
 
-    #: What a broadcast looks at for each of thousands of members. In the large dict of an instance, each would miss the
-    #: processor's caches twice.
-    __slots__ = ("_perMessageCompress", "state", "transport", "write_paused")
+    #: What is looked at for each message, and for each of thousands of members of a group. In the large dict of an
+    #: instance, each would miss the processor's caches twice.
+    __slots__ = ("_perMessageCompress", "_state", "transport", "write_frame", "write_paused")
 
     log = _QuietLog()
     factory: Any
@@ -172,8 +172,11 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     closeHandshakeTimeout: float
     closeHandshakeTimeoutCall: Any
     _perMessageCompress: Any  # a _Compression, or None
-    state: int
+    _state: int
     transport: Any
+    #: Writes a frame, if nothing else is to be done for that: the WebSocket is open and does not compress, and its
+    #: client takes what is written. None: it is not so.
+    write_frame: Callable[[bytes], None] | None
     #: Whether the client takes nothing at present.
     write_paused: bool
     _isMessageCompressed: bool
@@ -199,6 +202,9 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
         returned is the Sec-WebSocket-Extensions that tells the client so, or None."""
         self.peer = ""
         self._connectionMade()
+        agreement = deflate.agree(headers, self.window_bits) if self.compression else None
+        if agreement is not None:
+            self._perMessageCompress = _Compression(agreement, self.memory_level, self.max_message_bytes)
         # What autobahn does at the end of a handshake.
         self.state = self.STATE_OPEN
         self.inside_message = False
@@ -209,11 +215,22 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
         self.send_queue: Any = ()
         self.is_open = self.is_closed = _NOBODY
         del self._transport_details
-        agreement = deflate.agree(headers, self.window_bits) if self.compression else None
-        if agreement is None:
-            return None
-        self._perMessageCompress = _Compression(agreement, self.memory_level, self.max_message_bytes)
-        return agreement.answer
+        return None if agreement is None else agreement.answer
+
+    @property
+    def state(self) -> int:
+        """Of autobahn's ``STATE_...``; it changes this itself."""
+        return self._state
+
+    @state.setter
+    def state(self, state: int) -> None:
+        self._state = state
+        self.choose_write()
+
+    def choose_write(self) -> None:
+        """What `write_frame` depends on has changed."""
+        is_direct = self._state == self.STATE_OPEN and self._perMessageCompress is None and not self.write_paused
+        self.write_frame = self.transport.write if is_direct else None
 
     def call_later(self, delay: float, call: Callable[..., Any], *args: Any) -> Timer:
         """Call `call` in `delay` seconds."""
@@ -239,7 +256,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
             or self._held
             or self.current_frame is not None
             or self.inside_message
-            or self.state != self.STATE_OPEN
+            or self._state != self.STATE_OPEN
         ):
             return False
         kind = data[0]

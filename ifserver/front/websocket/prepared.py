@@ -34,7 +34,7 @@ def head_of(opcode: int, length: int) -> bytes:
 class Prepared:
     """A message: `text`, or where that is None, `data`."""
 
-    __slots__ = ("_compressed", "_opcode", "payload", "plain", "websocket_bytes")
+    __slots__ = ("_compressed", "_opcode", "payload", "plain")
 
     def __init__(self, text: str | None, data: bytes | None) -> None:
         #: The message, a text in UTF-8.
@@ -43,8 +43,6 @@ class Prepared:
         #: Its frame for WebSockets that do not compress.
         self.plain = head_of(self._opcode, len(self.payload)) + self.payload
         self._compressed: dict[tuple[int, int], bytes] = {}
-        #: Bytes of its frames that were written to WebSockets.
-        self.websocket_bytes = 0
 
     def compressed(self, window_bits: int, memory_level: int) -> bytes:
         """Its frame for WebSockets that compress so. It refers to no earlier message."""

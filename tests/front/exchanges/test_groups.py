@@ -85,6 +85,29 @@ def test_what_is_sent_to_a_group_reaches_each_member_and_nobody_else() -> None:
     assert world.server.exchanges.members.sizes() == {"news": 3, "sport": 1}
 
 
+def test_the_bytes_of_a_broadcast_are_counted() -> None:
+    world = World()
+    clients = [member(world)[0], member(world, DEFLATING)[0]]
+    before = world.server.exchanges.tally.websocket_bytes_out
+    publish(world, text="hello" * 20)
+    sent = sum(len(each.received()) for each in clients)
+    assert world.server.exchanges.tally.websocket_bytes_out - before == sent > 0
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_nothing_is_written_to_a_member_that_is_being_closed(how: str) -> None:
+    world = World()
+    (client, job), (other, _) = member(world), member(world)
+    if how == "close":
+        job.close(4000)
+        client.received()
+    else:
+        client.protocol.abort()
+    publish(world, text="hello")
+    assert client.received() == b""
+    assert told(other) == [(TEXT, b"hello")]
+
+
 def test_a_broadcast_wakes_no_worker_and_takes_nothing_of_its_window() -> None:
     world = World()
     client, job = member(world)

@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from ifserver.config.settings import FrontSettings
 from ifserver.front.websocket import frames as module
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames, configured
-from tests.front.fakes import CONTINUATION, PING, PONG, Frame, frame, frames
+from tests.front.fakes import CLOSE, CONTINUATION, PING, PONG, Frame, frame, frames
 
 #: Lengths on both sides of where a frame's head changes (RFC 6455 5.2).
 SIZES = [0, 1, 125, 126, 127, 65_535, 65_536]
@@ -36,6 +36,7 @@ class Stage:
         self.clock = Clock()
         self.frames = configured(Recorder, FrontSettings(**limits), self.clock)()
         self._transport = self.frames.transport = StringTransport()
+        self._transport.registerProducer(self.frames, True)
         self.extensions = self.frames.begin(headers or [])
 
     def send(self, *pieces: bytes) -> list[str | bytes | None]:
@@ -102,6 +103,35 @@ def test_only_the_last_ping_is_answered_when_the_client_takes_something_again() 
     stage.frames.send_late_pong()
     stage.frames.send_late_pong()
     assert frames(stage.sent()) == [Frame(PONG, b"3")]
+
+
+def test_frames_are_written_directly_only_while_nothing_is_in_the_way() -> None:
+    stage = Stage()
+    write_frame = stage.frames.write_frame
+    assert write_frame is not None
+    write_frame(b"hello")
+    assert stage.sent() == b"hello"
+    stage.frames.write_paused = True
+    stage.frames.choose_write()
+    assert stage.frames.write_frame is None
+    stage.frames.write_paused = False
+    stage.frames.choose_write()
+    assert stage.frames.write_frame is not None
+    stage.frames.sendCloseFrame(1000)
+    assert stage.frames.write_frame is None
+    stage.frames.choose_write()
+    assert stage.frames.write_frame is None
+
+
+def test_frames_are_not_written_directly_where_they_are_compressed() -> None:
+    assert Stage(DEFLATE).frames.write_frame is None
+
+
+@pytest.mark.parametrize("sent", [frame(CLOSE, b""), frame(TEXT, b"\xff")])
+def test_nothing_is_written_directly_behind_an_answer_that_closes(sent: bytes) -> None:
+    stage = Stage()
+    stage.send(sent)
+    assert stage.frames.write_frame is None
 
 
 def test_a_compressor_that_is_idle_for_two_looks_is_dropped_and_its_timer_with_the_connection() -> None:
