@@ -9,7 +9,6 @@ share that thread. When a message to a group is for a thousand of them, one hop 
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -22,22 +21,25 @@ __all__ = ["SharedClosing", "share_closing"]
 _Thread: TypeAlias = tuple[asyncio.AbstractEventLoop, Any]
 
 
-class _Outcome(enum.Enum):
-    """What those are told who let somebody else call `close`."""
+class _Call:
+    """A call of `close`."""
 
-    CLOSED = enum.auto()
-    FAILED = enum.auto()
-    #: It was not called: who was to do so was cancelled.
-    CANCELLED = enum.auto()
+    #: Whether somebody beside who made it relies on it.
+    is_shared = False
 
 
 class SharedClosing:
-    """Calls `close`, once for all that call this in the same turn of the loop and share a thread."""
+    """Calls `close`, once for all that call this in the same turn of the loop and share a thread.
+
+    Only the first waits for that. The others need not: what they have to do in the thread is queued behind it.
+    """
 
     def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
         self._close = close
-        #: Those who wait for a call of `close` that has not begun.
-        self._waiting: dict[_Thread, list[asyncio.Future[_Outcome]]] = {}
+        #: Those of this turn.
+        self._calls: dict[_Thread, _Call] = {}
+        #: Calls that nobody waits for.
+        self._repeated: set[asyncio.Future[None]] = set()
 
     async def __call__(self) -> None:
         if getattr(AsyncToSync.executors, "current", None) is not None:
@@ -46,36 +48,22 @@ class SharedClosing:
             return
         loop = asyncio.get_running_loop()
         thread = loop, SyncToAsync.thread_sensitive_context.get(None)
-        while (waiting := self._waiting.get(thread)) is not None:
-            told = loop.create_future()
-            waiting.append(told)
-            outcome = await told
-            if outcome is _Outcome.CLOSED:
-                return
-            if outcome is _Outcome.FAILED:
-                # A connection that cannot be closed is given up by that. So this is no failure of all the others.
-                await self._close()
-                return
-        await self._close_for_all(thread)
-
-    async def _close_for_all(self, thread: _Thread) -> None:
-        waiting = self._waiting[thread] = []
-        outcome = _Outcome.CANCELLED
+        call = self._calls.get(thread)
+        if call is not None:
+            call.is_shared = True
+            return
+        call = self._calls[thread] = _Call()
+        loop.call_soon(self._calls.pop, thread, None)
         try:
-            try:
-                await asyncio.sleep(0)
-            finally:
-                # Before it begins: who asks from now on may be too late for it.
-                del self._waiting[thread]
             await self._close()
-            outcome = _Outcome.CLOSED
-        except Exception:
-            outcome = _Outcome.FAILED
+        except BaseException:
+            self._calls.pop(thread, None)
+            if call.is_shared:
+                # It was cancelled, or one connection could not be closed, which is given up by that. There may be more.
+                repeated = asyncio.ensure_future(self._close())
+                self._repeated.add(repeated)
+                repeated.add_done_callback(self._repeated.discard)
             raise
-        finally:
-            for told in waiting:
-                if not told.done():
-                    told.set_result(outcome)
 
 
 def share_closing() -> None:

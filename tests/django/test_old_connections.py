@@ -70,43 +70,86 @@ def test_who_asks_when_it_has_begun_is_not_served_by_it() -> None:
     run(act)
 
 
-@pytest.mark.parametrize("has_begun", [False, True])
-def test_when_the_first_is_cancelled_the_others_are_served(has_begun: bool) -> None:
+def test_only_the_first_waits_for_it() -> None:
     async def act(database: Database, close: SharedClosing) -> None:
         first, *others = (asyncio.create_task(close()) for _ in range(5))
-        if has_begun:
-            await database.has_begun(1)
-        else:
-            await asyncio.sleep(0)
-        first.cancel()
-        database.released.set()
         await asyncio.gather(*others)
-        assert first.cancelled()
-        assert database.closed == 1, "again one hop for all"
-
-    run(act)
-
-
-def test_one_of_the_others_may_be_cancelled() -> None:
-    async def act(database: Database, close: SharedClosing) -> None:
-        tasks = [asyncio.create_task(close()) for _ in range(3)]
-        await database.has_begun(1)
-        tasks[1].cancel()
+        assert (database.begun, database.closed, first.done()) == (1, 0, False)
         database.released.set()
-        await asyncio.wait(tasks)
-        assert [task.cancelled() for task in tasks] == [False, True, False]
+        await first
         assert database.closed == 1
 
     run(act)
 
 
-def test_a_failure_is_that_of_one_alone() -> None:
+def test_what_the_others_do_in_the_thread_comes_after_it() -> None:
+    async def act(_: Database, __: SharedClosing) -> None:
+        done: list[str] = []
+
+        async def in_the_thread() -> None:
+            await sync_to_async(done.append)("closed")
+
+        close = SharedClosing(in_the_thread)
+
+        async def handle(number: int) -> None:
+            await close()
+            await sync_to_async(done.append)(f"query {number}")
+
+        blocked = threading.Event()
+        busy = asyncio.create_task(sync_to_async(blocked.wait)(LIMIT_S))
+        await asyncio.sleep(0)
+        handled = asyncio.gather(*(handle(number) for number in range(3)))
+        await asyncio.sleep(0)
+        blocked.set()
+        await asyncio.gather(busy, handled)
+        assert done == ["closed", "query 1", "query 2", "query 0"]
+
+    run(act)
+
+
+def test_when_the_first_is_cancelled_it_is_done_for_the_others() -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        first, *others = (asyncio.create_task(close()) for _ in range(5))
+        await asyncio.gather(*others)
+        first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled()
+        await database.has_begun(2)
+        database.released.set()
+        while not database.closed:
+            await asyncio.sleep(0)
+        assert database.closed == 1, "again one hop for all"
+
+    run(act)
+
+
+def test_when_the_only_one_is_cancelled_nothing_more_is_done() -> None:
+    async def act(database: Database, close: SharedClosing) -> None:
+        first = asyncio.create_task(close())
+        await database.has_begun(1)
+        first.cancel()
+        database.released.set()
+        await asyncio.wait([first])
+        await asyncio.sleep(0)
+        assert (database.begun, database.closed) == (1, 0)
+
+    run(act)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_failure_is_that_of_one_alone(at_once: bool) -> None:
     async def act(database: Database, close: SharedClosing) -> None:
         database.errors.append(OSError("the connection was lost"))
+        if at_once:
+            database.released.set()
+        tasks = [asyncio.create_task(close()) for _ in range(10)]
+        await database.has_begun(1)
         database.released.set()
-        results = await asyncio.gather(*(close() for _ in range(10)), return_exceptions=True)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [str(result) for result in results if result is not None] == ["the connection was lost"]
-        assert database.closed == 9
+        while not database.closed:
+            await asyncio.sleep(0)
+        assert database.begun == 2, "it was repeated for the others"
 
     run(act)
 
