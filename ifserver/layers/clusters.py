@@ -194,6 +194,18 @@ class Clusters:
                 elif done is not None:
                     done()
 
+    def follow(self, inbox: str) -> bool:
+        """A process says that it receives at `inbox`: what waits for it at nodes that have been gone for
+        ``broker_grace_s`` is sent there. Returns whether more waits for it elsewhere."""
+        process, more = channels.process_of(inbox), False
+        for old in self._outbox.unsent():
+            if old != inbox and channels.process_of(old) == process:
+                if self.outages.is_gone(old):
+                    self.redirect(old, inbox)
+                else:
+                    more = True
+        return more
+
     def offer(self, channel: str, payload: bytes, offering: Offering, excluded: frozenset[str] = _NONE) -> None:
         """Offer a request on `channel` of some node, at the end of this turn.
 

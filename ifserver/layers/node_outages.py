@@ -40,13 +40,17 @@ class NodeOutages:
         #: Since when a node has been gone while another one of its cluster was there, and when that was seen last.
         self._alone_gone: dict[str, tuple[float, float]] = {}
 
+    def is_gone(self, inbox: str) -> bool:
+        """Whether the node of `inbox` has been gone for `grace_s`."""
+        node = self._nodes.get(channels.node_of(inbox))
+        return node is not None and node.unreachable_s() >= self.grace_s
+
     def elsewhere(self, inbox: str) -> list[str]:
         """Where a process may be found that has named `inbox`, whose node has been gone for `grace_s`: on the other
         nodes of that cluster. Empty while it is not to be looked for."""
-        node = self._nodes.get(channels.node_of(inbox))
-        if node is None or node.unreachable_s() < self.grace_s:
+        if not self.is_gone(inbox):
             return []
-        process = channels.process_of(inbox)
+        node, process = self._nodes[channels.node_of(inbox)], channels.process_of(inbox)
         return [channels.make_inbox(each.name, process) for each in self._others(node) if each.connected]
 
     def is_missing(self, inbox: str) -> bool:

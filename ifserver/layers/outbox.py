@@ -143,6 +143,10 @@ class Outbox:
         queue.given_up = True
         return taken
 
+    def unsent(self) -> list[str]:
+        """The inboxes for which anything waits."""
+        return [inbox for inbox, queue in self._queues.items() if queue.waiting or queue.flying]
+
     def waiting(self) -> int:
         """Messages that the node has not taken yet, of those that are counted."""
         return sum(map(self.ahead, self._queues))

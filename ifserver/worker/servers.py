@@ -103,11 +103,14 @@ class Servers:
         is_late = sync.moves < self._moves.get(process, 0)
         if sync.moves and not is_late:
             self._moves[process] = sync.moves
+        more_waits = not is_late and self._clusters.follow(sync.sender)
         for entry in sync.entries:
             stream = self._streams.get(entry.stream)
             if stream is not None and stream.attempt < entry.attempt:
                 stream.let_go()
                 stream = None
+            if stream is None and more_waits:
+                continue  # it may have ended here, and its last messages wait for the node where the server was
             if stream is None or (stream.attempt == entry.attempt and stream.phase is LOST):
                 # Where the application still runs we have let go of it as well, and the server has not heard it.
                 release = Release(entry.stream, entry.attempt, self._clusters.home.inbox, _GONE)

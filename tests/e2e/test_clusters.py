@@ -12,7 +12,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.running import APPS, LIMIT_S, Running, eventually
+from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually
 from tests.redis_server import Monitor, RedisServer
 
 #: How long the node of an inbox may be gone before streams are told another address, here.
@@ -121,6 +121,17 @@ def test_killing_the_node_of_the_inbox_disturbs_no_request_and_closes_no_websock
             assert another.recv(timeout=LIMIT_S) == "new"
     site.nodes[home].start()
     assert httpx.get(site.east.url, timeout=LIMIT_S).status_code == 200
+
+
+def test_an_answer_that_ends_while_the_node_of_the_inbox_is_gone_follows_the_server(site: Site, gate: Gate) -> None:
+    site.work("west")
+    home = site.home_of(site.east)
+    with httpx.stream("POST", f"{site.east.url}/half?gate={gate}", timeout=LIMIT_S) as answer:
+        pieces = answer.iter_bytes()
+        assert int(next(pieces)) == gate.reached()[0]
+        site.nodes[home].kill()
+        gate.open()
+        assert b"".join(pieces) == b"end"
 
 
 def test_a_worker_that_comes_late_is_found_wherever_it_is(site: Site) -> None:

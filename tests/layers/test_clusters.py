@@ -455,6 +455,22 @@ def test_what_waits_for_a_process_follows_it() -> None:
     place.clusters.redirect("!north-1.9876543210", inbox("east-2"))
 
 
+def test_a_process_is_followed_from_nodes_that_have_been_gone_for_the_grace() -> None:
+    place = Place(away=2)
+    for node in ("west-1", "west-2", "east-2"):
+        place.clusters.send(inbox(node), node.encode())
+    place.clusters.send(channels.make_inbox("west-1", "0123456789"), b"of another")
+    west_1, west_2 = place.west[:2]
+    west_1.gone_s, west_2.gone_s = 30.0, 29.9
+    assert place.clusters.follow(inbox("east-2"))
+    west_2.gone_s = 30.0
+    assert not place.clusters.follow(inbox("east-2"))
+    place.turn.end()
+    assert place.east[1].asked() == [(inbox("east-2"), [b"east-2", b"west-1", b"west-2"])]
+    assert west_1.asked() == [(channels.make_inbox("west-1", "0123456789"), [b"of another"])]
+    assert west_2.asked() == []
+
+
 @pytest.mark.parametrize(("to", "where"), [("west-1", "west-1"), ("north", "east-1")])
 def test_what_waits_follows_its_owner_but_to_no_node_that_is_unknown(to: str, where: str) -> None:
     place = Place(home=1, away=1)
