@@ -206,6 +206,12 @@ class Clusters:
                     more = True
         return more
 
+    def forget_missing(self) -> None:
+        """Who waits until something is sent to a process that must be dead does so no longer."""
+        for inbox in self._outbox.unsent():
+            if self.outages.is_missing(inbox):
+                self._outbox.stop_waiting(inbox)
+
     def offer(self, channel: str, payload: bytes, offering: Offering, excluded: frozenset[str] = _NONE) -> None:
         """Offer a request on `channel` of some node, at the end of this turn.
 

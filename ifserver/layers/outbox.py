@@ -147,6 +147,19 @@ class Outbox:
         """The inboxes for which anything waits."""
         return [inbox for inbox, queue in self._queues.items() if queue.waiting or queue.flying]
 
+    def stop_waiting(self, inbox: str) -> None:
+        """Call what is to be called when it waits here no longer: nobody waits for that any more. Should the node come
+        back, it is sent all the same."""
+        queue = self._queues[inbox]
+        entries = [*queue.flying, *queue.waiting]
+        queue.flying, queue.waiting = (
+            [(payload, None, counted) for payload, _, counted in queue.flying],
+            deque((payload, None, counted) for payload, _, counted in queue.waiting),
+        )
+        for _, done, _ in entries:
+            if done is not None:
+                done()
+
     def waiting(self) -> int:
         """Messages that the node has not taken yet, of those that are counted."""
         return sum(map(self.ahead, self._queues))

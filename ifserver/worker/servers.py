@@ -175,6 +175,7 @@ class Servers:
                 _log.warning("server %s is presumed dead: its node is gone, and it receives on no other", process)
                 self._lost(process)
                 del self._servers[inbox]
+        self._clusters.forget_missing()
         for named, server in self._servers.items():
             for sender, entries in server.due.items():
                 server.tell(self._clusters, named, sender, self._supervisor, entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -469,6 +470,19 @@ def test_a_process_is_followed_from_nodes_that_have_been_gone_for_the_grace() ->
     assert place.east[1].asked() == [(inbox("east-2"), [b"east-2", b"west-1", b"west-2"])]
     assert west_1.asked() == [(channels.make_inbox("west-1", "0123456789"), [b"of another"])]
     assert west_2.asked() == []
+
+
+def test_nobody_waits_for_what_is_to_be_sent_to_a_process_that_must_be_dead() -> None:
+    place = Place()
+    sent: list[str] = []
+    for node in ("east-1", "east-2"):
+        place.clusters.send(inbox(node), b"x", partial(sent.append, node))
+    for second in range(37):
+        assert sent == []
+        place.east[0].gone_s = float(second)
+        place.clusters.forget_missing()
+        place.clock.advance(1.0)
+    assert sent == ["east-1"]
 
 
 @pytest.mark.parametrize(("to", "where"), [("west-1", "west-1"), ("north", "east-1")])

@@ -283,6 +283,27 @@ def test_what_waits_can_be_taken_and_sent_elsewhere() -> None:
     assert place.outbox.waiting() == 0
 
 
+def test_nobody_has_to_wait_for_a_node_that_does_not_come_back() -> None:
+    place = Place()
+    place.send(b"1")
+    place.turn.end()
+    place.send(b"2")
+    place.send(b"x", inbox=OTHER_INBOX)
+    assert sorted(place.outbox.unsent()) == sorted([INBOX, OTHER_INBOX])
+    place.outbox.stop_waiting(INBOX)
+    assert place.done == [b"1", b"2"]
+    # It may come back all the same.
+    place.node.answer(NodeUnreachable("gone"))
+    place.node.become_ready()
+    place.turn.end()
+    assert place.node.asked() == [(OTHER_INBOX, [b"x"]), (INBOX, [b"1", b"2"])]
+    place.node.answer(Pushed(1, 1))
+    place.node.answer(Pushed(2, 2))
+    assert place.done == [b"1", b"2", b"x"]
+    assert place.outbox.unsent() == []
+    assert place.counters.value("messages_sent") == 3
+
+
 @pytest.mark.parametrize("error", [NodeUnreachable("gone"), PushInDoubt("gone"), NodeRefused("OOM")])
 def test_a_queue_that_was_given_up_disturbs_no_later_one(error: Exception) -> None:
     place = Place()

@@ -585,6 +585,26 @@ def test_the_applications_of_a_dead_server_see_1006() -> None:
     played(act, application=Application())
 
 
+def test_whoever_died_together_with_its_node_keeps_no_room_here() -> None:
+    async def act(stage: Stage) -> None:
+        stage.connect()
+        stage.ask(get("/linger", "2"))
+        await run(stage, 2)
+        stage.node.stop()
+        stage.worker.application.lingering.pop().set_result(None)  # type: ignore[attr-defined]
+        await run(stage, 30)
+        assert len(stage.ledger) == 2
+        await run(stage, 10)
+        assert stage.ledger == []
+        assert stage.worker.application.events == [1006]  # type: ignore[attr-defined]
+        # It is sent all the same, should the node come back.
+        assert stage.clusters.waiting() > 0
+        stage.node.start()
+        await turns()
+
+    played(act, application=Application(), nodes=2)
+
+
 def test_another_servers_streams_go_on() -> None:
     async def act(stage: Stage) -> None:
         alive(stage, OTHER_SERVER)
