@@ -1,5 +1,5 @@
 """Writes ``docs/explanation/performance.rst`` and its charts, of what was measured last (`benchmarks.bench`,
-`benchmarks.growth`).
+`benchmarks.growth`). A run may be of some loads only: each load is shown as its newest run has it.
 
 In a checkout: ``python -m benchmarks.performance_page``.
 """
@@ -10,9 +10,10 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
-from msgspec import convert
+from msgspec import Struct, convert
 
 from benchmarks import bars
 from benchmarks.bench import RESULTS
@@ -23,10 +24,20 @@ from benchmarks.placement_page import table
 from benchmarks.subjects import ROOT, is_reference
 from benchmarks.svg import Chart, Line, render
 
-__all__ = ["charts", "comparison_charts", "main", "page"]
+__all__ = ["Run", "charts", "comparison_charts", "main", "newest_runs", "page"]
 
 Grown = Mapping[str, Sequence[Point]]
 
+
+class Run(Struct):
+    """What one run of `benchmarks.bench` has found."""
+
+    #: Where and of what, by `benchmarks.machine.describe`.
+    about: dict[str, str]
+    measured: list[Measurement]
+
+
+_DOCS: Final = ROOT / "docs" / "explanation"
 _ROLES: Final = ("front", "worker", "node")
 
 _PAGE: Final = """\
@@ -49,7 +60,9 @@ Each server runs the same minimal ASGI application in one process; ifserver has 
 the process that has the clients' connections, *node* is Redis. *front, ratio* and *all, ratio* divide by the cost of
 uvicorn in the same round. *uvicorn-websockets* is uvicorn with its first implementation of WebSockets (its setting
 ``ws`` is ``websockets``). Pushpin is a proxy that holds connections; uvicorn runs behind it, and is not included in its
-cost.
+cost. In broadcasts, *publisher* is the program that sends to the group, *channels* is Django Channels with
+channels_redis in uvicorn, *ifserver (..., Channels)* the same consumer with ifserver's channel layer, and *bare loop* a
+program on uvloop that does nothing but write: the least that a broadcast can cost.
 
 .. image:: comparison.svg
    :alt: Charts of what one request or message costs with each server, and how long requests wait beside slow ones.
@@ -110,20 +123,34 @@ When 10,000 requests wait (``request_capacity``), the next one is answered 503 a
 }
 
 
-def page(about: Mapping[str, str], measured: Sequence[Measurement], grown: Grown, grown_at: str) -> str:
-    """The page for users; `grown_at`: the commit at which growth was measured."""
-    comparison = "\n\n".join(f"*{LOADS[load].title}*\n\n{text}" for load, text in _comparisons(measured))
+def newest_runs(folder: Path) -> dict[str, Run]:
+    """Of each load its newest run, of those whose figures are in `folder`."""
+    found: dict[str, Run] = {}
+    # They are named for the day and the commit.
+    for path in sorted(folder.glob("????-??-??-*.json"), key=lambda path: (path.name[:10], path.stat().st_mtime)):
+        run = convert(json.loads(path.read_text(encoding="utf-8")), Run)
+        for load, measured in _by_load(run.measured):
+            found[load] = Run(run.about, [each for rounds in measured.values() for each in rounds])
+    return {load: found[load] for load in LOADS if load in found}
+
+
+def page(runs: Mapping[str, Run], grown: Grown, grown_at: str) -> str:
+    """The page for users, of the run of each load; `grown_at`: the commit at which growth was measured."""
+    about = next(iter(runs.values())).about
+    comparison = "\n\n".join(_comparison(load, run, about) for load, run in runs.items())
     growth = "\n\n".join(_grown(series, grown[series.name]) for series in SERIES)
     return _PAGE.format(**about, comparison=comparison, verdict=_VERDICT, growth=growth, grown_at=grown_at)
 
 
-def _comparisons(measured: Sequence[Measurement]) -> Iterator[tuple[str, str]]:
-    """For each load its table."""
-    for load, by_subject in _by_load(measured):
-        reference = next(rounds for name, rounds in by_subject.items() if is_reference(name))
-        roles = _roles_of(by_subject)
-        heads = ("", *roles, "all, us", "front, ratio", "all, ratio", "a second", "p50, ms", "p99, ms")
-        yield load, table(heads, [_row(name, rounds, reference, roles) for name, rounds in by_subject.items()])
+def _comparison(load: str, run: Run, about: Mapping[str, str]) -> str:
+    """The table of a load; it says where it was measured, if not as `about` says."""
+    [(_, by_subject)] = _by_load(run.measured)
+    reference = next(rounds for name, rounds in by_subject.items() if is_reference(name))
+    roles = _roles_of(by_subject)
+    heads = ("", *roles, "all, us", "front, ratio", "all, ratio", "a second", "p50, ms", "p99, ms")
+    rows = [_row(name, rounds, reference, roles) for name, rounds in by_subject.items()]
+    elsewhere = "" if run.about == about else f" (commit {run.about['commit']}, on {run.about['machine']})"
+    return f"*{LOADS[load].title}*{elsewhere}\n\n{table(heads, rows)}"
 
 
 def _by_load(measured: Sequence[Measurement]) -> Iterator[tuple[str, Mapping[str, Sequence[Measurement]]]]:
@@ -213,15 +240,13 @@ def charts(grown: Grown) -> list[Chart]:
 
 def main() -> int:
     """Write the page and its charts."""
-    newest = max((path for path in RESULTS.glob("*.json") if path != GROWTH), key=lambda path: path.stat().st_mtime)
-    compared, grown = (json.loads(path.read_text(encoding="utf-8")) for path in (newest, GROWTH))
-    measured = convert(compared["measured"], list[Measurement])
+    runs = newest_runs(RESULTS)
+    grown = json.loads(GROWTH.read_text(encoding="utf-8"))
     points = convert(grown["series"], dict[str, list[Point]])
-    docs = ROOT / "docs"
-    text = page(compared["about"], measured, points, grown["about"]["commit"])
-    (docs / "performance.rst").write_text(text, encoding="utf-8")
-    (docs / "performance.svg").write_text(render(charts(points)), encoding="utf-8")
-    (docs / "comparison.svg").write_text(bars.render(comparison_charts(measured)), encoding="utf-8")
+    measured = [each for run in runs.values() for each in run.measured]
+    (_DOCS / "performance.rst").write_text(page(runs, points, grown["about"]["commit"]), encoding="utf-8")
+    (_DOCS / "performance.svg").write_text(render(charts(points)), encoding="utf-8")
+    (_DOCS / "comparison.svg").write_text(bars.render(comparison_charts(measured)), encoding="utf-8")
     return 0
 
 
