@@ -196,7 +196,13 @@ class Clusters:
 
     def follow(self, inbox: str) -> bool:
         """A process says that it receives at `inbox`: what waits for it at nodes that have been gone for
-        ``broker_grace_s`` is sent there. Returns whether more waits for it elsewhere."""
+        ``broker_grace_s`` is sent there. Returns whether more waits for it elsewhere.
+
+        Raises:
+            ValueError: `inbox` is no name of one.
+        """
+        if channels.node_of(inbox) not in self.nodes:
+            return False
         process, more = channels.process_of(inbox), False
         for old in self._outbox.unsent():
             if old != inbox and channels.process_of(old) == process:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -43,6 +45,20 @@ class Site:
         """Workers of one process, in the cluster `home`."""
         command = ("worker", "zoo:app", "--processes", "1", *self._layer, "--home", home)
         return self._start(Running(*command, app_dir=APPS)).ready()
+
+    def read_by_worker(self) -> str:
+        """The node of the east where the only worker receives."""
+        processes = {server.said(r"process (\w+)")[1] for server in (self.east, self.west)}
+        monitors = {name: Monitor(self.nodes[name]) for name in ("east-1", "east-2")}
+        time.sleep(1.5)  # a read takes a second
+        reads = {name: _reads(monitor.commands()) for name, monitor in monitors.items()}
+        (home,) = (
+            name
+            for name, channels in reads.items()
+            for channel in channels
+            if channel.startswith("!") and channel.rpartition(".")[2] not in processes
+        )
+        return home
 
     def home_of(self, server: Running) -> str:
         """The node where the server receives, by its beat."""
@@ -132,6 +148,16 @@ def test_an_answer_that_ends_while_the_node_of_the_inbox_is_gone_follows_the_ser
         site.nodes[home].kill()
         gate.open()
         assert b"".join(pieces) == b"end"
+
+
+def test_what_a_client_said_last_follows_a_worker_that_has_moved(site: Site, tmp_path: Path) -> None:
+    site.work("east")
+    report = tmp_path / "report"
+    with connect(f"ws://127.0.0.1:{site.west.port}/report?report={report}") as websocket:
+        site.nodes[site.read_by_worker()].kill()
+        websocket.close(4000, "bye")
+        eventually(report.exists, "the application is told that the client has left")
+    assert json.loads(report.read_text()) == [4000, "bye"]
 
 
 def test_a_worker_that_comes_late_is_found_wherever_it_is(site: Site) -> None:

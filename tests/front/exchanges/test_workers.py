@@ -591,6 +591,29 @@ def test_what_waits_for_a_worker_follows_it_when_it_names_another_node() -> None
     assert m.WebSocketReceive(job.stream, 0, 0, "hello", None) in heard
 
 
+def test_what_a_client_said_last_follows_the_worker_although_the_stream_has_ended_here() -> None:
+    world, other = two_nodes()
+    client, job = opened(world)
+    world.node.stop()
+    client.send(frame(TEXT, b"hello"))
+    client.leave()
+    moved = f"!west.{channels.process_of(WORKER)}"
+
+    def heard() -> list[m.Message]:
+        for message in (m.Sync(moved, SUPERVISOR, [entry(job)]), m.Claim(job.stream, 0, moved, SUPERVISOR)):
+            other.push(world.clusters.home.inbox, [m.encode(message)])
+            world.settle()
+        return [m.decode_for_worker(payload) for payload in world.pull(moved)]
+
+    tick(world, 29.0)
+    assert heard() == [], "a Release would overtake what waits"
+    tick(world, 2.0)
+    received, left, *releases = heard()
+    assert received == m.WebSocketReceive(job.stream, 0, 0, "hello", None)
+    assert type(left) is m.Disconnect
+    assert releases == [m.Release(job.stream, 0, moved, "gone")] * 2
+
+
 def test_a_worker_that_has_moved_is_not_dead_because_some_streams_have_not_heard_of_it() -> None:
     world, other = two_nodes()
     (client, job), (late_client, late_job) = opened(world), opened(world)
