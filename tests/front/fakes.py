@@ -83,6 +83,10 @@ class Lines:
         return {}
 
 
+def _discard(data: bytes) -> None:
+    assert isinstance(data, bytes)
+
+
 @implementer(ITransport, IPushProducer)
 class FakeTransport:
     """One connection, seen from the server's side; the test holds the other end."""
@@ -107,6 +111,8 @@ class FakeTransport:
         self.aborted = False
         self.write_closed = False
         self._half_closed = self.read_closed = False
+        #: As `ifserver.net.endpoints.LoopTransport` has it: another one once the connection ends.
+        self.write: Callable[[bytes], None] = self._write
 
     # The client.
 
@@ -150,11 +156,15 @@ class FakeTransport:
 
     # The server.
 
-    def write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         assert isinstance(data, bytes)
-        if not self.disconnecting and not self.lost:
-            assert not self.write_closed, "uvloop raises RuntimeError"
-            self._written += data
+        ended = self.write_closed or self.disconnecting
+        assert not ended, "uvloop raises RuntimeError"
+        self._written += data
+
+    def _end(self) -> None:
+        self.disconnecting = True
+        self.write = _discard
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))
@@ -162,7 +172,7 @@ class FakeTransport:
     def loseConnection(self) -> None:
         if self.disconnecting:
             return
-        self.disconnecting = True
+        self._end()
         # As under TLS: with a producer registered, a connection is not closed.
         if not self.full and self.producer is None:
             self._world.soon(lambda: self._lose(error.ConnectionDone()))
@@ -174,7 +184,8 @@ class FakeTransport:
         self.write_closed = True
 
     def abortConnection(self) -> None:
-        self.disconnecting = self.aborted = True
+        self._end()
+        self.aborted = True
         self._world.soon(lambda: self._lose(error.ConnectionAborted()))
 
     def pauseProducing(self) -> None:
@@ -218,7 +229,8 @@ class FakeTransport:
 
     def _lose(self, why: Exception) -> None:
         if not self.lost:
-            self.lost = self.disconnecting = True
+            self._end()
+            self.lost = True
             self.protocol.connectionLost(Failure(why))
 
 

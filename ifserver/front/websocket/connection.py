@@ -176,6 +176,7 @@ class WebSocketConnection(Frames):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.will_go_on and not self.ended():
             self._lost = reason
+            self.write_frame = None
         else:
             self._tell_loss(reason)
 

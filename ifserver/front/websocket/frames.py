@@ -175,7 +175,8 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     _state: int
     transport: Any
     #: Writes a frame, if nothing else is to be done for that: the WebSocket is open and does not compress, and its
-    #: client takes what is written. None: it is not so.
+    #: client takes what is written. None: it is not so. Whoever ends the transport, or hears of its end, forgets this:
+    #: it may be a method of the loop's own transport, which raises then.
     write_frame: Callable[[bytes], None] | None
     #: Whether the client takes nothing at present.
     write_paused: bool

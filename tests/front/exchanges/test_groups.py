@@ -26,6 +26,7 @@ from tests.front.fakes import (
     Job,
     World,
     close_frame,
+    frame,
     frames,
     of,
     split_response,
@@ -95,17 +96,36 @@ def test_the_bytes_of_a_broadcast_are_counted() -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_nothing_is_written_to_a_member_that_is_being_closed(how: str) -> None:
+def test_nothing_is_written_to_a_member_that_is_being_closed(how: str, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    (client, job), (other, _) = member(world), member(world)
+    client, job = member(world)
+    [websocket] = world.server.connections
+    other, _ = member(world)
     if how == "close":
         job.close(4000)
         client.received()
     else:
-        client.protocol.abort()
-    publish(world, text="hello")
+        websocket.abort()
+    # In the same turn: the loss of a connection is told in the next one.
+    world.server.exchanges.members.heard("news", m.Broadcast("!east.other", 0, "", "hello"))
     assert client.received() == b""
     assert told(other) == [(TEXT, b"hello")]
+    assert "defect" not in caplog.text
+
+
+def test_nothing_is_written_to_a_member_that_has_left_while_what_it_sent_is_still_parsed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    client, job = member(world)
+    client.send(frame(TEXT, b"x") * 500)
+    client.leave()
+    publish(world, text="hello")
+    assert client.received() == b""
+    while world.server.connections:
+        world.clock.advance(0)
+    assert len(of(m.WebSocketReceive, job.heard())) == 500
+    assert "defect" not in caplog.text
 
 
 def test_a_broadcast_wakes_no_worker_and_takes_nothing_of_its_window() -> None:
