@@ -196,7 +196,7 @@ class Clusters:
 
     def follow(self, inbox: str) -> bool:
         """A process says that it receives at `inbox`: what waits for it at nodes that have been gone for
-        ``broker_grace_s`` is sent there. Returns whether more waits for it elsewhere.
+        ``broker_grace_s`` is sent there. Returns whether more waits for it at others that cannot be reached now.
 
         Raises:
             ValueError: `inbox` is no name of one.
@@ -208,7 +208,7 @@ class Clusters:
             if old != inbox and channels.process_of(old) == process:
                 if self.outages.is_gone(old):
                     self.redirect(old, inbox)
-                else:
+                elif not self.outages.is_there(old):
                     more = True
         return more
 

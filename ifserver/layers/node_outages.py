@@ -40,6 +40,11 @@ class NodeOutages:
         #: Since when a node has been gone while another one of its cluster was there, and when that was seen last.
         self._alone_gone: dict[str, tuple[float, float]] = {}
 
+    def is_there(self, inbox: str) -> bool:
+        """Whether the node of `inbox` can be reached, and gives signs of life."""
+        node = self._nodes.get(channels.node_of(inbox))
+        return node is not None and _is_there(node)
+
     def is_gone(self, inbox: str) -> bool:
         """Whether the node of `inbox` has been gone for `grace_s`."""
         node = self._nodes.get(channels.node_of(inbox))

@@ -464,8 +464,10 @@ def test_a_process_is_followed_from_nodes_that_have_been_gone_for_the_grace() ->
     west_1, west_2 = place.west[:2]
     west_1.gone_s, west_2.gone_s = 30.0, 29.9
     assert place.clusters.follow(inbox("east-2"))
-    west_2.gone_s = 30.0
     assert not place.clusters.follow(inbox("north-1"))
+    west_2.gone_s = 0.9
+    assert not place.clusters.follow(inbox("east-2")), "it is taken where it was sent"
+    west_2.gone_s = 30.0
     assert not place.clusters.follow(inbox("east-2"))
     place.turn.end()
     assert place.east[1].asked() == [(inbox("east-2"), [b"east-2", b"west-1", b"west-2"])]

@@ -605,6 +605,19 @@ def test_whoever_died_together_with_its_node_keeps_no_room_here() -> None:
     played(act, application=Application(), nodes=2)
 
 
+def test_what_is_under_way_to_another_address_of_a_server_keeps_no_ended_stream_open() -> None:
+    async def act(stage: Stage) -> None:
+        pushing: Deferred[Pushed] = Deferred()
+        stage.nodes[1].push = lambda *_: pushing  # type: ignore[method-assign]
+        stage.clusters.send(f"!west.{channels.process_of(SERVER)}", encode(Release(STREAM, 0, WORKER, "gone")))
+        await turns()
+        await sync(stage, SyncEntry("0123456789.2", 0, 0, 0))
+        assert answers(stage) == [Release("0123456789.2", 0, stage.clusters.home.inbox, "gone")]
+        pushing.callback(Pushed(1, 1))
+
+    played(act, nodes=2)
+
+
 def test_another_servers_streams_go_on() -> None:
     async def act(stage: Stage) -> None:
         alive(stage, OTHER_SERVER)
