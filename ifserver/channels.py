@@ -46,6 +46,7 @@ __all__ = [
     "new_process_name",
     "node_of",
     "of_pool",
+    "plain",
     "pool_of",
     "process_of",
     "readdressed",
@@ -93,8 +94,14 @@ def check(name: str) -> str:
     return name
 
 
+def plain(name: str) -> str:
+    """`name` as a str, where it may be of a subclass: Django's ``slugify`` gives a SafeString, and an application may
+    have its groups in an enumeration. Nodes take neither."""
+    return name if type(name) is str else str.__str__(name)
+
+
 def check_group(name: str) -> str:
-    """Return `name` if a user may call a group so.
+    """Return `name` as a plain str, if a user may call a group so.
 
     Raises:
         ChannelNameError: it is empty, too long, or has a character that is not allowed.
@@ -105,7 +112,7 @@ def check_group(name: str) -> str:
         )
     if not _GROUP.match(name):
         raise ChannelNameError(f"not a group name: {name!r} (letters, digits, '.', '-', '_')")
-    return name
+    return plain(name)
 
 
 def check_subject(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,6 +127,14 @@ def test_no_two_processes_have_the_same_name() -> None:
 @pytest.mark.parametrize("name", ["a", "chat.room-7", ".x", "_", "x" * 99])
 def test_a_group_name_is_returned_as_it_is(name: str) -> None:
     assert channels.check_group(name) == channels.check_subject(name) == name
+
+
+def test_a_group_name_may_be_that_of_an_enumeration() -> None:
+    class Room(enum.StrEnum):
+        LOBBY = "lobby"
+
+    name = channels.check_group(Room.LOBBY)
+    assert (name, type(name)) == ("lobby", str)
 
 
 @pytest.mark.parametrize("name", ["", "!a", "a b", "a\n", "ä", "a:b", "a*", "x" * 100])

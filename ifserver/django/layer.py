@@ -9,6 +9,7 @@ from typing import Any, Final
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
+from ifserver.channels import plain
 from ifserver.django import wire
 from ifserver.django.drops import UNDECODABLE
 from ifserver.django.hub import Hub, hub_of
@@ -105,7 +106,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         hub = self._hub()
         stream = _stream_of(hub)
-        return await hub.on_loop(hub.new_channel(prefix.rstrip("."), stream, self))
+        return await hub.on_loop(hub.new_channel(plain(prefix).rstrip("."), stream, self))
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Send `message` to a channel. To a specific one that there is not (any more): to nobody.
@@ -118,6 +119,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             NodeError: no node has taken it, or nobody knows.
         """
         self.require_valid_channel_name(channel)
+        channel = plain(channel)
         packed = pack(message, self.max_message_bytes)
         hub = self._hub()
         if "!" not in channel:
@@ -139,6 +141,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         hub = self._hub()
         if hub.channel(channel) is None:  # (those that there are have passed)
             self.require_valid_channel_name(channel, receive=True)
+            channel = plain(channel)
         while True:
             own = hub.channel(channel)
             if own is None:
@@ -171,6 +174,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
+        group, channel = plain(group), plain(channel)
         hub = self._hub()
         await hub.on_loop(hub.add(group, channel, self.limits(channel)))
 
@@ -181,6 +185,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
+        group, channel = plain(group), plain(channel)
         hub = self._hub()
         await hub.on_loop(hub.discard(group, channel))
 
@@ -202,7 +207,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         if what is None:
             what = {"message": pack(message, self.max_message_bytes)}
         hub = self._hub()
-        await hub.on_loop(hub.publish(group, what))
+        await hub.on_loop(hub.publish(plain(group), what))
 
     async def flush(self) -> None:
         """Empty the queues of this process, let its channels leave all groups, and throw away what waits on the normal

@@ -25,7 +25,7 @@ from ifserver.errors import ApplicationError
 from ifserver.groups.link import current
 from ifserver.layers.groups import Groups
 from ifserver.layers.membership import Member, Members
-from ifserver.worker.event_checks import checked_close
+from ifserver.worker.event_checks import as_bytes, checked_close, checked_text
 
 __all__ = ["Member", "Members", "get_members", "members", "publish", "send"]
 
@@ -57,14 +57,14 @@ def publish(
 
     Raises:
         ChannelNameError: `group` is no name of a group.
-        ValueError: none, or more than one, of the four is given; or `close` is no code.
+        ValueError: none, or more than one, of the four is given; or it is not what it may be.
         NodeError: no node has taken it (`NodeUnreachable`, `NodeRefused`), or nobody knows (`PushInDoubt`): then it is
             not sent again, so that nobody gets it twice.
         TimeoutError: the nodes have not answered in time: it may have been sent.
         ConfigurationError: no nodes are configured.
         RuntimeError: it was called on the event loop of an ASGI worker, which it would block: await `send` there.
     """
-    what = _checked(group, text, bytes, json, close, exclude)
+    group, what = _checked(group, text, bytes, json, close, exclude)
     link = current()
     link.must_not_block("send")
     return link.ask(lambda groups: _publish(groups, group, what)).result(timeout_s)
@@ -80,7 +80,7 @@ async def send(
     exclude: str = "",
 ) -> int:
     """As `publish`, for coroutines, on any event loop. Without a limit of its own: `asyncio.timeout` sets one."""
-    what = _checked(group, text, bytes, json, close, exclude)
+    group, what = _checked(group, text, bytes, json, close, exclude)
     return await current().awaited(lambda groups: _publish(groups, group, what))
 
 
@@ -105,7 +105,7 @@ async def members(group: str, tags: bool = False) -> Members:
         NodeError: no node could be asked, or none has answered within 2 s.
         ConfigurationError: no nodes are configured.
     """
-    channels.check_group(group)
+    group = channels.check_group(group)
     link = current()
     return await link.awaited(lambda _: link.clusters.membership.ask(group, tags))
 
@@ -117,7 +117,7 @@ def get_members(group: str, tags: bool = False, *, timeout_s: float = _TIMEOUT_S
         TimeoutError: there is no answer within `timeout_s`.
         RuntimeError: it was called on the event loop of an ASGI worker, which it would block: await `members` there.
     """
-    channels.check_group(group)
+    group = channels.check_group(group)
     link = current()
     link.must_not_block("members")
     return link.ask(lambda _: link.clusters.membership.ask(group, tags)).result(timeout_s)
@@ -130,18 +130,22 @@ def _checked(
     json: Any,
     close: int | tuple[int, str] | None,
     exclude: str,
-) -> dict[str, Any]:
-    channels.check_group(group)
+) -> tuple[str, dict[str, Any]]:
+    group = channels.check_group(group)
     if [text, data, json, close].count(None) != 3:
         raise ValueError("exactly one of text, bytes, json and close must be given, and not be None")
     if json is not None:
         text = _json.dumps(json, separators=(",", ":"), ensure_ascii=False)
-    if close is not None:
-        try:
+    try:
+        if text is not None:
+            text, _ = checked_text("ifserver.groups", "text", text)
+        if data is not None:
+            data = as_bytes("ifserver.groups", "bytes", data)
+        if close is not None:
             close = checked_close(*(close if isinstance(close, tuple) else (close, "")))
-        except ApplicationError as error:
-            raise ValueError(str(error)) from None
-    return {"text": text, "data": data, "close": close, "exclude": exclude}
+    except ApplicationError as error:
+        raise ValueError(str(error)) from None
+    return group, {"text": text, "data": data, "close": close, "exclude": channels.plain(exclude)}
 
 
 def _publish(groups: Groups, group: str, what: dict[str, Any]) -> Deferred[int]:

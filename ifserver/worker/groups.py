@@ -95,4 +95,4 @@ def _checked_exclude(stream: Stream, exclude: Any) -> str:
         return stream.identity
     if not isinstance(exclude, str):
         raise ApplicationError(f"{SEND}: exclude must be True, or the 'stream' of a scope, got {exclude!r}")
-    return exclude
+    return channels.plain(exclude)

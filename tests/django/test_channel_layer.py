@@ -10,7 +10,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 import pytest
@@ -189,6 +189,37 @@ class Safe(str):
 
     def __str__(self) -> str:
         return self
+
+
+def test_names_may_be_safe_strings(run: Run, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Django's ``slugify`` gives them. Nodes get what can be sent to them."""
+    node, subscribe, publish, types = machine.node, machine.node.subscribe, machine.node.publish, set[type]()
+
+    def subscribed(groups: Sequence[str]) -> Any:
+        types.update(map(type, groups))
+        return subscribe(groups)
+
+    def published(group: str, payload: bytes) -> Any:
+        types.add(type(group))
+        return publish(group, payload)
+
+    monkeypatch.setattr(node, "subscribe", subscribed)
+    monkeypatch.setattr(node, "publish", published)
+
+    async def act() -> None:
+        layer, group = ChannelLayer(), Safe("group")
+        name = await layer.new_channel(Safe("mine"))
+        for member in (Safe(name), Safe("normal")):
+            await layer.group_add(group, member)
+            await layer.group_send(group, {"type": "message.1"})
+            assert await comes(layer, Safe(member)) == ["message.1"]
+            await layer.group_discard(group, member)
+            await layer.group_send(group, {"type": "message.2"})
+            await layer.send(member, {"type": "message.3"})
+            assert await comes(layer, Safe(member)) == ["message.3"]
+
+    run(act())
+    assert types == {str}
 
 
 def test_what_messages_may_hold(run: Run) -> None:

@@ -19,6 +19,15 @@ from ifserver.groups import link
 from ifserver.process.reactor import MonotonicReactor, standing_in
 
 
+class Safe(str):
+    """As Django's SafeString, which `str` leaves as it is and nodes do not take."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self
+
+
 class FakeGroups:
     """Keeps what is published."""
 
@@ -60,6 +69,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGroups]:
     [
         ({"text": "ä"}, ("ä", None, None, "")),
         ({"bytes": b"\xff", "exclude": "a.1"}, (None, b"\xff", None, "a.1")),
+        ({"bytes": bytearray(b"\xff")}, (None, b"\xff", None, "")),
         ({"json": {"ä": [1, None]}}, ('{"ä":[1,null]}', None, None, "")),
         ({"close": 4000}, (None, None, (4000, ""), "")),
         ({"close": (4000, "out")}, (None, None, (4000, "out"), "")),
@@ -73,6 +83,23 @@ def test_what_is_sent_from_a_thread_and_from_any_loop(
     with ThreadPoolExecutor(1) as other:
         assert other.submit(lambda: asyncio.run(groups.send("news", **given))).result() == 2
     assert [(name, tuple(what.values())) for name, what in worker.published] == [("news", published)] * 2
+
+
+def test_names_and_texts_may_be_safe_strings(worker: FakeGroups) -> None:
+    groups.publish(Safe("news"), text=Safe("<b>"), exclude=Safe("a.1"))
+    [(name, what)] = worker.published
+    assert (name, what["text"], what["exclude"]) == ("news", "<b>", "a.1")
+    assert {type(each) for each in (name, what["text"], what["exclude"])} == {str}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [({"text": b"x"}, "text must be a str"), ({"text": "\ud800"}, "encoded"), ({"bytes": "x"}, "must be bytes")],
+)
+def test_what_nobody_can_be_sent_is_refused(worker: FakeGroups, given: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        groups.publish("news", **given)
+    assert worker.published == []
 
 
 def test_a_coroutine_on_the_worker_s_own_loop(worker: FakeGroups) -> None:
