@@ -181,13 +181,15 @@ class Hub:
         """Make a channel a member of `group`, wherever it is; its `limits` matter if it is a normal one."""
         if "!" not in name:
             members = self._normal_members.setdefault(group, {})
-            if name not in members:
-                members[name] = limits
-                try:
-                    await asyncio.shield(self._subscriptions.hold(group))
-                except NodeError:
-                    self._drop_normal(group, name)
-                    raise
+            if name in members:
+                await asyncio.shield(self._subscriptions.ready(group))
+                return
+            members[name] = limits
+            try:
+                await asyncio.shield(self._subscriptions.hold(group))
+            except NodeError:
+                await self.discard(group, name)
+                raise
             return
         channel = self._channels.get(name)
         if channel is None:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.exceptions import ChannelFull, MessageTooLarge
-from twisted.internet.defer import fail
+from twisted.internet.defer import Deferred, fail
 
 from ifserver.django import ChannelLayer
 from ifserver.django.hub import hub_of
@@ -449,6 +449,33 @@ def test_a_group_of_normal_channels(run: Run) -> None:
         await layer.group_discard("test-group", "test-gr-chan-1")
 
     run(act())
+
+
+def test_who_adds_a_normal_channel_again_waits_as_well(
+    run: Run, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribing: list[Deferred[None]] = []
+
+    def subscribe(group: str, listener: object) -> Deferred[None]:
+        subscribing.append(Deferred())
+        return subscribing[-1]
+
+    async def act() -> None:
+        layer = ChannelLayer()
+        first = asyncio.create_task(layer.group_add("group", "normal"))
+        second = asyncio.create_task(layer.group_add("group", "normal"))
+        await asyncio.sleep(0)
+        await layer.group_discard("other", "normal")  # behind both, on the loop of the nodes
+        await asyncio.sleep(0)
+        assert not first.done()
+        assert not second.done()
+        machine.loop.call_soon_threadsafe(subscribing.pop().callback, None)
+        await asyncio.gather(first, second)
+        await layer.group_discard("group", "normal")
+
+    monkeypatch.setattr(machine.groups, "subscribe", subscribe)
+    run(act())
+    assert subscribing == []
 
 
 def test_to_discard_what_was_never_added(run: Run) -> None:
