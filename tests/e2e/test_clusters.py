@@ -150,6 +150,16 @@ def test_an_answer_that_ends_while_the_node_of_the_inbox_is_gone_follows_the_ser
         assert b"".join(pieces) == b"end"
 
 
+def test_half_a_response_is_cut_whose_host_is_gone_before_it_was_named(site: Site, gate: Gate) -> None:
+    workers = site.work("west")
+    with httpx.stream("POST", f"{site.east.url}/half?gate={gate}", timeout=LIMIT_S) as answer:
+        pieces = answer.iter_bytes()
+        next(pieces)
+        workers.killed()  # before the claim
+        with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+            b"".join(pieces)
+
+
 def test_what_a_client_said_last_follows_a_worker_that_has_moved(site: Site, tmp_path: Path) -> None:
     site.work("east")
     report = tmp_path / "report"

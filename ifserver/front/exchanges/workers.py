@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Final, Protocol
 
 from ifserver import channels
 from ifserver import messages as m
@@ -15,6 +15,9 @@ from ifserver.layers.reconciliation import SYNC_S, Account, Correspondent, epoch
 from ifserver.state_machines.stream import Stream
 
 __all__ = ["WorkerProcess", "Workers"]
+
+#: How long a process may take, beyond ``broker_grace_s``, to name who watches over it, in seconds.
+_UNWATCHED_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ class Exchange(Protocol):
 class WorkerProcess(Correspondent):
     """One worker process."""
 
-    __slots__ = ("accounts", "inbox", "moves", "supervisor", "timer")
+    __slots__ = ("accounts", "eldest", "inbox", "moves", "supervisor", "timer", "unwatched")
 
     def __init__(self, inbox: str, now: float, epoch: str | None) -> None:
         super().__init__(now, epoch)
@@ -42,6 +45,9 @@ class WorkerProcess(Correspondent):
         self.moves = 0
         #: The process that beats for it, once it is known.
         self.supervisor = ""
+        #: Its oldest stream when we last looked, and how often we have looked in vain since whether it is known.
+        self.eldest: Exchange | None = None
+        self.unwatched = 0
         self.accounts: dict[Exchange, Account] = {}
         self.timer: Timer | None = None
 
@@ -145,6 +151,10 @@ class Workers:
             _log.warning("process %s is presumed dead: its node is gone, and it receives on no other", name)
             self.lost(name)
             return
+        if self._is_unwatched(process):
+            _log.warning("process %s is presumed dead: it has not said who watches over it", name)
+            self.lost(name)
+            return
         now = self._clock.seconds()
         everything = process.begin(now, epoch_of(self._clusters, process.inbox))
         if everything is None:
@@ -160,6 +170,19 @@ class Workers:
                 )
         for (worker, sender), entries in due.items():
             process.tell(self._clusters, worker, sender, "", entries)
+
+    def _is_unwatched(self, process: WorkerProcess) -> bool:
+        """Whether it must have died before it could say who watches over it, so that nobody can be asked for it. It
+        says so of every stream that is a second old, and again when it hears that we have moved.
+
+        Looks are counted, and not seconds: if we were frozen, what it has said is read first.
+        """
+        home, eldest = self._clusters.home, next(iter(process.accounts))
+        if process.supervisor or eldest is not process.eldest or home.silent or not home.node.connected:
+            process.eldest, process.unwatched = eldest, 0
+            return False
+        process.unwatched += 1
+        return process.unwatched * SYNC_S >= self._clusters.outages.grace_s + _UNWATCHED_S
 
     def _send(self, inbox: str, message: m.Message) -> None:
         try:

@@ -117,6 +117,7 @@ def test_a_full_channel_is_tried_again() -> None:
     for _ in range(100):
         jobs = world.worker.jobs(RESUME)
         for job in jobs:
+            job.claim()
             job.accept()
         taken += len(jobs)
         world.advance(1.0)

@@ -423,6 +423,48 @@ def test_a_dead_worker_has_lost_its_streams_within_five_seconds() -> None:
         assert client.received().endswith(b"another")
 
 
+def test_one_that_never_says_who_watches_over_it_is_dead_in_the_end() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(body=b"begun", more_body=True)
+    assert client.received().endswith(b"5\r\nbegun\r\n")
+    tick(world, 39.0)
+    assert not client.aborted
+    tick(world, 3.0)
+    assert client.aborted
+    assert m.Release(job.stream, 0, WORKER, m.DIED) in world.worker.heard()
+
+
+def test_while_it_cannot_say_so_it_is_not_dead() -> None:
+    world = World()
+    client = world.client(GET)
+    job = world.worker.job()
+    job.respond(body=b"begun", more_body=True)
+    tick(world, 30.0)
+    world.node.stop()
+    tick(world, 60.0)
+    world.node.start()
+    tick(world, 30.0)
+    living(world, WORKER)
+    sync(world, entry(job, 1))
+    tick(world, 60.0)
+    assert not client.aborted
+
+
+def test_one_whose_streams_are_all_too_young_to_say_so_is_not_dead() -> None:
+    world = World()
+    client = world.client(GET)
+    world.worker.job().respond(body=b"begun", more_body=True)
+    for _ in range(60):
+        world.advance(0.5)
+        before, client = client, world.client(GET)
+        world.worker.job().respond(body=b"begun", more_body=True)
+        world.advance(0.5)
+        assert not before.aborted
+        before.leave()
+
+
 def test_a_worker_that_its_supervisor_names_no_more_is_dead() -> None:
     world = World()
     client, _ = opened(world)
