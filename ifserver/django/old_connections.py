@@ -9,7 +9,8 @@ share that thread. When a message to a group is for a thousand of them, one hop 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeAlias
 
 import channels.consumer
@@ -31,15 +32,16 @@ class _Call:
 class SharedClosing:
     """Calls `close`, once for all that call this in the same turn of the loop and share a thread.
 
-    Only the first waits for that. The others need not: what they have to do in the thread is queued behind it.
+    Only the first waits until it is done. The others go on once it is queued for the thread: what they have to do there
+    comes behind it.
     """
 
-    def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._close = close
         #: Those of this turn.
         self._calls: dict[_Thread, _Call] = {}
-        #: Calls that nobody waits for.
-        self._repeated: set[asyncio.Future[None]] = set()
+        #: The tasks in which they run. Who waits for one may be cancelled; that must not take it from the others.
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self) -> None:
         if getattr(AsyncToSync.executors, "current", None) is not None:
@@ -51,19 +53,24 @@ class SharedClosing:
         call = self._calls.get(thread)
         if call is not None:
             call.is_shared = True
+            await asyncio.sleep(0)  # its task begins in the next turn, and before this goes on
             return
         call = self._calls[thread] = _Call()
+        task = self._start(partial(self._ended, call))
         loop.call_soon(self._calls.pop, thread, None)
-        try:
-            await self._close()
-        except BaseException:
-            self._calls.pop(thread, None)
-            if call.is_shared:
-                # It was cancelled, or one connection could not be closed, which is given up by that. There may be more.
-                repeated = asyncio.ensure_future(self._close())
-                self._repeated.add(repeated)
-                repeated.add_done_callback(self._repeated.discard)
-            raise
+        await asyncio.shield(task)
+
+    def _start(self, ended: Callable[[asyncio.Task[None]], object]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._close())
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+        return task
+
+    def _ended(self, call: _Call, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if call.is_shared and not task.cancelled() and task.exception() is not None:
+            # One connection could not be closed, which is given up by that. There may be more.
+            self._start(self._tasks.discard)
 
 
 def share_closing() -> None:
