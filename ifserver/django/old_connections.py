@@ -9,7 +9,9 @@ share that thread. When a message to a group is for a thousand of them, one hop 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextvars
+import types
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -32,8 +34,8 @@ class _Call:
 class SharedClosing:
     """Calls `close`, once for all that call this in the same turn of the loop and share a thread.
 
-    Only the first waits until it is done. The others go on once it is queued for the thread: what they have to do there
-    comes behind it.
+    Only the first waits for that. The others need not: `close` queues its work for the thread in its first step, and
+    what they have to do there comes behind it.
     """
 
     def __init__(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -53,24 +55,45 @@ class SharedClosing:
         call = self._calls.get(thread)
         if call is not None:
             call.is_shared = True
-            await asyncio.sleep(0)  # its task begins in the next turn, and before this goes on
             return
         call = self._calls[thread] = _Call()
-        task = self._start(partial(self._ended, call))
         loop.call_soon(self._calls.pop, thread, None)
-        await asyncio.shield(task)
-
-    def _start(self, ended: Callable[[asyncio.Task[None]], object]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._close())
+        closing, context = self._close(), contextvars.copy_context()
+        try:
+            # Now and not when a task begins: the others do not wait for that.
+            awaited = context.run(closing.send, None)
+        except StopIteration:
+            return
+        except BaseException:
+            self._calls.pop(thread)
+            raise
+        task = loop.create_task(_rest_of(closing, awaited), context=context)
         self._tasks.add(task)
-        task.add_done_callback(ended)
-        return task
+        task.add_done_callback(partial(self._ended, call))
+        await asyncio.shield(task)
 
     def _ended(self, call: _Call, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if call.is_shared and not task.cancelled() and task.exception() is not None:
             # One connection could not be closed, which is given up by that. There may be more.
-            self._start(self._tasks.discard)
+            again = task.get_loop().create_task(self._close())
+            self._tasks.add(again)
+            again.add_done_callback(self._tasks.discard)
+
+
+@types.coroutine
+def _rest_of(coroutine: Coroutine[Any, Any, None], awaited: object) -> Generator[object, None, None]:
+    """What is left of a coroutine whose first step was made, and which waits for `awaited`."""
+    try:
+        while True:
+            try:
+                yield awaited
+            except BaseException as error:
+                awaited = coroutine.throw(error)
+            else:
+                awaited = coroutine.send(None)
+    except StopIteration:
+        return
 
 
 def share_closing() -> None:
