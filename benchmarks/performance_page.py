@@ -95,6 +95,9 @@ _VERDICT: Final = """\
   hundredth of the other requests waits about half as long as behind a load balancer that uses round robin.
 * **The cost per request falls with load**, because messages that are ready at the same time are sent together. With a
   single connection each message is sent alone, and costs the most. The latency is then one round trip through Redis.
+* **A broadcast costs little more than half of a loop over the sockets in uvicorn**, because the server frames it once
+  and then only writes. Through the consumers of Django Channels it costs about a quarter of what it costs with
+  channels_redis, which did not reach all of 5,000 WebSockets within 5 s.
 * **Large bodies cost the most**, because they are copied into Redis and out again. Let nginx or a CDN serve files.
 * **The embedded broker** (``ifserver run``) saves the cost of Redis. It runs in the server's process."""
 _KNEES: Final[Mapping[str, str]] = {
