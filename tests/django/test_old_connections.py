@@ -82,7 +82,8 @@ def test_only_the_first_waits_for_it() -> None:
     run(act)
 
 
-def test_what_the_others_do_in_the_thread_comes_after_it() -> None:
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_what_the_others_do_in_the_thread_comes_after_it(is_cancelled: bool) -> None:
     async def act(_: Database, __: SharedClosing) -> None:
         done: list[str] = []
 
@@ -98,11 +99,15 @@ def test_what_the_others_do_in_the_thread_comes_after_it() -> None:
         blocked = threading.Event()
         busy = asyncio.create_task(sync_to_async(blocked.wait)(LIMIT_S))
         await asyncio.sleep(0)
-        handled = asyncio.gather(*(handle(number) for number in range(3)))
+        first, *others = (asyncio.create_task(handle(number)) for number in range(3))
         await asyncio.sleep(0)
+        if is_cancelled:
+            first.cancel()
+            await asyncio.wait([first])
         blocked.set()
-        await asyncio.gather(busy, handled)
-        assert done == ["closed", "query 1", "query 2", "query 0"]
+        await asyncio.gather(busy, *others)
+        await asyncio.wait([first])
+        assert done == ["closed", "query 1", "query 2", *([] if is_cancelled else ["query 0"])]
 
     run(act)
 
@@ -120,34 +125,6 @@ def test_who_is_cancelled_takes_it_from_nobody(others: int) -> None:
         while not database.closed:
             await asyncio.sleep(0)
         assert database.begun == 1
-
-    run(act)
-
-
-def test_what_the_others_do_in_the_thread_comes_after_it_also_when_the_first_is_cancelled() -> None:
-    async def act(_: Database, __: SharedClosing) -> None:
-        done: list[str] = []
-
-        async def in_the_thread() -> None:
-            await sync_to_async(done.append)("closed")
-
-        close = SharedClosing(in_the_thread)
-
-        async def handle(number: int) -> None:
-            await close()
-            await sync_to_async(done.append)(f"query {number}")
-
-        blocked = threading.Event()
-        busy = asyncio.create_task(sync_to_async(blocked.wait)(LIMIT_S))
-        await asyncio.sleep(0)
-        first, *others = (asyncio.create_task(handle(number)) for number in range(3))
-        for _turn in range(3):
-            await asyncio.sleep(0)
-        first.cancel()
-        await asyncio.wait([first])
-        blocked.set()
-        await asyncio.gather(busy, *others)
-        assert done == ["closed", "query 1", "query 2"]
 
     run(act)
 
