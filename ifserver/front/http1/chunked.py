@@ -1,8 +1,8 @@
 """Bodies in chunks: decodes the chunked transfer coding (RFC 9112 7.1) strictly. Pure.
 
-llhttp parses the heads of requests, but no bodies in chunks. In these it accepts malformed chunk extensions, refuses
-white space that must be accepted, waits for chunks of up to 2^64 bytes, and lets a trailer field decide about the
-connection. It also does not tell where such a body ends, so the next request line could not be checked.
+llhttp parses the heads of requests, but no bodies in chunks. In these it refuses white space that must be accepted,
+waits for chunks of up to 2^64 bytes, and lets a trailer field decide about the connection. It also does not tell where
+such a body ends, so the next request line could not be checked.
 
 This makes no second parser that could disagree with the first: llhttp gets the bytes up to the empty line of the head,
 this module gets the bytes from there to the end of the trailers, and neither sees what the other has read.
@@ -13,26 +13,22 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ifserver.config.settings import FrontSettings
 from ifserver.front.incoming_request import BadRequest, Incoming
+from ifserver.headers import is_token
 
 __all__ = ["ChunkedBody"]
 
 #: The size of a chunk: at most 16 digits, leading zeros included. On more, some parsers overflow and others do not.
-_DIGITS: Final = rb"([0-9A-Fa-f]{1,16})"
-#: RFC 9110 5.6.2 and 5.6.4. What follows a token is never part of one, so that matching takes linear time without
-#: possessive groups, which Python 3.11.2 (Debian 12) takes for matched where they are not.
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -\x7e\x80-\xff])*"'
-_digits: Final = re.compile(_DIGITS).match
-#: RFC 9112 7.1.1.
-_extension: Final = re.compile(
-    rb"[\t ]*;[\t ]*" + _TOKEN + rb"(?:[\t ]*=[\t ]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
-).match
-#: The same without extensions, at the start of a line or behind the data of another chunk.
-_plain_size: Final = re.compile(_DIGITS + rb"\r\n").match
-_next_plain_size: Final = re.compile(rb"\r\n" + _DIGITS + rb"\r\n").match
-#: A trailer field (RFC 9112 5); obs-text is let through, as in headers.
-_trailer: Final = re.compile(rb"(" + _TOKEN + rb"):[\t -\x7e\x80-\xff]*\r\n\Z").match
+_SIZE_FIELD: Final = rb"([0-9A-Fa-f]{1,16})"
+#: One without extensions, at the start of a line or behind the data of another chunk; and one with or without them.
+_plain_size: Final = re.compile(_SIZE_FIELD + rb"\r\n").match
+_next_plain_size: Final = re.compile(rb"\r\n" + _SIZE_FIELD + rb"\r\n").match
+_size: Final = re.compile(_SIZE_FIELD + rb"(?:\r\n|[\t ]*;)").match
+#: What may stand in extensions and in the values of trailers (RFC 9110 5.6.4 and 5.5); obs-text is let through.
+_TEXT: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+#: The longest line that is no trailer; extensions are few and short.
+_MAX_LINE_BYTES: Final = 4096
 #: RFC 9110 6.5.1: a sender MUST NOT put message framing into trailers. A proxy may have been misled by it.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -48,16 +44,15 @@ _SIZE, _DATA_END, _TRAILERS = range(3)
 class ChunkedBody:
     """Decodes the body of `incoming`.
 
-    Args:
-        max_body_bytes: the limit for the body; None: unlimited.
-        max_overhead_bytes: the limit for everything else (sizes, extensions, line ends, trailers); 16 bytes more are
-            allowed for each byte of the body.
+    The limits are those of `settings`: of the body, and of the trailers those of the headers. Everything else (sizes,
+    extensions, line ends) may have as many bytes as the headers, and 16 more for each byte of the body.
     """
 
-    __slots__ = ("_expected", "_incoming", "_left", "_line", "_overhead", "_room", "complete")
+    __slots__ = ("_expected", "_incoming", "_left", "_line", "_overhead", "_room", "_settings", "_trailers", "complete")
 
-    def __init__(self, incoming: Incoming, max_body_bytes: int | None, max_overhead_bytes: int) -> None:
+    def __init__(self, incoming: Incoming, settings: FrontSettings) -> None:
         self._incoming = incoming
+        self._settings = settings
         #: Whether the body has ended, its trailers included.
         self.complete = False
         # Bytes of the current chunk's data that are still to come. If there are none: what is expected, and the part
@@ -65,9 +60,10 @@ class ChunkedBody:
         self._left = 0
         self._expected = _SIZE
         self._line = bytearray()
-        # What is left of the two limits.
-        self._room = _MAX_BODY_BYTES if max_body_bytes is None else max_body_bytes
-        self._overhead = max_overhead_bytes
+        # What is left of the limits, in bytes; and how many trailers have come.
+        self._room = _MAX_BODY_BYTES if settings.max_body_bytes is None else settings.max_body_bytes
+        self._overhead = settings.max_header_bytes
+        self._trailers = 0
 
     def feed(self, data: bytes, start: int) -> int:
         """Decode `data` from `start` on, and return where the body ends in it, or its length.
@@ -75,8 +71,9 @@ class ChunkedBody:
         The data of the chunks is added to the body of `incoming`.
 
         Raises:
-            BadRequest: 400 for a malformed body, 413 if the size of a chunk shows that the body is too large, 431 for
-                too much around the chunks. The status does not depend on how the bytes were split.
+            BadRequest: 400 for a malformed body or too much around the chunks, 413 if the size of a chunk shows that
+                the body is too large, 431 for too many or too large trailers. The status does not depend on how the
+                bytes were split.
         """
         length = len(data)
         while start < length and not self.complete:
@@ -122,59 +119,69 @@ class ChunkedBody:
         if size > self._room:
             raise BadRequest(413, "the body is too large")
         self._room -= size
-        self._overhead += _OVERHEAD_PER_BYTE * size
         self._left = size
-        self._expected = _DATA_END if size else _TRAILERS
+        if size:
+            self._overhead += _OVERHEAD_PER_BYTE * size
+            self._expected = _DATA_END
+        else:
+            self._overhead = self._settings.max_header_bytes
+            self._expected = _TRAILERS
 
     def _count(self, length: int) -> None:
         """Count bytes that are not data."""
         self._overhead -= length
         if self._overhead < 0:
-            raise BadRequest(431, "too much around the chunks of the body")
+            if self._expected == _TRAILERS:
+                raise BadRequest(431, "too large trailer fields")
+            raise BadRequest(400, "too much around the chunks of the body")
 
     def _take_line(self, data: bytes, start: int) -> int:
-        """Decode one line, if it is complete."""
-        end = data.find(b"\n", start) + 1
-        if not end:
-            self._count(len(data) - start)
-            self._line += memoryview(data)[start:]
-            return len(data)
+        """Take more of a line, and decode it if that was its end."""
+        end = data.find(b"\n", start) + 1 or len(data)
         self._count(end - start)
-        line = data[start:end]
-        if self._line:
-            line = bytes(self._line) + line
+        self._line += memoryview(data)[start:end]
+        if len(self._line) > _MAX_LINE_BYTES and self._expected != _TRAILERS:
+            raise BadRequest(400, "a chunk size or extension that is too long")
+        if self._line.endswith(b"\n"):
+            line = bytes(self._line)
             self._line.clear()
-        self._read_line(line)
+            self._read_line(line)
         return end
 
     def _read_line(self, line: bytes) -> None:
+        # No bare CR, no bare LF, and nothing else by which another parser might end the line somewhere else.
+        if not line.endswith(b"\r\n") or line.translate(None, _TEXT) != b"\r\n":
+            raise BadRequest(400, "control characters around the chunks of the body")
         if self._expected == _SIZE:
-            self._begin_chunk(_size_of(line))
-        elif self._expected == _DATA_END:
-            if line != b"\r\n":
-                raise BadRequest(400, "chunk data longer than its size")
-            self._expected = _SIZE
-        else:
+            match = _size(line)
+            if match is None or (b'"' in line and not _is_quoted_whole(line)):
+                raise BadRequest(400, "malformed chunk size or extension")
+            # RFC 9112 7.1.1: a recipient MUST ignore extensions that it does not know. All are skipped.
+            self._begin_chunk(int(match[1], 16))
+        elif self._expected == _TRAILERS:
             self._read_trailer(line)
+        elif line != b"\r\n":
+            raise BadRequest(400, "chunk data longer than its size")
+        else:
+            self._expected = _SIZE
 
     def _read_trailer(self, line: bytes) -> None:
         # They are checked and dropped: ASGI has none, and they must not be merged into the headers (RFC 9110 6.5.1).
         if line == b"\r\n":
             self.complete = True
             return
-        match = _trailer(line)
-        if match is None:
+        self._trailers += 1
+        if self._trailers > self._settings.max_headers:
+            raise BadRequest(431, "too many trailer fields")
+        name, colon, _ = line.partition(b":")
+        if not colon or not is_token(name):
             raise BadRequest(400, "malformed trailer field")
-        if match[1].lower() in _FRAMING:
+        if name.lower() in _FRAMING:
             raise BadRequest(400, "Content-Length or Transfer-Encoding in a trailer")
 
 
-def _size_of(line: bytes) -> int:
-    """The size in the line before the data of a chunk, whose extensions are checked and dropped."""
-    digits = match = _digits(line)
-    while match is not None:
-        end = match.end()
-        match = _extension(line, end)
-    if digits is None or line[end:] != b"\r\n":
-        raise BadRequest(400, "malformed chunk size or extension")
-    return int(digits[1], 16)
+def _is_quoted_whole(line: bytes) -> bool:
+    """Whether each quote in a line of extensions ends in it, escapes within quotes included (RFC 9110 5.6.4). Behind a
+    quote that is open, another parser might look for its end in the data."""
+    pieces = line.replace(rb"\\", b"\0").replace(rb"\"", b"\0").split(b'"')
+    return len(pieces) % 2 == 1 and b"\0" not in b'"'.join(pieces[::2])

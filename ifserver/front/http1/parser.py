@@ -278,7 +278,7 @@ class RequestParser:
             return
         self.incoming = incoming
         if incoming.chunked:
-            self._chunks = ChunkedBody(incoming, self._settings.max_body_bytes, self._max_header_bytes)
+            self._chunks = ChunkedBody(incoming, self._settings)
 
     def on_body(self, body: bytes) -> None:
         incoming = self.incoming

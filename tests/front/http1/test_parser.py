@@ -372,8 +372,8 @@ def test_a_head_without_an_end_is_refused_before_it_fills_the_memory() -> None:
     assert sent <= 1100
 
 
-@pytest.mark.parametrize("endless", [b"0\r\nX-Trailer: ", b"1;ext="])
-def test_what_stands_around_chunks_is_bounded(endless: bytes) -> None:
+@pytest.mark.parametrize(("endless", "status"), [(b"0\r\nX-Trailer: ", b"431"), (b"1;ext=", b"400")])
+def test_what_stands_around_chunks_is_bounded(endless: bytes, status: bytes) -> None:
     world = World(max_header_bytes=1000)
     client = world.client(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", endless)
     sent = 0
@@ -381,7 +381,7 @@ def test_what_stands_around_chunks_is_bounded(endless: bytes) -> None:
         client.send(b"x" * 100)
         world.settle()
         sent += 100
-    assert client.received().startswith(b"HTTP/1.1 431 ")
+    assert client.received().startswith(b"HTTP/1.1 " + status)
     assert sent <= 1100
 
 
