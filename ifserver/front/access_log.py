@@ -261,23 +261,29 @@ def _clf_time(second: int) -> str:
     return f"{local.tm_mday:02}/{_MONTHS[local.tm_mon - 1]}/{time.strftime('%Y:%H:%M:%S %z', local)}"
 
 
+#: What is written of a target or a header's value, in bytes; of longer ones the begin. To escape more would cost time.
+_MAX_BYTES: Final = 4096
+
+
 def _shown(value: bytes | None, queries: bool = True, encoding: Literal["latin-1", "utf-8"] = "latin-1") -> str | None:
     """A target or a header's value without what is secret: users and passwords, and queries if `queries` is false."""
     if value is None:
         return None
-    text = masked(value.decode(encoding, "backslashreplace"))
+    if len(value) > _MAX_BYTES:
+        # A user and a password that are cut have no @ by which to find them.
+        text = masked(value[:_MAX_BYTES].decode(encoding, "backslashreplace") + "@")[:-1] + "..."
+    else:
+        text = masked(value.decode(encoding, "backslashreplace"))
     return text if queries else text.partition("?")[0]
 
 
-#: What could end a quote or a line, or is not ASCII.
+#: What could end a quote or a line, or is not ASCII; and what is written instead.
 _NOT_PLAIN: Final = re.compile(r"[^ !#-\[\]-~]")
+_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100))} | {34: r"\"", 92: r"\\"}
 
 
 def _quoted(text: str | None) -> str:
-    """`text` in quotes, with nothing in it that could end the quote or the line."""
-    return '"-"' if text is None else f'"{_NOT_PLAIN.sub(_escaped, text)}"'
-
-
-def _escaped(found: re.Match[str]) -> str:
-    character = found[0]
-    return f"\\{character}" if character in '"\\' else f"\\x{ord(character):02x}"
+    """`text`, which is Latin-1, in quotes, with nothing in it that could end the quote or the line."""
+    if text is None:
+        return '"-"'
+    return f'"{text.translate(_ESCAPES) if _NOT_PLAIN.search(text) else text}"'

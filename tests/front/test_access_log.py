@@ -143,6 +143,16 @@ def test_json_shows_what_is_no_utf_8_as_escapes() -> None:
     assert (shown["target"], shown["user_agent"]) == (r"/\xff", "Zoë")
 
 
+@pytest.mark.parametrize("write", [as_common, as_combined, as_json])
+@pytest.mark.parametrize("value", [b"a", b"\\", b'"', b"\t", b"\xff", "\u20ac".encode(), b"://a@"])
+def test_of_what_is_long_the_begin_is_written(write: Any, value: bytes) -> None:
+    long = b"/" + value * (60_000 // len(value))
+    line = write(entry(target=long, referer=long, user_agent=long))
+    assert line.count(b"...") == (1 if write is as_common else 3)
+    assert len(line) < 3 * 5 * 4096 + 500  # an escape has five characters at most
+    assert b"..." not in write(entry(target=long[:4096], referer=long[:4096], user_agent=long[:4096]))
+
+
 # Secrets.
 
 
@@ -152,6 +162,15 @@ def test_nobody_s_password_is_written(write: Any) -> None:
     line = write(secret).decode()
     assert "geheim" not in line
     assert "http://***@host/a" in line
+
+
+@pytest.mark.parametrize("write", [as_common, as_combined, as_json])
+def test_nobody_s_password_is_written_that_is_cut(write: Any) -> None:
+    for length in range(4060, 4110):
+        url = b"x" * length + b"://me:geheim-" + b"g" * 50 + b"@host/a"
+        line = write(entry(target=b"http://h/" + url, referer=url, user_agent=url))
+        assert b"geh" not in line
+        assert b"http://h/xxx" in line
 
 
 @pytest.mark.parametrize("write", [as_common, as_combined, as_json])
