@@ -1,4 +1,4 @@
-"""Header rules, pure: what a name and a value may be, and what proxies say of the client.
+"""Header rules, pure: what a name and a value may be, what proxies say of the client, and what a path's escapes mean.
 
 Names are lower-case bytes throughout; order and duplicates are kept.
 """
@@ -21,6 +21,7 @@ __all__ = [
     "items",
     "length",
     "list_items",
+    "percent_decoded",
     "seen_by_proxies",
     "values",
 ]
@@ -34,6 +35,9 @@ bad_in_value: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 _FORWARDED_PAIR: Final = re.compile(
     r"""(?:\A|;)\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^\s;"]*)\s*(?=;|\Z)"""
 )
+
+#: A percent sign that begins no escape (RFC 3986 2.1).
+_LONE_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 #: What proxies may say of the scheme, WebSockets' included, and what it comes to.
 _SCHEMES: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
@@ -57,6 +61,15 @@ def is_value(value: bytes) -> bool:
 def length(value: bytes) -> int | None:
     """The number in a Content-Length (RFC 9110 8.6); None: it is none, or one that no body has."""
     return int(value) if value.isdigit() and len(value) <= LENGTH_DIGITS else None
+
+
+def percent_decoded(path: bytes) -> bytes:
+    """What the escapes in a path mean (RFC 3986 2.1). A percent sign that begins none stays, as with ``unquote``.
+
+    ``urllib`` takes a step of Python for each escape, and three times as long; a client may send tens of thousands.
+    """
+    escaped = _LONE_PERCENT.sub(b"%25", path).replace(b"\\", rb"\\").replace(b"%", rb"\x")
+    return escaped.decode("unicode_escape").encode("latin-1")
 
 
 def find(headers: Headers, name: bytes) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,13 @@ def test_values_keep_their_order_and_their_doubles() -> None:
     assert h.list_items(HEADERS, b"a") == [b"1", b"2", b"3", b"4"]
     assert h.list_items(HEADERS, b"c") == h.values(HEADERS, b"c") == []
     assert h.items(b", a,\tB ,") == [b"a", b"B"]
+
+
+@given(
+    st.lists(st.sampled_from([b"%", b"4", b"1", b"c3", b"%e4", b"\\", b"x", b"u0041", b"N{", b"/", b"g"])).map(b"".join)
+)
+def test_escapes_are_decoded_as_urllib_does(path: bytes) -> None:
+    assert h.percent_decoded(path) == unquote_to_bytes(path)
 
 
 def seen(*headers: tuple[str, str], peer: tuple[str, int] | None = PROXY) -> tuple[tuple[str, int] | None, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import unquote
 
 from ifserver import headers as h
 from ifserver.config.networks import Networks
@@ -139,11 +138,10 @@ def parse_target(method: str, target: bytes) -> tuple[str, bytes, bytes]:
     raw_path, _, query_string = target.partition(b"?")
     if b"#" in target:
         raise BadRequest(400, "a fragment in the request target")
-    try:
-        text = raw_path.decode("ascii")
-    except UnicodeDecodeError:
-        raise BadRequest(400, "bytes outside ASCII in the request target") from None
-    return (unquote(text) if "%" in text else text), raw_path, query_string
+    if not raw_path.isascii():
+        raise BadRequest(400, "bytes outside ASCII in the request target")
+    path = h.percent_decoded(raw_path) if b"%" in raw_path else raw_path
+    return path.decode("utf-8", "replace"), raw_path, query_string
 
 
 def _without_authority(method: str, target: bytes) -> bytes:

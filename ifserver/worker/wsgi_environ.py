@@ -7,9 +7,9 @@ import stat
 import sys
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
-from urllib.parse import unquote_to_bytes
 
 from ifserver.flow_control import PIECE_BYTES
+from ifserver.headers import percent_decoded
 from ifserver.messages import HttpRequest
 
 __all__ = ["Environ", "FileWrapper", "environ_of"]
@@ -70,7 +70,7 @@ def environ_of(request: HttpRequest) -> Environ:
         script = script.encode().decode("latin-1")
     # PEP 3333, "A Note On String Types": the bytes themselves, each as one character; they need not be UTF-8.
     if b"%" in path:
-        path = unquote_to_bytes(path)
+        path = percent_decoded(path)
     environ = _COMMON.copy()
     environ["REQUEST_METHOD"] = request.method
     environ["SCRIPT_NAME"] = script
