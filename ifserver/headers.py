@@ -14,6 +14,7 @@ from ifserver.messages import Headers
 
 __all__ = [
     "LENGTH_DIGITS",
+    "OURS_IN_HANDSHAKE",
     "bad_in_value",
     "find",
     "is_token",
@@ -26,6 +27,18 @@ __all__ = [
     "values",
 ]
 
+#: What of a handshake's answer is ours to say (RFC 6455 4.2.2), or would change its framing.
+OURS_IN_HANDSHAKE: Final = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-protocol",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 #: RFC 9110 5.5: what may stand in a value; obs-text is let through.

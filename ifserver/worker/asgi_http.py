@@ -67,9 +67,7 @@ class HttpStream(AnsweringStream):
         kind = event["type"]
         phase = self.phase
         if kind == "http.response.start" and phase is SILENT:
-            response = self._response = Response(self, event, self._request.method == "HEAD")
-            if self._host.file_header is not None:
-                response.take_file_header(self._host.file_header)
+            self._response = Response(self, event, self._host.file_header, self._request.method == "HEAD")
             self.phase = HELD
             # In the first step the worker looks for itself what has become of the stream, behind that step.
             if self.begun:

@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 
 from ifserver.errors import ApplicationError
 from ifserver.flow_control import WINDOW
+from ifserver.headers import OURS_IN_HANDSHAKE
 from ifserver.messages import (
     DRAINED,
     STOPPED,
@@ -135,7 +136,7 @@ class WebSocketStream(AnsweringStream):
             checked_close(event.get("code"), event.get("reason"))
             self._deny()
         elif kind == "websocket.http.response.start" and phase is SILENT:
-            self._response = Response(self, event)
+            self._response = Response(self, event, self._host.file_header)
             self.phase = HELD
             if self.begun:
                 self._host.held(self)
@@ -229,8 +230,9 @@ class WebSocketStream(AnsweringStream):
         kind = event["type"]
         headers, _ = checked_headers(kind, event.get("headers") or ())
         for name, _ in headers:
-            if name == b"sec-websocket-protocol":
-                raise ApplicationError(f"{kind}: headers must not hold sec-websocket-protocol; give 'subprotocol'")
+            if name in OURS_IN_HANDSHAKE:
+                instead = "give 'subprotocol'" if name == b"sec-websocket-protocol" else "the server says it"
+                raise ApplicationError(f"{kind}: headers must not hold {name.decode()}; {instead}")
         subprotocol = event.get("subprotocol")
         if subprotocol is not None:
             subprotocol, _ = checked_text(kind, "subprotocol", subprotocol)

@@ -18,8 +18,8 @@ __all__ = [
     "checked_text",
 ]
 
-#: RFC 9110 6.4.1: a response with one of these has no content. So has one to HEAD.
-BODYLESS_STATUSES: Final = frozenset({204, 304})
+#: RFC 9110 6.4.1 and 15.3.6: a response with one of these has no content. So has one to HEAD.
+BODYLESS_STATUSES: Final = frozenset({204, 205, 304})
 
 #: Names that have passed the check, as they came -> in lower case. Bounded, since an application may make names up.
 _names: dict[bytes, bytes] = {}

@@ -37,12 +37,14 @@ class Response:
     """The response of `stream` that the application starts with `event`.
 
     Args:
+        file_header: the header in which the application may name a file to be sent in place of the body; None: there is
+            none. It is for us, and never sent.
         head: whether it answers a HEAD request, and so has no body.
     """
 
     __slots__ = ("_bodyless", "_busy", "_headers", "_remaining", "_status", "_stream", "file_path")
 
-    def __init__(self, stream: Stream, event: Event, head: bool = False) -> None:
+    def __init__(self, stream: Stream, event: Event, file_header: bytes | None, head: bool = False) -> None:
         kind, status = event["type"], event.get("status")
         # 1xx responses are none of the application's business (ASGI has no event for them).
         if not isinstance(status, int) or not 200 <= status <= 599:
@@ -59,7 +61,11 @@ class Response:
         #: Whether a body is being sent in pieces; another task's must not get in between.
         self._busy = False
         #: The file that is sent in place of the body; None: there is none.
-        self.file_path: bytes | None = None
+        self.file_path = None if file_header is None else find(self._headers, file_header)
+        if self.file_path is not None:
+            # The length was that of the body that is not sent.
+            self._headers = [each for each in self._headers if each[0] not in (file_header, b"content-length")]
+            self._remaining = None
 
     @property
     def has_everything(self) -> bool:
@@ -101,16 +107,6 @@ class Response:
             self.send_piece(body, more)
         else:
             await self._send_pieces(event, body, more)
-
-    def take_file_header(self, name: bytes) -> None:
-        """Look whether the application names a file to be sent in place of the body."""
-        for key, value in self._headers:
-            if key == name:
-                self.file_path = value
-        if self.file_path is not None:
-            # The length was that of the body that is not sent.
-            self._headers = [each for each in self._headers if each[0] not in (name, b"content-length")]
-            self._remaining = None
 
     async def send_named(self, stream: FileStream, name: bytes) -> None:
         """Send the file that was named in the header `name`.

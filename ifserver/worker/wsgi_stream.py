@@ -209,10 +209,7 @@ class ThreadedStream(HttpStream):
             ApplicationError: it breaks a rule.
         """
         event = {"type": "start_response()", "status": status, "headers": headers}
-        response = Response(self, event, self._request.method == "HEAD")
-        if self._host.file_header is not None:
-            response.take_file_header(self._host.file_header)
-        return response
+        return Response(self, event, self._host.file_header, self._request.method == "HEAD")
 
     def put(self, response: Response, piece: bytes, last: bool) -> None:
         """Send some of a response's body, with `last` all that there is. Waits while too much is unsent.

@@ -122,7 +122,7 @@ def test_head_has_the_fields_and_no_body(wire: Wire) -> None:
     assert head.header("etag") == get.header("etag") == '"x"'
 
 
-@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("status", [204, 205, 304])
 def test_a_status_without_a_body_leaves_the_connection_in_step(wire: Wire, status: int) -> None:
     assert wire.get(f"/status?status={status}&body=dropped").status == status
     assert wire.get("/status?body=next").body == b"next"

@@ -12,7 +12,7 @@ from tests.worker.stage import STREAM, WORKER, Play, http_request
 def started(method: str = "GET") -> tuple[Play, Response]:
     """A stream whose application has started a response."""
     play = Play(http_request(method=method))
-    response = Response(play.stream, {"type": "k", "status": 200}, method == "HEAD")
+    response = Response(play.stream, {"type": "k", "status": 200}, None, method == "HEAD")
     play.stream.phase = HELD
     return play, response
 

@@ -480,7 +480,9 @@ def test_headers_keep_order_and_doubles_are_lower_case_and_transfer_encoding_is_
 
 
 @pytest.mark.parametrize(
-    ("request_fields", "status"), [({"method": "HEAD"}, 200), ({}, 204), ({}, 304)], ids=["HEAD", "204", "304"]
+    ("request_fields", "status"),
+    [({"method": "HEAD"}, 200), ({}, 204), ({}, 205), ({}, 304)],
+    ids=["HEAD", "204", "205", "304"],
 )
 def test_a_body_that_may_not_be_is_dropped(
     request_fields: dict[str, Any], status: int, caplog: pytest.LogCaptureFixture

@@ -17,7 +17,7 @@ from tests.worker.stage import Play, http_request
 def started(status: Any) -> tuple[Play, Response]:
     """A stream whose application has started a response."""
     play = Play(http_request())
-    response = Response(play.stream, {"type": "k", "status": status})
+    response = Response(play.stream, {"type": "k", "status": status}, None)
     play.stream.phase = HELD
     return play, response
 
@@ -36,7 +36,7 @@ def test_statuses() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("status", [200, 204, 304])
+@pytest.mark.parametrize("status", [200, 204, 205, 304])
 def test_a_response_without_content(status: int) -> None:
     async def main() -> None:
         play, response = started(status)

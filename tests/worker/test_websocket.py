@@ -199,6 +199,16 @@ def test_a_small_denial_is_one_message() -> None:
     assert play(act).sent == [ResponseStart(STREAM, 0, WORKER, 0, 401, [(b"x-a", b"1")], b"no", False)]
 
 
+def test_a_denial_keeps_the_header_to_itself_that_names_files() -> None:
+    async def act(one: Play) -> None:
+        one.host.file_header = b"x-sendfile"  # type: ignore[misc]
+        named = [(b"X-Sendfile", b"/srv/secret"), (b"content-length", b"0"), (b"x-a", b"1")]
+        await one.send({**DENIAL, "headers": named})
+        await one.send(denial_body(b"no"))
+
+    assert play(act).sent == [ResponseStart(STREAM, 0, WORKER, 0, 401, [(b"x-a", b"1")], b"no", False)]
+
+
 def test_a_denial_whose_body_keeps_the_client_waiting_begins_without_it() -> None:
     async def act(one: Play) -> None:
         await one.send(DENIAL)
@@ -241,6 +251,11 @@ def test_a_large_denial_waits_for_credit() -> None:
         ([], {**ACCEPT, "subprotocol": "chat.v3"}),
         ([], {**ACCEPT, "subprotocol": b"chat.v1"}),
         ([], {**ACCEPT, "headers": [(b"Sec-WebSocket-Protocol", b"chat.v1")]}),
+        ([], {**ACCEPT, "headers": [(b"Connection", b"close")]}),
+        ([], {**ACCEPT, "headers": [(b"x-a", b""), (b"content-length", b"0")]}),
+        ([], {**ACCEPT, "headers": [(b"upgrade", b"websocket")]}),
+        ([], {**ACCEPT, "headers": [(b"sec-websocket-accept", b"x")]}),
+        ([], {**ACCEPT, "headers": [(b"sec-websocket-extensions", b"x")]}),
         ([], {**ACCEPT, "headers": [(b"x-a", b"\r\n")]}),
         ([], {**ACCEPT, "headers": 1}),
         ([], {**CLOSE, "code": 1005}),

@@ -34,7 +34,7 @@ def bad_field(name: bytes, value: bytes) -> str:
 class Framing(Struct, eq=False, gc=False):
     """How the end of one response's body is told (RFC 9112 6.3)."""
 
-    #: HEAD, 204, 304: nothing follows the head, whatever its fields say.
+    #: HEAD, 204, 205, 304: nothing follows the head, whatever its fields say.
     no_body: bool
     #: The connection ends behind this response.
     close: bool = False
@@ -129,12 +129,12 @@ class HeadWriter:
         Raises:
             BadResponse: a field cannot be sent, or Content-Length is not what the body has.
         """
-        # RFC 9110 6.4.1.
-        framing = Framing(method == "HEAD" or status == 204 or status == 304, not keep_alive)
+        # RFC 9110 6.4.1, and 15.3.6 for 205.
+        framing = Framing(method == "HEAD" or status in (204, 205, 304), not keep_alive)
         head = [_STATUS_LINES.get(status) or _status_line(status)]
         starts = self._starts
         # What Content-Length should say, where it may be sent.
-        whole_length = None if whole_body is None or status == 204 else b"%d" % whole_body
+        whole_length = None if whole_body is None or status in (204, 205) else b"%d" % whole_body
         has_date = has_server = False
         for name, value in headers:
             start = starts.get(name)
@@ -165,6 +165,9 @@ class HeadWriter:
             head.append(self._defaults)
         if framing.no_body:
             framing.remaining = None
+            if status == 205:
+                # A client does not know that it has no body (RFC 9112 6.3).
+                head.append(_LENGTH_START + b"0")
         elif whole_body is None or framing.remaining != whole_body:
             _frame(framing, head, whole_body, http_version)
         if framing.close:
@@ -210,8 +213,8 @@ def _framing_line(framing: Framing, status: int, name: bytes, value: bytes) -> b
         if framing.remaining is not None:
             raise BadResponse("two Content-Lengths")
         framing.remaining = length
-        # RFC 9110 8.6: a server MUST NOT send it.
-        return b"" if status == 204 else _LENGTH_START + value
+        # RFC 9110 8.6: with 204 a server MUST NOT send it. With 205 it says 0, whatever the application says.
+        return b"" if status in (204, 205) else _LENGTH_START + value
     if name == b"connection":
         framing.close = framing.close or b"close" in value.lower()
     # Like Connection, Transfer-Encoding is ours to choose (ASGI www.rst "Response Start").

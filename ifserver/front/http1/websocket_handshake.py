@@ -14,19 +14,6 @@ from ifserver.front.incoming_request import Incoming
 
 __all__ = ["is_websocket_upgrade", "problem_of_accept", "websocket_problem"]
 
-#: What of a handshake's answer is ours to say (RFC 6455 4.2.2), or would change its framing.
-_OURS_IN_HANDSHAKE: Final = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"sec-websocket-accept",
-        b"sec-websocket-extensions",
-        b"sec-websocket-protocol",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-
 #: RFC 6455 4.2.1: a key is 16 bytes in base64.
 _KEY_BYTES: Final = 16
 
@@ -71,6 +58,6 @@ def problem_of_accept(message: m.WebSocketAccept) -> str | None:
     for name, value in message.headers:
         if not h.is_token(name) or not h.is_value(value):
             return bad_field(name, value)
-        if name.lower() in _OURS_IN_HANDSHAKE:
+        if name.lower() in h.OURS_IN_HANDSHAKE:
             return f"{name!r} is not for the application to say"
     return None

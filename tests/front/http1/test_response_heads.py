@@ -129,6 +129,15 @@ def test_a_204_has_no_content_length() -> None:
         assert write(204, [(b"content-length", b"0")], body)[0] == [b"HTTP/1.1 204 No Content", DATE, SERVER]
 
 
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"5")], [(b"transfer-encoding", b"chunked")]])
+@pytest.mark.parametrize("body", [5, 0, None])
+def test_a_205_says_that_it_has_no_content(headers: Headers, body: int | None) -> None:
+    """RFC 9110 15.3.6: it has none; RFC 9112 6.3: its client does not know."""
+    lines, framing = write(205, headers, body)
+    assert sorted(lines[1:]) == sorted([DATE, SERVER, b"content-length: 0"])
+    assert (framing.no_body, framing.spent, framing.chunked) == (True, True, False)
+
+
 @pytest.mark.parametrize(
     ("case", "why"),
     [
@@ -180,7 +189,7 @@ def test_a_status_line_has_its_registered_phrase(status: int, phrase: str) -> No
 
 @pytest.mark.parametrize(
     ("method", "status", "none"),
-    [("GET", 200, False), ("HEAD", 200, True), ("GET", 204, True), ("POST", 304, True), ("GET", 205, False)],
+    [("GET", 200, False), ("HEAD", 200, True), ("GET", 204, True), ("POST", 304, True), ("GET", 205, True)],
 )
 def test_which_responses_have_no_body(method: str, status: int, none: bool) -> None:
     assert write(status, method=method)[1].no_body is none
