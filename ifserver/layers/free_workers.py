@@ -87,4 +87,4 @@ def _has_free_workers(beat: bytes, pool: str) -> bool:
 
 
 def _defect(failure: Failure) -> None:
-    _log.error("looking for free workers failed: %s", failure.getTraceback())
+    _log.error("looking for free workers failed:\n%s", failure.getTraceback())

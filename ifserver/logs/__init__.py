@@ -39,6 +39,8 @@ _LEVELS: Final = (("WARNING", "WARNING"), ("INFO", "WARNING"), ("DEBUG", "WARNIN
 _FIELDS: Final = ("stream", "request_id")
 #: What stands before the host of a URL (RFC 3986 3.2.1); passwords that are not encoded may hold an @.
 _USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*@")
+#: What a terminal may take for an order, or for the end of a line; but no line break and no tab.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 #: syslog(3)
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG: Final = 7
@@ -133,17 +135,27 @@ def _iso_second(whole: int) -> tuple[str, str]:
 
 
 class HumanFormatter(logging.Formatter):
-    """Lines for people."""
+    """Lines for people. What others have a hand in, such as the text of an exception, can hold no control characters;
+    and a line break only where our own text has some, or in a traceback."""
 
     def __init__(self, form: str = "%(asctime)s %(levelname)-7s [%(process)d] %(message)s") -> None:
         super().__init__(form)
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        return _CONTROL.sub(_escaped, masked(super().format(record)))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if "\n" not in str(record.msg):
+            record.message = record.message.replace("\n", r"\n")
+        return super().formatMessage(record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         # With the distance from UTC: Django changes the zone of its process, whose lines stand beside those of others.
         return iso_time(record.created)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
 
 
 class ShortFormatter(HumanFormatter):

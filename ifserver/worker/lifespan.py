@@ -86,7 +86,7 @@ class Lifespan:
         if not await within(self._clock, self._loop, timeout_s, self._answered):
             _log.error("the application's shutdown has taken longer than %g s; it is cancelled", timeout_s)
         elif self._failure is not None:
-            _log.error("the application's shutdown failed: %s", self._failure or "it did not say why")
+            _log.error("the application's shutdown failed:\n%s", self._failure or "it did not say why")
         await self._end(end - self._clock.seconds())
 
     async def _end(self, timeout_s: float) -> None:

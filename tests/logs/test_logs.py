@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import socket
 import sys
 import time
@@ -247,6 +248,25 @@ def test_nor_are_they_in_any_line_or_traceback(form: str, capsys: pytest.Capture
     said = capsys.readouterr().err
     assert "geheim" not in said
     assert said.count("redis://***@host") >= 2
+
+
+@pytest.mark.parametrize("form", ["human", "short"])
+def test_what_others_say_holds_no_control_characters(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(LogSettings(log_format=form), Clock())  # type: ignore[arg-type]
+    text = "a\x1b[31m\rb\x00\x9bc\x7f\u2028d\te\x85\nforged"
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        LOG.error("failed: %s", error, exc_info=True)
+    LOG.error("of two lines:\n%s", text)
+    said = capsys.readouterr().err
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]", said)
+    shown = r"a\x1b[31m\rb\x00\x9bc\x7f\u2028d" + "\te" + r"\x85"
+    lines = said.splitlines()
+    assert lines[0].endswith(f"failed: {shown}\\nforged")
+    assert lines[1] == "Traceback (most recent call last):"
+    assert f"ValueError: {shown}" in lines
+    assert lines[-2:] == [shown, "forged"]
 
 
 def test_times(monkeypatch: pytest.MonkeyPatch) -> None:

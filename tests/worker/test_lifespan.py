@@ -218,8 +218,8 @@ def test_an_exception_between_is_logged_and_no_event_follows(caplog: pytest.LogC
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        ({"type": "lifespan.shutdown.failed", "message": "still open"}, "shutdown failed: still open"),
-        ({"type": "lifespan.shutdown.failed"}, "shutdown failed: it did not say why"),
+        ({"type": "lifespan.shutdown.failed", "message": "still open"}, "shutdown failed:\nstill open"),
+        ({"type": "lifespan.shutdown.failed"}, "shutdown failed:\nit did not say why"),
     ],
 )
 def test_a_shutdown_that_failed_is_logged(
