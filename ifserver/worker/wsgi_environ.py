@@ -88,6 +88,9 @@ def environ_of(request: HttpRequest) -> Environ:
             environ[key] += f"; {text}" if key == "HTTP_COOKIE" else f",{text}"
         else:
             environ[key] = text
+    # RFC 3875 4.1.18 makes this of a field Proxy, which nobody needs; but many libraries and the commands that an
+    # application starts would send their requests to whom it names (CVE-2016-5385 and others, "httpoxy").
+    environ.pop("HTTP_PROXY", None)
     if port is None:
         # A Unix socket has no name for clients. PEP 3333 demands one, and a port: those that the client has used.
         host, port = _authority(environ.get("HTTP_HOST", ""))

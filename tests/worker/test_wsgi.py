@@ -174,6 +174,19 @@ def test_fields_that_come_twice_are_joined() -> None:
     assert (environ["HTTP_X_A"], environ["HTTP_COOKIE"]) == ("1,2", "a=1; b=2")
 
 
+def test_a_client_names_no_proxy_for_what_the_application_asks() -> None:
+    """CVE-2016-5385 and others, "httpoxy"."""
+    headers = [
+        (b"proxy", b"http://evil"),
+        (b"proxy", b"http://evil:2"),
+        (b"x-proxy", b"1"),
+        (b"proxy-connection", b"2"),
+    ]
+    environ = environ_of(request(headers=headers))
+    assert "HTTP_PROXY" not in environ
+    assert (environ["HTTP_X_PROXY"], environ["HTTP_PROXY_CONNECTION"]) == ("1", "2")
+
+
 @pytest.mark.parametrize("asked", [REQUEST, request(client=None, server=("/run/x.sock", None))], ids=["tcp", "unix"])
 def test_pythons_own_validator_has_nothing_to_object(asked: Any) -> None:
     def application(environ: Any, start_response: Any) -> Iterator[bytes]:
