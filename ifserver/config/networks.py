@@ -19,6 +19,9 @@ _REMEMBERED: Final = 4096
 #: No address is longer (the longest has 45 characters, and the name of an interface behind it).
 _MAX_CHARACTERS: Final = 100
 
+#: What all IPv4 addresses have in common that are written as IPv6 (RFC 4291 2.5.5.2).
+_MAPPED_BITS: Final = 96
+
 
 class Networks:
     """Some networks. ``host in networks``: whether one of them has this address, however it is written.
@@ -84,9 +87,14 @@ def parse_networks(texts: Iterable[str], path: str) -> Networks:
     networks: list[_Network] = []
     for text in texts:
         try:
-            networks.append(ipaddress.ip_network(text))
+            network: _Network = ipaddress.ip_network(text)
         except ValueError as error:
             raise ConfigurationError(f"{path}: {error}") from error
+        # As `Networks` has the addresses.
+        mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+        if mapped is not None and network.prefixlen >= _MAPPED_BITS:
+            network = ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+        networks.append(network)
     return Networks(networks)
 
 

@@ -23,6 +23,30 @@ def test_no_network() -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "is_"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:1.2.3.4", "1.2.3.4/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:0:0/95", ""),
+        ("::/0", "::/0"),
+        ("::1.2.3.4", "::102:304/128"),
+    ],
+)
+def test_a_network_of_ipv4_may_be_written_as_ipv6(network: str, is_: str) -> None:
+    if not is_:
+        with pytest.raises(ConfigurationError):
+            parse_networks([network], "x")
+        return
+    networks = parse_networks([network], "x")
+    assert [str(each) for each in networks] == [is_]
+    host = is_.partition("/")[0]
+    assert host in networks
+    if ":" not in host:
+        assert "::ffff:" + host in networks
+
+
+@pytest.mark.parametrize(
     ("host", "there"),
     [
         ("10.1.2.3", True),
