@@ -31,6 +31,7 @@ __all__ = [
     "HTTP_REQUEST",
     "MAX_GROUP_LENGTH",
     "MAX_LENGTH",
+    "REPLY_CHANNEL",
     "REQUEST_CHANNELS",
     "WEBSOCKET_CONNECT",
     "WEBSOCKET_RESUME",
@@ -68,7 +69,9 @@ MAX_LENGTH: Final = 200
 MAX_GROUP_LENGTH: Final = 99
 
 _REQUEST = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
-_SINGLE_READER = re.compile(r"!(?P<node>[A-Za-z0-9_-]+)\.(?P<process>[0-9a-z]{10})(?:\.(?P<stream>[0-9a-z]+))?\Z")
+_SINGLE_READER = re.compile(r"![A-Za-z0-9_-]+\.[0-9a-z]{10}(?:\.[0-9a-z]+)?\Z")
+#: The reply channel of a stream, as a regular expression.
+REPLY_CHANNEL: Final = r"\A![A-Za-z0-9_-]+\.[0-9a-z]{10}\.[0-9a-z]+\Z"
 _SUBJECT = re.compile(r"!?[A-Za-z0-9._-]+\Z")
 _GROUP = re.compile(r"[A-Za-z0-9._-]+\Z")
 _NODE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -181,16 +184,10 @@ def is_inbox(name: str) -> bool:
 
 
 def split(reply_channel: str) -> tuple[str, str, str]:
-    """Node, inbox and identity (`identity`) of the reply channel of a stream.
-
-    Raises:
-        ChannelNameError: it is none.
-    """
-    match = _SINGLE_READER.match(reply_channel)
-    if match is None or match["stream"] is None or len(reply_channel) > MAX_LENGTH:
-        check(reply_channel)
-        raise ChannelNameError(f"not the reply channel of a stream: {reply_channel!r}")
-    return match["node"], reply_channel[: match.end("process")], reply_channel[match.start("process") :]
+    """Node, inbox and identity (`identity`) of the reply channel of a stream (`REPLY_CHANNEL`)."""
+    node = reply_channel.index(".")
+    inbox = reply_channel.index(".", node + 1)
+    return reply_channel[1:node], reply_channel[:inbox], reply_channel[node + 1 :]
 
 
 def inbox_of(reply_channel: str) -> str:
@@ -200,13 +197,13 @@ def inbox_of(reply_channel: str) -> str:
 
 
 def node_of(name: str) -> str:
-    """The node that an inbox or reply channel lives on."""
-    return name[1 : name.index(".")]
+    """The node that an inbox or reply channel lives on; of another name something that is no node's, or no inbox's."""
+    return name[1:].partition(".")[0]
 
 
 def process_of(name: str) -> str:
-    """The process that listens to an inbox or reply channel."""
-    return name.split(".", 2)[1]
+    """The process that listens to an inbox or reply channel; of another name something that is nobody's."""
+    return name.partition(".")[2].partition(".")[0]
 
 
 def readdressed(reply_channel: str, inbox: str) -> str:

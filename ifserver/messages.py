@@ -24,10 +24,12 @@ Fields that many messages share:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
+from ifserver import channels
 from ifserver.errors import UndecodableError
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "GIVEN_BACK",
     "SERVER_LOST",
     "STOPPED",
+    "UNDECODABLE",
     "UNREAD",
     "Broadcast",
     "Claim",
@@ -79,8 +82,18 @@ __all__ = [
 ]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+# What comes from a node is checked while it is decoded, so that nothing behind that can fail by it.
+#: What is counted, from 0: far more than there ever is, and sums of it are still 64-bit integers.
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**62)]
+#: Finite, and not below 0.
+Seconds: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e12)]
 #: Messages sent, and requests pulled.
-Position: TypeAlias = tuple[int, int]
+Position: TypeAlias = tuple[Count, Count]
+#: A stream, a process or an inbox. What is no such name is nobody's, and cannot be sent to.
+Name: TypeAlias = Annotated[str, Meta(max_length=channels.MAX_LENGTH)]
+ReplyChannel: TypeAlias = Annotated[str, Meta(pattern=channels.REPLY_CHANNEL, max_length=channels.MAX_LENGTH)]
+#: Of a WebSocket (RFC 6455 7.4); 0: there is none.
+CloseCode: TypeAlias = Annotated[int, Meta(ge=0, le=4999)]
 
 #: Reasons of a `Release` by which a worker gives a stream back in good order: it drains, or has to stop.
 DRAINED: Final = "drained"
@@ -101,6 +114,9 @@ FORMAT: Final = 1
 _FORMAT_BYTE: Final = bytes([FORMAT])
 _SMALL_BYTES: Final = 2048
 
+#: What msgspec raises where bytes are not what they should be; the last one where they are nested too deeply.
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of all messages."""
@@ -112,8 +128,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class HttpRequest(Message, tag=1, frozen=True, array_like=True, gc=False):
     """A client's request, with the first bytes of its body; `more_body`: whether `RequestBody` follows the claim."""
 
-    reply_channel: str
-    attempt: int
+    reply_channel: ReplyChannel
+    attempt: Count
     deadline: float
     http_version: str
     method: str
@@ -134,8 +150,8 @@ class HttpRequest(Message, tag=1, frozen=True, array_like=True, gc=False):
 class WebSocketConnect(Message, tag=2, frozen=True, array_like=True, gc=False):
     """A client's WebSocket handshake; it is answered when the application accepts or denies."""
 
-    reply_channel: str
-    attempt: int
+    reply_channel: ReplyChannel
+    attempt: Count
     deadline: float
     http_version: str
     scheme: str
@@ -151,7 +167,7 @@ class WebSocketConnect(Message, tag=2, frozen=True, array_like=True, gc=False):
     resumable: bool = False
     #: Of an open WebSocket whose worker is gone: how many of its messages that worker had which may have been consumed
     #: or not; they are not sent again. None: the WebSocket is new.
-    unconfirmed: int | None = None
+    unconfirmed: Count | None = None
 
 
 # To an interface server's inbox.
@@ -163,20 +179,20 @@ class Claim(Message, tag=10, frozen=True, array_like=True, gc=False):
     `by` is the process that speaks for the worker; empty: it speaks itself.
     """
 
-    stream: str
-    attempt: int
-    worker: str
-    supervisor: str
-    by: str = ""
+    stream: Name
+    attempt: Count
+    worker: Name
+    supervisor: Name
+    by: Name = ""
 
 
 class ResponseStart(Message, tag=11, frozen=True, array_like=True, gc=False):
     """Status, headers and the first body bytes of a response, or of the denial of a WebSocket handshake."""
 
-    stream: str
-    attempt: int
-    worker: str
-    seq: int
+    stream: Name
+    attempt: Count
+    worker: Name
+    seq: Count
     status: int
     headers: Headers
     body: bytes
@@ -186,10 +202,10 @@ class ResponseStart(Message, tag=11, frozen=True, array_like=True, gc=False):
 class ResponseBody(Message, tag=12, frozen=True, array_like=True, gc=False):
     """A further piece of the response's body, 64 KiB at most."""
 
-    stream: str
-    attempt: int
-    worker: str
-    seq: int
+    stream: Name
+    attempt: Count
+    worker: Name
+    seq: Count
     body: bytes
     more_body: bool
 
@@ -197,11 +213,11 @@ class ResponseBody(Message, tag=12, frozen=True, array_like=True, gc=False):
 class WebSocketAccept(Message, tag=13, frozen=True, array_like=True, gc=False):
     """Complete the handshake, and send the client's frames to `channel`."""
 
-    stream: str
-    attempt: int
-    worker: str
-    seq: int
-    channel: str
+    stream: Name
+    attempt: Count
+    worker: Name
+    seq: Count
+    channel: Name
     subprotocol: str | None
     headers: Headers
     #: Whether the WebSocket is resumable from now on: what the connect said counts no more.
@@ -211,10 +227,10 @@ class WebSocketAccept(Message, tag=13, frozen=True, array_like=True, gc=False):
 class WebSocketSend(Message, tag=14, frozen=True, array_like=True, gc=False):
     """One message to the client: `text`, or where that is None, `data`."""
 
-    stream: str
-    attempt: int
-    worker: str
-    seq: int
+    stream: Name
+    attempt: Count
+    worker: Name
+    seq: Count
     text: str | None
     data: bytes | None
 
@@ -222,11 +238,11 @@ class WebSocketSend(Message, tag=14, frozen=True, array_like=True, gc=False):
 class WebSocketClose(Message, tag=15, frozen=True, array_like=True, gc=False):
     """Close the WebSocket with `code` and `reason`."""
 
-    stream: str
-    attempt: int
-    worker: str
-    seq: int
-    code: int
+    stream: Name
+    attempt: Count
+    worker: Name
+    seq: Count
+    code: CloseCode
     reason: str
 
 
@@ -236,10 +252,10 @@ class GroupJoin(Message, tag=16, frozen=True, array_like=True, gc=False):
     `gaps`: whether to report with `GroupGap` that something sent to the group may be lost.
     """
 
-    stream: str
-    attempt: int
-    worker: str
-    seq: int
+    stream: Name
+    attempt: Count
+    worker: Name
+    seq: Count
     group: str
     gaps: bool = False
     #: What the application says of this member, for `ifserver.groups.members`.
@@ -249,10 +265,10 @@ class GroupJoin(Message, tag=16, frozen=True, array_like=True, gc=False):
 class GroupLeave(Message, tag=17, frozen=True, array_like=True, gc=False):
     """The stream is no member of `group` from here on. Not answered."""
 
-    stream: str
-    attempt: int
-    worker: str
-    seq: int
+    stream: Name
+    attempt: Count
+    worker: Name
+    seq: Count
     group: str
 
 
@@ -264,18 +280,18 @@ class ResponseFile(Message, tag=18, frozen=True, array_like=True, gc=False):
     the worker has opened, as stat(2) calls them.
     """
 
-    stream: str
-    attempt: int
-    worker: str
-    seq: int
+    stream: Name
+    attempt: Count
+    worker: Name
+    seq: Count
     status: int
     headers: Headers
     path: bytes
-    offset: int
-    count: int
+    offset: Count
+    count: Count
     device: int
     inode: int
-    size: int
+    size: Count
     modified_ns: int
 
 
@@ -285,9 +301,9 @@ class ResponseFile(Message, tag=18, frozen=True, array_like=True, gc=False):
 class RequestBody(Message, tag=20, frozen=True, array_like=True, gc=False):
     """A further piece of the request's body, 64 KiB at most."""
 
-    stream: str
-    attempt: int
-    seq: int
+    stream: Name
+    attempt: Count
+    seq: Count
     body: bytes
     more_body: bool
 
@@ -295,9 +311,9 @@ class RequestBody(Message, tag=20, frozen=True, array_like=True, gc=False):
 class WebSocketReceive(Message, tag=21, frozen=True, array_like=True, gc=False):
     """One message from the client: `text`, or where that is None, `data`."""
 
-    stream: str
-    attempt: int
-    seq: int
+    stream: Name
+    attempt: Count
+    seq: Count
     text: str | None
     data: bytes | None
 
@@ -309,10 +325,10 @@ class Disconnect(Message, tag=22, frozen=True, array_like=True, gc=False):
     of that is sent, and the worker then says `Release`, for which the server waits with its close frame.
     """
 
-    stream: str
-    attempt: int
-    seq: int
-    code: int
+    stream: Name
+    attempt: Count
+    seq: Count
+    code: CloseCode
     reason: str
     answerable: bool = False
 
@@ -320,9 +336,9 @@ class Disconnect(Message, tag=22, frozen=True, array_like=True, gc=False):
 class GroupJoined(Message, tag=23, frozen=True, array_like=True, gc=False):
     """The stream is a member of `group`: it hears what is sent there from now on. Otherwise `error` says why not."""
 
-    stream: str
-    attempt: int
-    seq: int
+    stream: Name
+    attempt: Count
+    seq: Count
     group: str
     error: str = ""
 
@@ -330,27 +346,27 @@ class GroupJoined(Message, tag=23, frozen=True, array_like=True, gc=False):
 class GroupGap(Message, tag=24, frozen=True, array_like=True, gc=False):
     """Broadcasts to `group` were lost on their way to this member: so many, or `count` is None if that is not known."""
 
-    stream: str
-    attempt: int
-    seq: int
+    stream: Name
+    attempt: Count
+    seq: Count
     group: str
-    count: int | None
+    count: Count | None
 
 
 class FileTaken(Message, tag=25, frozen=True, array_like=True, gc=False):
     """The server has opened the file of a `ResponseFile`, and sends it: nothing more is said of the stream."""
 
-    stream: str
-    attempt: int
-    seq: int
+    stream: Name
+    attempt: Count
+    seq: Count
 
 
 class FileDeclined(Message, tag=26, frozen=True, array_like=True, gc=False):
     """It has not: the worker answers as if it had not asked."""
 
-    stream: str
-    attempt: int
-    seq: int
+    stream: Name
+    attempt: Count
+    seq: Count
 
 
 # To both. `worker` is the worker of the stream, whichever side speaks.
@@ -359,19 +375,19 @@ class FileDeclined(Message, tag=26, frozen=True, array_like=True, gc=False):
 class Window(Message, tag=30, frozen=True, array_like=True, gc=False):
     """The receiver has consumed `consumed` units of this attempt in all (`ifserver.flow_control`)."""
 
-    stream: str
-    attempt: int
-    worker: str
-    consumed: int
+    stream: Name
+    attempt: Count
+    worker: Name
+    consumed: Count
 
 
 class SyncEntry(Message, frozen=True, array_like=True, gc=False):
     """Where one stream stands: how many messages were sent, and how much was consumed, by the sender of the `Sync`."""
 
-    stream: str
-    attempt: int
-    sent: int
-    consumed: int
+    stream: Name
+    attempt: Count
+    sent: Count
+    consumed: Count
 
 
 class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
@@ -379,10 +395,10 @@ class Sync(Message, tag=31, frozen=True, array_like=True, gc=False):
     `supervisor` is that of a worker, and empty for a server. `moves` counts how often the sender has given its streams
     another address: of two that disagree, the one with the higher number knows where it receives now."""
 
-    sender: str
-    supervisor: str
+    sender: Name
+    supervisor: Name
     entries: list[SyncEntry]
-    moves: int = 0
+    moves: Count = 0
 
 
 class Receipt(Message, tag=33, frozen=True, array_like=True, gc=False):
@@ -391,8 +407,8 @@ class Receipt(Message, tag=33, frozen=True, array_like=True, gc=False):
     there to `sender` it has settled `confirmed`; None: that is not what this is about. `answer`: it can be answered.
     Not counted itself (`ifserver.layers.accounting`)."""
 
-    inbox: str
-    sender: str
+    inbox: Name
+    sender: Name
     since: Position
     reached: Position
     confirmed: Position | None
@@ -406,13 +422,13 @@ class Release(Message, tag=32, frozen=True, array_like=True, gc=False):
     `sent` messages that it has sent, with the total of units that it has consumed. `by` as in `Claim`.
     """
 
-    stream: str
-    attempt: int
-    worker: str
+    stream: Name
+    attempt: Count
+    worker: Name
     reason: str
-    consumed: int = 0
-    sent: int = 0
-    by: str = ""
+    consumed: Count = 0
+    sent: Count = 0
+    by: Name = ""
 
 
 # In a group.
@@ -427,12 +443,12 @@ class Broadcast(Message, tag=40, frozen=True, array_like=True, gc=False):
     (`ifserver.layers.groups`). `exclude` is the identity of a stream that does not get it; empty: all members do.
     """
 
-    publisher: str
-    number: int
-    exclude: str
+    publisher: Name
+    number: Count
+    exclude: Name
     text: str | None = None
     data: bytes | None = None
-    close: tuple[int, str] | None = None
+    close: tuple[CloseCode, str] | None = None
     message: bytes | None = None
     ask: tuple[str, bool] | None = None
 
@@ -489,7 +505,7 @@ def _decoder_of(kinds: Any) -> Callable[[bytes], Any]:
         try:
             # To copy a small one is cheaper than to look at it.
             return decoder.decode(payload[1:] if len(payload) < _SMALL_BYTES else memoryview(payload)[1:])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise UndecodableError(str(error)) from error
 
     return decode

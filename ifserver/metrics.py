@@ -138,6 +138,8 @@ _GROWING: Final = {key: CELLS[key] for key in (*_COUNTED, *_LAGS)}
 
 #: Memory for the counts, one number for each of `CELLS`: a list, or a ``memoryview`` of 64-bit numbers.
 Cells = list[int] | memoryview
+#: The most that one holds.
+_MOST: Final = 2**63 - 1
 
 
 class Histogram:
@@ -195,7 +197,8 @@ class Counters:
         """Count `amount` more of `name`, under `label` where the counter has one."""
         cell = CELLS.get((name, label))
         if cell is not None:
-            self.cells[cell] += amount
+            # What others say may be too much for a cell, and must not raise.
+            self.cells[cell] = min(self.cells[cell] + amount, _MOST)
         elif COUNTERS[name].values or not COUNTERS[name].label:
             raise KeyError(f"{name}{{{label}}}: there is no such label")
         else:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ifserver import channels
-from ifserver.errors import ChannelNameError, IfserverError
+from ifserver.errors import ChannelNameError, IfserverError, UndecodableError
+from ifserver.messages import decode_request, encode
+from tests.worker.stage import http_request
 
 REPLY = "!east-1.k3v9x2aq7m.1f"
 INBOX = "!east-1.k3v9x2aq7m"
@@ -106,9 +108,17 @@ def test_a_reply_channel_holds_its_node_its_process_and_its_stream(node: str, nu
 
 
 @pytest.mark.parametrize("name", ["", "http.request", INBOX, f"{REPLY}.1", f"{REPLY}\n", REPLY + "1" * 200])
-def test_only_the_reply_channel_of_a_stream_can_be_split(name: str) -> None:
-    with pytest.raises(ChannelNameError):
-        channels.split(name)
+def test_only_the_reply_channel_of_a_stream_is_one(name: str) -> None:
+    request = encode(http_request(reply_channel=name))
+    with pytest.raises(UndecodableError):
+        decode_request(request)
+
+
+@pytest.mark.parametrize("name", ["", ".", "!", "!.", "a", "a.", ".b.", "!a\n.b", "http.request"])
+def test_of_a_name_from_elsewhere_all_can_be_asked(name: str) -> None:
+    """It may be any, where it has not been used yet."""
+    for ask in (channels.node_of, channels.process_of, channels.inbox_of):
+        assert ask(name) in name
 
 
 def test_the_identity_stays_when_the_process_moves_to_another_node() -> None:

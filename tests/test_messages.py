@@ -47,7 +47,7 @@ TO_WORKER = [
     m.FileDeclined("p.1", 0, 0),
 ]
 TO_BOTH = [
-    m.Window("p.1", 0, WORKER, 2**63),
+    m.Window("p.1", 0, WORKER, 2**62),
     m.Sync(WORKER, "!w.9876543210", [m.SyncEntry("p.1", 0, 3, 4), m.SyncEntry("p.2", 1, 0, 0)]),
     m.Sync(WORKER, "", []),
     m.Release("p.1", 0, WORKER, "died", 17),
@@ -56,7 +56,7 @@ TO_BOTH = [
 ]
 IN_GROUPS = [
     m.Broadcast("0123456789", 0, "", text=""),
-    m.Broadcast("0123456789", 2**63, "p.1", data=b"\xff"),
+    m.Broadcast("0123456789", 2**62, "p.1", data=b"\xff"),
     m.Broadcast("0123456789", 1, "", close=(4000, "bye")),
     m.Broadcast("0123456789", 1, "", message=b"\x80"),
     m.Broadcast("0123456789", 1, "", ask=("!members.k3v9x2aq7m.0", True)),

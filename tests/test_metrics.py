@@ -79,6 +79,14 @@ def test_counts_are_written_where_somebody_else_can_read_them() -> None:
     assert seen.gauges() == {"messages_flying": 0, "streams_held": 7, "streams_unanswered": 0, "slots_free": 0}
 
 
+def test_a_count_that_others_have_blown_up_raises_nothing() -> None:
+    """What a receipt says is missing is counted."""
+    counters = Counters(memoryview(bytearray(len(CELLS) * 8)).cast("q"))
+    for _ in range(4):
+        counters.add("messages_dropped", 2**62, "broker")
+    assert counters.value("messages_dropped", "broker") == 2**63 - 1
+
+
 def test_what_is_held_at_present_is_no_count() -> None:
     counters = Counters()
     counters.set("slots_free", 5)

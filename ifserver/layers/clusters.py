@@ -176,10 +176,7 @@ class Clusters:
         return self._node_of(channel).least_clock()
 
     def _node_of(self, channel: str) -> Node:
-        try:
-            return self.nodes[channels.node_of(channel)]
-        except (KeyError, ValueError):
-            return self.home.node
+        return self.nodes.get(channels.node_of(channel), self.home.node)
 
     def redirect(self, old: str, new: str) -> None:
         """What still waits for the inbox `old` is sent to `new`, where the same process receives from now on.
@@ -197,9 +194,6 @@ class Clusters:
     def follow(self, inbox: str) -> bool:
         """A process says that it receives at `inbox`: what waits for it at nodes that have been gone for
         ``broker_grace_s`` is sent there. Returns whether more waits for it at others that cannot be reached now.
-
-        Raises:
-            ValueError: `inbox` is no name of one.
         """
         if channels.node_of(inbox) not in self.nodes:
             return False

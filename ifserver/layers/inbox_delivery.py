@@ -54,13 +54,15 @@ class InboxDelivery:
             except UndecodableError as error:
                 self._undecodable(inbox, error)
                 continue
-            if type(message) is Receipt:
-                self._accounting.hear(inbox, message)
-                continue
             try:
+                if type(message) is Receipt:
+                    self._accounting.hear(inbox, message)
+                    continue
                 reason = hand_on(message, inbox)
             except Exception:
                 _log.exception("a message of type %s could not be handled", type(message).__name__)
+                if type(message) is Receipt:
+                    continue
                 reason = None
             if reason is None:
                 delivered += 1

@@ -113,7 +113,7 @@ class Outbox:
     def _open(self, inbox: str) -> _Queue:
         try:
             node = self._nodes[channels.node_of(inbox)]
-        except (KeyError, ValueError):
+        except KeyError:
             known = ", ".join(sorted(self._nodes))
             raise ChannelNameError(
                 f"channel {inbox!r} has its home on no configured node; there are: {known}"

@@ -25,9 +25,11 @@ from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.groups import Groups
 from ifserver.layers.node import Node
 from ifserver.messages import Broadcast, encode
-from ifserver.metrics import Counters
+from ifserver.metrics import CELLS, Counters
 from tests.layers.harnesses import HARNESSES, Harness, RedisHarness
 from tests.layers.helpers import ROOMY, async_test, error_of, eventually, within
+from tests.spoiled import spoiled
+from tests.test_messages import IN_GROUPS
 
 ROOT = Path(__file__).parents[2]
 #: Where the second count begins.
@@ -758,3 +760,17 @@ def test_clusters_follow_their_home() -> None:
     assert member.events == [("g", None)]
     clusters.home.stop()
     clusters.stop()
+
+
+@pytest.mark.parametrize("message", IN_GROUPS, ids=lambda message: str(message)[:60])
+def test_a_broadcast_that_is_no_good_costs_itself_alone(message: Broadcast, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place()
+    member = place.member("g")
+    # As a worker counts, where its supervisor can see it.
+    place.counters.cells = memoryview(bytearray(len(CELLS) * 8)).cast("q")
+    for number, payload in enumerate(spoiled(message)):
+        place.groups.published("g", payload)
+        place.comes(number)
+        assert member.events[-1] == ("g", str(number)), payload
+    assert "could not be" not in caplog.text
+    place.groups.stop()

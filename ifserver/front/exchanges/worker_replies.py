@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 
 from ifserver import channels
 from ifserver import messages as m
+from ifserver.errors import ChannelNameError
 from ifserver.front.exchanges.attempt_accounting import UnresolvedAttempts
 from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.exchanges.workers import Workers
@@ -125,5 +126,5 @@ class WorkerReplies:
             if self._clusters.follow(worker):
                 return  # what the stream was told last may wait for the node where the worker was
             self._clusters.send(worker, m.encode(m.Release(stream, attempt, worker, "gone")))
-        except ValueError as error:  # and `ChannelNameError`
+        except ChannelNameError as error:
             _log.error("the sender of a message about %s cannot be answered at %r: %s", stream, worker, error)
