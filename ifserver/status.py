@@ -12,6 +12,8 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from ifserver.messages import UNDECODABLE, Count, Seconds
+
 __all__ = [
     "MAX_GROUPS",
     "MAX_STREAMS",
@@ -49,16 +51,16 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that operators look for beside the figures (`ifserver.logs.events`)."""
 
     #: Counts up in its process.
-    number: int
+    number: Count
     #: When it happened, by the wall clock of its process.
-    at: float
+    at: Seconds
     #: ``deploy``, ``fault``, ``mended`` or ``order``; other releases may have more.
     kind: str
     #: The same in a few words.
     label: str
     text: str
     #: How often it has happened since then.
-    times: int = 1
+    times: Count = 1
     #: The process that tells it; in its own facts it is left out.
     process: str = ""
 
@@ -66,17 +68,17 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Child(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One worker process, as its supervisor sees it."""
 
-    pid: int
+    pid: Count
     #: The name under which it receives; empty until it has one.
     process: str = ""
     #: Whether it has said that it is ready.
     ready: bool = False
     #: Streams whose application runs, those of them that have not begun to answer, and requests that it may still take.
-    streams: int = 0
-    unanswered: int = 0
-    free: int = 0
+    streams: Count = 0
+    unanswered: Count = 0
+    free: Count = 0
     #: Streams that it has begun since its start.
-    taken: int = 0
+    taken: Count = 0
     #: Empty: there are no pools.
     pool: str = ""
 
@@ -87,29 +89,29 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     process: str
     kind: Kind
     host: str
-    pid: int
+    pid: Count
     version: str
     #: The node of its inbox.
     node: str
     #: By its wall clock.
-    started_at: float
+    started_at: Seconds
     #: Of a server: whether it listens for clients, how many there are, and how long a request may wait for a worker.
     listening: bool = False
-    connections: int = 0
-    streams: int = 0
-    queue_timeout_s: float = 0.0
+    connections: Count = 0
+    streams: Count = 0
+    queue_timeout_s: Seconds = 0.0
     #: Of a server: requests that it has answered, those of them with a status of 500 or more, and open WebSockets.
-    requests: int = 0
-    errors: int = 0
-    websockets: int = 0
+    requests: Count = 0
+    errors: Count = 0
+    websockets: Count = 0
     #: Of a server: how long each pool will be paused, in seconds (empty name: all pools), and how many requests wait
     #: for the end of that.
-    paused: dict[str, float] = {}
-    waiting: int = 0
+    paused: dict[str, Seconds] = {}
+    waiting: Count = 0
     #: Of a supervisor.
     children: tuple[Child, ...] = ()
     #: What it and its workers have counted, where it has no admin endpoint of its own (``run``).
-    counts: dict[str, int] = {}
+    counts: dict[str, Count] = {}
     #: What has happened last in this process, `MAX_TOLD` at most, oldest first.
     events: tuple[Event, ...] = ()
 
@@ -275,7 +277,7 @@ def decode_facts(text: bytes) -> Facts | None:
     """The facts in a beat; None: it has none, or they are of a release that tells other things."""
     try:
         return _decode_facts(text)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None
 
 

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 
 from ifserver.errors import NodeUnreachable
 from ifserver.layers.groups import Groups
-from ifserver.messages import Broadcast
+from ifserver.messages import UNDECODABLE, Broadcast, Count
 
 __all__ = ["Member", "Members", "Membership", "Question"]
 
@@ -38,15 +38,29 @@ class Member(NamedTuple):
     tag: str
 
 
-class Members(Struct, frozen=True, array_like=True):
+class Members(Struct, frozen=True):
     """How many members a group has, and, where that was asked, which."""
 
     count: int
     streams: list[Member]
 
 
+class _Member(Struct, array_like=True):
+    """A `Member` on its way: a later release may say more of it."""
+
+    stream: str
+    tag: str
+
+
+class _Answer(Struct, array_like=True):
+    """The members that one server has."""
+
+    count: Count
+    streams: list[_Member]
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Members).decode
+_decode = msgspec.msgpack.Decoder(_Answer).decode
 
 
 def _nobody(group: str) -> Iterable[tuple[str, str]]:
@@ -82,15 +96,21 @@ class Membership:
         return Deferred.fromCoroutine(self._ask(question, group, which))
 
     async def _ask(self, question: Question, group: str, which: bool) -> Members:
-        answers = [_decode(each) for each in (await question.put(group, ask=which)).values()]
+        answers = []
+        for answer in (await question.put(group, ask=which)).values():
+            try:
+                answers.append(_decode(answer))
+            except UNDECODABLE as error:
+                _log.error("an answer about group %s cannot be read: %s", group, error)
         if len(answers) < question.expected:
             text = "who is in group %s: %d of %d processes have answered"
             _log.warning(text, group, len(answers), question.expected)
-        return Members(sum(each.count for each in answers), [member for each in answers for member in each.streams])
+        streams = [Member(each.stream, each.tag) for answer in answers for each in answer.streams]
+        return Members(sum(answer.count for answer in answers), streams)
 
     def _asked(self, group: str, answer_in: str, which: bool) -> None:
-        streams = [Member(*each) for each in self.here(group)]
-        answer = _encode(Members(len(streams), streams if which else []))
+        streams = list(self.here(group))
+        answer = _encode((len(streams), streams if which else []))
         answering = self._groups.publish(answer_in, message=answer)
         answering.addErrback(lambda failure: _log.debug("no answer about group %s: %s", group, failure.value))
 

@@ -13,13 +13,12 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-import msgspec
 from msgspec import Struct
 from twisted.internet.defer import Deferred
 
 from ifserver.channels import new_process_name
 from ifserver.clock import Timer, WallClock
-from ifserver.errors import NodeError
+from ifserver.errors import NodeError, UndecodableError
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.groups import Groups
 from ifserver.layers.membership import Question
@@ -46,7 +45,7 @@ class Obedient(Protocol):
     def ordered(self, facts: Sequence[Fact]) -> None:
         """This holds from now on."""
 
-    def here(self, orders: list[Order]) -> Here:
+    def here(self, orders: list[Order]) -> Here[Order]:
         """What it answers; `orders` are those that it knows."""
 
 
@@ -55,18 +54,19 @@ class OperatorOrderGossip:
 
     Args:
         clock: the reactor.
+        wall: tells the time of day.
     """
 
-    def __init__(self, groups: Groups, process: str, clock: Any, server: Obedient) -> None:
+    def __init__(self, groups: Groups, process: str, clock: Any, wall: WallClock, server: Obedient) -> None:
         self.process = process
         self.clock = clock
-        self.board = Board(clock)
+        self.board = Board(clock, wall)
         self._server = server
         self._ears = [_Ear(groups, self)]
         self._timer: Timer | None = None
         #: Whether it is a contradiction that is about to be said.
         self._contradicts = False
-        self._stopped = False
+        self._stopped = self._unreadable_logged = False
 
     def start(self) -> Deferred[None]:
         """Begin to hear orders; fires once those are known that others know. While no node answers it does not."""
@@ -110,13 +110,19 @@ class OperatorOrderGossip:
             self._contradicts = True
             self._timer = self.clock.callLater(random.uniform(0.0, _CONTRADICT_S), self._repeat)
 
-    def said(self, answer_in: str = "") -> Said:
+    def said(self, answer_in: str = "") -> Said[Order]:
         """All that is known."""
         return Said(self.board.orders(), answer_in)
 
-    def answer(self) -> Here:
+    def answer(self) -> Here[Order]:
         """The answer of this server."""
         return self._server.here(self.board.orders())
+
+    def unreadable(self, whose: str, error: UndecodableError) -> None:
+        """Orders cannot be read. Others may come every few seconds, so that is logged once."""
+        log = _log.debug if self._unreadable_logged else _log.error
+        self._unreadable_logged = True
+        log("orders of %s cannot be read, and further ones are not logged: %s", whose, error)
 
     def _repeat_later(self) -> None:
         self._put_off()
@@ -161,7 +167,7 @@ class _Ear:
     def stop(self) -> None:
         self._groups.unsubscribe(GROUP, self)
 
-    def say(self, said: Said) -> None:
+    def say(self, said: Said[Order]) -> None:
         """Tell everybody."""
         saying = self._groups.publish(GROUP, message=encode(said))
         saying.addErrback(lambda failure: _log.debug("orders were not repeated: %s", failure.value))
@@ -185,8 +191,8 @@ class _Ear:
     def _answered(self, answer: bytes) -> None:
         try:
             orders = read_here(answer).orders
-        except msgspec.MsgspecError as error:
-            _log.error("the orders that another server knows cannot be read: %s", error)
+        except UndecodableError as error:
+            self._control.unreadable("another server", error)
         else:
             self._control.take(orders, self)
 
@@ -198,8 +204,8 @@ class _Ear:
         control = self._control
         try:
             said = read(broadcast.message)
-        except msgspec.MsgspecError as error:
-            _log.error("an order cannot be read: %s", error)
+        except UndecodableError as error:
+            control.unreadable(f"process {broadcast.publisher[:40]!r}", error)
             return
         control.take(said.orders, self)
         if not said.answer_in:
@@ -218,7 +224,7 @@ class Found(Struct, frozen=True):
     #: How many processes were asked.
     asked: int
     #: What each has answered.
-    here: list[Here]
+    here: list[Here[Order]]
     #: The latest orders that one of them knows.
     board: Board
     #: The pools whose pause was ended by what was ordered. None: no end was ordered.
@@ -235,13 +241,16 @@ class Found(Struct, frozen=True):
         return sum(each.under_way for each in self.here)
 
 
-async def ask(clusters: Clusters, clock: Any) -> Found:
+async def ask(clusters: Clusters, clock: Any, wall: WallClock) -> Found:
     """Ask all servers what was ordered.
+
+    Args:
+        wall: tells the time of day.
 
     Raises:
         NodeError: no node has taken it, or it is not known.
     """
-    return await _put(clusters, clock, [])
+    return await _put(clusters, clock, wall, [])
 
 
 async def order(clusters: Clusters, clock: Any, wall: WallClock, facts: Sequence[Fact], board: Board) -> Found:
@@ -257,20 +266,25 @@ async def order(clusters: Clusters, clock: Any, wall: WallClock, facts: Sequence
     at = board.stamp(wall())
     for _ in range(_ATTEMPTS):
         orders = [Order(at, clusters.process, fact) for fact in facts]
-        found = await _put(clusters, clock, orders)
+        found = await _put(clusters, clock, wall, orders)
         if not found.board.has_later_than(orders):
             return found
         at = found.board.stamp(at)
     raise NodeError("others order the same at this moment, and theirs counts")
 
 
-async def _put(clusters: Clusters, clock: Any, orders: list[Order]) -> Found:
+async def _put(clusters: Clusters, clock: Any, wall: WallClock, orders: list[Order]) -> Found:
     question = Question(clusters.groups, _answers(clusters.process), clock)
     answers = await question.put(GROUP, message=encode(Said(orders, question.name)))
-    here = [read_here(each) for each in answers.values()]
-    board = Board(clock)
-    for each in here:
-        board.take(each.orders)
+    here = []
+    board = Board(clock, wall)
+    for process, answer in answers.items():
+        try:
+            here.append(read_here(answer))
+        except UndecodableError as error:
+            _log.error("what server %.40r has answered cannot be read: %s", process, error)
+        else:
+            board.take(here[-1].orders)
     return Found(question.expected, here, board)
 
 

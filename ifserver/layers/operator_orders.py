@@ -10,21 +10,48 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Final, TypeAlias
+from typing import Annotated, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from ifserver.clock import Clock
+from ifserver.channels import MAX_LENGTH
+from ifserver.clock import Clock, WallClock
+from ifserver.errors import UndecodableError
+from ifserver.messages import UNDECODABLE, Count, Seconds
 
-__all__ = ["Board", "Fact", "Here", "Order", "Pause", "PoolHere", "Said", "Weights", "encode", "read", "read_here"]
+__all__ = [
+    "GREATEST_WEIGHT",
+    "LONGEST_PAUSE_S",
+    "Board",
+    "Fact",
+    "Here",
+    "Order",
+    "Pause",
+    "PoolHere",
+    "Said",
+    "Weights",
+    "encode",
+    "read",
+    "read_here",
+]
 
+#: The longest pause, in seconds: a day; and the greatest weight.
+LONGEST_PAUSE_S: Final = 86_400.0
+GREATEST_WEIGHT: Final = 1_000_000.0
+#: How far the time of an order may be ahead of the wall clock here, in seconds: a year. Clocks may be wrong, and a
+#: later order counts all the same; but no order could be later than one at the end of time.
+_AHEAD_S: Final = 366 * 86_400.0
+#: How long further refused orders are not logged, in seconds.
+_QUIET_S: Final = 60.0
 #: The least by which an order is later than those that were known to whoever gives it, in seconds.
 _TICK_S: Final = 0.001
 #: So many things there may be orders about: more than pools in any file.
 _MOST: Final = 1_000
 
 _log = logging.getLogger(__name__)
+
+_Each = TypeVar("_Each")
 
 
 class Pause(Struct, frozen=True, array_like=True, tag="pause"):
@@ -68,10 +95,10 @@ class Order(Struct, frozen=True, array_like=True):
         return self.at, self.by
 
 
-class Said(Struct, frozen=True, array_like=True):
-    """What a process says to all servers: orders, old or new."""
+class Said(Struct, Generic[_Each], frozen=True, array_like=True):
+    """What a process says to all servers: orders, old or new. They are read one by one (`read`)."""
 
-    orders: list[Order]
+    orders: list[_Each]
     #: The group in which it awaits answers; empty: it awaits none.
     answer_in: str = ""
 
@@ -83,49 +110,55 @@ class PoolHere(Struct, frozen=True, array_like=True):
     #: The pool of whose requests it takes a share; empty: it is no canary.
     canary_of: str
     #: None: it shares its requests with no other.
-    weight: float | None
+    weight: Annotated[float, Meta(ge=0.0, le=GREATEST_WEIGHT)] | None
     #: Whether an operator has ordered that.
     is_ordered: bool
     #: Requests that were answered, and those of them with a 5xx.
-    requests: int
-    errors: int
+    requests: Count
+    errors: Count
     #: How long it took until they were, by the buckets of `ifserver.metrics.BOUNDS_S`.
-    times: list[int]
+    times: list[Count]
 
 
-class Here(Struct, frozen=True, array_like=True):
+class Here(Struct, Generic[_Each], frozen=True, array_like=True):
     """What one server answers."""
 
     #: Those that it knows.
-    orders: list[Order]
+    orders: list[_Each]
     #: Requests that wait for the end of a pause, and those of the pools that are paused that were there before.
-    waiting: int = 0
-    under_way: int = 0
+    waiting: Count = 0
+    under_way: Count = 0
     #: For how long it has counted, in seconds.
-    counted_s: float = 0.0
+    counted_s: Seconds = 0.0
     pools: list[PoolHere] = []
 
 
 encode = msgspec.msgpack.Encoder().encode
 _read_order = msgspec.msgpack.Decoder(Order).decode
-_read_said = msgspec.msgpack.Decoder(tuple[list[msgspec.Raw], str]).decode
-_read_here = msgspec.msgpack.Decoder(tuple[list[msgspec.Raw], int, int, float, list[PoolHere]]).decode
+_read_said = msgspec.msgpack.Decoder(Said[msgspec.Raw]).decode
+_read_here = msgspec.msgpack.Decoder(Here[msgspec.Raw]).decode
 
 
-def read(said: bytes) -> Said:
+def read(said: bytes) -> Said[Order]:
     """What was said.
 
     Raises:
-        msgspec.MsgspecError: it is nothing of the kind.
+        UndecodableError: it is nothing of the kind.
     """
-    orders, answer_in = _read_said(said)
-    return Said(_orders(orders), answer_in)
+    try:
+        found = _read_said(said)
+    except UNDECODABLE as error:
+        raise UndecodableError(str(error)) from error
+    return Said(_orders(found.orders), found.answer_in)
 
 
-def read_here(answer: bytes) -> Here:
+def read_here(answer: bytes) -> Here[Order]:
     """What was answered; raises as `read`."""
-    orders, *others = _read_here(answer)
-    return Here(_orders(orders), *others)  # type: ignore[arg-type]
+    try:
+        found = _read_here(answer)
+    except UNDECODABLE as error:
+        raise UndecodableError(str(error)) from error
+    return msgspec.structs.replace(found, orders=_orders(found.orders))  # type: ignore[arg-type]
 
 
 def _orders(raw: Iterable[msgspec.Raw]) -> list[Order]:
@@ -134,9 +167,23 @@ def _orders(raw: Iterable[msgspec.Raw]) -> list[Order]:
     for each in raw:
         try:
             found.append(_read_order(each))
-        except msgspec.ValidationError as error:
+        except UNDECODABLE as error:
             _log.debug("an order of a kind that is not known here: %s", error)
     return found
+
+
+def _nonsense(order: Order, now: float) -> str:
+    """Why nobody can have meant this order; empty: somebody may. Where `now` is the time of day."""
+    fact = order.fact
+    if not 0.0 <= order.at <= now + _AHEAD_S:
+        return f"its time is {order.at:g}, and it is {now:.0f} here: check the clocks"
+    if len(order.by) > MAX_LENGTH or len(order.about[1]) > MAX_LENGTH:
+        return "a name is too long"
+    if isinstance(fact, Pause):
+        return "" if 0.0 <= fact.left_s <= LONGEST_PAUSE_S else f"a pause of {fact.left_s:g} s"
+    if len(fact.weights) > _MOST or not all(0.0 <= weight <= GREATEST_WEIGHT for weight in fact.weights.values()):
+        return f"weights that are not from 0 to {GREATEST_WEIGHT:.0f}, or too many of them"
+    return ""
 
 
 class Board:
@@ -144,10 +191,14 @@ class Board:
 
     Args:
         clock: pauses end by it.
+        wall: no order is from after that.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, wall: WallClock) -> None:
         self._clock = clock
+        self._wall = wall
+        #: Until when orders that are refused are not logged.
+        self._quiet_until = clock.seconds()
         self._orders: dict[tuple[str, str], Order] = {}
         #: When pauses end.
         self._until: dict[tuple[str, str], float] = {}
@@ -164,6 +215,9 @@ class Board:
             known = self._orders.get(about)
             if known is not None and known.stamp >= order.stamp:
                 continue
+            if why := _nonsense(order, self._wall()):
+                self._refuse(order, why)
+                continue
             if known is None and len(self._orders) >= _MOST:
                 _log.error("an order about pool %r is ignored: there are %d already", about[1], _MOST)
                 continue
@@ -172,6 +226,12 @@ class Board:
                 self._until[about] = now + fact.left_s
             news.append(order)
         return news
+
+    def _refuse(self, order: Order, why: str) -> None:
+        now = self._clock.seconds()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET_S
+            _log.error("an order of process %.40r about pool %.40r is refused: %s", order.by, order.about[1], why)
 
     def orders(self) -> list[Order]:
         """All that are known. What is left of pauses is told as of now."""

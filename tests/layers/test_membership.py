@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.internet.task import Clock
 
@@ -170,3 +171,24 @@ def test_a_question_that_is_thrown_away_while_it_waits_to_be_put() -> None:
     waiting = putting.send(None)
     putting.close()
     assert not waiting.called
+
+
+def test_an_answer_that_cannot_be_read_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    asker, server = site.process("shell00000"), site.process("front00001", news={"front00001.1": "ann"})
+    bad = site.process("front00002", news={})
+
+    def answer(payload: bytes) -> None:
+        bad.groups.asked = lambda group, answer_in, which: bad.groups.publish(answer_in, message=payload) and None
+
+    for payload in (b"\x93", b"\x92\xff\x90", msgspec.msgpack.encode([2**63, []]), b"\x91" * 5000):
+        answer(payload)
+        found = asker.ask("news", True)
+        site.clock.advance(2.0)
+        assert found == [Members(1, [Member("front00001.1", "ann")])], payload
+        assert "an answer about group news cannot be read" in caplog.text
+    # A later release may say more.
+    answer(msgspec.msgpack.encode([1, [["front00002.1", "bob", 7]], "more"]))
+    [members] = asker.ask("news", True)
+    assert Member("front00002.1", "bob") in members.streams
+    assert server.told == []

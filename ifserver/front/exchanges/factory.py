@@ -108,7 +108,7 @@ class Exchanges:
         self.paused: Pauses | None = None
         #: What operators order of all servers.
         self.ordered = OperatorOrders(self)
-        self.control = OperatorOrderGossip(clusters.groups, clusters.process, clock, self.ordered)
+        self.control = OperatorOrderGossip(clusters.groups, clusters.process, clock, wall, self.ordered)
         self.unresolved = UnresolvedAttempts(clusters.accounting, self.counters, clock, settings.queue_timeout_s)
         #: The groups of the streams.
         self.members = GroupMembers(clusters.groups, self.counters, self.tally, settings)

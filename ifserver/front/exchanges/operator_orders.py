@@ -69,7 +69,7 @@ class OperatorOrders:
                 text = "pools share requests, %s: %s"
                 events.tell(_log, logging.INFO, events.Mark.WEIGHTS, text, why, shown)
 
-    def here(self, orders: list[Order]) -> Here:
+    def here(self, orders: list[Order]) -> Here[Order]:
         """What this server has to say; `orders` are those that it knows."""
         exchanges = self._exchanges
         pauses, counted_s = exchanges.pauses, exchanges.clock.seconds() - self._marked_at

@@ -16,7 +16,7 @@ from ifserver import channels
 from ifserver.config.canaries import shared_out
 from ifserver.layers import operator_order_gossip as gossip
 from ifserver.layers.operator_order_gossip import Found
-from ifserver.layers.operator_orders import Board, Fact, Pause, Weights
+from ifserver.layers.operator_orders import GREATEST_WEIGHT, LONGEST_PAUSE_S, Board, Fact, Pause, Weights
 from ifserver.observe.admin.pools import agreed, side_by_side
 from ifserver.observe.admin.subject import Subject
 from ifserver.observe.admin.survey import Survey, Surveyor
@@ -27,9 +27,6 @@ __all__ = ["PATHS", "PAUSE_HEADER", "POOLS_HEADER", "Ordering", "Place", "Refuse
 #: What a request must have, with any value, where there is no token.
 PAUSE_HEADER: Final = "X-Ifserver-Pause"
 POOLS_HEADER: Final = "X-Ifserver-Pools"
-#: The longest pause, in seconds: a day; and the greatest weight.
-_LONGEST_PAUSE_S: Final = 86_400.0
-_GREATEST_WEIGHT: Final = 1_000_000.0
 
 _Arguments: TypeAlias = Mapping[bytes, Sequence[bytes]]
 
@@ -103,15 +100,15 @@ class Ordering:
         if pool and pool not in known:
             raise Refused(404, f"there is no pool {pool!r}; there is: {', '.join(known)}")
         if method == b"GET":
-            return await gossip.ask(subject.clusters, self._clock)
+            return await gossip.ask(subject.clusters, self._clock, subject.wall)
         named = f"pool {pool}" if pool else "all pools"
         if path == "/pause":
             seconds = _seconds(arguments, subject.pause_s)
             _log.info("a pause of %g s was asked for: %s", seconds, named)
-            found = await gossip.ask(subject.clusters, self._clock)
+            found = await gossip.ask(subject.clusters, self._clock, subject.wall)
             return await self._order([Pause(pool, seconds)], found.board)
         _log.info("the end of the pause was asked for: %s", named)
-        found = await gossip.ask(subject.clusters, self._clock)
+        found = await gossip.ask(subject.clusters, self._clock, subject.wall)
         paused = found.board.pauses_left_s()
         ended = [pool] if pool else list(dict.fromkeys(("", *paused)))
         resumed = [each for each in ended if each in paused]
@@ -123,7 +120,7 @@ class Ordering:
     async def _pools(self, path: str, method: bytes, arguments: _Arguments) -> Found:
         """Set weights, take those of the settings again, or (``GET /pools``) show the pools side by side."""
         if method == b"GET":
-            return await gossip.ask(self._subject.clusters, self._clock)
+            return await gossip.ask(self._subject.clusters, self._clock, self._subject.wall)
         facts, board = await self._wanted(path, arguments)
         _log.info("weights were asked for: %s", _shown(facts))
         return await self._order(facts, board)
@@ -132,7 +129,7 @@ class Ordering:
         """The weights that are asked for, and what is known of orders before."""
         # All are asked, and not the server that we are: others may have pools that are not here (servers read new
         # settings one after the other), or know of later orders.
-        found = await gossip.ask(self._subject.clusters, self._clock)
+        found = await gossip.ask(self._subject.clusters, self._clock, self._subject.wall)
         if path == "/pools/reset":
             return _reset(found.board), found.board
         return _weights(side_by_side(found.here), arguments), found.board
@@ -198,8 +195,8 @@ def _weight(name: str, text: str) -> float:
         weight = float(text)
     except ValueError:
         weight = -1.0
-    if not (isfinite(weight) and 0 <= weight <= _GREATEST_WEIGHT):
-        raise Refused(400, f"{name}: expected a weight, from 0 to {_GREATEST_WEIGHT:.0f}, got {text!r}")
+    if not (isfinite(weight) and 0 <= weight <= GREATEST_WEIGHT):
+        raise Refused(400, f"{name}: expected a weight, from 0 to {GREATEST_WEIGHT:.0f}, got {text!r}")
     return weight
 
 
@@ -215,7 +212,7 @@ def _seconds(arguments: _Arguments, default: float) -> float:
         seconds = float(given) if given else default
     except ValueError as error:
         raise Refused(400, str(error)) from None
-    if not 0 < seconds <= _LONGEST_PAUSE_S:
+    if not 0 < seconds <= LONGEST_PAUSE_S:
         raise Refused(400, f"for: expected more than 0 and at most 86400 seconds, got {given}")
     return seconds
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ifserver.layers.operator_orders import Here, PoolHere
+from ifserver.layers.operator_orders import Here, Order, PoolHere
 from ifserver.metrics import quantile
 from ifserver.status import PoolStatus
 
 __all__ = ["agreed", "side_by_side"]
 
 
-def side_by_side(here: Sequence[Here]) -> list[PoolStatus]:
+def side_by_side(here: Sequence[Here[Order]]) -> list[PoolStatus]:
     """What several servers have said of their pools, as that of one.
 
     The weights are those of the first that knows of any: servers read new settings one after the other.
@@ -23,7 +23,7 @@ def side_by_side(here: Sequence[Here]) -> list[PoolStatus]:
     return [_summed(pools) for pools in by_name.values()]
 
 
-def agreed(here: Sequence[Here]) -> bool:
+def agreed(here: Sequence[Here[Order]]) -> bool:
     """Whether all servers share requests in the same way."""
     shares = ({pool.name: (pool.canary_of, pool.weight) for pool in server.pools if pool.weight} for server in here)
     return len({frozenset(each.items()) for each in shares}) <= 1
