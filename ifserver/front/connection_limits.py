@@ -15,17 +15,22 @@ from ifserver.config.settings import FrontSettings
 from ifserver.front.deadlines import Deadlines
 from ifserver.logs import events
 from ifserver.metrics import Counters
+from ifserver.net import sockets
 
 __all__ = ["ConnectionLimits", "Key", "TurnedAway"]
 
 #: Whose connections are counted together; None: they are not counted.
 Key: TypeAlias = str | int | None
 
-#: How long one that is turned away has to take its answer, in seconds, and what is read of what it sends meanwhile.
-_LINGER_S: Final = 1.0
+#: How long one that is turned away has to take its answer, in seconds, with TLS also for its handshake; and what is
+#: read of what it sends meanwhile.
+_LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 64 * 1024
 #: So many may be about to be turned away; others are cut without an answer.
 _MAX_TURNED_AWAY: Final = 256
+#: So many files are left for what is no client's connection, or an eighth of all if that is less: for workers, nodes,
+#: logs, files that are sent, and 100 connections of operators.
+_SPARE_FILES: Final = 128
 #: A log that grew with an attack would be another one: the reason is told so often at most, in seconds.
 _TELL_S: Final = 60.0
 
@@ -81,7 +86,23 @@ class ConnectionLimits:
                 "speaks for others, name it in --trusted-proxies)",
             )
             return True
-        return False
+        return self.lacks_files()
+
+    def lacks_files(self) -> bool:
+        """Whether so many files and sockets are open that there is no room for one more client.
+
+        Seen before there is none left: the kernel would accept nobody then, without a word to us, and we could reach
+        neither nodes nor workers.
+        """
+        left, limit = sockets.files_left()
+        if left > min(_SPARE_FILES, limit // 8):
+            return False
+        self._tell(
+            "files",
+            f"this process may have no more than {limit} files and sockets open, and {left} are left (raise the limit, "
+            "LimitNOFILE= of systemd or ulimit -n, or lower max_connections)",
+        )
+        return True
 
     def enter(self, key: Key) -> None:
         """There is one more."""
@@ -99,7 +120,8 @@ class ConnectionLimits:
 
     def turn_away(self, answer: bytes) -> TurnedAway:
         """The protocol of a connection that is too many."""
-        return TurnedAway(self, answer if len(self.turned_away) < _MAX_TURNED_AWAY else b"")
+        room = min(_MAX_TURNED_AWAY, sockets.files_left()[0] // 2)
+        return TurnedAway(self, answer if len(self.turned_away) < room else b"")
 
     def stop(self) -> None:
         """Cut those that are being turned away."""

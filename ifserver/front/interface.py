@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access_log import AccessLog
-from ifserver.front.connection_limits import Key
+from ifserver.front.connection_limits import ConnectionLimits, Key
 from ifserver.front.exchanges.factory import Exchanges
 from ifserver.front.slow_clients import SlowClients
 
@@ -35,6 +35,7 @@ class Server(Protocol):
     #: Makes the exchanges of what clients ask, and has what is counted of them.
     exchanges: Exchanges
     access_log: AccessLog
+    admission: ConnectionLimits
     #: Whether the server shuts down: responses that begin now close their connections.
     draining: bool
     #: Cuts connections whose clients do not read what was written.

@@ -265,6 +265,8 @@ class AnnouncedFactory(Factory):
             return f"{host} is no proxy that is trusted"
         if self.server.draining or len(self._waiting) >= self.server.settings.max_connections:
             return "too many connections wait for their headers"
+        if self.server.admission.lacks_files():
+            return "there are too many open files"
         self._waiting.add(connection)
         self.waiting.add(connection)
         return None

@@ -26,14 +26,13 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IPushProducer,
-    ISSLTransport,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
     ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import classImplements, implementer
+from zope.interface import implementer
 
 from ifserver.config.networks import unix_address
 from ifserver.config.node_urls import TlsSettings
@@ -57,7 +56,6 @@ __all__ = [
     "Port",
     "SocketEndpoint",
     "StreamClientEndpoint",
-    "TlsTransport",
     "address_of",
     "tls_context",
     "unix_address",
@@ -137,7 +135,7 @@ class LoopTransport(_Socket, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._loop_transport = transport  # type: ignore[assignment]  # uvloop's is no subclass of asyncio's
-        self.write = self._loop_transport.write
+        self._open()
         factory, connected = self._factory, self._connected
         del self._factory, self._connected
         if connected is not None and connected.called:
@@ -264,6 +262,9 @@ class LoopTransport(_Socket, asyncio.Protocol):
     def unregisterProducer(self) -> None:
         self._producer = None
 
+    def _open(self) -> None:
+        self.write = self._loop_transport.write
+
     def _end(self) -> None:
         self.disconnecting = True
         self.write = _discard
@@ -275,23 +276,6 @@ class LoopTransport(_Socket, asyncio.Protocol):
     def is_free(self) -> bool:
         """Whether the kernel has taken all that was written, and the connection goes on."""
         return not self.disconnecting and not self._loop_transport.is_closing() and not self.buffered()
-
-
-class TlsTransport(LoopTransport):
-    """The same over TLS, which the loop speaks; there is a connection once its handshake is complete."""
-
-    def eof_received(self) -> bool:
-        return False  # the loop knows of no TLS connection that is closed one way
-
-    def getPeerCertificate(self) -> bytes | None:
-        """The client's certificate in DER; None: it has shown none."""
-        certificate: bytes | None = self._loop_transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        return certificate
-
-
-# Out of a checker's sight: ITCPTransport says that its addresses are never those of Unix sockets.
-_implements: Any = classImplements
-_implements(TlsTransport, ISSLTransport)
 
 
 @implementer(IListeningPort)
@@ -324,8 +308,7 @@ class SocketEndpoint:
     """Listens on a TCP or Unix socket that is already bound: made here, or inherited.
 
     Args:
-        tls: with what TLS is spoken there; None: it is not.
-        handshake_s: how long its handshake may take.
+        transport: makes what a connection's protocol sees.
     """
 
     def __init__(
@@ -333,14 +316,12 @@ class SocketEndpoint:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         backlog: int = 2048,
-        tls: ssl.SSLContext | None = None,
-        handshake_s: float = 20.0,
+        transport: Callable[[IProtocolFactory], LoopTransport] = LoopTransport,
     ) -> None:
         self._loop = loop
         self._socket = sock
         self._backlog = backlog
-        self._tls = tls
-        self._handshake_s = handshake_s
+        self._transport = transport
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         return Deferred.fromFuture(asyncio.ensure_future(self._listen(protocolFactory), loop=self._loop))
@@ -359,17 +340,7 @@ class SocketEndpoint:
                 # Else the loop would remove the file when it closes the socket, though it may be the successor's by
                 # then. Whoever has made it removes it.
                 keep_file = {"cleanup_socket": False}
-        transport, handshake_s = LoopTransport, None
-        if self._tls is not None:
-            transport, handshake_s = TlsTransport, self._handshake_s
-        server = await create(
-            lambda: transport(factory),
-            sock=sock,
-            backlog=self._backlog,
-            ssl=self._tls,
-            ssl_handshake_timeout=handshake_s,
-            **keep_file,
-        )
+        server = await create(lambda: self._transport(factory), sock=sock, backlog=self._backlog, **keep_file)
         factory.doStart()
         return Port(server, sock)
 

@@ -10,6 +10,7 @@ import os
 import resource
 import socket
 import stat
+import sys
 import termios
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ __all__ = [
     "bind_private",
     "bind_tcp",
     "bind_unix",
+    "files_left",
     "inherit",
     "taken_by_peer",
     "unsent_bytes",
@@ -194,6 +196,22 @@ def allow_open_files(count: int) -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return count if soft == resource.RLIM_INFINITY else soft
+
+
+def files_left() -> tuple[int, int]:
+    """How many more files and sockets this process may open, at least, and how many it may have open in all.
+
+    The kernel gives the lowest number that is free (POSIX 2.6), so one is asked for: to count them would cost the more,
+    the more there are.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = sys.maxsize if soft == resource.RLIM_INFINITY else soft
+    try:
+        lowest = os.dup(2)
+    except OSError:
+        return 0, limit
+    os.close(lowest)
+    return limit - lowest, limit
 
 
 def taken_by_peer(transport: Any) -> object:

@@ -182,9 +182,7 @@ class ServeService(Service):
             raise ConfigurationError(
                 "front.proxy_protocol: it comes before TLS, so that what speaks it must also end TLS: not with certfile"
             )
-        endpoint = SocketEndpoint(
-            self.runtime.loop, sock, tls=certificate.context, handshake_s=self._front.header_timeout_s
-        )
+        endpoint = SocketEndpoint(self.runtime.loop, sock, transport=certificate.transport)
         return endpoint, url.replace("http:", "https:", 1)
 
     async def stop(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import ssl
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from tests.certificates import Certificates
 from tests.e2e.running import APPS, LIMIT_S, Running, command_line, eventually
 from tests.e2e.wire import Cut, Wire, handshake
 from tests.front.fakes import BINARY, CONTINUATION, TEXT, frame
@@ -288,6 +291,97 @@ def test_connections_of_one_client_and_in_all(few: Running) -> None:
         few.said(r"turning clients away with 503: a client has 2 connections")
         few.said(r"turning clients away with 503: there are 4 connections")
     eventually(lambda: not turned_away(few, "127.0.0.1"), "there is room again")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls", "ssl:", "proxy"])
+def test_when_files_run_out_clients_are_turned_away_until_there_are_some(kind: str, tmp_path: Path) -> None:
+    """However they are listened for."""
+    with ExitStack() as stack:
+        files = stack.enter_context(Certificates("localhost"))
+        certificate, key = files.path("server.pem"), files.path("server.key")
+        path = str(tmp_path / "s")
+        words = {
+            "tcp": ("-p", "0"),
+            "unix": ("--unix", path),
+            "tls": ("-p", "0", "--certfile", certificate, "--keyfile", key),
+            "ssl:": ("-e", f"ssl:{free_port()}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"),
+            "proxy": ("-p", "0", "--proxy-protocol", "--proxy-protocol-networks", "127.0.0.1"),
+        }[kind]
+        command = command_line("run", "edges:app", "--workers", "1", *words, "--app-dir", str(APPS))
+        server = stack.enter_context(Running(["bash", "-c", 'ulimit -n 100 && exec "$@"', "bash", *command]))
+        server.ready()
+        where: tuple[str, int] | str = path
+        if kind == "ssl:":
+            where = ("127.0.0.1", int(server.said(r"listening on ssl:(\d+)")[1]))
+        elif kind != "unix":
+            where = ("127.0.0.1", server.port)
+        with ExitStack() as clients:
+            for _ in range(150):
+                with contextlib.suppress(ConnectionResetError):
+                    clients.enter_context(Wire(where))
+            server.said("turning clients away with 503: this process may have no more than 100 files and sockets open")
+            server.said(r"raise the limit, LimitNOFILE= of systemd or ulimit -n, or lower max_connections")
+            assert server.workers()
+
+        def answered() -> bool:
+            client = stack.enter_context(Wire(where))
+            if kind in ("tls", "ssl:"):
+                context = ssl.create_default_context(cafile=files.path("ca.pem"))
+                client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
+            if kind == "proxy":
+                client.socket.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 80\r\n")
+            client.socket.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            got = client.socket.recv(1000)
+            client.socket.close()
+            return got.startswith(b"HTTP/1.1 200")
+
+        def answered_again() -> bool:
+            try:
+                return answered()
+            except OSError:
+                return False  # those before it have not left yet
+
+        eventually(answered_again, "there is room again")
+        assert server.output.count("turning clients away") == 1
+
+
+def test_handshakes_that_do_not_begin_count_and_end() -> None:
+    """Connections without a byte, where TLS is spoken."""
+    with Certificates("localhost") as files, ExitStack() as stack:
+        words = ("--certfile", files.path("server.pem"), "--keyfile", files.path("server.key"))
+        server = stack.enter_context(Running(*EDGES, *words, "--max-connections", "20", app_dir=APPS))
+        server.ready()
+        clients = []
+        for _ in range(300):
+            clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", server.port), LIMIT_S)))
+        server.said(r"turning clients away with 503: there are 20 connections")
+        for client in clients:
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+        context = ssl.create_default_context(cafile=files.path("ca.pem"))
+        with socket.create_connection(("127.0.0.1", server.port), LIMIT_S) as plain:
+            client = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_one_too_many_is_answered_over_tls_as_well() -> None:
+    with Certificates("localhost") as files, ExitStack() as stack:
+        words = ("--certfile", files.path("server.pem"), "--keyfile", files.path("server.key"))
+        server = stack.enter_context(Running(*EDGES, *words, "--max-connections", "1", app_dir=APPS))
+        server.ready()
+        context = ssl.create_default_context(cafile=files.path("ca.pem"))
+        clients = []
+        for _ in range(2):
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), LIMIT_S))
+            clients.append(stack.enter_context(context.wrap_socket(plain, server_hostname="localhost")))
+        assert clients[1].recv(1000).startswith(b"HTTP/1.1 503")
 
 
 def test_fewer_files_than_connections_are_told_of() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from ifserver import channels
 from ifserver.config.settings import FrontSettings
 from ifserver.front.connection_limits import ConnectionLimits
 from ifserver.metrics import Counters
+from ifserver.net import sockets
 from tests.front.fakes import GET, HANDSHAKE, FakeTransport, World, split_response
 
 
@@ -61,6 +65,44 @@ def test_one_too_many_of_one_client() -> None:
     assert not turned_away(world.connect(peer("192.0.2.1")))
     assert turned_away(world.connect(peer("192.0.2.1")))
     assert world.counters.value("connections_refused", "client") == 2
+
+
+@contextmanager
+def files(left: int) -> Iterator[int]:
+    """Only so many more files may be opened; how many may be open in all."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = before[0] - sockets.files_left()[0] + left
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield limit
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_clients_take_no_more_than_most_of_the_files(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    with files(left=4) as limit:
+        answered = [turned_away(world.client()) for _ in range(3)]
+        # Those who get an answer have a file meanwhile, too.
+        assert answered == [True, True, False]
+        assert [record.getMessage() for record in caplog.records] == [
+            f"turning clients away with 503: this process may have no more than {limit} files and sockets open, and 4 "
+            "are left (raise the limit, LimitNOFILE= of systemd or ulimit -n, or lower max_connections)"
+        ]
+        assert world.counters.value("connections_refused", "files") == 3
+        connection = world.server.announced.buildProtocol(None)
+        connection.makeConnection(FakeTransport(world, peer("127.0.0.1"), peer("127.0.0.1")))
+        assert len(world.server.announced.waiting) == 0
+    assert not turned_away(world.client())
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_nor_the_last_one(left: int) -> None:
+    world = World()
+    with files(left):
+        client = world.client()
+        assert client.aborted
+        assert client.received() == b""
 
 
 def test_a_websocket_counts_once() -> None:
@@ -132,7 +174,7 @@ def test_but_not_for_long() -> None:
     world = World(max_connections=1)
     world.client()
     client = world.client()
-    world.advance(0.9)
+    world.advance(1.9)
     assert not client.lost
     world.advance(0.2)
     assert client.aborted

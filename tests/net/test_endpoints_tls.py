@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,14 +13,18 @@ import pytest
 import pytest_twisted
 from cryptography.hazmat.primitives import serialization
 from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IProtocolFactory
 
 from ifserver.config.node_urls import TlsSettings
 from ifserver.errors import ConfigurationError
-from ifserver.net.endpoints import LoopTransport, StreamClientEndpoint, tls_context
+from ifserver.net import tls
+from ifserver.net.endpoints import LoopTransport, SocketEndpoint, StreamClientEndpoint, tls_context
+from ifserver.net.sockets import bind_tcp
+from ifserver.net.tls import TlsTransport
 from tests.certificates import Certificates
 from tests.layers.helpers import LOOP, async_test, error_of, eventually, turn, within
-from tests.net.test_endpoints import MIB, Recorders
+from tests.net.test_endpoints import MIB, Recorder, Recorders
 
 
 class Place:
@@ -37,9 +42,13 @@ class Place:
         if client_certificates:
             context.load_verify_locations(self.files.path("ca.pem"))
             context.verify_mode = ssl.CERT_REQUIRED
-        listening = LOOP.create_server(lambda: LoopTransport(self.served), "127.0.0.1", 0, ssl=context if tls else None)
-        self._server = await Deferred.fromFuture(LOOP.create_task(listening))
-        port: int = self._server.sockets[0].getsockname()[1]
+        (sock,) = bind_tcp("127.0.0.1", 0)
+
+        def transport(factory: IProtocolFactory) -> LoopTransport:
+            return TlsTransport(factory, context) if tls else LoopTransport(factory)
+
+        self._port: Any = await within(SocketEndpoint(LOOP, sock, transport=transport).listen(self.served))
+        port: int = self._port.getHost().port
         return port
 
     def endpoint(self, port: int, host: str = "localhost", timeout_s: float = 5.0, **tls: str) -> StreamClientEndpoint:
@@ -53,7 +62,7 @@ class Place:
         return client, self.served.built[0]
 
     async def close(self) -> None:
-        self._server.close()
+        await within(self._port.stopListening())
         protocols = [*self.served.built, *self.clients.built]
         for protocol in protocols:
             protocol.transport.abortConnection()
@@ -81,7 +90,8 @@ async def test_bytes_go_both_ways(place: Place) -> None:
     server.transport.write(b"d" * MIB)
     await eventually(lambda: len(server.data) == MIB + 2 and len(client.data) == MIB)
     assert server.data[-3:] == b"abc"
-    assert client.transport.getPeer().port == place._server.sockets[0].getsockname()[1]
+    assert client.transport.getPeer() == server.transport.getHost()
+    assert server.transport.getPeer() == client.transport.getHost()
     assert client.transport.getHost().host == "127.0.0.1"
     client.transport.setTcpNoDelay(True)
     assert client.transport.getTcpNoDelay()
@@ -158,7 +168,79 @@ async def test_a_certificate_that_is_asked_for_is_shown(place: Place) -> None:
     await eventually(lambda: place.served.built and place.served.built[0].data == b"hello")
     without = await within(place.endpoint(port).connect(place.clients))  # TLS 1.3: it is told later
     await eventually(lambda: without.reason is not None)
-    assert len(place.served.built) == 1
+    refused = place.served.built[1]
+    await eventually(lambda: refused.reason is not None)
+    assert refused.reason.check(error.ConnectionLost)
+    assert client.reason is None
+
+
+# A server's connection counts from the first, whatever becomes of its handshake.
+
+
+async def silent(place: Place) -> tuple[socket.socket, Any]:
+    """A client that has not begun its handshake, and its protocol at the server."""
+    client = socket.create_connection(("127.0.0.1", await place.listen()))
+    await eventually(lambda: place.served.built, "the other end")
+    return client, place.served.built[0]
+
+
+@async_test
+async def test_a_handshake_has_a_few_seconds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tls._HANDSHAKE_S < 10
+    monkeypatch.setattr(tls, "_HANDSHAKE_S", 0.1)
+    client, server = await silent(place)
+    with client:
+        await eventually(lambda: server.reason is not None, "the end of a connection without a handshake")
+    assert server.data == b""
+
+
+@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\n\r\n"])
+@async_test
+async def test_a_handshake_that_fails_is_the_end_of_a_connection(place: Place, data: bytes) -> None:
+    client, server = await silent(place)
+    with client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        await eventually(lambda: server.reason is not None, "the end of a connection without a handshake")
+    assert server.data == b""
+    assert server.reason.check(error.ConnectionLost)
+
+
+@pytest.mark.parametrize("name", ["loseConnection", "abortConnection"])
+@async_test
+async def test_the_server_may_end_it_during_its_handshake(place: Place, name: str) -> None:
+    client, server = await silent(place)
+    with client:
+        getattr(server.transport, name)()
+        await eventually(lambda: server.reason is not None, "its end")
+    server.transport.write(b"nobody gets this")
+
+
+@async_test
+async def test_what_is_written_first_waits_for_the_handshake(place: Place) -> None:
+    class Greeter(Recorder):
+        def connectionMade(self) -> None:
+            self.transport.write(b"to the ")
+            self.transport.writeSequence([b"cli", b"ent"])
+            self.transport.loseWriteConnection()
+
+    place.served.build = Greeter
+    client, server = await place.pair()
+    client.transport.write(b"to the server")
+    await eventually(lambda: (client.data, server.data) == (b"to the client", b"to the server"))
+
+
+@async_test
+async def test_of_a_handshake_nothing_reaches_the_protocol(place: Place) -> None:
+    """What the client sends first may be there when the connection is accepted."""
+    port = await place.listen()
+    for _ in range(50):
+        client = await within(place.endpoint(port).connect(place.clients))
+        client.transport.write(b"x")
+    await eventually(lambda: all(each.data == b"x" for each in place.served.built), "what they sent")
+
+
+# What is not believed.
 
 
 @async_test

@@ -193,3 +193,17 @@ def test_more_files_are_asked_for(few_files: int) -> None:
 
 def test_not_more_than_the_system_allows(few_files: int) -> None:
     assert sockets.allow_open_files(few_files + 1) == few_files
+
+
+def test_how_many_files_are_left(few_files: int) -> None:
+    left, limit = sockets.files_left()
+    assert limit == 600
+    opened = [os.dup(2) for _ in range(10)]
+    assert sockets.files_left()[0] <= left - 10
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(opened) + 1, few_files))
+    while sockets.files_left()[0]:
+        opened.append(os.dup(2))
+    assert sockets.files_left() == (0, max(opened) + 1)
+    for fd in opened:
+        os.close(fd)
+    assert sockets.files_left()[0] >= 10
