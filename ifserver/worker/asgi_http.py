@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ifserver.errors import ApplicationError
 from ifserver.messages import (
@@ -18,7 +18,7 @@ from ifserver.worker import groups
 from ifserver.worker.application import Event, Scope
 from ifserver.worker.application_failure import AnsweringStream
 from ifserver.worker.asgi_stream import Host
-from ifserver.worker.files import PATHSEND, open_source
+from ifserver.worker.files import COMPRESSED, PATHSEND, open_source
 from ifserver.worker.response import Response
 from ifserver.worker.stream_phases import ANSWERING, DONE, HELD, LOST, OFFERED, OVER, SILENT
 
@@ -145,6 +145,9 @@ class HttpStream(AnsweringStream):
 
     def _scope(self) -> Scope:
         request = self._request
+        extensions: dict[str, dict[str, Any]] = {"ifserver.groups": {"stream": self.identity}}
+        if request.path.rpartition(".")[2].lower() in COMPRESSED:
+            extensions[PATHSEND] = {}
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
@@ -159,7 +162,7 @@ class HttpStream(AnsweringStream):
             "client": request.client,
             "server": request.server,
             "state": self._host.state.copy(),
-            "extensions": {"ifserver.groups": {"stream": self.identity}, PATHSEND: {}},
+            "extensions": extensions,
         }
 
     async def _wait_for_body(self) -> None:

@@ -1,6 +1,9 @@
 """Files that an application answers with: the ASGI extension ``http.response.pathsend``, a header such as X-Sendfile,
 and WSGI's ``wsgi.file_wrapper``.
 
+Middleware that compresses, such as Starlette's, leaves a file alone that is sent by its path. So the extension is only
+offered where the path of the request says that compressing gains nothing (`COMPRESSED`).
+
 The worker opens the file, as the application would, and asks the server to send it. The server finds it by its path,
 and must have the same one. Where it cannot, the worker reads and sends the file that it has open
 (`ifserver.worker.response`), so clients see no difference.
@@ -20,10 +23,17 @@ from typing import Any, Final
 from ifserver.errors import ApplicationError
 from ifserver.messages import Headers, ResponseFile
 
-__all__ = ["PATHSEND", "Source", "open_source", "read", "source_of"]
+__all__ = ["COMPRESSED", "PATHSEND", "Source", "open_source", "read", "source_of"]
 
 #: The extension's event: https://asgi.readthedocs.io/en/latest/extensions.html#path-send
 PATHSEND: Final = "http.response.pathsend"
+#: What the names of files end in that are compressed already.
+COMPRESSED: Final = frozenset({
+    "7z", "aac", "apk", "apng", "avif", "br", "bz2", "deb", "dmg", "docx", "epub", "flac", "gif", "gz", "heic",
+    "iso", "jar", "jpeg", "jpg", "jxl", "lz4", "m4a", "m4v", "mkv", "mov", "mp3", "mp4", "mpeg", "mpg", "odp", "ods",
+    "odt", "oga", "ogg", "ogv", "opus", "pdf", "png", "pptx", "rar", "rpm", "tgz", "webm", "webp", "whl", "woff",
+    "woff2", "xlsx", "xz", "zip", "zst",
+})  # fmt: skip
 
 #: A FIFO must not make the loop wait, nor a terminal become ours.
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY

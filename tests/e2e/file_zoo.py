@@ -10,9 +10,11 @@ from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 
 
 async def pid(request: Request) -> Response:
@@ -37,7 +39,11 @@ async def named(request: Request) -> Response:
     return Response("not this", headers={"X-Sendfile": request.query_params["path"]}, media_type="text/x-file")
 
 
-app = Starlette(routes=[Route("/", pid), Route("/file", file), Route("/temporary", temporary), Route("/named", named)])
+app = Starlette(
+    routes=[Route("/", pid), Route("/file.zip", file), Route("/temporary.zip", temporary), Route("/named", named)]
+)
+#: The files of a folder, as many a site has them.
+static = GZipMiddleware(StaticFiles(directory=os.environ.get("STATIC", "."), check_dir=False))
 
 
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -63,7 +63,7 @@ def logged(running: Running) -> list[str]:
 def test_with_run_the_server_sends_every_file(server: Running, folder: Path) -> None:
     before = counted(server)
     for name in ("file", "link"):
-        response = get(server, "file", folder / name)
+        response = get(server, "file.zip", folder / name)
         assert (response.status_code, response.content == CONTENT) == (200, True)
         assert response.headers["content-length"] == str(len(CONTENT))
         assert "etag" in response.headers
@@ -71,17 +71,17 @@ def test_with_run_the_server_sends_every_file(server: Running, folder: Path) -> 
     assert response.content == CONTENT
     assert response.headers["content-type"].startswith("text/x-file")
     assert "x-sendfile" not in response.headers
-    assert get(server, "temporary?size=300000&").content == bytes(300_000)
+    assert get(server, "temporary.zip?size=300000&").content == bytes(300_000)
     assert counted(server) == (before[0] + 4, 0)
-    assert f"GET /file?path={folder}/file HTTP/1.1 200 {len(CONTENT)}" in logged(server)
+    assert f"GET /file.zip?path={folder}/file HTTP/1.1 200 {len(CONTENT)}" in logged(server)
 
 
 def test_what_an_application_sends_otherwise_is_as_ever(server: Running, folder: Path) -> None:
     before = counted(server)
-    assert get(server, "file", folder / "empty").content == b""
-    response = get(server, "file", folder / "file", range="bytes=5-200000")
+    assert get(server, "file.zip", folder / "empty").content == b""
+    response = get(server, "file.zip", folder / "file", range="bytes=5-200000")
     assert (response.status_code, response.content == CONTENT[5:200_001]) == (206, True)
-    response = httpx.head(f"{server.url}/file?path={folder}/file")
+    response = httpx.head(f"{server.url}/file.zip?path={folder}/file")
     assert (response.content, response.headers["content-length"]) == (b"", str(len(CONTENT)))
     assert counted(server) == before
 
@@ -94,7 +94,7 @@ def test_what_is_no_file_is_500_and_nobody_waits_for_it(server: Running, folder:
 
 
 def test_a_connection_goes_on_behind_a_file_and_ends_where_the_client_says_so(server: Running, folder: Path) -> None:
-    request = f"GET /file?path={folder}/file HTTP/1.1\r\nHost: a\r\n"
+    request = f"GET /file.zip?path={folder}/file HTTP/1.1\r\nHost: a\r\n"
     with socket.create_connection(("127.0.0.1", server.port), LIMIT_S) as sock:
         # All at once: three requests wait for the one before them.
         sock.sendall(
@@ -137,7 +137,7 @@ def test_a_slow_client_needs_no_worker_and_no_memory(server: Running, tmp_path: 
     os.truncate(path, LONG)
     before = counted(server)[0]
     memory = _memory(server.pid)
-    socks = [slow(server, f"file?path={path}") for _ in range(5)]
+    socks = [slow(server, f"file.zip?path={path}") for _ in range(5)]
     eventually(lambda: counted(server)[0] == before + 5, "the files are being sent")
     # The worker has done its part: another one answers in its place, and the files are sent to their ends.
     (worker,) = server.workers()
@@ -177,7 +177,7 @@ def test_a_file_that_becomes_shorter_while_it_is_sent_cuts_the_connection(server
     path = tmp_path / "long"
     path.write_bytes(b"")
     os.truncate(path, LONG)
-    with slow(server, f"file?path={path}") as sock:
+    with slow(server, f"file.zip?path={path}") as sock:
         eventually(lambda: files_open(server), "the file is being sent")
         os.truncate(path, 8 * MIB)
         with pytest.raises(ConnectionResetError):
@@ -192,7 +192,7 @@ def test_a_server_that_ends_sends_files_to_their_ends(folder: Path, tmp_path: Pa
     os.truncate(path, LONG)
     with Running("run", *APP, app_dir=APPS) as server:
         server.ready()
-        with slow(server, f"file?path={path}") as sock:
+        with slow(server, f"file.zip?path={path}") as sock:
             eventually(lambda: files_open(server), "the file is being sent")
             server.process.send_signal(signal.SIGTERM)
             server.said("waiting up to")
@@ -211,7 +211,7 @@ def test_over_tls(folder: Path) -> None:
             trusting = ssl.create_default_context(cafile=files.path("ca.pem"))
             with httpx.Client(verify=trusting, timeout=LIMIT_S) as client:
                 for _ in range(2):
-                    assert client.get(f"{server.url}/file?path={folder}/file").content == CONTENT
+                    assert client.get(f"{server.url}/file.zip?path={folder}/file").content == CONTENT
             assert counted(server) == (2, 0)
 
 
@@ -239,14 +239,14 @@ def test_with_serve_only_what_is_below_its_roots(folder: Path, tmp_path: Path) -
             Running("worker", "file_zoo:app", "--processes", "1", *cluster, app_dir=APPS) as worker,
         ):
             worker.ready()
-            assert get(server, "file", folder / "file").content == CONTENT
+            assert get(server, "file.zip", folder / "file").content == CONTENT
             assert counted(server) == (1, 0)
             up = folder / os.path.relpath(tmp_path, folder) / "file"
             for outside in (tmp_path / "file", folder / "escape" / "file", up):
-                assert get(server, "file", outside).content == CONTENT[::-1]
+                assert get(server, "file.zip", outside).content == CONTENT[::-1]
             assert counted(server) == (1, 3)
             # One that may send nothing is not even asked.
-            assert get(rootless, "file", folder / "file").content == CONTENT
+            assert get(rootless, "file.zip", folder / "file").content == CONTENT
             assert counted(rootless) == (0, 0)
             for each in (server, rootless, worker):
                 each.process.send_signal(signal.SIGTERM)

@@ -80,6 +80,14 @@ def fastapi() -> Iterator[Pair]:
 
 
 @pytest.fixture(scope="module")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("static")
+    for name, content in STATIC.items():
+        (folder / name).write_bytes(content)
+    yield from _pair("file_zoo:static", APPS, {"STATIC": str(folder)})
+
+
+@pytest.fixture(scope="module")
 def django(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     data = {"DJANGO_SITE_DATA": str(tmp_path_factory.mktemp("django"))}
     yield from _pair("demo.asgi:application", EXAMPLES / "django_site", data)
@@ -110,6 +118,15 @@ def _exchange(*lines: str, body: bytes = b"", method: str = "GET") -> Callable[[
 
 HOST = "host: a.test"
 
+#: Files that are long enough to be sent by the server itself, and some that are not.
+STATIC = {
+    "app.js": b"function f() { return 1 }\n" * 10_000,
+    "no-suffix": b"some words\n" * 20_000,
+    "small.css": b"a { color: red }\n" * 100,
+    "tiny.css": b"a {}",
+    "photo.jpg": bytes(range(256)) * 1000,
+}
+
 REQUESTS = {
     "a page": ("GET /status?body=abc HTTP/1.1", HOST),
     "not found": ("GET /nothing HTTP/1.1", HOST),
@@ -135,6 +152,14 @@ REQUESTS = {
     "an absolute target": ("GET http://a.test/show?x HTTP/1.1", HOST),
     "a status without a name": ("GET /status?status=299&body=x HTTP/1.1", HOST),
 }
+
+
+@pytest.mark.parametrize("accepted", ["gzip, deflate, br", "identity", None])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("name", STATIC)
+def test_static_files_and_their_compression(static: Pair, name: str, method: str, accepted: str | None) -> None:
+    headers = [HOST] if accepted is None else [HOST, f"accept-encoding: {accepted}"]
+    static.both(_exchange(f"{method} /{name} HTTP/1.1", *headers, method=method))
 
 
 @pytest.mark.parametrize("name", REQUESTS)

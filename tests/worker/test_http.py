@@ -81,11 +81,33 @@ def test_the_scope() -> None:
             "client": ("127.0.0.1", 4000),
             "server": ("127.0.0.1", 8000),
             "state": {},
-            "extensions": {"ifserver.groups": {"stream": STREAM}, "http.response.pathsend": {}},
+            "extensions": {"ifserver.groups": {"stream": STREAM}},
         }
         one.leave()
 
     play(act)
+
+
+@pytest.mark.parametrize(
+    ("path", "offered"),
+    [
+        ("/static/photo.jpg", True),
+        ("/FILM.MP4", True),
+        ("/static/app.js", False),
+        ("/download/17", False),
+        ("/mp4", False),
+        ("/a.mp4/b", False),
+        ("/mp4.", False),
+        ("/a.tar.gz", True),
+        ("/image.svg", False),
+    ],
+)
+def test_sending_by_path_is_offered_where_compressing_gains_nothing(path: str, offered: bool) -> None:
+    async def act(one: Play) -> None:
+        assert ("http.response.pathsend" in one.scope["extensions"]) is offered
+        one.leave()
+
+    play(act, path=path)
 
 
 def test_the_state_is_a_shallow_copy() -> None:
