@@ -27,6 +27,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succe
 from twisted.internet.interfaces import IAddress
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -93,6 +94,7 @@ class AdminFactory(WrappingFactory):
         root = _Root(subject, reactor, names, token)
         site: Any = _Site(root, requestFactory=_Request, timeout=_IDLE_S, reactor=reactor)  # type: ignore[no-untyped-call]
         site.displayTracebacks = False
+        site.protocol = _Channel
         site.token = token
         self._recorder = root.recorder
         super().__init__(site)  # type: ignore[no-untyped-call]
@@ -124,6 +126,20 @@ class _Site(Site):
 
     def stopFactory(self) -> None:
         """Nothing was started."""
+
+
+class _Channel(HTTPChannel):
+    """Answers one request for each read, and closes behind it where more have come. Otherwise all of them would be
+    answered in one turn, and to take them out of what was read costs the square of its length."""
+
+    #: Of the request line, and of a header, in bytes. A longer one ends the connection.
+    MAX_LENGTH = 8192
+
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        if len(self._buffer) > (self.length or 0):
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            return False
+        return bool(super().checkPersistence(request, version))  # type: ignore[no-untyped-call]
 
 
 class _Request(Request):
@@ -199,7 +215,7 @@ class _Root(Resource):
             answering = self._answer(request, request.path.decode("ascii", "replace"))
         except Exception:
             # A bug of ours, which must not show its traceback to whoever asks.
-            answering = _failing(Failure())
+            answering = succeed(_failing(Failure()))
         gone = request.notifyFinish()
         gone.addErrback(lambda _: answering.cancel())
         answering.addErrback(_failing)
@@ -208,7 +224,7 @@ class _Root(Resource):
         return NOT_DONE_YET
 
     def _answer(self, request: Any, path: str) -> Deferred[_Answer]:
-        if path not in ("/livez", "/readyz") and not self._is_ours(request.getHeader("host") or ""):
+        if path not in ("/livez", "/readyz") and not self._is_ours(_field(request, b"host")):
             why = b"not by this name: ask by an IP address or as localhost, or name it in admin_hosts\n"
             return succeed(_Answer(421, why))
         if path == "/close":
@@ -242,7 +258,7 @@ class _Root(Resource):
     def _close(self, request: Any) -> _Answer:
         if request.method != b"POST":
             return _Answer(405, b"POST\n", headers={"allow": "POST"})
-        if request.getHeader(CLOSE_HEADER) is None:
+        if not request.requestHeaders.hasHeader(CLOSE_HEADER):
             return _Answer(403, f"the header {CLOSE_HEADER} is missing\n".encode())
         [channel, *more] = request.args.get(b"stream", [b""])
         if not channel or more:
@@ -267,8 +283,7 @@ class _Root(Resource):
             group = channels.check_group(name)
             if request.method != b"POST":
                 return succeed(self._members(group))
-            content_type = (request.getHeader(b"content-type") or b"").decode("latin-1")
-            body = publication.parse(content_type, request.content.getvalue())
+            body = publication.parse(_field(request, b"content-type"), request.content.getvalue())
         except (ChannelNameError, ValueError) as error:
             return succeed(_Answer(400, f"{error}\n".encode("utf-8", "backslashreplace")))
         publishing: Deferred[Any] = self._subject.clusters.groups.publish(group, **body._asdict())
@@ -284,7 +299,7 @@ class _Root(Resource):
         if self._token is not None:
             if not _has_token(self._token, request.requestHeaders.getRawHeaders(b"authorization")):
                 return succeed(_NO_TOKEN)
-        elif request.getHeader(place.header) is None:
+        elif not request.requestHeaders.hasHeader(place.header):
             return succeed(_Answer(403, f"the header {place.header} is missing\n".encode()))
         answering = Deferred.fromCoroutine(self._ordering.answer(path, request.method, request.args))
         return answering.addCallbacks(lambda body: _Answer(200, body, _JSON), _not_ordered)
@@ -298,7 +313,7 @@ class _Root(Resource):
         return _Answer(503, "".join(f"{why}\n" for why in reasons).encode()) if reasons else _Answer(200, b"ready\n")
 
     def _metrics(self, survey: Survey, request: Any) -> _Answer:
-        return _Answer(200, *self._scrape.text(survey, request.getHeader("accept") or ""))
+        return _Answer(200, *self._scrape.text(survey, _field(request, b"accept")))
 
     def _status(self, request: Any) -> Deferred[_Answer]:
         """The status; with ``after``, also the figures behind the one of that number."""
@@ -318,6 +333,12 @@ class _Root(Resource):
             history=None if after is None else self.recorder.history(after),
         )
         return _Answer(200, encode_status(status), _JSON)
+
+
+def _field(request: Any, name: bytes) -> str:
+    """The value of a header field, whatever its bytes are; empty: there is none."""
+    value: bytes = request.getHeader(name) or b""
+    return value.decode("latin-1")
 
 
 def _has_token(token: str | None, fields: Sequence[bytes] | None) -> bool:

@@ -62,7 +62,49 @@ def test_openmetrics_for_those_who_ask() -> None:
     assert answer.body.endswith(b"# EOF\n")
 
 
+def test_requests_that_come_at_once_are_not_all_answered() -> None:
+    stage = Stage(token="t")
+    one = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+    transport = stage.connect()
+    transport.send(one * 100)
+    stage.world.settle()
+    said = transport.received()
+    assert (said.count(b"HTTP/1.1 "), said.lower().count(b"connection: close"), transport.lost) == (1, 1, True)
+    post = b"POST /groups/a HTTP/1.1\r\nHost: a.b\r\nAuthorization: Bearer t\r\nContent-Length: 2\r\n\r\nhi"
+    transport = stage.connect()
+    for request in (one, post.replace(b"a.b", b"localhost"), one):
+        transport.send(request)
+        stage.world.settle()
+        said = transport.received()
+
+        assert (said.count(b"HTTP/1.1 20"), b"connection: close" in said.lower(), transport.lost) == (1, False, False)
+
+
+def test_a_long_line_ends_the_connection() -> None:
+    stage = Stage()
+    for length, lost in ((8000, False), (9000, True)):
+        transport = stage.connect()
+        transport.send(b"GET /" + b"a" * length + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        stage.world.settle()
+        assert (transport.disconnecting, transport.received() == b"") == (lost, lost)
+
+
 # Names.
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/metrics", "/close", "/pause", "/groups/a"])
+def test_whatever_bytes_a_field_has(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage()
+    strange = b"\xff\xfe%"
+    for method in ("GET", "POST"):
+        for field in (b"Host", b"Accept", b"Authorization", b"Content-Type", b"X-Ifserver-Close", b"X-Ifserver-Pause"):
+            transport = stage.connect()
+            host = b"" if field == b"Host" else b"Host: localhost\r\n"
+            head = f"{method} {path} HTTP/1.1\r\n".encode() + host + field + b": " + strange + b"\r\n\r\n"
+            transport.send(head)
+            stage.world.settle()
+            assert not transport.received().startswith(b"HTTP/1.1 5")
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
