@@ -45,7 +45,13 @@ def test_values_keep_their_order_and_their_doubles() -> None:
     assert h.values(HEADERS, b"a") == [b"1, 2", b" ,3,\t, 4 "]
     assert h.list_items(HEADERS, b"a") == [b"1", b"2", b"3", b"4"]
     assert h.list_items(HEADERS, b"c") == h.values(HEADERS, b"c") == []
-    assert h.items(b", a,\tB ,") == [b"a", b"B"]
+    assert h.list_items([(b"a", b", a,\tB ,")], b"a") == [b"a", b"B"]
+
+
+def test_of_a_list_that_is_too_long_one_end_is_looked_at() -> None:
+    lists = [(b"a", b",".join(b"%d" % i for i in range(150))), (b"a", b"x,y")]
+    assert h.list_items(lists, b"a") == [b"%d" % i for i in range(100)]
+    assert h.list_items(lists, b"a", last=True) == [*(b"%d" % i for i in range(52, 150)), b"x", b"y"]
 
 
 @given(

@@ -33,11 +33,13 @@ _TIME: Final = re.compile(rb"(?:t=)?[0-9]{1,20}(?:\.[0-9]{1,9})?\Z")
 _SANE_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 #: What may stand in a Host: a name or an address, and a port; nothing at all too (RFC 9110 7.2, RFC 3986 3.2.2).
 _HOST: Final = re.compile(
-    rb"""(?: (?!:) [A-Za-z0-9\-._~!$&'()*+,;=]* (?:%[0-9A-Fa-f]{2} [A-Za-z0-9\-._~!$&'()*+,;=]*)*
+    rb"""(?: (?! : | .*%(?![0-9A-Fa-f]{2}) ) [A-Za-z0-9\-._~!$&'()*+,;=%]*
            | \[ (?: [0-9A-Fa-f:.]+ | [vV][0-9A-Fa-f]+\.[A-Za-z0-9\-._~:]+ ) \] )
          (?: :[0-9]{0,5} )? \Z""",
     re.VERBOSE,
 )
+#: An item of Connection (RFC 9112 9.6).
+_CLOSE: Final = re.compile(rb"(?:\A|,)[ \t]*close[ \t]*(?:,|\Z)", re.IGNORECASE)
 #: Where the authority of an absolute-form ends (RFC 3986 3.2).
 _END_OF_AUTHORITY: Final = re.compile(rb"[/?#]")
 #: The ports that need not be said (RFC 9110 4.2.1, 4.2.2).
@@ -192,7 +194,7 @@ def examine(incoming: Incoming, settings: FrontSettings, known_host: bytes) -> b
                 known_host = value
         elif name == b"connection":
             # RFC 9112 9.3: "close" wins over "keep-alive". In HTTP/1.0, llhttp has it the other way round.
-            if value.lower() != b"keep-alive" and b"close" in h.items(value.lower()):
+            if value.lower() != b"keep-alive" and _CLOSE.search(value) is not None:
                 incoming.keep_alive = False
         elif name == b"content-length":
             incoming.content_length = h.length(value)

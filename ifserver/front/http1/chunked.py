@@ -21,9 +21,9 @@ __all__ = ["ChunkedBody"]
 
 #: The size of a chunk: at most 16 digits, leading zeros included. On more, some parsers overflow and others do not.
 _SIZE_FIELD: Final = rb"([0-9A-Fa-f]{1,16})"
-#: One without extensions, at the start of a line or behind the data of another chunk; and one with or without them.
-_plain_size: Final = re.compile(_SIZE_FIELD + rb"\r\n").match
-_next_plain_size: Final = re.compile(rb"\r\n" + _SIZE_FIELD + rb"\r\n").match
+#: One without extensions or with short ones, at the start of a line or behind the data of another chunk; and any.
+_plain_size: Final = re.compile(_SIZE_FIELD + rb"(?:;[\t !#-~\x80-\xff]{0,100})?\r\n").match
+_next_plain_size: Final = re.compile(rb"\r\n" + _SIZE_FIELD + rb"(?:;[\t !#-~\x80-\xff]{0,100})?\r\n").match
 _size: Final = re.compile(_SIZE_FIELD + rb"(?:\r\n|[\t ]*;)").match
 #: What may stand in extensions and in the values of trailers (RFC 9110 5.6.4 and 5.5); obs-text is let through.
 _TEXT: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -93,7 +93,7 @@ class ChunkedBody:
         return start + len(piece)
 
     def _take_chunks(self, data: bytes, start: int) -> int:
-        """Decode chunks until one is incomplete or has extensions. There may be many small ones, so this is short."""
+        """Decode chunks until one is incomplete or has long extensions. Short, since there may be many small ones."""
         append, room, overhead, length = self._incoming.body.append, self._room, self._overhead, len(data)
         match = _next_plain_size(data, start) if self._expected == _DATA_END else _plain_size(data, start)
         while match is not None:

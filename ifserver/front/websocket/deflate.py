@@ -70,7 +70,8 @@ def agree(headers: Headers, window_bits: int) -> Agreement | None:
             asked for this one, too.
     """
     for item in h.list_items(headers, b"sec-websocket-extensions"):
-        name, *parameters = (part.strip(" \t").lower() for part in item.decode("latin-1").split(";"))
+        # There are four parameters. A fifth one is none, or given twice.
+        name, *parameters = (part.strip(" \t").lower() for part in item.decode("latin-1").split(";", 5))
         if name == NAME:
             offer = _parsed(parameters)
             if offer is not None:
