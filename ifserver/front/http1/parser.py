@@ -102,8 +102,19 @@ class RequestParser:
                         self._line = data[:end]
                     return
             elif self._line:
+                if self._goes_on(data):
+                    return
                 data = self._line + data
         self._feed_pieces(data)
+
+    def _goes_on(self, data: bytes) -> bool:
+        """Whether `data` is nothing but more of the request line. What has come of that is not looked at again, since
+        it may come byte by byte."""
+        if b"\r" in data or b"\n" in data or (self._line.find(b" ", 0, 32) < 0 and not _METHOD.match(data)):
+            return False
+        self._line += data
+        self._limit_line(self._line)
+        return True
 
     def close(self) -> None:
         """Parse no more, and free what is held of the client's bytes: the connection has ended.
@@ -202,8 +213,7 @@ class RequestParser:
             return -1
         elif _METHOD.match(line) and b"\n" not in line and b"\r" not in line[:-1]:
             self.in_head = True
-            if len(line) > self._max_header_bytes:
-                self.refusal = BadRequest(414, "the request target is too long")
+            self._limit_line(line)
             return -1
         self.refusal = BadRequest(400, "not a request line")
         return -1
@@ -236,12 +246,17 @@ class RequestParser:
         if len(self._headers) > self._max_headers or self._head_bytes > self._max_header_bytes:
             self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
 
+    def _limit_line(self, line: bytes) -> None:
+        """Is a request line, or its target, too long?"""
+        if len(line) > self._max_header_bytes:
+            self.refusal = self.refusal or BadRequest(414, "the request target is too long")
+
     # What httptools calls.
 
     def on_url(self, url: bytes) -> None:
         self._target += url
         if len(self._target) > self._max_header_bytes:
-            self.refusal = self.refusal or BadRequest(414, "the request target is too long")
+            self._limit_line(self._target)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # RFC 9110 5.5: white space behind a value is no part of it; llhttp leaves it there.
