@@ -57,8 +57,9 @@ _SCHEMES: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http
 LENGTH_DIGITS: Final = 18
 #: Items of a list that are looked at: more than anybody means. There is room for tens of thousands in a header.
 _MAX_ITEMS: Final = 100
-#: More characters than an address and a port have.
+#: More characters than an address and a port have, and than an element of Forwarded.
 _MAX_NODE: Final = 100
+_MAX_ELEMENT: Final = 1000
 _MAX_PORT: Final = 65535
 
 
@@ -173,6 +174,8 @@ def _parsed_address(node: str) -> tuple[str, int] | None:
 
 def _forwarded_hop(element: str) -> tuple[str, str]:
     """``for`` and ``proto`` of one element of Forwarded."""
+    if len(element) > _MAX_ELEMENT:
+        return "", ""
     pairs = {key.lower(): value for key, value in _FORWARDED_PAIR.findall(element)}
     return _unquoted(pairs.get("for", "")), _unquoted(pairs.get("proto", "")).lower()
 

@@ -281,7 +281,7 @@ class Peer(Protocol, ABC):
         try:
             for body in self._cutter.cut(data):
                 self.message_received(body)
-        except (Malformed, msgspec.DecodeError) as error:
+        except (Malformed, msgspec.DecodeError, RecursionError) as error:
             self.malformed(str(error))
 
     def write_soon(self, data: bytes, soon: Soon) -> None:
