@@ -219,10 +219,13 @@ class RedisServer:
             raise
         return client
 
-    def command(self, *command: str | bytes | int | float) -> Any:
+    def command(self, *command: str | bytes | int | float, database: int = 0) -> Any:
         """Send one command on a connection of its own, and return the answer; raises ``hiredis.ReplyError``."""
         client = self.client()
         try:
+            if database:
+                client.send("SELECT", database)
+                client.receive()
             client.send(*command)
             return client.receive()
         finally:

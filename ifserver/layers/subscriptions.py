@@ -13,10 +13,33 @@ from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.node import Node, check_group
 
-__all__ = ["Subscriptions", "Wire"]
+__all__ = ["FormerNames", "Subscriptions", "Wire", "batched"]
 
 #: Groups in one command, so that no command keeps a node busy for more than a few milliseconds.
 _MOST: Final = 5_000
+
+
+class FormerNames:
+    """Whether processes of 1.0.0 are alive, to which groups have the same names in all databases of a Redis. As long as
+    one is, on any node, groups are published and subscribed to under both names."""
+
+    def __init__(self) -> None:
+        self._nodes: set[str] = set()
+        #: Are called when that changes.
+        self.followers: list[Callable[[bool], None]] = []
+
+    @property
+    def in_use(self) -> bool:
+        """Whether there are any."""
+        return bool(self._nodes)
+
+    def found(self, node: str, some: bool) -> None:
+        """Whether there are `some` on that node."""
+        before = self.in_use
+        (self._nodes.add if some else self._nodes.discard)(node)
+        if self.in_use is not before:
+            for follow in self.followers:
+                follow(self.in_use)
 
 
 class Wire(Protocol):
@@ -140,6 +163,11 @@ class Subscriptions:
         """Whether there are groups."""
         return bool(self._wanted)
 
+    @property
+    def asked(self) -> list[str]:
+        """The groups that the node was asked for, on the present connection."""
+        return list(self._asked)
+
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
         return {"groups": len(self._wanted), "heard": self._heard, "interruptions": self._interruptions}
@@ -186,12 +214,12 @@ class Subscriptions:
         if over:
             for group in over:
                 del asked[group]
-            for some in _parts(over):
+            for some in batched(over):
                 wire.unsubscribe(some)
         self._ask(wire, [group for group in changed if group in wanted and group not in asked])
 
     def _ask(self, wire: Wire, groups: Collection[str]) -> None:
-        for some in _parts(groups):
+        for some in batched(groups):
             asked = _Asked(some, wire)
             self._asked.update(dict.fromkeys(some, asked))
             wire.subscribe(some).addCallbacks(self._answered, self._failed, (asked,), errbackArgs=(asked,))
@@ -232,7 +260,7 @@ class Subscriptions:
             waiting.failed(failure)
 
 
-def _parts(groups: Collection[str]) -> list[list[str]]:
+def batched(groups: Collection[str]) -> list[list[str]]:
     """`groups` in parts for one command each."""
     rest = iter(groups)
     return [list(islice(rest, _MOST)) for _ in range(0, len(groups), _MOST)]

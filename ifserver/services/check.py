@@ -69,7 +69,8 @@ class CheckService(Service):
     async def _examine(self, layer: LayerSettings, node: NodeSettings) -> Report:
         if node.kind != "redis":
             return await self._knock(node)
-        asking = examine(node, layer.prefix, self.runtime.reactor, time.time, self.runtime.loop)
+        names = [each.name for cluster in layer.clusters for each in cluster.nodes]
+        asking = examine(node, layer.prefix, self.runtime.reactor, time.time, self.runtime.loop, names)
         return await self.runtime.future(Deferred.fromCoroutine(asking))
 
     async def _knock(self, node: NodeSettings) -> Report:
@@ -99,6 +100,12 @@ def compare(reports: Sequence[Report]) -> None:
         (least, slow), (most, fast) = clocks[0], clocks[-1]
         ahead = next(report for report in reports if report.node == fast)
         ahead.add("warning", f"its clock is {(most - least) / 1000:.1f} s ahead of that of node {slow}")
+    places: dict[tuple[str, int], str] = {}
+    for report in reports:
+        first = places.setdefault((report.run_id, report.database), report.node)
+        if report.run_id and first != report.node:
+            text = f"it is the same database of the same Redis as node {first}: they take each other's messages"
+            report.add("warning", f"{text}; give each node a database of its own")
 
 
 def as_json(reports: Sequence[Report], pools: Sequence[PoolReport] = ()) -> str:

@@ -10,6 +10,7 @@ from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.node import Limits, Node
 from ifserver.layers.placement import Policy
+from ifserver.layers.subscriptions import FormerNames
 from ifserver.metrics import Counters
 from ifserver.net.endpoints import StreamClientEndpoint
 from ifserver.services.lifecycle import Runtime
@@ -28,7 +29,10 @@ def import_nodes(layer: LayerSettings) -> None:
 
 
 def clusters_of(runtime: Runtime, layer: LayerSettings, process: str, counters: Counters | None = None) -> Clusters:
-    nodes = {cluster.name: [node_of(runtime, layer, node) for node in cluster.nodes] for cluster in layer.clusters}
+    former = FormerNames()
+    nodes = {
+        cluster.name: [node_of(runtime, layer, node, former) for node in cluster.nodes] for cluster in layer.clusters
+    }
     home = layer.home_cluster.name
     policy = Policy(layer.placement)
     return Clusters(
@@ -53,12 +57,12 @@ async def connect(clusters: Clusters) -> None:
         each.cancel()
 
 
-def node_of(runtime: Runtime, layer: LayerSettings, node: NodeSettings) -> Node:
+def node_of(runtime: Runtime, layer: LayerSettings, node: NodeSettings, former: FormerNames) -> Node:
     limits = Limits.of(layer)
     if node.kind == "redis":
         from ifserver.layers.redis.endpoints import redis_node  # as in `import_nodes`
 
-        return redis_node(node, *limits, layer.prefix, runtime.reactor, runtime.loop)
+        return redis_node(node, *limits, layer.prefix, runtime.reactor, runtime.loop, former)
     if node.kind == "local":
         return LocalNode(node.name, *limits, runtime.reactor, StreamClientEndpoint(runtime.loop, path=node.path))
     raise ConfigurationError(f"node {node.name}: {node.kind} is no kind of node that another process can reach")

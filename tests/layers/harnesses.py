@@ -209,6 +209,14 @@ class RedisHarness(Harness):
         self.server.remove()
 
 
+class DatabaseHarness(RedisHarness):
+    """A Redis in which others may have another database."""
+
+    async def open(self) -> None:
+        await super().open()
+        self.address += "?db=1"
+
+
 class TlsHarness(RedisHarness):
     """A Redis that is spoken to over TLS, and asks for a certificate and a password."""
 
@@ -251,6 +259,7 @@ HARNESSES: Final[dict[str, type[Harness]]] = {
     "memory": MemoryHarness,
     "local": LocalHarness,
     "redis": RedisHarness,
+    "redis/1": DatabaseHarness,
     "rediss": TlsHarness,
     "sentinel": SentinelHarness,
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ifserver.layers.redis.check import Report, SentinelReport
+from ifserver.layers.redis.check import Finding, Report, SentinelReport
 from ifserver.services.check import as_json, as_table, compare
 from tests.certificates import Certificates
 from tests.redis_server import RedisServer
@@ -80,6 +80,17 @@ def test_json_has_everything() -> None:
     assert found["nodes"][0]["latency_ms"] == 0.25
     assert found["nodes"][1]["findings"] == [{"level": "problem", "text": "it is a replica, not a primary"}]
     assert json.loads(as_json([report()]))["fit"] is True
+
+
+def test_two_nodes_are_two_places() -> None:
+    reports = [report("east-1", run_id="a"), report("east-2", run_id="a", database=1), report("west", run_id="a")]
+    compare(reports)
+    assert [each.findings for each in reports[:2]] == [[], []]
+    text = "it is the same database of the same Redis as node east-1: they take each other's messages; "
+    assert reports[2].findings == [Finding("warning", f"{text}give each node a database of its own")]
+    unknown = [report("east-1"), report("east-2")]
+    compare(unknown)
+    assert [each.findings for each in unknown] == [[], []]
 
 
 def test_clocks_are_compared() -> None:

@@ -14,6 +14,7 @@ from ifserver.config.settings import LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.redis.node import RedisNode
+from ifserver.layers.subscriptions import FormerNames
 from ifserver.services.nodes import clusters_of, node_of
 
 
@@ -41,4 +42,4 @@ def test_each_node_is_of_its_kind_and_home_is_the_cluster_of_that_name() -> None
 
 def test_a_node_that_is_within_another_process_cannot_be_reached() -> None:
     with pytest.raises(ConfigurationError, match="node x: memory is no kind of node that another process can reach"):
-        node_of(RUNTIME, LAYER, NodeSettings(name="x", kind="memory"))
+        node_of(RUNTIME, LAYER, NodeSettings(name="x", kind="memory"), FormerNames())

@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import Struct
@@ -17,11 +17,13 @@ from msgspec import Struct
 from ifserver.clock import Clock, WallClock
 from ifserver.config.node_urls import NodeSettings, written
 from ifserver.errors import ConfigurationError, NodeError, NodeRefused, NodeUnreachable
+from ifserver.layers.heartbeat_value import facts_of
 from ifserver.layers.redis import rights
 from ifserver.layers.redis.client import Client, connect
 from ifserver.layers.redis.connection import Named
 from ifserver.layers.redis.endpoints import RedisEndpoints
 from ifserver.layers.redis.sentinel import ask
+from ifserver.status import decode_facts
 
 __all__ = ["SKEW_S", "Finding", "Report", "SentinelReport", "examine"]
 
@@ -69,6 +71,9 @@ class Report(Struct, kw_only=True):
 
     node: str
     where: str
+    database: int = 0
+    #: Which Redis it is; empty: it does not say.
+    run_id: str = ""
     version: str = ""
     role: str = ""
     #: Median of a few round trips, in milliseconds.
@@ -98,16 +103,22 @@ class Report(Struct, kw_only=True):
 
 
 async def examine(
-    node: NodeSettings, prefix: str, clock: Clock, wall: WallClock, loop: asyncio.AbstractEventLoop
+    node: NodeSettings,
+    prefix: str,
+    clock: Clock,
+    wall: WallClock,
+    loop: asyncio.AbstractEventLoop,
+    nodes: Collection[str] = (),
 ) -> Report:
     """Ask the Redis of `node`, whose keys begin with `prefix`, and its Sentinels. Raises nothing.
 
     Args:
+        nodes: the names of all nodes of this site.
         clock: by which answers are waited for.
         wall: the clock of this machine, with which that of Redis is compared.
     """
-    report = Report(node=node.name, where=node.where)
-    examination = _Examination(node, prefix, clock, wall, report)
+    report = Report(node=node.name, where=node.where, database=node.database)
+    examination = _Examination(node, prefix, clock, wall, report, {node.name, *nodes})
     try:
         await examination.run(RedisEndpoints(node, loop))
     except (NodeError, ConfigurationError) as error:
@@ -120,8 +131,11 @@ async def examine(
 class _Examination:
     """The questions, one after the other."""
 
-    def __init__(self, node: NodeSettings, prefix: str, clock: Clock, wall: WallClock, report: Report) -> None:
+    def __init__(
+        self, node: NodeSettings, prefix: str, clock: Clock, wall: WallClock, report: Report, nodes: Collection[str]
+    ) -> None:
         self._node = node
+        self._nodes = nodes
         self._prefix = prefix
         self._clock = clock
         self._wall = wall
@@ -140,6 +154,7 @@ class _Examination:
         await self._describe(client)
         await self._ask_the_time(client)
         if self._report.role in ("primary", ""):
+            await self._look_for_others(client)
             await self._try_rights(client)
         self._judge_exposure(host)
 
@@ -232,7 +247,8 @@ class _Examination:
             self._report.add("problem", f"it is a {self._report.role or 'Redis of an unknown role'}, not a primary")
         if info.get("loading", "0") != "0":
             self._report.add("problem", "it is still loading its data")
-        if not info.get("run_id"):
+        self._report.run_id = info.get("run_id", "")
+        if not self._report.run_id:
             self._report.add("problem", "its INFO has no run_id, of which keys are made")
         if info.get("cluster_enabled", "0") != "0":
             self._report.add("problem", "it is a node of a Redis Cluster, which refuses commands about several keys")
@@ -291,13 +307,32 @@ class _Examination:
             ahead = "ahead of" if skew_s > 0 else "behind"
             self._report.add("warning", f"its clock is {abs(skew_s):.1f} s {ahead} this machine's")
 
+    async def _look_for_others(self, client: Client) -> None:
+        """Whether others have the same database and prefix, or hear what is said in groups of this one."""
+        alive = f"{self._prefix}alive:"
+        try:
+            listed = await client.ask("ZRANGEBYSCORE", alive, "-inf", "+inf")
+            values = await client.ask("MGET", *(alive.encode() + name for name in listed)) if listed else []
+            knowing = await client.ask("ZRANGEBYSCORE", f"{alive}groups", "-inf", "+inf")
+        except NodeRefused:
+            return  # `_try_rights` says so
+        living = {name: decode_facts(facts_of(value)) for name, value in zip(listed, values, strict=True) if value}
+        if strangers := sorted({each.node for each in living.values() if each and each.node not in self._nodes}):
+            text = (
+                f"processes of another site, with the node {strangers[0]}, use it too: they take each other's messages"
+            )
+            self._report.add("warning", f"{text}; give each site a database or a prefix of its own")
+        if self._node.database and living.keys() - set(knowing):
+            text = "processes of ifserver 1.0.0 use it: until they have ended, groups are shared with other databases"
+            self._report.add("warning", text)
+
     async def _try_rights(self, client: Client) -> None:
         try:
             await rights.try_a_message(client, self._prefix)
         except NodeRefused as error:
             if not str(error).startswith("NOPERM"):
                 self._report.add("problem", f"it takes no messages: {error}")
-        found = await rights.lacking(client, self._prefix)
+        found = await rights.lacking(client, self._prefix, self._node.database)
         self._report.missing_rights = [right.name for right in found]
         for needed_for, level in _LOST.items():
             for why in dict.fromkeys(found.values()):

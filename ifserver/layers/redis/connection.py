@@ -186,7 +186,8 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         self._timer: Timer | None = None
         self._timer_due = 0.0
         self._last_chance = False
-        self._closed = False
+        #: Whether it can be used no more; what was asked before may still be answered.
+        self.closed = False
         self._leaving = False
         #: What was sent and is not yet answered, oldest first.
         self.waiting: deque[_Waiting] = deque()
@@ -267,7 +268,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
             refused, purposes = also
             for purpose in purposes:
                 self.waiting.append((due, refused, None, purpose, when_lost, True))
-        if (self._timer is None or due < self._timer_due) and not self._closed:
+        if (self._timer is None or due < self._timer_due) and not self.closed:
             self._watch(due)
         self.transport.write(command)
 
@@ -281,13 +282,13 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         """Send several packed commands with one write."""
         due = self._clock.seconds() + ANSWER_S
         self.waiting += [(due, answered, result, None, when_lost, False) for result in results]
-        if (self._timer is None or due < self._timer_due) and not self._closed:
+        if (self._timer is None or due < self._timer_due) and not self.closed:
             self._watch(due)
         self.transport.write(b"".join(commands))
 
     def look(self) -> None:
         """Ask Redis who it is, and for the time."""
-        if not self._closed:
+        if not self.closed:
             self.ask(_INFO, self._described, None)
             self.ask_the_time(self._told_the_time)
 
@@ -297,7 +298,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
 
     def leave_unless(self, named: Named) -> None:
         """Close the connection at once, unless it was made to whom Sentinel names now."""
-        if self.named != named and not self._closed:
+        if self.named != named and not self.closed:
             self.give_up("Sentinel names another primary")
 
     def give_up(self, why: str) -> None:
@@ -333,7 +334,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
             self._run_id = description[b"run_id"].decode("ascii", "replace")
 
     def _told_the_time(self, reply: Any, result: None, asked: float) -> None:
-        if self._closed:
+        if self.closed:
             return
         if type(reply) is not list:
             self.give_up(self._server.clean(f"it refuses TIME: {reply}"))
@@ -346,8 +347,8 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             self._when_closed(self, why)
 
     def _watch(self, due: float) -> None:

@@ -14,6 +14,7 @@ from ifserver.layers.redis import sentinel
 from ifserver.layers.redis.connection import Server
 from ifserver.layers.redis.node import RedisNode
 from ifserver.layers.redis.sentinel import Sentinels
+from ifserver.layers.subscriptions import FormerNames
 from ifserver.net.endpoints import StreamClientEndpoint, tls_context
 
 __all__ = ["RedisEndpoints", "redis_node"]
@@ -76,8 +77,12 @@ def redis_node(
     prefix: str,
     clock: Clock,
     loop: asyncio.AbstractEventLoop,
+    former: FormerNames | None = None,
 ) -> RedisNode:
     """The node that `node` describes, not started.
+
+    Args:
+        former: as of a `RedisNode`.
 
     Raises:
         ConfigurationError: a file for TLS cannot be used.
@@ -99,4 +104,5 @@ def redis_node(
         username=node.username,
         password=node.password,
         database=node.database,
+        former=former,
     )

@@ -26,8 +26,8 @@ from ifserver.layers.redis.keys import Key
 from ifserver.layers.redis.readers import PAUSES, SENTINEL_PAUSES, Readers
 from ifserver.layers.redis.sentinel import Sentinels, named_by
 from ifserver.layers.redis.subscriber import GroupLink, group_key
-from ifserver.layers.redis.views import RedisViews
-from ifserver.layers.subscriptions import Subscriptions
+from ifserver.layers.redis.views import RedisViews, first_error
+from ifserver.layers.subscriptions import FormerNames, Subscriptions
 from ifserver.logs import events
 
 __all__ = ["RedisNode"]
@@ -51,6 +51,7 @@ class RedisNode(RedisViews):
         username: of an ACL user; None for Redis' default user.
         password: None if Redis asks for none. Never in a log or an error.
         database: the number to ``SELECT``.
+        former: what all nodes of this process know of those that call groups by other names; None: it is the only one.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class RedisNode(RedisViews):
         username: str | None = None,
         password: str | None = None,
         database: int = 0,
+        former: FormerNames | None = None,
     ) -> None:
         super().__init__(Server(name, prefix, username, password, database), requests, inboxes, clock)
         self._endpoint = endpoint()
@@ -77,7 +79,10 @@ class RedisNode(RedisViews):
         self._epoch_timer: Timer | None = None
         self._readers = Readers(self._server, clock, endpoint, self._troubles, self._look, pauses)
         self._subscriptions = Subscriptions(self, clock, self._server.unreachable)
-        self._groups = GroupLink(self._server, clock, endpoint, self._subscriptions, self._look, pauses)
+        self._former = FormerNames() if former is None else former
+        self._groups = GroupLink(self._server, clock, endpoint, self._subscriptions, self._look, pauses, self._former)
+        #: Who is alive, while it is asked which of them are of 1.0.0.
+        self._census: Any = None
         #: What is to be published at the end of this turn, and who waits for that.
         self._unpublished: list[bytes] = []
         self._publishing: list[Deferred[int]] = []
@@ -162,10 +167,19 @@ class RedisNode(RedisViews):
         return result
 
     def _publish(self, group: str, payload: bytes) -> Deferred[int]:
+        prefix, database = self._server.prefix, self._server.database
+        publishing = self._publish_as(group_key(prefix, group, database), payload)
+        if not (database and self._former.in_use):
+            return publishing
+        # Whoever hears both names drops what comes twice (`ifserver.layers.groups`).
+        both = gatherResults([publishing, self._publish_as(group_key(prefix, group), payload)], consumeErrors=True)
+        return both.addCallbacks(max, first_error)
+
+    def _publish_as(self, key: bytes, payload: bytes) -> Deferred[int]:
         if self._sending is None:
             return fail(self._server.unreachable())
         result: Deferred[int] = Deferred()
-        self._unpublished.append(pack_with((b"PUBLISH", group_key(self._server.prefix, group)), (payload,)))
+        self._unpublished.append(pack_with((b"PUBLISH", key), (payload,)))
         self._publishing.append(result)
         if len(self._publishing) == 1:
             self.soon(self._send_published)
@@ -267,7 +281,31 @@ class RedisNode(RedisViews):
         if self._epoch_timer is not None and self._epoch_timer.active():
             self._epoch_timer.cancel()
         self._epoch_timer = self._clock.callLater(_EPOCH_S, connection.look)
-        if self._sending is None:
+        if self._server.database:
+            self._look_for_former_names(connection)
+        else:
+            self._use(connection)
+
+    def _look_for_former_names(self, connection: Connection) -> None:
+        """Look whether processes of 1.0.0 are alive, which say nothing of groups when they beat; then use `connection`.
+        Before that nothing is published or subscribed to, as it might be what concerns another database."""
+
+        def alive(reply: Any, result: None, about: None) -> None:
+            self._census = reply
+
+        def by_database(reply: Any, result: None, about: None) -> None:
+            # Where that may not be asked, all may be of 1.0.0.
+            known = type(self._census) is type(reply) is list
+            self._former.found(self.name, not known or not set(self._census) <= set(reply))
+            self._groups.looked_for_former_names(self._former.in_use)
+            self._use(connection)
+
+        now = self.clock()
+        connection.ask(pack((b"ZRANGEBYSCORE", self._alive(""), now, b"+inf")), alive, None)
+        connection.ask(pack((b"ZRANGEBYSCORE", self._alive("groups"), now, b"+inf")), by_database, None)
+
+    def _use(self, connection: Connection) -> None:
+        if self._sending is None and not (connection.closed or self._stopped):
             self._sending = connection
             self.connected = True
             self._troubles.over()

@@ -25,11 +25,11 @@ class Right(NamedTuple):
     needed_for: str = MESSAGES
 
 
-def _rights(prefix: str) -> tuple[Right, ...]:
+def _rights(prefix: str, database: int = 0) -> tuple[Right, ...]:
     """Every command that a node uses, in an order in which they leave nothing behind when they are really sent."""
     key = f"{prefix}check:{secrets.token_hex(8)}"
     beat, census = f"{key}:alive", f"{key}:census"
-    group = group_key(prefix, f"!check.{secrets.token_hex(8)}")
+    group = group_key(prefix, f"!check.{secrets.token_hex(8)}", database)
     return (
         Right("RPUSH", ("RPUSH", key, "x")),
         Right("PEXPIRE", ("PEXPIRE", key, 10_000)),
@@ -54,14 +54,14 @@ def _rights(prefix: str) -> tuple[Right, ...]:
     )
 
 
-async def lacking(client: Client, prefix: str) -> dict[Right, str]:
+async def lacking(client: Client, prefix: str, database: int = 0) -> dict[Right, str]:
     """The rights that the user of `client` lacks, each with why.
 
     Redis is asked (``ACL DRYRUN``) by a user who may ask; otherwise each command is sent.
     """
     user = await _user(client)
     found: dict[Right, str] = {}
-    for right in _rights(prefix):
+    for right in _rights(prefix, database):
         why = await _why_not(client, right, user)
         if why is not None:
             found[right] = why

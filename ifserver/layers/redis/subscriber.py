@@ -17,7 +17,7 @@ from ifserver.clock import Clock, Timer
 from ifserver.layers.reconnection import Link, Pauses, Troubles
 from ifserver.layers.redis.connection import Connection, ErrorReply, Named, ProtocolError, Server, pack
 from ifserver.layers.redis.sentinel import named_by
-from ifserver.layers.subscriptions import Subscriptions
+from ifserver.layers.subscriptions import FormerNames, Subscriptions, batched
 
 __all__ = ["GroupConnection", "GroupLink", "group_key"]
 
@@ -27,9 +27,10 @@ _PING_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
-def group_key(prefix: str, group: str) -> bytes:
-    """The Pub/Sub channel of a group. Without an epoch: nothing is kept there that could come back."""
-    return f"{prefix}group:{group}".encode()
+def group_key(prefix: str, group: str, database: int = 0) -> bytes:
+    """The Pub/Sub channel of a group, whose database is in the name, since Pub/Sub knows no databases. That of database
+    0 has the name that 1.0.0 gives those of all databases. No epoch: nothing is kept that could come back."""
+    return f"{prefix}group@{database}:{group}".encode() if database else f"{prefix}group:{group}".encode()
 
 
 class _Command:
@@ -58,16 +59,18 @@ class GroupConnection(Connection):
     ) -> None:
         super().__init__(server, clock, looked, closed, named)
         self._published = published
-        self._cut = len(group_key(server.prefix, ""))
+        #: Whether groups are subscribed to under their former names as well (`FormerNames`).
+        self.both = False
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        reader, waiting, cut = self._reader, self.waiting, self._cut
+        reader, waiting = self._reader, self.waiting
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not False:
                 if type(reply) is list and len(reply) == 3:
                     if reply[0] == b"message":
-                        self._published(reply[1][cut:].decode(), reply[2])
+                        # No name of a group has a colon.
+                        self._published(reply[1][reply[1].rindex(b":") + 1 :].decode(), reply[2])
                         continue
                     command = waiting[0][3]
                     if type(command) is _Command:
@@ -97,10 +100,23 @@ class GroupConnection(Connection):
         """See `Wire.refused`."""
         self.give_up(why)
 
+    def change(self, both: bool, groups: list[str]) -> None:
+        """Subscribe to the former names of `groups` as well, or no longer."""
+        if self.both is not both:
+            self.both = both
+            for some in batched(groups):
+                keys = [group_key(self._server.prefix, group) for group in some]
+                self._ask_for_keys(b"SUBSCRIBE" if both else b"UNSUBSCRIBE", keys, None)
+
     def _ask_for(self, name: bytes, groups: list[str], result: Deferred[None] | None) -> None:
-        prefix = self._server.prefix
-        command = pack((name, *(group_key(prefix, group) for group in groups)))
-        self.ask(command, self._done, result, _Command(len(groups)))
+        prefix, database = self._server.prefix, self._server.database
+        keys = [group_key(prefix, group, database) for group in groups]
+        if self.both:
+            keys += [group_key(prefix, group) for group in groups]
+        self._ask_for_keys(name, keys, result)
+
+    def _ask_for_keys(self, name: bytes, keys: list[bytes], result: Deferred[None] | None) -> None:
+        self.ask(pack((name, *keys)), self._done, result, _Command(len(keys)))
 
     def _done(self, reply: Any, result: Deferred[None] | None, about: _Command) -> None:
         if not isinstance(reply, ErrorReply):
@@ -109,7 +125,7 @@ class GroupConnection(Connection):
         elif result is not None:
             result.errback(self._server.refused(reply))
         else:
-            self.give_up(self._server.clean(f"it refuses UNSUBSCRIBE: {reply}"))
+            self.give_up(self._server.clean(f"it refuses SUBSCRIBE or UNSUBSCRIBE: {reply}"))
 
 
 class GroupLink:
@@ -117,6 +133,7 @@ class GroupLink:
 
     Args:
         look: is called when a connection finds another epoch than the node knows.
+        former: whether it matters that groups had other names.
     """
 
     def __init__(
@@ -127,6 +144,7 @@ class GroupLink:
         subscriptions: Subscriptions,
         look: Callable[[], None],
         pauses: Pauses,
+        former: FormerNames,
     ) -> None:
         self._server = server
         self._clock = clock
@@ -145,6 +163,9 @@ class GroupLink:
         #: The node's epoch.
         self._epoch: str | None = None
         self._losses = 0
+        #: Whether groups are subscribed to under their former names as well; None: that is not known yet.
+        self._both: bool | None = None if server.database else False
+        former.followers.append(self._changed)
 
     def start(self) -> None:
         """Connect if there are groups, and as soon as there are."""
@@ -171,6 +192,19 @@ class GroupLink:
         connection = self._connection
         if connection is not None and connection.epoch != epoch:
             connection.give_up("the node has another epoch by now")
+
+    def looked_for_former_names(self, both: bool) -> None:
+        """It is known whether groups are to be subscribed to under their former names as well."""
+        first, self._both = self._both is None, both
+        if self._connection is not None:
+            if first:
+                self._connected(self._connection)
+            else:
+                self._connection.change(both, self._subscriptions.asked)
+
+    def _changed(self, both: bool) -> None:
+        if self._both is not None and self._server.database:
+            self.looked_for_former_names(both)
 
     def leave_unless(self, named: Named) -> None:
         """Close the connection if it was not made to whom Sentinel names now."""
@@ -203,6 +237,11 @@ class GroupLink:
         self._troubles.over()
         self._link.settle()
         self._ping_timer = self._clock.callLater(_PING_S, self._ping)
+        if self._both is not None:
+            self._connected(connection)
+
+    def _connected(self, connection: GroupConnection) -> None:
+        connection.both = bool(self._both)
         self._subscriptions.connected(connection)
 
     def _closed(self, connection: Connection, why: str) -> None:

@@ -19,7 +19,7 @@ from ifserver.layers.redis.clock import Leads, lead_of
 from ifserver.layers.redis.connection import Connection, ErrorReply, Server, pack
 from ifserver.layers.redis.keys import Keys
 
-__all__ = ["RedisViews"]
+__all__ = ["RedisViews", "first_error"]
 
 #: Errors after which it is worth asking at once whether this is still a primary that serves.
 _NOT_NOW: Final = ("READONLY", "LOADING", "MASTERDOWN")
@@ -69,8 +69,17 @@ class RedisViews(Node):
                 # Nothing is left when everybody is gone.
                 (b"PEXPIRE", self._alive(""), _CENSUS_LIFE_MS),
             )
-            packed = b"".join(map(pack, commands))
-            connection.ask(packed, self._done_without, None, what, also=(self._done_without, (what, what)))
+            if self._server.database:
+                # Before the census, so that whoever is in that and not in this is of 1.0.0 (`RedisNode._former`).
+                key = self._alive("groups")
+                commands = (
+                    (b"ZADD", key, now + life_s, process),
+                    (b"ZREMRANGEBYSCORE", key, b"-inf", now),
+                    (b"PEXPIRE", key, _CENSUS_LIFE_MS),
+                    *commands,
+                )
+            packed, others = b"".join(map(pack, commands)), (what,) * (len(commands) - 1)
+            connection.ask(packed, self._done_without, None, what, also=(self._done_without, others))
         return beating
 
     def _list(self, connection: Connection, process: str, reads: Sequence[str], life_s: float) -> None:
@@ -111,7 +120,7 @@ class RedisViews(Node):
         time: Deferred[float] = Deferred()
         listed = self._simple(listing, NodeUnreachable)
         connection.ask_the_time(self._told_the_time, time)
-        both = gatherResults([listed, time], consumeErrors=True).addErrback(_first_error)
+        both = gatherResults([listed, time], consumeErrors=True).addErrback(first_error)
         readings: Deferred[list[Reading]] = both.addCallback(_readings)
         return readings
 
@@ -122,7 +131,7 @@ class RedisViews(Node):
         key = self._keys[channel].key
         length = self._simple((b"LLEN", key), NodeUnreachable)
         oldest = self._simple((b"LINDEX", key, 0), NodeUnreachable)
-        both = gatherResults([length, oldest], consumeErrors=True).addErrback(_first_error)
+        both = gatherResults([length, oldest], consumeErrors=True).addErrback(first_error)
         return both.addCallback(lambda found: Queue(*found))
 
     def least_clock(self) -> Deferred[float]:
@@ -199,7 +208,7 @@ class RedisViews(Node):
             self._sending.look()
 
 
-def _first_error(failure: Failure) -> Failure:
+def first_error(failure: Failure) -> Failure:
     """Of questions that were asked together, why the first one failed."""
     assert isinstance(failure.value, FirstError)
     return failure.value.subFailure

@@ -21,6 +21,7 @@ from ifserver.config.node_urls import parse_cluster
 from ifserver.layers.redis import endpoints
 from ifserver.layers.redis.check import Finding, Report, SentinelReport, examine
 from ifserver.net.endpoints import SocketEndpoint
+from ifserver.status import Facts, encode
 from tests.certificates import Certificates
 from tests.layers.helpers import LOOP, async_test, eventually, within
 from tests.layers.redis.test_rights import NEEDED
@@ -126,6 +127,30 @@ async def test_a_database_that_there_is_not(place: Place) -> None:
     server = place.server(databases="2")
     report = await place.examine(f"redis+unix://{server.path}?db=2")
     assert problems(report) == ["SELECT: ERR DB index is out of range"]
+
+
+def facts(node: str, process: str) -> bytes:
+    return encode(Facts(process=process, kind="server", host="h", pid=1, version="1", node=node, started_at=1.0))
+
+
+@async_test
+async def test_another_site_in_the_same_database(place: Place) -> None:
+    server = place.server()
+    url = f"redis+unix://{server.path}?db=1"
+    for node, process in (("east", "0000000000"), ("other", "1111111111")):
+        for key in ("alive:", "alive:groups"):
+            server.command("ZADD", f"ifserver:{key}", time.time() + 100, process, database=1)
+        server.command("SET", f"ifserver:alive:{process}", b"\n" + facts(node, process), database=1)
+    text = "processes of another site, with the node other, use it too: they take each other's messages; "
+    assert warnings(await place.examine(url)) == [f"{text}give each site a database or a prefix of its own"]
+    # What is no such text, or has ended since, is nobody.
+    server.command("SET", "ifserver:alive:1111111111", b"\n" + b"\x91" * 5000, database=1)
+    assert warnings(await place.examine(url)) == []
+    server.command("DEL", "ifserver:alive:1111111111", database=1)
+    assert warnings(await place.examine(url)) == []
+    server.command("ZREM", "ifserver:alive:groups", "0000000000", database=1)
+    text = "processes of ifserver 1.0.0 use it: until they have ended, groups are shared with other databases"
+    assert warnings(await place.examine(url)) == [text]
 
 
 @async_test
@@ -302,6 +327,8 @@ class FakeRedis(Protocol):
         if command[0] == b"TIME":
             seconds = b"%d" % time.time()
             return b"*2\r\n$%d\r\n%s\r\n$1\r\n0\r\n" % (len(seconds), seconds)
+        if command[0] == b"ZRANGEBYSCORE":
+            return b"*0\r\n"
         return b"-ERR no\r\n" if command[0] in (b"ACL", b"CONFIG") else b"+OK\r\n"
 
 

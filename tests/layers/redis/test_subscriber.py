@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,7 +21,7 @@ from ifserver.layers.redis.connection import ANSWER_S, Named, Server
 from ifserver.layers.redis.node import RedisNode
 from ifserver.layers.redis.readers import PAUSES
 from ifserver.layers.redis.subscriber import GroupLink, group_key
-from ifserver.layers.subscriptions import Subscriptions
+from ifserver.layers.subscriptions import FormerNames, Subscriptions
 from ifserver.net.endpoints import StreamClientEndpoint
 from tests.layers.fakes import FakeEndpoint, FakeTurn
 from tests.layers.helpers import LOOP, ROOMY, async_test, error_of, eventually, listen, within
@@ -46,15 +48,19 @@ def outcome(deferred: Deferred[Any]) -> list[Any]:
 class Fake:
     """A link whose Redis is this test."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: int = 0) -> None:
         self.clock = Clock()
         self.endpoint = FakeEndpoint()
         self.looks = 0
+        self.former = FormerNames()
+        self.database = database
         node = MemoryNode("east-1", ROOMY, ROOMY, self.clock, "epoch")
         self.ear = listen(node)
-        server = Server("east-1", "p:", None, None, 0)
+        server = Server("east-1", "p:", None, None, database)
         self.subscriptions = Subscriptions(node, self.clock, server.unreachable)
-        self.link = GroupLink(server, self.clock, lambda: self.endpoint, self.subscriptions, self._look, PAUSES)
+        self.link = GroupLink(
+            server, self.clock, lambda: self.endpoint, self.subscriptions, self._look, PAUSES, self.former
+        )
 
     def _look(self) -> None:
         self.looks += 1
@@ -62,6 +68,9 @@ class Fake:
     def open(self, epoch: bytes = b"first") -> None:
         """Accept the connection, and say who Redis is."""
         self.endpoint.accept()
+        if self.database:
+            assert self.asked() == [[b"SELECT", b"%d" % self.database]]
+            self.endpoint.receive(b"+OK\r\n")
         assert self.asked() == [[b"INFO", b"server", b"replication", b"persistence"], [b"TIME"]]
         self.endpoint.receive(bulk(b"run_id:" + epoch) + TIME)
 
@@ -126,6 +135,41 @@ def test_a_command_is_answered_once_for_each_group() -> None:
     fake.endpoint.receive(push(b"message", "b", bulk(b"y")) + push(b"message", "b", bulk(b"\r\n")))
     assert fake.ear.heard[1:] == [("b", b"y"), ("b", b"\r\n")]
     fake.stop()
+
+
+def test_groups_of_other_databases_have_other_names_and_both_while_others_know_the_former_ones() -> None:
+    fake = Fake(database=7)
+    fake.link.start()
+    fake.subscribe("a")
+    fake.open()
+    # Nothing is subscribed to before it is known under which names.
+    fake.former.found("west", True)
+    assert fake.asked() == []
+    fake.link.looked_for_former_names(True)
+    assert fake.asked() == [[b"SUBSCRIBE", b"p:group@7:a", b"p:group:a"]]
+    fake.former.found("west", False)
+    assert fake.asked() == [[b"UNSUBSCRIBE", b"p:group:a"]]
+    fake.subscribe("b")
+    assert fake.asked() == [[b"SUBSCRIBE", b"p:group@7:b"]]
+    fake.link.looked_for_former_names(False)
+    fake.former.found("east-1", True)
+    assert fake.asked() == [[b"SUBSCRIBE", b"p:group:a", b"p:group:b"]]
+    fake.former.found("west", True)
+    fake.former.found("east-1", False)
+    fake.subscriptions.unsubscribe(["a"])
+    fake.clock.advance(0)
+    assert fake.asked() == [[b"UNSUBSCRIBE", b"p:group@7:a", b"p:group:a"]]
+    fake.stop()
+
+
+def test_no_two_sites_have_the_same_names() -> None:
+    keys = [
+        group_key(prefix, group, database)
+        for prefix in ("", "p:", "p:group@1:", "1:", "group:")
+        for group in ("a", "group", "!control")
+        for database in (0, 1, 11)
+    ]
+    assert len(set(keys)) == len(keys)
 
 
 def test_a_redis_that_is_silent_is_asked_and_left() -> None:
@@ -222,6 +266,73 @@ async def place() -> AsyncIterator[Place]:
     place = Place()
     yield place
     await place.close()
+
+
+@async_test
+async def test_databases_and_prefixes_are_sites_of_their_own(place: Place) -> None:
+    place.start()
+    nodes = [await place.node(**options) for options in ({}, {"database": 1}, {"database": 2}, {"prefix": "other:"})]
+    ears = [listen(node) for node in nodes]
+    for node in nodes:
+        await node.subscribe(["g", "!control"])
+    for i, node in enumerate(nodes):
+        assert await node.publish("g", b"%d" % i) == 1
+        assert await node.publish("!control", b"%d" % i) == 1
+        await eventually(lambda i=i: len(ears[i].heard) == 2)  # type: ignore[misc]
+    assert [ear.heard for ear in ears] == [[("g", b"%d" % i), ("!control", b"%d" % i)] for i in range(4)]
+
+
+def beat_of_1_0_0(server: RedisServer, database: int, life_s: float = 1000.0) -> None:
+    """A process that knows groups by their former names."""
+    for command in ("SET ifserver:alive:0123456789 x", f"ZADD ifserver:alive: {time.time() + life_s} 0123456789"):
+        server.command(*command.split(), database=database)
+
+
+@async_test
+async def test_beside_processes_of_1_0_0_groups_have_both_names(place: Place) -> None:
+    place.start()
+    # As a process of 1.0.0 does, whatever its database.
+    old = await place.node()
+    listen(old)
+    await old.subscribe(["g"])
+    beat_of_1_0_0(place.server, 1)
+    node = await place.node(database=1)
+    ear = listen(node)
+    await node.subscribe(["g", "h"])
+    assert await old.publish("g", b"of the former") == 2
+    await eventually(lambda: ear.of("g") == [b"of the former"])
+    # Whoever hears both names tells by the number that it is the same.
+    assert await node.publish("g", b"of the latter") == 2
+    await eventually(lambda: ear.of("g")[1:] == [b"of the latter"] * 2)
+    await eventually(lambda: listen(old).of("g")[1:] == [b"of the latter"])
+    # Processes that say of themselves where groups are are no reason.
+    await node.beat("abcdefghjk", b"", 1000.0)
+    beat_of_1_0_0(place.server, 1, life_s=-1.0)
+    place.server.command("ZREM", "ifserver:alive:", "0123456789", database=1)
+    node._look()
+    number = functools.partial(place.server.command, "PUBSUB", "NUMSUB", "ifserver:group:h")
+    await eventually(lambda: number()[1] == 0, "that it leaves the former names")
+    assert await node.publish("g", b"x") == 1
+    assert await old.publish("g", b"y") == 1
+    await eventually(lambda: b"x" in ear.of("g"))
+    # One is started once more: the new release is taken back.
+    beat_of_1_0_0(place.server, 1)
+    node._look()
+    await eventually(lambda: number()[1] == 1, "that it hears the former names again")
+    assert await old.publish("g", b"z") == 2
+    await eventually(lambda: ear.of("g")[-1] == b"z")
+    assert ear.interruptions == []
+
+
+@async_test
+async def test_where_it_may_not_be_asked_who_is_alive_groups_have_both_names(place: Place) -> None:
+    place.start()
+    place.server.command("ACL", "SETUSER", "app", "reset", "on", ">geheim", "-@all", *RIGHTS, "+select", "&ifserver:*")
+    old, node = await place.node(), await place.node(username="app", password="geheim", database=1)
+    ear = listen(node)
+    await node.subscribe(["g"])
+    assert await old.publish("g", b"x") == 1
+    await eventually(lambda: ear.of("g") == [b"x"])
 
 
 def pubsub_clients(server: RedisServer) -> int:
