@@ -172,7 +172,9 @@ class InboxHome:
         now = self._clock.seconds()
         for place in self.places[1:]:
             if now >= place.ask_at:
-                place.ask_at = now + _ASK_S
+                # As soon as the grace is over: others count from then on how long streams take to say where they are.
+                left = self._grace_s - place.node.unreachable_s()
+                place.ask_at = now + (left if 0.0 < left < _ASK_S else _ASK_S)
                 self._look_back(place, now)
         return True
 
@@ -224,8 +226,7 @@ class InboxHome:
             if self._resident is not None:
                 self._resident.moved()
             return True
-        old.left_at = self._clock.seconds()
-        old.ask_at = old.left_at + min(_ASK_S, self._grace_s)
+        old.left_at = old.ask_at = self._clock.seconds()
         self.places.insert(0, place)
         text = "node %s is unreachable: receiving on %s from now on"
         events.tell(_log, logging.WARNING, events.Mark.INBOX_MOVED, text, old.node.name, node.name)

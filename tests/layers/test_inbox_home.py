@@ -17,11 +17,11 @@ GRACE_S = 30.0
 class Stage:
     """A process, the nodes of its home cluster, and the streams that name its inboxes."""
 
-    def __init__(self, nodes: int = 2, start: bool = True) -> None:
+    def __init__(self, nodes: int = 2, start: bool = True, grace_s: float = GRACE_S) -> None:
         self.clock = Clock()
         self.nodes = {f"east-{i}": self._node(f"east-{i}") for i in range(1, nodes + 1)}
         nodes = list(self.nodes.values())
-        self.home = InboxHome(PROCESS, nodes, self.clock, GRACE_S, lambda node: self.silent.append(node.name))
+        self.home = InboxHome(PROCESS, nodes, self.clock, grace_s, lambda node: self.silent.append(node.name))
         self.first, self.inbox = self.home.node, self.home.inbox
         self.heard: list[bytes] = []
         self.streams: list[str] = []
@@ -157,6 +157,20 @@ def test_after_the_grace_streams_get_the_new_address() -> None:
     stage.first.start()
     stage.pass_time(GRACE_S)
     assert stage.home.nodes() == [stage.home.node]
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 0.5, 4.9, 5.0, 5.1, 6.1, 9.9, 10.3, 11.2, 30.0, 31.1])
+@pytest.mark.parametrize("moves_at_s", [0.0, 1.0])
+def test_as_soon_as_the_grace_is_over_whatever_it_is(grace_s: float, moves_at_s: float) -> None:
+    """Others take a process for dead 5 s after that, and hear of it a second later at most."""
+    stage = Stage(grace_s=grace_s)
+    stage.streams = [stage.inbox]
+    stage.pass_time(3.25)
+    stage.first.stop()
+    stage.pass_time(moves_at_s)
+    stage.home.ensure()
+    stage.pass_time(max(0.0, grace_s - moves_at_s) + 0.5)
+    assert stage.streams == [stage.home.inbox] != [stage.inbox]
 
 
 def test_it_may_move_back() -> None:
