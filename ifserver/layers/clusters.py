@@ -206,6 +206,14 @@ class Clusters:
                     more = True
         return more
 
+    @property
+    def may_follow(self) -> bool:
+        """Whether something waits for inboxes on nodes that cannot be reached, and whoever receives there can tell us
+        where else."""
+        home = self.home
+        is_reachable = home.node.connected and not home.silent
+        return is_reachable and not all(map(self.outages.is_there, self._outbox.unsent()))
+
     def forget_missing(self) -> None:
         """Who waits until something is sent to a process that must be dead does so no longer."""
         for inbox in self._outbox.unsent():

@@ -40,6 +40,8 @@ CANCEL_S: Final = 1.0
 #: How long nodes may take, at the end, to take what is still to be sent; and to end the last reads.
 FLUSH_S: Final = 2.0
 FLUSH_EVERY_S: Final = 0.005
+#: How often is looked whether what waits for a node that is gone can be sent elsewhere by now, in seconds.
+FOLLOW_EVERY_S: Final = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +154,9 @@ class Worker:
         if [stream for stream in list(self._streams.values()) if stream.drained()]:
             await self._wait_until_idle(CANCEL_S)
         await self._cancel_all()
+        # Servers whose nodes are gone say where they receive now.
+        while self._clusters.may_follow and self._clock.seconds() < end:
+            await pause(self._clock, self.loop, FOLLOW_EVERY_S)
         # No stream is left that could be told anything.
         self._servers.stop()
         self._heartbeat.stop()

@@ -1087,6 +1087,42 @@ def test_the_end_waits_until_the_node_has_all() -> None:
     played(act)
 
 
+@pytest.mark.parametrize("follows", [True, False])
+def test_the_end_waits_until_a_server_whose_node_is_gone_says_where_it_is(
+    follows: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ifserver.layers.inbox_home.random.choice", lambda nodes: nodes[-1])
+
+    async def main() -> None:
+        stage = Stage(nodes=2)
+        await stage.worker.start()
+        stage.ask(get("/wait"))
+        await stage.claim_time()
+        stage.heard()
+        east, west = stage.nodes
+        east.stop()
+        await stage.advance(28.0, 0.25)
+        stage.application.go()
+        stopping = asyncio.ensure_future(stage.worker.stop())
+        await stage.advance(3.0, 0.25)
+        assert not stopping.done()
+        west.beat(channels.process_of(SERVER), b"", 1e6)
+        moved = Sync(SERVER.replace("east", "west"), "", [SyncEntry("0123456789.1f", 0, 0, 0)], 1)
+        if follows:
+            west.push(stage.clusters.home.inbox, [encode(moved)])
+        await stage.advance(5.0, 0.25)
+        await stopping
+        answers: list[Pulled | None] = []
+        west.pull([moved.sender], 1000, 0.0).addCallback(answers.append)
+        stage.clock.advance(0.0)
+        (pulled,) = answers
+        found = [decode_for_server(payload) for payload in pulled.payloads] if pulled is not None else []
+        assert (ResponseStart in kinds(found)) is follows
+
+    run(main)
+    assert ("could not be sent before the end" in caplog.text) is not follows
+
+
 def test_the_end_does_not_wait_for_ever_for_a_node(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         stage = Stage()
