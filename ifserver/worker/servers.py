@@ -19,6 +19,8 @@ __all__ = ["Servers"]
 
 #: The reason of a `Release` for a stream that is not held here.
 _GONE: Final = "gone"
+#: Nodes that are not configured here, of which is complained.
+_MOST_UNKNOWN: Final = 100
 
 _log = logging.getLogger(__name__)
 
@@ -128,9 +130,9 @@ class Servers:
 
     def _complain(self, node: str) -> None:
         """A server cannot be told anything where it receives now: its streams go on with its old address."""
-        if node not in self._unknown:
+        if node not in self._unknown and len(self._unknown) < _MOST_UNKNOWN:
             self._unknown.add(node)
-            _log.error("a server receives on node %s, which is not configured here", node)
+            _log.error("a server receives on node %r, which is not configured here", node)
 
     def _follow(self, stream: Stream, sender: str) -> None:
         """The server says at which inbox it is answered, about a stream of its own."""

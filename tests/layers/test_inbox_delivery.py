@@ -71,6 +71,7 @@ def test_to_a_server(message: m.Message, caplog: pytest.LogCaptureFixture) -> No
     assert _answers(world)
     client.leave()
     assert "could not be handled" not in caplog.text
+    assert "\n.b" not in caplog.text, "a line of the log is forged"
 
 
 @given(st.data(), st.sampled_from([*TO_SERVER, *TO_BOTH]))
@@ -102,6 +103,7 @@ def _to_worker(payloads: list[bytes]) -> None:
 def test_to_a_worker(message: m.Message, caplog: pytest.LogCaptureFixture) -> None:
     _to_worker(list(spoiled(_about(message, worker_stage.STREAM, worker_stage.SERVER))))
     assert "could not be handled" not in caplog.text
+    assert "a\n" not in caplog.text, "a line of the log is forged"
 
 
 @given(st.data(), st.sampled_from([*TO_WORKER, *TO_BOTH]))

@@ -163,7 +163,7 @@ def test_a_server_that_has_moved_to_a_node_unknown_here_costs_no_other_anything(
         assert told(stage, OTHER_SERVER)
         assert len(stage.worker._servers.watched()) == 2
         assert [record.getMessage() for record in caplog.records if "north" in record.getMessage()] == [
-            "a server receives on node north, which is not configured here"
+            "a server receives on node 'north', which is not configured here"
         ]
         await leave(stage, "0123456789.1", "9876543210.1")
 

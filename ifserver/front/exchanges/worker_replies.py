@@ -127,4 +127,4 @@ class WorkerReplies:
                 return  # what the stream was told last may wait for the node where the worker was
             self._clusters.send(worker, m.encode(m.Release(stream, attempt, worker, "gone")))
         except ChannelNameError as error:
-            _log.error("the sender of a message about %s cannot be answered at %r: %s", stream, worker, error)
+            _log.error("the sender of a message about %r cannot be answered at %r: %s", stream, worker, error)
