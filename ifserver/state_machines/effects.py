@@ -1,8 +1,8 @@
-"""What streams are told besides messages, and what they ask for.
+"""The events that streams receive besides messages, and the effects that they ask for.
 
-A stream is told *events*: the messages of its worker, and the classes under "Events" below. It answers with *effects*,
-in order: messages that are meant for its client as they are (a `ResponseStart` is "begin this response"), and the
-classes under "Effects". Nothing here does anything; ``front/exchanges/exchange.py`` carries effects out.
+A stream receives *events*: the messages of its worker, and the classes under "Events" below. It returns *effects*, in
+order: messages that are meant for its client as they are (a `ResponseStart` is "begin this response"), and the classes
+under "Effects". Nothing here does anything; ``front/exchanges/exchange.py`` carries effects out.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "Answer",
     "Answered",
     "BodyReceived",
+    "ClaimTimedOut",
     "ClientFailed",
     "ClientGone",
     "CloseClient",
@@ -49,12 +50,11 @@ __all__ = [
     "Offer",
     "OfferRefused",
     "Resume",
+    "Send",
     "SendFile",
     "Signal",
-    "Tell",
     "TimedOut",
-    "Unsaid",
-    "Vanished",
+    "Undelivered",
     "Wait",
     "Waiting",
     "Withdrawn",
@@ -98,11 +98,11 @@ class Flushed(Struct, frozen=True, gc=False):
 
 
 class Answered(Struct, frozen=True, gc=False):
-    """The client has the whole response, though the worker has not ended it: its length was told, or it has no body."""
+    """The client has the whole response (RFC 9110 8.6: by its length), though the worker has not ended it."""
 
 
 class OfferRefused(Struct, frozen=True, gc=False):
-    """The node did not take the offer; `in_doubt`: it may have. Or it was made to none: `status` says what then."""
+    """The node did not take the offer; `in_doubt`: it may have. `status` is the answer if it did not."""
 
     in_doubt: bool
     why: str
@@ -110,11 +110,11 @@ class OfferRefused(Struct, frozen=True, gc=False):
 
 
 class TimedOut(Struct, frozen=True, gc=False):
-    """What the last `Wait` asked for did not come in time."""
+    """What the last `Wait` was for did not come in time."""
 
 
-class Vanished(Struct, frozen=True, gc=False):
-    """The request was taken by somebody who has not been heard of for too long."""
+class ClaimTimedOut(Struct, frozen=True, gc=False):
+    """Somebody took the request and did not claim it in time, or its node has lost it."""
 
 
 class Withdrawn(Struct, frozen=True, gc=False):
@@ -140,19 +140,19 @@ class Gap(Struct, frozen=True, gc=False):
 
 
 class FileOpened(Struct, frozen=True, gc=False):
-    """The file of a `ResponseFile` is open: `file` is for whoever sends or closes it."""
+    """The file of a `ResponseFile` is open: `file` must be sent or closed."""
 
     message: m.ResponseFile
     file: Any
 
 
 class FileRefused(Struct, frozen=True, gc=False):
-    """It is not here, is another one, or must not be sent from here."""
+    """The file is not here, is another one, or must not be sent from here."""
 
     message: m.ResponseFile
 
 
-# Effects: what is to be done about it.
+# Effects.
 
 
 class Waiting(enum.Enum):
@@ -164,12 +164,12 @@ class Waiting(enum.Enum):
     WORKER = "to be taken by a worker"
     RESPONSE = "the response to begin"
     RESUMPTION = "the next worker of an open WebSocket to accept it"
-    LAST_WORDS = "what the application says to a client that has broken the protocol"
+    LAST_WORDS = "what the application still sends to a client that has broken the protocol"
     NOTHING = "nothing in particular"
 
 
 class Wait(Struct, frozen=True, gc=False):
-    """Forget the last `Wait`; say `TimedOut` when this one has lasted for too long."""
+    """Forget the last `Wait`, and report `TimedOut` when this one has lasted for too long."""
 
     waiting: Waiting
 
@@ -190,7 +190,7 @@ class Resume(Struct, frozen=True, gc=False):
     why: str
 
 
-class Tell(Struct, frozen=True, gc=False):
+class Send(Struct, frozen=True, gc=False):
     """Send `message` to the inbox of a worker."""
 
     inbox: str
@@ -198,7 +198,7 @@ class Tell(Struct, frozen=True, gc=False):
 
 
 class Join(Struct, frozen=True, gc=False):
-    """Make the stream a member of `group`, and say `Joined`. `gaps`: also say `Gap`. `tag` is for people."""
+    """Make the stream a member of `group`, and report `Joined`; with `gaps` also `Gap`. `tag` is for people."""
 
     attempt: int
     group: str
@@ -207,7 +207,7 @@ class Join(Struct, frozen=True, gc=False):
 
 
 class Leave(Struct, frozen=True, gc=False):
-    """The stream is no member of `group` any more."""
+    """End the membership in `group`."""
 
     group: str
 
@@ -235,11 +235,11 @@ class Answer(Struct, frozen=True, gc=False):
 class Abort(Struct, frozen=True, gc=False):
     """Cut the client's connection so that a response that is not complete can not look whole; `why` is for the log.
 
-    `minds` says whether anybody does: a client of events connects again.
+    Not an `error` where nothing is lost: a client of events connects again.
     """
 
     why: str
-    minds: bool = True
+    error: bool = True
 
 
 class Finish(Struct, frozen=True, gc=False):
@@ -249,16 +249,16 @@ class Finish(Struct, frozen=True, gc=False):
 
 
 class CloseClient(Struct, frozen=True, gc=False):
-    """Close the client's WebSocket in the server's own name. `is_told`: others have logged already why."""
+    """Close the client's WebSocket in the server's own name. `is_logged`: the reason is in the log already."""
 
     code: int
     reason: str
     why: str
-    is_told: bool = False
+    is_logged: bool = False
 
 
-class Unsaid(Struct, frozen=True, gc=False):
-    """`count` messages of a client that has left are handed to nobody; `why` is for the log."""
+class Undelivered(Struct, frozen=True, gc=False):
+    """`count` messages of a client that has left reach no application; `why` is for the log."""
 
     count: int
     why: str
@@ -282,11 +282,11 @@ class Signal(enum.Enum):
     STOP_READING = enum.auto()
     #: Read it again.
     RESUME_READING = enum.auto()
-    #: Take the request back from the node, and say `Withdrawn`.
+    #: Take the request back from the node, and report `Withdrawn`.
     WITHDRAW = enum.auto()
-    #: Close the WebSocket of a client that has broken the protocol, with what `ClientFailed` says.
+    #: Close the WebSocket of a client that has broken the protocol, with the code of `ClientFailed`.
     FAIL = enum.auto()
-    #: The stream is over: forget it.
+    #: The stream has ended: forget it.
     ENDED = enum.auto()
 
 
@@ -308,7 +308,7 @@ Effect: TypeAlias = (
     | Wait
     | Offer
     | Resume
-    | Tell
+    | Send
     | Join
     | Leave
     | SendFile
@@ -317,7 +317,7 @@ Effect: TypeAlias = (
     | Abort
     | Finish
     | CloseClient
-    | Unsaid
+    | Undelivered
     | Dropped
     | Signal
 )

@@ -3,16 +3,16 @@
 ::
 
     QUEUED ----claim----> CLAIMED ----response----> RESPONDING ----end----> DONE
-      |                      |                          |                    |
-      |                      |                      last byte due            |
-      |                      |                          '--> ANSWERED --end--'
-      |                      |                                               |
-      |--------response (the claim is left out when it is complete at once)--|
-    '--file, also when claimed--> OPENING --opened-------------------------'
-                                      '--refused--> CLAIMED
+                           |   ^                        |                    |
+                           |   |                  last byte due              |
+                           |   |                        '--> ANSWERED --end--|
+                           |   '--refused----.                               |
+                           '-----file-----> OPENING --------opened-----------'
+
+    Whatever a worker sends first claims the request: most requests go to DONE with one message.
 
 QUEUED
-    Offered on a request channel, claimed by nobody yet.
+    Offered on a request channel, claimed by no worker yet.
 WITHDRAWING
     ``queue_timeout`` is over, and the node was asked whether the request is still there.
 CLAIMED
@@ -23,7 +23,7 @@ RESPONDING
     The status line has been sent: from here an error can only cut the connection (RFC 9112 8).
 ANSWERED
     The client has as many bytes as Content-Length has promised, or a response without a body, so that it takes the
-    response for complete; the worker has not said that it is. Nothing that the worker does can harm the client now.
+    response for complete; the worker has not ended it. Nothing that the worker does can harm the client now.
 DONE
     Nothing more will happen to the client.
 """
@@ -42,11 +42,11 @@ from ifserver.state_machines.effects import (
     ENDED,
     WAIT_NOTHING,
     WAIT_RESPONSE,
-    WAIT_WORKER,
     WITHDRAW,
     Abort,
     Answered,
     BodyReceived,
+    ClaimTimedOut,
     ClientGone,
     CloseFile,
     Effect,
@@ -57,16 +57,36 @@ from ifserver.state_machines.effects import (
     Flushed,
     Gap,
     Joined,
-    Offer,
     OfferRefused,
     SendFile,
-    Tell,
     TimedOut,
-    Vanished,
     Withdrawn,
 )
-from ifserver.state_machines.retry_or_5xx import ALL_CAUSES, OfferedStream, let_go
-from ifserver.state_machines.stream import NOTHING, Row
+from ifserver.state_machines.stream import (
+    NOTHING,
+    Row,
+    Rule,
+    Stream,
+    answer,
+    claim_timed_out,
+    disconnect,
+    ignore,
+    join,
+    joined,
+    leave,
+    lost,
+    lost_withdrawing,
+    missed,
+    refused,
+    release,
+    release_reason,
+    supervised,
+    table_of,
+    to_worker,
+    window,
+    withdraw,
+    withdrawn,
+)
 
 __all__ = ["HttpStream", "State"]
 
@@ -96,304 +116,221 @@ _ANSWERED: Final = State.ANSWERED
 _DONE: Final = State.DONE
 
 
-class HttpStream(OfferedStream):
+class HttpStream(Stream):
     """One HTTP exchange.
 
     Args:
         request: what was offered.
         retry_method: whether the method may be tried again when a worker dies (RFC 9110 9.2.2).
-        expects_continue: whether the client waits for ``100 Continue`` and was not told yet.
+        expects_continue: whether the client waits for ``100 Continue``, which it has not got yet.
     """
 
-    __slots__ = ("_expects_continue", "_retry_method")
+    __slots__ = ("_retry_method", "expects_continue")
 
     request: m.HttpRequest
-    _state: State
     table: ClassVar[dict[State, Row]]
-    WITHDRAWING = _WITHDRAWING
+    CLAIMS: ClassVar = {_QUEUED: _CLAIMED, _WITHDRAWING: _CLAIMED}
+    QUEUED = _QUEUED
     DONE = _DONE
-    LATE_CODE = 0
-    LATE = "the application did not begin to answer in time"
 
     def __init__(self, request: m.HttpRequest, retry_method: bool, expects_continue: bool = False) -> None:
         super().__init__(request, _QUEUED)
-        self._repeated = ALL_CAUSES if request.attempt else 0
         self._retry_method = retry_method
-        self._expects_continue = expects_continue
-        self._send_window.sent = len(request.body) + MESSAGE_OVERHEAD
-
-    @property
-    def expects_continue(self) -> bool:
-        """Whether the client still waits for ``100 Continue``."""
-        return self._expects_continue
+        #: Whether the client still waits for ``100 Continue``.
+        self.expects_continue = expects_continue
+        self.send_window.sent = len(request.body) + MESSAGE_OVERHEAD
 
     @property
     def waits(self) -> bool:
-        return self._state is _CLAIMED or bool(self._pending)
+        return self.state is _CLAIMED or bool(self.pending)
 
     def forget_offer(self) -> None:
         self.request = replace(self.request, headers=[], body=b"")
 
-    # The client.
-
-    def _body_received(self, event: BodyReceived) -> Effects:
-        self._hold(event, len(event.body))
-        return self._pump()
-
-    def _body_received_claimed(self, event: BodyReceived) -> Effects:
-        # The time for an answer counts from the last of the body (see docs/explanation/failures.rst).
-        return *self._body_received(event), WAIT_RESPONSE
-
-    def _left_unclaimed(self, event: ClientGone) -> Effects:
-        self._enter(_DONE)
-        return WITHDRAW, ENDED
-
-    def _left(self, event: ClientGone | TimedOut) -> Effects:
-        self._enter(_DONE)
-        return *self._disconnect(), ENDED
-
-    def _flushed(self, event: Flushed) -> Effects:
-        total = self._receive_window.consume(event.payload_bytes)
-        if total is None or self.worker is None:
-            return NOTHING
-        return (Tell(self.worker, m.Window(self.identity, self.attempt, self.worker, total)),)
-
-    def _answered(self, event: Answered) -> Effects:
-        self._enter(_ANSWERED)
-        return NOTHING
-
-    # Files.
-
-    def _answered_with_file(self, message: m.ResponseFile) -> Effects:
-        claims = self._state is not _CLAIMED
-        self._enter(_OPENING)
-        # Last: what comes of it may be known at once.
-        return (WAIT_RESPONSE, message) if claims else (message,)
-
-    def _file_opened(self, event: FileOpened) -> Effects:
-        message, worker = event.message, self.worker
-        if self._state is not _OPENING or message.attempt != self.attempt or worker is None:
-            return (CloseFile(event.file),)
-        self._enter(_DONE)
-        taken = m.FileTaken(self.identity, self.attempt, self._sequence())
-        return Tell(worker, taken), SendFile(message, event.file), ENDED
-
-    def _file_refused(self, event: FileRefused) -> Effects:
-        worker = self.worker
-        if self._state is not _OPENING or event.message.attempt != self.attempt or worker is None:
-            return NOTHING
-        self._enter(_CLAIMED)
-        declined = m.FileDeclined(self.identity, self.attempt, self._sequence())
-        effects: Effects = (Tell(worker, declined),)
-        if self._expects_continue:
-            self._expects_continue = False
-            effects += (CONTINUE,)
-        return effects + self._pump()
-
-    # The worker.
-
-    def _claimed(self, message: m.Claim | m.Window) -> Effects:
-        self._enter(_CLAIMED)
-        self._claimed_by(message)
-        effects: Effects = (WAIT_RESPONSE,)
-        if self._expects_continue:
-            self._expects_continue = False
-            effects += (CONTINUE,)
-        if type(message) is m.Window:
-            self._send_window.update(message.consumed)
-        return effects + self._pump()
-
-    def _window(self, message: m.Window) -> Effects:
-        return self._pump() if self._send_window.update(message.consumed) else NOTHING
-
-    def _window_claimed(self, message: m.Window) -> Effects:
-        before = self._send_window.consumed
-        effects = self._window(message)
-        # Some of the body was taken that has come after the request. What was taken along with it, as the first Sync
-        # says, gives nobody more time, nor does what only repeats the last total.
-        took_more = self._sent and self._send_window.consumed > before
-        return (*effects, WAIT_RESPONSE) if took_more else effects
-
-    def _started(self, message: m.ResponseStart) -> Effects:
-        if not message.more_body:
-            self._enter(_DONE)
-            return message, ENDED
-        claims = self._state is not _CLAIMED
-        self._enter(_RESPONDING)
-        if not claims:
-            return message, WAIT_NOTHING
-        # A response that begins before the body has come needs the body all the same, as an echo does.
-        effects: Effects = (CONTINUE,) if self._expects_continue else NOTHING
-        self._expects_continue = False
-        return *effects, message, WAIT_NOTHING, *self._pump()
-
-    def _continued(self, message: m.ResponseBody) -> Effects:
-        if message.more_body:
-            return (message,)
-        self._enter(_DONE)
-        return message, ENDED
-
-    def _joins_too_late(self, message: m.GroupJoin) -> Effects:
-        return self._joined(Joined(self.attempt, message.group, "the client has the whole response"))
-
-    def _cut_off(self, event: m.Release) -> Effects:
-        self._enter(_DONE)
-        return Abort(f"{let_go(event)}, in the middle of the response", event.reason != m.EVENTS_STOPPED), ENDED
-
-    def _let_go(self, event: m.Release) -> Effects:
-        self._enter(_DONE)
-        return Finish(let_go(event)), ENDED
-
-    def _broken(self, why: str) -> Effects:
-        release = self._release("broken")
-        if self._state is _ANSWERED:
-            self._enter(_DONE)
-            return Finish(f"bad reply: {why}"), *release, ENDED
-        if self._state is _RESPONDING:
-            self._enter(_DONE)
-            return Abort(f"bad reply: {why}"), *release, ENDED
-        if self._state is _DONE:
-            return release
-        return release + self._answer(502, f"bad reply: {why}")
-
-    # Helpers.
-
-    def _repeatable(self) -> bool:
+    def repeatable(self) -> bool:
         return self._retry_method and not self.request.more_body
 
-    def _offer_again(self, why: str) -> Effects:
-        self.request = replace(self.request, attempt=self.attempt + 1)
-        self._begin_attempt(self.request.attempt)
-        self._send_window.spend(len(self.request.body))
-        self._enter(_QUEUED)
-        return Offer(self.request, why), WAIT_WORKER
+    def offer_again(self, why: str) -> Effects:
+        effects = super().offer_again(why)
+        self.send_window.spend(len(self.request.body))
+        return effects
 
-    def _send_held(self) -> Effects:
-        worker = self.worker
-        if worker is None:
+    def claimed(self) -> Effects:
+        return WAIT_RESPONSE, *self.continued(), *self.pump()
+
+    def continued(self) -> Effects:
+        """The client is to send its body."""
+        if not self.expects_continue:
             return NOTHING
+        self.expects_continue = False
+        return (CONTINUE,)
+
+    def broken(self, why: str) -> Effects:
+        rejection, state = release(self, "broken"), self.state
+        if state in (_RESPONDING, _ANSWERED):
+            self.enter(_DONE)
+            why = f"bad reply: {why}"
+            return Abort(why) if state is _RESPONDING else Finish(why), *rejection, ENDED
+        return rejection if state is _DONE else rejection + answer(self, 502, f"bad reply: {why}")
+
+    def send_held(self) -> Effects:
         effects: list[Effect] = []
-        pending, window = self._pending, self._send_window
-        while pending and window.open:
+        pending, credit = self.pending, self.send_window
+        while pending and credit.open and self.worker is not None:
             event = pending.pop(0)
             piece, more = event.body, event.more_body
-            self._pending_units -= len(piece) + MESSAGE_OVERHEAD
+            self.pending_units -= len(piece) + MESSAGE_OVERHEAD
             if len(piece) > PIECE_BYTES:
                 piece, rest = piece[:PIECE_BYTES], piece[PIECE_BYTES:]
                 pending.insert(0, BodyReceived(rest, more))
-                self._pending_units += len(rest) + MESSAGE_OVERHEAD
+                self.pending_units += len(rest) + MESSAGE_OVERHEAD
                 more = True
-            window.spend(len(piece))
-            message = m.RequestBody(self.identity, self.attempt, self._sequence(), piece, more)
-            effects.append(Tell(worker, message))
+            credit.spend(len(piece))
+            effects += to_worker(self, m.RequestBody, piece, more)
         return tuple(effects)
 
 
-#: Whatever has become of the stream meanwhile: a file that is open must be closed.
-_FILES: Final[Row] = {FileOpened: HttpStream._file_opened, FileRefused: HttpStream._file_refused}
+# The client.
 
-HttpStream.table = {
-    State.QUEUED: {
-        **_FILES,
-        BodyReceived: HttpStream._body_received,
-        ClientGone: HttpStream._left_unclaimed,
-        OfferRefused: HttpStream._refused,
-        TimedOut: HttpStream._not_taken,
-        Vanished: HttpStream._vanished,
-        # Of the attempt before: its worker was lost while the node was asked.
-        Withdrawn: HttpStream._ignore,
-        m.Claim: HttpStream._claimed,
-        m.Window: HttpStream._claimed,
-        m.ResponseStart: HttpStream._started,
-        m.ResponseFile: HttpStream._answered_with_file,
-        m.Release: HttpStream._lost,
-    },
-    State.WITHDRAWING: {
-        **_FILES,
-        BodyReceived: HttpStream._body_received,
-        ClientGone: HttpStream._left,
-        Withdrawn: HttpStream._withdrawn,
-        # The answer of the node, which was asked already, decides.
-        Vanished: HttpStream._ignore,
-        OfferRefused: HttpStream._refused,
-        m.Claim: HttpStream._claimed,
-        m.Window: HttpStream._claimed,
-        m.ResponseStart: HttpStream._started,
-        m.ResponseFile: HttpStream._answered_with_file,
-        m.Release: HttpStream._lost_withdrawing,
-    },
-    State.CLAIMED: {
-        **_FILES,
-        BodyReceived: HttpStream._body_received_claimed,
-        ClientGone: HttpStream._left,
-        Withdrawn: HttpStream._ignore,
-        OfferRefused: HttpStream._ignore,
-        TimedOut: HttpStream._no_response,
-        m.Claim: HttpStream._claimed_again,
-        m.Window: HttpStream._window_claimed,
-        m.ResponseStart: HttpStream._started,
-        m.ResponseFile: HttpStream._answered_with_file,
-        m.Release: HttpStream._lost,
-    },
-    State.OPENING: {
-        **_FILES,
-        BodyReceived: HttpStream._body_received,
-        ClientGone: HttpStream._left,
-        Withdrawn: HttpStream._ignore,
-        OfferRefused: HttpStream._ignore,
-        TimedOut: HttpStream._no_response,
-        m.Claim: HttpStream._claimed_again,
-        m.Window: HttpStream._window,
-        m.Release: HttpStream._lost,
-    },
-    State.RESPONDING: {
-        **_FILES,
-        BodyReceived: HttpStream._body_received,
-        ClientGone: HttpStream._left,
-        Flushed: HttpStream._flushed,
-        Answered: HttpStream._answered,
-        Withdrawn: HttpStream._ignore,
-        OfferRefused: HttpStream._ignore,
-        m.Claim: HttpStream._claimed_again,
-        m.Window: HttpStream._window,
-        Joined: HttpStream._joined,
-        Gap: HttpStream._misses,
-        m.ResponseBody: HttpStream._continued,
-        m.GroupJoin: HttpStream._joins,
-        m.GroupLeave: HttpStream._leaves,
-        m.Release: HttpStream._cut_off,
-    },
-    State.ANSWERED: {
-        **_FILES,
-        BodyReceived: HttpStream._body_received,
-        ClientGone: HttpStream._left,
-        # The server ends, and waits no longer for the application.
-        TimedOut: HttpStream._left,
-        Flushed: HttpStream._flushed,
-        # Told again with each further piece, which is empty, or belongs to a response that has no body.
-        Answered: HttpStream._ignore,
-        Withdrawn: HttpStream._ignore,
-        OfferRefused: HttpStream._ignore,
-        m.Claim: HttpStream._claimed_again,
-        m.Window: HttpStream._window,
-        Joined: HttpStream._joined,
-        Gap: HttpStream._misses,
-        m.ResponseBody: HttpStream._continued,
-        m.GroupJoin: HttpStream._joins_too_late,
-        m.GroupLeave: HttpStream._leaves,
-        m.Release: HttpStream._let_go,
-    },
-    State.DONE: {
-        **_FILES,
-        BodyReceived: HttpStream._ignore,
-        ClientGone: HttpStream._ignore,
-        Flushed: HttpStream._ignore,
-        Answered: HttpStream._ignore,
-        Joined: HttpStream._ignore,
-        Gap: HttpStream._ignore,
-        OfferRefused: HttpStream._ignore,
-        TimedOut: HttpStream._ignore,
-        Withdrawn: HttpStream._ignore,
-        m.Release: HttpStream._ignore,
-    },
-}
+
+def _body_received(stream: HttpStream, event: BodyReceived) -> Effects:
+    stream.hold(event, len(event.body))
+    return stream.pump()
+
+
+def _body_received_claimed(stream: HttpStream, event: BodyReceived) -> Effects:
+    # The time for an answer counts from the last of the body (see docs/explanation/failures.rst).
+    return *_body_received(stream, event), WAIT_RESPONSE
+
+
+def _left_unclaimed(stream: HttpStream, event: ClientGone) -> Effects:
+    return WITHDRAW, ENDED
+
+
+def _left(stream: HttpStream, event: ClientGone | TimedOut) -> Effects:
+    return *disconnect(stream), ENDED
+
+
+def _no_response(stream: HttpStream, event: TimedOut) -> Effects:
+    return disconnect(stream) + answer(stream, 504, "the application did not begin to answer in time")
+
+
+# Files.
+
+
+def _open(stream: HttpStream, message: m.ResponseFile) -> Effects:
+    # The file is last: it may be open at once.
+    return WAIT_RESPONSE, message
+
+
+def _file_opened(stream: HttpStream, event: FileOpened) -> Effects:
+    if stream.state is not _OPENING or event.message.attempt != stream.attempt:
+        return (CloseFile(event.file),)
+    stream.enter(_DONE)
+    return *to_worker(stream, m.FileTaken), SendFile(event.message, event.file), ENDED
+
+
+def _file_refused(stream: HttpStream, event: FileRefused) -> Effects:
+    if stream.state is not _OPENING or event.message.attempt != stream.attempt:
+        return NOTHING
+    stream.enter(_CLAIMED)
+    return *to_worker(stream, m.FileDeclined), *stream.continued(), *stream.pump()
+
+
+# The worker.
+
+
+def _credit(stream: HttpStream, message: m.Window) -> Effects:
+    return stream.pump() if stream.send_window.update(message.consumed) else NOTHING
+
+
+def _credit_claimed(stream: HttpStream, message: m.Window) -> Effects:
+    sent, before = stream.sent, stream.send_window.consumed
+    effects = _credit(stream, message)
+    # Some of the body was taken that has come after the request. What was taken along with it, as the first Sync
+    # shows, gives no more time, nor does what only repeats the last total.
+    return (*effects, WAIT_RESPONSE) if sent and stream.send_window.consumed > before else effects
+
+
+def _response(stream: HttpStream, message: m.ResponseStart) -> Effects:
+    if not message.more_body:
+        stream.enter(_DONE)
+        return message, ENDED
+    stream.enter(_RESPONDING)
+    # A response that begins before the body has come needs the body all the same, as an echo does.
+    return *stream.continued(), message, WAIT_NOTHING, *stream.pump()
+
+
+def _response_continued(stream: HttpStream, message: m.ResponseBody) -> Effects:
+    if message.more_body:
+        return (message,)
+    stream.enter(_DONE)
+    return message, ENDED
+
+
+def _join_too_late(stream: HttpStream, message: m.GroupJoin) -> Effects:
+    return joined(stream, Joined(stream.attempt, message.group, "the client has the whole response"))
+
+
+def _cut_off(stream: HttpStream, event: m.Release) -> Effects:
+    why = f"{release_reason(event)}, in the middle of the response"
+    return Abort(why, error=event.reason != m.EVENTS_STOPPED), ENDED
+
+
+def _finished(stream: HttpStream, event: m.Release) -> Effects:
+    return Finish(release_reason(event)), ENDED
+
+
+_UNCLAIMED: Final = _QUEUED, _WITHDRAWING
+_WITH_WORKER: Final = _CLAIMED, _OPENING, _RESPONDING, _ANSWERED
+_BEGUN: Final = _RESPONDING, _ANSWERED
+
+_RULES: Final[tuple[Rule, ...]] = (
+    # The client.
+    ((*_UNCLAIMED, _OPENING, *_BEGUN), BodyReceived, None, _body_received),
+    (_CLAIMED, BodyReceived, None, _body_received_claimed),
+    (_QUEUED, ClientGone, _DONE, _left_unclaimed),
+    ((_WITHDRAWING, *_WITH_WORKER), ClientGone, _DONE, _left),
+    (_BEGUN, Flushed, None, window),
+    (_RESPONDING, Answered, _ANSWERED, ignore),
+    # It is reported with each further piece, which is empty, or belongs to a response that has no body.
+    (_ANSWERED, Answered, None, ignore),
+    (_DONE, (BodyReceived, ClientGone, Flushed, Answered), None, ignore),
+    # The offer. Once it is claimed, or is made anew, what is known of the one before comes too late.
+    (_UNCLAIMED, OfferRefused, None, refused),
+    ((*_WITH_WORKER, _DONE), OfferRefused, None, ignore),
+    (_QUEUED, ClaimTimedOut, None, claim_timed_out),
+    (_WITHDRAWING, ClaimTimedOut, None, ignore),  # the answer of the node, which was asked already, decides
+    (_QUEUED, TimedOut, _WITHDRAWING, withdraw),
+    (_WITHDRAWING, Withdrawn, None, withdrawn),
+    ((_QUEUED, *_WITH_WORKER, _DONE), Withdrawn, None, ignore),
+    # The worker. (What it sends first is an event of CLAIMED.)
+    (_WITH_WORKER, m.Claim, None, supervised),
+    (_CLAIMED, m.Window, None, _credit_claimed),
+    ((_OPENING, *_BEGUN), m.Window, None, _credit),
+    (_CLAIMED, m.ResponseStart, None, _response),
+    (_BEGUN, m.ResponseBody, None, _response_continued),
+    ((_CLAIMED, _OPENING), TimedOut, None, _no_response),
+    # The server ends, and waits no longer for the application.
+    (_ANSWERED, TimedOut, _DONE, _left),
+    (_DONE, TimedOut, None, ignore),
+    # A file. Whatever has become of the stream meanwhile: one that is open must be closed.
+    (_CLAIMED, m.ResponseFile, _OPENING, _open),
+    (tuple(State), FileOpened, None, _file_opened),
+    (tuple(State), FileRefused, None, _file_refused),
+    # Groups.
+    (_RESPONDING, m.GroupJoin, None, join),
+    (_ANSWERED, m.GroupJoin, None, _join_too_late),
+    (_BEGUN, m.GroupLeave, None, leave),
+    (_BEGUN, Joined, None, joined),
+    (_BEGUN, Gap, None, missed),
+    (_DONE, (Joined, Gap), None, ignore),
+    # The worker releases it.
+    ((_QUEUED, _CLAIMED, _OPENING), m.Release, None, lost),
+    (_WITHDRAWING, m.Release, None, lost_withdrawing),
+    (_RESPONDING, m.Release, _DONE, _cut_off),
+    (_ANSWERED, m.Release, _DONE, _finished),
+    (_DONE, m.Release, None, ignore),
+)
+
+HttpStream.table = table_of(State, _RULES)

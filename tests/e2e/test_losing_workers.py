@@ -66,7 +66,7 @@ def test_a_get_that_its_worker_has_not_read_in_time_runs_once(zoo: Running, gate
         with frozen(*workers):
             for wire in wires:
                 wire.send(f"GET /wait?gate={gate} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
-            zoo.said("offered to another worker: whoever took it has not begun it")
+            zoo.said("offered to another worker: the worker that took it has not begun it")
         assert [wire.receive().status for wire in wires] == [200] * 4
     assert len(gate.arrivals()) == 4
     zoo.said(r"the event loop was blocked .*: \d requests? .* to the queue")

@@ -79,9 +79,9 @@ HEARD = {State.DENYING: 1, State.OPEN: 1, State.FAILING: 1, State.CLOSING: 2, St
 
 _AGAIN = replace(CONNECT, attempt=1)
 _RESUMED = replace(CONNECT, attempt=2, resumable=True, unconfirmed=0)
-_LOST = "whoever took it has not begun it"
-_NO_NODE = f"{_LOST}, or its node is gone"
-_LEAVE = e.Tell(WORKER, m.Disconnect(ID, 0, 0, 1006, ""))
+_LOST = "the worker that took it has not begun it"
+_NO_NODE = f"{_LOST}, or its node is unreachable"
+_LEAVE = e.Send(WORKER, m.Disconnect(ID, 0, 0, 1006, ""))
 _NOT_RESUMED = e.CloseClient(1012, "", "no worker has accepted it in time (resume_timeout)")
 _WITHDRAWN = (WAS_THERE, WAS_GONE)
 _LATE = (REFUSED, IN_DOUBT, *_WITHDRAWN)
@@ -102,7 +102,7 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         REFUSED: ([e.Answer(503, "full"), e.ENDED], State.DONE),
         IN_DOUBT: ([e.Offer(_AGAIN, "the connection to the node broke"), WAIT_WORKER], State.QUEUED),
         WAS_THERE: ([e.Answer(503, "no worker took it in time"), e.ENDED], State.DONE),
-        WAS_GONE: ([e.Answer(504, "a worker took it and was not heard of again"), e.ENDED], State.DONE),
+        WAS_GONE: ([e.Answer(504, "a worker took it and did not claim it"), e.ENDED], State.DONE),
     },
     State.CLAIMED: {
         **nothing(State.CLAIMED, *_LATE),
@@ -122,9 +122,9 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         **nothing(State.OPEN, FLUSHED, *_LATE),
         JOINED: ([IS_JOINED], State.OPEN),
         GAP: ([HAS_GAP], State.OPEN),
-        MESSAGE: ([e.Tell(WORKER, m.WebSocketReceive(ID, 0, 0, "x", None))], State.OPEN),
+        MESSAGE: ([e.Send(WORKER, m.WebSocketReceive(ID, 0, 0, "x", None))], State.OPEN),
         FAILED: (
-            [e.Tell(WORKER, m.Disconnect(ID, 0, 0, 1002, "why", True)), WAIT_LAST_WORDS],
+            [e.Send(WORKER, m.Disconnect(ID, 0, 0, 1002, "why", True)), WAIT_LAST_WORDS],
             State.FAILING,
         ),
         GONE: ([_LEAVE, e.ENDED], State.DONE),
@@ -142,16 +142,16 @@ OUTCOMES: dict[State, dict[Any, Outcome]] = {
         **nothing(State.TAKEN, MESSAGE, FLUSHED, *_LATE),
         # Whoever has joined is gone.
         JOINED: ([], State.TAKEN),
-        GAP: ([e.Tell(WORKER, m.GroupGap(ID, 1, 0, "news", 2))], State.TAKEN),
+        GAP: ([e.Send(WORKER, m.GroupGap(ID, 1, 0, "news", 2))], State.TAKEN),
         FAILED: ([e.FAIL], State.TAKEN),
-        GONE: ([e.Tell(WORKER, m.Disconnect(ID, 1, 0, 1006, "")), e.ENDED], State.DONE),
+        GONE: ([e.Send(WORKER, m.Disconnect(ID, 1, 0, 1006, "")), e.ENDED], State.DONE),
         TIMED_OUT: ([release("not accepted in time", 1), _NOT_RESUMED], State.CLOSING),
     },
     State.LEFT: {
         **nothing(State.LEFT, FLUSHED, *_WITHDRAWN, *_IN_GROUP),
         REFUSED: ([e.Resume(_RESUMED, 1, "full")], State.LEFT),
         IN_DOUBT: ([e.Resume(_RESUMED, 1, "broke")], State.LEFT),
-        TIMED_OUT: ([e.WITHDRAW, e.Unsaid(1, "no worker has accepted it in time"), e.ENDED], State.DONE),
+        TIMED_OUT: ([e.WITHDRAW, e.Undelivered(1, "no worker has accepted it in time"), e.ENDED], State.DONE),
         VANISHED: ([e.Resume(_RESUMED, 1, _NO_NODE)], State.LEFT),
     },
     State.FAILING: {
@@ -193,8 +193,8 @@ def make(state: State = State.QUEUED) -> WebSocketStream:
     return stream
 
 
-def disconnect(code: int, reason: str = "", seq: int = 0) -> e.Tell:
-    return e.Tell(WORKER, m.Disconnect(ID, 0, seq, code, reason))
+def disconnect(code: int, reason: str = "", seq: int = 0) -> e.Send:
+    return e.Send(WORKER, m.Disconnect(ID, 0, seq, code, reason))
 
 
 def close_client(effect: Any, code: int) -> None:
@@ -208,7 +208,7 @@ def test_a_websocket_is_claimed_accepted_used_and_closed_by_the_application() ->
     assert stream.supervisor == SUPERVISOR
     assert do(stream, ACCEPT) == [WAIT_NOTHING, ACCEPT]
     received = m.WebSocketReceive(ID, 0, 0, None, b"x")
-    assert do(stream, e.MessageReceived(None, b"x")) == [e.Tell(WORKER, received)]
+    assert do(stream, e.MessageReceived(None, b"x")) == [e.Send(WORKER, received)]
     assert do(stream, SEND) == [SEND]
     close = replace(CLOSE, seq=2)
     assert do(stream, close) == [close]
@@ -224,7 +224,7 @@ def test_what_was_said_before_the_client_broke_the_protocol_is_answered() -> Non
     do(stream, *[e.MessageReceived(None, bytes(WINDOW))] * 2)
     told_rest, leaving, wait = do(stream, e.ClientFailed(1002, "why"))
     assert told_rest.message.seq == 1
-    assert leaving == e.Tell(WORKER, m.Disconnect(ID, 0, 2, 1002, "why", True))
+    assert leaving == e.Send(WORKER, m.Disconnect(ID, 0, 2, 1002, "why", True))
     assert wait == WAIT_LAST_WORDS
     assert do(stream, m.Window(ID, 0, WORKER, WINDOW), e.MessageReceived("after that", None)) == []
     assert stream.waits
@@ -287,11 +287,13 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
     if hasattr(kind, "seq"):
         message = replace(message, seq=HEARD.get(state, 0))
     effects = do(stream, message)
-    if type(message) in WebSocketStream.table[state]:
+    # What comes first claims the WebSocket.
+    decides = state if type(message) is m.Release else WebSocketStream.CLAIMS.get(state, state)
+    if type(message) in WebSocketStream.table[decides]:
         assert release("broken") not in effects
         assert stream.state is FOLLOWING[state].get(type(message), state)
         return
-    why = f"bad reply: {type(message).__name__} in state {state.name}"
+    why = f"bad reply: {type(message).__name__} in state {decides.name}"
     assert effects == {
         State.OPEN: [WAIT_NOTHING, e.CloseClient(1011, "", why), release("broken")],
         State.FAILING: [WAIT_NOTHING, e.FAIL, release("broken")],
@@ -308,7 +310,7 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
 @pytest.mark.parametrize("message", [DIED, SEND, CLAIM], ids=str)
 def test_nothing_more_happens_to_the_client_when_all_is_done(message: m.Message) -> None:
     stream = make(State.DONE)
-    assert all(isinstance(effect, e.Tell | e.Dropped) for effect in do(stream, message))
+    assert all(isinstance(effect, e.Send | e.Dropped) for effect in do(stream, message))
     assert stream.state is State.DONE
     assert do(stream, DIED) == []
 
@@ -328,14 +330,14 @@ def test_a_lost_worker_that_goes_on_is_not_listened_to(last: Any) -> None:
     do(stream, last)
     gone = [e.Dropped("gone"), release("gone")]
     assert do(stream, replace(SEND, seq=3), SEND, CLOSE) == 3 * gone
-    assert list(stream.hear_sync(m.SyncEntry(ID, 0, 9, 9), WORKER, "s")) == [release("gone")]
+    assert list(stream.receive_sync(m.SyncEntry(ID, 0, 9, 9), WORKER, "s")) == [release("gone")]
     assert (stream.worker, stream.supervisor, stream.state) == (None, None, State.CLOSING)
 
 
 def test_a_sync_shows_what_was_lost() -> None:
     stream = make(State.OPEN)
-    assert stream.hear_sync(m.SyncEntry(ID, 0, 1, 0), WORKER) == ()
-    _, close, _ = stream.hear_sync(m.SyncEntry(ID, 0, 2, 0), WORKER)
+    assert stream.receive_sync(m.SyncEntry(ID, 0, 1, 0), WORKER) == ()
+    _, close, _ = stream.receive_sync(m.SyncEntry(ID, 0, 2, 0), WORKER)
     close_client(close, 1011)
 
 
@@ -446,7 +448,7 @@ def test_a_client_that_was_not_read_is_read_again_for_its_close_frame(end: Any) 
 def test_what_was_flushed_is_told_when_it_is_a_quarter_of_a_window() -> None:
     for state in (State.OPEN, State.DENYING):
         total = WINDOW // 4 + MESSAGE_OVERHEAD
-        assert do(make(state), e.Flushed(WINDOW // 4)) == [e.Tell(WORKER, m.Window(ID, 0, WORKER, total))]
+        assert do(make(state), e.Flushed(WINDOW // 4)) == [e.Send(WORKER, m.Window(ID, 0, WORKER, total))]
 
 
 kinds = st.sampled_from(["claim", "accept", "send", "send", "close", "start", "body", "window", "release", "sync"])
@@ -460,9 +462,9 @@ events = st.one_of(received, st.sampled_from(EVENTS))
 def say(stream: WebSocketStream, what: tuple[str, str, int, int, bool]) -> tuple[Any, ...]:
     kind, worker, attempt, seq, more = what
     head = (ID, stream.attempt + attempt, worker)
-    seq += stream._received
+    seq += stream.received
     if kind == "sync":
-        return stream.hear_sync(m.SyncEntry(ID, head[1], seq, 0), worker)
+        return stream.receive_sync(m.SyncEntry(ID, head[1], seq, 0), worker)
     message: m.Message = {
         "claim": m.Claim(*head, SUPERVISOR),
         "accept": m.WebSocketAccept(*head, seq, worker, None, []),
@@ -473,7 +475,7 @@ def say(stream: WebSocketStream, what: tuple[str, str, int, int, bool]) -> tuple
         "window": m.Window(*head, 0),
         "release": m.Release(*head, "died"),
     }[kind]
-    return stream.hear(message)
+    return stream.receive(message)
 
 
 @settings(max_examples=300)

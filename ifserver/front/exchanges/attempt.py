@@ -16,7 +16,7 @@ from ifserver.front.exchanges.unclaimed_offers import OfferList, UnclaimedOffers
 from ifserver.layers.clusters import Clusters, Refusal
 from ifserver.layers.node import Node
 from ifserver.metrics import Counters
-from ifserver.state_machines.effects import Vanished, Withdrawn
+from ifserver.state_machines.effects import ClaimTimedOut, Withdrawn
 from ifserver.state_machines.stream import Stream
 
 __all__ = ["Attempt"]
@@ -100,7 +100,7 @@ class Attempt(Struct, eq=False):
         stream, inbox = exchange.stream, clusters.home.inbox
         self.inbox = inbox
         if not stream.request.reply_channel.startswith(inbox):
-            stream.readdress(inbox)
+            stream.update_address(inbox)
         self.payload = m.encode(stream.request)
         clusters.offer(self.channel, self.payload, self, excluded)
 
@@ -148,7 +148,7 @@ class Attempt(Struct, eq=False):
     def vanished(self) -> None:
         """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""
         self.shared.counters.add("messages_vanished")
-        self._tell(Vanished())
+        self._tell(ClaimTimedOut())
 
     def spill(self) -> None:
         """It has stood on its node for too long: offer it elsewhere, but on no node for a second time, unless workers
@@ -171,7 +171,7 @@ class Attempt(Struct, eq=False):
     def strand(self) -> None:
         """The connection to its node is lost: offer it elsewhere, unless it must not run twice."""
         exchange = self.exchange
-        self._tell(Vanished())
+        self._tell(ClaimTimedOut())
         if exchange is not None and self.exchange is None:
             self.shared.counters.add("messages_vanished")
 

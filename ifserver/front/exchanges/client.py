@@ -12,7 +12,7 @@ from ifserver.front.exchanges.shared_services import SharedServices
 from ifserver.front.files import File
 from ifserver.front.request_metrics import RequestMetrics
 from ifserver.front.websocket.prepared import Prepared
-from ifserver.state_machines.effects import Abort, Answer, CloseClient, CloseFile, Finish, SendFile, Unsaid
+from ifserver.state_machines.effects import Abort, Answer, CloseClient, CloseFile, Finish, SendFile, Undelivered
 from ifserver.state_machines.stream import Stream
 
 __all__ = ["EFFECTS", "HttpClient", "Reports", "WebSocketClient"]
@@ -145,7 +145,7 @@ def _answer(exchange: _Exchange, effect: Answer) -> None:
 
 
 def _abort(exchange: _Exchange, effect: Abort) -> None:
-    if effect.minds:
+    if effect.error:
         _log.error("%s: aborting the connection: %s", exchange.stream.channel, effect.why)
         if exchange.shared.tracing is not None:
             exchange.shared.tracing.failed(exchange.stream.identity, effect.why)
@@ -174,13 +174,13 @@ def _close(exchange: _Exchange, effect: m.WebSocketClose | CloseClient) -> None:
             exchange.shared.clusters.soon(partial(paused.closing, exchange))
 
 
-def _unsaid(exchange: _Exchange, effect: Unsaid) -> None:
+def _unsaid(exchange: _Exchange, effect: Undelivered) -> None:
     text = "%s: %d messages of a client that has left are lost: %s"
     _log.error(text, exchange.stream.channel, effect.count, effect.why)
 
 
 def _close_client(exchange: _Exchange, effect: CloseClient) -> None:
-    if effect.is_told:
+    if effect.is_logged:
         exchange.shared.merged_log.add(f"closing the WebSocket with {effect.code}", effect.why, exchange.stream.channel)
     else:
         _log.warning("%s: closing the WebSocket with %d: %s", exchange.stream.channel, effect.code, effect.why)
@@ -199,5 +199,5 @@ EFFECTS: Final[Mapping[type, Callable[[Any, Any], None]]] = {
     Answer: _answer,
     Abort: _abort,
     Finish: _finish,
-    Unsaid: _unsaid,
+    Undelivered: _unsaid,
 }

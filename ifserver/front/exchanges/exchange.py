@@ -33,15 +33,15 @@ from ifserver.state_machines.effects import (
     Offer,
     OfferRefused,
     Resume,
+    Send,
     Signal,
-    Tell,
     TimedOut,
     Wait,
     Waiting,
 )
 from ifserver.state_machines.http import HttpStream
 from ifserver.state_machines.stream import Stream
-from ifserver.state_machines.websocket_state import State as WebSocketState
+from ifserver.state_machines.websocket import State as WebSocketState
 
 __all__ = ["Exchange", "Unroutable"]
 
@@ -147,7 +147,7 @@ class Exchange:
             attempt.spoken_of(message.worker)
         claim = type(message) is m.Claim
         try:
-            effects = self.stream.hear(message)
+            effects = self.stream.receive(message)
             if claim or self.stream.worker is not self._worker:
                 self._heard(effects, claim, claim)
             else:
@@ -164,7 +164,7 @@ class Exchange:
         if attempt.unresolved and entry.attempt == attempt.number:
             attempt.spoken_of(worker)
         try:
-            self._heard(self.stream.hear_sync(entry, worker, supervisor), False, True)
+            self._heard(self.stream.receive_sync(entry, worker, supervisor), False, True)
         except Exception:
             self.break_off()
 
@@ -234,7 +234,7 @@ class Exchange:
 
     # What is for the channel layer, and for the clock.
 
-    def _tell(self, effect: Tell) -> None:
+    def _send(self, effect: Send) -> None:
         try:
             self.shared.clusters.send(effect.inbox, m.encode(effect.message))
         except ChannelNameError as error:
@@ -444,7 +444,7 @@ _CARRY_OUT: Final[Mapping[type, Callable[[Exchange, Any], None]]] = {
     **EFFECTS,
     m.ResponseStart: _begin,
     m.WebSocketAccept: _accept,
-    Tell: Exchange._tell,
+    Send: Exchange._send,
     Dropped: Exchange._dropped,
     Wait: Exchange._wait,
     Offer: Exchange._offer_again,

@@ -93,7 +93,7 @@ class WorkerReplies:
         """The node of this inbox is gone: the streams that name it name the present one from now on."""
         for exchange in list(self._registry.values()):
             if channels.inbox_of(exchange.stream.channel) == inbox:
-                exchange.stream.readdress(self._clusters.home.inbox)
+                exchange.stream.update_address(self._clusters.home.inbox)
         self._workers.tell_everything()
 
     def _sync(self, sync: m.Sync) -> None:

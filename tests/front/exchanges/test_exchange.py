@@ -243,7 +243,7 @@ def test_a_defect_of_ours_cuts_the_client_off_and_leaves_nothing_behind(
         monkeypatch.setattr(exchange.websocket, "send_message", broken)
         job.send("hello")
     elif when == "a sync":
-        monkeypatch.setattr(type(exchange.stream), "hear_sync", broken)
+        monkeypatch.setattr(type(exchange.stream), "receive_sync", broken)
         entry = m.SyncEntry(job.stream, 0, 1, 0)
         world.worker.push(m.Sync(WORKER, "supervisor", [entry]))
     else:

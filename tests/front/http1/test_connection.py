@@ -217,7 +217,7 @@ def test_a_client_waits_while_its_body_is_unclaimed_and_while_the_window_is_shut
     job = world.worker.job()
     while client.reading:
         client.send(b"x" * 10_000)
-    held = client.protocol._response.exchange.stream._pending_units
+    held = client.protocol._response.exchange.stream.pending_units
     assert 64 * KIB <= held < 80 * KIB
     client.send(b"y" * 500_000)
     assert client.unread() == 500_000

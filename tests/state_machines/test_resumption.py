@@ -97,7 +97,7 @@ def test_of_one_that_died_what_may_have_been_consumed_is_told_and_not_sent_again
 def test_a_sync_confirms_as_well() -> None:
     stream = opened()
     do(stream, *says("a", "b"))
-    stream.hear_sync(m.SyncEntry(ID, 0, 1, 2 * UNITS), WORKER)
+    stream.receive_sync(m.SyncEntry(ID, 0, 1, 2 * UNITS), WORKER)
     assert resumed(do(stream, DIED)).unconfirmed == 0
 
 
@@ -113,7 +113,7 @@ def test_a_message_to_the_client_that_was_lost_before_the_stream_was_given_back_
     wait, close, release = do(stream, replace(DRAINED, sent=2))
     assert wait == e.Wait(e.Waiting.NOTHING)
     close_client(close, 1011)
-    assert isinstance(release, e.Tell)
+    assert isinstance(release, e.Send)
     assert stream.state is State.CLOSING
 
 
@@ -146,12 +146,12 @@ def test_it_goes_on_whatever_has_become_of_its_worker(reason: str) -> None:
 FAILURES: list[tuple[str, Callable[[WebSocketStream], list[Any]]]] = [
     ("refused", lambda stream: do(stream, e.OfferRefused(False, "full"))),
     ("in doubt", lambda stream: do(stream, e.OfferRefused(True, "broke"))),
-    ("vanished", lambda stream: do(stream, e.Vanished())),
+    ("vanished", lambda stream: do(stream, e.ClaimTimedOut())),
     ("died", lambda stream: do(stream, spoken(CLAIM, stream), spoken(DIED, stream))),
     ("failed", lambda stream: do(stream, spoken(CLAIM, stream), replace(spoken(DIED, stream), reason="failed"))),
     ("gap", lambda stream: do(stream, spoken(CLAIM, stream), replace(spoken(ACCEPT, stream), seq=1))),
     ("bad word", lambda stream: do(stream, spoken(CLAIM, stream), replace(spoken(SEND, stream), seq=0))),
-    ("lost accept", lambda stream: list(stream.hear_sync(m.SyncEntry(ID, stream.attempt, 1, 0), WORKER))),
+    ("lost accept", lambda stream: list(stream.receive_sync(m.SyncEntry(ID, stream.attempt, 1, 0), WORKER))),
 ]
 
 
@@ -198,7 +198,7 @@ def test_a_worker_that_gives_it_back_before_it_accepts_is_no_failure() -> None:
 
 def test_failures_are_counted_anew_after_each_accept() -> None:
     stream = opened()
-    do(stream, DIED, e.Vanished(), e.Vanished())
+    do(stream, DIED, e.ClaimTimedOut(), e.ClaimTimedOut())
     do(stream, spoken(ACCEPT, stream))
     (offer, wait) = do(stream, spoken(DIED, stream))
     assert (offer.tries, wait) == (0, WAIT_RESUMPTION)
@@ -214,8 +214,8 @@ def test_what_the_client_says_meanwhile_survives_the_death_of_the_next_worker_to
     ("before", "claimant"),
     [
         ([], [e.WITHDRAW]),
-        ([e.Vanished()], [e.WITHDRAW]),
-        ([replace(CLAIM, **SECOND)], [e.Tell(OTHER, m.Release(ID, 1, OTHER, "not accepted in time"))]),
+        ([e.ClaimTimedOut()], [e.WITHDRAW]),
+        ([replace(CLAIM, **SECOND)], [e.Send(OTHER, m.Release(ID, 1, OTHER, "not accepted in time"))]),
     ],
     ids=["offered", "offered again", "taken"],
 )
@@ -253,14 +253,14 @@ def test_the_last_words_of_a_client_are_for_the_next_worker(before: list[Any]) -
     assert do(stream, replace(CLAIM, **SECOND)) == []
     effects = do(stream, replace(ACCEPT, **SECOND))
     assert heard(effects) == ["a", "b"]
-    assert effects[-2:] == [e.Tell(OTHER, m.Disconnect(ID, 1, 2, 1001, "bye")), e.ENDED]
+    assert effects[-2:] == [e.Send(OTHER, m.Disconnect(ID, 1, 2, 1001, "bye")), e.ENDED]
     assert stream.state is State.DONE
 
 
 def test_one_that_has_said_nothing_has_no_last_words() -> None:
     for before, effects in (
         ([], [e.WITHDRAW, e.ENDED]),
-        ([replace(CLAIM, **SECOND)], [e.Tell(OTHER, m.Disconnect(ID, 1, 0, 1001, "")), e.ENDED]),
+        ([replace(CLAIM, **SECOND)], [e.Send(OTHER, m.Disconnect(ID, 1, 0, 1001, "")), e.ENDED]),
     ):
         stream = opened()
         do(stream, DIED, *before)
@@ -279,7 +279,7 @@ def test_one_that_has_said_nothing_has_no_last_words() -> None:
 def test_that_nobody_heard_them_is_told(how: list[Any]) -> None:
     stream = left()
     effects = do(stream, *how)
-    (unsaid,) = [effect for effect in effects if isinstance(effect, e.Unsaid)]
+    (unsaid,) = [effect for effect in effects if isinstance(effect, e.Undelivered)]
     assert unsaid.count == 1
     assert effects[-1] is e.ENDED
     assert stream.state is State.DONE
@@ -301,7 +301,7 @@ def test_what_the_kernel_takes_of_a_former_workers_messages_is_no_credit_for_the
     assert do(stream, e.Flushed(100_000)) == []
     do(stream, replace(SEND, **SECOND, text="y" * 100_000))
     total = 100_000 + MESSAGE_OVERHEAD
-    assert do(stream, e.Flushed(100_000)) == [e.Tell(OTHER, m.Window(ID, 1, OTHER, total))]
+    assert do(stream, e.Flushed(100_000)) == [e.Send(OTHER, m.Window(ID, 1, OTHER, total))]
 
 
 @settings(max_examples=200)
@@ -343,4 +343,4 @@ def test_every_message_arrives_in_order_and_once_or_is_counted(happenings: list[
             effects = do(stream, m.WebSocketAccept(*head, 0, worker, None, []))
         handed += map(int, filter(None, heard(effects)))
     assert consumed + handed == list(range(len(consumed) + len(handed)))
-    assert len(consumed) + len(handed) + len(stream._pending) == said
+    assert len(consumed) + len(handed) + len(stream.pending) == said
