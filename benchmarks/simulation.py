@@ -25,7 +25,7 @@ from ifserver.layers.worker_presence import ASK_S, FRESH_S
 __all__ = ["Figures", "Plan", "Workload", "percentile", "simulate"]
 
 #: How often a server looks for requests that stand, and after how long they do, in seconds (as
-#: `ifserver.front.exchanges.unclaimed_offers` does).
+#: `ifserver.front.exchanges.offers` does).
 LOOK_S: Final = 0.25
 SPILL_AFTER_S: Final = 1.0
 #: How often queues are measured, in seconds.

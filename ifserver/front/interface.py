@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access_log import AccessLog
 from ifserver.front.connection_limits import ConnectionLimits, Key
-from ifserver.front.exchanges.factory import Exchanges
 from ifserver.front.slow_clients import SlowClients
+
+if TYPE_CHECKING:
+    from ifserver.front.exchanges.exchanges import Exchanges
 
 __all__ = ["Connection", "Server"]
 

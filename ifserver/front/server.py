@@ -17,7 +17,7 @@ from ifserver.front.access_log import AccessLog
 from ifserver.front.addresses import ProxyHeader
 from ifserver.front.connection_limits import ConnectionLimits
 from ifserver.front.drain import Drain
-from ifserver.front.exchanges.factory import Exchanges
+from ifserver.front.exchanges.exchanges import Exchanges
 from ifserver.front.files import Disk, Files
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.http1.shared_services import Http1

@@ -30,7 +30,7 @@ from ifserver.config.rereading import LIVE, Reading, pools_of, updated
 from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.access_log import open_log
-from ifserver.front.exchanges.pools import Router
+from ifserver.front.exchanges.routing import Router
 from ifserver.front.files import MAX_FILES, Disk, Files
 from ifserver.front.server import InterfaceServer
 from ifserver.layers.clusters import Clusters

@@ -2,7 +2,7 @@
 
 A stream receives *events*: the messages of its worker, and the classes under "Events" below. It returns *effects*, in
 order: messages that are meant for its client as they are (a `ResponseStart` is "begin this response"), and the classes
-under "Effects". Nothing here does anything; ``front/exchanges/exchange.py`` carries effects out.
+under "Effects". Nothing here does anything; ``front/exchanges/carry_out.py`` carries effects out.
 """
 
 from __future__ import annotations

@@ -451,7 +451,7 @@ class World:
         server = self.server
         assert len(server.exchanges.registry) == 0
         assert server.statistics()["connections"] == 0
-        tables: list[Any] = [*server.exchanges._http_waits.values(), *server.exchanges._websocket_waits.values()]
+        tables: list[Any] = [*server.exchanges.http_waits.values(), *server.exchanges.websocket_waits.values()]
         tables += [*server.http1._all]
         tables += [server.slow_clients]
         tables += [server.websockets.lifetimes]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ifserver import messages as m
-from ifserver.front.exchanges import exchange
+from ifserver.front.exchanges import carry_out
 from ifserver.state_machines import effects as e
 from ifserver.state_machines.http import HttpStream
 from ifserver.state_machines.websocket import WebSocketStream
@@ -25,7 +25,7 @@ def test_every_event_has_a_row_in_some_state() -> None:
 
 
 def test_every_effect_is_carried_out() -> None:
-    assert set(exchange._CARRY_OUT) >= EFFECTS
+    assert set(carry_out.EFFECTS) >= EFFECTS
 
 
 def test_there_is_one_wait_for_everything_that_is_waited_for() -> None:

@@ -1,75 +1,59 @@
-"""One attempt at a request: where it is offered, what becomes of it there, and where it goes then."""
+"""One attempt at a request: where it is offered, what becomes of it there, and where it goes then.
+
+Those that are over for us before anybody has claimed them are kept, so that the accounting of messages balances.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
-from twisted.python.failure import Failure
 
 from ifserver import messages as m
-from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
-from ifserver.front.exchanges.attempt_accounting import UnresolvedAttempts
-from ifserver.front.exchanges.unclaimed_offers import OfferList, UnclaimedOffers
-from ifserver.layers.clusters import Clusters, Refusal
-from ifserver.layers.node import Node
-from ifserver.metrics import Counters
+from ifserver.front.deadlines import Deadlines
+from ifserver.layers.clusters import Refusal
 from ifserver.state_machines.effects import ClaimTimedOut, Withdrawn
-from ifserver.state_machines.stream import Stream
 
-__all__ = ["Attempt"]
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from ifserver.clock import Clock, Timer
+    from ifserver.front.exchanges.exchange import Exchange
+    from ifserver.front.exchanges.exchanges import Exchanges
+    from ifserver.front.exchanges.offers import OfferList
+    from ifserver.layers.accounting import Accounting
+    from ifserver.layers.node import Node
+    from ifserver.metrics import Counters
+
+__all__ = ["Attempt", "UnresolvedAttempts"]
 
 #: How long the answer to a withdrawal is waited for, in seconds.
 _WITHDRAWAL_S: Final = 1.0
 #: How long a request that was not there any more is waited for, in seconds. Workers claim what they have taken within a
 #: tenth of a second (`ifserver.worker.claims`).
 _CLAIM_S: Final = 0.3
+#: How long after its own deadline a request may still be pulled and claimed, in seconds.
+_MARGIN_S: Final = 5.0
 
 _NONE: Final[frozenset[str]] = frozenset()
-
-
-class Exchange(Protocol):
-    """Whose request it is."""
-
-    stream: Stream
-
-    @property
-    def is_unclaimed(self) -> bool:
-        """Whether nobody has spoken about the present attempt."""
-
-    def handle(self, event: object) -> None:
-        """Something has happened to the offer."""
-
-    def taken_nowhere(self, why: Refusal) -> None:
-        """No node has taken it, or it is in doubt whether one has."""
-
-
-class Shared(Protocol):
-    """What an exchange shares with all others of its server."""
-
-    clusters: Clusters
-    counters: Counters
-    clock: Clock
-    offers: UnclaimedOffers
-    unresolved: UnresolvedAttempts
 
 
 class Attempt(Struct, eq=False):
     """One attempt at the request of an exchange: the message that `Stream.request` is now.
 
-    It may be offered on one node after another, and is known to `UnclaimedOffers` until somebody speaks of it. One that
-    is over before anybody has is kept by `UnresolvedAttempts`, so that the accounting of messages balances.
+    It may be offered on one node after another, and is known to `UnclaimedOffers` until it is claimed, by whatever
+    message about it comes first.
     """
 
     #: Whose present attempt it is; None: it is over.
     exchange: Exchange | None
-    shared: Shared
+    shared: Exchanges
     #: The identity of its stream, and which of the stream's attempts it is.
     identity: str
     number: int
-    #: The request channel.
+    #: The request channel; empty: no pool takes the request.
     channel: str
     #: When it was made.
     since: float
@@ -83,11 +67,12 @@ class Attempt(Struct, eq=False):
     stood: frozenset[str] = _NONE
     #: Whether it is being taken back for good.
     recalled: bool = False
-    #: Whether a node has it, or somebody who has not spoken of it; and whether that is in doubt.
+    #: Whether a node has it, or a worker that has not claimed it; and whether that is in doubt. What is in doubt was
+    #: not counted as sent.
     unresolved: bool = False
     in_doubt: bool = False
-    #: Where `UnclaimedOffers` has it, while it waits for somebody to claim it; since when, and when it was known to be
-    #: taken (without meaning before that).
+    #: Where `UnclaimedOffers` has it, while it waits to be claimed; since when, and when it was known to be taken
+    #: (without meaning before that).
     list: OfferList | None = None
     placed_at: float = 0.0
     popped_at: float = 0.0
@@ -113,7 +98,7 @@ class Attempt(Struct, eq=False):
             self.payload = b""
             self.shared.unresolved.add(self)
 
-    # What the clusters tell.
+    # For `ifserver.layers.clusters`.
 
     def placed(self, node: Node) -> None:
         """It is offered on `node`."""
@@ -122,7 +107,7 @@ class Attempt(Struct, eq=False):
         self.shared.offers.made(self, node, self.channel)
 
     def wants(self, payload: bytes) -> bool:
-        """Whether this is still to be offered: nobody has spoken of it, and nobody takes it back."""
+        """Whether this is still to be offered: it is not claimed, and not being taken back."""
         exchange = self.exchange
         return exchange is not None and payload is self.payload and not self.recalled and exchange.is_unclaimed
 
@@ -138,19 +123,19 @@ class Attempt(Struct, eq=False):
             if not in_doubt:
                 self.shared.unresolved.forget(self)
         elif in_doubt:
-            # There is no doubt: somebody has spoken of it already.
+            # There is no doubt: it was claimed already.
             self.shared.counters.add("messages_sent")
         if self.exchange is not None:
-            self.exchange.taken_nowhere(why)
+            self.exchange.refused(why)
 
-    # What `UnclaimedOffers` tells.
+    # For `UnclaimedOffers`.
 
-    def vanished(self) -> None:
-        """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""
+    def claim_timed_out(self) -> None:
+        """It was taken and not claimed, by a process that is dead or blocked; or its node has lost it."""
         self.shared.counters.add("messages_vanished")
-        self._tell(ClaimTimedOut())
+        self._report(ClaimTimedOut())
 
-    def spill(self) -> None:
+    def reroute(self) -> None:
         """It has stood on its node for too long: offer it elsewhere, but on no node for a second time, unless workers
         are known to be free there."""
         node, clusters = self.node, self.shared.clusters
@@ -162,31 +147,25 @@ class Attempt(Struct, eq=False):
             stood = excluded = frozenset({node.name})
         if excluded is not None:
             self.stood = stood
-            self._take_back(excluded)
+            self.take_back(excluded)
 
-    def move(self) -> None:
-        """Nobody reads where it stands: offer it where somebody does."""
-        self._take_back(_NONE)
-
-    def strand(self) -> None:
+    def node_lost(self) -> None:
         """The connection to its node is lost: offer it elsewhere, unless it must not run twice."""
         exchange = self.exchange
-        self._tell(ClaimTimedOut())
+        self._report(ClaimTimedOut())
         if exchange is not None and self.exchange is None:
             self.shared.counters.add("messages_vanished")
 
-    def readdress(self) -> None:
-        """This server has moved: unless somebody has it already, let its taker know the new address."""
-        if self.list is not None:
-            self._take_back(_NONE)
-
-    def _take_back(self, excluded: frozenset[str]) -> None:
+    def take_back(self, excluded: frozenset[str] = _NONE) -> None:
+        """Take it back, if no worker has it yet, and offer it anew: where it is read, with our address of now."""
         if self.node is not None and self.payload and not self.recalled:
             # Behind the push, which may leave at the end of this turn only.
-            self.shared.clusters.soon(partial(self._ask_back, self.node, self.payload, excluded))
+            self.shared.clusters.soon(partial(self._take_back, self.node, self.payload, excluded))
 
-    def _ask_back(self, node: Node, payload: bytes, excluded: frozenset[str]) -> None:
-        node.withdraw(self.channel, payload).addCallbacks(self._taken_back, _not_taken_back, (node, payload, excluded))
+    def _take_back(self, node: Node, payload: bytes, excluded: frozenset[str]) -> None:
+        # Where that fails, a worker may have it: it stays where it is.
+        taking = node.withdraw(self.channel, payload)
+        taking.addCallbacks(self._taken_back, _ignore_node_error, (node, payload, excluded))
 
     def _taken_back(self, was_there: bool, node: Node, payload: bytes, excluded: frozenset[str]) -> None:
         # What a node has refused is offered on another one, and may be there by now.
@@ -197,15 +176,15 @@ class Attempt(Struct, eq=False):
             return
         self._was_there()
         if self.recalled:
-            # Meanwhile it was asked for for good, and that has found nothing.
-            self._tell(Withdrawn(True))
+            # Meanwhile it was taken back for good, and that has found nothing.
+            self._report(Withdrawn(True))
         elif is_same and self.exchange is not None and self.exchange.is_unclaimed:
             self.offer(shared.clusters.except_for(excluded))
 
     # For the accounting.
 
-    def spoken_of(self, worker: str) -> None:
-        """Somebody has it. He counts it for the inbox that it names, also when we have moved since."""
+    def claimed(self, worker: str) -> None:
+        """A worker has it, which counts it for the inbox that it names, also when we have moved since."""
         self.shared.clusters.accounting.incoming[self.inbox][worker].spoken_of += 1
         if self.in_doubt:
             self.shared.counters.add("messages_sent")
@@ -220,18 +199,18 @@ class Attempt(Struct, eq=False):
             self.shared.unresolved.forget(self)
 
     def _was_there(self) -> None:
-        """It was taken back before anybody had it."""
+        """It was taken back before a worker had it."""
         self.resolve()
         self.shared.counters.add("messages_dropped", label="withdrawn")
 
-    # What the stream asks for.
+    # For the stream.
 
     def withdraw(self) -> None:
-        """Take it back for good, and tell the stream whether it was still there."""
+        """Take it back for good, and report to the stream whether it was still there."""
         node = self.node
         if node is None or self.recalled or not self.payload:
-            # It was offered nowhere, so that nobody can have it; or it is being taken back already.
-            self._tell(Withdrawn(node is None))
+            # It was offered nowhere, so that no worker can have it; or it is being taken back already.
+            self._report(Withdrawn(node is None))
             return
         self.recalled = True
         # Behind the push, which may leave at the end of this turn only.
@@ -240,8 +219,8 @@ class Attempt(Struct, eq=False):
     def _withdraw(self, node: Node, payload: bytes) -> None:
         withdrawing = node.withdraw(self.channel, payload)
         if not withdrawing.called:
-            # A node that does not answer must not make the client wait for longer than it was told to.
-            late = self.shared.clock.callLater(_WITHDRAWAL_S, self._tell, Withdrawn(False))
+            # A node that does not answer must not make the client wait for longer than `queue_timeout_s`.
+            late = self.shared.clock.callLater(_WITHDRAWAL_S, self._report, Withdrawn(False))
             withdrawing.addBoth(_cancel, late)
         withdrawing.addCallbacks(self._withdrawn, self._withdrawal_failed)
 
@@ -249,25 +228,87 @@ class Attempt(Struct, eq=False):
         if was_there:
             self._was_there()
         if was_there or self.exchange is None or not self.exchange.is_unclaimed:
-            self._tell(Withdrawn(was_there))
+            self._report(Withdrawn(was_there))
         else:
-            # Where requests wait for long, whoever has it has most likely taken it just now, and is about to say so.
-            self.shared.clock.callLater(_CLAIM_S, self._tell, Withdrawn(False))
+            # Where requests wait for long, a worker has most likely taken it just now, and is about to claim it.
+            self.shared.clock.callLater(_CLAIM_S, self._report, Withdrawn(False))
 
     def _withdrawal_failed(self, failure: Failure) -> None:
-        failure.trap(NodeError)
-        self._tell(Withdrawn(False))
+        _ignore_node_error(failure)
+        self._report(Withdrawn(False))
 
-    def _tell(self, event: object) -> None:
+    def _report(self, event: object) -> None:
         if self.exchange is not None:
             self.exchange.handle(event)
 
 
-def _not_taken_back(failure: Failure) -> None:
-    failure.trap(NodeError)  # somebody may have it: it stays where it is
+def _ignore_node_error(failure: Failure) -> None:
+    failure.trap(NodeError)
 
 
 def _cancel(result: object, timer: Timer) -> object:
     if timer.active():
         timer.cancel()
     return result
+
+
+class UnresolvedAttempts:
+    """Keeps those attempts that are over for us, until they are claimed or it is too late for that.
+
+    Either a worker has had them, and its messages come late, or their node has lost them.
+
+    Args:
+        queue_timeout_s: how long a request may be pulled after it was offered.
+    """
+
+    def __init__(self, accounting: Accounting, counters: Counters, clock: Clock, queue_timeout_s: float) -> None:
+        self._accounting = accounting
+        self._counters = counters
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._queue_timeout_s = queue_timeout_s
+        self._late: Deadlines[Attempt] = Deadlines(clock, queue_timeout_s + _MARGIN_S, self._timed_out)
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def change(self, queue_timeout_s: float) -> None:
+        """From now on a request may be pulled so long; what was offered before keeps its time, if that is longer."""
+        self._queue_timeout_s = max(self._queue_timeout_s, queue_timeout_s)
+        self._late.change(self._queue_timeout_s + _MARGIN_S)
+
+    def stop(self) -> None:
+        """Wait no longer."""
+        late = self._late.take_all()
+        self._late.stop()
+        for attempt in late:
+            self._timed_out(attempt)
+
+    def add(self, attempt: Attempt) -> None:
+        """It is over for us, and was not claimed."""
+        self._attempts[attempt.identity, attempt.number] = attempt
+        self._late.add(attempt)
+
+    def forget(self, attempt: Attempt) -> None:
+        """It is known where it is, or that no node has it."""
+        if self._attempts.pop((attempt.identity, attempt.number), None) is not None:
+            self._late.pop(attempt, None)
+
+    def claimed(self, identity: str, number: int) -> bool:
+        """A worker has had this attempt. Whether that was not known before."""
+        attempt = self._attempts.get((identity, number))
+        if attempt is None:
+            return False
+        attempt.resolve()
+        return True
+
+    def _timed_out(self, attempt: Attempt) -> None:
+        """Either a worker has had it, and all its messages were lost, or none has."""
+        del self._attempts[attempt.identity, attempt.number]
+        attempt.unresolved = False
+        was_pulled = self._accounting.untold > 0
+        if was_pulled:
+            self._accounting.untold -= 1
+        if was_pulled and attempt.in_doubt:
+            self._counters.add("messages_sent")
+        elif not was_pulled and not attempt.in_doubt:
+            self._counters.add("messages_dropped", label="broker")

@@ -1,339 +1,122 @@
-"""All exchanges of one server: makes them of what clients ask, and has what they share towards the channel layer."""
+"""Makes the exchanges of what clients ask."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Final
-
-from twisted.internet.defer import Deferred
+from typing import TYPE_CHECKING
 
 from ifserver import channels
 from ifserver import headers as h
 from ifserver import messages as m
-from ifserver.clock import Clock, WallClock
-from ifserver.config.networks import parse_networks
-from ifserver.config.settings import FrontSettings
-from ifserver.errors import ConfigurationError
-from ifserver.front.addresses import Addresses
-from ifserver.front.deadlines import Deadlines
-from ifserver.front.exchanges.attempt_accounting import UnresolvedAttempts
-from ifserver.front.exchanges.broker_wait import BrokerWait
-from ifserver.front.exchanges.canaries import Positions
-from ifserver.front.exchanges.client import HttpClient
-from ifserver.front.exchanges.exchange import Exchange, Unroutable
-from ifserver.front.exchanges.groups import GroupMembers
-from ifserver.front.exchanges.operator_orders import OperatorOrders
-from ifserver.front.exchanges.pauses import Pauses
-from ifserver.front.exchanges.pools import Router
-from ifserver.front.exchanges.resumption_queue import ResumptionQueue
-from ifserver.front.exchanges.unclaimed_offers import UnclaimedOffers
-from ifserver.front.exchanges.worker_replies import WorkerReplies
-from ifserver.front.exchanges.workers import Workers
-from ifserver.front.files import Files
+from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.incoming_request import Incoming, identify, stamp
-from ifserver.front.merged_log_lines import MergedLogLines
-from ifserver.front.request_metrics import RequestMetrics
-from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Heartbeat
-from ifserver.layers.heartbeat_value import with_facts
-from ifserver.layers.liveness import SERVER_LIFE_S
-from ifserver.layers.operator_order_gossip import OperatorOrderGossip
 from ifserver.metrics import STREAMS_OPENED
-from ifserver.state_machines.effects import TimedOut, Waiting
 from ifserver.state_machines.http import HttpStream
-from ifserver.state_machines.stream import Stream
 from ifserver.state_machines.websocket import WebSocketStream
 
 if TYPE_CHECKING:
-    from ifserver.front.exchanges.tracing import Tracing
+    from ifserver.front.addresses import Addresses
+    from ifserver.front.deadlines import Deadlines
+    from ifserver.front.exchanges.carry_out import HttpClient
+    from ifserver.front.exchanges.exchanges import Exchanges
+    from ifserver.state_machines.effects import Waiting
+    from ifserver.state_machines.stream import Stream
 
-__all__ = ["Exchanges"]
-
-#: How long an application may go on to speak to a client that has broken the WebSocket protocol, in seconds; and how
-#: long a server that ends waits for somebody to hear what clients have said that are gone.
-_LAST_WORDS_S: Final = 1.0
-
-_log = logging.getLogger(__name__)
+__all__ = ["http", "websocket"]
 
 
-class Exchanges:
-    """All exchanges of one server; a `ifserver.front.exchanges.shared_services.SharedServices`.
+def http(exchanges: Exchanges, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
+    """The exchange of a request whose body has arrived as far as `incoming` says."""
+    scheme, peer, host = addresses
+    if exchanges.trusted is not None:
+        peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, exchanges.trusted)
+    settings, home = exchanges.settings, exchanges.clusters.home
+    root_path = settings.root_path
+    # The first is `channels.make_reply_channel`, and the third has `Node.clock` in it: without calls, since this is
+    # the way of every request.
+    request = m.HttpRequest(
+        f"{home.inbox}.{next(exchanges.numbers):x}",
+        0,
+        exchanges.clock.seconds() + home.node.lead_s + settings.queue_timeout_s,
+        incoming.http_version,
+        incoming.method,
+        scheme,
+        root_path + incoming.path,
+        root_path.encode() + incoming.raw_path,
+        incoming.query_string,
+        root_path,
+        incoming.headers,
+        peer,
+        host,
+        incoming.take_body() if incoming.body else b"",
+        not incoming.complete,
+        exchanges.files.enabled,
+    )
+    stream = HttpStream(request, incoming.method in exchanges.retry_methods, incoming.expects_continue)
+    exchanges.counters.cells[STREAMS_OPENED["http"]] += 1
+    channel = channels.HTTP_REQUEST if exchanges.router is None else exchanges.router.http(incoming)
+    return _exchange(exchanges, client, incoming, addresses[1], stream, channel, exchanges.http_waits)
+
+
+def websocket(exchanges: Exchanges, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
+    """The exchange of a WebSocket's handshake."""
+    scheme, peer, host = addresses
+    if exchanges.trusted is not None:
+        peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, exchanges.trusted)
+    root_path = exchanges.settings.root_path
+    subprotocols = h.list_items(incoming.headers, b"sec-websocket-protocol")
+    request = m.WebSocketConnect(
+        channels.make_reply_channel(exchanges.clusters.home.inbox, next(exchanges.numbers)),
+        0,
+        exchanges.deadline(),
+        incoming.http_version,
+        "wss" if scheme == "https" else "ws",
+        root_path + incoming.path,
+        root_path.encode() + incoming.raw_path,
+        incoming.query_string,
+        root_path,
+        incoming.headers,
+        peer,
+        host,
+        [item.decode("latin-1") for item in subprotocols],
+        any(fnmatchcase(incoming.path, pattern) for pattern in exchanges.settings.resumable_paths),
+    )
+    stream = WebSocketStream(request)
+    exchanges.counters.cells[STREAMS_OPENED["websocket"]] += 1
+    channel = channels.WEBSOCKET_CONNECT if exchanges.router is None else exchanges.router.websocket(incoming)
+    return _exchange(exchanges, client, incoming, addresses[1], stream, channel, exchanges.websocket_waits)
+
+
+def _exchange(
+    exchanges: Exchanges,
+    client: HttpClient,
+    incoming: Incoming,
+    peer: tuple[str, int] | None,
+    stream: Stream,
+    channel: str,
+    waits: Mapping[Waiting, Deadlines[Exchange]],
+) -> Exchange:
+    """The exchange of a stream.
 
     Args:
-        clock: tells how time goes by, and calls later.
-        wall: tells the time of day, for X-Request-Start.
-        tracing: makes spans; None: it is off.
-        facts: what the beats of this server tell people (`ifserver.status.Facts`).
+        peer: who has sent the request to us: the client, or a proxy.
+        channel: the request channel; empty: no pool takes the request.
     """
-
-    def __init__(
-        self,
-        settings: FrontSettings,
-        clusters: Clusters,
-        clock: Clock,
-        wall: WallClock,
-        files: Files,
-        tracing: Tracing | None = None,
-        facts: Callable[[], bytes] = bytes,
-    ) -> None:
-        self.settings = settings
-        self.clusters = clusters
-        self.counters = clusters.counters
-        self.clock = clock
-        self.wall = wall
-        self.files = files
-        self.tracing = tracing
-        self.tally = RequestMetrics()
-        #: For which pool a request is, and the tally of each request channel; None: there are no pools.
-        self.router: Router | None = None
-        self.tallies: Mapping[str, RequestMetrics] | None = None
-        #: How pools share requests, as operators have ordered; and which client gets which.
-        self.weights: dict[str, Mapping[str, float]] = {}
-        self.positions = Positions(settings.canary_by)
-        #: Those that are open, by the identities of their streams; and the numbers that streams are given.
-        self.registry: dict[str, Exchange] = {}
-        self._numbers = itertools.count(1)
-        #: The log of what happens to many streams at once.
-        self.merged_log = MergedLogLines(clock)
-        self.workers = Workers(clusters, clock)
-        self.offers = UnclaimedOffers(clock, clusters)
-        clusters.unread_changed = self.offers.move
-        self.resumptions = ResumptionQueue(clusters, clock)
-        self.broker_wait = BrokerWait(clusters, clock, settings.broker_wait_s)
-        self.pauses = Pauses(self, clock, settings.pause_timeout_s)
-        #: The same while something is paused.
-        self.paused: Pauses | None = None
-        #: What operators order of all servers.
-        self.ordered = OperatorOrders(self)
-        self.control = OperatorOrderGossip(clusters.groups, clusters.process, clock, wall, self.ordered)
-        self.unresolved = UnresolvedAttempts(clusters.accounting, self.counters, clock, settings.queue_timeout_s)
-        #: The groups of the streams.
-        self.members = GroupMembers(clusters.groups, self.counters, self.tally, settings)
-        clusters.membership.here = self.members.of
-        self._replies = WorkerReplies(clusters, self.registry, self.workers, self.unresolved)
-        workers = self.workers
-        self.heartbeat = Heartbeat(
-            clusters,
-            clusters.home.nodes,
-            clock,
-            SERVER_LIFE_S,
-            lambda: with_facts(b"", facts()),
-            workers.watched,
-            workers.lost,
+    settings, router = exchanges.settings, exchanges.router
+    incoming.stream = stream.identity
+    if settings.request_id:
+        identify(incoming, stream.identity.encode("ascii"), peer, exchanges.trusted)
+    if settings.request_start:
+        stamp(incoming, exchanges.wall(), peer, exchanges.trusted)
+    if router is not None and channel in router.shared:
+        request = stream.request
+        position, client.cookie = exchanges.positions.of(
+            incoming.headers, request.client, request.scheme in ("https", "wss")
         )
-        #: Proxies that are believed; None: there are none.
-        self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
-        self._retry_methods = frozenset(settings.retry_methods)
-        self._http_waits, self._websocket_waits = _waits(settings, clock)
-
-    def change(self, settings: FrontSettings) -> set[str]:
-        """Take over what can be changed while we run: it holds for new streams, and a wait has its new length for those
-        too that wait already.
-
-        Returns the paths of settings that cannot be taken over as they are; what was before is kept.
-        """
-        kept = set()
-        self.settings = settings
-        self.members.change(settings)
-        try:
-            self.files.change(settings.file_roots)
-        except ConfigurationError as error:
-            _log.error("%s; the roots before are kept", error)
-            kept.add("front.file_roots")
-        self.trusted = parse_networks(settings.trusted_proxies, "front.trusted_proxies") or None
-        self._retry_methods = frozenset(settings.retry_methods)
-        self.positions = Positions(settings.canary_by)
-        self.unresolved.change(settings.queue_timeout_s)
-        self.pauses.change(settings.pause_timeout_s)
-        self._http_waits[Waiting.WORKER].change(settings.queue_timeout_s)
-        self._http_waits[Waiting.RESPONSE].change(settings.response_timeout_s)
-        self._websocket_waits[Waiting.RESPONSE].change(settings.websocket_connect_timeout_s)
-        self._websocket_waits[Waiting.RESUMPTION].change(settings.resume_timeout_s)
-        return kept
-
-    def route(self, router: Router | None) -> None:
-        """Requests that begin now are for the pools that `router` says."""
-        former, self.router = self.router, router
-        if router is not None:
-            router.weigh(self.weights)
-            before = dict(self.tallies or {})
-            by_pool = {tally.pool: tally for tally in before.values()}
-            # What was offered for a pool that is gone ends as it has begun.
-            self.tallies = before | {
-                channel: by_pool.setdefault(pool, RequestMetrics(pool)) for channel, pool in router.channels.items()
-            }
-            if former is not None and router.begins(former.weights):
-                self.ordered.count_anew()
-
-    # The beginning and the end.
-
-    def start(self) -> Deferred[None]:
-        """Begin to read replies; fires when this server knows what operators have ordered of all
-        (`OperatorOrderGossip.start`)."""
-        self.clusters.home.start(self._replies)
-        self.heartbeat.start()
-        self.clusters.readership.start()
-        return self.control.start()
-
-    async def stop(self, quick: bool) -> None:
-        """No client is left: read the inbox until all that was said is answered.
-
-        Args:
-            quick: somebody waits for it.
-        """
-        # What clients have said that are gone is for their workers, whatever is paused.
-        self.control.stop()
-        self.pauses.stop()
-        await self._hand_over_last_words(0.0 if quick else _LAST_WORDS_S)
-        await self.clusters.home.stop()
-        self.heartbeat.stop()
-        self.workers.stop()
-        self.clusters.readership.stop()
-        self.offers.stop()
-        self.unresolved.stop()
-        self.broker_wait.stop()
-        self.resumptions.stop()
-        for deadlines in (*self._http_waits.values(), *self._websocket_waits.values()):
-            deadlines.stop()
-        self.files.stop()
-
-    async def _hand_over_last_words(self, seconds: float) -> None:
-        """Streams without a client are left: what those had said is held for workers that have not accepted yet."""
-        end = self.clock.seconds() + seconds
-        while self.registry and self.clock.seconds() < end:
-            paused: Deferred[None] = Deferred()
-            self.clock.callLater(_LAST_WORDS_S / 20, paused.callback, None)
-            await paused
-        for exchange in list(self.registry.values()):
-            exchange.handle(TimedOut())
-
-    def give_up_unclaimed(self) -> None:
-        """There will be no worker: answer what waits for one, as at the end of ``queue_timeout``."""
-        for exchange in list(self.registry.values()):
-            if exchange.is_unclaimed:
-                exchange.handle(TimedOut())
-
-    # What clients ask.
-
-    def http(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
-        """The exchange of a request whose body has arrived as far as `incoming` says."""
-        scheme, peer, host = addresses
-        if self.trusted is not None:
-            peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, self.trusted)
-        settings, home = self.settings, self.clusters.home
-        root_path = settings.root_path
-        # The first is `channels.make_reply_channel`, and the third has `Node.clock` in it: without calls, since this is
-        # the way of every request.
-        request = m.HttpRequest(
-            f"{home.inbox}.{next(self._numbers):x}",
-            0,
-            self.clock.seconds() + home.node.lead_s + settings.queue_timeout_s,
-            incoming.http_version,
-            incoming.method,
-            scheme,
-            root_path + incoming.path,
-            root_path.encode() + incoming.raw_path,
-            incoming.query_string,
-            root_path,
-            incoming.headers,
-            peer,
-            host,
-            incoming.take_body() if incoming.body else b"",
-            not incoming.complete,
-            self.files.enabled,
-        )
-        stream = HttpStream(request, incoming.method in self._retry_methods, incoming.expects_continue)
-        self.counters.cells[STREAMS_OPENED["http"]] += 1
-        channel = channels.HTTP_REQUEST if self.router is None else self.router.http(incoming)
-        return self._exchange(client, incoming, addresses[1], stream, channel, self._http_waits)
-
-    def websocket(self, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
-        """The exchange of a WebSocket's handshake."""
-        scheme, peer, host = addresses
-        if self.trusted is not None:
-            peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, self.trusted)
-        root_path = self.settings.root_path
-        subprotocols = h.list_items(incoming.headers, b"sec-websocket-protocol")
-        request = m.WebSocketConnect(
-            channels.make_reply_channel(self.clusters.home.inbox, next(self._numbers)),
-            0,
-            self.deadline(),
-            incoming.http_version,
-            "wss" if scheme == "https" else "ws",
-            root_path + incoming.path,
-            root_path.encode() + incoming.raw_path,
-            incoming.query_string,
-            root_path,
-            incoming.headers,
-            peer,
-            host,
-            [item.decode("latin-1") for item in subprotocols],
-            any(fnmatchcase(incoming.path, pattern) for pattern in self.settings.resumable_paths),
-        )
-        stream = WebSocketStream(request)
-        self.counters.cells[STREAMS_OPENED["websocket"]] += 1
-        channel = channels.WEBSOCKET_CONNECT if self.router is None else self.router.websocket(incoming)
-        return self._exchange(client, incoming, addresses[1], stream, channel, self._websocket_waits)
-
-    def _exchange(
-        self,
-        client: HttpClient,
-        incoming: Incoming,
-        peer: tuple[str, int] | None,
-        stream: Stream,
-        channel: str,
-        waits: Mapping[Waiting, Deadlines[Exchange]],
-    ) -> Exchange:
-        """The exchange of a stream.
-
-        Args:
-            peer: who has sent the request to us: the client, or a proxy.
-            channel: the request channel; empty: no pool takes the request.
-        """
-        settings, router = self.settings, self.router
-        incoming.stream = stream.identity
-        if settings.request_id:
-            identify(incoming, stream.identity.encode("ascii"), peer, self.trusted)
-        if settings.request_start:
-            stamp(incoming, self.wall(), peer, self.trusted)
-        if router is not None and channel in router.shared:
-            request = stream.request
-            position, client.cookie = self.positions.of(
-                incoming.headers, request.client, request.scheme in ("https", "wss")
-            )
-            channel = router.shared[channel][position]
-        if self.tracing is not None:
-            self.tracing.begin(stream.identity, stream.request, channel)
-        if self.tallies is not None:
-            client.tally = self.tallies.get(channel, self.tally)
-            if not channel:
-                return Unroutable(self, stream, client, channel, waits)
-        return Exchange(self, stream, client, channel, waits)
-
-    def deadline(self, wait_s: float | None = None) -> float:
-        """When nobody need take any more what is offered now, by the clock of the node of our inbox.
-
-        Args:
-            wait_s: how long it is waited for; None: as long as for a request.
-        """
-        return self.clusters.home.node.clock() + (self.settings.queue_timeout_s if wait_s is None else wait_s)
-
-
-def _waits(
-    settings: FrontSettings, clock: Clock
-) -> tuple[Mapping[Waiting, Deadlines[Exchange]], Mapping[Waiting, Deadlines[Exchange]]]:
-    """How long an HTTP stream, and one of a WebSocket, may wait for what."""
-
-    def wait(seconds: float) -> Deadlines[Exchange]:
-        return Deadlines(clock, seconds, Exchange.timed_out)
-
-    queue = wait(settings.queue_timeout_s)
-    return {Waiting.WORKER: queue, Waiting.RESPONSE: wait(settings.response_timeout_s)}, {
-        Waiting.WORKER: queue,
-        Waiting.RESPONSE: wait(settings.websocket_connect_timeout_s),
-        Waiting.RESUMPTION: wait(settings.resume_timeout_s),
-        Waiting.LAST_WORDS: wait(_LAST_WORDS_S),
-    }
+        channel = router.shared[channel][position]
+    if exchanges.tracing is not None:
+        exchanges.tracing.begin(stream.identity, stream.request, channel)
+    if exchanges.tallies is not None:
+        client.tally = exchanges.tallies.get(channel, exchanges.tally)
+    return Exchange(exchanges, stream, client, channel, waits)

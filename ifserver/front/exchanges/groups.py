@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Final
-
-from twisted.python.failure import Failure
+from typing import TYPE_CHECKING, Final
 
 from ifserver import channels
-from ifserver import messages as m
-from ifserver.config.settings import FrontSettings
 from ifserver.errors import ChannelNameError
-from ifserver.front.exchanges.exchange import Exchange
-from ifserver.front.request_metrics import RequestMetrics
 from ifserver.front.websocket.prepared import Prepared
-from ifserver.layers.groups import Groups
-from ifserver.metrics import GROUP_DELIVERIES, Counters
+from ifserver.metrics import GROUP_DELIVERIES
 from ifserver.state_machines.effects import Gap, Join, Joined
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from ifserver import messages as m
+    from ifserver.config.settings import FrontSettings
+    from ifserver.front.exchanges.exchange import Exchange
+    from ifserver.front.request_metrics import RequestMetrics
+    from ifserver.layers.groups import Groups
+    from ifserver.metrics import Counters
 
 __all__ = ["GroupMembers"]
 
-#: Groups that one stream may be a member of: an application that never leaves any is told so before memory runs out.
+#: Groups that one stream may be a member of: an application that never leaves any gets an error before memory runs out.
 _MAX_GROUPS: Final = 1_000
 #: RFC 6455 7.4.1 and the IANA registry: the client cannot keep up ("try again later").
 _TRY_AGAIN_LATER: Final = 1013
@@ -43,9 +46,9 @@ class GroupMembers:
         self._settings = settings
         #: group -> member -> its tag.
         self._members: dict[str, dict[Exchange, str]] = {}
-        #: Those of them that want to be told of gaps.
-        self._told_of_gaps: dict[str, set[Exchange]] = {}
-        #: Groups that are being subscribed to, who is to be told of it, and of which attempt each of its joins was.
+        #: Those of them that want gaps reported.
+        self._report_gaps: dict[str, set[Exchange]] = {}
+        #: Groups that are being subscribed to, the members that wait for that, and of which attempts their joins were.
         self._subscribing: dict[str, dict[Exchange, list[int]]] = {}
 
     def change(self, settings: FrontSettings) -> None:
@@ -67,7 +70,7 @@ class GroupMembers:
     # What exchanges ask for.
 
     def join(self, exchange: Exchange, asked: Join) -> None:
-        """Make a stream a member; it is told `Joined` once it hears all that is sent to the group."""
+        """Make a stream a member; it gets `Joined` once it receives all that is sent to the group."""
         group = asked.group
         try:
             channels.check_group(group)
@@ -87,7 +90,7 @@ class GroupMembers:
             self._subscribing[group] = {}
         members[exchange] = asked.tag
         if asked.gaps:
-            self._told_of_gaps.setdefault(group, set()).add(exchange)
+            self._report_gaps.setdefault(group, set()).add(exchange)
         waiting = self._subscribing.get(group)
         if waiting is None:
             exchange.handle(Joined(asked.attempt, group))
@@ -100,7 +103,7 @@ class GroupMembers:
         """A stream is no member any more."""
         if group in exchange.groups:
             exchange.groups = tuple(each for each in exchange.groups if each != group)
-            # Whoever has asked for the membership still waits, and nothing else would end that.
+            # The application still waits for an answer to its join, and nothing else would end that.
             for attempt in self._forget(exchange, group):
                 exchange.handle(Joined(attempt, group))
 
@@ -115,11 +118,11 @@ class GroupMembers:
         unanswered = self._subscribing.get(group, {}).pop(exchange, [])
         members = self._members[group]
         del members[exchange]
-        told_of_gaps = self._told_of_gaps.get(group)
-        if told_of_gaps is not None:
-            told_of_gaps.discard(exchange)
-            if not told_of_gaps:
-                del self._told_of_gaps[group]
+        report_gaps = self._report_gaps.get(group)
+        if report_gaps is not None:
+            report_gaps.discard(exchange)
+            if not report_gaps:
+                del self._report_gaps[group]
         if not members:
             del self._members[group]
             self._subscribing.pop(group, None)
@@ -146,7 +149,7 @@ class GroupMembers:
             for attempt in attempts:
                 exchange.handle(Joined(attempt, group, error))
 
-    # What `Groups` hears.
+    # For `ifserver.layers.groups`.
 
     def heard(self, group: str, broadcast: m.Broadcast) -> None:
         """Something was sent to `group`: write it to each member, or close them."""
@@ -180,13 +183,13 @@ class GroupMembers:
 
     def gap(self, group: str, missed: int | None) -> None:
         """Broadcasts were lost on their way to this server."""
-        for exchange in list(self._told_of_gaps.get(group, ())):
+        for exchange in list(self._report_gaps.get(group, ())):
             exchange.handle(Gap(group, missed))
 
     def _overflows(self, exchange: Exchange, group: str) -> None:
         """The client takes what it was sent too slowly. It is the only one to suffer from that."""
         self._counters.add("group_drops", label="slow")
-        if exchange in self._told_of_gaps.get(group, ()):
+        if exchange in self._report_gaps.get(group, ()):
             exchange.handle(Gap(group, 1))
         if self._settings.group_overflow == "close":
             what = f"closing the connection of a member of group {group}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ifserver import messages as m
-from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.state_machines.effects import ClientGone, Flushed
+
+if TYPE_CHECKING:
+    from ifserver.front.exchanges.exchange import Exchange
 
 __all__ = ["AfterResponse"]
 
@@ -16,8 +18,8 @@ _log = logging.getLogger(__name__)
 
 
 class AfterResponse:
-    """Takes the place of the client of such an exchange (`ifserver.front.exchanges.client.HttpClient`): its connection
-    goes on with the next request, and nothing that happens to the exchange concerns it any more.
+    """Takes the place of the client of such an exchange (`ifserver.front.exchanges.carry_out.HttpClient`): the
+    connection goes on with the next request, and nothing that happens to the exchange concerns it any more.
 
     Args:
         no_body: it was a response without a body, whatever the worker sends (RFC 9110 6.4.1).

@@ -8,7 +8,7 @@ answered waits here, and reading pauses.
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -18,7 +18,7 @@ from zope.interface import implementer
 from ifserver import messages as m
 from ifserver.front.addresses import ProxyHeader, addresses_of
 from ifserver.front.connection_limits import Key
-from ifserver.front.exchanges.exchange import Exchange
+from ifserver.front.exchanges import factory
 from ifserver.front.http1.after_response import AfterResponse
 from ifserver.front.http1.connection_states import TABLE, Event, State
 from ifserver.front.http1.parser import RequestParser
@@ -30,6 +30,9 @@ from ifserver.front.http1.websocket_handshake import websocket_problem
 from ifserver.front.incoming_request import BadRequest, Incoming
 from ifserver.net.endpoints import LoopTransport
 from ifserver.state_machines.effects import Answered, BodyReceived, ClientGone
+
+if TYPE_CHECKING:
+    from ifserver.front.exchanges.exchange import Exchange
 
 __all__ = ["Http1Connection"]
 
@@ -231,9 +234,9 @@ class Http1Connection(Protocol):
             if problem is not None:
                 self._refused(BadRequest(*problem))
                 return
-            exchange = server.exchanges.websocket(response, incoming, response.addresses)
+            exchange = factory.websocket(server.exchanges, response, incoming, response.addresses)
         else:
-            exchange = server.exchanges.http(response, incoming, response.addresses)
+            exchange = factory.http(server.exchanges, response, incoming, response.addresses)
         response.exchange = exchange
         exchange.start()
 

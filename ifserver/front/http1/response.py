@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec.structs import replace
 from twisted.internet.interfaces import IPushProducer
@@ -13,8 +13,7 @@ from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.front.access_log import Entry
 from ifserver.front.addresses import Addresses
-from ifserver.front.exchanges.canaries import is_for_all
-from ifserver.front.exchanges.exchange import Exchange
+from ifserver.front.exchanges.routing import is_for_all
 from ifserver.front.files import File
 from ifserver.front.http1.connection_states import Event
 from ifserver.front.http1.file_body import FileBody
@@ -28,6 +27,9 @@ from ifserver.front.websocket.prepared import Prepared
 from ifserver.messages import Headers
 from ifserver.net import sockets
 from ifserver.state_machines.effects import Flushed
+
+if TYPE_CHECKING:
+    from ifserver.front.exchanges.exchange import Exchange
 
 __all__ = ["CONTINUE", "Http1Response"]
 
@@ -48,7 +50,7 @@ class Owner(Waiting, Protocol):
 @implementer(IPushProducer)
 class Http1Response:
     """The response that a connection is busy with: the client of its exchange
-    (`ifserver.front.exchanges.client.HttpClient`).
+    (`ifserver.front.exchanges.carry_out.HttpClient`).
 
     One for each connection, not for each response; what becomes of that is the connection's to say. What it is told by
     its stream may only come while `exchange` is there.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import connectionDone
@@ -17,14 +17,16 @@ from ifserver import messages as m
 from ifserver.flow_control import message_bytes
 from ifserver.front.access_log import Entry, closed
 from ifserver.front.connection_limits import Key
-from ifserver.front.exchanges.client import Reports
-from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.incoming_request import Incoming
 from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.net import sockets
 from ifserver.state_machines.effects import ClientFailed, ClientGone, Flushed, MessageReceived
+
+if TYPE_CHECKING:
+    from ifserver.front.exchanges.carry_out import EventHandler
+    from ifserver.front.exchanges.exchange import Exchange
 
 __all__ = ["WebSocketConnection"]
 
@@ -66,7 +68,7 @@ class WebSocketConnection(Frames):
         self._tally = server.exchanges.tally
         #: What the access log will say of it, and since when it is open.
         self._entry, self._since = entry, server.exchanges.clock.seconds()
-        self._exchange: Reports | None = exchange
+        self._exchange: EventHandler | None = exchange
         self._handshake = (incoming, accept)
         self._unflushed: list[int] = []
 
@@ -190,7 +192,7 @@ class WebSocketConnection(Frames):
         self.forget_timers()
         self._connectionLost(reason)  # type: ignore[arg-type]
 
-    # What the stream asks for (`ifserver.front.exchanges.client.WebSocketClient`).
+    # What the stream asks for (`ifserver.front.exchanges.carry_out.WebSocketClient`).
 
     def send_message(self, message: m.WebSocketSend) -> None:
         if self._state != self.STATE_OPEN and self._failure is None:
@@ -213,10 +215,10 @@ class WebSocketConnection(Frames):
         self.sendData(frame)
         return True
 
-    def tell(self, reports: Reports) -> None:
-        """Tell `reports` what the client does, unless it has left already."""
+    def report_to(self, handler: EventHandler) -> None:
+        """From now on `handler` receives what the client does, unless it has left already."""
         if self._exchange is not None:
-            self._exchange = reports
+            self._exchange = handler
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Not by autobahn's `sendClose`, which allows two ranges of codes only."""

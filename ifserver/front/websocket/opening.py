@@ -9,12 +9,14 @@ from ifserver.clock import Clock
 from ifserver.config.settings import FrontSettings
 from ifserver.front.access_log import Entry
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.exchanges.exchange import Exchange
 from ifserver.front.incoming_request import Incoming
 from ifserver.front.interface import Connection, Server
 
 if TYPE_CHECKING:
     from ifserver.front.websocket.connection import WebSocketConnection
+
+if TYPE_CHECKING:
+    from ifserver.front.exchanges.exchange import Exchange
 
 __all__ = ["WebSockets"]
 

@@ -177,7 +177,7 @@ def test_a_stream_that_ends_leaves_its_groups() -> None:
     client.leave()
     world.settle()
     assert size(world) == (0, 0)
-    assert world.server.exchanges.members._told_of_gaps == {}
+    assert world.server.exchanges.members._report_gaps == {}
     assert world.clusters.groups.statistics()["groups"] == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.config.pools import PoolSettings
-from ifserver.front.exchanges.pools import Router
+from ifserver.front.exchanges.routing import Router
 from tests.front.fakes import GET, HANDSHAKE, TEXT, FakeTransport, Job, World, close_frame, frame, of
 
 REPORT = b"GET /reports/1 HTTP/1.1\r\nHost: a\r\n\r\n"

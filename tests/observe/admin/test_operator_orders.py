@@ -8,8 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from ifserver.config.pools import PoolSettings
-from ifserver.front.exchanges.canaries import COOKIE
-from ifserver.front.exchanges.pools import Router
+from ifserver.front.exchanges.routing import COOKIE, Router
 from ifserver.layers.operator_orders import Here, PoolHere
 from ifserver.metrics import BOUNDS_S
 from ifserver.observe.admin.operator_orders import PAUSE_HEADER, POOLS_HEADER

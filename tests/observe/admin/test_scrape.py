@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from ifserver import channels
 from ifserver.config.pools import PoolSettings
-from ifserver.front.exchanges.pools import Router
+from ifserver.front.exchanges.routing import Router
 from ifserver.metrics import COUNTERS
 from ifserver.observe.admin.scrape import Scrape
 from ifserver.status import Child, encode_status

@@ -1,26 +1,36 @@
-"""Offers that nobody has claimed: were they taken, and is there still somebody who will answer?
+"""Offers that are not claimed: were they taken, and will a worker still answer?
 
 Lists are taken in order. So a request has been popped when a later one of the same list has been claimed; and where
 none was for a second, the node is asked whether the oldest is still there. One that is popped and not claimed for a
 second and a half is in the hands of a process that died before its ledger knew, or that is blocked (see
 docs/explanation/architecture.rst, Lost offers).
+
+Requests of a server that cannot be reached for their answers are not offered yet: they wait a little
+(``broker_wait_s``).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from twisted.internet.defer import CancelledError, Deferred
 
 from ifserver import channels
-from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
-from ifserver.layers.node import Node
+from ifserver.front.deadlines import Deadlines
 
-__all__ = ["OfferList", "UnclaimedOffers"]
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from ifserver.clock import Clock, Timer
+    from ifserver.front.exchanges.attempt import Attempt
+    from ifserver.front.exchanges.exchange import Exchange
+    from ifserver.layers.clusters import Clusters
+    from ifserver.layers.node import Node
+
+__all__ = ["BrokerWait", "OfferList", "UnclaimedOffers"]
 
 #: How often this server looks, in seconds: a part of the second that it waits each time.
 _LOOK_S: Final = 0.25
@@ -28,53 +38,14 @@ _LOOK_S: Final = 0.25
 _PATIENCE_S: Final = 1.0
 #: How long a popped one may be without a claim. A worker begins nothing that has lain unread for half a second
 #: (`ifserver.worker.pull`), and its supervisor claims what a blocked worker has begun within 0.8 s.
-_UNHEARD_S: Final = 1.5
+_UNCLAIMED_S: Final = 1.5
 #: How long a node has had no connection, in seconds, when its requests are offered elsewhere: most that are lost are
 #: back sooner.
-_GONE_S: Final = 0.5
+_NODE_LOST_S: Final = 0.5
 #: A server that looks so much later than it meant to has stood still, and has not read the claims of that time.
 _LATE_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
-
-
-class Attempt(Protocol):
-    """An attempt at a request (`ifserver.front.exchanges.attempt.Attempt`)."""
-
-    #: What is offered.
-    payload: bytes
-    #: Where it is while nobody has claimed it, and since when; and when it was known to have been taken.
-    list: OfferList | None
-    placed_at: float
-    popped_at: float
-
-    def vanished(self) -> None:
-        """Somebody has taken it who is never heard of: dead, or blocked; or its node has lost it."""
-
-    def spill(self) -> None:
-        """It has stood on its node for too long: another one is better."""
-
-    def move(self) -> None:
-        """Nobody reads where it stands: another node is read."""
-
-    def strand(self) -> None:
-        """The connection to its node is lost, and another node is there."""
-
-
-class Nodes(Protocol):
-    """What is needed of `ifserver.layers.clusters.Clusters`."""
-
-    def behind(self, node: Node, channel: str) -> bool:
-        """A request has stood there for too long. True says that there is a better node."""
-
-    def emptied(self, node: Node, channel: str) -> None:
-        """Nothing of this server's stands there any more."""
-
-    def is_unread(self, node: Node, channel: str) -> bool:
-        """Whether nobody reads there, and somebody does elsewhere."""
-
-    def has_better(self, node: Node, channel: str) -> bool:
-        """Whether another node could have what stands there."""
 
 
 class OfferList:
@@ -129,13 +100,9 @@ class OfferList:
 
 
 class UnclaimedOffers:
-    """All offers of this server.
+    """All offers of this server that are not claimed. `nodes` knows which lists are read, and which nodes are well."""
 
-    Args:
-        nodes: knows which lists are read, and which nodes are well.
-    """
-
-    def __init__(self, clock: Clock, nodes: Nodes) -> None:
+    def __init__(self, clock: Clock, nodes: Clusters) -> None:
         self._clock = clock
         self._nodes = nodes
         self._lists: dict[tuple[str, str], OfferList] = {}
@@ -163,8 +130,7 @@ class UnclaimedOffers:
             self._look_later(now)
 
     def claimed(self, attempt: Attempt) -> bool:
-        """Somebody has spoken of it: it was popped, and so were those before it. Whether that was soon enough to say
-        that its node keeps up."""
+        """It was popped, and so were those before it. Whether that was soon enough to show that its node keeps up."""
         each, attempt.list = attempt.list, None
         if each is None:
             return False
@@ -227,45 +193,45 @@ class UnclaimedOffers:
             self._cancel()
 
     def _look_at(self, each: OfferList, now: float) -> None:
-        vanished = []
+        timed_out = []
         for attempt in each.popped:
-            if now - attempt.popped_at < _UNHEARD_S:
+            if now - attempt.popped_at < _UNCLAIMED_S:
                 break
-            vanished.append(attempt)
+            timed_out.append(attempt)
         if channels.is_resumption(each.channel) and each.node.unreachable_s() >= _PATIENCE_S:
-            # An open WebSocket is not left to a node that is gone. Where somebody has it all the same, it is the next
-            # attempt that counts.
-            vanished += [attempt for attempt in each.standing if now - attempt.placed_at >= _PATIENCE_S]
+            # An open WebSocket does not wait for a node that is lost. Where a worker has it all the same, it is the
+            # next attempt that counts.
+            timed_out += [attempt for attempt in each.standing if now - attempt.placed_at >= _PATIENCE_S]
         self._move_from(each, now)
-        self._strand_on(each)
+        self._reroute_from_lost(each)
         oldest = each.oldest(now)
         if oldest is not None and not each.asking:
             if now - each.quiet_since < _PATIENCE_S:
-                # Others have been claimed meanwhile, or the node has said not long ago that it is there.
+                # Others have been claimed meanwhile, or the node has answered not long ago that it is there.
                 self._stands(each, now)
             else:
                 Deferred.fromCoroutine(self._ask(each)).addErrback(self._failed)
-        for attempt in vanished:
+        for attempt in timed_out:
             if each.forget(attempt):
                 attempt.list = None
-                attempt.vanished()
+                attempt.claim_timed_out()
 
     def _move_from(self, each: OfferList, now: float) -> None:
         """What stands where nobody reads is taken back, again a second later if that has failed."""
         if each.standing and now - each.moved_at >= _PATIENCE_S and self._nodes.is_unread(each.node, each.channel):
             each.moved_at = now
             for attempt in list(each.standing):
-                attempt.move()
+                attempt.take_back()
 
-    def _strand_on(self, each: OfferList) -> None:
-        """What stands on a node that is gone cannot be taken back, and may be lost with it."""
+    def _reroute_from_lost(self, each: OfferList) -> None:
+        """What stands on a node that is lost cannot be taken back, and may be lost with it."""
         node = each.node
-        if not each.standing or node.connected or each.losses == node.losses or node.unreachable_s() < _GONE_S:
+        if not each.standing or node.connected or each.losses == node.losses or node.unreachable_s() < _NODE_LOST_S:
             return
         if self._nodes.has_better(node, each.channel):
             each.losses = node.losses
             for attempt in list(each.standing):
-                attempt.strand()
+                attempt.node_lost()
 
     def _stands(self, each: OfferList, now: float) -> None:
         """The oldest has stood for too long: let each that has be offered elsewhere, if there is a better node."""
@@ -274,10 +240,10 @@ class UnclaimedOffers:
         for attempt in list(each.standing):
             if now - attempt.placed_at < _PATIENCE_S:
                 break
-            attempt.spill()
+            attempt.reroute()
 
     async def _ask(self, each: OfferList) -> None:
-        """Where nobody has claimed anything for a second: is the oldest still there? And while it is not, the next?"""
+        """Where nothing was claimed for a second: is the oldest still there? And while it is not, the next?"""
         each.asking = True
         try:
             while True:
@@ -298,3 +264,52 @@ class UnclaimedOffers:
 
     def _failed(self, failure: Failure) -> None:
         _log.error("looking for unclaimed requests failed: %s", failure.getTraceback())
+
+
+class BrokerWait:
+    """Holds requests until this server can be reached again, or they have waited for `wait_s`; 0: none waits."""
+
+    def __init__(self, clusters: Clusters, clock: Clock, wait_s: float) -> None:
+        self._clusters = clusters
+        self._wait_s = wait_s
+        self._waiting: Deadlines[Exchange] = Deadlines(clock, wait_s, self._timed_out)
+        self._asking: Deferred[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def enter(self, exchange: Exchange) -> bool:
+        """Let `exchange` wait; False: it has done so already, or none may."""
+        if self._wait_s <= 0 or exchange.has_waited:
+            return False
+        exchange.has_waited = True
+        self._waiting.add(exchange)
+        if self._asking is None:
+            asking = self._asking = self._clusters.home.ready()
+            asking.addCallbacks(self._connected, self._not_asking)
+        return True
+
+    def left(self, exchange: Exchange) -> None:
+        """The exchange has ended."""
+        self._waiting.pop(exchange, None)
+
+    def stop(self) -> None:
+        """None waits any more."""
+        self._waiting.stop()
+        self._stop_asking()
+
+    def _connected(self, _: None) -> None:
+        self._stop_asking()
+        for exchange in self._waiting.take_all():
+            exchange.offer()
+
+    def _timed_out(self, exchange: Exchange) -> None:
+        exchange.give_up()
+
+    def _not_asking(self, failure: Failure) -> None:
+        failure.trap(CancelledError)
+
+    def _stop_asking(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()

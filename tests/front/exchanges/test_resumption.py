@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ifserver import channels
-from ifserver.front.exchanges import resumption_queue
-from ifserver.front.exchanges.resumption_queue import LONGEST_PAUSE_S, MOST_OFFERED
+from ifserver.front.exchanges import resumption
+from ifserver.front.exchanges.resumption import LONGEST_PAUSE_S, MOST_OFFERED
 from tests.front.fakes import HANDSHAKE, TEXT, FakeTransport, Job, World, close_frame, frame, frames
 
 RESUME = channels.WEBSOCKET_RESUME
@@ -99,9 +99,9 @@ def test_the_pause_grows_with_each_failure() -> None:
             steps += 1
         waited.append(steps * 0.05)
         [job] = jobs
-    lowest, highest = resumption_queue._JITTER
+    lowest, highest = resumption._JITTER
     for tries, pause in enumerate(waited):
-        expected = min(resumption_queue.PAUSE_S * 2**tries, LONGEST_PAUSE_S)
+        expected = min(resumption.PAUSE_S * 2**tries, LONGEST_PAUSE_S)
         assert expected * lowest - 0.1 <= pause <= expected * highest + 0.1
     assert waited[-1] > 10 * waited[0]
     client.send(frame(TEXT, b"x"))

@@ -1,8 +1,9 @@
-"""Which client gets which of the pools that share requests (`ifserver.config.canaries`). Pure, but for chance.
+"""For which pool a request is: the first one whose rules it fits (`ifserver.config.pools`), or a canary of that
+(`ifserver.config.canaries`). Pure, but for chance. A server without pools has no `Router`, and asks nothing.
 
 Every client has a position, one of `POSITIONS` on a line, and keeps it. A pool with weight 5 of 100 has a twentieth of
 the line. A canary's part begins at a point of its own and grows from there, so that with more weight it gets more
-clients and keeps those that it had; whoever moves, moves to a pool whose weight has grown, or away from one whose
+clients and keeps those that it had; a client that moves goes to a pool whose weight has grown, or away from one whose
 weight has become less, until parts of several canaries meet.
 
 Every server computes the same, and positions are the same for all pools: a page and its WebSocket, which may be for
@@ -14,22 +15,29 @@ from __future__ import annotations
 import ipaddress
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import translate
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ifserver import channels
 from ifserver import headers as h
+from ifserver.config.canaries import weights_of
 from ifserver.config.networks import plain_address
-from ifserver.messages import Headers
 
-__all__ = ["COOKIE", "POSITIONS", "Positions", "is_for_all", "layout", "share"]
+if TYPE_CHECKING:
+    from ifserver.config.pools import PoolSettings
+    from ifserver.front.incoming_request import Incoming
+    from ifserver.messages import Headers
+
+__all__ = ["COOKIE", "POSITIONS", "Positions", "Router", "is_for_all", "layout", "share"]
 
 #: So fine is a share: 0.01 %.
 POSITIONS: Final = 10_000
-#: The cookie that holds a client's position. It names nobody: one client in ten thousand has the same.
+#: The cookie that holds a client's position. It identifies no client: one in ten thousand has the same.
 COOKIE: Final = b"ifserver_canary"
-#: How long the cookie is kept, in seconds: for a week. Who comes later gets a new position, so that it is not always
+#: How long the cookie is kept, in seconds: for a week. Later a client gets a new position, so that it is not always
 #: the same people on whom new versions are tried.
 _MAX_AGE_S: Final = 7 * 86_400
 _COOKIE_START: Final = COOKIE + b"="
@@ -43,6 +51,119 @@ _FOR_ALL: Final = re.compile(
 _FOR_ONE: Final = re.compile(rb"(?:\A|[,\s])(?:private|no-store)(?:\Z|[,\s])", re.IGNORECASE).search
 #: Other fields by which a cache decides that it may store a response (RFC 9111 4.2, RFC 9213).
 _STORABLE: Final = frozenset({b"expires", b"last-modified", b"cdn-cache-control", b"surrogate-control"})
+#: The port behind the host in a Host header (RFC 9110 7.2), and the brackets of an IPv6 address.
+_PORT: Final = re.compile(r":\d*\Z")
+
+_Match = Callable[[str], object]
+
+
+class _Rule(NamedTuple):
+    """Which requests are offered on one request channel. None: all."""
+
+    methods: frozenset[str] | None
+    path: _Match | None
+    host: _Match | None
+    channel: str
+
+
+class Router:
+    """The pools of one server.
+
+    Args:
+        pools: in their order.
+    """
+
+    def __init__(self, pools: Sequence[PoolSettings]) -> None:
+        takers = [pool for pool in pools if pool.canary_of is None]
+        self._http = _rules(takers, "http", channels.HTTP_REQUEST)
+        self._websocket = _rules(takers, "websocket", channels.WEBSOCKET_CONNECT)
+        self._in_settings = weights_of(pools)
+        #: The weights that hold, by the pool whose requests are shared, and by pool.
+        self.weights: dict[str, dict[str, float]] = {}
+        #: The request channels whose requests are shared, and that of each position (see `canaries`).
+        self.shared: dict[str, list[str]] = {}
+        self.weigh({})
+        #: All request channels, in the order of the pools, and the name of the pool of each, for people.
+        self.channels = {
+            channels.of_pool(pool.name, name): pool.name for pool in pools for name in channels.REQUEST_CHANNELS
+        }
+
+    def weigh(self, ordered: Mapping[str, Mapping[str, float]]) -> None:
+        """Let requests that begin now be shared as was `ordered`, by the pool whose requests they are; where nothing
+        was, as the settings say."""
+        self.weights, self.shared = {}, {}
+        for of, settings in self._in_settings.items():
+            given = ordered.get(of, settings)
+            weights = {name: given.get(name, 0.0) for name in settings}
+            if not any(weights.values()):
+                weights = settings  # it was for pools that are not here
+            self.weights[of] = weights
+            if any(weights[name] for name in weights if name != of):
+                line = layout(weights)
+                for channel in (channels.HTTP_REQUEST, channels.WEBSOCKET_CONNECT):
+                    by_pool = {name: channels.of_pool(name, channel) for name in weights}
+                    self.shared[by_pool[of]] = [by_pool[name] for name in line]
+
+    def begins(self, before: Mapping[str, Mapping[str, float]]) -> bool:
+        """Whether a canary has a share that had none `before`."""
+        return any(
+            weight and name != of and not before.get(of, {}).get(name)
+            for of, weights in self.weights.items()
+            for name, weight in weights.items()
+        )
+
+    def http(self, incoming: Incoming) -> str:
+        """The request channel of a request; empty: no pool takes it. Where it is in `shared`, that says which."""
+        return _first(self._http, incoming)
+
+    def websocket(self, incoming: Incoming) -> str:
+        """The same for a WebSocket's handshake."""
+        return _first(self._websocket, incoming)
+
+
+def _first(rules: Sequence[_Rule], incoming: Incoming) -> str:
+    method, path, host = incoming.method, incoming.path, None
+    for methods, fits_path, fits_host, channel in rules:
+        if methods is not None and method not in methods:
+            continue
+        if fits_path is not None and not fits_path(path):
+            continue
+        if fits_host is not None:
+            if host is None:
+                host = _host_of(incoming)
+            if not fits_host(host):
+                continue
+        return channel
+    return ""
+
+
+def _rules(pools: Sequence[PoolSettings], protocol: str, channel: str) -> tuple[_Rule, ...]:
+    return tuple(
+        _Rule(
+            frozenset(pool.methods) or None,
+            _matcher(pool.paths),
+            _matcher(host.lower() for host in pool.hosts),
+            channels.of_pool(pool.name, channel),
+        )
+        for pool in pools
+        if protocol in pool.protocols
+    )
+
+
+def _matcher(patterns: Iterable[str]) -> _Match | None:
+    """Whether one of the patterns fits, as one regular expression; None: there are none, so that everything does."""
+    found = "|".join(map(translate, patterns))
+    return re.compile(found).match if found else None
+
+
+def _host_of(incoming: Incoming) -> str:
+    """The host that a request names, without its port; empty: it names none (HTTP/1.0)."""
+    field = h.find(incoming.headers, b"host")
+    host = "" if field is None else field.decode("latin-1").lower()
+    return _PORT.sub("", host).removeprefix("[").removesuffix("]")
+
+
+# Canaries.
 
 
 def share(weights: Sequence[float]) -> list[int]:
@@ -52,13 +173,13 @@ def share(weights: Sequence[float]) -> list[int]:
     """
     total = sum(weights)
     counts = [max(1, round(POSITIONS * weight / total)) if weight else 0 for weight in weights]
-    # Rounding is the affair of the greatest.
+    # The greatest takes what rounding leaves.
     counts[max(range(len(weights)), key=weights.__getitem__)] += POSITIONS - sum(counts)
     return counts
 
 
 def layout(weights: Mapping[str, float]) -> list[str]:
-    """Who has which position; `weights` of a pool and, behind it, of its canaries."""
+    """Which pool has which position; `weights` of a pool and, behind it, of its canaries."""
     of, *canaries = weights
     _, *counts = share(list(weights.values()))
     line = [of] * POSITIONS
@@ -98,7 +219,7 @@ class Positions:
         self._cookie = named if self._by == "cookie" and name else None
 
     def of(self, headers: Headers, peer: tuple[str, int] | None, secure: bool) -> tuple[int, bytes]:
-        """The position of a client, and the Set-Cookie that tells it to a new one; empty: it need not be told.
+        """The position of a client, and the Set-Cookie of a new one; empty: it needs none.
 
         Args:
             peer: its address.

@@ -1,4 +1,4 @@
-"""Offers that nobody claims: what is known of them, what is asked, and what becomes of them."""
+"""Offers that are not claimed: what is known of them, what is asked, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import NodeUnreachable
-from ifserver.front.exchanges.unclaimed_offers import OfferList, UnclaimedOffers
+from ifserver.front.exchanges.offers import OfferList, UnclaimedOffers
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.node import Limits, Node
 from tests.front.fakes import GET, HANDSHAKE, WORKER, World
@@ -50,21 +50,21 @@ class FakeAttempt:
         self.stage = stage
         self.name = name
         self.payload = name.encode()
-        self.spilled = self.moved = self.stranded = 0
+        self.rerouted = self.taken_back = self.nodes_lost = 0
         self.then: Callable[[], object] = lambda: None
 
-    def vanished(self) -> None:
-        self.stage.vanished.append(self.name)
+    def claim_timed_out(self) -> None:
+        self.stage.timed_out.append(self.name)
         self.then()
 
-    def spill(self) -> None:
-        self.spilled += 1
+    def reroute(self) -> None:
+        self.rerouted += 1
 
-    def move(self) -> None:
-        self.moved += 1
+    def take_back(self) -> None:
+        self.taken_back += 1
 
-    def strand(self) -> None:
-        self.stranded += 1
+    def node_lost(self) -> None:
+        self.nodes_lost += 1
 
 
 def timers(clock: Clock) -> list[Any]:
@@ -109,7 +109,7 @@ class Stage:
             node.start()
         self.nodes = FakeNodes()
         self.offers = UnclaimedOffers(self.clock, self.nodes)
-        self.vanished: list[str] = []
+        self.timed_out: list[str] = []
         self.attempts: dict[str, FakeAttempt] = {}
 
     def offer(self, *names: str, node: MemoryNode | None = None, channel: str = channels.HTTP_REQUEST) -> None:
@@ -143,9 +143,9 @@ def test_what_came_before_a_claimed_one_was_popped_and_nobody_need_be_asked() ->
     stage.pop(2)
     assert stage.claim("b") is True
     stage.run(1.25)
-    assert stage.vanished == []
+    assert stage.timed_out == []
     stage.run(0.25)
-    assert stage.vanished == ["a"]
+    assert stage.timed_out == ["a"]
     # That is about another one.
     assert stage.node.questions == [b"c"]
     assert len(stage.offers) == 1
@@ -159,7 +159,7 @@ def test_lists_have_nothing_to_do_with_each_other() -> None:
     stage.claim("b")
     stage.claim("c")
     stage.run(3)
-    assert stage.vanished == []
+    assert stage.timed_out == []
 
 
 def test_what_stands_is_asked_for_once_a_second_and_only_the_oldest() -> None:
@@ -171,7 +171,7 @@ def test_what_stands_is_asked_for_once_a_second_and_only_the_oldest() -> None:
     assert stage.node.questions == [b"a"]
     stage.run(3)
     assert stage.node.questions == [b"a"] * 4
-    assert stage.vanished == []
+    assert stage.timed_out == []
 
 
 def test_it_is_told_when_nothing_stands_on_a_list_any_more() -> None:
@@ -211,9 +211,9 @@ def test_while_the_answer_is_no_the_next_is_asked_for_at_once() -> None:
     stage.run(1)
     assert stage.node.questions == [b"a", b"b", b"c"]
     stage.run(1.25)
-    assert stage.vanished == []
+    assert stage.timed_out == []
     stage.run(0.25)
-    assert stage.vanished == ["a", "b"]
+    assert stage.timed_out == ["a", "b"]
 
 
 def test_one_that_is_not_a_second_old_is_not_asked_for() -> None:
@@ -247,7 +247,7 @@ def test_an_answer_that_comes_too_late_to_matter(what: str) -> None:
     getattr(stage.offers, what)(stage.attempts["a"])
     stage.node.late.pop().callback(False)
     stage.run(5)
-    assert stage.vanished == []
+    assert stage.timed_out == []
     assert len(stage.offers) == 0
 
 
@@ -263,7 +263,7 @@ def test_a_node_that_cannot_be_asked_is_asked_again_a_second_later() -> None:
     assert stage.node.count() == 2
     stage.node.late.pop().callback(False)
     stage.run(1.5)
-    assert stage.vanished == ["a"]
+    assert stage.timed_out == ["a"]
 
 
 def test_a_bug_in_the_question_is_logged_and_it_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -273,7 +273,7 @@ def test_a_bug_in_the_question_is_logged_and_it_is_asked_again(caplog: pytest.Lo
     stage.node.holds = lambda *_: answers.pop(0)  # type: ignore[method-assign]
     stage.run(2.75)
     assert "RuntimeError: a bug" in caplog.text
-    assert stage.vanished == ["a"]
+    assert stage.timed_out == ["a"]
 
 
 def test_a_claim_in_time_is_the_end_of_it() -> None:
@@ -284,7 +284,7 @@ def test_a_claim_in_time_is_the_end_of_it() -> None:
     # It had stood for so long that its node is no fast one.
     assert stage.claim("a") is False
     stage.run(5)
-    assert stage.vanished == []
+    assert stage.timed_out == []
     assert stage.timers() == 0
 
 
@@ -296,7 +296,7 @@ def test_claims_come_in_any_order() -> None:
     for name in ("5", "0", "3", "1"):
         stage.claim(name)
     stage.run(1.5)
-    assert stage.vanished == ["2", "4"]
+    assert stage.timed_out == ["2", "4"]
     assert len(stage.offers) == 0
 
 
@@ -305,7 +305,7 @@ def test_a_claim_of_what_has_vanished_is_nothing() -> None:
     stage.offer("a")
     stage.pop()
     stage.run(2.5)
-    assert stage.vanished == ["a"]
+    assert stage.timed_out == ["a"]
     assert stage.claim("a") is False
 
 
@@ -315,7 +315,7 @@ def test_the_node_itself_may_say_that_it_is_gone() -> None:
     stage.offer("a", "b", "c")
     stage.offers.popped(stage.attempts["b"])
     stage.run(1.5)
-    assert stage.vanished == ["a", "b"]
+    assert stage.timed_out == ["a", "b"]
 
 
 def test_a_server_that_stood_still_first_reads_what_was_claimed_meanwhile() -> None:
@@ -324,10 +324,10 @@ def test_a_server_that_stood_still_first_reads_what_was_claimed_meanwhile() -> N
     stage.pop(2)
     stage.claim("b")
     stage.clock.advance(10)
-    assert stage.vanished == []
+    assert stage.timed_out == []
     stage.claim("a")
     stage.run(3)
-    assert stage.vanished == []
+    assert stage.timed_out == []
 
 
 def test_a_server_that_stood_still_waits_another_second() -> None:
@@ -337,7 +337,7 @@ def test_a_server_that_stood_still_waits_another_second() -> None:
     stage.claim("b")
     stage.clock.advance(10)
     stage.run(1.5)
-    assert stage.vanished == ["a"]
+    assert stage.timed_out == ["a"]
 
 
 def test_one_that_is_offered_anew_where_nothing_was_offered_before() -> None:
@@ -346,7 +346,7 @@ def test_one_that_is_offered_anew_where_nothing_was_offered_before() -> None:
     stage.attempts["a"].then = lambda: stage.offer("a", node=stage.other)
     stage.pop(2)
     stage.run(2.5)
-    assert stage.vanished == ["a", "b"]
+    assert stage.timed_out == ["a", "b"]
     stage.run(1)
     assert stage.other.questions == [b"a"]
 
@@ -363,7 +363,7 @@ def test_a_bug_in_one_of_them_does_not_end_the_looking() -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         stage.run(2.5)
     stage.run(0.25)
-    assert stage.vanished == ["a", "b"]
+    assert stage.timed_out == ["a", "b"]
 
 
 def test_a_node_is_behind_when_a_request_has_stood_there_for_a_second() -> None:
@@ -375,12 +375,12 @@ def test_a_node_is_behind_when_a_request_has_stood_there_for_a_second() -> None:
     assert stage.nodes.were_behind == []
     stage.run(0.25)
     assert stage.nodes.were_behind == ["east"]
-    assert stage.attempts["a"].spilled == 0
+    assert stage.attempts["a"].rerouted == 0
     stage.nodes.better = True
     stage.run(0.25)
-    assert [stage.attempts[name].spilled for name in "ab"] == [1, 0]
+    assert [stage.attempts[name].rerouted for name in "ab"] == [1, 0]
     stage.run(0.25)
-    assert stage.attempts["b"].spilled == 1
+    assert stage.attempts["b"].rerouted == 1
 
 
 def test_looking_costs_nothing_when_there_is_nothing_to_look_for() -> None:
@@ -404,7 +404,7 @@ def test_after_the_end_nothing_is_left() -> None:
     stage.offers.left(stage.attempts["a"])  # type: ignore[arg-type]
     assert stage.claim("b") is False
     stage.run(5)
-    assert stage.vanished == []
+    assert stage.timed_out == []
     assert len(stage.offers) == 0
     assert stage.timers() == 0
 
@@ -416,7 +416,7 @@ def test_very_many_that_are_all_gone() -> None:
     stage.offer(*names)
     stage.pop(5000)
     stage.run(2.5)
-    assert stage.vanished == names
+    assert stage.timed_out == names
 
 
 @pytest.mark.parametrize("order", ["forwards", "backwards", "in batches", "two at once"])
@@ -643,11 +643,11 @@ def test_an_open_websocket_is_not_left_to_a_node_that_is_gone() -> None:
     stage.offer("request")
     stage.node.stop()
     stage.run(0.75)
-    assert stage.vanished == []
+    assert stage.timed_out == []
     stage.run(0.75)
-    assert stage.vanished == ["resumed"], "somebody may have the request"
+    assert stage.timed_out == ["resumed"], "somebody may have the request"
     stage.run(5)
-    assert stage.vanished == ["resumed"]
+    assert stage.timed_out == ["resumed"]
 
 
 # Who reads, and what is gone.
@@ -660,19 +660,19 @@ def test_what_stands_where_nobody_reads_is_moved_at_once() -> None:
     stage.offer("c", node=stage.other)
     stage.nodes.unread = {"east"}
     stage.offers.move()
-    assert {name: each.moved for name, each in stage.attempts.items()} == {"a": 1, "b": 1, "w": 1, "c": 0}
+    assert {name: each.taken_back for name, each in stage.attempts.items()} == {"a": 1, "b": 1, "w": 1, "c": 0}
     # As long as they stand there: whatever has failed may have changed.
     stage.run(0.75)
-    assert stage.attempts["a"].moved == 1
+    assert stage.attempts["a"].taken_back == 1
     stage.run(0.25)
-    assert stage.attempts["a"].moved == 2
+    assert stage.attempts["a"].taken_back == 2
     stage.claim("a")
     stage.offers.move()
-    assert [stage.attempts[name].moved for name in "ab"] == [2, 3]
+    assert [stage.attempts[name].taken_back for name in "ab"] == [2, 3]
     stage.nodes.unread.clear()
     stage.offers.move()
     stage.run(2)
-    assert stage.attempts["b"].moved == 3
+    assert stage.attempts["b"].taken_back == 3
 
 
 def test_what_is_taken_from_a_list_that_nobody_reads_any_more_is_not_moved() -> None:
@@ -682,9 +682,9 @@ def test_what_is_taken_from_a_list_that_nobody_reads_any_more_is_not_moved() -> 
     stage.run(1)
     stage.nodes.unread = {"east"}
     stage.offers.move()
-    assert [stage.attempts[name].moved for name in "ab"] == [0, 0]
+    assert [stage.attempts[name].taken_back for name in "ab"] == [0, 0]
     stage.run(1.5)
-    assert stage.vanished == ["a", "b"]
+    assert stage.timed_out == ["a", "b"]
 
 
 def test_what_stands_on_a_node_whose_connection_is_lost_is_stranded_once() -> None:
@@ -694,18 +694,84 @@ def test_what_stands_on_a_node_whose_connection_is_lost_is_stranded_once() -> No
     stage.node.stop()
     stage.node.losses += 1
     stage.run(0.25)
-    assert stage.attempts["a"].stranded == 0, "most are back soon"
+    assert stage.attempts["a"].nodes_lost == 0, "most are back soon"
     stage.run(1)
-    assert [stage.attempts[name].stranded for name in "ab"] == [1, 1]
+    assert [stage.attempts[name].nodes_lost for name in "ab"] == [1, 1]
     stage.node.start()
     stage.offer("c")
     stage.run(0.75)
-    assert stage.attempts["c"].stranded == 0
+    assert stage.attempts["c"].nodes_lost == 0
     stage.node.stop()
     stage.node.losses += 1
     stage.nodes.better = False
     stage.run(1)
-    assert stage.attempts["c"].stranded == 0, "there is no better place"
+    assert stage.attempts["c"].nodes_lost == 0, "there is no better place"
     stage.nodes.better = True
     stage.run(0.25)
-    assert stage.attempts["c"].stranded == 1
+    assert stage.attempts["c"].nodes_lost == 1
+
+
+# Requests that wait for a node that can be reached.
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def without_node(**settings: float) -> World:
+    """A server whose only node is not there yet."""
+    world = World(start=False, **settings)
+    world.server.start()
+    return world
+
+
+def test_nobody_waits_unless_it_is_asked_for() -> None:
+    client = without_node().client(GET)
+    assert client.received().startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_request_waits_and_is_offered_when_a_node_is_there() -> None:
+    world = without_node(broker_wait_s=5)
+    first, second = world.client(GET), world.client(GET)
+    world.advance(4.9)
+    assert first.received() == second.received() == b""
+    assert len(world.server.exchanges.broker_wait) == 2
+    world.node.start()
+    for job in world.worker.jobs():
+        job.respond(body=b"late")
+    world.settle()
+    assert first.received().endswith(b"late")
+    assert second.received().endswith(b"late")
+    first.leave()
+    second.leave()
+    world.assert_empty()
+
+
+def test_it_waits_no_longer_than_that() -> None:
+    world = without_node(broker_wait_s=5)
+    client = world.client(GET)
+    world.advance(5.0)
+    assert client.received().startswith(b"HTTP/1.1 503 ")
+    assert len(world.server.exchanges.broker_wait) == 0
+    world.node.start()
+    assert world.worker.jobs() == []
+    client.leave()
+    world.assert_empty()
+
+
+def test_a_client_that_leaves_waits_no_more() -> None:
+    world = without_node(broker_wait_s=5)
+    world.client(GET).leave()
+    world.settle()
+    assert len(world.server.exchanges.broker_wait) == 0
+    world.node.start()
+    assert world.worker.jobs() == []
+    world.assert_empty()
+
+
+def test_the_end_of_the_server_ends_the_waiting() -> None:
+    world = without_node(broker_wait_s=50, drain_timeout_s=1)
+    world.client(GET)
+    done = world.drain()
+    world.advance(1.0)
+    assert done == [None]
+    assert len(world.server.exchanges.broker_wait) == 0

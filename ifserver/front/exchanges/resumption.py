@@ -1,21 +1,24 @@
-"""Open WebSockets whose worker is gone: they wait here until they are offered to the next one.
+"""Open WebSockets whose worker is lost: they wait here until they are offered to the next one.
 
 They are offered on a request channel of their own, which workers read before all others, and only so many at a time
 that no limit of a node refuses them. What fails is offered again after a growing pause. How long all of that may take
-in the end is the stream's affair (``resume_timeout_s``).
+in the end is decided by the stream (``resume_timeout_s``).
 """
 
 from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
 
-from ifserver.clock import Clock, Timer
-from ifserver.layers.clusters import Clusters
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from ifserver.clock import Clock, Timer
+    from ifserver.front.exchanges.exchange import Exchange
+    from ifserver.layers.clusters import Clusters
 
 __all__ = ["ResumptionQueue"]
 
@@ -29,13 +32,6 @@ LONGEST_PAUSE_S: Final = 15.0
 _JITTER: Final = (0.7, 1.3)
 
 
-class Offered(Protocol):
-    """An open WebSocket that is offered to workers."""
-
-    def offer_resumption(self) -> None:
-        """It is its turn."""
-
-
 class _Lane:
     """Those that are offered on one request channel: the workers of one pool must not keep another's waiting."""
 
@@ -43,8 +39,8 @@ class _Lane:
 
     def __init__(self) -> None:
         #: Those whose turn comes next, and those that are offered and not claimed.
-        self.waiting: OrderedDict[Offered, None] = OrderedDict()
-        self.offered: set[Offered] = set()
+        self.waiting: OrderedDict[Exchange, None] = OrderedDict()
+        self.offered: set[Exchange] = set()
 
 
 class ResumptionQueue:
@@ -54,10 +50,10 @@ class ResumptionQueue:
         self._clusters = clusters
         self._clock = clock
         #: Those that pause; and the others, by the request channel on which they are offered.
-        self._pausing: dict[Offered, Timer] = {}
+        self._pausing: dict[Exchange, Timer] = {}
         self._lanes: dict[str, _Lane] = {}
         #: Where each of them is.
-        self._lane_of: dict[Offered, _Lane] = {}
+        self._lane_of: dict[Exchange, _Lane] = {}
         #: Is waited for while this server cannot be reached for answers.
         self._reachable: Deferred[None] | None = None
         self._stopped = False
@@ -65,25 +61,25 @@ class ResumptionQueue:
     def __len__(self) -> int:
         return len(self._lane_of)
 
-    def add(self, offered: Offered, tries: int, channel: str) -> None:
-        """`offered` looks for a worker that reads `channel`; `tries` attempts in a row have failed."""
-        self._forget(offered)
+    def add(self, exchange: Exchange, tries: int, channel: str) -> None:
+        """`exchange` looks for a worker that reads `channel`; `tries` attempts in a row have failed."""
+        self._forget(exchange)
         if self._stopped:
             return
         lane = self._lanes.get(channel)
         if lane is None:
             lane = self._lanes[channel] = _Lane()
-        self._lane_of[offered] = lane
+        self._lane_of[exchange] = lane
         if tries:
             pause = min(PAUSE_S * 2.0 ** min(tries - 1, 10), LONGEST_PAUSE_S) * random.uniform(*_JITTER)
-            self._pausing[offered] = self._clock.callLater(pause, self._over, offered)
+            self._pausing[exchange] = self._clock.callLater(pause, self._over, exchange)
         else:
-            lane.waiting[offered] = None
+            lane.waiting[exchange] = None
         self._offer_more(lane)
 
-    def left(self, offered: Offered) -> None:
-        """Somebody has claimed it, or it has ended."""
-        lane = self._forget(offered)
+    def left(self, exchange: Exchange) -> None:
+        """It is claimed, or has ended."""
+        lane = self._forget(exchange)
         if lane is not None:
             self._offer_more(lane)
 
@@ -99,20 +95,20 @@ class ResumptionQueue:
         if reachable is not None:
             reachable.cancel()
 
-    def _forget(self, offered: Offered) -> _Lane | None:
-        timer = self._pausing.pop(offered, None)
+    def _forget(self, exchange: Exchange) -> _Lane | None:
+        timer = self._pausing.pop(exchange, None)
         if timer is not None and timer.active():
             timer.cancel()
-        lane = self._lane_of.pop(offered, None)
+        lane = self._lane_of.pop(exchange, None)
         if lane is not None:
-            lane.waiting.pop(offered, None)
-            lane.offered.discard(offered)
+            lane.waiting.pop(exchange, None)
+            lane.offered.discard(exchange)
         return lane
 
-    def _over(self, offered: Offered) -> None:
-        del self._pausing[offered]
-        lane = self._lane_of[offered]
-        lane.waiting[offered] = None
+    def _over(self, exchange: Exchange) -> None:
+        del self._pausing[exchange]
+        lane = self._lane_of[exchange]
+        lane.waiting[exchange] = None
         self._offer_more(lane)
 
     def _offer_more(self, lane: _Lane) -> None:
@@ -123,9 +119,9 @@ class ResumptionQueue:
                 self._reachable = self._clusters.home.ready()
                 self._reachable.addCallbacks(self._is_reachable, _cancelled)
                 return
-            offered, _ = lane.waiting.popitem(last=False)
-            lane.offered.add(offered)
-            offered.offer_resumption()
+            exchange, _ = lane.waiting.popitem(last=False)
+            lane.offered.add(exchange)
+            exchange.offer_late()
 
     def _is_reachable(self, _: None) -> None:
         self._reachable = None
