@@ -24,7 +24,6 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     ),
     "net": (1, ("net.*",)),
     "logs": (1, ("logs.*",)),
-    "tracing": (1, ("tracing",)),
     "layers": (2, ("layers.*",)),
     "front": (3, ("front.*",)),
     "worker": (3, ("worker.*",)),

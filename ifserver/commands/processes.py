@@ -14,6 +14,7 @@ from ifserver import logs
 from ifserver.commands import running
 from ifserver.errors import ConfigurationError
 from ifserver.groups.link import work_with
+from ifserver.observe import import_tracing
 from ifserver.process import children
 from ifserver.process.children import Launch
 from ifserver.services.lifecycle import Control, Runtime, Service
@@ -21,7 +22,6 @@ from ifserver.services.nodes import import_nodes
 from ifserver.services.worker import WorkerService
 from ifserver.worker.application import ASGIApplication, load_for
 from ifserver.worker.load_error_page import LoadErrorPage
-from ifserver.worker.worker import require_tracing
 from ifserver.worker.wsgi import interface_of
 
 __all__ = ["work"]
@@ -37,7 +37,7 @@ def work(launch: Launch) -> int:
         application: ASGIApplication
         os.environ.update(launch.environment)
         if launch.worker.tracing:
-            require_tracing()
+            import_tracing("worker.tracing")
         # While there are no threads of the application, which may import the same (`ifserver.net.lean_imports`).
         import_nodes(launch.layer)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
@@ -12,12 +12,11 @@ from zope.interface import implementer
 
 from ifserver.clock import WallClock
 from ifserver.config.settings import FrontSettings
-from ifserver.errors import ConfigurationError
 from ifserver.front.access_log import AccessLog
 from ifserver.front.addresses import ProxyHeader
 from ifserver.front.connection_limits import ConnectionLimits
 from ifserver.front.drain import Drain
-from ifserver.front.exchanges.exchanges import Exchanges
+from ifserver.front.exchanges.exchanges import Exchanges, Tracing
 from ifserver.front.files import Disk, Files
 from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.http1.shared_services import Http1
@@ -26,9 +25,6 @@ from ifserver.front.proxy_protocol import AnnouncedFactory
 from ifserver.front.slow_clients import SlowClients
 from ifserver.front.websocket.opening import WebSockets
 from ifserver.layers.clusters import Clusters
-
-if TYPE_CHECKING:
-    from ifserver.front.exchanges.tracing import Tracing
 
 __all__ = ["InterfaceServer"]
 
@@ -42,6 +38,7 @@ class InterfaceServer(Factory):
         wall: tells the time of day, for Date and the access log.
         facts: what the beats of this server tell people (`ifserver.status.Facts`).
         files: opens the files that it sends by itself; None: those below ``front.file_roots``.
+        tracing: makes spans; None: it is off.
     """
 
     noisy = False
@@ -55,12 +52,11 @@ class InterfaceServer(Factory):
         wall: WallClock,
         facts: Callable[[], bytes] = bytes,
         files: Files | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         counters = clusters.counters
-        tracing = _tracing(access_log) if settings.tracing else None
-        #: It hears of requests that end; so do the spans.
-        self.access_log: AccessLog = tracing or access_log
+        self.access_log = access_log
         self.access_log.change(settings.access_log_format, settings.access_log_queries)
         files = files or Files(settings.file_roots, False, Disk(clusters.soon), counters)
         #: Streams, and all that concerns the channel layer.
@@ -158,11 +154,3 @@ class InterfaceServer(Factory):
             **exchanges.members.statistics(),
             **exchanges.counters.statistics(),
         }
-
-
-def _tracing(access_log: AccessLog) -> Tracing:
-    try:
-        from ifserver.front.exchanges.tracing import Tracing
-    except ImportError as error:
-        raise ConfigurationError(f"front.tracing: {error}: pip install 'ifserver[otel]'") from error
-    return Tracing(access_log)

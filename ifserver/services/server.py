@@ -39,6 +39,7 @@ from ifserver.net import sockets
 from ifserver.net.endpoints import SocketEndpoint
 from ifserver.net.sockets import UnixFile
 from ifserver.net.tls import Certificate
+from ifserver.observe import import_tracing
 from ifserver.observe.admin.listening import Admin
 from ifserver.observe.admin.server_subject import ServerSubject
 from ifserver.observe.loop_lag import LoopLag
@@ -102,15 +103,19 @@ class ServeService(Service):
         self._workerless = False
         self._clusters = self._make_clusters()
         disk = Disk(runtime.loop.call_soon_threadsafe)
+        log = open_log(front.access_log)
+        # It stands in the place of the log: its spans end where requests do.
+        tracing = import_tracing("front.tracing").Tracing(log) if front.tracing else None
         self.server = InterfaceServer(
             front,
             self._clusters,
-            open_log(front.access_log),
+            tracing or log,
             runtime.reactor,
             time.time,
             lambda: subject.encoded_facts(),
             # With our own workers we see the same files.
             Files(front.file_roots, self.has_supervisor, disk, self._clusters.counters),
+            tracing,
         )
         self._route(pools)
         subject = ServerSubject(self.server, self._is_listening, parent=self.has_supervisor)

@@ -8,17 +8,20 @@ import time
 
 from ifserver import channels
 from ifserver.metrics import Counters
+from ifserver.observe import import_tracing
 from ifserver.observe.loop_lag import LoopLag
 from ifserver.process import children
 from ifserver.process.children import Launch
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of
-from ifserver.worker.application import ASGIApplication
+from ifserver.worker.application import ASGIApplication, Receive, Scope, Send
+from ifserver.worker.application_failure import is_expected
+from ifserver.worker.asgi_stream import running
 from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.load_error_page import LoadErrorPage
 from ifserver.worker.supervisor_watch import SupervisorWatch
 from ifserver.worker.worker import Worker
-from ifserver.worker.wsgi import adapted
+from ifserver.worker.wsgi import WSGIAdapter, adapted
 
 __all__ = ["WorkerService"]
 
@@ -41,6 +44,8 @@ class WorkerService(Service):
         settings = self._launch.worker
         if not isinstance(application, LoadErrorPage):
             settings, application = adapted(settings, application)
+            if settings.tracing:
+                application = _traced(application, self._launch.pool)
         return Worker(
             settings,
             self.clusters,
@@ -82,3 +87,17 @@ class WorkerService(Service):
         self._counters.set("streams_held", holds["streams"])
         self._counters.set("streams_unanswered", holds["unanswered"])
         self._counters.set("slots_free", max(0, holds["free"]))
+
+
+def _traced(application: ASGIApplication, pool: str) -> ASGIApplication:
+    """The application with a span around each of its calls."""
+    tracer = import_tracing("worker.tracing").Tracer(pool, is_expected)
+    if isinstance(application, WSGIAdapter):
+        application.around = tracer.span
+        return application
+
+    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        with tracer.span(running.get()):
+            await application(scope, receive, send)
+
+    return traced

@@ -15,7 +15,7 @@ from ifserver.messages import STOPPED, Headers, ResponseStart
 from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.stream_phases import ANSWERING, DONE, LOST, OFFERED, OVER
 
-__all__ = ["AnsweringStream", "is_disconnection"]
+__all__ = ["AnsweringStream", "is_disconnection", "is_expected"]
 
 _ERROR_BODY: Final = b"Internal Server Error"
 _ERROR_HEADERS: Final[Headers] = [
@@ -39,9 +39,7 @@ class AnsweringStream(Stream):
         if error is None:
             if not cancelled:
                 _log.error("%s: the application has returned, but %s", self, phase.value, extra=self._about)
-        elif not (cancelled and isinstance(error, asyncio.CancelledError)) and not (
-            phase is LOST and is_disconnection(error)
-        ):
+        elif not (cancelled and isinstance(error, asyncio.CancelledError)) and not is_expected(self, error):
             _log.error("%s: the application has raised", self, exc_info=error, extra=self._about)
         if cancelled:
             # Not its fault, whatever it has made of the cancellation: where nothing was answered, another worker can.
@@ -58,6 +56,11 @@ class AnsweringStream(Stream):
         start = ResponseStart(self.identity, self.attempt, self.worker, self.sent, 500, _ERROR_HEADERS, body, False)
         self.tell(start, len(body), last=True)
         self.move(DONE)
+
+
+def is_expected(stream: Stream, error: BaseException) -> bool:
+    """Whether the application has raised `error` since its client has left, which is no failure."""
+    return stream.phase is LOST and is_disconnection(error)
 
 
 def is_disconnection(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 from ifserver import channels
 from ifserver.clock import Clock
 from ifserver.config.settings import WorkerSettings
-from ifserver.errors import ChannelNameError, ConfigurationError
+from ifserver.errors import ChannelNameError
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
@@ -33,7 +33,7 @@ from ifserver.worker.wsgi import WSGIAdapter
 from ifserver.worker.wsgi_stream import ThreadedStream, as_get
 from ifserver.worker_ledger import Ledger, LedgerFull
 
-__all__ = ["Worker", "require_tracing"]
+__all__ = ["Worker"]
 
 #: How long a cancelled application may take to clean up before it is abandoned.
 CANCEL_S: Final = 1.0
@@ -70,14 +70,6 @@ class Worker:
         pool: str = "",
     ) -> None:
         self.application = application
-        if settings.tracing and not isinstance(application, LoadErrorPage):
-            from ifserver.worker.tracing import Traced, Tracer
-
-            tracer = Tracer(pool)
-            if isinstance(application, WSGIAdapter):
-                application.around = tracer.span
-            else:
-                self.application = Traced(application, tracer)
         self.supervisor = supervisor
         self.loop = loop
         self.inbox = ledger.inbox = clusters.home.inbox
@@ -406,15 +398,3 @@ class Worker:
             await pause(self._clock, self.loop, FLUSH_EVERY_S)
         if waiting:
             _log.error("%d messages could not be sent before the end", waiting)
-
-
-def require_tracing() -> None:
-    """Make sure that ``worker.tracing`` can be.
-
-    Raises:
-        ConfigurationError: OpenTelemetry's API is not installed.
-    """
-    try:
-        import ifserver.worker.tracing  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(f"worker.tracing: {error}: pip install 'ifserver[otel]'") from error

@@ -34,6 +34,7 @@ from ifserver.layers.heartbeat_value import value_of
 from ifserver.layers.inbox_home import Place
 from ifserver.layers.node import Limits, Node
 from ifserver.metrics import Counters
+from ifserver.observe import import_tracing
 
 _Kind = TypeVar("_Kind", bound=m.Message)
 
@@ -377,7 +378,10 @@ class World:
         self.access = Lines()
         settings.setdefault("server_header", None)
         settings.setdefault("request_id", False)
-        self.server = InterfaceServer(FrontSettings(**settings), self.clusters, self.access, self.clock, self.wall)
+        tracing = import_tracing("front.tracing").Tracing(self.access) if settings.get("tracing") else None
+        self.server = InterfaceServer(
+            FrontSettings(**settings), self.clusters, tracing or self.access, self.clock, self.wall, tracing=tracing
+        )
         self.worker = FakeWorker(self)
         if start:
             for each in (self.node, *self.others):

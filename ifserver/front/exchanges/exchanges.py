@@ -75,8 +75,8 @@ class Exchanges:
         clock: Clock,
         wall: WallClock,
         files: Files,
-        tracing: Tracing | None = None,
-        facts: Callable[[], bytes] = bytes,
+        tracing: Tracing | None,
+        facts: Callable[[], bytes],
     ) -> None:
         self.settings = settings
         self.clusters = clusters

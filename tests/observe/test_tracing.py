@@ -1,19 +1,32 @@
-"""The spans of a server, as OpenTelemetry's SDK makes them."""
+"""The spans of servers and workers, as OpenTelemetry's SDK makes them, and how a trace's context travels."""
 
 from __future__ import annotations
 
+import asyncio
 import builtins
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from opentelemetry import baggage, trace
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.trace import SpanKind, StatusCode
 
 from ifserver import channels
 from ifserver import headers as h
-from ifserver.errors import ConfigurationError
+from ifserver.errors import ClientDisconnected, ConfigurationError
+from ifserver.messages import Headers
+from ifserver.observe.tracing import context_in, put_context
+from ifserver.services.worker import _traced
+from ifserver.worker.wsgi import WSGIAdapter
 from tests.front.fakes import GET, HANDSHAKE, World
+from tests.process.test_children import run
 from tests.spans import CLIENT, CLIENT_SPAN, TRACE, Spans, kept
+from tests.worker.stage import STREAM, Play, http_request, turns, websocket_connect
+from tests.worker.test_worker import Stage, get
+from tests.worker.test_worker import played as stage_played
+from tests.worker.test_wsgi import until
 
 
 @pytest.fixture
@@ -189,10 +202,163 @@ def test_without_the_api_the_error_names_the_extra(monkeypatch: pytest.MonkeyPat
     real: Any = builtins.__import__
 
     def fails(name: str, *others: Any) -> Any:
-        if name == "ifserver.front.exchanges.tracing":
+        if name == "ifserver.observe" and "tracing" in others[2]:
             raise ModuleNotFoundError("No module named 'opentelemetry'")
         return real(name, *others)
 
     monkeypatch.setattr(builtins, "__import__", fails)
     with pytest.raises(ConfigurationError, match=r"front.tracing: No module named 'opentelemetry': pip install"):
         traced()
+
+
+# Workers: what is current in the application, and in what the usual instrumentations make there.
+
+
+HEADERS = [(b"host", b"here"), (b"traceparent", CLIENT), (b"baggage", b"user=7")]
+
+
+def played(application: Any, request: Any) -> None:
+    """Run `application` for one request, to its end."""
+
+    async def main() -> None:
+        play = await Play.begin(request, _traced(application, ""))
+        task = play.stream.task
+        await turns()
+        if task is not None:
+            await task
+
+    run(main)
+
+
+def test_the_application_runs_in_the_span_of_its_message(spans: Spans) -> None:
+    seen: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        async def elsewhere() -> None:
+            seen.append(trace.get_current_span().get_span_context().span_id)
+
+        await asyncio.create_task(elsewhere())
+        await asyncio.to_thread(lambda: seen.append(trace.get_current_span().get_span_context().span_id))
+        seen.append(baggage.get_baggage("user"))
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    played(application, http_request(headers=HEADERS, attempt=1))
+    span = spans.one("process http.request")
+    assert span.kind is SpanKind.CONSUMER
+    assert (span.context.trace_id, span.parent.span_id) == (TRACE, CLIENT_SPAN)
+    assert seen == [span.context.span_id, span.context.span_id, "7"]
+    assert dict(span.attributes) == {
+        "messaging.system": "ifserver",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "http.request",
+        "messaging.message.id": STREAM,
+        "ifserver.attempt": 1,
+    }
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_the_asgi_instrumentation_joins_it(spans: Spans) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    played(OpenTelemetryMiddleware(application), http_request(headers=HEADERS, path="/", raw_path=b"/"))
+    [inner] = spans.named("GET /")
+    assert inner.parent.span_id == spans.one("process http.request").context.span_id
+    assert inner.kind is SpanKind.INTERNAL
+
+
+def test_a_wsgi_application_runs_in_it_too(spans: Spans) -> None:
+    seen: list[Any] = []
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append((threading.current_thread().name, trace.get_current_span().get_span_context().span_id))
+        start_response("200 OK", [])
+        return [b"x"]
+
+    async def act(stage: Stage) -> None:
+        stage.ask(get("/", headers=HEADERS))
+        await until(lambda: spans.all)
+
+    stage_played(act, application=_traced(WSGIAdapter(application, 1), ""))
+    [(thread, span_id)] = seen
+    assert thread.startswith("wsgi")
+    assert span_id == spans.one("process http.request").context.span_id
+
+
+@pytest.mark.parametrize(("unconfirmed", "channel"), [(None, "websocket.connect"), (0, "websocket.resume")])
+def test_a_websocket_has_one_span_in_each_worker(spans: Spans, unconfirmed: int | None, channel: str) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.close"})
+
+    played(application, websocket_connect(headers=HEADERS, unconfirmed=unconfirmed))
+    span = spans.one(f"process {channel}")
+    assert (span.context.trace_id, span.parent.span_id) == (TRACE, CLIENT_SPAN)
+
+
+def test_what_the_application_raises_is_an_error(spans: Spans) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise KeyError("x")
+
+    played(application, http_request(headers=HEADERS))
+    span = spans.one("process http.request")
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes["error.type"] == "KeyError"
+    assert [event.name for event in span.events] == ["exception"]
+
+
+def test_that_a_client_has_left_is_none(spans: Spans) -> None:
+    async def main() -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            raise ClientDisconnected("gone")
+
+        play = await Play.begin(http_request(headers=HEADERS), _traced(application, ""))
+        play.stream.let_go()
+        await turns()
+
+    run(main)
+    assert spans.one("process http.request").status.status_code is StatusCode.UNSET
+
+
+# How a trace's context travels in the headers of a request.
+
+
+OTHERS: Headers = [(b"host", b"a"), (b"cookie", b"x"), (b"cookie", b"y")]
+
+
+def test_a_context_is_read_and_written() -> None:
+    headers = [
+        *OTHERS,
+        (b"traceparent", CLIENT),
+        (b"tracestate", b"a=1"),
+        (b"tracestate", b"b=2"),
+        (b"baggage", b"u=7"),
+    ]
+    context = context_in(headers)
+    span = trace.get_current_span(context).get_span_context()
+    assert (span.trace_id, span.span_id, span.is_remote) == (TRACE, CLIENT_SPAN, True)
+    assert dict(span.trace_state) == {"a": "1", "b": "2"}
+    assert baggage.get_all(context) == {"u": "7"}
+    put_context(headers, context)
+    assert headers == [*OTHERS, (b"traceparent", CLIENT), (b"tracestate", b"a=1,b=2"), (b"baggage", b"u=7")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [(b"traceparent", b"nonsense"), (b"tracestate", b"a=1")],
+        [(b"traceparent", CLIENT)] * 2,
+        [(b"tracestate", b"a=1")],
+    ],
+)
+def test_one_that_is_not_valid_is_none_and_not_passed_on(headers: Headers) -> None:
+    mixed = [*headers, *OTHERS, (b"baggage", b"\xff\xfe")]
+    context = context_in(mixed)
+    assert not trace.get_current_span(context).get_span_context().is_valid
+    put_context(mixed, context)
+    assert [field for field in mixed if field[0] != b"baggage"] == OTHERS
