@@ -87,7 +87,7 @@ def put_context(headers: Headers, context: Context) -> None:
     """Let a request carry `context`, and no other."""
     fresh: dict[str, str] = {}
     propagate.inject(fresh, context)
-    # What is not written now belongs to a context that is not passed on: a tracestate, say, without its traceparent.
+    # What is not written now belongs to a context that is not passed on: a tracestate without its traceparent.
     stale = {name.encode("latin-1") for name in (propagate.get_global_textmap().fields | fresh.keys())}
     if _BAGGAGE not in fresh:
         stale.discard(_BAGGAGE.encode())

@@ -32,7 +32,7 @@ __all__ = [
     "BodyReceived",
     "ClaimTimedOut",
     "ClientFailed",
-    "ClientGone",
+    "ClientLeft",
     "CloseClient",
     "CloseFile",
     "Dropped",
@@ -64,7 +64,7 @@ __all__ = [
 
 
 class BodyReceived(Struct, frozen=True, gc=False):
-    """The client sent a further piece of its request's body; `more_body` says whether another will follow."""
+    """The client sent a further piece of its request's body; `more_body`: another will follow."""
 
     body: bytes
     more_body: bool
@@ -77,7 +77,7 @@ class MessageReceived(Struct, frozen=True, gc=False):
     data: bytes | None
 
 
-class ClientGone(Struct, frozen=True, gc=False):
+class ClientLeft(Struct, frozen=True, gc=False):
     """The client has left, or its WebSocket has closed with `code` and `reason` (RFC 6455 7.1.5)."""
 
     code: int = 1006
@@ -114,7 +114,7 @@ class TimedOut(Struct, frozen=True, gc=False):
 
 
 class ClaimTimedOut(Struct, frozen=True, gc=False):
-    """Somebody took the request and did not claim it in time, or its node has lost it."""
+    """A worker took the request and did not claim it in time, or its node has lost it."""
 
 
 class Withdrawn(Struct, frozen=True, gc=False):
@@ -124,7 +124,7 @@ class Withdrawn(Struct, frozen=True, gc=False):
 
 
 class Joined(Struct, frozen=True, gc=False):
-    """The answer to `Join` of `attempt`: the stream is a member of `group`, or `error` says why it is not."""
+    """The answer to `Join` of `attempt`: the stream is a member of `group`; with an `error` it is not."""
 
     attempt: int
     group: str

@@ -47,7 +47,7 @@ from ifserver.state_machines.effects import (
     Answered,
     BodyReceived,
     ClaimTimedOut,
-    ClientGone,
+    ClientLeft,
     CloseFile,
     Effect,
     Effects,
@@ -203,11 +203,11 @@ def _body_received_claimed(stream: HttpStream, event: BodyReceived) -> Effects:
     return *_body_received(stream, event), WAIT_RESPONSE
 
 
-def _left_unclaimed(stream: HttpStream, event: ClientGone) -> Effects:
+def _left_unclaimed(stream: HttpStream, event: ClientLeft) -> Effects:
     return WITHDRAW, ENDED
 
 
-def _left(stream: HttpStream, event: ClientGone | TimedOut) -> Effects:
+def _left(stream: HttpStream, event: ClientLeft | TimedOut) -> Effects:
     return *disconnect(stream), ENDED
 
 
@@ -289,13 +289,13 @@ _RULES: Final[tuple[Rule, ...]] = (
     # The client.
     ((*_UNCLAIMED, _OPENING, *_BEGUN), BodyReceived, None, _body_received),
     (_CLAIMED, BodyReceived, None, _body_received_claimed),
-    (_QUEUED, ClientGone, _DONE, _left_unclaimed),
-    ((_WITHDRAWING, *_WITH_WORKER), ClientGone, _DONE, _left),
+    (_QUEUED, ClientLeft, _DONE, _left_unclaimed),
+    ((_WITHDRAWING, *_WITH_WORKER), ClientLeft, _DONE, _left),
     (_BEGUN, Flushed, None, window),
     (_RESPONDING, Answered, _ANSWERED, ignore),
     # It is reported with each further piece, which is empty, or belongs to a response that has no body.
     (_ANSWERED, Answered, None, ignore),
-    (_DONE, (BodyReceived, ClientGone, Flushed, Answered), None, ignore),
+    (_DONE, (BodyReceived, ClientLeft, Flushed, Answered), None, ignore),
     # The offer. Once it is claimed, or is made anew, what is known of the one before comes too late.
     (_UNCLAIMED, OfferRefused, None, refused),
     ((*_WITH_WORKER, _DONE), OfferRefused, None, ignore),

@@ -1,7 +1,7 @@
 """What lets a WebSocket outlive its worker (see docs/explanation/architecture.rst, Resumption).
 
-An open WebSocket is no new request. From the loss of one worker to the accept of the next it waits, for as long as
-``resume_timeout_s`` says, and nothing that happens to an attempt closes it: a worker that dies before it accepts, a
+An open WebSocket is no new request. From the loss of one worker to the accept of the next it waits, for
+``resume_timeout_s`` at most, and nothing that happens to an attempt closes it: a worker that dies before it accepts, a
 node that is full, silent, restarted or unreachable, or a lost message only begin the next attempt. What the client
 sends meanwhile is held, and handed to the worker that accepts.
 

@@ -384,7 +384,7 @@ def refused(stream: Stream, event: OfferRefused) -> Effects:
     if not event.in_doubt:
         return answer(stream, event.status, event.why)
     # To a request channel a push in doubt is repeated only if running the request twice does no harm;
-    # otherwise somebody may have it, and its claim is awaited.
+    # otherwise a worker may have it, and its claim is awaited.
     return _retry(stream, "the connection to the node broke", _UNCLAIMED) or NOTHING
 
 
@@ -406,17 +406,17 @@ def claim_timed_out(stream: Stream, event: ClaimTimedOut) -> Effects:
 
 
 def lost(stream: Stream, event: m.Release) -> Effects:
-    """The claimant has released it before the response had begun: it died, or was told to stop."""
+    """The claimant has released it before the response had begun: it died, or stops."""
     why = release_reason(event)
     if event.reason == m.UNREAD:
-        # Nobody has begun this attempt, so what the request is does not matter. What is held, and how long it may
+        # No worker has begun this attempt, so what the request is does not matter. What is held, and how long it may
         # still wait, stay.
         pending, units = stream.pending, stream.pending_units
         offer, *_ = stream.offer_again(why)
         stream.pending, stream.pending_units = pending, units
         return (offer,)
     if event.reason in m.GIVEN_BACK and stream.repeatable():
-        # No failure of anybody's: however many workers are told to stop at once, none of them costs an answer.
+        # No failure: however many workers are stopped at once, none of them costs an answer.
         return stream.offer_again(why)
     return _retry(stream, why, _LOST) or answer(stream, 502, why)
 

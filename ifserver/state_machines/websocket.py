@@ -34,7 +34,7 @@ from ifserver.state_machines.effects import (
     Abort,
     ClaimTimedOut,
     ClientFailed,
-    ClientGone,
+    ClientLeft,
     CloseClient,
     Effect,
     Effects,
@@ -135,7 +135,7 @@ class WebSocketStream(Stream):
         #: Attempts in a row that have failed since the last worker was lost.
         self.tries = 0
         #: How the client has left whose messages are still held.
-        self.farewell: ClientGone | None = None
+        self.farewell: ClientLeft | None = None
 
     @property
     def resumable(self) -> bool:
@@ -216,16 +216,16 @@ def _received(stream: WebSocketStream, event: MessageReceived) -> Effects:
     return stream.pump()
 
 
-def _left_unclaimed(stream: WebSocketStream, event: ClientGone) -> Effects:
+def _left_unclaimed(stream: WebSocketStream, event: ClientLeft) -> Effects:
     return WITHDRAW, ENDED
 
 
-def _left(stream: WebSocketStream, event: ClientGone) -> Effects:
+def _left(stream: WebSocketStream, event: ClientLeft) -> Effects:
     # What it sent before it left is handed over, beyond the credit: it is no more than was held here.
     return *stream.send_held(beyond_credit=True), *disconnect(stream, event.code, event.reason), ENDED
 
 
-def _left_alone(stream: WebSocketStream, event: ClientGone) -> Effects:
+def _left_alone(stream: WebSocketStream, event: ClientLeft) -> Effects:
     """No worker has it that could be handed what the client sent, or none that has accepted it."""
     if stream.pending:
         stream.farewell = event
@@ -235,7 +235,7 @@ def _left_alone(stream: WebSocketStream, event: ClientGone) -> Effects:
     return _left(stream, event) if stream.worker is not None else _left_unclaimed(stream, event)
 
 
-def _left_failing(stream: WebSocketStream, event: ClientGone) -> Effects:
+def _left_failing(stream: WebSocketStream, event: ClientLeft) -> Effects:
     """The worker knows that the client leaves; that it can be answered is over."""
     return *release(stream, "the client has left"), ENDED
 
@@ -350,11 +350,11 @@ _RULES: Final[tuple[Rule, ...]] = (
     (_S.OPEN, MessageReceived, None, _received),
     (_LOOKING, MessageReceived, None, resumption.hold),
     (_ENDING, MessageReceived, None, ignore),
-    (_S.QUEUED, ClientGone, _S.DONE, _left_unclaimed),
-    ((_S.WITHDRAWING, _S.CLAIMED, _S.DENYING, _S.OPEN, _S.CLOSING), ClientGone, _S.DONE, _left),
-    (_LOOKING, ClientGone, None, _left_alone),
-    (_S.FAILING, ClientGone, _S.DONE, _left_failing),
-    (_S.DONE, ClientGone, None, ignore),
+    (_S.QUEUED, ClientLeft, _S.DONE, _left_unclaimed),
+    ((_S.WITHDRAWING, _S.CLAIMED, _S.DENYING, _S.OPEN, _S.CLOSING), ClientLeft, _S.DONE, _left),
+    (_LOOKING, ClientLeft, None, _left_alone),
+    (_S.FAILING, ClientLeft, _S.DONE, _left_failing),
+    (_S.DONE, ClientLeft, None, ignore),
     (_S.OPEN, ClientFailed, _S.FAILING, _failed),
     ((*_LOOKING, _S.CLOSING), ClientFailed, None, _failed_alone),
     ((_S.DENYING, _S.OPEN, *_LOOKING, _S.FAILING), Flushed, None, _flushed),

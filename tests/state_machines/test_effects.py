@@ -34,7 +34,7 @@ def test_there_is_one_wait_for_everything_that_is_waited_for() -> None:
     assert len(constants) == len(e.Waiting)
 
 
-@pytest.mark.parametrize("value", [e.ClientGone(), e.Flushed(1), e.WAIT_WORKER, e.Dropped("gone")], ids=str)
+@pytest.mark.parametrize("value", [e.ClientLeft(), e.Flushed(1), e.WAIT_WORKER, e.Dropped("gone")], ids=str)
 def test_none_can_be_changed(value: Any) -> None:
     with pytest.raises(AttributeError):
         setattr(value, value.__struct_fields__[0], 2)

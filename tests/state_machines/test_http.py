@@ -42,7 +42,7 @@ WAIT_WORKER, WAIT_RESPONSE, WAIT_RESUMPTION, WAIT_LAST_WORDS, WAIT_NOTHING = (e.
 BODY = e.BodyReceived(b"x", True)
 MESSAGE = e.MessageReceived("x", None)
 FAILED = e.ClientFailed(1002, "why")
-GONE = e.ClientGone()
+GONE = e.ClientLeft()
 FLUSHED = e.Flushed(1)
 ANSWERED = e.Answered()
 REFUSED = e.OfferRefused(False, "full")
@@ -381,7 +381,7 @@ def test_an_application_may_read_on_when_the_client_has_all() -> None:
     ],
 )
 def test_a_client_that_leaves_is_told_to_whoever_has_its_request(state: State, effects: list[Any]) -> None:
-    assert do(make(state), e.ClientGone()) == effects
+    assert do(make(state), e.ClientLeft()) == effects
 
 
 def body(size: int, more: bool = True) -> e.BodyReceived:

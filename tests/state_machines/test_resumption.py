@@ -59,7 +59,7 @@ def resumed(effects: list[Any]) -> m.WebSocketConnect:
 def left() -> WebSocketStream:
     """One whose client has left, and whose last words are held."""
     stream = opened()
-    do(stream, DIED, *says("a"), e.ClientGone(1001))
+    do(stream, DIED, *says("a"), e.ClientLeft(1001))
     assert stream.state is State.LEFT
     return stream
 
@@ -228,7 +228,7 @@ def test_with_nobody_who_accepts_it_in_time_it_is_closed_with_1012(before: list[
     # Whoever takes it now is told to let go.
     late = replace(CLAIM, attempt=stream.attempt - 1, worker=WORKER)
     assert do(stream, late, e.Withdrawn(True))[0] == e.Dropped("gone")
-    assert do(stream, e.ClientGone(1012)) == [e.ENDED]
+    assert do(stream, e.ClientLeft(1012)) == [e.ENDED]
 
 
 def test_an_application_that_does_not_accept_it_again_closes_it() -> None:
@@ -241,7 +241,7 @@ def test_an_application_that_does_not_accept_it_again_closes_it() -> None:
 def test_a_client_that_leaves_while_nobody_has_it_is_withdrawn() -> None:
     stream = opened()
     do(stream, DIED)
-    assert do(stream, e.ClientGone(1001)) == [e.WITHDRAW, e.ENDED]
+    assert do(stream, e.ClientLeft(1001)) == [e.WITHDRAW, e.ENDED]
 
 
 @pytest.mark.parametrize("before", [[], [replace(CLAIM, **SECOND)]], ids=["waiting", "taken"])
@@ -249,7 +249,7 @@ def test_the_last_words_of_a_client_are_for_the_next_worker(before: list[Any]) -
     """It must have accepted: an application whose client leaves before that hears nothing more."""
     stream = opened()
     do(stream, DIED, *says("a", "b"), *before)
-    assert do(stream, e.ClientGone(1001, "bye")) == []
+    assert do(stream, e.ClientLeft(1001, "bye")) == []
     assert do(stream, replace(CLAIM, **SECOND)) == []
     effects = do(stream, replace(ACCEPT, **SECOND))
     assert heard(effects) == ["a", "b"]
@@ -264,7 +264,7 @@ def test_one_that_has_said_nothing_has_no_last_words() -> None:
     ):
         stream = opened()
         do(stream, DIED, *before)
-        assert do(stream, e.ClientGone(1001)) == effects
+        assert do(stream, e.ClientLeft(1001)) == effects
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_worker_that_moves_to_another_node_is_told_things_there() -> None:
     stream = make(State.CLAIMED, UPLOAD)
     stream.receive_sync(m.SyncEntry(ID, 0, 0, 0), MOVED)
     assert do(stream, START) == [START, WAIT_NOTHING], "what it has said before it moved may come later"
-    assert do(stream, e.ClientGone()) == [e.Send(MOVED, m.Disconnect(ID, 0, 0, 0, "")), e.ENDED]
+    assert do(stream, e.ClientLeft()) == [e.Send(MOVED, m.Disconnect(ID, 0, 0, 0, "")), e.ENDED]
 
 
 def test_a_repeated_message_is_dropped_and_counted() -> None:

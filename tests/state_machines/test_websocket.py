@@ -66,10 +66,10 @@ PATHS: dict[State, list[Any]] = {
     State.OPEN: [CLAIM, ACCEPT],
     State.WAITING: [CLAIM, RESUMABLE, DIED],
     State.TAKEN: [CLAIM, RESUMABLE, DIED, replace(CLAIM, attempt=1)],
-    State.LEFT: [CLAIM, RESUMABLE, DIED, e.MessageReceived("last", None), e.ClientGone(1001)],
+    State.LEFT: [CLAIM, RESUMABLE, DIED, e.MessageReceived("last", None), e.ClientLeft(1001)],
     State.FAILING: [CLAIM, ACCEPT, e.ClientFailed(1002, "why")],
     State.CLOSING: [CLAIM, ACCEPT, CLOSE],
-    State.DONE: [CLAIM, ACCEPT, CLOSE, e.ClientGone()],
+    State.DONE: [CLAIM, ACCEPT, CLOSE, e.ClientLeft()],
 }
 #: Those of an open WebSocket whose worker is gone.
 WITHOUT_WORKER = (State.WAITING, State.TAKEN)
@@ -212,11 +212,11 @@ def test_a_websocket_is_claimed_accepted_used_and_closed_by_the_application() ->
     assert do(stream, SEND) == [SEND]
     close = replace(CLOSE, seq=2)
     assert do(stream, close) == [close]
-    assert do(stream, e.ClientGone(1000, "bye")) == [disconnect(1000, "bye", seq=1), e.ENDED]
+    assert do(stream, e.ClientLeft(1000, "bye")) == [disconnect(1000, "bye", seq=1), e.ENDED]
 
 
 def test_a_client_that_closes_is_told_with_its_code_and_reason() -> None:
-    assert do(make(State.OPEN), e.ClientGone(4000, "enough")) == [disconnect(4000, "enough"), e.ENDED]
+    assert do(make(State.OPEN), e.ClientLeft(4000, "enough")) == [disconnect(4000, "enough"), e.ENDED]
 
 
 def test_what_was_said_before_the_client_broke_the_protocol_is_answered() -> None:
@@ -233,26 +233,26 @@ def test_what_was_said_before_the_client_broke_the_protocol_is_answered() -> Non
     assert do(stream, e.Flushed(WINDOW))
     assert do(stream, release("the application knows").message) == [WAIT_NOTHING, e.FAIL, e.RESUME_READING]
     assert stream.state is State.CLOSING
-    assert do(stream, e.ClientGone(1002)) == [e.ENDED]
+    assert do(stream, e.ClientLeft(1002)) == [e.ENDED]
 
 
 @pytest.mark.parametrize("last", [DIED, CLOSE], ids=["died", "closed"])
 def test_what_ends_the_application_ends_the_wait_for_its_last_words(last: Any) -> None:
     stream = make(State.FAILING)
     assert do(stream, last) == [WAIT_NOTHING, e.FAIL]
-    assert do(stream, e.ClientGone(1002)) == [e.ENDED]
+    assert do(stream, e.ClientLeft(1002)) == [e.ENDED]
 
 
 def test_last_words_may_not_take_for_ever() -> None:
     stream = make(State.FAILING)
     assert do(stream, e.TimedOut()) == [release("the client has broken the protocol"), WAIT_NOTHING, e.FAIL]
     assert do(stream, SEND) == [e.Dropped("gone"), release("gone")]
-    assert do(stream, e.ClientGone(1002)) == [e.ENDED]
+    assert do(stream, e.ClientLeft(1002)) == [e.ENDED]
 
 
 def test_a_client_that_does_not_wait_for_last_words() -> None:
     stream = make(State.FAILING)
-    assert do(stream, e.ClientGone()) == [release("the client has left"), e.ENDED]
+    assert do(stream, e.ClientLeft()) == [release("the client has left"), e.ENDED]
     assert stream.state is State.DONE
 
 
@@ -320,7 +320,7 @@ def test_a_gap_closes_the_websocket_with_1011() -> None:
     dropped, wait, close, told_worker = do(stream, replace(SEND, seq=2))
     assert (dropped, wait, told_worker) == (e.Dropped("gap"), WAIT_NOTHING, release("broken"))
     close_client(close, 1011)
-    assert do(stream, e.ClientGone(1011)) == [e.ENDED]
+    assert do(stream, e.ClientLeft(1011)) == [e.ENDED]
 
 
 @pytest.mark.parametrize("last", [replace(SEND, seq=2), DIED], ids=["gap", "died"])
@@ -372,7 +372,7 @@ def test_a_worker_that_lets_go_closes_the_websocket(reason: str, code: int) -> N
     stream = make(State.OPEN)
     [close] = do(stream, replace(DIED, reason=reason))
     close_client(close, code)
-    assert do(stream, e.ClientGone(code)) == [e.ENDED]
+    assert do(stream, e.ClientLeft(code)) == [e.ENDED]
 
 
 @pytest.mark.parametrize(("answer", "status"), [(True, 503), (False, 504)])
@@ -400,7 +400,7 @@ def test_a_handshake_that_is_not_answered_in_time_is_a_504() -> None:
     ],
 )
 def test_a_client_that_leaves_is_told_to_whoever_has_it(state: State, effects: list[Any]) -> None:
-    assert do(make(state), e.ClientGone()) == effects
+    assert do(make(state), e.ClientLeft()) == effects
 
 
 def fill(stream: WebSocketStream, size: int) -> list[Any]:
@@ -430,7 +430,7 @@ def test_without_credit_the_client_is_not_read_and_little_is_held(size: int) -> 
 def test_what_a_client_said_before_it_left_is_handed_over_beyond_the_credit() -> None:
     stream = make(State.OPEN)
     sent = told(fill(stream, 60_000), m.WebSocketReceive)
-    effects = do(stream, e.ClientGone(1000))
+    effects = do(stream, e.ClientLeft(1000))
     assert [type(each) for each in told(effects, m.Message)] == [m.WebSocketReceive, m.WebSocketReceive, m.Disconnect]
     assert [each.seq for each in told(effects, m.Message)] == [len(sent), len(sent) + 1, len(sent) + 2]
     assert effects[-1] is e.ENDED
@@ -442,7 +442,7 @@ def test_a_client_that_was_not_read_is_read_again_for_its_close_frame(end: Any) 
     fill(stream, 60_000)
     assert e.RESUME_READING in do(stream, end)
     assert do(stream, e.MessageReceived("x", None)) == []
-    assert told(do(stream, e.ClientGone()), m.WebSocketReceive) == []
+    assert told(do(stream, e.ClientLeft()), m.WebSocketReceive) == []
 
 
 def test_what_was_flushed_is_told_when_it_is_a_quarter_of_a_window() -> None:
@@ -490,7 +490,7 @@ def test_whatever_happens_the_promises_are_kept(happenings: list[Any]) -> None:
             effects = list(say(stream, each) if isinstance(each, tuple) else stream.handle(each))
         except TransitionError:
             continue
-        if not isinstance(each, e.ClientGone | e.ClientFailed):
+        if not isinstance(each, e.ClientLeft | e.ClientFailed):
             pushed += told(effects, m.WebSocketReceive)
             numbers += [x.seq for x in told(effects, m.WebSocketReceive | m.GroupJoined | m.GroupGap)]
         client += [x for x in effects if isinstance(x, m.Message | e.Answer | e.Abort | e.CloseClient) or x is e.ENDED]

@@ -62,10 +62,10 @@ class Exchanges:
     """All exchanges of one server. `ifserver.front.exchanges.factory` makes them.
 
     Args:
-        clock: tells how time goes by, and calls later.
-        wall: tells the time of day, for X-Request-Start.
+        clock: for durations and delays.
+        wall: the time of day, for X-Request-Start.
         tracing: makes spans; None: it is off.
-        facts: what the beats of this server tell people (`ifserver.status.Facts`).
+        facts: what the beats of this server show people (`ifserver.status.Facts`).
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Exchanges:
         return kept
 
     def route(self, router: Router | None) -> None:
-        """Requests that begin now are for the pools that `router` says."""
+        """Requests that begin now are for the pools of `router`."""
         former, self.router = self.router, router
         if router is not None:
             router.weigh(self.weights)
@@ -181,7 +181,7 @@ class Exchanges:
         """No client is left: read the inbox until all that has come is answered.
 
         Args:
-            quick: somebody waits for it.
+            quick: end at once, without waiting for workers that accept what clients have sent that have left.
         """
         # What clients have sent that have left is for their workers, whatever is paused.
         self.control.stop()

@@ -27,7 +27,7 @@ __all__ = ["http", "websocket"]
 
 
 def http(exchanges: Exchanges, client: HttpClient, incoming: Incoming, addresses: Addresses) -> Exchange:
-    """The exchange of a request whose body has arrived as far as `incoming` says."""
+    """The exchange of a request, of whose body `incoming` has what has arrived."""
     scheme, peer, host = addresses
     if exchanges.trusted is not None:
         peer, scheme = h.seen_by_proxies(incoming.headers, peer, scheme, exchanges.trusted)

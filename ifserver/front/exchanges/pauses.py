@@ -271,7 +271,7 @@ class OperatorOrders:
                 events.tell(_log, logging.INFO, events.Mark.WEIGHTS, text, why, shown)
 
     def here(self, orders: list[Order]) -> Here[Order]:
-        """What this server has to say; `orders` are those that it knows."""
+        """What this server reports; `orders` are those that it knows."""
         exchanges = self._exchanges
         pauses, counted_s = exchanges.pauses, exchanges.clock.seconds() - self._marked_at
         return Here(orders, pauses.waiting, pauses.under_way(), round(counted_s, 3), self.pools())

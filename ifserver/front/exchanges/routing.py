@@ -44,7 +44,7 @@ _COOKIE_START: Final = COOKIE + b"="
 _ATTRIBUTES: Final = b"; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax" % _MAX_AGE_S
 #: A cookie of that name, as the server has set it (RFC 6265 4.2.1), behind the start of a Cookie or another cookie.
 _OWN: Final = re.compile(rb"(?:\A|;)[ \t]*" + COOKIE + rb"=([0-9]{1,4})[ \t]*(?:;|\Z)").search
-#: What says that a response may be given to other clients, and what says that it may not (RFC 9111 5.2.2, RFC 8246).
+#: What lets a response be given to other clients, and what forbids it (RFC 9111 5.2.2, RFC 8246).
 _FOR_ALL: Final = re.compile(
     rb"(?:\A|[,\s])(?:(?:public|immutable|s-maxage)(?:\Z|[,=\s])|max-age[ \t]*=[ \t]*\"?0*[1-9])", re.IGNORECASE
 ).search
@@ -90,7 +90,7 @@ class Router:
 
     def weigh(self, ordered: Mapping[str, Mapping[str, float]]) -> None:
         """Let requests that begin now be shared as was `ordered`, by the pool whose requests they are; where nothing
-        was, as the settings say."""
+        was, as in the settings."""
         self.weights, self.shared = {}, {}
         for of, settings in self._in_settings.items():
             given = ordered.get(of, settings)
@@ -113,7 +113,7 @@ class Router:
         )
 
     def http(self, incoming: Incoming) -> str:
-        """The request channel of a request; empty: no pool takes it. Where it is in `shared`, that says which."""
+        """The request channel of a request; empty: no pool takes it. Where it is in `shared`, that decides which."""
         return _first(self._http, incoming)
 
     def websocket(self, incoming: Incoming) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ifserver import messages as m
 from ifserver.front.websocket.prepared import Prepared
-from ifserver.state_machines.effects import ClientGone, Flushed
+from ifserver.state_machines.effects import ClientLeft, Flushed
 
 if TYPE_CHECKING:
     from ifserver.front.exchanges.exchange import Exchange
@@ -52,7 +52,7 @@ class AfterResponse:
     def leave(self) -> None:
         """The client has left: the application is told."""
         self.finish()
-        self._exchange.handle(ClientGone())
+        self._exchange.handle(ClientLeft())
 
     def finish(self) -> None:
         """The exchange is over."""

@@ -29,7 +29,7 @@ from ifserver.front.http1.unread_body import DISCARD_BYTES, UnreadBody
 from ifserver.front.http1.websocket_handshake import websocket_problem
 from ifserver.front.incoming_request import BadRequest, Incoming
 from ifserver.net.endpoints import LoopTransport
-from ifserver.state_machines.effects import Answered, BodyReceived, ClientGone
+from ifserver.state_machines.effects import Answered, BodyReceived, ClientLeft
 
 if TYPE_CHECKING:
     from ifserver.front.exchanges.exchange import Exchange
@@ -368,7 +368,7 @@ class Http1Connection(Protocol):
         self._response.stop_file()
         exchange, self._response.exchange = self._response.exchange, None
         if exchange is not None:
-            exchange.handle(ClientGone())
+            exchange.handle(ClientLeft())
 
     def _break_off(self, detail: object) -> None:
         self._leave(detail)

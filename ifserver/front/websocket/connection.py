@@ -22,7 +22,7 @@ from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.net import sockets
-from ifserver.state_machines.effects import ClientFailed, ClientGone, Flushed, MessageReceived
+from ifserver.state_machines.effects import ClientFailed, ClientLeft, Flushed, MessageReceived
 
 if TYPE_CHECKING:
     from ifserver.front.exchanges.carry_out import EventHandler
@@ -167,7 +167,7 @@ class WebSocketConnection(Frames):
             reason = ""  # autobahn's own words
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.handle(ClientGone(_NO_STATUS if code is None else code, reason or ""))
+            exchange.handle(ClientLeft(_NO_STATUS if code is None else code, reason or ""))
         server = self._server
         if self._entry is not None:
             open_s = server.exchanges.clock.seconds() - self._since
