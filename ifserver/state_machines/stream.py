@@ -168,26 +168,25 @@ class Stream(ABC):
         """The effects of a message of a worker, or of a supervisor in its place."""
         if message.attempt != self.attempt:
             return _reject(message, self.identity)
-        worker, kind, claimed = message.worker, type(message), None
+        worker, kind = message.worker, type(message)
         if self.worker is None:
             self.worker = worker
-            # The first message claims the stream, whatever it is.
-            if kind is not m.Release:
-                claimed = self.CLAIMS.get(self.state)
         elif worker != self.worker and channels.process_of(worker) != channels.process_of(self.worker):
             return _reject(message, self.identity)
         if kind in _SEQUENCED:
             if message.seq != self.received:
                 return _out_of_order(self, message.seq)
             self.received += 1
-        if claimed is not None:
-            self.state, self._row = claimed, self.table[claimed]
-        step = self._row.get(kind)
+        # The first message claims the stream, whatever it is.
+        claimed = None if kind is m.Release else self.CLAIMS.get(self.state)
+        row = self._row if claimed is None else self.table[claimed]
+        step = row.get(kind)
         if step is None:
             return self.broken(f"{kind.__name__} in state {self.state.name}")
         after, function = step
-        if after is not None:
-            self.state, self._row = after, self.table[after]
+        if after is not None or claimed is not None:
+            self.state = after or claimed
+            self._row = self.table[self.state]
         effects = function(self, message)
         # One that begins the response at once needs nothing of what a claim does.
         return effects if claimed is None or self.state is not claimed else self.claimed() + effects

@@ -311,7 +311,7 @@ def test_a_message_that_must_not_be_said_breaks_the_exchange(state: State, kind:
         assert release("broken") not in effects
         assert stream.state is FOLLOWING[state].get(type(message), state)
         return
-    why = f"bad reply: {type(message).__name__} in state {decides.name}"
+    why = f"bad reply: {type(message).__name__} in state {state.name}"
     assert stream.state is State.DONE
     assert effects == {
         State.RESPONDING: [e.Abort(why), release("broken"), e.ENDED],

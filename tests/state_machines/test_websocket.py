@@ -293,7 +293,7 @@ def test_a_message_that_must_not_be_said_breaks_the_websocket(state: State, kind
         assert release("broken") not in effects
         assert stream.state is FOLLOWING[state].get(type(message), state)
         return
-    why = f"bad reply: {type(message).__name__} in state {decides.name}"
+    why = f"bad reply: {type(message).__name__} in state {state.name}"
     assert effects == {
         State.OPEN: [WAIT_NOTHING, e.CloseClient(1011, "", why), release("broken")],
         State.FAILING: [WAIT_NOTHING, e.FAIL, release("broken")],
