@@ -1,4 +1,4 @@
-"""Time as an argument: the part of Twisted's ``IReactorTime`` that is used here, as types.
+"""Time as an argument: the part of Twisted's ``IReactorTime`` that is used here, as types; and how late a loop is.
 
 The reactor is a `Clock`, and so is ``twisted.internet.task.Clock``, which tests use. There are two kinds of time, and
 never one in place of the other:
@@ -12,9 +12,9 @@ never one in place of the other:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
-__all__ = ["Clock", "Soon", "Timer", "WallClock"]
+__all__ = ["LOOK_S", "Clock", "LoopLag", "Soon", "Timer", "WallClock"]
 
 
 class Timer(Protocol):
@@ -43,3 +43,42 @@ WallClock: TypeAlias = Callable[[], float]
 
 #: Runs a function at the end of this turn of the event loop.
 Soon: TypeAlias = Callable[[Callable[[], None]], object]
+
+#: How often a loop's lag is measured, in seconds.
+LOOK_S: Final = 0.5
+
+
+class LoopLag:
+    """Measures from `start` to `stop` how late the loop of `clock` is: how long after its time a timer is called.
+
+    Args:
+        late: receives each measurement, in seconds.
+        looked: is called each time, for what else is to be noted twice a second.
+    """
+
+    def __init__(self, clock: Clock, late: Callable[[float], None], looked: Callable[[], None] = lambda: None) -> None:
+        self._clock = clock
+        self._late = late
+        self._looked = looked
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._looked()
+        self._later()
+
+    def stop(self) -> None:
+        """Measure no more."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _later(self) -> None:
+        due = self._clock.seconds() + LOOK_S
+        self._timer = self._clock.callLater(LOOK_S, self._look, due)
+
+    def _look(self, due: float) -> None:
+        self._late(self._clock.seconds() - due)
+        # First, so that whatever fails in the rest, it goes on.
+        self._later()
+        self._looked()

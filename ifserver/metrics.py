@@ -5,7 +5,7 @@ The sum over all processes of an idle system balances (`ifserver.layers.accounti
 have told each other what they have sent (`ifserver.layers.accounting`), and requests of which nobody has spoken have
 had their time (`ifserver.front.exchanges.attempt_accounting`).
 
-Times are counted in the buckets of a `Histogram`; `ifserver.observe.admin.scrape` makes samples of them for Prometheus.
+Times are counted in the buckets of a `Histogram`; `ifserver.observe.admin.metrics` makes samples for Prometheus.
 """
 
 from __future__ import annotations

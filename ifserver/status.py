@@ -15,9 +15,9 @@ from msgspec import UNSET, Struct, UnsetType
 from ifserver.messages import UNDECODABLE, Count, Seconds
 
 __all__ = [
+    "MAX_FACT_EVENTS",
     "MAX_GROUPS",
     "MAX_STREAMS",
-    "MAX_TOLD",
     "Child",
     "ClusterStatus",
     "Event",
@@ -44,7 +44,7 @@ MAX_STREAMS: Final = 2_000
 #: Groups that are shown of one server.
 MAX_GROUPS: Final = 100
 #: Events in the facts of one process: those of the last seconds, for others keep them.
-MAX_TOLD: Final = 8
+MAX_FACT_EVENTS: Final = 8
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -112,7 +112,7 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     children: tuple[Child, ...] = ()
     #: What it and its workers have counted, where it has no admin endpoint of its own (``run``).
     counts: dict[str, Count] = {}
-    #: What has happened last in this process, `MAX_TOLD` at most, oldest first.
+    #: What has happened last in this process, `MAX_FACT_EVENTS` at most, oldest first.
     events: tuple[Event, ...] = ()
 
 

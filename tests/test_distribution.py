@@ -172,7 +172,9 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Install
 
 def test_it_says_who_it_is(installed: Installed) -> None:
     assert installed.run("ifserver", "--version") == f"ifserver {ifserver.__version__}\n"
-    where = installed.run("python", "-c", "import ifserver.observe.admin.page as it; it.answer(); print(it.__file__)")
+    where = installed.run(
+        "python", "-c", "import ifserver.observe.admin.live_view as it; it.page(); print(it.__file__)"
+    )
     assert where.startswith(str(installed.folder))
 
 

@@ -19,7 +19,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
         0,
         (
             "__init__", "channels", "clock", "errors", "flow_control", "headers", "messages", "metrics", "status",
-            "config.*", "layers.liveness", "layers.periodic", "observe.loop_lag", "state_machines.*", "worker_ledger",
+            "config.*", "layers.liveness", "layers.periodic", "state_machines.*", "worker_ledger",
         ),
     ),
     "net": (1, ("net.*",)),
@@ -40,6 +40,9 @@ PURE = {
     "__future__", "abc", "bisect", "collections", "dataclasses", "difflib", "enum", "functools", "ipaddress",
     "itertools", "math", "msgspec", "re", "secrets", "textwrap", "tomllib", "types", "typing", "urllib.parse",
 }  # fmt: skip
+
+#: What a group may import for its types only: at run time it is handed the objects.
+FOR_TYPES_ONLY = {"observe": {"front", "process"}}
 
 #: Libraries with one importer each.
 ONLY_IMPORTERS = {
@@ -145,6 +148,8 @@ def _wrong(each: Import) -> Iterator[str]:
         assert target is not None
         if importer != target and STOREYS[importer][0] <= STOREYS[target][0]:
             yield f"{importer} imports {each.target}, which is of {target}"
+        elif target in FOR_TYPES_ONLY.get(importer, ()) and not each.for_types:
+            yield f"{importer} may import {each.target} for its types only"
         return
     library = each.target.split(".")[0]
     if importer == "pure" and library not in PURE and ".".join(each.target.split(".")[:2]) not in PURE:
@@ -222,6 +227,7 @@ HOUSE = {
     "front.exchange": "",
     "worker.asgi_stream": "",
     "services.server": "",
+    "observe.page": "",
 }
 
 
@@ -248,6 +254,7 @@ HOUSE = {
             "worker imports front.exchange",
         ),
         ("process.supervisor", "from ifserver.services.server import x", "process imports services.server"),
+        ("observe.page", "from ifserver.front import exchange", "may import front.exchange for its types only"),
         ("state_machines.http", "import asyncio", "the pure storey imports asyncio"),
         ("state_machines.http", "import time", "the pure storey imports time"),
         ("state_machines.http", "from socket import socket", "the pure storey imports socket.socket"),
@@ -293,6 +300,7 @@ def test_the_check_sees_what_breaks_the_rules(module: str, source: str, complain
         ("front.exchange", "from ifserver import __version__, channels\nimport ifserver.layers.node\nimport asyncio"),
         ("front.exchange", "from twisted.internet.interfaces import IReactorTime"),
         ("front.server", "from ifserver.front.exchange import x"),
+        ("observe.page", "if TYPE_CHECKING:\n    from ifserver.front.exchange import x"),
         (
             "state_machines.http",
             "from collections.abc import Callable\nfrom urllib.parse import unquote\nimport msgspec",

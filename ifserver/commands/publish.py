@@ -14,7 +14,7 @@ from ifserver import channels
 from ifserver.config import arguments
 from ifserver.config.configuration import Configuration
 from ifserver.errors import ApplicationError, ChannelNameError, ConfigurationError
-from ifserver.observe.admin.publication import Publication, reached
+from ifserver.observe.publication import Publication, reached
 from ifserver.observe.viewer.client import Client
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.worker.event_checks import checked_close

@@ -19,6 +19,8 @@ __all__ = ["Connection", "Server"]
 class Connection(Hashable, Protocol):
     """A client's connection."""
 
+    #: ``http`` or ``websocket``, for metrics.
+    kind: str
     #: Connections with the same key are counted together (`ifserver.front.connection_limits`).
     key: Key
     transport: Any

@@ -9,7 +9,7 @@ from typing import Final, TextIO
 from ifserver import channels
 from ifserver.config.settings import LayerSettings
 from ifserver.errors import NodeError, PushInDoubt
-from ifserver.observe.admin.publication import Publication, reached
+from ifserver.observe.publication import Publication, reached
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of, connect
 

@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from ifserver import __version__, channels
+from ifserver.clock import LoopLag
 from ifserver.config.pools import DEFAULT, PoolSettings, all_of
 from ifserver.config.rereading import LIVE, Reading, pools_of, updated
 from ifserver.config.settings import FrontSettings, LayerSettings
@@ -40,9 +41,8 @@ from ifserver.net.endpoints import SocketEndpoint
 from ifserver.net.sockets import UnixFile
 from ifserver.net.tls import Certificate
 from ifserver.observe import import_tracing
-from ifserver.observe.admin.listening import Admin
-from ifserver.observe.admin.server_subject import ServerSubject
-from ifserver.observe.loop_lag import LoopLag
+from ifserver.observe.admin import Admin
+from ifserver.observe.admin.subject import ServerSubject
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of
 

@@ -8,6 +8,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 
 from ifserver import __version__, channels
+from ifserver.clock import LoopLag
 from ifserver.config.pools import PoolWorkers
 from ifserver.config.rereading import Reading
 from ifserver.config.settings import LayerSettings, LogSettings
@@ -17,9 +18,8 @@ from ifserver.layers.heartbeat_value import with_facts
 from ifserver.layers.inbox_cleanup import InboxCleanup
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.logs import events
-from ifserver.observe.admin.listening import Admin
+from ifserver.observe.admin import Admin
 from ifserver.observe.admin.subject import SupervisorSubject
-from ifserver.observe.loop_lag import LoopLag
 from ifserver.process.reload import Reloader, Wanted
 from ifserver.process.slots import Pool
 from ifserver.process.supervisor import Spawn, Supervisor
@@ -87,7 +87,7 @@ class SupervisorService(Service):
         #: What the beats said last of what the children read.
         self._reads: Sequence[str] = ()
         self._subject = SupervisorSubject(
-            self.supervisor, self._clusters, self._heartbeat, clock, time.time, tells_counts=not is_alone
+            self.supervisor, self._clusters, self._heartbeat, clock, time.time, reports_counts=not is_alone
         )
         self._admin = Admin(
             self._subject,

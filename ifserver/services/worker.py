@@ -7,9 +7,9 @@ import os
 import time
 
 from ifserver import channels
+from ifserver.clock import LoopLag
 from ifserver.metrics import Counters
 from ifserver.observe import import_tracing
-from ifserver.observe.loop_lag import LoopLag
 from ifserver.process import children
 from ifserver.process.children import Launch
 from ifserver.services.lifecycle import Runtime, Service

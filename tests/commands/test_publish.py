@@ -14,7 +14,7 @@ import pytest
 from ifserver.commands import publish
 from ifserver.config import arguments
 from ifserver.errors import ConfigurationError
-from ifserver.observe.admin.publication import Publication, parse
+from ifserver.observe.publication import Publication, parse
 from tests.observe.viewer.test_client import Endpoint
 
 ROOT = Path(__file__).parents[2]

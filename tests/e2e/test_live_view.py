@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 from websockets.sync.client import connect
 
-from ifserver.observe.admin.operator_orders import POOLS_HEADER
+from ifserver.observe.admin.orders import POOLS_HEADER
 from tests.e2e.chromium import LIMIT_MS, Chromium
 from tests.e2e.operators import ADMIN, admin_of
 from tests.e2e.running import LIMIT_S, Running, eventually

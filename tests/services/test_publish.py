@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from ifserver.config.node_urls import parse_cluster
 from ifserver.config.settings import LayerSettings
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.observe.admin.publication import Publication
+from ifserver.observe.publication import Publication
 from ifserver.services import nodes, publish
 from ifserver.services.lifecycle import Runtime
 from ifserver.services.publish import PublishService

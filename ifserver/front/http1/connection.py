@@ -56,6 +56,7 @@ _log = logging.getLogger(__name__)
 class Http1Connection(Protocol):
     """One client's connection."""
 
+    kind = "http"
     #: Any transport that is an ITransport, an IPushProducer and an IConsumer: Twisted's own, or the loop's.
     transport: Any
 

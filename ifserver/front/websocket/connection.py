@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 class WebSocketConnection(Frames):
     """One client's WebSocket, from the accepted handshake on."""
 
+    kind = "websocket"
     #: As whose connection it is counted.
     key: Key = None
     # What the client has done wrong, as close code and text, while that is not told it.

@@ -1,13 +1,12 @@
-"""The admin endpoint's HTTP: on ``twisted.web``, for it is no hot path.
+"""The admin endpoint's HTTP: its paths, and how they are protected. On ``twisted.web``, for it is no hot path.
 
-It is for operators, and still must hold against web pages that their browsers show beside it: what changes anything
-needs a header that no form can send (Fetch standard: it is not "CORS-safelisted", so a browser asks first, and is not
-allowed), and nothing but probes is answered under a name that is not ours, as a page would ask by that has its own
-name point here (DNS rebinding).
+It is for operators, and must hold against web pages that their browsers show beside it. What changes anything needs a
+header that no form can send (Fetch standard: it is not "CORS-safelisted", so a browser asks first, and is not allowed).
+Only probes are answered under a name that is not ours: a page could let its own name point here (DNS rebinding).
 
-What is under ``/groups/`` is for programs, and needs a bearer token (RFC 6750). That is all it needs: a browser never
-sends one by itself, as it does cookies and passwords, so a page that has no token can ask for nothing there; and it
-could send none without asking first, for ``Authorization`` is not safelisted either.
+What is under ``/groups/`` is for programs, and needs a bearer token (RFC 6750). That is enough: a browser never sends
+one by itself, as it does cookies and passwords, and could send none without asking first, for ``Authorization`` is not
+safelisted either.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BytesIO
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -33,12 +32,15 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError, NodeError, PushInDoubt
-from ifserver.observe.admin import operator_orders, page, publication
-from ifserver.observe.admin.recorder import Recorder
-from ifserver.observe.admin.scrape import Scrape
-from ifserver.observe.admin.subject import Subject
+from ifserver.observe import publication
+from ifserver.observe.admin import orders
+from ifserver.observe.admin.live_view import Recorder, page
+from ifserver.observe.admin.metrics import Scrape
 from ifserver.observe.admin.survey import Survey, Surveyor
 from ifserver.status import encode_status
+
+if TYPE_CHECKING:
+    from ifserver.observe.admin.subject import ServerSubject, SupervisorSubject
 
 __all__ = ["CLOSE_HEADER", "AdminFactory"]
 
@@ -90,7 +92,13 @@ class AdminFactory(WrappingFactory):
 
     noisy = False
 
-    def __init__(self, subject: Subject, reactor: Any, names: Collection[str], token: str | None = None) -> None:
+    def __init__(
+        self,
+        subject: ServerSubject | SupervisorSubject,
+        reactor: Any,
+        names: Collection[str],
+        token: str | None = None,
+    ) -> None:
         root = _Root(subject, reactor, names, token)
         site: Any = _Site(root, requestFactory=_Request, timeout=_IDLE_S, reactor=reactor)  # type: ignore[no-untyped-call]
         site.displayTracebacks = False
@@ -122,7 +130,7 @@ class _Site(Site):
         """Nothing: probes and scrapes would fill the log."""
 
     def startFactory(self) -> None:
-        """Nothing: no log, and no timer that tells it the time each second."""
+        """Nothing: no log, and no timer that notes the time each second."""
 
     def stopFactory(self) -> None:
         """Nothing was started."""
@@ -143,7 +151,7 @@ class _Channel(HTTPChannel):
 
 
 class _Request(Request):
-    """Keeps the body of those who have the token. All others are thrown away, for they are of no use."""
+    """Keeps a body only where the token is right."""
 
     content: BytesIO
     channel: Any
@@ -191,17 +199,19 @@ class _Root(Resource):
 
     isLeaf = True
 
-    def __init__(self, subject: Subject, reactor: Any, names: Collection[str], token: str | None) -> None:
+    def __init__(
+        self, subject: ServerSubject | SupervisorSubject, reactor: Any, names: Collection[str], token: str | None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._subject = subject
         self._reactor = reactor
         self._token = token
         surveyor = Surveyor(subject.clusters, reactor, subject.pools)
-        self.recorder = Recorder(subject, surveyor, reactor, subject.wall)
+        self.recorder = Recorder(subject, surveyor, reactor)
         self._scrape = Scrape(subject)
-        self._ordering = operator_orders.Ordering(subject, surveyor, reactor)
+        self._orders = orders.Orders(subject, surveyor, reactor)
         self._names = frozenset(name.lower().rstrip(".") for name in names) | {"localhost"}
-        self._page = _Answer(200, *page.answer())
+        self._page = _Answer(200, *page())
         self._pages: dict[str, Callable[[Any], Deferred[_Answer]]] = {
             "/": lambda _: succeed(self._page),
             "/livez": lambda _: succeed(_Answer(200, b"alive\n")),
@@ -214,10 +224,9 @@ class _Root(Resource):
         try:
             answering = self._answer(request, request.path.decode("ascii", "replace"))
         except Exception:
-            # A bug of ours, which must not show its traceback to whoever asks.
+            # A bug of ours, whose traceback is not for clients.
             answering = succeed(_failing(Failure()))
-        gone = request.notifyFinish()
-        gone.addErrback(lambda _: answering.cancel())
+        request.notifyFinish().addErrback(lambda _: answering.cancel())
         answering.addErrback(_failing)
         answering.addCallback(lambda answer: _write(request, answer))
         answering.addErrback(lambda failure: failure.trap(CancelledError))  # the client has left
@@ -229,13 +238,13 @@ class _Root(Resource):
             return succeed(_Answer(421, why))
         if path == "/close":
             return succeed(self._close(request))
-        if path in operator_orders.PATHS:
+        if path in orders.PATHS:
             return self._order(request, path)
         if path.startswith(_GROUPS):
             return self._group(request, unquote(path.removeprefix(_GROUPS)))
         asked = self._pages.get(path)
         if asked is None:
-            there_is = ", ".join((*self._pages, "/close", *operator_orders.PATHS))
+            there_is = ", ".join((*self._pages, "/close", *orders.PATHS))
             return succeed(_Answer(404, f"there is {there_is} and /groups/NAME\n".encode()))
         if request.method not in (b"GET", b"HEAD"):
             return succeed(_Answer(405, b"GET or HEAD\n", headers={"allow": "GET, HEAD"}))
@@ -270,7 +279,7 @@ class _Root(Resource):
         return _Answer(200, b"closed\n")
 
     def _group(self, request: Any, name: str) -> Deferred[_Answer]:
-        """Publish in a group, or say who is in it."""
+        """Publish in a group, or list its members here."""
         if self._token is None:
             setting = f"{self._subject.section}.admin_token"
             variable = f"IFSERVER_{setting.replace('.', '_').upper()}"
@@ -291,8 +300,8 @@ class _Root(Resource):
         return publishing.addCallbacks(_published, _not_published)
 
     def _order(self, request: Any, path: str) -> Deferred[_Answer]:
-        """Order something of all servers, or say what was ordered."""
-        place = operator_orders.PATHS[path]
+        """Order something of all servers, or show what was ordered."""
+        place = orders.PATHS[path]
         if request.method not in place.methods:
             methods = b", ".join(place.methods).decode()
             return succeed(_Answer(405, f"{methods}\n".encode(), headers={"allow": methods}))
@@ -301,7 +310,7 @@ class _Root(Resource):
                 return succeed(_NO_TOKEN)
         elif not request.requestHeaders.hasHeader(place.header):
             return succeed(_Answer(403, f"the header {place.header} is missing\n".encode()))
-        answering = Deferred.fromCoroutine(self._ordering.answer(path, request.method, request.args))
+        answering = Deferred.fromCoroutine(self._orders.answer(path, request.method, request.args))
         return answering.addCallbacks(lambda body: _Answer(200, body, _JSON), _not_ordered)
 
     def _members(self, group: str) -> _Answer:
@@ -324,9 +333,9 @@ class _Root(Resource):
                 raise ValueError
         except ValueError:
             return succeed(_Answer(400, b"after: expected the number of a figure, once\n"))
-        return self.recorder.survey().addCallback(self._told, after)
+        return self.recorder.survey().addCallback(self._with_history, after)
 
-    def _told(self, survey: Survey, after: int | None) -> _Answer:
+    def _with_history(self, survey: Survey, after: int | None) -> _Answer:
         status = msgspec.structs.replace(
             self._subject.status(survey),
             events=self.recorder.events(),
@@ -342,7 +351,7 @@ def _field(request: Any, name: bytes) -> str:
 
 
 def _has_token(token: str | None, fields: Sequence[bytes] | None) -> bool:
-    """Whether the `fields` of ``Authorization`` hold the token. How long that takes tells nothing of its characters."""
+    """Whether the `fields` of ``Authorization`` hold the token. How long that takes depends on no character of it."""
     if token is None or fields is None or len(fields) != 1:
         return False
     scheme, _, given = fields[0].partition(b" ")
@@ -351,7 +360,7 @@ def _has_token(token: str | None, fields: Sequence[bytes] | None) -> bool:
 
 def _not_ordered(failure: Failure) -> Any:
     error = failure.value
-    if isinstance(error, operator_orders.Refused):
+    if isinstance(error, orders.Refused):
         return _Answer(error.status, f"{error}\n".encode("ascii", "backslashreplace"))
     if failure.check(NodeError):
         return _Answer(503, f"no node has answered: {failure.getErrorMessage()}\n".encode())

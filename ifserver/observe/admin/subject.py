@@ -1,4 +1,4 @@
-"""The process that an admin endpoint speaks for: an interface server, or a supervisor."""
+"""The process that an admin endpoint describes: an interface server, or a supervisor with its workers."""
 
 from __future__ import annotations
 
@@ -6,38 +6,56 @@ import logging
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nlargest
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ifserver import __version__
-from ifserver.clock import Clock, WallClock
+from msgspec import UNSET
+
+from ifserver import __version__, channels
 from ifserver.config.settings import FrontSettings
-from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Heartbeat
-from ifserver.layers.operator_order_gossip import OperatorOrderGossip
+from ifserver.errors import ChannelNameError
 from ifserver.logs import events
-from ifserver.metrics import Counters, total
-from ifserver.observe.admin.figures import Figures, SupervisorFigures, taken_by
-from ifserver.observe.admin.pools import side_by_side
-from ifserver.observe.admin.survey import Survey
-from ifserver.process.slots import Worker
-from ifserver.process.supervisor import Supervisor
-from ifserver.status import MAX_GROUPS, MAX_STREAMS, MAX_TOLD, Child, Facts, GroupStatus, Status, StreamStatus, encode
+from ifserver.metrics import STREAMS_CLOSED, STREAMS_OPENED, Counters, total
+from ifserver.net import sockets
+from ifserver.observe.admin.survey import Survey, side_by_side
+from ifserver.state_machines.http import HttpStream
+from ifserver.status import (
+    MAX_FACT_EVENTS,
+    MAX_GROUPS,
+    MAX_STREAMS,
+    Child,
+    Facts,
+    GroupStatus,
+    Status,
+    StreamStatus,
+    encode,
+)
 
-__all__ = ["Subject", "SupervisorSubject"]
+if TYPE_CHECKING:
+    from ifserver.clock import Clock, WallClock
+    from ifserver.front.exchanges.exchange import Exchange
+    from ifserver.front.request_metrics import RequestMetrics
+    from ifserver.front.server import InterfaceServer
+    from ifserver.layers.clusters import Clusters
+    from ifserver.layers.heartbeat import Heartbeat
+    from ifserver.layers.operator_order_gossip import OperatorOrderGossip
+    from ifserver.process.slots import Worker
+    from ifserver.process.supervisor import Supervisor
+
+__all__ = ["ServerSubject", "Subject", "SupervisorSubject"]
+
+#: With what an operator's closing closes a WebSocket: clients connect again (IANA registry: Service Restart).
+RESTART: Final = 1012
+#: The first status that is an error of the site.
+_FIRST_ERROR: Final = 500
 
 _log = logging.getLogger(__name__)
 
 
 class Subject(ABC):
-    """What is told of this process.
-
-    Args:
-        clock: tells how time goes by.
-        wall: tells the time of day.
-    """
+    """What is shown of this process."""
 
     #: Where the settings of its endpoint are: ``front`` or ``worker``.
     section: str
@@ -53,7 +71,7 @@ class Subject(ABC):
 
     @abstractmethod
     def facts(self) -> Facts:
-        """What it tells of itself in its beats."""
+        """What its beats carry."""
 
     @abstractmethod
     def unready(self, survey: Survey) -> list[str]:
@@ -65,7 +83,7 @@ class Subject(ABC):
 
     @abstractmethod
     def supervisors(self, survey: Survey) -> list[Facts]:
-        """The supervisors that this endpoint speaks for as well."""
+        """The supervisors that this endpoint reports on as well."""
 
     @abstractmethod
     def streams(self) -> list[StreamStatus]:
@@ -75,6 +93,8 @@ class Subject(ABC):
     def pools(self) -> Sequence[str]:
         """The names of the pools that it knows, in their order; empty: there are none."""
 
+    # A supervisor has no orders, groups or clients: its servers do.
+
     @property
     def control(self) -> OperatorOrderGossip | None:
         """The orders of operators that it knows; None: it must ask the servers."""
@@ -82,27 +102,23 @@ class Subject(ABC):
 
     @property
     def pause_s(self) -> float:
-        """How long a pause is where nobody says how long."""
+        """How long a pause is that is ordered without a length."""
         return FrontSettings().pause_timeout_s
 
-    @abstractmethod
-    def figures(self) -> Figures:
-        """What is measured of it every second."""
-
-    @abstractmethod
     def group_sizes(self) -> Mapping[str, int]:
         """The groups of its streams, and how many members each has here."""
+        return {}
 
-    @abstractmethod
     def members(self, group: str) -> list[tuple[str, str]]:
         """The identities of the streams that are in `group` here, and their tags."""
+        return []
 
-    @abstractmethod
     def close(self, channel: str) -> bool:
         """End the stream with this reply channel, as if its client had left; False: there is none here."""
+        return False
 
     def status(self, survey: Survey) -> Status:
-        """All that it can tell."""
+        """All that is known."""
         streams = self.streams()
         groups = self.group_sizes()
         largest = nlargest(MAX_GROUPS, groups.items(), key=itemgetter(1))
@@ -131,7 +147,7 @@ class Subject(ABC):
         except Exception:
             if not self._failed:
                 self._failed = True
-                _log.exception("this process cannot tell of itself")
+                _log.exception("the facts of this process cannot be collected: its beats carry none")
             return b""
 
     def _facts(self, **more: Any) -> Facts:
@@ -142,7 +158,7 @@ class Subject(ABC):
             pid=os.getpid(),
             version=__version__,
             node=clusters.home.node.name,
-            # By the clock as it is set now: else whoever sets it would change how long we have been up.
+            # By the wall clock as it is set now: a step of it does not change how long the process has been up.
             started_at=round(self.wall() - (self.clock.seconds() - self._began_at), 3),
             **more,
         )
@@ -153,7 +169,11 @@ class Subject(ABC):
 
 
 class SupervisorSubject(Subject):
-    """A supervisor, and its workers."""
+    """A supervisor, and its workers.
+
+    Args:
+        reports_counts: whether its beats carry what was counted, because its parent's endpoint shows it.
+    """
 
     section = "worker"
 
@@ -164,21 +184,20 @@ class SupervisorSubject(Subject):
         heartbeat: Heartbeat,
         clock: Clock,
         wall: WallClock,
-        tells_counts: bool,
+        reports_counts: bool,
     ) -> None:
         super().__init__(clusters, heartbeat, clock, wall)
         self.supervisor = supervisor
-        self._tells_counts = tells_counts
+        self._reports_counts = reports_counts
 
     def facts(self) -> Facts:
         own = self.clusters.counters.statistics()
-        counts = total((own, self.supervisor.counts())) if self._tells_counts else {}
         return self._facts(
             kind="supervisor",
             children=tuple(map(_child, self.supervisor.workers)),
-            counts=counts,
-            # Otherwise its parent tells them, which is the same process.
-            events=() if self._tells_counts else events.recent(MAX_TOLD),
+            counts=total((own, self.supervisor.counts())) if self._reports_counts else {},
+            # Otherwise its parent reports them, which is the same process.
+            events=() if self._reports_counts else events.recent(MAX_FACT_EVENTS),
         )
 
     def unready(self, survey: Survey) -> list[str]:
@@ -203,17 +222,131 @@ class SupervisorSubject(Subject):
     def pools(self) -> Sequence[str]:
         return [pool.name for pool in self.supervisor.pools if pool.name]
 
-    def figures(self) -> Figures:
-        return SupervisorFigures(self.supervisor)
+
+class ServerSubject(Subject):
+    """An interface server.
+
+    Args:
+        listening: whether clients are listened for.
+        parent: whether it is the parent of the workers, and reports on them too (``run``).
+    """
+
+    section = "front"
+
+    def __init__(self, server: InterfaceServer, listening: Callable[[], bool], parent: bool) -> None:
+        exchanges = server.exchanges
+        super().__init__(exchanges.clusters, exchanges.heartbeat, exchanges.clock, exchanges.wall)
+        self.server = server
+        self._listening = listening
+        self._parent = parent
+
+    def facts(self) -> Facts:
+        server = self.server
+        tallies = tallies_of(server)
+        return self._facts(
+            kind="server",
+            listening=self._listening() and not server.draining,
+            connections=len(server.connections),
+            streams=len(server.exchanges.registry),
+            queue_timeout_s=server.settings.queue_timeout_s,
+            requests=requests_of(tallies),
+            errors=errors_of(tallies),
+            websockets=open_websockets(server.exchanges.counters),
+            paused=server.exchanges.pauses.left_s(),
+            waiting=server.exchanges.pauses.waiting,
+            events=events.recent(MAX_FACT_EVENTS),
+        )
+
+    def unready(self, survey: Survey) -> list[str]:
+        reasons = []
+        if self.server.draining:
+            reasons.append("shutting down")
+        elif not self._listening():
+            reasons.append("not listening for clients")
+        reasons += self._home_answers(survey)
+        if not survey.workers():
+            reasons.append("no live worker is seen on any node")
+        return reasons
+
+    def counts(self, survey: Survey) -> dict[str, dict[str, int]]:
+        counted = {"server": self.server.exchanges.counters.statistics()}
+        if self._parent:
+            counted["workers"] = total(facts.counts for facts in self.supervisors(survey))
+        return counted
+
+    def supervisors(self, survey: Survey) -> list[Facts]:
+        if not self._parent:
+            return []
+        return [facts for facts in survey.processes.values() if facts.kind == "supervisor"]
+
+    def streams(self) -> list[StreamStatus]:
+        now = self.clock.seconds()
+        exchanges = sorted(self.server.exchanges.registry.values(), key=lambda exchange: exchange.began_at)
+        # Only those that are shown cost more than a place in a list.
+        shown = [_stream_status(exchange, now) for exchange in exchanges[:MAX_STREAMS]]
+        rest = [StreamStatus(channel=each.stream.channel, kind="") for each in exchanges[MAX_STREAMS:]]
+        return shown + rest
+
+    def pools(self) -> Sequence[str]:
+        router = self.server.exchanges.router
+        return [] if router is None else list(dict.fromkeys(router.channels.values()))
+
+    @property
+    def control(self) -> OperatorOrderGossip:
+        return self.server.exchanges.control
+
+    @property
+    def pause_s(self) -> float:
+        return self.server.settings.pause_timeout_s
 
     def group_sizes(self) -> Mapping[str, int]:
-        return {}  # the members are at the servers
+        return self.server.exchanges.members.sizes()
 
     def members(self, group: str) -> list[tuple[str, str]]:
-        return []
+        return self.server.exchanges.members.of(group)
 
     def close(self, channel: str) -> bool:
-        return False  # it is its server that closes a stream
+        try:
+            identity = channels.identity(channels.check(channel))
+        except (ChannelNameError, ValueError):
+            return False
+        exchange = self.server.exchanges.registry.get(identity)
+        if exchange is None:
+            return False
+        if exchange.websocket is not None:
+            exchange.websocket.close(RESTART, "closed by an operator")
+        else:
+            client: Any = exchange.client
+            client.cut()
+        return True
+
+
+# What is counted.
+
+
+def tallies_of(server: InterfaceServer) -> list[RequestMetrics]:
+    """What is counted of its clients: one tally, and where there are pools, one more for each of them."""
+    return [server.exchanges.tally, *dict.fromkeys((server.exchanges.tallies or {}).values())]
+
+
+def requests_of(tallies: Sequence[RequestMetrics]) -> int:
+    """How many requests were answered."""
+    return sum(sum(tally.requests.values()) for tally in tallies)
+
+
+def errors_of(tallies: Sequence[RequestMetrics]) -> int:
+    """How many requests were answered with an error of the site."""
+    return sum(count for tally in tallies for status, count in tally.requests.items() if status >= _FIRST_ERROR)
+
+
+def open_websockets(counters: Counters) -> int:
+    """WebSockets that are open, or about to be."""
+    return counters.cells[STREAMS_OPENED["websocket"]] - counters.cells[STREAMS_CLOSED["websocket"]]
+
+
+def taken_by(counters: Counters) -> int:
+    """Requests and WebSockets that a worker has begun with."""
+    return sum(counters.cells[cell] for cell in STREAMS_OPENED.values())
 
 
 def _child(worker: Worker) -> Child:
@@ -228,4 +361,42 @@ def _child(worker: Worker) -> Child:
         free=gauges["slots_free"],
         taken=taken_by(counters),
         pool=worker.pool.name,
+    )
+
+
+# Streams.
+
+
+def unsent_bytes(exchange: Exchange) -> int:
+    """What was written to the client and its kernel has not taken, as far as the transport knows."""
+    client: Any = exchange.websocket or exchange.client
+    return sockets.unsent_bytes(client.transport)
+
+
+def states_of(exchanges: Iterable[Exchange]) -> dict[tuple[str, str], int]:
+    """How many streams of which kind are in which state."""
+    found: dict[tuple[str, str], int] = {}
+    for exchange in exchanges:
+        key = _kind_of(exchange), exchange.stream.state.name.lower()
+        found[key] = found.get(key, 0) + 1
+    return found
+
+
+def _kind_of(exchange: Exchange) -> str:
+    return "http" if type(exchange.stream) is HttpStream else "websocket"
+
+
+def _stream_status(exchange: Exchange, now: float) -> StreamStatus:
+    stream = exchange.stream
+    request = stream.request
+    return StreamStatus(
+        channel=stream.channel,
+        kind=_kind_of(exchange),
+        state=stream.state.name.lower(),
+        age_s=round(now - exchange.began_at, 3),
+        owner=channels.process_of(stream.worker) if stream.worker is not None else "",
+        method=getattr(request, "method", "GET"),
+        path=request.path[:200],
+        unsent_bytes=unsent_bytes(exchange),
+        pool=exchange.pool or UNSET,
     )

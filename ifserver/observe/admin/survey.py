@@ -1,30 +1,34 @@
-"""What the nodes say when they are asked: whether they answer, what waits there, and who is alive."""
+"""What nodes and servers answer: whether they do, what waits there, which processes live, how pools share requests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.python.failure import Failure
 
 from ifserver import channels
 from ifserver.errors import IfserverError, NodeError
-from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat_value import facts_of
-from ifserver.layers.node import Node, Queue
 from ifserver.messages import decode_request
-from ifserver.status import ClusterStatus, Facts, NodeStatus, QueueStatus, decode_facts
+from ifserver.metrics import quantile
+from ifserver.status import ClusterStatus, Facts, NodeStatus, PoolStatus, QueueStatus, decode_facts
 
-__all__ = ["ANSWER_S", "Survey", "Surveyor"]
+if TYPE_CHECKING:
+    from ifserver.layers.clusters import Clusters
+    from ifserver.layers.node import Node, Queue
+    from ifserver.layers.operator_orders import Here, Order, PoolHere
+
+__all__ = ["ANSWER_S", "Survey", "Surveyor", "agreed", "side_by_side"]
 
 #: How long a node may take to answer, in seconds: probes and people wait for that.
 ANSWER_S: Final = 1.0
 
 
 class Survey(NamedTuple):
-    """What the nodes have said."""
+    """What the nodes have answered."""
 
     clusters: tuple[ClusterStatus, ...]
     #: By process name, as seen on any node.
@@ -40,7 +44,7 @@ class Survey(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """What one node has said; `why` it has not said more."""
+    """What one node has answered, or `why` it has not."""
 
     node: Node
     why: str
@@ -51,7 +55,7 @@ class _Answer(NamedTuple):
 
 
 class Surveyor:
-    """Asks all nodes of `clusters`. Whoever asks while that is under way gets the same answer.
+    """Asks all nodes of `clusters`. A question while that is under way gets the same answer.
 
     Args:
         clock: the reactor.
@@ -142,14 +146,56 @@ def _status(answer: _Answer, processes: dict[str, Facts]) -> NodeStatus:
 
 
 def _age_s(node: Node, channel: str, queue: Queue, processes: dict[str, Facts]) -> float | None:
-    """How long the oldest has waited: its deadline, and how long its server lets requests wait, say when it came."""
+    """How long the oldest has waited: when it came follows from its deadline and its server's ``queue_timeout``."""
     if queue.oldest is None or channels.is_resumption(channel):
-        return None  # open WebSockets wait longer than requests, by a time that is not told
+        return None  # open WebSockets wait longer than requests, by a time that is not known
     try:
         request = decode_request(queue.oldest)
         facts = processes.get(channels.process_of(channels.check(request.reply_channel)))
     except IfserverError:
         return None
     if facts is None:
-        return None  # its server is gone
+        return None  # its server has ended
     return max(0.0, round(node.clock() - (request.deadline - facts.queue_timeout_s), 3))
+
+
+# Pools.
+
+
+def side_by_side(here: Sequence[Here[Order]]) -> list[PoolStatus]:
+    """What several servers report of their pools, as that of one.
+
+    The weights are those of the first that knows of any: servers read new settings one after the other.
+    """
+    by_name: dict[str, list[PoolHere]] = {}
+    for server in here:
+        for pool in server.pools:
+            by_name.setdefault(pool.name, []).append(pool)
+    return [_summed(pools) for pools in by_name.values()]
+
+
+def agreed(here: Sequence[Here[Order]]) -> bool:
+    """Whether all servers share requests in the same way."""
+    shares = ({pool.name: (pool.canary_of, pool.weight) for pool in server.pools if pool.weight} for server in here)
+    return len({frozenset(each.items()) for each in shares}) <= 1
+
+
+def _summed(pools: Sequence[PoolHere]) -> PoolStatus:
+    first = next((pool for pool in pools if pool.weight is not None), pools[0])
+    times = [sum(counts) for counts in zip(*(pool.times for pool in pools), strict=False)]
+    p50_s, p95_s, p99_s = (_rounded(quantile(times, part)) for part in (0.5, 0.95, 0.99))
+    return PoolStatus(
+        name=first.name,
+        canary_of=first.canary_of,
+        weight=first.weight,
+        is_ordered=first.is_ordered,
+        requests=sum(pool.requests for pool in pools),
+        errors=sum(pool.errors for pool in pools),
+        p50_s=p50_s,
+        p95_s=p95_s,
+        p99_s=p99_s,
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

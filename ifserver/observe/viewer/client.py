@@ -16,7 +16,7 @@ import msgspec
 
 from ifserver.config.settings_checks import parse_address
 from ifserver.errors import ConfigurationError
-from ifserver.observe.admin.publication import Publication, written
+from ifserver.observe.publication import Publication, written
 from ifserver.status import Paused, Pools, Status, decode_status
 
 __all__ = ["Client"]

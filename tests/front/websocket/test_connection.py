@@ -16,7 +16,7 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.flow_control import WINDOW
 from ifserver.net.endpoints import LoopTransport
-from ifserver.observe.admin.server_subject import unsent_bytes
+from ifserver.observe.admin.subject import unsent_bytes
 from tests.front.fakes import (
     BINARY,
     CLOSE,

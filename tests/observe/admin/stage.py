@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address
 from ifserver import channels
 from ifserver.layers.heartbeat_value import value_of, with_facts
 from ifserver.observe.admin.endpoint import AdminFactory
-from ifserver.observe.admin.server_subject import ServerSubject
+from ifserver.observe.admin.subject import ServerSubject
 from ifserver.status import Child, Facts, encode
 from tests.front.fakes import SUPERVISOR, WORKER, FakeTransport, World, split_response
 

@@ -15,7 +15,7 @@ from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.node import Queue
 from ifserver.logs import events
 from ifserver.logs.events import Mark
-from ifserver.observe.admin import operator_orders
+from ifserver.observe.admin import orders
 from ifserver.observe.admin.endpoint import CLOSE_HEADER, AdminFactory
 from ifserver.status import Event
 from tests.front.exchanges.test_groups import member, told
@@ -522,7 +522,7 @@ def test_who_is_in_a_group() -> None:
     assert stage.ask("/groups/nobody", **WITH_TOKEN).json == {"members": 0, "streams": []}
 
 
-# The page's data; the page itself: `tests.observe.admin.test_page`.
+# The page's data; the page itself: `tests.observe.admin.test_live_view`.
 
 
 def test_figures_for_those_who_ask_for_them() -> None:
@@ -558,7 +558,7 @@ def test_it_needs_no_reactor_but_its_own() -> None:
 
 # Pauses.
 
-PAUSE = {operator_orders.PAUSE_HEADER: "test"}
+PAUSE = {orders.PAUSE_HEADER: "test"}
 
 
 def test_a_pause_and_its_end() -> None:

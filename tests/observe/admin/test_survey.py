@@ -12,7 +12,8 @@ from ifserver.errors import NodeRefused
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.heartbeat_value import with_facts
 from ifserver.layers.node import Queue
-from ifserver.observe.admin.survey import ANSWER_S, Survey, Surveyor
+from ifserver.layers.operator_orders import Here, PoolHere
+from ifserver.observe.admin.survey import ANSWER_S, Survey, Surveyor, agreed, side_by_side
 from ifserver.status import Child, Facts, QueueStatus, encode
 from tests.front.fakes import GET, HANDSHAKE, SERVER
 from tests.observe.admin.stage import Stage, supervisor_facts
@@ -150,3 +151,27 @@ def test_a_bug_is_told_to_all_who_ask(stage: Stage) -> None:
     node.error = None
     [found] = survey(stage)
     assert isinstance(found, Survey)
+
+
+# Pools side by side, as several servers count them.
+
+
+def pool(name: str, weight: float | None, canary_of: str = "", requests: int = 0, errors: int = 0) -> PoolHere:
+    return PoolHere(name, canary_of, weight, False, requests, errors, [])
+
+
+OLD = Here([], pools=[pool("web", None, requests=10, errors=1)])
+NEW = Here([], pools=[pool("web", 95, requests=20), pool("next", 5, "web", 1, 1)])
+
+
+def test_a_server_with_older_settings_hides_nothing() -> None:
+    for servers in ([OLD, NEW], [NEW, OLD]):
+        web, canary = side_by_side(servers)
+        assert (web.name, web.weight, web.requests, web.errors) == ("web", 95, 30, 1)
+        assert (canary.name, canary.weight, canary.canary_of, canary.errors) == ("next", 5, "web", 1)
+
+
+def test_whether_servers_agree() -> None:
+    assert agreed([])
+    assert agreed([NEW, NEW])
+    assert not agreed([NEW, Here([], pools=[pool("web", 80), pool("next", 20, "web")])])

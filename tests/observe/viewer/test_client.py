@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import pytest
 
 from ifserver.errors import ConfigurationError
-from ifserver.observe.admin.publication import Publication
+from ifserver.observe.publication import Publication
 from ifserver.observe.viewer.client import Client
 from ifserver.status import encode_status
 from tests.observe.viewer.stage import status, stream

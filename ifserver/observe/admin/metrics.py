@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: everything that is counted, made into samples when somebody asks.
+"""``/metrics``: everything that is counted, made into samples for Prometheus at each scrape.
 
 Each family is named here, once, with its help; what counters mean is in `ifserver.metrics`.
 """
@@ -7,28 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf, isinf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.request_metrics import RequestMetrics
-from ifserver.front.server import InterfaceServer
-from ifserver.metrics import COUNTERS, LAG_BOUNDS_S, LOOP_LAG, Histogram
-from ifserver.observe.admin.figures import tallies_of
-from ifserver.observe.admin.server_subject import ServerSubject, states_of, unsent_bytes
-from ifserver.observe.admin.subject import Subject, SupervisorSubject
-from ifserver.observe.admin.survey import Survey
+from ifserver.metrics import COUNTERS, LAG_BOUNDS_S, LOOP_LAG
+from ifserver.observe.admin.subject import ServerSubject, SupervisorSubject, states_of, tallies_of, unsent_bytes
 from ifserver.state_machines import http, websocket
-from ifserver.status import Child, Facts
+
+if TYPE_CHECKING:
+    from ifserver.front.request_metrics import RequestMetrics
+    from ifserver.front.server import InterfaceServer
+    from ifserver.metrics import Histogram
+    from ifserver.observe.admin.subject import Subject
+    from ifserver.observe.admin.survey import Survey
+    from ifserver.status import Child, Facts
 
 __all__ = ["Scrape"]
 
 _PREFIX: Final = "ifserver_"
-#: The label of what is told of each pool, where there are pools.
+#: The label of what is counted for each pool, where there are pools.
 _POOL: Final = ("pool",)
 _STATES: Final = [("http", state.name.lower()) for state in http.State if state is not http.State.DONE] + [
     ("websocket", state.name.lower()) for state in websocket.State if state is not websocket.State.DONE
@@ -145,8 +146,8 @@ def _nodes(survey: Survey) -> Iterator[Metric]:
     of_node, of_queue = ("cluster", "node"), ("cluster", "node", "channel")
     up = {(cluster, node.name): float(node.answers) for cluster, node in nodes}
     yield _by_label("node_up", "Whether the node has answered just now.", of_node, up)
-    gone = {(cluster, node.name): node.unreachable_s for cluster, node in nodes}
-    yield _by_label("node_unreachable_seconds", "How long the node has given no sign of life.", of_node, gone)
+    silent = {(cluster, node.name): node.unreachable_s for cluster, node in nodes}
+    yield _by_label("node_unreachable_seconds", "How long the node has given no sign of life.", of_node, silent)
     lengths, ages = {}, {}
     for cluster, node in nodes:
         for queue in node.queues:
@@ -260,7 +261,7 @@ def _requests(server: InterfaceServer) -> Iterator[Metric]:
 def _clients(subject: ServerSubject) -> Iterator[Metric]:
     server = subject.server
     tally = server.exchanges.tally
-    websockets = sum(not isinstance(each, Http1Connection) for each in server.connections)
+    websockets = sum(each.kind == "websocket" for each in server.connections)
     connections = {("http",): float(len(server.connections) - websockets), ("websocket",): float(websockets)}
     paused = {(pool or "all",): left_s for pool, left_s in server.exchanges.pauses.left_s().items()}
     yield _by_label("pause_left_seconds", "How long a pool will be paused. all: every pool.", _POOL, paused)

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from ifserver.errors import ConfigurationError
-from ifserver.observe.admin.listening import Admin
+from ifserver.observe.admin import Admin
 from tests.observe.admin.stage import Stage
 
 LOOP = reactor._asyncioEventloop  # type: ignore[attr-defined]

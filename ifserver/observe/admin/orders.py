@@ -8,21 +8,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from ifserver import channels
 from ifserver.config.canaries import shared_out
 from ifserver.layers import operator_order_gossip as gossip
-from ifserver.layers.operator_order_gossip import Found
-from ifserver.layers.operator_orders import GREATEST_WEIGHT, LONGEST_PAUSE_S, Board, Fact, Pause, Weights
-from ifserver.observe.admin.pools import agreed, side_by_side
-from ifserver.observe.admin.subject import Subject
-from ifserver.observe.admin.survey import Survey, Surveyor
+from ifserver.layers.operator_orders import GREATEST_WEIGHT, LONGEST_PAUSE_S, Pause, Weights
+from ifserver.observe.admin.survey import agreed, side_by_side
 from ifserver.status import Paused, Pools, PoolStatus
 
-__all__ = ["PATHS", "PAUSE_HEADER", "POOLS_HEADER", "Ordering", "Place", "Refused"]
+if TYPE_CHECKING:
+    from ifserver.layers.operator_order_gossip import Found
+    from ifserver.layers.operator_orders import Board, Fact
+    from ifserver.observe.admin.subject import Subject
+    from ifserver.observe.admin.survey import Survey, Surveyor
+
+__all__ = ["PATHS", "PAUSE_HEADER", "POOLS_HEADER", "Orders", "Place", "Refused"]
 
 #: What a request must have, with any value, where there is no token.
 PAUSE_HEADER: Final = "X-Ifserver-Pause"
@@ -56,8 +59,8 @@ class Refused(Exception):
         self.status = status
 
 
-class Ordering:
-    """Asks and orders for whoever may; what comes is JSON.
+class Orders:
+    """Asks all servers, and orders something of them; answers in JSON.
 
     Args:
         surveyor: knows the workers.
@@ -82,18 +85,18 @@ class Ordering:
         try:
             found = await order(path, method, arguments)
         except BaseException:
-            surveying.addErrback(lambda _: None)  # nobody waits for it any more
+            surveying.addErrback(lambda _: None)  # its result is of no use now
             surveying.cancel()
             raise
         survey = await surveying
-        # A server that does not hear the question is not among those that were asked.
+        # A server that the question has not reached is not among those that were asked.
         asked = max(found.asked, sum(facts.listening for facts in survey.processes.values()))
         return msgspec.json.encode(_pools(found, asked, survey) if is_about_pools else _paused(found, asked))
 
     # Pauses.
 
     async def _pause(self, path: str, method: bytes, arguments: _Arguments) -> Found:
-        """Pause a pool, let it go on, or (``GET /pause``) say what is paused."""
+        """Pause a pool, end its pause, or (``GET /pause``) show what is paused."""
         subject = self._subject
         pool = _argument(arguments, b"pool")
         known = subject.pools() or [channels.DEFAULT_POOL]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ifserver.observe.admin.publication import Publication, parse, reached, written
+from ifserver.observe.publication import Publication, parse, reached, written
 
 JSON = "application/json"
 
@@ -35,7 +35,7 @@ def test_json(body: str, expected: Publication) -> None:
         (b"{}", "exactly one of"),
         (b'{"text": "a", "json": 1}', "exactly one of"),
         (b'{"text": null}', "Expected `str`, got `null` - at `$.text`"),
-        (b'{"text": "\xff"}', "not UTF-8"),
+        (b'{"text": "\xff"}', "UTF-8"),
         (b'{"json": "\xff"}', "not UTF-8"),
         (b'{"json": NaN}', "malformed"),
         (b'{"json": ' + b"[" * 500_000 + b"]" * 500_000 + b"}", "nested too deeply"),

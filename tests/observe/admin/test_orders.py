@@ -11,8 +11,8 @@ from ifserver.config.pools import PoolSettings
 from ifserver.front.exchanges.routing import COOKIE, Router
 from ifserver.layers.operator_orders import Here, PoolHere
 from ifserver.metrics import BOUNDS_S
-from ifserver.observe.admin.operator_orders import PAUSE_HEADER, POOLS_HEADER
-from ifserver.observe.admin.pools import agreed, side_by_side
+from ifserver.observe.admin.orders import PAUSE_HEADER, POOLS_HEADER
+from ifserver.observe.admin.survey import agreed, side_by_side
 from ifserver.status import Child
 from tests.front.fakes import GET, HANDSHAKE
 from tests.observe.admin.stage import Stage, supervisor_facts

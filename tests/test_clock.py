@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from ifserver.observe.loop_lag import LOOK_S, LoopLag
+from ifserver.clock import LOOK_S, LoopLag
 
 
 def test_it_tells_how_late_it_was_called() -> None:

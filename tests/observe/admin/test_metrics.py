@@ -15,7 +15,7 @@ from ifserver import channels
 from ifserver.config.pools import PoolSettings
 from ifserver.front.exchanges.routing import Router
 from ifserver.metrics import COUNTERS
-from ifserver.observe.admin.scrape import Scrape
+from ifserver.observe.admin.metrics import Scrape
 from ifserver.status import Child, encode_status
 from tests.front.exchanges.test_groups import member
 from tests.front.fakes import GET, HANDSHAKE
