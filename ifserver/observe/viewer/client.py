@@ -41,7 +41,7 @@ class _Reached(msgspec.Struct):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """An endpoint sends nobody elsewhere. Whoever else does would be sent the token there."""
+    """An endpoint sends no client elsewhere; anything else that does would have the token sent there."""
 
     def redirect_request(self, *about: object) -> None:
         """The redirect is the answer, which is no success."""
@@ -51,7 +51,7 @@ class Client:
     """The admin endpoint at `address`, ``HOST:PORT`` or a URL.
 
     Every method raises `OSError` when there is no answer, it is no success, or it is that of something else, and
-    `ValueError` when it is none that is understood: another release may tell other things.
+    `ValueError` when it is none that is understood: another release may report other things.
 
     Raises:
         ConfigurationError: it is no address.
@@ -71,13 +71,13 @@ class Client:
         return decode_status(self.raw_status())
 
     def close(self, channel: str) -> str:
-        """Close a stream; what the endpoint says to that, also where it refuses."""
+        """Close a stream; what the endpoint answers, also where it refuses."""
         try:
-            said = self._ask(f"/close?stream={urllib.parse.quote(channel, safe='')}", {"X-Ifserver-Close": "viewer"})
+            answer = self._ask(f"/close?stream={urllib.parse.quote(channel, safe='')}", {"X-Ifserver-Close": "viewer"})
         except urllib.error.HTTPError as error:
             with error:
-                said = error.read()
-        return said.decode("utf-8", "replace").strip()
+                answer = error.read()
+        return answer.decode("utf-8", "replace").strip()
 
     def pause(self, order: str, pool: str, token: str | None, seconds: float | None = None) -> Paused:
         """``pause`` a pool for so many `seconds`, ``resume`` it, or (empty) ask what is paused; without a name: all.
@@ -102,8 +102,8 @@ class Client:
         """
         headers = {"X-Ifserver-Pools": "1"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
         path = "/pools/reset" if reset else f"/pools?{urllib.parse.urlencode(weights)}"
-        said = self._ask(path, headers, method="POST" if weights or reset else "GET")
-        return msgspec.json.decode(said, type=Pools)
+        answer = self._ask(path, headers, method="POST" if weights or reset else "GET")
+        return msgspec.json.decode(answer, type=Pools)
 
     def publish(self, group: str, publication: Publication, token: str) -> int:
         """Publish in a group; to how many processes that went.
@@ -113,18 +113,18 @@ class Client:
             ValueError: the answer is not understood.
         """
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        said = self._ask(f"/groups/{group}", headers, written(publication))
-        return msgspec.json.decode(said, type=_Reached).processes
+        answer = self._ask(f"/groups/{group}", headers, written(publication))
+        return msgspec.json.decode(answer, type=_Reached).processes
 
     def refused(self, command: str, error: urllib.error.HTTPError) -> int:
-        """Tell why `command` was not carried out; the exit code.
+        """Print why `command` was not carried out; the exit code.
 
         Raises:
-            ConfigurationError: whoever has given the command has to mend something.
+            ConfigurationError: the command or a setting has to be corrected.
         """
         with error:
-            said = error.read().decode("utf-8", "replace").strip()
-        what = f"{self.url}: {error.code}: {said or error.reason}"
+            why = error.read().decode("utf-8", "replace").strip()
+        what = f"{self.url}: {error.code}: {why or error.reason}"
         if error.code < 500:
             raise ConfigurationError(f"{command}: {what}") from None
         print(f"ifserver: error: {what}", file=sys.stderr)

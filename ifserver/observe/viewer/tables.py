@@ -8,10 +8,22 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from ifserver.observe.viewer.pause import described
 from ifserver.status import Facts, PoolStatus, Status, StreamStatus
 
-__all__ = ["SORTS", "events", "groups", "head", "nodes", "ordered", "pools", "processes", "seconds", "streams"]
+__all__ = [
+    "SORTS",
+    "events",
+    "groups",
+    "head",
+    "named",
+    "nodes",
+    "ordered",
+    "paused",
+    "pools",
+    "processes",
+    "seconds",
+    "streams",
+]
 
 #: By what streams can be sorted: the value, and whether the greatest comes first.
 SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
@@ -22,7 +34,7 @@ SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
     "request": (lambda stream: stream.path, False),
     "channel": (lambda stream: stream.channel, False),
 }
-#: Events that are shown: those that somebody still has in mind.
+#: Events that are shown: the newest.
 _EVENTS: Final = 10
 #: Columns whose texts differ at their ends.
 _WHOLE: Final = frozenset({"channel"})
@@ -30,16 +42,16 @@ _SHOWN_AGES: Final = ((120.0, 1.0, "s"), (7_200.0, 60.0, "min"), (172_800.0, 3_6
 
 
 def head(status: Status) -> Text:
-    """Who tells this, and whether it is ready."""
+    """The process that reports this, and whether it is ready."""
     me = status.me
-    said = Text(f"{me.kind} {me.process} on {_plain(me.host)}, process id {me.pid}, ifserver {_plain(me.version)}: ")
+    text = Text(f"{me.kind} {me.process} on {_plain(me.host)}, process id {me.pid}, ifserver {_plain(me.version)}: ")
     if status.unready:
-        said.append("not ready: " + _plain("; ".join(status.unready)), "bold red")
+        text.append("not ready: " + _plain("; ".join(status.unready)), "bold red")
     else:
-        said.append("ready", "bold green")
+        text.append("ready", "bold green")
     if me.paused:
-        said.append(f"; paused: {_plain(described(me.paused))}, {me.waiting} requests wait", "bold yellow")
-    return said
+        text.append(f"; paused: {_plain(paused(me.paused))}, {me.waiting} requests wait", "bold yellow")
+    return text
 
 
 def nodes(status: Status, limit: int | None = None) -> Table:
@@ -50,11 +62,11 @@ def nodes(status: Status, limit: int | None = None) -> Table:
         for node in cluster.nodes:
             name = f"{cluster.name} (home)" if cluster.home else cluster.name
             if node.round_trip_s is not None and node.answers:
-                said = _cut(f"in {node.round_trip_s * 1000:.1f} ms", "green")
+                answers = _cut(f"in {node.round_trip_s * 1000:.1f} ms", "green")
             else:
-                said = _cut(_plain(node.why), "bold red")
+                answers = _cut(_plain(node.why), "bold red")
             for i, queue in enumerate(node.queues or (None,)):
-                first = (_text(name), _text(node.name), said) if i == 0 else (Text(), Text(), Text())
+                first = (_text(name), _text(node.name), answers) if i == 0 else (Text(), Text(), Text())
                 rest = ("", "", "") if queue is None else (queue.channel, str(queue.length), seconds(queue.age_s))
                 rows.append((*first, *map(_text, rest)))
     return _filled(table, rows, limit)
@@ -83,16 +95,7 @@ def processes(status: Status, limit: int | None = None, narrow: bool = False) ->
             what = f"  worker of pool {child.pool}" if child.pool else "  worker"
             what += "" if child.ready else ", not ready"
             held = (child.streams, child.unanswered, child.free)
-            row = (
-                what,
-                child.process,
-                "",
-                str(child.pid),
-                "",
-                "",
-                *map(str, held),
-                "",
-            )
+            row = (what, child.process, "", str(child.pid), "", "", *map(str, held), "")
             rows.append([*map(_text, row)])
     return _filled(table, [[row[place] for place in shown] for row in rows], limit)
 
@@ -137,6 +140,16 @@ def pools(shown: Sequence[PoolStatus], workers: Mapping[str, int] | None = None)
         row = (name, weight, share, str(pool.requests), str(pool.errors), rate, *map(_short, times), *ready)
         table.add_row(*map(_text, row), style="bold red" if of is not None and _rate(pool) > _rate(of) else None)
     return table
+
+
+def paused(pools: Mapping[str, float]) -> str:
+    """What is paused, and for how long, for people."""
+    return ", ".join(f"{named(name)} for {left_s:.0f} s" for name, left_s in pools.items())
+
+
+def named(pool: str) -> str:
+    """A pool, for people; empty: all of them."""
+    return f"pool {pool}" if pool else "all pools"
 
 
 def _rate(pool: PoolStatus) -> float:

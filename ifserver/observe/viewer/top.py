@@ -10,7 +10,7 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,9 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ifserver.observe.viewer import tables
-from ifserver.status import Status, StreamStatus
 
-__all__ = ["Asked", "Screen", "keys_of", "run"]
+if TYPE_CHECKING:
+    from ifserver.observe.viewer.client import Client
+    from ifserver.status import Status, StreamStatus
+
+__all__ = ["Screen", "keys_of", "run"]
 
 #: How often it asks, in seconds.
 _REFRESH_S: Final = 1.0
@@ -33,16 +36,6 @@ _WIDTH_FOR_PLACES: Final = 112
 _KEYS: Final = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1bOA": "up", b"\x1bOB": "down", b"\x1b": "escape"}
 _KEYS_BY_BYTE: Final = {b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\x08": "backspace"}
 _HELP: Final = "q quit   up/down select   s sort   r reverse   / filter   c close"
-
-
-class Asked(Protocol):
-    """What is needed of `ifserver.observe.viewer.client.Client`."""
-
-    def status(self) -> Status:
-        """The status; raises OSError or ValueError."""
-
-    def close(self, channel: str) -> str:
-        """Close a stream; what is said to that. Raises OSError."""
 
 
 class Screen:
@@ -60,7 +53,7 @@ class Screen:
         self._closing = ""
         #: The selected stream: it stays selected where it moves.
         self._selected = ""
-        self._said = ""
+        self._answer = ""
         self.over = False
 
     def update(self, status: Status) -> None:
@@ -78,7 +71,7 @@ class Screen:
             self._type(key)
         elif self._closing:
             channel, self._closing = self._closing, ""
-            self._said = self._close(channel) if key == "y" else "not closed"
+            self._answer = self._close(channel) if key == "y" else "not closed"
         elif key in ("q", "escape"):
             self.over = True
         else:
@@ -94,7 +87,7 @@ class Screen:
             self._filter += key
 
     def _command(self, key: str) -> None:
-        self._said = ""
+        self._answer = ""
         if key == "s":
             names = list(tables.SORTS)
             self._sort = names[(names.index(self._sort) + 1) % len(names)]
@@ -165,11 +158,11 @@ class Screen:
             return Text(f"filter: {self._filter}_", "bold")
         order = f"by {self._sort}{', reversed' if self._reverse else ''}"
         wanted = f", with {self._filter!r}" if self._filter else ""
-        return Text(f"{self._said or _HELP}\n{found} of {total} streams, {order}{wanted}", "dim")
+        return Text(f"{self._answer or _HELP}\n{found} of {total} streams, {order}{wanted}", "dim")
 
 
-def run(client: Asked, console: Console | None = None) -> None:
-    """Show and obey until told to quit. Standard input is a terminal."""
+def run(client: Client, console: Console | None = None) -> None:
+    """Show the status and follow keys until one quits. Standard input is a terminal."""
     console = console or Console()
     screen = Screen(lambda channel: _closed(client, channel))
     due = 0.0
@@ -183,14 +176,14 @@ def run(client: Asked, console: Console | None = None) -> None:
                 screen.key(key)
 
 
-def _ask(client: Asked, screen: Screen) -> None:
+def _ask(client: Client, screen: Screen) -> None:
     try:
         screen.update(client.status())
     except (OSError, ValueError) as error:
         screen.failed(str(error))
 
 
-def _closed(client: Asked, channel: str) -> str:
+def _closed(client: Client, channel: str) -> str:
     try:
         return client.close(channel)
     except OSError as error:
