@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from ifserver.clock import Clock, Timer
 from ifserver.process.children import Child
-from ifserver.process.slots import RestartPolicy, Slot, SlotChild
+from ifserver.process.workers import RestartPolicy, Slot, SlotChild
 
 __all__ = ["REPORT_S", "Report", "Servers", "Start"]
 

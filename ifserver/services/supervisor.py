@@ -21,8 +21,8 @@ from ifserver.logs import events
 from ifserver.observe.admin import Admin
 from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.process.reload import Reloader, Wanted
-from ifserver.process.slots import Pool
 from ifserver.process.supervisor import Spawn, Supervisor
+from ifserver.process.workers import Pool
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.nodes import clusters_of
 
@@ -82,7 +82,7 @@ class SupervisorService(Service):
             self._beat,
             dict,
             _nobody,
-            self.supervisor.reads,
+            self.supervisor.workers.reads,
         )
         #: What the beats said last of what the children read.
         self._reads: Sequence[str] = ()
@@ -136,11 +136,11 @@ class SupervisorService(Service):
 
     def _beat(self) -> bytes:
         """What its beats say: the children that live, and facts for people."""
-        return with_facts(self.supervisor.living(), self._subject.encoded_facts())
+        return with_facts(self.supervisor.workers.living(), self._subject.encoded_facts())
 
     def _readers_changed(self) -> None:
         """Servers look for readers that come, and turn away from those that go: at once, and not with the next beat."""
-        reads = self.supervisor.reads()
+        reads = self.supervisor.workers.reads()
         if reads != self._reads:
             self._reads = reads
             self._heartbeat.beat_now()

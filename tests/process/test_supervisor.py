@@ -165,33 +165,33 @@ def test_its_beat_names_the_children_that_live() -> None:
     stage = Stage(processes=3)
     for child, process in zip(stage.start(), ("aaaaaaaaa1", "bbbbbbbbb2", "ccccccccc3"), strict=True):
         child.ledger.inbox = f"!east.{process}"
-    assert names_of(stage.supervisor.living()) == {"aaaaaaaaa1", "bbbbbbbbb2", "ccccccccc3"}
+    assert names_of(stage.supervisor.workers.living()) == {"aaaaaaaaa1", "bbbbbbbbb2", "ccccccccc3"}
     stage.children[1].end()
-    assert names_of(stage.supervisor.living()) == {"aaaaaaaaa1", "ccccccccc3"}
+    assert names_of(stage.supervisor.workers.living()) == {"aaaaaaaaa1", "ccccccccc3"}
     stage.clock.advance(1)
     stage.children[3].ledger.inbox = "!east.ddddddddd4"
     # One that is told to end lives until it has.
     stage.supervisor.restart()
-    assert names_of(stage.supervisor.living()) >= {"aaaaaaaaa1", "ccccccccc3", "ddddddddd4"}
+    assert names_of(stage.supervisor.workers.living()) >= {"aaaaaaaaa1", "ccccccccc3", "ddddddddd4"}
 
 
 def test_what_is_read_is_what_ready_children_read_that_stay() -> None:
     stage = Stage(processes=2)
     changes: list[int] = []
-    stage.supervisor._readers_changed = lambda: changes.append(len(stage.supervisor.reads()))
+    stage.supervisor.workers.readers_changed = lambda: changes.append(len(stage.supervisor.workers.reads()))
     first, second = stage.start(ready=False)
-    assert stage.supervisor.reads() == ()
+    assert stage.supervisor.workers.reads() == ()
     first.say_ready()
-    assert set(stage.supervisor.reads()) == {"http.request", "websocket.connect", "websocket.resume"}
+    assert set(stage.supervisor.workers.reads()) == {"http.request", "websocket.connect", "websocket.resume"}
     assert changes == [3]
     first.end()
     assert changes == [3, 0]
     # One that shows an error takes no open WebSockets.
     second.error = "it does not load"
     second.say_ready()
-    assert set(stage.supervisor.reads()) == {"http.request", "websocket.connect"}
+    assert set(stage.supervisor.workers.reads()) == {"http.request", "websocket.connect"}
     stage.supervisor.stop()
-    assert stage.supervisor.reads() == ()
+    assert stage.supervisor.workers.reads() == ()
     assert changes[-1] == 0
 
 
@@ -204,7 +204,7 @@ def test_what_a_child_has_spoilt_does_not_silence_it(inbox: str) -> None:
     memory: Any = first.ledger._buffer
     memory[9] = 1
     memory[32 : 32 + len(inbox) + 1] = inbox.encode() + b"\n"
-    assert stage.supervisor.living() == b"bbbbbbbbb2"
+    assert stage.supervisor.workers.living() == b"bbbbbbbbb2"
 
 
 def test_a_child_whose_loop_stands_still_is_killed_and_replaced() -> None:
@@ -335,7 +335,7 @@ def test_the_workers_of_each_pool_run_their_own_application(caplog: pytest.LogCa
     assert (reports.pool, reports.worker.application, reports.environment) == ("reports", "a:b", {"WHO": "reports"})
     assert (default.pool, default.worker.application, default.environment) == ("default", "c:d", {})
     assert stage.ready_calls == 1
-    assert stage.supervisor.states("reports") == {"ready": 1, "starting": 0, "draining": 0}
+    assert stage.supervisor.workers.states("reports") == {"ready": 1, "starting": 0, "draining": 0}
     assert "pool reports: starting 1 worker" in caplog.messages
     assert "worker 101 of pool reports is ready after 0.0 s" in caplog.messages
 
@@ -382,7 +382,7 @@ def test_a_release_that_cannot_be_sent_does_not_keep_the_others(caplog: pytest.L
     child.ledger.enter(f"{SERVER}.8", 2**70)
     child.end()
     assert [event for event in stage.events if isinstance(event, tuple) and event[0] == SERVER] == [release("7")]
-    assert "!west.0123456789.1: cannot be told that worker 101 has ended: channel" in caplog.text
+    assert "!west.0123456789.1: cannot be released, though worker 101 has ended: channel" in caplog.text
 
 
 def test_a_ledger_whose_worker_has_no_inbox_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -392,7 +392,7 @@ def test_a_ledger_whose_worker_has_no_inbox_is_logged(caplog: pytest.LogCaptureF
     child.ledger.enter(f"{SERVER}.1", 0)
     child.end()
     assert stage.events == ["101 ended"]
-    assert f"{SERVER}.1: cannot be told" in caplog.text
+    assert f"{SERVER}.1: cannot be released" in caplog.text
 
 
 def test_workers_that_crash_in_a_row_are_started_after_growing_delays() -> None:

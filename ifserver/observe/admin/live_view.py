@@ -28,7 +28,6 @@ from ifserver.observe.admin.subject import (
     errors_of,
     open_websockets,
     requests_of,
-    taken_by,
     tallies_of,
 )
 from ifserver.status import Event, Facts, History
@@ -111,10 +110,9 @@ class SupervisorFigures:
         taken, gauges = {}, dict.fromkeys(("streams_held", "streams_unanswered", "slots_free"), 0)
         ready = 0
         for worker in self._supervisor.workers:
-            counters = Counters(worker.ledger.cells)
-            taken[worker.child.pid] = taken_by(counters)
+            taken[worker.child.pid] = worker.taken
             ready += worker.ready
-            counted = counters.gauges()
+            counted = Counters(worker.ledger.cells).gauges()
             for name in gauges:
                 gauges[name] += counted[name]
         new = sum(count - self._taken.get(pid, 0) for pid, count in taken.items())

@@ -204,13 +204,12 @@ def _slots(supervisors: Iterable[Facts], pools: Sequence[str]) -> Iterator[Metri
 
 
 def _workers(subject: SupervisorSubject) -> Iterator[Metric]:
-    supervisor = subject.supervisor
-    statistics = supervisor.statistics()
+    workers, statistics = subject.supervisor.workers, subject.supervisor.statistics()
     states: dict[tuple[str, ...], float]
     labels: tuple[str, ...] = ("state",)
     if pools := subject.pools():
         labels = "state", *_POOL
-        states = {(state, pool): float(count) for pool in pools for state, count in supervisor.states(pool).items()}
+        states = {(state, pool): float(count) for pool in pools for state, count in workers.states(pool).items()}
     else:
         states = {(state,): float(statistics[f"workers_{state}"]) for state in ("ready", "starting", "draining")}
     yield _by_label("workers", "Worker processes of this supervisor.", labels, states)

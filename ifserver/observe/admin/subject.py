@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from ifserver.layers.clusters import Clusters
     from ifserver.layers.heartbeat import Heartbeat
     from ifserver.layers.operator_order_gossip import OperatorOrderGossip
-    from ifserver.process.slots import Worker
     from ifserver.process.supervisor import Supervisor
+    from ifserver.process.workers import Worker
 
 __all__ = ["ServerSubject", "Subject", "SupervisorSubject"]
 
@@ -195,7 +195,7 @@ class SupervisorSubject(Subject):
         return self._facts(
             kind="supervisor",
             children=tuple(map(_child, self.supervisor.workers)),
-            counts=total((own, self.supervisor.counts())) if self._reports_counts else {},
+            counts=total((own, self.supervisor.workers.counts())) if self._reports_counts else {},
             # Otherwise its parent reports them, which is the same process.
             events=() if self._reports_counts else events.recent(MAX_FACT_EVENTS),
         )
@@ -207,7 +207,7 @@ class SupervisorSubject(Subject):
         return reasons
 
     def counts(self, survey: Survey) -> dict[str, dict[str, int]]:
-        return {"supervisor": self.clusters.counters.statistics(), "workers": self.supervisor.counts()}
+        return {"supervisor": self.clusters.counters.statistics(), "workers": self.supervisor.workers.counts()}
 
     def supervisors(self, survey: Survey) -> list[Facts]:
         return [self.facts()]
@@ -344,14 +344,8 @@ def open_websockets(counters: Counters) -> int:
     return counters.cells[STREAMS_OPENED["websocket"]] - counters.cells[STREAMS_CLOSED["websocket"]]
 
 
-def taken_by(counters: Counters) -> int:
-    """Requests and WebSockets that a worker has begun with."""
-    return sum(counters.cells[cell] for cell in STREAMS_OPENED.values())
-
-
 def _child(worker: Worker) -> Child:
-    counters = Counters(worker.ledger.cells)
-    gauges = counters.gauges()
+    gauges = Counters(worker.ledger.cells).gauges()
     return Child(
         pid=worker.child.pid,
         process=worker.process,
@@ -359,7 +353,7 @@ def _child(worker: Worker) -> Child:
         streams=gauges["streams_held"],
         unanswered=gauges["streams_unanswered"],
         free=gauges["slots_free"],
-        taken=taken_by(counters),
+        taken=worker.taken,
         pool=worker.pool.name,
     )
 

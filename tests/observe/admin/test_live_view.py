@@ -186,7 +186,7 @@ def test_the_figures_of_a_supervisor() -> None:
     # One that has ended takes nothing away, and a new one has begun at 0.
     new = FakeWorker(9, ready=True)
     Counters(new.ledger.cells).add("streams_opened", 5, "http")
-    supervisor.workers = [one, new]
+    supervisor.workers[:] = [one, new]
     assert figures.take(1.0)["taken"] == 5.0
     assert tuple(taken) == SupervisorFigures.names
 

@@ -15,7 +15,7 @@ from ifserver.layers.heartbeat import Heartbeat
 from ifserver.metrics import Counters
 from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.observe.admin.survey import Survey, Surveyor
-from ifserver.process.slots import Worker
+from ifserver.process.workers import Worker
 from ifserver.status import MAX_GROUPS, MAX_STREAMS, Child, GroupStatus, StreamStatus, decode_facts
 from ifserver.worker_ledger import Ledger
 from tests.front.exchanges.test_groups import join, member
@@ -37,6 +37,7 @@ class FakeWorker:
 
     inbox = Worker.inbox
     process = Worker.process
+    taken = Worker.taken
 
     def __init__(self, pid: int, ready: bool = False, inbox: str = "") -> None:
         self.child = SimpleNamespace(pid=pid)
@@ -52,13 +53,15 @@ class FakeWorker:
             Counters(self.ledger.cells).set(name, value)
 
 
-class FakeSupervisor:
-    def __init__(self, workers: tuple[FakeWorker, ...]) -> None:
-        self.workers = list(workers)
-        self.pools: list[Any] = []
-
+class FakeWorkers(list[FakeWorker]):
     def counts(self) -> dict[str, int]:
         return {"claims": 5}
+
+
+class FakeSupervisor:
+    def __init__(self, workers: tuple[FakeWorker, ...]) -> None:
+        self.workers = FakeWorkers(workers)
+        self.pools: list[Any] = []
 
     def statistics(self) -> dict[str, int]:
         return {}
