@@ -6,7 +6,7 @@ Help is printed before anything is imported that only running needs, which would
 import gc
 import sys
 
-from ifserver.process import early_interrupts
+from ifserver.process import own_process
 
 __all__ = ["main"]
 
@@ -15,7 +15,7 @@ _ONLY_PRINT = {"-h", "--help", "--help-all", "--version"}
 
 def main() -> int:
     """Run the command; returns its exit code."""
-    early_interrupts.end_at_once()
+    own_process.end_at_once()
     # Imports make 40,000 objects that stay. To look for garbage among them again and again is a fifth of their time.
     gc.disable()
     from ifserver.net.lean_imports import be_lean

@@ -24,7 +24,7 @@ from ifserver.config.command_line import VIEWERS
 from ifserver.config.settings import LogSettings
 from ifserver.errors import ConfigurationError, IfserverError
 from ifserver.net.lean_imports import begin_twisted
-from ifserver.process import early_interrupts, handover, systemd
+from ifserver.process import addresses, own_process, systemd
 
 __all__ = ["main"]
 
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         # Before anything is started, which must not be told the same.
-        manager, handed = systemd.take(os.environ, os.getpid()), handover.become_successor(os.environ)
+        manager, handed = systemd.take(os.environ, os.getpid()), addresses.become_successor(os.environ)
         if words[:1] == ["child"]:
             begin_twisted()
             return _main_of("child")(words[1:])
@@ -78,5 +78,5 @@ def _carry_out(given: argparse.Namespace) -> int:
 def _main_of(command: str) -> Callable[[object], int]:
     main: Callable[[object], int] = importlib.import_module(_MODULES[command]).main
     # What it begins, it ends.
-    early_interrupts.raise_again()
+    own_process.raise_again()
     return main

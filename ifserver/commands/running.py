@@ -22,7 +22,7 @@ from ifserver.config.schema import Settings
 from ifserver.config.settings import ListenSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.net.tls import Certificate
-from ifserver.process import early_interrupts, handover, malloc, reactor
+from ifserver.process import addresses, own_process, reactor
 from ifserver.process.addresses import Addresses
 from ifserver.process.children import Child
 from ifserver.process.systemd import Herald, Manager, counted
@@ -104,7 +104,7 @@ def run_command(
                 opened.given_away()
                 ready()
 
-            return handover.start_successor(opened.handover(), manager.environment(), runtime.loop, is_ready, ended)
+            return addresses.start_successor(opened.handover(), manager.environment(), runtime.loop, is_ready, ended)
 
         if given.configuration.file is not None:
             _log.info("settings from %s", os.path.abspath(given.configuration.file))
@@ -118,8 +118,8 @@ def run_command(
 
 def run(build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _NOBODY) -> int:
     """Install the reactor, and run what `build` makes until it ends or is told to; the exit code."""
-    interrupts = early_interrupts.keep()
-    malloc.keep_freed(os.environ)
+    interrupts = own_process.keep_interrupts()
+    own_process.keep_freed(os.environ)
     # What imports have made stays. Each look for garbage among it would take 30 ms, Python's own at the end included.
     gc.freeze()
     gc.enable()

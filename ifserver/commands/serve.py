@@ -7,7 +7,7 @@ import argparse
 from ifserver import logs
 from ifserver.commands import running
 from ifserver.config import arguments
-from ifserver.process import addresses, handover
+from ifserver.process import addresses
 from ifserver.services.lifecycle import Control, Runtime, Service
 from ifserver.services.multi_server import MemberService, MultiServerService
 from ifserver.services.server import Listening, ServeService
@@ -34,7 +34,7 @@ def main(given: argparse.Namespace) -> int:
 
 def serve_as_child(fd: int) -> int:
     """Be one of several servers; the exit code. The descriptor is that of its `ServerLaunch`."""
-    launch = handover.become_server(fd)
+    launch = addresses.become_server(fd)
     logs.configure(launch.log)
     control = Control(reread=running.rereading(launch.words), log_at=logs.at, is_child=True, is_member=True)
     return running.run(lambda runtime: MemberService(runtime, launch), lambda runtime: control)

@@ -24,9 +24,9 @@ from ifserver.config.settings_checks import parse_address
 from ifserver.errors import ConfigurationError
 from ifserver.net import sockets
 from ifserver.net.tls import Certificate
-from ifserver.process import children, handover
+from ifserver.process import addresses, children
+from ifserver.process.addresses import ServerLaunch
 from ifserver.process.children import Child
-from ifserver.process.handover import ServerLaunch
 from ifserver.process.servers import REPORT_S, Report, Servers
 from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.server import Listening, ServeService
@@ -57,7 +57,7 @@ class MultiServerService(Service):
             )
         self._count = count
         self._listening = listening
-        self._groups = handover.by_address(listening.sockets)
+        self._groups = addresses.by_address(listening.sockets)
         self._words = tuple(words)
         self._take(settings)
         if _admin_port(self._front) + count > 65_536:
@@ -150,7 +150,7 @@ class MultiServerService(Service):
 
         try:
             launch = ServerLaunch(
-                sockets=tuple(sock.fileno() for sock in handover.share(self._groups, number, self._count)),
+                sockets=tuple(sock.fileno() for sock in addresses.share(self._groups, number, self._count)),
                 parent=os.getpid(),
                 words=self._words,
                 listen=self._listen,
@@ -161,7 +161,7 @@ class MultiServerService(Service):
                 log=self._log,
                 taken_over=self._listening.taken_over,
             )
-            child = handover.start_server(launch, loop, ready, has_ended)
+            child = addresses.start_server(launch, loop, ready, has_ended)
         except OSError:
             ours.close()
             raise

@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 from ifserver.config.node_urls import parse_cluster
 from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
 from ifserver.errors import ConfigurationError
-from ifserver.process import handover
-from ifserver.process.handover import ServerLaunch
+from ifserver.process import addresses
+from ifserver.process.addresses import ServerLaunch
 from ifserver.process.servers import Report
 from ifserver.services import multi_server
 from ifserver.services.lifecycle import Runtime
@@ -41,7 +41,7 @@ def done(what: Awaitable[T]) -> Deferred[T]:
 
 
 class FakeChild:
-    """A server that is told what `handover.start_server` is told."""
+    """A server that is told what `addresses.start_server` is told."""
 
     status = None
     ending = "exit code 0"
@@ -65,7 +65,7 @@ class Stage:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int = 2, front: FrontSettings | None = None) -> None:
         self.children: list[FakeChild] = []
-        monkeypatch.setattr(handover, "start_server", self._start)
+        monkeypatch.setattr(addresses, "start_server", self._start)
         with socket.create_server(("127.0.0.1", 0)) as sock:
             self.sockets = [socket.socket(fileno=os.dup(sock.fileno()))]
         self.settings: dict[str, Any] = {**SETTINGS, "front": front or FrontSettings()}

@@ -1,8 +1,9 @@
-"""Ctrl-C while the command starts: with the real command, which gets the signal while it imports something."""
+"""Ctrl-C while the command starts, and what becomes of the memory that a process frees."""
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ifserver.process import early_interrupts
+from ifserver.process import own_process
 from tests.e2e.running import APPS, LIMIT_S
+
+# Ctrl-C.
 
 #: Sends SIGINT to itself when it imports the module that is named.
 COMMAND = """
@@ -56,9 +59,9 @@ def test_a_command_that_is_no_service_ends_too(tmp_path: Path) -> None:
 def test_who_ignores_it_goes_on_to() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        early_interrupts.end_at_once()
-        early_interrupts.raise_again()
-        assert early_interrupts.keep() == []
+        own_process.end_at_once()
+        own_process.raise_again()
+        assert own_process.keep_interrupts() == []
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         os.kill(os.getpid(), signal.SIGINT)
     finally:
@@ -68,12 +71,55 @@ def test_who_ignores_it_goes_on_to() -> None:
 def test_what_comes_meanwhile_is_kept() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        early_interrupts.end_at_once()
-        early_interrupts.raise_again()
+        own_process.end_at_once()
+        own_process.raise_again()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        kept = early_interrupts.keep()
+        kept = own_process.keep_interrupts()
         signal.raise_signal(signal.SIGINT)
         assert kept == [signal.SIGINT]
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+# Memory.
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another one")
+
+#: Takes and frees 512 KiB, as messages do, again and again; prints how many pages the kernel had to clear for that.
+CHURN = """
+import os, resource, sys
+from ifserver.process.own_process import keep_freed
+print(keep_freed(os.environ))
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytes(512 * 1024)
+before = faults()
+for _ in range(50):
+    bytearray(b"x") * (512 * 1024)
+    bytearray(b"x") * (300 * 1024)
+print(faults() - before)
+"""
+
+
+def churn(**environment: str) -> tuple[str, int]:
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"
+    }
+    command = [sys.executable, "-c", CHURN]
+    done = subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=True, timeout=120)
+    told, faults = done.stdout.split()
+    return told, int(faults)
+
+
+def test_what_is_freed_is_used_again_without_the_kernel() -> None:
+    told, faults = churn()
+    assert told == "True"
+    assert faults < 500  # 50 times 128 pages, if each were given back
+
+
+@pytest.mark.parametrize(
+    "environment", [{"MALLOC_ARENA_MAX": "2"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}]
+)
+def test_who_tunes_the_c_library_is_not_interfered_with(environment: dict[str, str]) -> None:
+    assert churn(**environment)[0] == "False"
