@@ -25,7 +25,7 @@ from ifserver.net.tls import Certificate
 from ifserver.process import addresses, own_process, reactor
 from ifserver.process.addresses import Addresses
 from ifserver.process.children import Child
-from ifserver.process.systemd import Herald, Manager, counted
+from ifserver.process.systemd import Herald, Manager, Notifier, counted
 from ifserver.services.lifecycle import Control, Lifecycle, Runtime, Service
 
 __all__ = ["certificate_of", "install_reactor", "log_settings", "rereading", "run", "run_command", "settings_of"]
@@ -126,7 +126,7 @@ def run(build: Callable[[Runtime], Service], control: Callable[[Runtime], Contro
     runtime = install_reactor()
     service = build(runtime)
     herald = Herald(
-        manager.notifier(),
+        Notifier(manager.address),
         runtime.reactor,
         manager.watchdog_s,
         lambda: counted(service.counts()),

@@ -12,12 +12,14 @@ import logging
 import re
 import time
 import warnings
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ifserver.clock import Clock
-from ifserver.config.settings import LogSettings
 from ifserver.logs import journal
 from ifserver.logs.repeats import Repeats, ThreadClock
+
+if TYPE_CHECKING:
+    from ifserver.clock import Clock
+    from ifserver.config.settings import LogSettings
 
 __all__ = [
     "HumanFormatter",

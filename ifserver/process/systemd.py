@@ -1,6 +1,6 @@
-"""What systemd tells a service and hears from it: sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3).
+"""What systemd passes to a service and is notified of: sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3).
 
-Whoever speaks that protocol will do: a service manager, a container's init, a test.
+Any program that speaks that protocol will do: a service manager, a container's init, a test.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from ifserver.clock import Clock, Timer
 from ifserver.config.networks import unix_address
 from ifserver.errors import ConfigurationError
 
-__all__ = ["GivenSocket", "Herald", "Manager", "NoNotifier", "Notifier", "SocketNotifier", "counted", "encode", "take"]
+__all__ = ["GivenSocket", "Herald", "Manager", "Notifier", "counted", "encode", "take"]
 
 #: SD_LISTEN_FDS_START: sockets are passed from this descriptor on.
 _FIRST_FD: Final = 3
-#: How often the status is told anew if it has changed, in seconds; the watchdog may ask for more.
+#: How often the status is sent anew if it has changed, in seconds; the watchdog may ask for more.
 _STATUS_S: Final = 5.0
 #: Messages that wait while the manager reads none. The last ones count.
 _MAX_UNSENT: Final = 64
@@ -29,7 +29,7 @@ _MAX_UNSENT: Final = 64
 _log = logging.getLogger(__name__)
 
 
-# What we are told.
+# What is passed to us.
 
 
 class GivenSocket(NamedTuple):
@@ -40,30 +40,25 @@ class GivenSocket(NamedTuple):
 
 
 class Manager(NamedTuple):
-    """What the service manager has told us."""
+    """What the service manager has passed to us."""
 
     #: Where it listens; None: it does not.
     address: str | None = None
-    #: It kills us when it has not heard from us for so long; None: it does not.
+    #: It kills us when it has received nothing from us for so long; None: it does not.
     watchdog_s: float | None = None
     sockets: tuple[GivenSocket, ...] = ()
 
     def environment(self) -> dict[str, str]:
-        """The variables by which another process of this service is told the same, but for the sockets."""
+        """The variables that pass the same to another process of this service, but for the sockets."""
         variables = {} if self.address is None else {"NOTIFY_SOCKET": self.address}
         if self.watchdog_s is not None:
             variables["WATCHDOG_USEC"] = str(round(self.watchdog_s * 1_000_000))
         return variables
 
-    def notifier(self) -> Notifier:
-        """Who tells the manager what there is to tell."""
-        return NoNotifier() if self.address is None else SocketNotifier(self.address)
-
 
 def take(environ: MutableMapping[str, str], pid: int) -> Manager:
-    """What process `pid` is told; taken out of `environ`, so that the processes that we start are told nothing.
-
-    What was meant for another process is none of our business, and gone all the same.
+    """What is passed to process `pid`; taken out of `environ`, also what is for another process, so that nothing of it
+    is passed on to the processes that we start.
 
     Raises:
         ConfigurationError: a variable cannot be.
@@ -99,7 +94,7 @@ def _sockets(count: int, names: str) -> tuple[GivenSocket, ...]:
     return tuple(GivenSocket(_FIRST_FD + i, given[i] if given else "unknown") for i in range(count))
 
 
-# What we tell.
+# What we send.
 
 
 def encode(**fields: str | int) -> bytes:
@@ -112,51 +107,29 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name if count != 1 else name.removesuffix('s')}" for name, count in counts.items())
 
 
-class Notifier(Protocol):
-    """Tells the service manager."""
+class Notifier:
+    """Sends to the datagram socket `address`; a leading ``@`` stands for the abstract namespace. None: to nobody.
 
-    def tell(self, **fields: str | int) -> None:
-        """Send one message."""
-
-    def flush(self) -> None:
-        """Send what could not be sent before."""
-
-    def close(self) -> None:
-        """Nothing more will be told."""
-
-
-class NoNotifier:
-    """There is nobody to tell."""
-
-    def tell(self, **fields: str | int) -> None:
-        """Nothing is sent."""
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class SocketNotifier:
-    """Tells whoever listens on the datagram socket `address`; a leading ``@`` stands for the abstract namespace.
-
-    Never waits. What the manager has no room for is kept; one that is gone costs a line in the log.
+    Never waits. What the manager has no room for is kept; one that has ended costs a line in the log.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str | None) -> None:
         self._address = address
         self._unsent: deque[bytes] = deque(maxlen=_MAX_UNSENT)
         self._failing = False
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        if address is not None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
 
-    def tell(self, **fields: str | int) -> None:
-        self._unsent.append(encode(**fields))
-        self.flush()
+    def send(self, **fields: str | int) -> None:
+        """Send one message."""
+        if self._address is not None:
+            self._unsent.append(encode(**fields))
+            self.flush()
 
     def flush(self) -> None:
-        while self._unsent:
+        """Send what could not be sent before."""
+        while self._unsent and self._address is not None:
             try:
                 self._socket.sendto(self._unsent[0], unix_address(self._address))
             except BlockingIOError:
@@ -170,7 +143,9 @@ class SocketNotifier:
             self._unsent.popleft()
 
     def close(self) -> None:
-        self._socket.close()
+        """Send nothing more."""
+        if self._address is not None:
+            self._socket.close()
 
     def _failed(self, error: OSError) -> None:
         if not self._failing:
@@ -181,10 +156,10 @@ class SocketNotifier:
 class Herald:
     """Keeps the manager informed, from `ready` to `stop`.
 
-    The watchdog is fed by a timer of the reactor, and only while `well`: a loop that stands still feeds nothing.
+    The watchdog is fed by a timer of the reactor, and only while `well`: a loop that is blocked feeds nothing.
 
     Args:
-        watchdog_s: within what time it wants to hear from us; None: it does not.
+        watchdog_s: within what time it expects a message; None: it does not.
         status: what is going on, in a few words.
         well: whether this process can do what it is there for.
         monotonic_us: the clock CLOCK_MONOTONIC, in microseconds.
@@ -213,26 +188,26 @@ class Herald:
     def ready(self) -> None:
         """The service does what it is there for."""
         self._reported = self._status()
-        self._notifier.tell(READY=1, STATUS=self._reported)
+        self._notifier.send(READY=1, STATUS=self._reported)
         if self._timer is None:
             self._tick()
 
     def reloading(self) -> None:
         """It reads its settings anew; `ready` follows."""
-        self._notifier.tell(RELOADING=1, MONOTONIC_USEC=self._monotonic_us())
+        self._notifier.send(RELOADING=1, MONOTONIC_USEC=self._monotonic_us())
 
     def stopping(self) -> None:
         """Its end has begun."""
-        self._notifier.tell(STOPPING=1)
+        self._notifier.send(STOPPING=1)
 
     def handed_over(self, pid: int) -> None:
-        """From now on process `pid` is the service. What else we have to say is ours alone: nothing follows."""
-        self._notifier.tell(MAINPID=pid)
+        """From now on process `pid` is the service. Nothing that happens here concerns the manager any more."""
+        self._notifier.send(MAINPID=pid)
         self._notifier.flush()
-        self._notifier = NoNotifier()
+        self._notifier = Notifier(None)
 
     def stop(self) -> None:
-        """Say nothing more."""
+        """Send nothing more."""
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
@@ -243,8 +218,8 @@ class Herald:
         self._timer = self._clock.callLater(self._every_s, self._tick)
         self._notifier.flush()
         if self._watched and self._well():
-            self._notifier.tell(WATCHDOG=1)
+            self._notifier.send(WATCHDOG=1)
         status = self._status()
         if status != self._reported:
             self._reported = status
-            self._notifier.tell(STATUS=status)
+            self._notifier.send(STATUS=status)

@@ -11,11 +11,11 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver.errors import ConfigurationError
-from ifserver.process.systemd import GivenSocket, Herald, Manager, NoNotifier, SocketNotifier, counted, encode, take
+from ifserver.process.systemd import GivenSocket, Herald, Manager, Notifier, counted, encode, take
 
 PID = 4321
 
-# What we are told.
+# What is passed to us.
 
 
 def test_nobody_manages_us() -> None:
@@ -23,11 +23,10 @@ def test_nobody_manages_us() -> None:
     manager = take(environ, PID)
     assert manager == Manager(None, None, ())
     assert manager.environment() == {}
-    assert isinstance(manager.notifier(), NoNotifier)
     assert environ == {"PATH": "/bin"}
 
 
-def test_everything_is_told_and_taken_out() -> None:
+def test_everything_is_read_and_taken_out() -> None:
     environ = {
         "NOTIFY_SOCKET": "/run/notify", "WATCHDOG_PID": str(PID), "WATCHDOG_USEC": "1500000", "LISTEN_PID": str(PID),
         "LISTEN_FDS": "2", "LISTEN_FDNAMES": "web:admin", "PATH": "/bin",
@@ -80,7 +79,7 @@ def test_a_successor_is_told_the_same_but_for_the_sockets() -> None:
     assert take(manager.environment(), 1) == Manager("@x", 1.5, ())
 
 
-# What we tell.
+# What we send.
 
 
 def test_messages() -> None:
@@ -103,22 +102,22 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield sock, address
 
 
-def test_a_manager_is_told(manager: tuple[socket.socket, str]) -> None:
+def test_what_a_manager_receives(manager: tuple[socket.socket, str]) -> None:
     sock, address = manager
-    notifier = SocketNotifier(address)
-    notifier.tell(READY=1)
-    notifier.tell(STATUS="x")
+    notifier = Notifier(address)
+    notifier.send(READY=1)
+    notifier.send(STATUS="x")
     assert [sock.recv(100), sock.recv(100)] == [b"READY=1", b"STATUS=x"]
     notifier.close()
 
 
-def test_a_manager_that_reads_nothing_is_told_later(tmp_path: Path) -> None:
+def test_a_manager_that_reads_nothing_receives_it_later(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
         sock.setblocking(False)
-        notifier = SocketNotifier(str(tmp_path / "notify"))
+        notifier = Notifier(str(tmp_path / "notify"))
         for number in range(2000):
-            notifier.tell(STATUS=number)
+            notifier.send(STATUS=number)
         first: list[bytes] = []
         try:
             while True:
@@ -131,20 +130,20 @@ def test_a_manager_that_reads_nothing_is_told_later(tmp_path: Path) -> None:
         notifier.close()
 
 
-def test_a_manager_that_is_gone_costs_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    notifier = SocketNotifier(str(tmp_path / "nowhere"))
+def test_a_manager_that_has_ended_costs_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    notifier = Notifier(str(tmp_path / "nowhere"))
     with caplog.at_level(logging.WARNING):
-        notifier.tell(READY=1)
-        notifier.tell(WATCHDOG=1)
+        notifier.send(READY=1)
+        notifier.send(WATCHDOG=1)
     assert [record.getMessage() for record in caplog.records] == [
         f"NOTIFY_SOCKET {tmp_path / 'nowhere'}: No such file or directory"
     ]
     notifier.close()
 
 
-def test_nobody_is_told() -> None:
-    notifier = NoNotifier()
-    notifier.tell(READY=1)
+def test_without_a_manager_nothing_is_sent() -> None:
+    notifier = Notifier(None)
+    notifier.send(READY=1)
     notifier.flush()
     notifier.close()
 
@@ -152,14 +151,15 @@ def test_nobody_is_told() -> None:
 # A service that is managed.
 
 
-class Told:
-    """Notes what is told."""
+class Sent(Notifier):
+    """Notes what is sent."""
 
     def __init__(self) -> None:
+        super().__init__(None)
         self.messages: list[dict[str, str | int]] = []
         self.closed = False
 
-    def tell(self, **fields: str | int) -> None:
+    def send(self, **fields: str | int) -> None:
         self.messages.append(fields)
 
     def flush(self) -> None:
@@ -177,87 +177,87 @@ class Stage:
     """A herald, its clock, and what it is asked."""
 
     def __init__(self, watchdog_s: float | None = None) -> None:
-        self.clock, self.told = Clock(), Told()
+        self.clock, self.sent = Clock(), Sent()
         self.status, self.well = "0 streams", True
-        self.herald = Herald(self.told, self.clock, watchdog_s, lambda: self.status, lambda: self.well, lambda: 123_456)
+        self.herald = Herald(self.sent, self.clock, watchdog_s, lambda: self.status, lambda: self.well, lambda: 123_456)
 
 
-def test_nothing_is_said_before_it_is_ready() -> None:
+def test_nothing_is_sent_before_it_is_ready() -> None:
     stage = Stage(watchdog_s=2.0)
     stage.clock.advance(60)
-    assert stage.told.take() == []
+    assert stage.sent.take() == []
     stage.herald.ready()
-    assert stage.told.take()[0] == {"READY": 1, "STATUS": "0 streams"}
+    assert stage.sent.take()[0] == {"READY": 1, "STATUS": "0 streams"}
 
 
 def test_the_watchdog_is_fed_at_half_its_time() -> None:
     stage = Stage(watchdog_s=2.0)
     stage.herald.ready()
-    stage.told.take()
+    stage.sent.take()
     for _ in range(3):
         stage.clock.advance(1.0)
-        assert stage.told.take() == [{"WATCHDOG": 1}]
+        assert stage.sent.take() == [{"WATCHDOG": 1}]
     stage.well = False
     stage.clock.advance(1.0)
-    assert stage.told.take() == []
+    assert stage.sent.take() == []
     stage.well = True
     stage.clock.advance(1.0)
-    assert stage.told.take() == [{"WATCHDOG": 1}]
+    assert stage.sent.take() == [{"WATCHDOG": 1}]
 
 
-def test_a_loop_that_stands_still_feeds_nothing() -> None:
+def test_a_loop_that_is_blocked_feeds_nothing() -> None:
     stage = Stage(watchdog_s=2.0)
     stage.herald.ready()
-    stage.told.take()
+    stage.sent.take()
     # The reactor comes to its timers once only, however late.
     stage.clock.rightNow += 60.0
-    assert stage.told.take() == []
+    assert stage.sent.take() == []
     stage.clock.advance(0)
-    assert stage.told.take() == [{"WATCHDOG": 1}]
+    assert stage.sent.take() == [{"WATCHDOG": 1}]
 
 
-def test_the_status_is_told_when_it_has_changed() -> None:
+def test_the_status_is_sent_when_it_has_changed() -> None:
     stage = Stage()
     stage.herald.ready()
-    stage.told.take()
+    stage.sent.take()
     stage.clock.advance(60.0)
-    assert stage.told.take() == []
+    assert stage.sent.take() == []
     stage.status = "1 stream"
     stage.clock.advance(5.0)
-    assert stage.told.take() == [{"STATUS": "1 stream"}]
+    assert stage.sent.take() == [{"STATUS": "1 stream"}]
 
 
 def test_settings_are_read_anew() -> None:
     stage = Stage(watchdog_s=20.0)
     stage.herald.ready()
-    stage.told.take()
+    stage.sent.take()
     stage.herald.reloading()
     stage.herald.ready()
-    assert stage.told.take() == [{"RELOADING": 1, "MONOTONIC_USEC": 123_456}, {"READY": 1, "STATUS": "0 streams"}]
+    assert stage.sent.take() == [{"RELOADING": 1, "MONOTONIC_USEC": 123_456}, {"READY": 1, "STATUS": "0 streams"}]
     stage.clock.advance(5.0)
-    assert stage.told.take() == [{"WATCHDOG": 1}], "there is still one timer only"
+    assert stage.sent.take() == [{"WATCHDOG": 1}], "there is still one timer only"
 
 
 def test_the_end() -> None:
     stage = Stage(watchdog_s=2.0)
     stage.herald.ready()
-    stage.told.take()
+    stage.sent.take()
     stage.herald.stopping()
     stage.clock.advance(1.0)
-    assert stage.told.take() == [{"STOPPING": 1}, {"WATCHDOG": 1}]
+    assert stage.sent.take() == [{"STOPPING": 1}, {"WATCHDOG": 1}]
     stage.herald.stop()
     stage.herald.stop()
-    assert stage.told.closed
+    assert stage.sent.closed
     assert stage.clock.getDelayedCalls() == []
 
 
-def test_nothing_is_said_once_another_has_taken_over() -> None:
+def test_nothing_is_sent_once_another_has_taken_over() -> None:
     stage = Stage(watchdog_s=2.0)
     stage.herald.ready()
-    stage.told.take()
+    stage.sent.take()
     stage.herald.handed_over(77)
     stage.herald.stopping()
     stage.clock.advance(10.0)
-    assert stage.told.take() == [{"MAINPID": 77}]
+    assert stage.sent.take() == [{"MAINPID": 77}]
     stage.herald.stop()
     assert stage.clock.getDelayedCalls() == []
