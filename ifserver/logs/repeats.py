@@ -1,4 +1,4 @@
-"""A log that tells a repeated error once, and then how often it came."""
+"""Fewer lines: a repeated error is logged once, and then how often it came; one event of many streams is one line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from typing import Any, Final
 
 from ifserver.clock import Clock, Timer
 
-__all__ = ["Repeats", "ThreadClock"]
+__all__ = ["MergedLogLines", "Repeats", "ThreadClock"]
 
-#: How long equal lines are counted before the count is told, in seconds.
+#: How long equal lines are counted before the count is logged, in seconds.
 _WINDOW_S: Final = 10.0
-#: Kinds of lines that are counted at a time; lines of more kinds are all told.
+#: Kinds of lines that are counted at a time; lines of more kinds are all logged.
 _MAX_KINDS: Final = 256
 #: How many exceptions are looked at that one was raised from.
 _MAX_CAUSES: Final = 8
+#: How long more streams of the same event are waited for after the first, in seconds.
+_WAIT_S: Final = 0.25
+#: How many kinds of such lines may wait at a time; further ones are logged at once.
+_MAX_MERGED_KINDS: Final = 64
+
+_log = logging.getLogger(__name__)
 
 
 class ThreadClock:
@@ -45,7 +51,7 @@ class _ThreadTimer(threading.Timer):
 
 
 class _Kind:
-    """Lines that are equal, since the first of them was told."""
+    """Lines that are equal, since the first of them was logged."""
 
     __slots__ = ("count", "last", "over_at", "timer")
 
@@ -58,11 +64,11 @@ class _Kind:
 
 
 class Repeats(logging.Handler):
-    """Hands the first of equal lines to `handler`, counts those of the next `window_s` seconds, and then says how many
-    they were and what the last one said. Anything below a warning is handed on as it is.
+    """Hands the first of equal lines to `handler`, counts those of the next `window_s` seconds, and then logs how many
+    they were and the text of the last one. Anything below a warning is handed on as it is.
 
     Equal are lines of one logger, level and format, whatever numbers and streams they name; their other words must be
-    the same, so that of two nodes which fail both are told. With an exception, its type and all places in its traceback
+    the same, so that two nodes which fail have a line each. With an exception, its type and all places in its traceback
     must be the same too.
     """
 
@@ -86,22 +92,22 @@ class Repeats(logging.Handler):
                 kind.timer = self._clock.callLater(kind.over_at - now, self._over, key)
             return
         if kind is not None:
-            self._tell(key)
+            self._log_count(key)
         self._forget(now)
         if len(self._kinds) < _MAX_KINDS:
             self._kinds[key] = _Kind(now + self._window_s)
         self._handler.handle(record)
 
     def statistics(self) -> dict[str, int]:
-        """Counts of what has not been told."""
+        """Counts of what has not been logged."""
         return {"log_kinds": len(self._kinds), "log_untold": sum(kind.count for kind in self._kinds.values())}
 
     def flush(self) -> None:
-        """Tell all that was counted."""
+        """Log all that was counted."""
         self.acquire()
         try:
             for key in list(self._kinds):
-                self._tell(key)
+                self._log_count(key)
         finally:
             self.release()
         self._handler.flush()
@@ -121,11 +127,11 @@ class Repeats(logging.Handler):
         """The window is over."""
         self.acquire()
         try:
-            self._tell(key)
+            self._log_count(key)
         finally:
             self.release()
 
-    def _tell(self, key: Hashable) -> None:
+    def _log_count(self, key: Hashable) -> None:
         kind = self._kinds.pop(key, None)
         if kind is None:
             return
@@ -161,3 +167,31 @@ def _places_of(error: BaseException | None) -> tuple[object, ...]:
             traceback = traceback.tb_next
         error = error.__cause__ or error.__context__
     return tuple(found)
+
+
+class MergedLogLines:
+    """Counts the streams to which the same happens for the same reason, and logs it once, at the level INFO."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        #: The streams, in their order, by what happens to them and why. It may happen to one several times.
+        self._waiting: dict[tuple[str, str], dict[str, None]] = {}
+
+    def add(self, what: str, why: str, channel: str) -> None:
+        """`what` happens to the stream `channel`, and `why`."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        key = what, why
+        streams = self._waiting.get(key)
+        if streams is not None:
+            streams[channel] = None
+        elif len(self._waiting) < _MAX_MERGED_KINDS:
+            self._waiting[key] = {channel: None}
+            self._clock.callLater(_WAIT_S, self._log_them, key)
+        else:
+            _log.info("%s: %s: %s", channel, what, why)
+
+    def _log_them(self, key: tuple[str, str]) -> None:
+        first, *more = self._waiting.pop(key)
+        others = f" and {len(more)} more" if more else ""
+        _log.info("%s%s: %s: %s", first, others, *key)

@@ -30,20 +30,6 @@ if TYPE_CHECKING:
     import asyncio
     import subprocess
 
-__all__ = [
-    "Addresses",
-    "Handover",
-    "ServerLaunch",
-    "become_server",
-    "become_successor",
-    "by_address",
-    "more_of",
-    "opened",
-    "share",
-    "start_server",
-    "start_successor",
-]
-
 
 #: The settings that say where is listened.
 _WHERE: Final = ("host", "port", "unix", "fd", "endpoints")

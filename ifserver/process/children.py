@@ -29,27 +29,6 @@ if TYPE_CHECKING:
     import asyncio
     import subprocess
 
-__all__ = [
-    "Child",
-    "Instructions",
-    "Launch",
-    "become_child",
-    "belong_to",
-    "command",
-    "create_ledger",
-    "die_with_parent",
-    "open_ledger",
-    "popen",
-    "program",
-    "read",
-    "report_broken",
-    "report_failure",
-    "report_loaded",
-    "report_ready",
-    "spawn",
-    "start",
-]
-
 #: <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
 

@@ -10,7 +10,7 @@ import enum
 import logging
 import signal
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -47,13 +47,9 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     streams: int
 
 
-class Start(Protocol):
-    """Starts a server."""
-
-    def __call__(
-        self, number: int, ready: Callable[[], None], reported: Callable[[Report], None], ended: Callable[[], None], /
-    ) -> Child:
-        """The one of that number, from 0; raises `OSError`."""
+#: Starts the server of a number, from 0, given what is called when it is ready, when it reports and when it has ended;
+#: raises `OSError`.
+Start: TypeAlias = Callable[[int, Callable[[], None], Callable[[Report], None], Callable[[], None]], Child]
 
 
 class _State(enum.Enum):

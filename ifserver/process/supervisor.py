@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ifserver import channels
 from ifserver.logs import events
@@ -43,12 +43,8 @@ _STARTING_GRACE_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Spawn(Protocol):
-    """`ifserver.process.children.spawn`, or a fork server's."""
-
-    def __call__(
-        self, launch: Launch, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], ended: Callable[[], None], /
-    ) -> Child: ...
+#: `ifserver.process.children.spawn`, or a fork server's.
+Spawn: TypeAlias = "Callable[[Launch, asyncio.AbstractEventLoop, Callable[[], None], Callable[[], None]], Child]"
 
 
 class Supervisor:

@@ -20,7 +20,7 @@ from ifserver.front.exchanges.pauses import OperatorOrders, Pauses
 from ifserver.front.exchanges.replies import WorkerReplies, Workers
 from ifserver.front.exchanges.resumption import ResumptionQueue
 from ifserver.front.exchanges.routing import Positions
-from ifserver.front.merged_log_lines import MergedLogLines
+from ifserver.logs.repeats import MergedLogLines
 from ifserver.front.request_metrics import RequestMetrics
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.heartbeat_value import with_facts

@@ -10,21 +10,6 @@ from rich.text import Text
 
 from ifserver.status import Facts, PoolStatus, Status, StreamStatus
 
-__all__ = [
-    "SORTS",
-    "events",
-    "groups",
-    "head",
-    "named",
-    "nodes",
-    "ordered",
-    "paused",
-    "pools",
-    "processes",
-    "seconds",
-    "streams",
-]
-
 #: By what streams can be sorted: the value, and whether the greatest comes first.
 SORTS: Final[Mapping[str, tuple[Callable[[StreamStatus], Any], bool]]] = {
     "age": (lambda stream: stream.age_s or 0.0, True),
