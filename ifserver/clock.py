@@ -4,7 +4,7 @@ The reactor is a `Clock`, and so is ``twisted.internet.task.Clock``, which tests
 never one in place of the other:
 
 * A `Clock` goes on evenly. All waits, durations, ages and judgements of who is alive are by it.
-* A `WallClock` tells the date, and may be set forward and back at any moment: by NTP, an operator, or whoever wakes a
+* A `WallClock` has the date, and may be set forward and back at any moment: by NTP, an operator, or what wakes a
   virtual machine. It is for what people and other programs read as a time of day: ``Date``, logs, when a process
   was started, and the time of a Redis.
 """
@@ -28,7 +28,7 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """Tells the time and calls later (``IReactorTime``)."""
+    """Has the time and calls later (``IReactorTime``)."""
 
     def seconds(self) -> float:
         """Seconds since some time in the past, which nobody sets (``time.monotonic``); no date can be made of them, and
@@ -38,7 +38,7 @@ class Clock(Protocol):
         """Call `callable` in `delay` seconds."""
 
 
-#: Tells the time of day, in seconds since the epoch (``time.time``).
+#: The time of day, in seconds since the epoch (``time.time``).
 WallClock: TypeAlias = Callable[[], float]
 
 #: Runs a function at the end of this turn of the event loop.

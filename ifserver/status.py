@@ -1,7 +1,7 @@
-"""What processes tell of themselves, and what people are shown of all of them. Pure.
+"""What processes report of themselves, and what people are shown of all of them. Pure.
 
 A beat carries the `Facts` of its process, behind the names of its children (`ifserver.layers.heartbeat`). An admin
-endpoint puts those of all processes together with what the nodes say and with its own streams: the `Status`, which
+endpoint puts those of all processes together with what the nodes report and with its own streams: the `Status`, which
 ``ifserver status``, ``ifserver top`` and the page show. Times of day are seconds since the epoch.
 """
 
@@ -61,7 +61,7 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str
     #: How often it has happened since then.
     times: Count = 1
-    #: The process that tells it; in its own facts it is left out.
+    #: The process that reports it; in its own facts it is left out.
     process: str = ""
 
 
@@ -71,7 +71,7 @@ class Child(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: Count
     #: The name under which it receives; empty until it has one.
     process: str = ""
-    #: Whether it has said that it is ready.
+    #: Whether it has reported that it is ready.
     ready: bool = False
     #: Streams whose application runs, those of them that have not begun to answer, and requests that it may still take.
     streams: Count = 0
@@ -121,7 +121,7 @@ class QueueStatus(Struct, frozen=True, kw_only=True):
 
     channel: str
     length: int
-    #: How long the oldest request has waited, in seconds; None: there is none, or it does not say.
+    #: How long the oldest request has waited, in seconds; None: there is none, or it is not known.
     age_s: float | None
 
 
@@ -236,7 +236,7 @@ class History(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """All that one process can tell."""
+    """All that one process can report."""
 
     #: When it was made, by the wall clock of that process.
     now: float
@@ -274,7 +274,7 @@ encode_status = msgspec.json.Encoder().encode
 
 
 def decode_facts(text: bytes) -> Facts | None:
-    """The facts in a beat; None: it has none, or they are of a release that tells other things."""
+    """The facts in a beat; None: it has none, or they are of a release that reports other things."""
     try:
         return _decode_facts(text)
     except UNDECODABLE:

@@ -58,7 +58,7 @@ def configure(
     journal_socket: str = journal.SOCKET,
     python_warnings: bool = True,
 ) -> None:
-    """Let our loggers write as `settings` say, and no others. May be called again.
+    """Let our loggers write as `settings` ask, and no others. May be called again.
 
     Args:
         python_warnings: whether Python's warnings are logged. Otherwise they go where Python writes them.
@@ -88,7 +88,7 @@ def configure(
 
 
 def at(verbosity: int) -> None:
-    """From now on say as much as ``log.verbosity`` says."""
+    """From now on log as much as ``log.verbosity`` asks for."""
     for name, level in zip(_OURS, _LEVELS[verbosity], strict=True):
         logging.getLogger(name).setLevel(level)
 
@@ -105,7 +105,7 @@ def _join_twisted() -> None:
 
 
 def enable() -> None:
-    """Undo what ``logging.config.dictConfig`` does to loggers that it was not told of, by its default."""
+    """Undo what ``logging.config.dictConfig`` does by its default to loggers that it does not name."""
     for name, logger in logging.root.manager.loggerDict.items():
         if name.partition(".")[0] in _OURS and isinstance(logger, logging.Logger):
             logger.disabled = False

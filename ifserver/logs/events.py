@@ -1,6 +1,6 @@
-"""Events: what is told in the log and kept as well, for whoever looks later: deploys, faults, and the end of faults.
+"""Events: what is logged and kept as well, to be seen later: deploys, faults, and the end of faults.
 
-Like the log itself they belong to the process, which tells them in its beats (`ifserver.status.Facts`); the admin
+Like the log itself they belong to the process, which reports them in its beats (`ifserver.status.Facts`); the admin
 endpoint shows them beside its figures. Only what operators look for is an event: a failure of one request is none, for
 there may be thousands of them.
 """
@@ -20,7 +20,7 @@ __all__ = ["MAX_AGE_S", "MAX_EVENTS", "Mark", "keep", "recent", "tell"]
 
 #: How many are kept: more than happen in the minutes that are shown, and some 20 KB.
 MAX_EVENTS: Final = 100
-#: Older ones are told no more, in seconds: beats need not carry them for ever.
+#: Older ones are reported no more, in seconds: beats need not carry them for ever.
 MAX_AGE_S: Final = 900.0
 #: The longest text, in characters: it is sent with every beat.
 _MAX_TEXT: Final = 200
@@ -94,7 +94,7 @@ def tell(logger: logging.Logger, level: int, mark: Mark, text: str, *arguments: 
 
 
 def keep(mark: Mark, text: str) -> None:
-    """Keep an event whose line in the log says it in another way."""
+    """Keep an event whose line in the log has other words."""
     global _number
     now = time.time()
     [line, *_] = text.splitlines() or [""]

@@ -59,7 +59,7 @@ def stand_ins(modules: Mapping[str, Sequence[str]]) -> Iterator[None]:
     """Let imports of these modules find empty ones, which have only these names, unless they have been imported. Does
     nothing where imports are not lean.
 
-    Whoever keeps an empty one finds the other names of the real one there, afterwards.
+    An empty one that is kept has the other names of the real one, afterwards.
     """
     if not _lean:
         yield

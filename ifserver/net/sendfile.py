@@ -17,7 +17,7 @@ class Outlet:
     """The socket under a transport of the loop, for as long as nothing is written to that.
 
     It has a descriptor of its own. The loop may close the transport's at any moment, and its number be another client's
-    in the same turn; and it lets nobody wait for a descriptor that is a transport's.
+    in the same turn; and it lets no other wait for a descriptor that is a transport's.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, transport: LoopTransport) -> None:
@@ -45,7 +45,7 @@ class Outlet:
 
         Raises:
             BlockingIOError: the client takes nothing now.
-            OSError: it is gone.
+            OSError: it has left.
         """
         return self._socket.send(data, socket.MSG_MORE | socket.MSG_DONTWAIT)
 
@@ -54,7 +54,7 @@ class Outlet:
 
         Raises:
             BlockingIOError: the client takes nothing now.
-            OSError: it is gone, or the file cannot be read.
+            OSError: it has left, or the file cannot be read.
         """
         sent = os.sendfile(self._socket.fileno(), fd, offset, count)
         self._transport.sent_past += sent

@@ -1,5 +1,5 @@
-"""Listening sockets from an operator's words. They are made before anything is started, so that what cannot be, is
-said while nothing has happened yet."""
+"""Listening sockets from an operator's words. They are made before anything is started, so that what cannot be
+is reported while nothing has happened yet."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def bind_unix(path: str, mode: int = 0o666) -> tuple[socket.socket, UnixFile | N
             _remove_stale(path)
             sock.bind(path)
             file = UnixFile(path)
-            # Before it is listened on, so nobody connects whom `mode` keeps out.
+            # Before it is listened on, so no client connects that `mode` keeps out.
             os.chmod(path, mode)
         sock.listen()
     except (OSError, ValueError) as error:
@@ -143,7 +143,7 @@ def _remove_stale(path: str) -> None:
 
 
 def bind_private(name: str) -> socket.socket:
-    """A Unix socket in Linux's abstract namespace, which is gone with its last descriptor: nothing can be left over."""
+    """A Unix socket in Linux's abstract namespace, which ends with its last descriptor: nothing can be left over."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(unix_address(f"@{name}"))
@@ -154,7 +154,7 @@ def bind_private(name: str) -> socket.socket:
 
 
 def inherit(fd: int) -> socket.socket:
-    """The socket that whoever started us has left open as descriptor `fd` (``--fd``).
+    """The socket that our parent has left open as descriptor `fd` (``--fd``).
 
     Raises:
         ConfigurationError: it is no stream socket that could be listened on.
@@ -187,7 +187,7 @@ def url_of(sock: socket.socket) -> str:
 def allow_open_files(count: int) -> int:
     """Let this process have so many files and sockets open, if it may decide that; how many it may have then.
 
-    Most systems begin with 1024, for programs that use ``select()``, and allow far more to whoever asks.
+    Most systems begin with 1024, for programs that use ``select()``, and allow far more on request.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
@@ -216,7 +216,7 @@ def files_left() -> tuple[int, int]:
 
 def taken_by_peer(transport: Any) -> object:
     """Something that differs from the last time once the peer has taken more of what was written to `transport`, be it
-    a byte. None where that cannot be told."""
+    a byte. None where that is not known."""
     while (below := getattr(transport, "transport", None)) is not None:
         transport = below  # TLS is on top of another one
     handle = getattr(transport, "getHandle", lambda: None)()
@@ -235,6 +235,6 @@ def taken_by_peer(transport: Any) -> object:
 
 
 def unsent_bytes(transport: Any) -> int:
-    """Bytes that were written to `transport` and that the kernel has not taken, as far as it tells; else 0."""
+    """Bytes that were written to `transport` and that the kernel has not taken, as far as it reports; else 0."""
     buffered: int = getattr(transport, "buffered", int)()
     return buffered

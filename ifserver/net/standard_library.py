@@ -6,7 +6,7 @@ Import this module before anything of Twisted: that is what keeps the classes as
 every base of it: ``abc.ABC``, ``typing.Generic``, ``asyncio.Protocol`` and others get the attributes
 ``__implemented__``, ``__providedBy__`` and ``__provides__``. The last one is a descriptor that raises AttributeError
 for subclasses. So in a process that has imported Twisted, ``[getattr(x, name) for name in dir(x)]`` fails for every
-instance of an abstract, generic or protocol class, also for those of an application that has never heard of Twisted.
+instance of an abstract, generic or protocol class, also for those of an application that does not use Twisted.
 (Gradio does this when it starts.)
 
 For classes that cannot be written to, such as ``int``, zope.interface has a registry, and it looks there before it
@@ -56,7 +56,7 @@ class _Registry(UserDict[type, Any]):
 def _is_standard(cls: Any) -> bool:
     """Whether a module of the standard library has that class under its name.
 
-    Others may only say that they are from there, such as the result of ``dataclasses.make_dataclass``: these are
+    Others may only claim to be from there, such as the result of ``dataclasses.make_dataclass``: these are
     written to, because the registry would keep them alive.
     """
     module, name = getattr(cls, "__module__", None), getattr(cls, "__qualname__", None)

@@ -39,13 +39,13 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 def parse(content_type: str, body: bytes) -> Publication:
-    """What `body` says to publish.
+    """What `body` asks to publish.
 
     ``application/json`` is an object as `_Body` has it. Anything else is the message itself: of ``text/...`` a text in
     UTF-8, of other types bytes.
 
     Raises:
-        ValueError: it says nothing that can be published; the text says why, in one line.
+        ValueError: it holds nothing that can be published; the text has the reason, in one line.
     """
     kind = content_type.partition(";")[0].strip().lower()
     try:

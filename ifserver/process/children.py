@@ -1,6 +1,6 @@
 """Starting our own processes, and never leaving one behind.
 
-A child is told what to do through an anonymous file (``memfd``) or a socket: nothing of it is in its arguments, its
+A child gets its instructions through an anonymous file (``memfd``) or a socket: nothing of it is in its arguments, its
 environment or on the disk, and passwords are among it. It reports through a pipe that its application is loaded, that
 it is ready, or why it cannot be; and that it has ended, by its pidfd: there is no handler for SIGCHLD, and only
 processes that were started here are waited for.
@@ -61,7 +61,7 @@ class Instructions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class Launch(Instructions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a worker is to do."""
 
-    #: Process id of whoever starts it.
+    #: Process id of its parent.
     parent: int
     layer: LayerSettings
     worker: WorkerSettings
@@ -88,7 +88,7 @@ class Child:
         pidfd: by which it is signalled.
         poll: the status once it has ended (see `status`), waiting for it so that no zombie is left; None before that.
         reports_fd: the end of its pipe that is read here.
-        ready: is called when it has said that it is ready; at most once, and not after it has ended.
+        ready: is called when it has reported that it is ready; at most once, and not after it has ended.
         ended: is called when it has ended and was waited for.
         ended_fd: becomes readable when it has ended; None: the pidfd does.
     """
@@ -107,14 +107,14 @@ class Child:
         self.pid = pid
         #: Exit code, or minus the number of the signal that ended it; None while it lives.
         self.status: int | None = None
-        #: Whether its application was loaded, and why it could not get ready; None: it has not said.
+        #: Whether its application was loaded, and why it could not get ready; None: not reported.
         self.loaded = False
         #: Of which kind the application is, ``asgi`` or ``wsgi``, once it was loaded.
         self.interface = ""
         self.failure: str | None = None
         #: The error that it shows in place of its application; None: it runs the application.
         self.error: str | None = None
-        self._said = b""
+        self._report = b""
         self._poll = poll
         self._pidfd = pidfd
         self._ended_fd = pidfd if ended_fd is None else ended_fd
@@ -154,25 +154,25 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def _read_reports(self) -> None:
-        """Hear what it reports; nothing follows the report that it is ready, or cannot be."""
+        """Read what it reports; nothing follows the report that it is ready, or cannot be."""
         try:
-            said = os.read(self._reports_fd, _REPORT_BYTES) if self._reports_fd is not None else b""
+            text = os.read(self._reports_fd, _REPORT_BYTES) if self._reports_fd is not None else b""
         except BlockingIOError:
             return
-        said, is_over = self._said + said, not said
-        if said[:1] in _LOADED:
-            self.loaded, self.interface = True, _LOADED[said[:1]]
-            said = said[1:]
-        if said.startswith(_BROKEN) and b"\0" in said:
-            error, _, said = said[1:].partition(b"\0")
+        text, is_over = self._report + text, not text
+        if text[:1] in _LOADED:
+            self.loaded, self.interface = True, _LOADED[text[:1]]
+            text = text[1:]
+        if text.startswith(_BROKEN) and b"\0" in text:
+            error, _, text = text[1:].partition(b"\0")
             self.error = error.decode("utf-8", "replace")
-        self._said = said
-        if not is_over and (not said or said.startswith(_BROKEN)):
+        self._report = text
+        if not is_over and (not text or text.startswith(_BROKEN)):
             return
         self._close_reports()
-        if said.startswith(_FAILED):
-            self.failure = said[1:].decode("utf-8", "replace").strip()
-        elif said.startswith(_READY):
+        if text.startswith(_FAILED):
+            self.failure = text[1:].decode("utf-8", "replace").strip()
+        elif text.startswith(_READY):
             self._ready()
 
     def _close_reports(self) -> None:
@@ -190,10 +190,10 @@ class Child:
             os.close(fd)
         if self._reports_fd is not None:
             self._ready = _nothing
-            self._read_reports()  # it may have said why it ends
+            self._read_reports()  # it may have reported why it ends
         self._close_reports()
         self.status = status
-        # Both refer to whoever refers to this object.
+        # Both refer to what refers to this object.
         ended, self._ready, self._ended, self._poll = self._ended, _nothing, _nothing, _no_status
         ended()
 
@@ -213,7 +213,7 @@ def spawn(
     ended: Callable[[], None],
     instead: Sequence[str] | None = None,
 ) -> Child:
-    """Start a process that does what `launch` says; `ready` and `ended` are called later, on `loop`.
+    """Start a process that does what `launch` asks for; `ready` and `ended` are called later, on `loop`.
 
     It shares standard output and error with this process, and has the same current folder and environment. `instead`
     is what to run instead of ourselves; the number of the descriptor for `become_child` is its last argument.
@@ -278,7 +278,7 @@ def popen(arguments: Sequence[str], fds: Sequence[int]) -> subprocess.Popen[byte
 
 def command(role: str) -> list[str]:
     """What starts ourselves as a child; the number of its descriptor is still to be added."""
-    # The role is there for whoever looks at a list of processes.
+    # The role is for people who look at a list of processes.
     return [*program(), "child", role]
 
 
@@ -293,7 +293,7 @@ def program() -> list[str]:
 def create_ledger(slots: int) -> tuple[Ledger, int]:
     """A new ledger, and the descriptor by which a child opens it, to be closed once the child was started.
 
-    The memory has no name, so nothing can be left over: it is gone when the last process that holds it is.
+    The memory has no name, so nothing can be left over: it is freed when the last process that holds it has ended.
     """
     fd = os.memfd_create("ifserver-ledger")
     try:
@@ -308,7 +308,7 @@ def create_ledger(slots: int) -> tuple[Ledger, int]:
 
 
 def become_child(fd: int) -> Launch:
-    """First of all in a child: read what `spawn` started it for, and belong to whoever did."""
+    """First of all in a child: read what `spawn` started it for, and belong to its parent."""
     launch = read(fd, Launch)
     belong_to(launch.parent)
     return launch
@@ -320,7 +320,7 @@ def belong_to(parent: int) -> None:
     Ctrl-C reaches every process of the terminal; the parent decides in which order they end.
     """
     # A handler that does nothing: programs that the application starts would inherit SIG_IGN, and then could not be
-    # interrupted. Whoever has us started with SIG_IGN (a shell script with ``&``) wants just that.
+    # interrupted. A parent that has us started with SIG_IGN (a shell script with ``&``) wants just that.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _left_to_parent)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -367,18 +367,18 @@ def open_ledger(fd: int, slots: int) -> Ledger:
 
 
 def report_loaded(fd: int, interface: str) -> None:
-    """Tell the parent that the application is loaded, and whether it is run as ``asgi`` or ``wsgi``."""
+    """Report to the parent that the application is loaded, and whether it is run as ``asgi`` or ``wsgi``."""
     os.write(fd, next(report for report, kind in _LOADED.items() if kind == interface))
 
 
 def report_broken(fd: int, error: str) -> None:
-    """Tell the parent that this process shows `error`, which may have many lines, in place of its application."""
+    """Report to the parent that this process shows `error`, which may have many lines, in place of its application."""
     with open(fd, "wb", closefd=False) as pipe:
         pipe.write(_BROKEN + error.encode("utf-8", "backslashreplace").replace(b"\0", b"") + b"\0")
 
 
 def report_ready(fd: int) -> None:
-    """Tell the parent that this process is ready. Closes `fd`."""
+    """Report to the parent that this process is ready. Closes `fd`."""
     try:
         os.write(fd, _READY)
     finally:
@@ -386,7 +386,7 @@ def report_ready(fd: int) -> None:
 
 
 def report_failure(fd: int, why: str) -> None:
-    """Tell the parent in one line why this process cannot get ready. Closes `fd`."""
+    """Report to the parent in one line why this process cannot get ready. Closes `fd`."""
     line = " ".join(why.split()).encode()[: _REPORT_BYTES - 8]
     try:
         os.write(fd, _FAILED + line + b"\n")

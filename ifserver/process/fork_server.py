@@ -40,7 +40,7 @@ _LAUNCH_BYTES: Final = 256 * 1024
 _MAX_FDS: Final = 8
 #: The answer to a launch: the process id, or 0 and an error number. The pidfd comes with it.
 _ANSWER: Final = struct.Struct("ii")
-#: What a fork server says that was started as a new process, once it can be asked.
+#: What a fork server that was started as a new process sends, once it can be asked.
 _HELLO: Final = b"."
 #: An exit code, or minus the number of a signal.
 _STATUS: Final = struct.Struct("i")
@@ -71,7 +71,7 @@ class ForkServer:
         sock.settimeout(_PATIENCE_S)
         #: Those of fork servers that do not answer, and have living children: they would end with them.
         self._given_up: list[socket.socket] = []
-        #: Whether it has said that it can be asked, and whether it is to be replaced.
+        #: Whether it has reported that it can be asked, and whether it is to be replaced.
         self._is_up = True
         self._is_lost = False
 
@@ -236,7 +236,7 @@ def _receive(sock: socket.socket) -> tuple[Launch, list[int]] | None:
 
 def _become_child(parent: int) -> None:
     """Belong to the process `parent`, and have nothing of the terminal's input (as `children.popen` does it). Ctrl-C
-    waits until this process is told what to do."""
+    waits until this process has its launch."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -275,7 +275,7 @@ class _Living(NamedTuple):
     """A child of the fork server."""
 
     pid: int
-    #: The pipe by which its parent's parent hears how it has ended.
+    #: The pipe by which its parent's parent learns how it has ended.
     status_fd: int
 
 
@@ -309,7 +309,7 @@ def serve(sock: socket.socket) -> Launch:
                 continue
             received = _receive(sock)
             if received is None:
-                os._exit(0)  # nobody is left who would ask
+                os._exit(0)  # no process is left that would ask
             pidfd = _start(sock, *received, living)
             if pidfd is None:
                 launch, (*fds, status_fd) = received
@@ -354,9 +354,9 @@ def _start(sock: socket.socket, launch: Launch, fds: list[int], living: dict[int
 
 
 def _bury(pidfd: int, child: _Living) -> None:
-    """A child has ended: tell how."""
+    """A child has ended: report how."""
     _, status = os.waitpid(child.pid, 0)
     os.close(pidfd)
-    with contextlib.suppress(OSError):  # nobody is left who would hear it
+    with contextlib.suppress(OSError):  # no process is left that would read it
         os.write(child.status_fd, _STATUS.pack(os.waitstatus_to_exitcode(status)))
     os.close(child.status_fd)

@@ -9,7 +9,7 @@ modules for TCP import pyOpenSSL and cryptography wherever these are installed, 
 and 14 MB, and nothing here needs them but an ``ssl:`` endpoint. What is lost by that is ``startTLS()`` of Twisted's TCP
 transports.
 
-Whoever runs a process installs it, before anything imports ``twisted.internet.reactor``, which would install another:
+What runs a process installs it, before anything imports ``twisted.internet.reactor``, which would install another:
 the command, and the tests. Everybody else is given the reactor as an argument.
 """
 
@@ -40,13 +40,13 @@ __all__ = ["MonotonicReactor", "install", "standing_in"]
 class MonotonicReactor(AsyncioSelectorReactor):
     """Twisted's asyncio reactor, but `seconds` goes by CLOCK_MONOTONIC, as the loop's own timers do.
 
-    Not the loop's ``time()``: uvloop tells milliseconds, as they were when the present turn began.
+    Not the loop's ``time()``: uvloop counts milliseconds, as they were when the present turn began.
     """
 
     #: Seconds since some time in the past, which nobody sets. Everything that Twisted computes with time asks this.
     seconds = staticmethod(time.monotonic)
 
-    # Of `AsyncioSelectorReactor`, which says None where it means this.
+    # Of `AsyncioSelectorReactor`, which has None where it means this.
     _scheduledAt: float | None  # type: ignore[assignment]
     _timerHandle: asyncio.TimerHandle | None  # type: ignore[assignment]
 
@@ -67,7 +67,7 @@ class MonotonicReactor(AsyncioSelectorReactor):
             return
         now = self.seconds()
         due_ms = math.ceil((now + timeout_s) * 1000) if timeout_s else math.floor(now * 1000)
-        # When the loop will call, and not when it should: a call that is due before has to be told to the loop.
+        # When the loop will call, and not when it should: a call that is due before needs a timer of the loop.
         self._scheduledAt = due_ms / 1000
         if self._timerHandle is not None:
             self._timerHandle.cancel()

@@ -111,7 +111,7 @@ class Reloader:
 
     def start(self) -> None:
         """Begin to watch. Never fails: a folder that cannot be watched is logged."""
-        # watchfiles would tell of each change in a line of its own.
+        # watchfiles would log each change in a line of its own.
         logging.getLogger("watchfiles").setLevel(logging.WARNING)
         self._task = self._loop.create_task(self._run(), name="reload")
 
@@ -134,7 +134,7 @@ class Reloader:
     async def _watch(self) -> None:
         from watchfiles import awatch
 
-        # watchfiles ignores what it cannot open, as it is told to below, and is silent also where that is all of it.
+        # watchfiles ignores what it cannot open, as it is asked to below, and is silent also where that is all of it.
         for folder in self._folders:
             os.scandir(folder).close()
 

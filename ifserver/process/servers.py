@@ -1,4 +1,4 @@
-"""Several interface servers that share their addresses: started, watched, replaced when they end, and told to end.
+"""Several interface servers that share their addresses: started, watched, replaced when they end, and ended.
 
 They share nothing but the listening sockets, which their parent holds as well: what connects while a server is being
 replaced waits for the next one.
@@ -23,7 +23,7 @@ __all__ = ["REPORT_S", "Report", "Servers", "Start"]
 
 #: How often a server reports.
 REPORT_S: Final = 1.0
-#: How often its parent looks; one that looks so late has stood still itself, and knows nothing of the time between.
+#: How often its parent looks; one that looks so late was frozen itself, and knows nothing of the time between.
 _LOOK_S: Final = 1.0
 _LATE_S: Final = 3.0
 #: A server runs no application, so that nothing should keep it for long from reporting. Then it is killed.
@@ -107,7 +107,7 @@ class Servers:
         self._look()
 
     def stop(self, number: signal.Signals, patience_s: float) -> Deferred[None]:
-        """Tell all to end by signal `number`, and kill those that have not within `patience_s` and a few seconds more.
+        """End all by signal `number`, and kill those that have not within `patience_s` and a few seconds more.
         Fires when all have ended."""
         if self._state is _State.RUNNING:
             self._state = _State.ENDING
@@ -172,7 +172,7 @@ class Servers:
             self._look_whether_ended()
             return
         if child.status == _MEND and self._announce is not None:
-            # It has said why. The others could not be either, and nobody relies on them yet.
+            # It has logged why. The others could not be either, and no client relies on them yet.
             self._announce = None
             self._failed(_MEND)
             return

@@ -108,7 +108,7 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 class Notifier:
-    """Sends to the datagram socket `address`; a leading ``@`` stands for the abstract namespace. None: to nobody.
+    """Sends to the datagram socket `address`; a leading ``@`` stands for the abstract namespace. None: nowhere.
 
     Never waits. What the manager has no room for is kept; one that has ended costs a line in the log.
     """

@@ -87,7 +87,7 @@ class AdminFactory(WrappingFactory):
     Args:
         reactor: for timeouts.
         names: by which it may be asked, beside addresses and ``localhost``.
-        token: with which groups may be asked for and published in; None: nobody may.
+        token: with which groups may be asked for and published in; None: they may not.
     """
 
     noisy = False
@@ -183,7 +183,7 @@ class _Request(Request):
             super().requestReceived(command, path, version)  # type: ignore[no-untyped-call]
 
     def _too_long(self) -> None:
-        """Say so before all of it has come. The connection is of no use after that."""
+        """Refuse before all of it has come. The connection is of no use after that."""
         self._discarded = 0
         self.content = BytesIO()
         why = b"the body is longer than 1 MiB\n"

@@ -57,7 +57,7 @@ class Scrape(Collector):
             self._survey = None
 
     def describe(self) -> list[Metric]:
-        return []  # nobody else is registered whose names could be the same
+        return []  # no other collector is registered whose names could be the same
 
     def collect(self) -> Iterator[Metric]:
         survey, subject = self._survey, self._subject

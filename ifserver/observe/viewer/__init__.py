@@ -1,1 +1,1 @@
-"""``ifserver status`` and ``ifserver top``: what an admin endpoint tells, on a terminal."""
+"""``ifserver status`` and ``ifserver top``: what an admin endpoint reports, on a terminal."""

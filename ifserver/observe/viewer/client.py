@@ -83,7 +83,7 @@ class Client:
         """``pause`` a pool for so many `seconds`, ``resume`` it, or (empty) ask what is paused; without a name: all.
 
         Raises:
-            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body says why.
+            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body has the reason.
             ValueError: the answer is not understood.
         """
         arguments = {"pool": pool} if pool else {}
@@ -94,10 +94,10 @@ class Client:
         return msgspec.json.decode(self._ask(path, headers, method="POST" if order else "GET"), type=Paused)
 
     def pools(self, weights: Mapping[str, str], reset: bool, token: str | None) -> Pools:
-        """Let pools share their requests by these `weights`, or as the settings say (`reset`), or (empty) show them.
+        """Let pools share their requests by these `weights`, by those of the settings (`reset`), or (empty) show them.
 
         Raises:
-            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body says why.
+            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body has the reason.
             ValueError: the answer is not understood.
         """
         headers = {"X-Ifserver-Pools": "1"} | ({} if token is None else {"Authorization": f"Bearer {token}"})
@@ -109,7 +109,7 @@ class Client:
         """Publish in a group; to how many processes that went.
 
         Raises:
-            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body says why.
+            urllib.error.HTTPError: an `OSError`: the endpoint refuses, or could not; its body has the reason.
             ValueError: the answer is not understood.
         """
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
