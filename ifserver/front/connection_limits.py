@@ -134,7 +134,7 @@ class ConnectionLimits:
         now = self._clock.seconds()
         if now - self._told.get(label, -_TELL_S) >= _TELL_S:
             self._told[label] = now
-            events.tell(_log, logging.WARNING, events.Mark.TURNED_AWAY, "turning clients away with 503: %s", why)
+            events.report(_log, logging.WARNING, events.Mark.TURNED_AWAY, "turning clients away with 503: %s", why)
 
 
 class TurnedAway(Protocol):

@@ -251,9 +251,9 @@ class Clusters:
         if placement.unwell_nodes and placement.well(node.name):
             if len(self.nodes) > 1:
                 text = "node %s is well again: %s are offered there"
-                events.tell(_log, logging.INFO, Mark.NODE_WELL, text, node.name, _requests(channel))
+                events.report(_log, logging.INFO, Mark.NODE_WELL, text, node.name, _requests(channel))
             else:
-                events.tell(_log, logging.INFO, Mark.IN_TIME, "%s are taken in time again", _requests(channel))
+                events.report(_log, logging.INFO, Mark.IN_TIME, "%s are taken in time again", _requests(channel))
 
     def _has_free_workers(self, node: Node, pool: str) -> None:
         self.claimed(node, channels.of_pool(pool, channels.HTTP_REQUEST))
@@ -342,13 +342,13 @@ class Clusters:
             _log.info("waiting for the first worker%s: %s wait until it is ready", where, requests)
         elif len(self.nodes) > 1:
             text = "node %s is %s: %s are offered elsewhere"
-            events.tell(_log, logging.WARNING, mark, text, node.name, why, requests)
+            events.report(_log, logging.WARNING, mark, text, node.name, why, requests)
         elif why == "behind":
             text = "%s have waited for more than 1 s: all workers are busy, or gone"
-            events.tell(_log, self.log_waiting_at, mark, text, requests)
+            events.report(_log, self.log_waiting_at, mark, text, requests)
         else:
             text = "node %s is %s, and there is no other: %s"
-            events.tell(_log, logging.WARNING, mark, text, node.name, why, _ALONE[why])
+            events.report(_log, logging.WARNING, mark, text, node.name, why, _ALONE[why])
 
     def _push(self, node: Node, channel: str) -> None:
         batch = self._offers.pop((node.name, channel))

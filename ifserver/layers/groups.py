@@ -446,7 +446,7 @@ class Groups:
             self._unlogged += count
         else:
             text = "%d broadcasts to group %s were lost"
-            events.tell(_log, logging.WARNING, events.Mark.BROADCASTS_LOST, text, count, group)
+            events.report(_log, logging.WARNING, events.Mark.BROADCASTS_LOST, text, count, group)
             self._log_timer = self._clock.callLater(_LOG_S, self._log_lost)
 
     def _log_lost(self) -> None:

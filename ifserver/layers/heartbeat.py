@@ -131,7 +131,7 @@ class Heartbeat:
         }
         for name in self._watches[node.name].answered(asked_at, self._clock.seconds(), node.epoch, beats):
             text = "process %s gives no sign of life on node %s: presuming it dead"
-            events.tell(_log, logging.WARNING, events.Mark.PROCESS_LOST, text, name, node.name)
+            events.report(_log, logging.WARNING, events.Mark.PROCESS_LOST, text, name, node.name)
             try:
                 self._lost(name)
             except Exception:

@@ -229,7 +229,7 @@ class InboxHome:
         old.left_at = old.ask_at = self._clock.seconds()
         self.places.insert(0, place)
         text = "node %s is unreachable: receiving on %s from now on"
-        events.tell(_log, logging.WARNING, events.Mark.INBOX_MOVED, text, old.node.name, node.name)
+        events.report(_log, logging.WARNING, events.Mark.INBOX_MOVED, text, old.node.name, node.name)
         self._resident.moved()
         return True
 

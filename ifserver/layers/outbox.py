@@ -129,7 +129,7 @@ class Outbox:
         queue.dropped += 1
         if queue.dropped == 1:
             text = "dropping messages for %s: %d already wait for it"
-            events.tell(_log, logging.ERROR, events.Mark.MESSAGES_DROPPED, text, queue.inbox, len(queue.waiting))
+            events.report(_log, logging.ERROR, events.Mark.MESSAGES_DROPPED, text, queue.inbox, len(queue.waiting))
 
     def take(self, inbox: str) -> list[Entry]:
         """All that still waits for `inbox`, in order, to be sent elsewhere; also what is under way and may be there."""

@@ -57,7 +57,7 @@ class Troubles:
         if self._counts:
             _log.debug(*text)  # another connection has told the same
         else:
-            events.tell(_log, logging.WARNING, events.Mark.NODE_LOST, *text)
+            events.report(_log, logging.WARNING, events.Mark.NODE_LOST, *text)
         self._was_lost = True
 
     def add(self, why: str) -> None:
@@ -68,7 +68,7 @@ class Troubles:
             if self._was_lost and why.startswith(CANNOT_CONNECT):
                 _log.debug(*text)
             else:
-                events.tell(_log, logging.WARNING, events.Mark.NODE_LOST, *text)
+                events.report(_log, logging.WARNING, events.Mark.NODE_LOST, *text)
             self._counts[why] = 0
         if why in self._counts:
             self._counts[why] += 1
@@ -79,9 +79,9 @@ class Troubles:
         self._counts.clear()
         if failed:
             text = "node %s: connected after %d failed attempts"
-            events.tell(_log, logging.INFO, events.Mark.NODE_BACK, text, self._name, failed)
+            events.report(_log, logging.INFO, events.Mark.NODE_BACK, text, self._name, failed)
         elif self._was_lost:
-            events.tell(_log, logging.INFO, events.Mark.NODE_BACK, "node %s: connected", self._name)
+            events.report(_log, logging.INFO, events.Mark.NODE_BACK, "node %s: connected", self._name)
         else:
             # Which is what everybody expects.
             _log.debug("node %s: connected", self._name)

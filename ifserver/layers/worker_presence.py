@@ -164,7 +164,7 @@ class ReadersLog:
         for name in sorted(after - before):
             text = "no worker reads node %s: requests are offered elsewhere"
             if name in self._were_read:
-                events.tell(_log, logging.WARNING, events.Mark.NO_READER, text, name)
+                events.report(_log, logging.WARNING, events.Mark.NO_READER, text, name)
             else:
                 _log.info(text, name)
         for name, read in readers.items():
@@ -173,7 +173,7 @@ class ReadersLog:
                 self._were_read.add(name)
                 if name in before - after:
                     text = "workers read node %s: requests are offered there"
-                    events.tell(_log, logging.INFO, events.Mark.READER, text, name)
+                    events.report(_log, logging.INFO, events.Mark.READER, text, name)
 
     def nobody(self, channel: str, had_workers: bool) -> None:
         """A request waits on `channel`, which nobody reads on any node."""
@@ -182,6 +182,6 @@ class ReadersLog:
         self._told.add(channel)
         if had_workers:
             text = "no worker reads %s on any node: requests wait until one does"
-            events.tell(_log, logging.WARNING, events.Mark.NO_READER, text, channel)
+            events.report(_log, logging.WARNING, events.Mark.NO_READER, text, channel)
         else:
             _log.info("waiting for the first worker: requests wait until it is ready")

@@ -16,7 +16,7 @@ from typing import Final
 from ifserver.logs import masked
 from ifserver.status import Event
 
-__all__ = ["MAX_AGE_S", "MAX_EVENTS", "Mark", "keep", "recent", "tell"]
+__all__ = ["MAX_AGE_S", "MAX_EVENTS", "Mark", "keep", "recent", "report"]
 
 #: How many are kept: more than happen in the minutes that are shown, and some 20 KB.
 MAX_EVENTS: Final = 100
@@ -87,7 +87,7 @@ _events: deque[Event] = deque(maxlen=MAX_EVENTS)
 _number = 0
 
 
-def tell(logger: logging.Logger, level: int, mark: Mark, text: str, *arguments: object) -> None:
+def report(logger: logging.Logger, level: int, mark: Mark, text: str, *arguments: object) -> None:
     """Log a line, and keep it as an event, whether or not the log is as talkative as that."""
     logger.log(level, text, *arguments, stacklevel=2)
     keep(mark, text % arguments if arguments else text)

@@ -154,7 +154,7 @@ class Reloader:
             files = sorted({min(self._relative(path), key=len) for _, path in changes})
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
             text = "%s%s changed: restarting the workers"
-            events.tell(_log, logging.INFO, events.Mark.NEW_CODE, text, files[0], more)
+            events.report(_log, logging.INFO, events.Mark.NEW_CODE, text, files[0], more)
             self._restart()
 
     def _relative(self, path: str) -> list[str]:

@@ -53,7 +53,7 @@ class RollingRestart:
         self._queue = list(slots)
         count = len(self._queue)
         what = "the worker" if count == 1 else f"the {count} workers, one after another"
-        events.tell(_log, logging.INFO, Mark.ROLLING, "replacing %s", what)
+        events.report(_log, logging.INFO, Mark.ROLLING, "replacing %s", what)
         self._asked_for = True
         if self._successor is None:
             self._next()
@@ -92,7 +92,7 @@ class RollingRestart:
         # The other pools' workers run something else, which may well get ready.
         self._queue = [slot for slot in self._queue if _pool_of(slot) is not worker.pool]
         self._asked_for = False
-        events.tell(
+        events.report(
             _log,
             logging.ERROR,
             Mark.DEPLOY_FAILED,
@@ -115,12 +115,12 @@ class RollingRestart:
                 self._queue.clear()
                 self._asked_for = False
                 text = "cannot start a new worker: %s; the old workers go on"
-                events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, error)
+                events.report(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, error)
             return
         if self._asked_for:
             self._asked_for = False
             text = "the new workers are ready; the old ones end when their requests and WebSockets have"
-            events.tell(_log, logging.INFO, Mark.ROLLED, text)
+            events.report(_log, logging.INFO, Mark.ROLLED, text)
 
 
 def _pool_of(slot: Slot[Worker]) -> Pool | None:

@@ -248,7 +248,7 @@ class Supervisor:
             text = "%s is ready after %.1f s", worker, self._clock.seconds() - worker.started_at
             if worker.slot in self._missing:
                 self._missing.discard(worker.slot)
-                events.tell(_log, logging.INFO, Mark.WORKER_BACK, *text)
+                events.report(_log, logging.INFO, Mark.WORKER_BACK, *text)
             else:
                 _log.info(*text)
         elif error != worker.pool.error:
@@ -279,7 +279,7 @@ class Supervisor:
             self._replace(slot, worker, what)
         else:
             if released and not self._stopping.begun:
-                events.tell(_log, logging.WARNING, _mark(worker), "%s", what)
+                events.report(_log, logging.WARNING, _mark(worker), "%s", what)
             else:
                 # Why it cannot start is reported in another way.
                 _log.log(logging.DEBUG if self._cannot_start else logging.INFO, "%s", what)
@@ -304,13 +304,13 @@ class Supervisor:
         if not worker.stale:
             self._missing.add(slot)
         if delay:
-            events.tell(_log, logging.WARNING, _mark(worker), "%s; a new worker starts in %.1f s", what, delay)
+            events.report(_log, logging.WARNING, _mark(worker), "%s; a new worker starts in %.1f s", what, delay)
             slot.fill_later(delay)
         else:
             if worker.stale:
                 _log.info("%s; a new worker starts now", what)
             else:
-                events.tell(_log, logging.WARNING, _mark(worker), "%s; a new worker starts now", what)
+                events.report(_log, logging.WARNING, _mark(worker), "%s; a new worker starts now", what)
             slot.fill()
 
     def _release(self, worker: Worker) -> int:

@@ -119,7 +119,7 @@ class Slot(Generic[_C]):
             delay_s = self.delay_s()
             # As text: a record that is kept would keep the traceback, and with it the memory of the child.
             text = "cannot start a %s: %s; trying again in %.1f s"
-            events.tell(_log, logging.ERROR, events.Mark.NO_PROCESS, text, self._name, str(error), delay_s)
+            events.report(_log, logging.ERROR, events.Mark.NO_PROCESS, text, self._name, str(error), delay_s)
             self.fill_later(delay_s)
 
     def fill_later(self, delay_s: float) -> None:
@@ -369,7 +369,7 @@ class WorkerWatch:
     def _kill(self, worker: Worker, now: float) -> None:
         text = "the event loop of worker %d has been blocked for %.0f s (stall_timeout): killing it"
         blocked_s = now - worker.turned_at
-        events.tell(_log, logging.ERROR, events.Mark.WORKER_STALLED, text, worker.child.pid, blocked_s)
+        events.report(_log, logging.ERROR, events.Mark.WORKER_STALLED, text, worker.child.pid, blocked_s)
         worker.turned_at = now
         worker.child.kill()
 

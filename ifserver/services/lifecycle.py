@@ -185,7 +185,7 @@ class Lifecycle:
     def _log_end(self, text: str, number: signal.Signals, level: int = logging.INFO) -> None:
         """Children are told by their parent, which has logged it for all."""
         name = "Ctrl-C" if number == signal.SIGINT and self._has_terminal else number.name
-        events.tell(_log, logging.DEBUG if self._control.is_child else level, Mark.STOPPING, text, name)
+        events.report(_log, logging.DEBUG if self._control.is_child else level, Mark.STOPPING, text, name)
 
     def request_reload(self, number: signal.Signals) -> None:
         """SIGHUP: read the settings anew; but if the terminal is gone from which we were started, end."""
@@ -203,7 +203,7 @@ class Lifecycle:
             text = "%s: the settings stay as they are: %s"
             if "worker" in self._settings:
                 text = "%s: the settings stay as they are, and the workers are not replaced: %s"
-            events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, number.name, error)
+            events.report(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, number.name, error)
         else:
             live = {"log.verbosity", *self._service.reload(new)}
             texts = describe_changes(self._control.settings, self._settings, new, live)
@@ -215,7 +215,7 @@ class Lifecycle:
             level = logging.DEBUG if self._control.is_child else logging.INFO
             for text in texts:
                 if changed:
-                    events.tell(_log, level, Mark.SETTINGS, "%s: %s", number.name, text)
+                    events.report(_log, level, Mark.SETTINGS, "%s: %s", number.name, text)
                 else:
                     _log.log(level, "%s: %s", number.name, text)
         self._herald.ready()
@@ -240,16 +240,18 @@ class Lifecycle:
         try:
             self._successor = succeed(self._successor_ready, self._successor_ended)
         except (IfserverError, OSError) as error:
-            events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, "%s: cannot start a successor: %s", number.name, error)
+            events.report(
+                _log, logging.ERROR, Mark.DEPLOY_FAILED, "%s: cannot start a successor: %s", number.name, error
+            )
             return
         text = "%s: process %d is starting, and will take over"
-        events.tell(_log, logging.INFO, Mark.TAKEOVER, text, number.name, self._successor.pid)
+        events.report(_log, logging.INFO, Mark.TAKEOVER, text, number.name, self._successor.pid)
         self._successor_timer = self._runtime.reactor.callLater(_SUCCESSOR_S, self._successor_too_slow)
 
     def successor_took_over(self, number: signal.Signals) -> None:
         """SIGUSR2 to one of several servers: its parent has a successor, who has servers of its own."""
         if not self._stop_requested.is_set():
-            events.tell(_log, logging.INFO, Mark.TAKEOVER, "%s: others take over: stopping", number.name)
+            events.report(_log, logging.INFO, Mark.TAKEOVER, "%s: others take over: stopping", number.name)
             self._service.succeeded = True
             self._stop_requested_at = self._runtime.loop.time()
             self._stop_requested.set()
@@ -261,7 +263,7 @@ class Lifecycle:
             self._successor.terminate()
             return
         text = "process %d is ready and takes over: stopping"
-        events.tell(_log, logging.INFO, Mark.TAKEOVER, text, self._successor.pid)
+        events.report(_log, logging.INFO, Mark.TAKEOVER, text, self._successor.pid)
         self._service.succeeded = True
         self._herald.handed_over(self._successor.pid)
         self._stop_requested_at = self._runtime.loop.time()
@@ -273,12 +275,12 @@ class Lifecycle:
             self._successor_timer.cancel()
         if successor is not None and not self._stop_requested.is_set():
             text = "process %d was to take over and has ended (%s): this one goes on"
-            events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, successor.pid, successor.ending)
+            events.report(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, successor.pid, successor.ending)
 
     def _successor_too_slow(self) -> None:
         assert self._successor is not None
         text = "process %d is not ready after %g s: killing it, this one goes on"
-        events.tell(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, self._successor.pid, _SUCCESSOR_S)
+        events.report(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, self._successor.pid, _SUCCESSOR_S)
         self._successor.kill()
 
     # From start to end.

@@ -166,7 +166,7 @@ class ServeService(Service):
             where[url] = None
         text = "ifserver %s, process %s, listening on %s"
         mark = events.Mark.TAKEOVER if self._listening.taken_over else events.Mark.STARTED
-        events.tell(_log, logging.INFO, mark, text, __version__, self.process, ", ".join(where))
+        events.report(_log, logging.INFO, mark, text, __version__, self.process, ", ".join(where))
         self._log_clusters()
         if self._pools:
             shown = (f"{pool.name} ({pool.rules})" if pool.rules else pool.name for pool in self._pools)

@@ -116,7 +116,7 @@ class SupervisorService(Service):
         if self._is_alone:
             nodes = ", ".join(map(str, self._layer.home_cluster.nodes))
             text = "ifserver %s, supervisor %s, nodes: %s"
-            events.tell(_log, logging.INFO, events.Mark.STARTED, text, __version__, self._clusters.process, nodes)
+            events.report(_log, logging.INFO, events.Mark.STARTED, text, __version__, self._clusters.process, nodes)
         self.supervisor.start()
         if self._reloader is not None:
             self._reloader.start()

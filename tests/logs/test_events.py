@@ -34,8 +34,8 @@ def day(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
 
 def test_an_event_is_a_line_and_is_kept(day: Time, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        events.tell(LOG, logging.WARNING, Mark.WORKER_KILLED, "worker %d was killed", 7)
-        events.tell(LOG, logging.INFO, Mark.PAUSED, "100%")
+        events.report(LOG, logging.WARNING, Mark.WORKER_KILLED, "worker %d was killed", 7)
+        events.report(LOG, logging.INFO, Mark.PAUSED, "100%")
     [line] = caplog.records
     assert (line.getMessage(), line.name, line.filename) == ("worker 7 was killed", LOG.name, "test_events.py")
     # Also what the log is too quiet for.

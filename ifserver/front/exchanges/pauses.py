@@ -121,7 +121,7 @@ class Pauses:
             if exchange.websocket is not None:
                 self.opened(exchange)
         text = "%s paused for %g s: new requests and messages wait; %d requests are under way"
-        events.tell(_log, logging.INFO, events.Mark.PAUSED, text, described(pool), seconds, self.under_way())
+        events.report(_log, logging.INFO, events.Mark.PAUSED, text, described(pool), seconds, self.under_way())
 
     def resume(self, pool: str) -> None:
         """Let `pool` go on; all, where it has no name."""
@@ -148,7 +148,7 @@ class Pauses:
         held = [each for each in self._held if not self._covers(each)]
         late = [each for each in self._late if not self._covers(each)]
         text = "%s: resumed, %d requests and %d WebSockets go on"
-        events.tell(_log, logging.INFO, events.Mark.RESUMED, text, what, len(held), len(websockets))
+        events.report(_log, logging.INFO, events.Mark.RESUMED, text, what, len(held), len(websockets))
         for exchange in late:
             del self._late[exchange]
             if exchange not in self._held:
@@ -268,7 +268,7 @@ class OperatorOrders:
                 shown = ", ".join(f"{name} {weight:g}" for name, weight in router.weights[each.of].items())
                 why = "as was ordered" if each.weights else "as the settings say"
                 text = "pools share requests, %s: %s"
-                events.tell(_log, logging.INFO, events.Mark.WEIGHTS, text, why, shown)
+                events.report(_log, logging.INFO, events.Mark.WEIGHTS, text, why, shown)
 
     def here(self, orders: list[Order]) -> Here[Order]:
         """What this server reports; `orders` are those that it knows."""

@@ -205,7 +205,7 @@ class LocalNode(Node):
             return
         if self.epoch not in (None, hello.epoch):
             text = "node %s: it was restarted, what was queued there is lost"
-            events.tell(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
+            events.report(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
         self.epoch = hello.epoch
         self._broker = broker
         self.connected = True

@@ -273,7 +273,7 @@ class RedisNode(RedisViews):
         self._lead_is(lead_s)
         if self.epoch not in (None, connection.epoch):
             text = "node %s: it was restarted or replaced, what was queued there is lost"
-            events.tell(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
+            events.report(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
             self._keys.clear()
         self.epoch = self._readers.epoch = connection.epoch
         self._keys.prefix = connection.prefix

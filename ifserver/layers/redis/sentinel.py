@@ -160,7 +160,7 @@ class Sentinels:
         before, self.named = self.named, named
         if before is not None and before != named:
             text = "node %s: Sentinel names another primary, %s:%d (failover %d)"
-            events.tell(_log, logging.WARNING, events.Mark.FAILOVER, text, self._node, *_flat(named))
+            events.report(_log, logging.WARNING, events.Mark.FAILOVER, text, self._node, *_flat(named))
             for connecting, to in list(self._connecting.items()):
                 if to != named:
                     connecting.cancel()
