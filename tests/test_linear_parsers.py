@@ -25,6 +25,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import pytest
+from ifserver.front.exchanges.canaries import Positions
+from ifserver.tracing import context_in
 from twisted.internet.address import IPv4Address
 
 from ifserver import channels
@@ -33,7 +35,6 @@ from ifserver import messages as m
 from ifserver.config.networks import parse_networks
 from ifserver.errors import ChannelNameError, UndecodableError
 from ifserver.front.access_log import Entry, as_combined, as_json
-from ifserver.front.exchanges.canaries import Positions
 from ifserver.front.http1.websocket_handshake import websocket_problem
 from ifserver.front.incoming_request import BadRequest, Incoming, identify, parse_target, stamp
 from ifserver.front.proxy_protocol import BadProxyHeader, parse_header
@@ -43,7 +44,6 @@ from ifserver.layers.embedded import frames as embedded
 from ifserver.layers.heartbeat_value import facts_of, names_of
 from ifserver.observe.admin import publication
 from ifserver.status import decode_facts
-from ifserver.tracing import context_in
 from ifserver.worker.wsgi_environ import environ_of
 from tests.front import fakes as f
 from tests.observe.admin.stage import Stage

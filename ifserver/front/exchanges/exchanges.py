@@ -20,12 +20,12 @@ from ifserver.front.exchanges.pauses import OperatorOrders, Pauses
 from ifserver.front.exchanges.replies import WorkerReplies, Workers
 from ifserver.front.exchanges.resumption import ResumptionQueue
 from ifserver.front.exchanges.routing import Positions
-from ifserver.logs.repeats import MergedLogLines
 from ifserver.front.request_metrics import RequestMetrics
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.heartbeat_value import with_facts
 from ifserver.layers.liveness import SERVER_LIFE_S
 from ifserver.layers.operator_order_gossip import OperatorOrderGossip
+from ifserver.logs.repeats import MergedLogLines
 from ifserver.state_machines.effects import TimedOut, Waiting
 
 if TYPE_CHECKING:
