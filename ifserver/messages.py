@@ -242,7 +242,7 @@ class WebSocketClose(Message, tag=15, frozen=True, array_like=True, gc=False):
     attempt: Count
     worker: Name
     seq: Count
-    code: CloseCode
+    code: Count
     reason: str
 
 

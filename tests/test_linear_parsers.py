@@ -25,8 +25,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import pytest
-from ifserver.front.exchanges.canaries import Positions
-from ifserver.tracing import context_in
 from twisted.internet.address import IPv4Address
 
 from ifserver import channels
@@ -35,6 +33,7 @@ from ifserver import messages as m
 from ifserver.config.networks import parse_networks
 from ifserver.errors import ChannelNameError, UndecodableError
 from ifserver.front.access_log import Entry, as_combined, as_json
+from ifserver.front.exchanges.routing import Positions
 from ifserver.front.http1.websocket_handshake import websocket_problem
 from ifserver.front.incoming_request import BadRequest, Incoming, identify, parse_target, stamp
 from ifserver.front.proxy_protocol import BadProxyHeader, parse_header
@@ -42,7 +41,8 @@ from ifserver.front.websocket import deflate
 from ifserver.layers import operator_orders
 from ifserver.layers.embedded import frames as embedded
 from ifserver.layers.heartbeat_value import facts_of, names_of
-from ifserver.observe.admin import publication
+from ifserver.observe import publication
+from ifserver.observe.tracing import context_in
 from ifserver.status import decode_facts
 from ifserver.worker.wsgi_environ import environ_of
 from tests.front import fakes as f
@@ -363,10 +363,8 @@ PLACES: Final[Mapping[str, Place]] = {
     "to a server": Place(function(m.decode_for_server, UndecodableError), b"\1", units=NESTED),
     "to a worker": Place(function(m.decode_for_worker, UndecodableError), b"\1", units=NESTED),
     "broadcasts": Place(function(m.decode_broadcast, UndecodableError), b"\1", units=NESTED),
-    "orders": Place(function(operator_orders.read, msgspec.MsgspecError, RecursionError), b"\x92\x91", units=NESTED),
-    "answers": Place(
-        function(operator_orders.read_here, msgspec.MsgspecError, RecursionError), b"\x95\x91", units=NESTED
-    ),
+    "orders": Place(function(operator_orders.read, UndecodableError), b"\x92\x91", units=NESTED),
+    "answers": Place(function(operator_orders.read_here, UndecodableError), b"\x95\x91", units=NESTED),
     "names in a beat": Place(function(names_of)),
     "facts in a beat": Place(function(lambda value: decode_facts(facts_of(value))), b"\n", units=NESTED),
     "names of channels": Place(
