@@ -219,8 +219,9 @@ class FrontSettings(Settings, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = 60.0
     write_timeout_s: Annotated[
         SomeSeconds,
-        "How long a client may read nothing of its response; then its connection is cut. Some kernels report progress "
-        "in steps of 400 KiB only, which take a client that reads 10 KB/s 40 s: much smaller values cut slow clients.",
+        "How long a client may read nothing of its response, or less than 500 bytes per second; then its connection is "
+        "cut. Some kernels report progress in steps of 400 KiB only, which take a client that reads 10 KB/s 40 s: much "
+        "smaller values cut slow clients.",
     ] = 120.0
     max_unsent_bytes: Annotated[
         SomeBytes,

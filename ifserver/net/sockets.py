@@ -215,8 +215,8 @@ def files_left() -> tuple[int, int]:
 
 
 def taken_by_peer(transport: Any) -> object:
-    """Something that differs from the last time once the peer has taken more of what was written to `transport`, be it
-    a byte. None where that is not known."""
+    """How many bytes of what was written to `transport` the peer has taken; over a Unix socket, something that differs
+    from the last time once it has taken one more. None where that is not known."""
     while (below := getattr(transport, "transport", None)) is not None:
         transport = below  # TLS is on top of another one
     handle = getattr(transport, "getHandle", lambda: None)()
@@ -225,7 +225,7 @@ def taken_by_peer(transport: Any) -> object:
     try:
         if handle.family != socket.AF_UNIX:
             info: bytes = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-            return info[_BYTES_ACKED]
+            return int.from_bytes(info[_BYTES_ACKED], sys.byteorder)
         # What the peer has not read; and what has found no room there, or has been sent past the transport, either of
         # which may fill it up as fast as the peer reads.
         unread = fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, b"\0" * 4)

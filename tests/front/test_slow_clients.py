@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -124,6 +125,30 @@ def test_a_slow_client_is_told_from_one_that_is_stuck(family: int) -> None:
             assert not connection.aborted
         while not connection.aborted:
             clock.advance(10.0)  # a last acknowledgement may be on its way
+
+
+class Taking(Transport):
+    """One whose peer takes what the test says."""
+
+    family = socket.AF_INET
+    taken = 0
+
+    def getHandle(self) -> Any:
+        return self
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        return bytes(size - 8) + self.taken.to_bytes(8, sys.byteorder)
+
+
+@pytest.mark.parametrize(("rate", "is_cut"), [(0, True), (1, True), (499, True), (500, False), (5000, False)])
+def test_who_takes_too_little_is_cut(rate: int, is_cut: bool) -> None:
+    clock, watch, _ = unsent()
+    connection = Connection(Taking(None))
+    watch.begin(connection)
+    for _ in range(100):
+        clock.advance(1.0)
+        connection.transport.taken += rate
+    assert bool(connection.aborted) is is_cut
 
 
 def test_most_are_gone_before_the_kernel_is_asked() -> None:
