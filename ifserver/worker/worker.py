@@ -30,7 +30,8 @@ from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
 from ifserver.worker.stream_phases import HELD, LOST, OVER
 from ifserver.worker.wsgi import WSGIAdapter
-from ifserver.worker.wsgi_stream import ThreadedStream, as_get
+from ifserver.worker.wsgi_environ import as_get
+from ifserver.worker.wsgi_stream import ThreadedStream
 from ifserver.worker_ledger import Ledger, LedgerFull
 
 __all__ = ["Worker"]

@@ -6,6 +6,7 @@ Its requests are `ifserver.worker.wsgi_stream.ThreadedStream`, which are no coro
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from ifserver.config.settings import WorkerSettings
 from ifserver.worker.application import ASGIApplication, Receive, Scope, Send
+from ifserver.worker.files import EXTENTS
 from ifserver.worker.wsgi_threads import Threads
 
 __all__ = ["WSGIAdapter", "adapted", "interface_of", "is_wsgi"]
@@ -67,6 +69,10 @@ class WSGIAdapter:
         self.application = application
         self.stream_uploads = stream_uploads
         self.threads = Threads(threads)
+        #: How long a thread waits for its client, in all during a response, before the rest goes into a file; seconds.
+        self.patience_s = 1.0
+        #: What the files of all responses may take (`ifserver.worker.files.Overflow`).
+        self.extents = threading.Semaphore(EXTENTS)
         #: What a thread enters for a stream while the application runs; None: nothing.
         self.around: Callable[[Any], AbstractContextManager[None]] | None = None
 

@@ -1,4 +1,4 @@
-"""The environment of a WSGI request (PEP 3333, "environ Variables")."""
+"""The environment of a WSGI request (PEP 3333, "environ Variables"), that of a WebSocket handshake included."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Final, TypeAlias
 
 from ifserver.flow_control import PIECE_BYTES
 from ifserver.headers import percent_decoded
-from ifserver.messages import HttpRequest
+from ifserver.messages import HttpRequest, WebSocketConnect
 
-__all__ = ["Environ", "FileWrapper", "environ_of"]
+__all__ = ["Environ", "FileWrapper", "as_get", "environ_of"]
 
 Environ: TypeAlias = dict[str, Any]
 
@@ -102,6 +102,27 @@ def environ_of(request: HttpRequest) -> Environ:
     else:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
     return environ
+
+
+def as_get(connect: WebSocketConnect) -> HttpRequest:
+    """A WebSocket handshake as the GET request that it is (RFC 6455 4.1). Every response to it denies the handshake."""
+    return HttpRequest(
+        connect.reply_channel,
+        connect.attempt,
+        connect.deadline,
+        connect.http_version,
+        "GET",
+        "https" if connect.scheme == "wss" else "http",
+        connect.path,
+        connect.raw_path,
+        connect.query_string,
+        connect.root_path,
+        connect.headers,
+        connect.client,
+        connect.server,
+        b"",
+        False,
+    )
 
 
 def _authority(text: str) -> tuple[str, int | None]:

@@ -1,4 +1,5 @@
-"""``wsgi.input`` of a request whose body is read while it comes (PEP 3333, "Input and Error Streams")."""
+"""``wsgi.input`` (PEP 3333, "Input and Error Streams"): of a body that is read before the application is called, and of
+one that is read while it comes."""
 
 from __future__ import annotations
 
@@ -6,11 +7,33 @@ import io
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Final
 
 from ifserver.errors import ClientDisconnected
+from ifserver.worker.application import Receive
 
-__all__ = ["Input"]
+__all__ = ["Input", "whole_body"]
+
+#: A body that is longer goes on in a temporary file.
+_IN_MEMORY_BYTES: Final = 65_536
+
+
+async def whole_body(receive: Receive) -> IO[bytes] | None:
+    """The request's body, once all of it is there; None: the client has left before."""
+    body = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 (the thread closes it)
+    try:
+        while (event := await receive())["type"] == "http.request":
+            body.write(event["body"])
+            if not event["more_body"]:
+                body.seek(0)
+                return body
+    except BaseException:
+        body.close()
+        raise
+    # What was cut off must not look whole, so the application gets nothing of it.
+    body.close()
+    return None
 
 
 class Input(io.RawIOBase):

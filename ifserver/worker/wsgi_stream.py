@@ -4,8 +4,11 @@ A request's body is read before a thread is used, as Django's own ASGI handler d
 no threads; with ``stream_uploads`` it is read while it comes, and only its thread waits for it.
 
 What the thread sends goes through a short queue: while the event loop sends one piece, the application makes the next.
-Where the queue is full the thread waits, so a client that reads slowly slows its own thread. A thread that is in use is
-a slot that is in use, also while it sends a response that has begun.
+Where the queue is full the thread waits for the client, for a second in all, and longer for one that takes 4 MiB a
+second. Then the rest of the response goes into a temporary file (`ifserver.worker.files.Overflow`), from which the loop
+sends it, and the thread is free when the application has returned. Where there is no room for the file, it waits on.
+
+A slot is a thread: it is in use from the request until the application has returned.
 
 A file, of ``wsgi.file_wrapper`` or named in a header, is sent by the event loop: by asking the server to do it, or by
 reading it. The thread opens it, hands over the descriptor and waits for nothing.
@@ -16,58 +19,41 @@ from __future__ import annotations
 import io
 import logging
 import threading
+import time
 from collections import deque
-from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
 from ifserver.errors import ClientDisconnected
 from ifserver.flow_control import PIECE_BYTES
-from ifserver.messages import STOPPED, HttpRequest, ToApplication, WebSocketConnect
+from ifserver.messages import STOPPED, HttpRequest, ToApplication
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_stream import Host
-from ifserver.worker.files import Source, source_of
+from ifserver.worker.files import Overflow, Source, source_of
 from ifserver.worker.response import Response
 from ifserver.worker.stream_phases import DONE, HELD, LOST, OVER, Phase
 from ifserver.worker.wsgi import WSGIAdapter
 from ifserver.worker.wsgi_environ import environ_of
 from ifserver.worker.wsgi_exchange import Exchange
-from ifserver.worker.wsgi_input import Input
+from ifserver.worker.wsgi_input import Input, whole_body
 
-__all__ = ["ThreadedStream", "as_get"]
+__all__ = ["ThreadedStream"]
 
 _log = logging.getLogger(__name__)
 
-#: A request's body that is longer goes on in a temporary file.
-_IN_MEMORY_BYTES: Final = 65_536
 #: A thread waits while so much of its response is unsent, in bytes, and until no more is left than one piece.
 _UNSENT_BYTES: Final = 2 * PIECE_BYTES
-
-
-def as_get(connect: WebSocketConnect) -> HttpRequest:
-    """A WebSocket handshake as the GET request that it is (RFC 6455 4.1). Every response to it denies the handshake."""
-    return HttpRequest(
-        connect.reply_channel,
-        connect.attempt,
-        connect.deadline,
-        connect.http_version,
-        "GET",
-        "https" if connect.scheme == "wss" else "http",
-        connect.path,
-        connect.raw_path,
-        connect.query_string,
-        connect.root_path,
-        connect.headers,
-        connect.client,
-        connect.server,
-        b"",
-        False,
-    )
+#: What is made in one piece goes into the queue as it is, up to this; what is longer is cut.
+_PART_BYTES: Final = 1024 * 1024
+#: Of a client that takes so much, in bytes per second, a thread waits for all that it makes.
+_FAST_BYTES_PER_S: Final = 4 * 1024 * 1024
+#: When one that waits looks again whether there is room for a file, in seconds.
+_LOOK_AGAIN_S: Final = 1.0
 
 
 class ThreadedStream(HttpStream):
     """One request of a `WSGIAdapter`. Its slot is its thread, which it holds until the application has returned.
 
-    So it never counts as `answering`: a worker all of whose threads send responses takes no more requests.
+    So it counts as `answering` only from then on: a worker all of whose threads are busy takes no more requests.
 
     What the thread sets it sets before it tells the loop, and the loop only reads it.
     """
@@ -77,9 +63,12 @@ class ThreadedStream(HttpStream):
         "_error",
         "_file",
         "_finished",
+        "_has_warned",
         "_input",
         "_made",
+        "_overflow",
         "_parts",
+        "_patience_s",
         "_pieces",
         "_rest",
         "_returned",
@@ -103,8 +92,12 @@ class ThreadedStream(HttpStream):
         self._error: BaseException | None = None
         #: A file to be sent as the whole body, and who has named it. The loop takes it, and closes it.
         self._file: tuple[str, Source] | None = None
-        #: On what the thread sleeps while too much is unsent.
-        self._room: threading.Lock | None = None
+        #: On what the thread sleeps while too much is unsent; how long it may still do so, in seconds, beside what the
+        #: client has earned (`_FAST_BYTES_PER_S`); and what follows the pieces, once it has waited so long.
+        self._room: list[threading.Lock] = []
+        self._patience_s = adapter.patience_s
+        self._overflow: Overflow | None = None
+        self._has_warned = False
         # Set by the loop: bytes that were sent; what was taken and must wait for credit; whether all is done.
         self._sent = 0
         self._rest: Any = b""
@@ -149,7 +142,7 @@ class ThreadedStream(HttpStream):
     async def _collect(self) -> None:
         """Wait for the request's body, then go on in a thread."""
         try:
-            self._input = await self._whole_body()
+            self._input = await whole_body(self.receive)
         except GeneratorExit:
             raise  # the interpreter ends
         except BaseException as error:
@@ -160,22 +153,6 @@ class ThreadedStream(HttpStream):
         else:
             self._returned = True
             self.look()
-
-    async def _whole_body(self) -> IO[bytes] | None:
-        """The request's body, once all of it is there; None: the client has left before."""
-        body = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 (the thread closes it)
-        try:
-            while (event := await self.receive())["type"] == "http.request":
-                body.write(event["body"])
-                if not event["more_body"]:
-                    body.seek(0)
-                    return body
-        except BaseException:
-            body.close()
-            raise
-        # What was cut off must not look whole, so the application gets nothing of it.
-        body.close()
-        return None
 
     # In the thread.
 
@@ -228,12 +205,14 @@ class ThreadedStream(HttpStream):
             return
         self._response = response
         if not response.bodyless:
-            self._pieces.append(piece)
-            self._made += len(piece)
+            is_next = self._overflow is None or not self._overflow.due
+            if self._made - self._sent < _UNSENT_BYTES and len(piece) <= _PART_BYTES and is_next:
+                self._pieces.append(piece)
+                self._made += len(piece)
+            else:
+                self._put_slowly(memoryview(piece))
         self._whole = last
         self._adapter.threads.tell(self, self._host.loop)
-        if self._made - self._sent >= _UNSENT_BYTES and not last:
-            self._wait_for_room()
 
     def put_file(self, response: Response, file: Any) -> bool:
         """Send what is left of an open file as the whole body, after the return. False: it must be read and `put`.
@@ -267,13 +246,52 @@ class ThreadedStream(HttpStream):
         if self.phase is LOST:
             raise ClientDisconnected(f"the client has left ({self._request.reply_channel})")
 
-    def _wait_for_room(self) -> None:
+    def _put_slowly(self, data: memoryview) -> None:
+        """Send what is very long, or what the client does not take as fast as it is made."""
+        while data:
+            part = data[:_PART_BYTES]
+            if self._made - self._sent < _UNSENT_BYTES and not self._is_overflowing:
+                self._pieces.append(bytes(part))  # a view would keep all of it
+            elif (patience := self._patience_s + self._sent / _FAST_BYTES_PER_S) > 0 or not self._put_aside(part):
+                self._wait_for_room(patience if patience > 0 else _LOOK_AGAIN_S)
+                continue
+            self._made += len(part)
+            data = data[_PART_BYTES:]
+            self._adapter.threads.tell(self, self._host.loop)
+
+    @property
+    def _is_overflowing(self) -> bool:
+        """Whether anything is in the file, so that all that comes must follow it there."""
+        return self._overflow is not None and self._overflow.due > 0
+
+    def _put_aside(self, part: memoryview) -> bool:
+        """Put some of the body into the file. False: there is no room."""
+        if self._overflow is None:
+            self._overflow = Overflow(self._adapter.extents)
+        try:
+            self._overflow.put(part)
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                text = "%s: a thread waits for its client, which reads slowly: %s (TMPDIR, --threads)"
+                _log.warning(text, self, error.strerror, extra=self._about)
+            return False
+        return True
+
+    @property
+    def _has_room(self) -> bool:
+        return self._made - self._sent <= PIECE_BYTES and not self._is_overflowing
+
+    def _wait_for_room(self, seconds: float) -> None:
+        """Wait until the client has taken nearly all, or so long."""
         room = threading.Lock()
         room.acquire()
-        self._room = room
+        self._room[:] = [room]
         # The loop may have been faster, and then it wakes nobody.
-        if self._made - self._sent > PIECE_BYTES and self.phase not in OVER:
-            room.acquire()
+        if not self._has_room and self.phase not in OVER:
+            began = time.monotonic()
+            room.acquire(timeout=seconds)
+            self._patience_s -= time.monotonic() - began
         self._check_client()
 
     # In the event loop.
@@ -282,7 +300,7 @@ class ThreadedStream(HttpStream):
         """Send what there is, and see whether the application has returned."""
         if self._finished:
             # A thread may hand over a file just when nobody waits for it any more.
-            self._close_file()
+            self._close_files()
             return
         returned = self._returned or self._cancelled  # of one that is cancelled the thread is left behind
         while self._parts:
@@ -291,10 +309,14 @@ class ThreadedStream(HttpStream):
                 self._tell_window(due)
         if self.phase not in OVER:
             self._send_on()
-        if self._room is not None:
+        if self._room:
             self._make_room()
         if returned and self.task is None and (self.phase in OVER or (self._error is not None and not self._is_due)):
             self._finish()
+        elif self._returned and not self.answering:
+            # The client takes its time, and the next request has the thread.
+            self.answering = True
+            self._host.began()
 
     def _send_on(self) -> None:
         if self._file is not None:
@@ -308,11 +330,18 @@ class ThreadedStream(HttpStream):
         while credit.open:
             rest = self._rest
             if not rest:
-                if not pieces:
+                # Before the pieces: if the thread adds some and goes on in the file meanwhile, they come first.
+                due = 0 if self._overflow is None else self._overflow.due
+                if pieces:
+                    rest = pieces.popleft()
+                    if pieces and len(rest) < PIECE_BYTES:
+                        rest = self._with_next(rest)
+                elif not due:
                     break
-                rest = pieces.popleft()
-                if pieces and len(rest) < PIECE_BYTES:
-                    rest = self._with_next(rest)
+                else:
+                    rest = self._taken_back(min(due, PIECE_BYTES))
+                    if not rest:
+                        return
             piece = rest
             if len(rest) > PIECE_BYTES:
                 # Cut into views, which msgspec takes for bytes: each piece is copied when it is encoded anyway.
@@ -321,9 +350,18 @@ class ThreadedStream(HttpStream):
             else:
                 self._rest = b""
             self._sent += len(piece)
-            self._response.send_piece(piece, not whole or bool(pieces) or bool(self._rest))
-        if whole and self.phase is not DONE and not (pieces or self._rest) and credit.open:
+            self._response.send_piece(piece, not whole or bool(pieces) or bool(self._rest) or self._is_overflowing)
+        if whole and self.phase is not DONE and not (pieces or self._rest or self._is_overflowing) and credit.open:
             self._response.send_piece(b"", more=False)
+
+    def _taken_back(self, size: int) -> bytes:
+        """The next bytes of the file; empty: they cannot be read, and the response is broken off."""
+        assert self._overflow is not None
+        try:
+            return self._overflow.take(size)
+        except OSError as error:
+            self._ended(error)
+            return b""
 
     async def _send_file(self, what: str, source: Source) -> None:
         """Send a file as the whole response."""
@@ -349,10 +387,9 @@ class ThreadedStream(HttpStream):
 
     def _make_room(self) -> None:
         """Wake the thread, if it can go on."""
-        room = self._room
-        if room is not None and (self._made - self._sent <= PIECE_BYTES or self.phase in OVER):
-            self._room = None
-            room.release()
+        if self._has_room or self.phase in OVER:
+            while self._room:
+                self._room.pop().release()
 
     @property
     def _is_due(self) -> bool:
@@ -361,16 +398,18 @@ class ThreadedStream(HttpStream):
 
     def _finish(self) -> None:
         self._finished = True
-        self._close_file()
+        self._close_files()
         error, self._error = self._error, None
         if error is not None:
             self._ended(error)
         self._host.ended(self)
 
-    def _close_file(self) -> None:
+    def _close_files(self) -> None:
         if self._file is not None:
             self._file[1].close()
             self._file = None
+        if self._overflow is not None and self._returned:
+            self._overflow.close()
 
     def move(self, phase: Phase) -> None:
         self.phase = phase

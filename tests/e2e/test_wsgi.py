@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.e2e.running import APPS, EXAMPLES, LIMIT_S, Gate, Running, eventually
+from tests.e2e.test_files import slow
 from tests.e2e.wire import Wire
 from tests.e2e.wsgi_zoo import FILE_BYTES
 
@@ -55,6 +56,20 @@ def test_a_worker_whose_threads_all_send_responses_leaves_requests_to_others(gat
                 assert client.chunks() == b"end"
 
 
+@pytest.mark.parametrize("target", ["file", "pieces", "whole"])
+def test_clients_that_read_nothing_hold_no_thread(target: str) -> None:
+    command = ("run", "wsgi_zoo:app", "-p", "0", "--workers", "1", "--threads", "2")
+    with Running(*command, app_dir=APPS) as server, ExitStack() as stack:
+        server.ready()
+        idle = [stack.enter_context(slow(server, target)) for _ in range(5)]
+        for sock in idle:
+            assert sock.recv(1) == b"H"  # it has a thread, or had one
+        assert httpx.get(server.url, timeout=LIMIT_S).text.isdecimal()
+        for sock in idle:
+            body = b"".join(iter(lambda sock=sock: sock.recv(1_000_000), b"")).partition(b"\r\n\r\n")[2]
+            assert body.count(b"x") == FILE_BYTES or body == b"0123456789abcdef" * (FILE_BYTES // 16)
+
+
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, str]]:
     """A server with one worker, on a port and a Unix socket, which trusts its proxies."""
@@ -89,7 +104,7 @@ def test_headers_that_are_about_the_connection_are_dropped(client: Wire) -> None
     assert client.get("/").status == 200
 
 
-@pytest.mark.parametrize("target", ["/file", "/pieces"])
+@pytest.mark.parametrize("target", ["/file", "/pieces", "/whole"])
 def test_a_large_response_comes_whole(client: Wire, target: str) -> None:
     body = client.get(target).body
     assert len(body) == FILE_BYTES

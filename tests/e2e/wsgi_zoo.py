@@ -35,6 +35,9 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         file.seek(0)
         begin("200 OK", [PLAIN, ("Content-Length", str(FILE_BYTES))])
         return environ["wsgi.file_wrapper"](file, 8192)  # type: ignore[no-any-return]
+    if path == "/whole":
+        begin("200 OK", [PLAIN, ("Content-Length", str(FILE_BYTES))])
+        return [b"0123456789abcdef" * (FILE_BYTES // 16)]
     if path == "/pieces":
         begin("200 OK", [PLAIN])
         return (b"x" * 8192 for _ in range(FILE_BYTES // 8192))

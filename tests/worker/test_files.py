@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from django.core.files.base import ContentFile
 from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.flow_control import PIECE_BYTES
 from ifserver.messages import FileDeclined, FileTaken, Release, ResponseBody, ResponseFile, ResponseStart
-from ifserver.worker.files import Source, source_of
+from ifserver.worker.files import EXTENT_BYTES, Overflow, Source, source_of
 from tests.fresh_loop import run
 from tests.worker.stage import SLOT, STREAM, WORKER, Play, http_request, turns
 
@@ -403,3 +404,34 @@ def test_a_range_that_is_none_of_the_file_is_the_whole_file(file: Path, content_
         assert whole(one.sent) == ({b"content-length": b"%d" % SIZE}, CONTENT)
 
     play(act, b"x-sendfile", files=False)
+
+
+# What waits for a client in a temporary file.
+
+
+def test_what_is_put_is_taken_in_its_order_and_its_place_is_used_again() -> None:
+    extents = threading.Semaphore(1)
+    overflow = Overflow(extents)
+    for round in range(3):  # 9 MiB through 4 MiB
+        parts = [bytes([round, i]) * (512 * 1024) for i in range(3)]
+        for part in parts:
+            overflow.put(part)
+        assert overflow.due == 3 * 1024 * 1024
+        taken = b"".join(overflow.take(min(overflow.due, 1_000_000)) for _ in range(4))
+        assert (taken, overflow.due) == (b"".join(parts), 0)
+    overflow.close()
+    overflow.close()
+    assert [extents.acquire(blocking=False) for _ in range(2)] == [True, False]
+
+
+def test_there_is_no_more_room_than_for_all() -> None:
+    extents = threading.Semaphore(1)
+    one, other = Overflow(extents), Overflow(extents)
+    one.put(b"x" * EXTENT_BYTES)
+    for each in (one, other):
+        with pytest.raises(OSError, match="responses for slow clients take all the room"):
+            each.put(b"x")
+    one.close()
+    other.put(b"x")
+    assert other.take(1) == b"x"
+    other.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,8 +21,8 @@ from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.messages import Claim, Disconnect, Release, RequestBody, ResponseBody, ResponseStart, Window
 from ifserver.worker.claims import GRACE_S
 from ifserver.worker.wsgi import WSGIAdapter, adapted, is_wsgi
-from ifserver.worker.wsgi_environ import environ_of
-from ifserver.worker.wsgi_stream import ThreadedStream, as_get
+from ifserver.worker.wsgi_environ import as_get, environ_of
+from ifserver.worker.wsgi_stream import ThreadedStream
 from tests.process.test_children import run
 from tests.worker.stage import SERVER, SLOT, STREAM, FakeHost, http_request, turns, websocket_connect
 from tests.worker.test_worker import Stage, get, kinds, played, problems
@@ -385,44 +386,117 @@ def test_who_reads_on_when_nothing_more_will_come_is_told(how: str) -> None:
     run(main)
 
 
-def test_a_response_that_a_client_reads_slowly_holds_up_its_thread_alone() -> None:
-    made: list[int] = []
+PIECES = [b"%03d" % i * 21_845 for i in range(100)]
 
-    def pieces() -> Iterator[bytes]:
-        for i in range(100):
-            made.append(i)
-            yield b"x" * 65_536
 
+def impatient(result: Callable[[], Iterable[bytes]], extents: int) -> WSGIAdapter:
+    """An application whose threads wait for no client, as long as there is room in this many extents."""
+    adapter = WSGIAdapter(answering(result), 2)
+    adapter.patience_s = 0.0
+    adapter.extents = threading.Semaphore(extents)
+    return adapter
+
+
+async def take_all(call: Call) -> None:
+    """The client takes what there is."""
+    while not call.host.has_ended:
+        call.stream.consumed(call.stream.credit.sent)
+        await asyncio.sleep(0.001)
+    assert call.answer()[2] == b"".join(PIECES)
+
+
+@pytest.mark.parametrize("is_one", [False, True], ids=["pieces", "one piece"])
+def test_a_thread_is_free_while_its_client_takes_its_time(is_one: bool) -> None:
     async def main() -> None:
-        call = Call(answering(pieces))
-        await until(lambda: len(made) >= 5)
-        for _ in range(20):
-            await asyncio.sleep(0.005)
-        assert len(made) <= 8, "what is unsent is bounded"
-        while not call.host.has_ended:
-            call.stream.consumed(call.stream.credit.sent)
-            await asyncio.sleep(0.001)
-        assert len(call.answer()[2]) == 100 * 65_536
+        adapter = impatient(lambda: [b"".join(PIECES)] if is_one else iter(PIECES), 2)
+        call = Call(adapter)
+        await until(lambda: call.host.begun)  # its slot is free
+        assert not call.host.has_ended
+        assert len(call.host.sent) <= 5, "the window is full"
+        assert not adapter.extents.acquire(blocking=False), "6.5 MB are in 4 MiB, twice"
+        await take_all(call)
+        assert call.host.begun == 1
+        assert [adapter.extents.acquire(blocking=False) for _ in range(3)] == [True, True, False]
 
     run(main)
 
 
-@pytest.mark.parametrize("leaves", [True, False])
-def test_a_long_body_in_one_piece_waits_for_the_client_without_the_application(leaves: bool) -> None:
+@pytest.mark.parametrize("extents", [0, 1])
+def test_a_thread_waits_where_files_have_no_room(extents: int, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        call = Call(answering(lambda: [b"x" * 1_000_000]))
-        await until(lambda: call.host.sent)
-        await until(lambda: call.stream._returned)  # type: ignore[attr-defined]
+        adapter = impatient(lambda: iter(PIECES), extents)
+        call = Call(adapter)
+        await until(lambda: problems(caplog))
         await turns()
-        assert not call.host.has_ended
-        if leaves:
+        assert call.stream._made < 500_000 + extents * 4_200_000  # type: ignore[attr-defined]
+        assert not call.host.begun
+        await take_all(call)
+        assert [adapter.extents.acquire(blocking=False) for _ in range(2)] == [extents == 1, False]
+
+    run(main)
+    [warning] = problems(caplog)
+    assert "a thread waits for its client, which reads slowly: responses for slow clients take all" in warning
+
+
+def test_a_thread_waits_where_there_are_no_files(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+
+    async def main() -> None:
+        call = Call(impatient(lambda: iter(PIECES), 9))
+        await until(lambda: problems(caplog))
+        await take_all(call)
+
+    run(main)
+    assert "No such file or directory" in problems(caplog)[0]
+
+
+@pytest.mark.parametrize("how", ["client", "worker"])
+def test_the_room_of_a_file_is_given_back_once_the_application_has_returned(how: str) -> None:
+    gate = Gate()
+
+    def pieces() -> Iterator[bytes]:
+        yield from PIECES
+        gate.wait()
+        yield b"more"
+
+    async def main() -> None:
+        adapter = impatient(pieces, 2)
+        call = Call(adapter)
+        await until(lambda: call.stream._made == sum(map(len, PIECES)))  # type: ignore[attr-defined]
+        if how == "client":
             call.say(None)
-            await turns()
-        while not call.host.has_ended:
-            assert not leaves
-            call.stream.consumed(call.stream.credit.sent)
-            await asyncio.sleep(0.001)
-        assert leaves or len(call.answer()[2]) == 1_000_000
+        else:
+            call.stream.cancel()
+        await turns()
+        assert not adapter.extents.acquire(blocking=False), "the thread may write still"
+        gate.open()
+        await until(lambda: adapter.extents.acquire(blocking=False))
+        await call.ended()
+
+    run(main)
+
+
+def test_a_thread_waits_for_a_client_before_it_uses_a_file() -> None:
+    async def main() -> None:
+        adapter = impatient(lambda: iter(PIECES), 2)
+        adapter.patience_s = 3600.0
+        call = Call(adapter)
+        await until(lambda: call.stream._room)  # type: ignore[attr-defined]
+        assert call.stream._made <= 8 * 65_536, "what is unsent is bounded"  # type: ignore[attr-defined]
+        await take_all(call)
+        assert call.stream._overflow is None  # type: ignore[attr-defined]
+
+    run(main)
+
+
+def test_a_client_that_leaves_wakes_the_thread() -> None:
+    async def main() -> None:
+        adapter = impatient(lambda: [b"".join(PIECES)], 2)
+        adapter.patience_s = 3600.0
+        call = Call(adapter)
+        await until(lambda: call.stream._room)  # type: ignore[attr-defined]
+        call.say(None)
+        await call.ended()
 
     run(main)
 
