@@ -221,7 +221,7 @@ class ThreadedStream(HttpStream):
             ClientDisconnected: the client has left.
         """
         self._check_client()
-        source = source_of(file) if self.may_offer_file or response.bodyless else None
+        source = source_of(file)
         if source is None:
             return False
         count = source.count if response.remaining is None else response.remaining
