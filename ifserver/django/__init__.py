@@ -8,7 +8,10 @@ Django imports this package before its models are ready.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from ifserver.process import own_process
 
 if TYPE_CHECKING:
     from ifserver.django.consumers import GroupSendMixin
@@ -23,6 +26,11 @@ _MODULES = {
     "GroupSendMixin": "consumers",
     "LiveServerTestCase": "testing",
 }
+
+if "django.core.management" in sys.modules and sys.argv[1:2] in (["runserver"], ["ifserver"]):
+    # The first of our code that runs in manage.py, which imports the rest of the site now. The app looks whether the
+    # command is ours.
+    own_process.end_at_once()
 
 
 def __getattr__(name: str) -> Any:

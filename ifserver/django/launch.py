@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 from django.conf import settings
 
-from ifserver.process import children
+from ifserver.process import children, own_process
 
 __all__ = ["NO_THREADING", "LaunchOptions", "application_of", "become", "child", "command_line", "take_told", "tell"]
 
@@ -91,6 +91,7 @@ def become(words: Sequence[str], environ: Mapping[str, str]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     command = command_line(words)
+    own_process.postpone()
     os.execve(command[0], command, dict(environ))
 
 

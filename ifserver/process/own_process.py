@@ -12,17 +12,24 @@ import signal
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["end_at_once", "keep_freed", "keep_interrupts", "raise_again"]
+__all__ = ["end_at_once", "keep_freed", "keep_interrupts", "postpone", "raise_again"]
 
 
 # Ctrl-C.
 
 
 def end_at_once() -> None:
-    """From now on SIGINT ends the process: nothing has begun that would have to be ended. Where somebody has it ignored
-    or handled, that stays."""
+    """From now on SIGINT ends the process, also one that was postponed: nothing has begun that would have to be ended.
+    Where it is ignored or handled already, that stays."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def postpone() -> None:
+    """Let SIGINT wait until `end_at_once` of the Python by which this process replaces itself: else it is lost, or
+    interrupts what Python imports by itself."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def raise_again() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C while the command starts, and what becomes of the memory that a process frees."""
+"""Ctrl-C while the command starts, or becomes another; and what becomes of the memory that a process frees."""
 
 from __future__ import annotations
 
@@ -12,28 +12,38 @@ from pathlib import Path
 import pytest
 
 from ifserver.process import own_process
-from tests.e2e.running import APPS, LIMIT_S
+from tests.e2e.running import APPS, EXAMPLES, LIMIT_S
 
-# Ctrl-C.
-
-#: Sends SIGINT to itself when it imports the module that is named.
-COMMAND = """
-import os, signal, sys
-name = sys.argv.pop(1)
-def hook(event, arguments):
-    if event == "import" and arguments[0] == name:
-        print("interrupted", flush=True)
+#: Sends SIGINT to itself when it imports the module that is named, or replaces itself by another program. Behind
+#: ``ignored-`` and a name: in a callback, whose exceptions Python ignores; behind ``wrapped-``: while it makes a class.
+INTERRUPTED = """
+import os, signal, sys, weakref
+how, _, name = sys.argv.pop(1).rpartition("-")
+class Name:
+    def __set_name__(self, owner, name):
         os.kill(os.getpid(), signal.SIGINT)
+def hook(event, arguments):
+    if (event == "import" and arguments[0] == name) or event == name == "os.exec":
+        print("interrupted", flush=True)
+        if how == "ignored":
+            one = Name()
+            callback = weakref.ref(one, lambda one: os.kill(os.getpid(), signal.SIGINT))
+            del one
+        elif how == "wrapped":
+            class Class:
+                one = Name()
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.addaudithook(hook)
-from ifserver.__main__ import main
-sys.exit(main())
 """
+IFSERVER = "from ifserver.__main__ import main; sys.exit(main())"
+MANAGE = "import runpy; sys.argv[0] = 'manage.py'; runpy.run_path('manage.py', run_name='__main__')"
 
 
-def interrupted(module: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The command, interrupted when it imports `module`."""
-    command = [sys.executable, "-c", COMMAND, module, *words]
+def interrupted(when: str, *words: str, cwd: Path, by: str = IFSERVER) -> subprocess.CompletedProcess[str]:
+    """The command, interrupted when it imports the module `when`, or at ``os.exec``."""
+    command = [sys.executable, "-c", INTERRUPTED + by, when, *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=cwd)
 
 
@@ -54,6 +64,42 @@ def test_a_command_that_is_no_service_ends_too(tmp_path: Path) -> None:
     for module, words in (("msgspec", ["settings"]), ("ifserver.config.manual", ["settings"])):
         done = interrupted(module, *words, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+@pytest.mark.parametrize("words", [("runserver", "0"), ("runserver", "0", "--noreload"), ("ifserver", "-p", "0")])
+@pytest.mark.parametrize(
+    "when",
+    [
+        "django.contrib.auth.base_user",
+        "django.contrib.admin.options",
+        "ignored-ifserver.django.checks",
+        "wrapped-ifserver.django.checks",
+        "ifserver.django.launch",
+        "os.exec",
+    ],
+)
+def test_manage_py_ends_quietly_once_django_has_begun_to_import_the_apps(when: str, words: tuple[str, ...]) -> None:
+    done = interrupted(when, *words, cwd=EXAMPLES / "django_site", by=MANAGE)
+    assert (done.returncode, "interrupted" in done.stdout, "Traceback" in done.stderr) == (0, True, False)
+
+
+@pytest.mark.parametrize("name", ["runserver", "shell"])
+def test_commands_of_others_get_keyboard_interrupts(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "other" / "management" / "commands"
+    folder.mkdir(parents=True)
+    (tmp_path / "settings.py").write_text("INSTALLED_APPS = ['other', 'ifserver.django']")
+    (folder / f"{name}.py").write_text(
+        "from django.core.management import BaseCommand\n"
+        "class Command(BaseCommand):\n"
+        "    def handle(self, **options):\n"
+        "        try:\n"
+        "            import antigravity_\n"
+        "        except KeyboardInterrupt:\n"
+        "            print('handled')\n"
+    )
+    code = "from django.core.management import execute_from_command_line as run; run(['manage.py', *sys.argv[1:]])"
+    done = interrupted("antigravity_", name, "--settings", "settings", cwd=tmp_path, by=code)
+    assert done.stdout == "interrupted\nhandled\n"
 
 
 def test_who_ignores_it_goes_on_to() -> None:
