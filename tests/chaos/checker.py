@@ -30,6 +30,10 @@ WITHDRAWAL_S = 1.0
 TOLD_S = 10.0
 #: A member of a group is told of what it has missed in this time.
 GAP_S = 5.0
+#: All nodes are reached through proxies on the clients' loop. When that stands still for so long within the other time,
+#: in seconds, servers see silent nodes: they leave them after 1 s, half of which a slow network may take (`SlowNode`).
+STILL_S = 0.5
+STILL_WITHIN_S = 2.0
 
 
 def violations(history: History) -> list[str]:
@@ -99,6 +103,8 @@ class _Judge:
         """For each fault that explains the outcome: by when it had to be told."""
         outcome, server, node = request.outcome, request.server, request.node
         slack_s = self.noise_s + self._lag(request.began_at, request.ended_at)
+        if outcome == "503" and self._nodes_were_silent(request.began_at, request.ended_at):
+            yield request.ended_at
         for fault in self._around(request.began_at, request.ended_at):
             trait = fault.trait
             if outcome == "cut" and server in fault.servers and trait.kills_servers:
@@ -227,7 +233,8 @@ class _Judge:
                 yield f"heard {len(heard)} of {publication.count} messages of {request.name}, and was not told"
         for at in member.gaps:
             # A server leaves a node that does not answer, and what is published meanwhile may be lost to it.
-            if not any(fault.node is not None or fault.servers for fault in self._around(at - GAP_S, at)):
+            left = any(fault.node is not None or fault.servers for fault in self._around(at - GAP_S, at))
+            if not left and not self._nodes_were_silent(at - GAP_S, at):
                 yield f"was told at {at:.2f} that messages were lost, and no fault explains it"
 
     # The application.
@@ -268,6 +275,10 @@ class _Judge:
             for fault in self._faults
             if fault.begun_at - AROUND_S <= until and fault.healed_at + fault.trait.recovery_s >= since
         ]
+
+    def _nodes_were_silent(self, since: float, until: float) -> bool:
+        """Whether servers may have seen that of all nodes, since their proxies stood still."""
+        return self._lag(since - STILL_WITHIN_S, until) >= STILL_S
 
     def _lag(self, since: float, until: float) -> float:
         """How long the clients themselves stood still meanwhile."""

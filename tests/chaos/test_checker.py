@@ -84,6 +84,17 @@ def test_a_machine_that_is_busy_takes_its_time_but_makes_nothing_wrong() -> None
     assert violations(History([request("504", 30.1)], ended_at=100.0, load=2.0))
 
 
+@pytest.mark.parametrize(("outcome", "wrong"), [("503", 0), ("502", 1), ("504", 1), ("cut", 1)])
+def test_servers_leave_nodes_whose_proxies_stand_still(outcome: str, wrong: int) -> None:
+    def found(*lags: Lag) -> list[str]:
+        return violations(History([request(outcome)], lags=list(lags), ended_at=100.0))
+
+    assert len(found(Lag(49.0, 0.3), Lag(49.5, 0.3))) == wrong
+    # Too short, and too long before.
+    assert found(Lag(49.5, 0.4))
+    assert found(Lag(47.0, 3.0))
+
+
 @pytest.mark.parametrize(
     ("outcome", "took_s", "kind"),
     [
@@ -235,6 +246,8 @@ def test_what_a_member_of_a_group_misses_it_is_told() -> None:
     assert judged_member([0, 2], [52.0], lost) == []
     [why] = judged_member([0, 2], [52.0])
     assert "was told at 52.00 that messages were lost, and no fault explains it" in why
+    member = Member(resumable, {"r": [0, 2]}, [52.0])
+    assert violations(History([], [resumable], lags=[Lag(50.0, 1.0)], ended_at=100.0, members=[member])) == []
 
 
 def test_a_resumable_websocket_outlives_its_worker() -> None:
