@@ -130,8 +130,8 @@ class InboxHome:
 
     def ensure(self) -> bool:
         """Whether this process can be reached where new streams will say; it moves for that if it can."""
-        # For every request, so what takes longer to find out is found out by `_look`.
-        if self.node.connected and not self.silent:
+        # For every request, so what takes longer to find out is found out by `_look`; but it may have answered since.
+        if self.node.connected and not (self.silent and self.node.unreachable_s() >= UNREACHABLE_S):
             return True
         return self._move()
 

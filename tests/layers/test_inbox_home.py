@@ -94,6 +94,15 @@ def test_a_node_that_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage.silent == [stage.first.name]
 
 
+def test_the_only_node_is_used_as_soon_as_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(nodes=1)
+    monkeypatch.setattr(stage.first, "unreachable_s", lambda: UNREACHABLE_S)
+    stage.pass_time(0.25)
+    assert not stage.home.ensure()
+    monkeypatch.setattr(stage.first, "unreachable_s", lambda: 0.0)
+    assert stage.home.ensure()
+
+
 def test_who_was_asleep_himself_reads_before_he_takes_a_node_for_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(nodes=1)
     silent_since = stage.clock.seconds()
