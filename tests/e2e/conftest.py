@@ -15,11 +15,12 @@ import websockets.sync.client
 from tests.e2e.running import LIMIT_S, Gate
 
 # How long these clients wait where a test says nothing else: 5 to 20 s by themselves, which a busy machine may take.
+# And they answer pings while a test looks elsewhere, however much they were sent.
 for name in ("connect", "read", "write", "pool"):
     setattr(httpx.get.__kwdefaults__["timeout"], name, LIMIT_S)  # one object, of all of httpx
 assert httpx.Client().timeout == httpx.AsyncClient().timeout == httpx.Timeout(LIMIT_S)
 for opens in (websockets.sync.client.connect, websockets.asyncio.client.connect.__init__):
-    opens.__kwdefaults__.update(open_timeout=LIMIT_S, ping_timeout=LIMIT_S)  # type: ignore[attr-defined]
+    opens.__kwdefaults__.update(open_timeout=LIMIT_S, ping_timeout=LIMIT_S, max_queue=None)  # type: ignore[attr-defined]
 
 
 # httpx reads the system's certificates for each client, and each `httpx.get` makes one: 20 ms of CPU. Once is enough.
