@@ -158,8 +158,9 @@ class Accounting:
         self._news: dict[_Outgoing, None] = {}
         #: What comes to the inboxes of this process.
         self.incoming = _Inboxes(clock)
-        #: Requests of ours that others have pulled without saying so, or all that they have said was lost.
-        self.untold = 0
+        #: Requests of ours that others have pulled without saying so, or all that they have said was lost; and those
+        #: that were counted as lost, since no receipt of a process that has pulled them came in time.
+        self.untold = self.presumed_lost = 0
         self._timer: Timer | None = None
         self._stopped = False
         self._forget_at = clock.seconds() + _FORGET_S
@@ -217,6 +218,12 @@ class Accounting:
         elif missing:
             self._counters.add("messages_sent", -missing)
         self.untold += reached[1] - before[1] - route.spoken_of
+        late = min(self.untold, self.presumed_lost)
+        if late > 0:
+            # They were pulled after all: sent twice, and lost once.
+            self.untold -= late
+            self.presumed_lost -= late
+            self._counters.add("messages_sent", late)
         route.settled, route.count, route.spoken_of = reached, 0, 0
         if receipt.answer and reached != since:
             back = self._route_to(receipt.sender)

@@ -308,6 +308,8 @@ class UnresolvedAttempts:
         was_pulled = self._accounting.untold > 0
         if was_pulled:
             self._accounting.untold -= 1
+        else:
+            self._accounting.presumed_lost += 1
         if was_pulled and attempt.in_doubt:
             self._counters.add("messages_sent")
         elif not was_pulled and not attempt.in_doubt:

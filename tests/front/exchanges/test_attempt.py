@@ -335,6 +335,20 @@ def test_one_that_was_pulled_by_somebody_whose_every_word_was_lost_is_not_lost()
     assert place.clusters.accounting.untold == 0
 
 
+def test_so_is_one_whose_receipt_comes_too_late() -> None:
+    place = doubtful()
+    ask(place)
+    lose(place)
+    pass_time(place, 2.5)
+    place.worker.job().respond(body=b"ok")
+    pass_time(place, KNOWN_S)
+    assert counted(place) == {"messages_sent": 2, "messages_dropped{broker}": 1}
+    # The worker was busy, or the node has lost its receipts: another one comes when the request was given up.
+    state(place, 2)
+    assert counted(place) == {"messages_sent": 3, "messages_dropped{broker}": 1}
+    assert place.clusters.accounting.untold == 0
+
+
 def late_word(job: Job, how: str) -> None:
     if how == "claim":
         job.claim()
