@@ -119,11 +119,13 @@ def run_command(
 def run(build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _NOBODY) -> int:
     """Install the reactor, and run what `build` makes until it ends or is told to; the exit code."""
     interrupts = own_process.keep_interrupts()
-    own_process.keep_freed(os.environ)
+    keeps_freed = own_process.keep_freed(os.environ)
     # What imports have made stays. Each look for garbage among it would take 30 ms, Python's own at the end included.
     gc.freeze()
     gc.enable()
     runtime = install_reactor()
+    if keeps_freed:
+        own_process.give_back(runtime.reactor)
     service = build(runtime)
     herald = Herald(
         Notifier(manager.address),

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["end_at_once", "keep_freed", "keep_interrupts", "postpone", "raise_again"]
+if TYPE_CHECKING:
+    from ifserver.clock import Clock
+
+__all__ = ["end_at_once", "give_back", "keep_freed", "keep_interrupts", "postpone", "raise_again"]
 
 
 # Ctrl-C.
@@ -60,6 +63,9 @@ _M_MMAP_THRESHOLD: Final = -3
 _LARGE_BYTES: Final = 2 * 1024 * 1024
 #: So much that is free is kept.
 _KEPT_BYTES: Final = 4 * 1024 * 1024
+#: How often the rest is given back, in seconds; and the part of the time that this may take, if it takes long.
+_PERIOD_S: Final = 10.0
+_SHARE: Final = 0.001
 
 
 def keep_freed(environ: Mapping[str, str]) -> bool:
@@ -78,3 +84,24 @@ def keep_freed(environ: Mapping[str, str]) -> bool:
     except AttributeError:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))
+
+
+def give_back(clock: Clock, trim: Callable[[int], object] | None = None) -> None:
+    """Let the kernel have what is free, again and again (malloc_trim(3)); for after `keep_freed`.
+
+    glibc by itself gives back what is at the top of the heap only. Of a hundred messages of a MiB that are freed, one
+    small object behind the last would keep all: 100 MiB for nothing, until as many come again.
+
+    Args:
+        trim: does it; None: glibc's.
+    """
+    import ctypes
+
+    trim = trim or ctypes.CDLL(None).malloc_trim
+
+    def again() -> None:
+        began = clock.seconds()
+        trim(_KEPT_BYTES)
+        clock.callLater(max(_PERIOD_S, (clock.seconds() - began) / _SHARE), again)
+
+    clock.callLater(_PERIOD_S, again)

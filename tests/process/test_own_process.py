@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import signal
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 
 from ifserver.process import own_process
 from tests.e2e.running import APPS, EXAMPLES, LIMIT_S
@@ -148,14 +150,57 @@ print(faults() - before)
 """
 
 
+#: The environment, without what tunes the C library.
+PLAIN = {
+    name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"
+}
+
+
 def churn(**environment: str) -> tuple[str, int]:
-    plain = {
-        name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"
-    }
     command = [sys.executable, "-c", CHURN]
-    done = subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, env=PLAIN | environment, capture_output=True, text=True, check=True, timeout=120)
     told, faults = done.stdout.split()
     return told, int(faults)
+
+
+#: Frees 64 MiB, which small objects lie between; prints how many MiB of it the kernel has got before and after.
+FREE = """
+import os
+from ifserver.process.own_process import give_back, keep_freed
+from twisted.internet.task import Clock
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+keep_freed(os.environ)
+clock = Clock()
+give_back(clock)
+blocks = [(b"x" * (512 * 1024), bytes(2000)) for _ in range(128)]
+full = resident()
+blocks = [small for _, small in blocks]
+freed = resident()
+clock.advance(10)
+print(full - freed, full - resident())
+"""
+
+
+def test_what_is_freed_for_long_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", FREE], env=PLAIN, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < 8
+    assert after > 56
+
+
+def test_to_give_back_takes_a_thousandth_of_the_time_at_most() -> None:
+    clock, began = Clock(), []
+
+    def trim(kept_bytes: int) -> None:
+        began.append(clock.seconds())
+        clock.rightNow += 0.05  # type: ignore[attr-defined]
+
+    own_process.give_back(clock, trim)
+    clock.pump([0.5] * 400)
+    assert began[0] == 10
+    assert all(50 <= after - before < 52 for before, after in itertools.pairwise(began))
 
 
 def test_what_is_freed_is_used_again_without_the_kernel() -> None:
