@@ -58,6 +58,8 @@ __all__ = [
     "Wait",
     "Waiting",
     "Withdrawn",
+    "packed",
+    "unpacked",
 ]
 
 # Events: what the client, the node and the clock do.
@@ -75,6 +77,18 @@ class MessageReceived(Struct, frozen=True, gc=False):
 
     text: str | None
     data: bytes | None
+
+
+def packed(message: MessageReceived) -> MessageReceived | bytes:
+    """A message to be kept: a text in UTF-8, unless it is ASCII. One emoji in it, and Python needs four bytes for each
+    character."""
+    text = message.text
+    return message if text is None or text.isascii() else text.encode()
+
+
+def unpacked(kept: MessageReceived | bytes) -> MessageReceived:
+    """The message that was `packed`."""
+    return MessageReceived(kept.decode(), None) if isinstance(kept, bytes) else kept
 
 
 class ClientLeft(Struct, frozen=True, gc=False):

@@ -34,6 +34,8 @@ from ifserver.state_machines.effects import (
     Resume,
     TimedOut,
     Undelivered,
+    packed,
+    unpacked,
 )
 from ifserver.state_machines.stream import NOTHING, joined, release, release_reason
 
@@ -54,14 +56,14 @@ class HandedOut:
     __slots__ = ("_messages",)
 
     def __init__(self) -> None:
-        self._messages: deque[tuple[int, MessageReceived]] = deque()
+        self._messages: deque[tuple[int, MessageReceived | bytes]] = deque()
 
     def __len__(self) -> int:
         return len(self._messages)
 
     def add(self, total: int, message: MessageReceived) -> None:
         """`message` was handed out; `total` units of this attempt were, with it."""
-        self._messages.append((total, message))
+        self._messages.append((total, packed(message)))
 
     def confirm(self, consumed: int) -> None:
         """The worker has consumed `consumed` units in all."""
@@ -71,7 +73,7 @@ class HandedOut:
 
     def take(self) -> list[MessageReceived]:
         """Those that are left, oldest first; none are left then."""
-        messages = [message for _, message in self._messages]
+        messages = [unpacked(message) for _, message in self._messages]
         self._messages.clear()
         return messages
 
@@ -86,13 +88,13 @@ def resume(stream: WebSocketStream, handed_out: HandedOut, event: m.Release) -> 
     # A worker that gives it back states what it has consumed. Of one that died nobody knows, so nothing is sent again.
     unconfirmed = 0 if given_back else len(handed_out)
     left = handed_out.take()
-    pending = [*(left if given_back else ()), *stream.pending]
+    pending = [*(left if given_back else ()), *map(unpacked, stream.pending)]
     stream.stale_units += stream.forwarded - stream.receive_window.consumed
     stream.forwarded = stream.tries = 0
     stream.request = replace(stream.request, attempt=stream.attempt + 1, resumable=True, unconfirmed=unconfirmed)
     stream.begin_attempt(stream.request.attempt)
     for message in pending:
-        stream.hold(message, message_bytes(message.text, message.data))
+        stream.hold(packed(message), message_bytes(message.text, message.data))
     return Resume(stream.request, 0, release_reason(event)), WAIT_RESUMPTION, *stream.stop_reading_if_full()
 
 
@@ -153,7 +155,7 @@ def timed_out(stream: WebSocketStream, event: TimedOut) -> Effects:
 
 def hold(stream: WebSocketStream, event: MessageReceived) -> Effects:
     """It sends a message."""
-    stream.hold(event, message_bytes(event.text, event.data))
+    stream.hold(packed(event), message_bytes(event.text, event.data))
     return stream.stop_reading_if_full()
 
 

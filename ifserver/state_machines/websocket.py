@@ -46,6 +46,8 @@ from ifserver.state_machines.effects import (
     Send,
     TimedOut,
     Withdrawn,
+    packed,
+    unpacked,
 )
 from ifserver.state_machines.stream import (
     NOTHING,
@@ -188,7 +190,7 @@ class WebSocketStream(Stream):
         effects: list[Effect] = []
         pending, credit = self.pending, self.send_window
         while pending and self.worker is not None and (beyond_credit or credit.open):
-            event = pending.pop(0)
+            event = unpacked(pending.pop(0))
             size = message_bytes(event.text, event.data)
             self.pending_units -= size + MESSAGE_OVERHEAD
             effects.append(self.hand_over(self.worker, event, size))
@@ -212,7 +214,7 @@ def _received(stream: WebSocketStream, event: MessageReceived) -> Effects:
     if stream.worker is not None and not stream.pending and stream.reading and stream.send_window.open:
         # Nothing is in its way: this is the way of nearly every message.
         return (stream.hand_over(stream.worker, event, size),)
-    stream.hold(event, size)
+    stream.hold(packed(event), size)
     return stream.pump()
 
 

@@ -74,8 +74,9 @@ class WebSocketStream(AnsweringStream):
 
     def __init__(self, host: Host, request: WebSocketConnect, server: str, identity: str, slot: int) -> None:
         super().__init__(host, request, server, identity, slot)
-        #: Messages that the application has not taken. Bounded by the window.
-        self._arrivals: list[WebSocketReceive] = []  # a deque is ten times as large while it is empty
+        #: Messages that the application has not taken; texts that are not ASCII in UTF-8, since Python needs up to four
+        #: bytes for each of their characters. Bounded by the window.
+        self._arrivals: list[WebSocketReceive | bytes] = []  # a deque is ten times as large while it is empty
         self._connect_received = False
         self._resumable = request.resumable
         #: Whether this worker is about to stop, and the next one is to have the stream.
@@ -96,7 +97,9 @@ class WebSocketStream(AnsweringStream):
             # What the client said before it left is handed over first, as its order demands.
             if self._arrivals:
                 message = self._arrivals.pop(0)
-                text, data = message.text, message.data or b""
+                text, data = (
+                    (message.decode(), b"") if isinstance(message, bytes) else (message.text, message.data or b"")
+                )
                 # In the unit of `ifserver.flow_control.message_bytes`.
                 due = self._window_in.consume(len(data) if text is None else len(text))
                 if due is not None and self.phase is OPEN:
@@ -213,9 +216,12 @@ class WebSocketStream(AnsweringStream):
         if not isinstance(message, WebSocketReceive) or message.seq != self._received or self.phase in OVER:
             return self._arrived_otherwise(message)
         self._received += 1
-        self._arrivals.append(message)
+        text = message.text
         if self._waiters:
+            self._arrivals.append(message)
             self.wake()
+        else:
+            self._arrivals.append(message if text is None or text.isascii() else text.encode())
         return None
 
     def _left(self, message: Disconnect) -> None:

@@ -14,6 +14,7 @@ from ifserver import messages as m
 from ifserver.flow_control import MESSAGE_OVERHEAD, WINDOW
 from ifserver.state_machines import effects as e
 from ifserver.state_machines.websocket import State, WebSocketStream
+from tests.kept_bytes import LETTERS, kept_at_most, wide
 from tests.state_machines.test_http import (
     CLAIM,
     DIED,
@@ -208,6 +209,19 @@ def test_what_the_client_says_meanwhile_survives_the_death_of_the_next_worker_to
     stream = opened()
     do(stream, DIED, *says("a"), replace(CLAIM, **SECOND), *says("b"), replace(DIED, **SECOND), *says("c"))
     assert heard(do(stream, replace(ACCEPT, attempt=2))) == ["a", "b", "c"]
+
+
+def test_what_is_kept_of_a_text_needs_no_more_than_the_client_sent() -> None:
+    """It is kept twice: what a worker has, and what nobody has."""
+    stream = opened()
+    with kept_at_most(int(4.5 * LETTERS)):
+        for last in "abc":
+            do(stream, *says(wide(last)))
+        do(stream, replace(DRAINED, consumed=0))
+        do(stream, *says(wide("d")))
+    assert heard(take_over(stream)) == [wide(last) for last in "abc"]
+    window = m.Window(ID, 1, OTHER, 3 * (LETTERS + MESSAGE_OVERHEAD))
+    assert heard(do(stream, window)) == [wide("d")]
 
 
 @pytest.mark.parametrize(

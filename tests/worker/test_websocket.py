@@ -22,6 +22,7 @@ from ifserver.messages import (
     WebSocketSend,
     Window,
 )
+from tests.kept_bytes import LETTERS, kept_at_most, wide
 from tests.process.test_children import run
 from tests.worker.stage import MAX_MESSAGE_BYTES, SLOT, STREAM, WORKER, Play, turns, units, websocket_connect
 
@@ -314,6 +315,17 @@ def test_messages_come_in_order_each_with_the_one_key_that_has_a_value() -> None
             {"type": "websocket.receive", "text": ""},
             {"type": "websocket.receive", "bytes": b""},
         ]
+        one.leave(1000)
+
+    play_open(act)
+
+
+def test_messages_that_wait_need_no_more_memory_than_the_client_sent() -> None:
+    async def act(one: Play) -> None:
+        with kept_at_most(int(2.5 * LETTERS)):
+            one.message(wide("a"))
+            one.message(wide("b"))
+        assert [(await one.receive())["text"] for _ in range(2)] == [wide("a"), wide("b")]
         one.leave(1000)
 
     play_open(act)

@@ -16,7 +16,7 @@ from ifserver.flow_control import MESSAGE_OVERHEAD, message_bytes
 from ifserver.front.deadlines import Deadlines
 from ifserver.layers.operator_orders import Fact, Here, Order, Pause, PoolHere, Weights
 from ifserver.logs import events
-from ifserver.state_machines.effects import Flushed, MessageReceived, OfferRefused, TimedOut, Waiting
+from ifserver.state_machines.effects import Flushed, MessageReceived, OfferRefused, TimedOut, Waiting, packed, unpacked
 from ifserver.state_machines.websocket import State as WebSocketState
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class _HeldClient:
         if type(event) is Flushed:
             self._exchange.handle(event)
             return
-        self._events.append(event)
+        self._events.append(packed(event) if type(event) is MessageReceived else event)
         if type(event) is MessageReceived:
             self._units += message_bytes(event.text, event.data) + MESSAGE_OVERHEAD
             if self._units >= _HELD_UNITS:
@@ -225,7 +225,7 @@ class _HeldClient:
         exchange, websocket = self._exchange, self._websocket
         websocket.report_to(exchange)
         for event in self._events:
-            exchange.handle(event)
+            exchange.handle(unpacked(event) if isinstance(event, bytes) else event)
         if self._stopped and exchange.stream.reading:
             websocket.resume_reading()
 

@@ -364,12 +364,14 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
         if self.state != self.STATE_OPEN:
             return
         self._fragments = 0
-        pieces, self.message_data = self.message_data, []
-        payload = b"".join(pieces)
-        if text:
-            self.message_received(payload.decode("utf-8"), None)
-        else:
+        payload = b"".join(self.message_data)
+        self.message_data = []  # now: with its pieces, a large message would be there once more
+        if not text:
             self.message_received(None, payload)
+            return
+        message = payload.decode("utf-8")
+        del payload
+        self.message_received(message, None)
 
     def _onPing(self, payload: bytes) -> None:
         if self.write_paused:

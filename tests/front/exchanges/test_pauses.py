@@ -9,6 +9,7 @@ from ifserver import messages as m
 from ifserver.config.pools import PoolSettings
 from ifserver.front.exchanges.routing import Router
 from tests.front.fakes import GET, HANDSHAKE, TEXT, FakeTransport, Job, World, close_frame, frame, of
+from tests.kept_bytes import LETTERS, kept_at_most, wide
 
 REPORT = b"GET /reports/1 HTTP/1.1\r\nHost: a\r\n\r\n"
 RESUME = channels.WEBSOCKET_RESUME
@@ -188,6 +189,23 @@ def test_a_websocket_that_says_much_is_not_read_for_a_while() -> None:
     world.settle()
     assert len(texts(job)) == 9
     assert client.unread() == 0
+    client.leave()
+    world.settle()
+    world.assert_empty()
+
+
+def test_what_waits_needs_no_more_memory_than_the_client_sent() -> None:
+    world = World()
+    client, job = opened(world)
+    world.server.exchanges.pauses.pause("", 50)
+    text = wide("z")
+    data = frame(TEXT, text.encode())
+    with kept_at_most(2 * LETTERS):
+        client.send(data)
+        world.settle()
+    world.server.exchanges.pauses.resume("")
+    world.settle()
+    assert texts(job) == [text]
     client.leave()
     world.settle()
     world.assert_empty()
