@@ -1,7 +1,5 @@
-"""Writes what follows from the code: ``python docs/generate.py``. Two pages of docs/reference, the manual page
-ifserver(1), and the scripts of ``ifserver completion``.
-
-The page of settings is made by ``ifserver settings --rst``. A test compares all of them with what is in the repository.
+"""Writes what follows from the code: ``python docs/generate.py``. Three pages of docs/reference, the manual page
+ifserver(1), and the scripts of ``ifserver completion``. A test compares them with what is in the repository.
 """
 
 from __future__ import annotations
@@ -18,9 +16,13 @@ from typing import Final
 import shtab
 
 from ifserver import __version__, errors
-from ifserver.commands import completion
+from ifserver.commands import one_shot
 from ifserver.config import command_line
-from ifserver.config.schema import Setting
+from ifserver.config.manual import description
+from ifserver.config.pools import POOLS, PoolSettings, settings_of_pool
+from ifserver.config.schema import Kind, Setting, settings_of
+from ifserver.config.settings import SECTIONS, all_settings
+from ifserver.config.values import to_text
 from ifserver.observe.viewer import command as viewer
 
 __all__ = ["PAGES"]
@@ -38,6 +40,43 @@ What ``ifserver COMMAND --help`` shows: the flags that are used most. ``--help-a
 the file go together, and :doc:`/howto/coming_from` which flags of other servers are understood as well.
 
 ``ifserver --version`` prints the version. :doc:`/reference/signals` has the exit codes.
+"""
+
+_SETTINGS: Final = """\
+Settings
+========
+
+Every setting can be given in a file, in the environment and as a flag, but a secret not as a flag: every user of the
+machine can read command lines. A flag takes precedence over a variable, a variable over the file, and the file over
+the default.
+
+* The file is TOML: ``ifserver.toml`` in the current folder, or the one that ``--config FILE`` or the variable
+  ``IFSERVER_CONFIG`` names. ``ifserver settings --example`` prints one with every default. One file can serve all
+  commands: each takes what concerns it.
+* A **time** is a number of seconds or a text such as ``"500ms"``, ``"90s"``, ``"2m"`` or ``"1h30m"``. A **size** is a
+  number of bytes or a text such as ``"64KiB"``, ``"10MB"`` or ``"1GiB"``. ``"none"`` stands for nothing, where a
+  setting may be without a value.
+* In variables and flags the values of a list are separated by commas (those of ``listen.endpoints`` and
+  ``layer.clusters`` by white space), and a flag may be repeated. An empty variable counts as not set.
+* A key, a variable ``IFSERVER_...`` or a flag that does not exist is an error, and so is a value that cannot be.
+  ``IFSERVER_REDIS_...`` hold passwords and are no settings.
+* A flag that two sections share has the section in front; the plain one (``--drain-timeout``) means all of them that
+  the command has.
+* ``ifserver settings`` shows the settings that hold, and where each came from, without passwords.
+
+Clusters have a table of their own, in which each has a URL or a list of URLs::
+
+    [clusters]
+    east = ["redis://10.0.0.1", "redis://10.0.0.2"]
+    west = "redis://10.1.0.1"
+
+    [layer]
+    home = "east"
+
+Pools have tables too, ``[pools.NAME]`` (see the end of this page), and neither variables nor flags, but for ``--http``.
+
+``PORT``, which platforms such as Heroku set, is the port to listen on where neither a port nor another place to listen
+is given; then the host is ``0.0.0.0`` unless one is given.
 """
 
 _ERRORS: Final = """\
@@ -121,6 +160,42 @@ def _sentence(action: argparse.Action) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
+def settings() -> str:
+    """The page of settings, from their annotations."""
+    return _BY + _SETTINGS + "".join(_settings())
+
+
+def _settings() -> Iterator[str]:
+    tables = {section: (struct, settings_of(struct)) for section, struct in SECTIONS.items()}
+    for section, (struct, settings) in {**tables, f"{POOLS}.NAME": (PoolSettings, settings_of_pool("NAME"))}.items():
+        title = f"[{section}]"
+        yield f"\n\n{title}\n{'-' * len(title)}\n\n{_filled(struct.__doc__ or '', width=116)}"
+        for setting in settings.values():
+            yield f"\n``{setting.name}``\n{_filled(_escaped(description(setting)), '    ', 116)}"
+            yield f"\n{_filled(', '.join(_facts(setting)) + '.', '    ', 116)}"
+
+
+def _facts(setting: Setting) -> Iterator[str]:
+    if setting.required:
+        yield "No default"
+    elif setting.many or setting.default in ("", {}):
+        yield f"Default: {f'``{to_text(setting, setting.default)}``' if setting.default else 'empty'}"
+    else:
+        yield f"Default: ``{to_text(setting, setting.default)}``"
+    if setting.choices and setting.kind is Kind.CHOICE:
+        yield f"one of {', '.join(f'``{choice}``' for choice in setting.choices)}"
+    if setting.section.startswith(POOLS):
+        return  # in a file only
+    yield f"variable ``{setting.variable}``"
+    names = all_settings()[setting.path].flags
+    if not names:
+        yield "no flag"
+        return
+    if setting.kind is Kind.SWITCH and setting.default:
+        names = tuple(map(command_line.switched_off, names))
+    yield f"flag{'s' if len(names) > 1 else ''} {', '.join(f'``{name}``' for name in names)}"
+
+
 def errors_page() -> str:
     """The page of errors, from their classes."""
     return _BY + _ERRORS + "\n\nAll errors\n----------\n\n" + "".join(_tree(errors.IfserverError, ""))
@@ -145,10 +220,10 @@ def _escaped(text: str) -> str:
     return "".join(f"\\{char}" if char in "*`|\\_" else char for char in text)
 
 
-def _filled(text: str, indent: str = "") -> str:
+def _filled(text: str, indent: str = "", width: int = 120) -> str:
     return (
         textwrap.fill(
-            text, 120, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
         + "\n"
     )
@@ -308,8 +383,9 @@ def _explain(action: argparse.Action) -> None:
 PAGES: Final[Mapping[Path, Callable[[], str]]] = {
     _FOLDER / "commands.rst": commands,
     _FOLDER / "errors.rst": errors_page,
+    _FOLDER / "settings.rst": settings,
     _MANUAL: manual,
-    **{path: functools.partial(script, shell) for shell, path in completion.FILES.items()},
+    **{path: functools.partial(script, shell) for shell, path in one_shot.SCRIPTS.items()},
 }
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ import sys
 
 from ifserver.process import own_process
 
-__all__ = ["main"]
-
 _ONLY_PRINT = {"-h", "--help", "--help-all", "--version"}
 
 
@@ -29,7 +27,7 @@ def main() -> int:
         from ifserver.errors import ConfigurationError
 
         if not words or words[0] not in command_line.VIEWERS:
-            # Exits, unless the word was the value of something else; then what is wrong is told below.
+            # Exits, unless the word was the value of something else; then the error is printed below.
             with contextlib.suppress(ConfigurationError):
                 arguments.parse(words)
     from ifserver import cli

@@ -34,12 +34,12 @@ RUN = ("run", "good:app", "-p", "0")
 SERVER = """
 import functools, gc, json, os, sys, traceback
 gc.disable()
-import ifserver.commands.publish, ifserver.commands.settings, ifserver.services.run, ifserver.services.multi_server
-import ifserver.commands.check, ifserver.commands.run, ifserver.commands.serve, ifserver.commands.worker
+import ifserver.commands.one_shot, ifserver.commands.processes, ifserver.services.check, ifserver.services.run
+import ifserver.config.manual, ifserver.services.multi_server, ifserver.services.worker
 from ifserver import cli
-from ifserver.config import arguments, flags
+from ifserver.config import arguments
 arguments.make_parser = functools.cache(arguments.make_parser)
-for command in (None, *flags.COMMANDS):
+for command in (None, *arguments.COMMANDS):
     arguments.make_parser(False, command)
 gc.freeze()
 for line in sys.stdin:
@@ -199,9 +199,9 @@ def test_the_current_folder_is_importable_and_app_dir_changes_that(command: Comm
         ((*SERVE, "--websocket_connect_timeout", "-5"), "front.websocket_connect_timeout_s: must be at least"),
         ((*SERVE, "--ping-interval", "-1"), "front.ping_interval_s: must be at least 0"),
         ((*SERVE, "--ping-timeout", "0"), "front.ping_timeout_s: must be at least"),
-        ((*SERVE, "--root-path", "app"), "front.root_path: must begin with '/'"),
-        ((*SERVE, "-s", "a\nb"), "front.server_header: not a header value"),
-        ((*SERVE, "--trusted-proxies", "10.0.0.1/8"), "front.trusted_proxies: 10.0.0.1/8 has host bits set"),
+        ((*SERVE, "--root-path", "app"), "front.root_path: 'app': must begin with '/'"),
+        ((*SERVE, "-s", "a\nb"), "not a header's value"),
+        ((*SERVE, "--trusted-proxies", "10.0.0.1/8"), "front.trusted_proxies: '10.0.0.1/8': has host bits set"),
         ((*SERVE, "--access-log", "/nowhere/log"), "front.access_log: '/nowhere/log': No such file or directory"),
         ((*RUN, "-v", "7"), "-v: log.verbosity: must be 0, 1, 2 or 3, got 7"),
         (("run", "good:app", "-p", "65536"), "-p: listen.port: must be at most 65535, got 65536"),

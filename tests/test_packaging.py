@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from ifserver.config import arguments, command_line, flags
-from ifserver.config.configuration import CONFIG_VARIABLE, SECTIONS, Configuration, all_settings
+from ifserver.config import arguments, command_line
+from ifserver.config.configuration import CONFIG_VARIABLE, Configuration
 from ifserver.config.schema import Kind
-from ifserver.config.settings_file import from_file
+from ifserver.config.settings import SECTIONS, all_settings
+from ifserver.config.sources import from_file
 from ifserver.errors import ConfigurationError
 from ifserver.observe.viewer import command as viewer
 from tests.command_lines import arguments_in_yaml, command_lines, flags_named, variables_named
@@ -46,20 +47,20 @@ by_name = pytest.mark.parametrize("path", [*DOCUMENTS, *EXAMPLES], ids=lambda pa
 
 def flags_of(command: str) -> set[str]:
     """The flags of a command that has settings."""
-    sections = flags.COMMANDS[command]
+    sections = command_line.COMMANDS[command].sections
     found = {"-h", "--help", "--help-all", "--config"}
     found |= {"--json"} if command in ("publish", "check", "settings") else set()
     found |= {"--example", "--rst"} if command == "settings" else set()
     found |= {"--bytes", "--close", "--exclude", "--admin"} if command == "publish" else set()
-    for flag in flags.flags_of(command):
+    for flag in command_line.flags_of(command):
         found |= set(flag.names)
         if flag.settings[0].kind is Kind.SWITCH:
-            found |= {flags.switched_off(name) for name in flag.names if name.startswith("--")}
-    return found | {each.name for each in flags.SHORTHANDS if each.path.partition(".")[0] in sections}
+            found |= {command_line.switched_off(name) for name in flag.names if name.startswith("--")}
+    return found | {each.name for each in command_line.SHORTHANDS if each.path.partition(".")[0] in sections}
 
 
 # The last three are those of `pause` and `pool`, which have no settings.
-ALL_FLAGS = {"--version", "--for", "--wait", "--reset"}.union(*map(flags_of, flags.COMMANDS))
+ALL_FLAGS = {"--version", "--for", "--wait", "--reset"}.union(*map(flags_of, command_line.COMMANDS))
 
 
 def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -81,26 +82,13 @@ def problem(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     try:
         given = arguments.parse(plain, {})
         if plain == words and given.command != "settings":
-            read_all(given)
+            arguments.command_settings(given, {})
     except SystemExit as error:
         return capsys.readouterr().err if error.code else ""
     except ConfigurationError as error:
         # What is missing may be in a file, or in the environment.
         return "" if " is missing: give " in str(error) else str(error)
     return ""
-
-
-def read_all(given: Any) -> None:
-    """Make of the arguments what the command would make of them; raises `ConfigurationError`."""
-    sections = flags.COMMANDS[given.command]
-    if "listen" in sections:
-        arguments.bind_of(given)
-    if "layer" in sections:
-        arguments.layer_settings(given, {})
-    if "front" in sections:
-        arguments.front_settings(given)
-    if "worker" in sections:
-        arguments.worker_settings(given)
 
 
 def lines_of(path: Path) -> list[list[str]]:
@@ -156,7 +144,9 @@ def test_every_flag_exists(path: Path) -> None:
     if path == COMING_FROM:
         named = {flag for row in rows_of(path) for flag in flags_named(row[1])}
         assert len(named) > 40
-    others = {name for flag in flags.others_of("settings") for name in flag.names} if path == COMING_FROM else set()
+    others = (
+        {name for flag in command_line.others_of("settings") for name in flag.names} if path == COMING_FROM else set()
+    )
     unknown = named - ALL_FLAGS - others
     assert not unknown or unknown - flags_of_manage() == set()
 

@@ -1,5 +1,1 @@
-"""The commands of ``ifserver``, one module each; `ifserver.cli` imports the one that is given.
-
-A command reads its settings, opens its sockets and forks. Then `running` installs the reactor, and calls the command's
-``build`` for a service (`ifserver.services`). A ``build`` imports what must not be imported before that.
-"""
+"""What the commands of ``ifserver`` do; `ifserver.cli` imports the module of the one that is given."""

@@ -1,4 +1,4 @@
-"""The settings that hold: those of the command line, and of the file and the environment.
+"""The settings of a command: its command line, and the file and the environment.
 
 Parses a command line by `ifserver.config.command_line`.
 """
@@ -10,26 +10,17 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-from ifserver.config import flags, other_servers
-from ifserver.config.command_line import GivenFlag, make_parser, names_of
-from ifserver.config.configuration import (
-    Configuration,
-    Given,
-    all_settings,
-    from_environment,
-    given_text,
-    with_port,
-)
-from ifserver.config.pools import PoolSettings, PoolWorkers, workers_of
+from ifserver.config import other_servers
+from ifserver.config.command_line import COMMANDS, GivenFlag, make_parser, names_of
+from ifserver.config.configuration import CommandSettings, Configuration, Given, given_text
+from ifserver.config.pools import without_rules, workers_of
 from ifserver.config.schema import Setting
-from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, WorkerSettings
-from ifserver.config.sources import from_project, from_settings_file
+from ifserver.config.settings import FrontSettings, ListenSettings, LogSettings, WorkerSettings, all_settings
+from ifserver.config.sources import from_environment, from_project, from_settings_file, with_port
 from ifserver.config.values import NONE
 from ifserver.errors import ConfigurationError
-
-__all__ = ["bind_of", "front_settings", "layer_settings", "parse", "pool_workers", "pools", "worker_settings"]
 
 #: How alike a flag must be to what was given, to be what was meant (`difflib`): two letters of --port are swapped.
 _ALIKE: Final = 0.75
@@ -41,12 +32,12 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
     Exits with status 2 and one line when the arguments are wrong, and with 0 for ``--help``.
 
     Raises:
-        ConfigurationError: a file cannot be read, or what it, the environment or a flag says cannot be.
+        ConfigurationError: a file cannot be read, or a value in it, in the environment or of a flag cannot be.
     """
     # Flags stand behind the command.
-    parser = make_parser("--help-all" in words, words[0] if words and words[0] in flags.COMMANDS else None)
+    parser = make_parser("--help-all" in words, words[0] if words and words[0] in COMMANDS else None)
     given, surplus = parser.parse_known_args(words)
-    sections = flags.COMMANDS[given.command]
+    sections = COMMANDS[given.command].sections
     if surplus:
         # One may be the URL of a node, with a password.
         shown = " ".join(re.sub("//.*@", "//***@", word) for word in surplus)
@@ -57,21 +48,20 @@ def parse(words: Sequence[str], environ: Mapping[str, str] = os.environ) -> argp
         for setting in sorted(secrets, key=lambda setting: setting.section not in sections):
             names = (f"--{setting.stem}", f"--{setting.section}-{setting.stem}")
             if any(word.startswith(names) for word in surplus):
-                said = f"{setting.path} has no flag: give it in the environment, {setting.variable}, or in a file"
-                parser.refuse(said, given.command)
+                advice = f"{setting.path} has no flag: give it in the environment, {setting.variable}, or in a file"
+                parser.refuse(advice, given.command)
         parser.refuse(f"unrecognized arguments: {shown}{_meant(surplus[0], given.command)}", given.command)
     file, in_file = from_settings_file(given.config, environ)
     settings = from_project(environ) | in_file | from_environment(environ) | _from_flags(given.given_flags)
     if "listen" in sections:
         settings = with_port(settings, environ)
     given.configuration = Configuration(settings, file)
-    given.verbosity = given.configuration.of("log.verbosity").value
     return given
 
 
 def _meant(word: str, command: str) -> str:
     name = word.partition("=")[0]
-    elsewhere = [other for other in flags.COMMANDS if name in names_of(other) and other != "settings"]
+    elsewhere = [other for other in COMMANDS if name in names_of(other) and other != "settings"]
     if elsewhere:
         return f"; {name} is a flag of {' and '.join(elsewhere)}"
     if not name.startswith("--"):
@@ -119,56 +109,52 @@ def _in_our_words(setting: Setting, flag: GivenFlag) -> str:
 
 
 def _given(setting: Setting, given_flags: Sequence[GivenFlag]) -> Given:
-    """What the flags of one setting say: the last one, or of a list all of them."""
+    """The value that the flags of one setting give: that of the last one, or of a list those of all."""
     if not setting.many:
         name, text = given_flags[-1].name, _in_our_words(setting, given_flags[-1])
-        return given_text(setting, NONE if text == "-1" and setting.path in flags.UNLIMITED else text, name)
+        return given_text(setting, NONE if text == "-1" and setting.minus_one_is_none else text, name)
     each = [
         given_text(setting, _in_our_words(setting, each), each.name, one=setting.separator is None)
-        for each in dict.fromkeys(given_flags)  # who says the same twice means it once
+        for each in dict.fromkeys(given_flags)  # the same twice counts once
     ]
     return Given(tuple(value for given in each for value in given.value), given_flags[-1].name)
 
 
-def bind_of(given: argparse.Namespace) -> ListenSettings:
-    """Where to listen.
+def command_settings(given: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> CommandSettings:
+    """The settings of the sections that the command uses; `environ` has the passwords that the clusters' URLs have not.
 
     Raises:
-        ConfigurationError: a value cannot be.
+        ConfigurationError: something is missing, or a value cannot be.
     """
     configuration: Configuration = given.configuration
-    return configuration.make(ListenSettings)
+    sections = COMMANDS[given.command].sections
+    found: dict[str, Any] = {}
+    if "worker" in sections:
+        found["worker"] = worker = worker_settings(configuration)
+        if given.command == "worker":
+            try:
+                workers_of(configuration.pools(), worker, worker.pools)
+            except ConfigurationError as error:
+                raise configuration.error(str(error)) from None
+    if {"front", "worker"} & set(sections):
+        pools = configuration.pools()
+        found["pools"] = pools if "front" in sections else tuple(map(without_rules, pools))
+    for section, struct in (("listen", ListenSettings), ("front", FrontSettings), ("log", LogSettings)):
+        if section in sections:
+            found[section] = configuration.make(struct)
+    if "layer" in sections:
+        found["layer"] = configuration.layer(environ)
+    return CommandSettings(**found)
 
 
-def front_settings(given: argparse.Namespace) -> FrontSettings:
-    """The settings of an interface server.
-
-    Raises:
-        ConfigurationError: a value cannot be.
-    """
-    configuration: Configuration = given.configuration
-    return configuration.make(FrontSettings)
-
-
-def layer_settings(given: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> LayerSettings:
-    """The clusters; `environ` has the passwords that their URLs have not.
-
-    Raises:
-        ConfigurationError: there is none, or a URL or a name cannot be.
-    """
-    configuration: Configuration = given.configuration
-    return configuration.layer(environ)
-
-
-def worker_settings(given: argparse.Namespace) -> WorkerSettings:
+def worker_settings(configuration: Configuration) -> WorkerSettings:
     """The settings of the workers. Where there are pools and no other application, it is that of the first pool.
 
     Raises:
         ConfigurationError: the application is missing, or a value cannot be.
     """
-    configuration: Configuration = given.configuration
-    found = () if configuration.has("worker.application") else pools(given)
-    instead = {"application": found[0].application} if found else {}
+    pools = () if configuration.has("worker.application") else configuration.pools()
+    instead = {"application": pools[0].application} if pools else {}
     app_dir, reload_dirs, env_file = (
         configuration.of(f"worker.{name}").value for name in ("app_dir", "reload_dirs", "env_file")
     )
@@ -179,30 +165,6 @@ def worker_settings(given: argparse.Namespace) -> WorkerSettings:
         reload_dirs=tuple(_folder(configuration, "worker.reload_dirs", each) for each in reload_dirs),
         env_file=None if env_file is None else _file(configuration, "worker.env_file", env_file),
     )
-
-
-def pools(given: argparse.Namespace) -> tuple[PoolSettings, ...]:
-    """The pools, in their order; empty: there is only that without a name.
-
-    Raises:
-        ConfigurationError: one has no application, or a value cannot be.
-    """
-    configuration: Configuration = given.configuration
-    return configuration.pools()
-
-
-def pool_workers(given: argparse.Namespace) -> list[PoolWorkers]:
-    """What the workers of each pool run, of those that the command runs.
-
-    Raises:
-        ConfigurationError: an application is missing, a value cannot be, or a pool that is to be run does not exist.
-    """
-    worker = worker_settings(given)
-    wanted = worker.pools if given.command == "worker" else ()
-    try:
-        return workers_of(pools(given), worker, wanted)
-    except ConfigurationError as error:
-        raise given.configuration.error(str(error)) from None
 
 
 def _folder(configuration: Configuration, path: str, given: str) -> str:

@@ -2,74 +2,46 @@
 
 Each source gives a `Given` for each path that it knows (``front.max_body_bytes``); the last one wins. An error names
 the place: ``ifserver.toml:12: front.max_body_bytes: must be at least 0, got -1``.
+
+`CommandSettings` are those that a command uses. They can be read again while its process runs: `updated` keeps what
+needs a restart, and `describe_changes` logs what has changed.
 """
 
 from __future__ import annotations
 
 import difflib
-import functools
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
-from ifserver.config.canaries import check_canaries
+from msgspec import Struct, structs
+
+from ifserver.config.front_settings import LOCAL_NETWORKS
 from ifserver.config.node_urls import ClusterSettings, parse_cluster
 from ifserver.config.pools import DEFAULT as DEFAULT_POOL
-from ifserver.config.pools import HTTP, POOLS, PoolSettings, pool_path, settings_of_pool
-from ifserver.config.schema import Kind, Setting, Settings, section_of, settings_of
+from ifserver.config.pools import HTTP, POOLS, PoolSettings, check_canaries, pool_path, settings_of_pool
+from ifserver.config.schema import Kind, Setting, Settings, settings_of
 from ifserver.config.settings import (
-    LOCAL_NETWORKS,
+    SECTIONS,
     FrontSettings,
     LayerSettings,
     ListenSettings,
     LogSettings,
     WorkerSettings,
+    all_settings,
 )
 from ifserver.config.values import from_text
 from ifserver.errors import ConfigurationError
 
-__all__ = [
-    "CONFIG_VARIABLE",
-    "DEFAULT",
-    "SECTIONS",
-    "Configuration",
-    "Given",
-    "all_settings",
-    "checked",
-    "from_environment",
-    "given_text",
-    "located",
-    "unknown",
-    "with_port",
-]
-
 _S = TypeVar("_S", bound=Settings)
 
-#: The sections of a file, in the order in which they are explained.
-SECTIONS: Final[Mapping[str, type[Settings]]] = {
-    section_of(struct): struct for struct in (ListenSettings, FrontSettings, LayerSettings, WorkerSettings, LogSettings)
-}
-#: Where a value came from that nobody gave.
+#: Where a value came from that was not given.
 DEFAULT: Final = "default"
-#: Names the file.
+#: The file that is read where it is found in the current folder; and the variable that names another one.
+FILE: Final = "ifserver.toml"
 CONFIG_VARIABLE: Final = "IFSERVER_CONFIG"
 
-_PREFIX: Final = "IFSERVER_"
-#: Variables that begin so are no settings, but read elsewhere: passwords (`ifserver.config.node_urls.Credentials`), and
-#: what ``manage.py`` hands over (`ifserver.config.sources`, `ifserver.django.launch`).
-_NO_SETTINGS: Final = ("IFSERVER_REDIS_", "IFSERVER_PROJECT", "IFSERVER_RUNSERVER")
-#: What Kubernetes puts into every container where a service is called ``ifserver`` or ``ifserver-...``; and the value
-#: of its ``..._PORT``, a name that could be ours.
-_KUBERNETES: Final = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
-_KUBERNETES_PORT: Final = re.compile(r"(tcp|udp|sctp)://.*")
-
-#: The first word of an error; it matches always.
-_WORD: Final = re.compile(r"[\w.-]*")
 #: Settings that errors name by their flags.
 _BY_FLAG: Final = {"--endpoint": "listen.endpoints", "--fd": "listen.fd"}
-_PORT: Final = "PORT"
-#: Where a platform that sets PORT expects to reach us.
-_PORT_HOST: Final = "0.0.0.0"
 
 
 class Given(NamedTuple):
@@ -90,17 +62,6 @@ _IMPLIED: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
     "front.resumable_paths": ("worker.reload", lambda reload: ("*",) if reload else ()),
     "worker.processes": ("worker.reload", lambda reload: 1 if reload else None),
 }
-#: The form in which a value is kept.
-_TIDIED: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "front.allowed_origins": lambda origins: tuple(origin.lower() for origin in origins),
-    "front.root_path": lambda path: path.rstrip("/"),
-}
-
-
-@functools.cache
-def all_settings() -> Mapping[str, Setting]:
-    """Every setting by its path."""
-    return {setting.path: setting for struct in SECTIONS.values() for setting in settings_of(struct).values()}
 
 
 class Configuration:
@@ -119,8 +80,7 @@ class Configuration:
         """The value of a setting; of one that must be given and is not, `msgspec.NODEFAULT`."""
         found = self._given.get(path)
         if found is not None:
-            tidied = _TIDIED.get(path)
-            return found if tidied is None else Given(tidied(found.value), found.origin)
+            return found
         if path in _IMPLIED:
             other, following = _IMPLIED[path]
             if other in self._given:
@@ -172,17 +132,16 @@ class Configuration:
             ConfigurationError: one has no application, or a value cannot be.
         """
         tables = self.pools_given().items()
-        found = [self._pool(name, given, place) for place, (name, given) in enumerate(tables)]
-        http = self._given.get("worker.http")
-        if http is not None and http.value is not None:
-            other = self._given.get(f"{POOLS}.{HTTP}")
-            if other is not None:
-                raise located(http.origin, f"worker.http: there is a pool {HTTP!r} already ({other.origin})")
-            found.append(self._made_pool(HTTP, application=http.value, protocols=("http",)))
-        if found and self.has("worker.application"):
-            application = self._given["worker.application"].value
-            found.append(self._made_pool(DEFAULT_POOL, application=application))
         try:
+            found = [self._pool(name, given, place) for place, (name, given) in enumerate(tables)]
+            http = self._given.get("worker.http")
+            if http is not None and http.value is not None:
+                other = self._given.get(f"{POOLS}.{HTTP}")
+                if other is not None:
+                    raise located(http.origin, f"worker.http: there is a pool {HTTP!r} already ({other.origin})")
+                found.append(PoolSettings(name=HTTP, application=http.value, protocols=("http",)))
+            if found and self.has("worker.application"):
+                found.append(PoolSettings(name=DEFAULT_POOL, application=self._given["worker.application"].value))
             check_canaries(found)
         except ConfigurationError as error:
             raise self.error(str(error)) from None
@@ -202,31 +161,20 @@ class Configuration:
         }
         if "application" not in values:
             raise located(given[f"{POOLS}.{name}"].origin, f"{pool_path(name, 'application')}: must be given")
-        return self._made_pool(name, order=place, **values)
-
-    def _made_pool(self, name: str, **values: Any) -> PoolSettings:
-        try:
-            return PoolSettings(name=name, **values)
-        except ConfigurationError as error:
-            said = str(error)
-            # What is wrong with the applications of these two is known by the settings that they come from.
-            for pool, path in ((HTTP, "worker.http"), (DEFAULT_POOL, "worker.application")):
-                if name == pool and f"{POOLS}.{pool}" not in self._given:
-                    said = said.replace(pool_path(pool, "application"), path, 1)
-            raise self.error(said) from None
+        return PoolSettings(name=name, order=place, **values)
 
     def has(self, path: str) -> bool:
         """Whether a setting was given."""
         return path in self._given
 
-    def error(self, said: str) -> ConfigurationError:
+    def error(self, text: str) -> ConfigurationError:
         """An error that begins with a setting's path or flag, with the place where its value was given in front."""
-        word = _WORD.match(said)[0]  # type: ignore[index]
+        word = text.split(" ")[0].removesuffix(":")
         path = _BY_FLAG.get(word, word)
         given = self._given.get(path)
         if given is None or (path != word and given.origin.startswith("-")):
-            return ConfigurationError(said)
-        return located(given.origin, f"{path}{said.removeprefix(word)}")
+            return ConfigurationError(text)
+        return located(given.origin, f"{path}{text.removeprefix(word)}")
 
 
 def _cluster(given: Given, environ: Mapping[str, str]) -> ClusterSettings:
@@ -235,8 +183,8 @@ def _cluster(given: Given, environ: Mapping[str, str]) -> ClusterSettings:
     except ConfigurationError as error:
         if given.origin.startswith("-"):
             raise
-        said = str(error).removeprefix("--cluster").removeprefix(":").strip()
-        raise located(given.origin, f"clusters: {said}") from None
+        problem = str(error).removeprefix("--cluster").removeprefix(":").strip()
+        raise located(given.origin, f"clusters: {problem}") from None
 
 
 def _missing(setting: Setting) -> str:
@@ -250,9 +198,9 @@ def _missing(setting: Setting) -> str:
     return f"{setting.path}: must be given"
 
 
-def located(origin: str, said: str) -> ConfigurationError:
+def located(origin: str, problem: str) -> ConfigurationError:
     """An error in what `origin` gave."""
-    return ConfigurationError(f"{origin}: {said}")
+    return ConfigurationError(f"{origin}: {problem}")
 
 
 def given_text(setting: Setting, text: str, origin: str, *, one: bool = False) -> Given:
@@ -272,7 +220,7 @@ def given_text(setting: Setting, text: str, origin: str, *, one: bool = False) -
 
 
 def checked(setting: Setting, value: Any, origin: str) -> Given:
-    """`value`, if it is within the setting's limits.
+    """`value`, in the form that is kept, if it is within the setting's limits.
 
     Raises:
         ConfigurationError: it is not.
@@ -280,59 +228,15 @@ def checked(setting: Setting, value: Any, origin: str) -> Given:
     if setting.kind is Kind.CLUSTERS:
         return Given(tuple(Given(text, origin) for text in value), origin)
     try:
+        value = setting.tidy(value)
         setting.check(value)
     except ConfigurationError as error:
         raise located(origin, str(error)) from None
     return Given(value, origin)
 
 
-# The environment.
-
-
-def from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
-    """What the variables ``IFSERVER_...`` say. An empty one says nothing.
-
-    Raises:
-        ConfigurationError: one is no setting, or its value cannot be.
-    """
-    by_variable = {setting.variable: setting for setting in all_settings().values()}
-    given = {}
-    for name, text in sorted(environ.items()):
-        setting = by_variable.get(name)
-        if setting is None:
-            if name.startswith(_PREFIX) and not _is_elsewhere(name, text):
-                raise ConfigurationError(unknown(name, [*by_variable, CONFIG_VARIABLE]))
-        elif text and not _is_kubernetes(name, text):
-            given[setting.path] = given_text(setting, text, name)
-    return given
-
-
-def _is_elsewhere(name: str, text: str) -> bool:
-    return name == CONFIG_VARIABLE or name.startswith(_NO_SETTINGS) or _is_kubernetes(name, text)
-
-
-def _is_kubernetes(name: str, text: str) -> bool:
-    if name.endswith("_PORT") and _KUBERNETES_PORT.fullmatch(text):
-        return True
-    return _KUBERNETES.fullmatch(name) is not None
-
-
-def with_port(given: Mapping[str, Given], environ: Mapping[str, str]) -> dict[str, Given]:
-    """`given`, and the address that platforms mean by PORT where nothing more specific was given.
-
-    Raises:
-        ConfigurationError: it is no port.
-    """
-    found = dict(given)
-    text = environ.get(_PORT, "")
-    if text and not any(f"listen.{name}" in given for name in ("port", "unix", "fd", "endpoints")):
-        found["listen.port"] = given_text(all_settings()["listen.port"], text, _PORT)
-        found.setdefault("listen.host", Given(_PORT_HOST, _PORT))
-    return found
-
-
 def unknown(name: str, known: Iterable[str]) -> str:
-    """What is said of a name that is no setting's."""
+    """The error's text for a name that is no setting's."""
     close = difflib.get_close_matches(name, list(known), 1)
     shown = name if name.isprintable() else repr(name)
     return f"{shown}: unknown{f'; did you mean {close[0]}?' if close and _alike(name, close[0]) else ''}"
@@ -344,3 +248,64 @@ def _alike(one: str, other: str) -> bool:
     same = next(differ, min(len(one), len(other)))
     size = 1 + max(one.rfind(separator, 0, same) for separator in "._")
     return difflib.SequenceMatcher(None, one[size:], other[size:]).ratio() >= 0.5
+
+
+# The settings of a command, which may be read again.
+
+
+class CommandSettings(Struct, frozen=True, kw_only=True):
+    """The settings of the sections that a command uses; those of other sections are defaults, or None."""
+
+    listen: ListenSettings = ListenSettings()
+    front: FrontSettings = FrontSettings()
+    layer: LayerSettings | None = None
+    worker: WorkerSettings | None = None
+    log: LogSettings = LogSettings()
+    pools: tuple[PoolSettings, ...] = ()
+
+    def tables(self) -> dict[str, Settings]:
+        """The sections by their names, and each pool as ``pools.NAME``."""
+        sections = {name: settings for name in SECTIONS if (settings := getattr(self, name)) is not None}
+        return sections | {f"{POOLS}.{pool.name}": pool for pool in self.pools}
+
+
+def live_paths() -> set[str]:
+    """The settings that servers take over while they run (`ifserver.config.schema.LIVE`)."""
+    return {path for path, setting in all_settings().items() if setting.live}
+
+
+def differences(old: CommandSettings, new: CommandSettings) -> list[str]:
+    """The paths of the settings that have other values in `new` than in `old`; and pools that are in one only."""
+    before, after = old.tables(), new.tables()
+    return [
+        f"{section}.{name}"
+        for section, settings in after.items()
+        for name in settings.__struct_fields__
+        if section in before and getattr(settings, name) != getattr(before[section], name)
+    ] + [section for section in before | after if (section in before) != (section in after)]
+
+
+def updated(old: _S, new: _S) -> _S:
+    """`new`, but as in `old` what needs a restart: so nothing is half changed."""
+    settings = settings_of(type(old))
+    kept = {name: getattr(old, name) for name, setting in settings.items() if not setting.live}
+    return structs.replace(new, **kept)
+
+
+def describe_changes(
+    started: CommandSettings, before: CommandSettings, new: CommandSettings, live: Collection[str]
+) -> list[str]:
+    """What is logged about new settings. Values may be secret, and are not shown.
+
+    Args:
+        started: those with which this process was started.
+        before: those that were read last.
+        live: what has taken effect at once. What is in `live_paths` and not here could not be taken over, and no
+            restart would help.
+    """
+    applied = [path for path in differences(before, new) if path in live]
+    able = live_paths()
+    pending = [path for path in differences(started, new) if path not in live and path not in able]
+    texts = [f"changed, for what begins now: {', '.join(applied)}"] if applied else []
+    texts += [f"changed, but a restart is needed for: {', '.join(pending)}"] if pending else []
+    return texts or ["no setting has changed"]

@@ -1,7 +1,7 @@
 """Files of variables for the application: ``--env-file``. Pure.
 
-One variable a line, as ``NAME=VALUE``; ``export`` may stand in front. Empty lines, and lines that begin with ``#``, say
-nothing. A value without quotes ends before `` #``. In single quotes all characters mean themselves. In double quotes
+One variable a line, as ``NAME=VALUE``; ``export`` may stand in front. Empty lines, and lines that begin with ``#``, are
+skipped. A value without quotes ends before `` #``. In single quotes all characters mean themselves. In double quotes
 ``\\n``, ``\\r``, ``\\t``, ``\\"``, ``\\\\`` and ``\\$`` are escapes. A value in quotes may have several lines.
 
 What tools read differently is an error: ``${NAME}`` is not replaced by a variable's value, so it needs single quotes.
@@ -13,8 +13,6 @@ import re
 from typing import Final
 
 from ifserver.errors import ConfigurationError
-
-__all__ = ["parse_env"]
 
 _NAME: Final = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
 _SINGLE: Final = re.compile(r"'([^']*)'")

@@ -1,4 +1,4 @@
-"""The settings for people: as a table, as JSON, as a file to begin with, and as the documentation. Pure.
+"""The settings for people: as a table, as JSON, and as a file to begin with. Pure.
 
 Nothing here shows a password: clusters are shown as their nodes (`ifserver.config.node_urls.NodeSettings`), secrets as
 three asterisks.
@@ -12,14 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
-from ifserver.config import flags
-from ifserver.config.configuration import DEFAULT, SECTIONS, Configuration, Given, all_settings
+from ifserver.config.configuration import DEFAULT, Configuration, Given
 from ifserver.config.pools import POOLS, PoolSettings, settings_of_pool
 from ifserver.config.schema import Kind, Setting, settings_of
-from ifserver.config.settings import FrontSettings, ListenSettings, LogSettings
-from ifserver.config.values import to_text, to_toml
-
-__all__ = ["check", "example", "json", "rst", "table"]
+from ifserver.config.settings import SECTIONS, FrontSettings, ListenSettings, LogSettings, all_settings
+from ifserver.config.values import to_toml
 
 #: What is shown of a secret.
 _HIDDEN: Final = "***"
@@ -120,7 +117,7 @@ def _example() -> Iterator[str]:
         for setting in settings_of(struct).values():
             if setting.kind is not Kind.CLUSTERS:
                 value = '"mysite.asgi:application"' if setting.required else to_toml(setting, setting.default)
-                yield f"\n{_comment(_doc(setting))}#{setting.name} = {value}\n"
+                yield f"\n{_comment(description(setting))}#{setting.name} = {value}\n"
     clusters = all_settings()["layer.clusters"]
     yield f'\n\n{_comment(clusters.doc)}[clusters]\n\n#main = ["redis://127.0.0.1:6379"]\n'
     yield f"\n\n{_comment(' '.join((PoolSettings.__doc__ or '').split()))}#[{POOLS}.reports]\n"
@@ -129,7 +126,8 @@ def _example() -> Iterator[str]:
         yield f"\n{_comment(setting.doc)}#{setting.name} = {default}\n"
 
 
-def _doc(setting: Setting) -> str:
+def description(setting: Setting) -> str:
+    """The whole text about a setting."""
     choices = f" One of: {', '.join(map(str, setting.choices))}." if setting.choices else ""
     return f"{setting.doc}{choices if setting.kind is Kind.NUMBER else ''}"
 
@@ -137,94 +135,3 @@ def _doc(setting: Setting) -> str:
 def _comment(text: str) -> str:
     lines = textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
     return "".join(f"# {line}\n" for line in lines)
-
-
-# The documentation.
-
-_RST_HEAD: Final = """\
-.. Made by "ifserver settings --rst" from ifserver/config/settings.py; a test compares them.
-
-Settings
-========
-
-Every setting can be given in a file, in the environment and as a flag, but a secret not as a flag: every user of the
-machine can read command lines. A flag takes precedence over a variable, a variable over the file, and the file over
-the default.
-
-* The file is TOML: ``ifserver.toml`` in the current folder, or the one that ``--config FILE`` or the variable
-  ``IFSERVER_CONFIG`` names. ``ifserver settings --example`` prints one with every default. One file can serve all
-  commands: each takes what concerns it.
-* A **time** is a number of seconds or a text such as ``"500ms"``, ``"90s"``, ``"2m"`` or ``"1h30m"``. A **size** is a
-  number of bytes or a text such as ``"64KiB"``, ``"10MB"`` or ``"1GiB"``. ``"none"`` stands for nothing, where a
-  setting may be without a value.
-* In variables and flags the values of a list are separated by commas (those of ``listen.endpoints`` and
-  ``layer.clusters`` by white space), and a flag may be repeated. An empty variable counts as not set.
-* A key, a variable ``IFSERVER_...`` or a flag that does not exist is an error, and so is a value that cannot be.
-  ``IFSERVER_REDIS_...`` hold passwords and are no settings.
-* A flag that two sections share has the section in front; the plain one (``--drain-timeout``) means all of them that
-  the command has.
-* ``ifserver settings`` shows the settings that hold, and where each came from, without passwords.
-
-Clusters have a table of their own, in which each has a URL or a list of URLs::
-
-    [clusters]
-    east = ["redis://10.0.0.1", "redis://10.0.0.2"]
-    west = "redis://10.1.0.1"
-
-    [layer]
-    home = "east"
-
-Pools have tables too, ``[pools.NAME]`` (see the end of this page), and neither variables nor flags, but for ``--http``.
-
-``PORT``, which platforms such as Heroku set, is the port to listen on where neither a port nor another place to listen
-is given; then the host is ``0.0.0.0`` unless one is given.
-"""
-
-
-def rst() -> str:
-    """The page ``docs/reference/settings.rst``."""
-    return "".join(_rst())
-
-
-def _rst() -> Iterator[str]:
-    yield _RST_HEAD
-    tables = {section: (struct, settings_of(struct)) for section, struct in SECTIONS.items()}
-    for section, (struct, settings) in {**tables, f"{POOLS}.NAME": (PoolSettings, settings_of_pool("NAME"))}.items():
-        title = f"[{section}]"
-        yield f"\n\n{title}\n{'-' * len(title)}\n\n{_filled(struct.__doc__ or '')}"
-        for setting in settings.values():
-            yield f"\n``{setting.name}``\n{_filled(_escaped(_doc(setting)), '    ')}"
-            yield f"\n{_filled(', '.join(_facts(setting)) + '.', '    ')}"
-
-
-def _facts(setting: Setting) -> Iterator[str]:
-    if setting.required:
-        yield "No default"
-    elif setting.many or setting.default in ("", {}):
-        yield f"Default: {f'``{to_text(setting, setting.default)}``' if setting.default else 'empty'}"
-    else:
-        yield f"Default: ``{to_text(setting, setting.default)}``"
-    if setting.choices and setting.kind is Kind.CHOICE:
-        yield f"one of {', '.join(f'``{choice}``' for choice in setting.choices)}"
-    if setting.section.startswith(POOLS):
-        return  # in a file only
-    yield f"variable ``{setting.variable}``"
-    names = flags.names_of(setting)
-    if not names:
-        yield "no flag"
-        return
-    if setting.kind is Kind.SWITCH and setting.default:
-        names = tuple(map(flags.switched_off, names))
-    yield f"flag{'s' if len(names) > 1 else ''} {', '.join(f'``{name}``' for name in names)}"
-
-
-def _escaped(text: str) -> str:
-    """`text` with what reStructuredText would take for its own marks."""
-    return "".join(f"\\{char}" if char in "*`|\\_" else char for char in text)
-
-
-def _filled(text: str, indent: str = "") -> str:
-    lines = textwrap.wrap(
-        text, 116, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-    return "\n".join(lines) + "\n"

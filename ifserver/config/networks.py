@@ -9,8 +9,6 @@ from typing import Final, TypeAlias
 
 from ifserver.errors import ConfigurationError
 
-__all__ = ["Networks", "address_text", "parse_networks", "plain_address", "unix_address"]
-
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -30,18 +30,6 @@ from msgspec import Struct, structs
 from ifserver import channels
 from ifserver.errors import ChannelNameError, ConfigurationError
 
-__all__ = [
-    "SENTINEL_PASSWORD",
-    "Address",
-    "ClusterSettings",
-    "Credentials",
-    "NodeSettings",
-    "SentinelSettings",
-    "TlsSettings",
-    "parse_cluster",
-    "written",
-]
-
 #: Host and port.
 Address: TypeAlias = tuple[str, int]
 _Wrong: TypeAlias = Callable[[str], ConfigurationError]
@@ -173,7 +161,7 @@ def _in_capitals(node: str) -> str:
 
 
 def _variable(environ: Mapping[str, str], *names: str) -> str | None:
-    """The first of the variables that says anything."""
+    """The first of the variables that is not empty."""
     for name in (f"IFSERVER_REDIS_{name}" for name in names):
         if value := environ.get(name):
             if any("\ud800" <= character <= "\udfff" for character in value):  # what os.environ makes of other bytes

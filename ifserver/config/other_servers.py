@@ -1,6 +1,6 @@
-"""Flags of uvicorn, gunicorn, hypercorn and Daphne: which setting each means, and what is said of the rest. Pure.
+"""Flags of uvicorn, gunicorn, hypercorn and Daphne: which setting each means, and advice about the rest. Pure.
 
-A flag that can mean one thing is accepted. Any other is an error that says what to use, or that nothing is needed.
+A flag that can mean one thing is accepted. Any other is an error with advice what to use, or that nothing is needed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from ifserver.errors import ConfigurationError
-
-__all__ = ["ADVICE", "NAMES", "bind_to", "meant"]
 
 #: Settings, and what others call them. Not shown in the help.
 NAMES: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
@@ -44,154 +42,104 @@ _VALUES: Final[Mapping[str, Mapping[str, str]]] = {
     "front.underscores_in_headers": {"dangerous": "allow"},
 }
 
-_IS_DEFAULT: Final = "not needed: that is how it is by default"
-_UVLOOP: Final = "not needed: ifserver always uses asyncio on uvloop, and runs WSGI applications in threads (--threads)"
 _PROTOCOLS: Final = "not needed: ifserver has its own HTTP/1.1 and WebSocket implementation"
 #: Of its ``--http``.
 _PROTOCOLS_OF_UVICORN: Final = ("auto", "h11", "httptools")
-_CLIENT_CERTIFICATES: Final = "clients' certificates are not asked for; let a proxy in front do that"
-_TLS: Final = "not needed: TLS 1.2 and 1.3 with safe ciphers are spoken, and nothing else"
-_NO_HTTP2: Final = "HTTP/2 and HTTP/3 are not spoken; let a proxy in front do that"
-_DAEMON: Final = "let systemd, a container or another process manager do that (the documentation has a page on systemd)"
-_HEADER_BYTES: Final = "--max-header-bytes limits the request line and all headers together"
-_MODE: Final = "--unix-mode sets the permissions of the Unix socket; a process manager sets the umask"
-_STRICT: Final = "not there: requests that two parsers might read differently are refused"
-_SENDFILE: Final = "not needed: files are sent with sendfile where that is possible"
-_NO_SYSLOG: Final = "--log-to journal logs to systemd's journal; there is no syslog"
-_DIRTY: Final = "not there: use a task queue, or a second 'ifserver run' with an application of its own"
-_CONTROL: Final = "not there: --admin HOST:PORT has the live view and metrics, and 'ifserver status' shows them"
-_OWN_LOGGERS: Final = "the application configures its own logging; ours are the loggers ifserver and twisted"
-_CONFIG: Final = "--config FILE names a file of settings, in TOML"
-_LOG_FILE: Final = "the log goes to standard error, or with --log-to journal to systemd; redirect it with 2>FILE"
 
-#: What is said of flags that mean nothing here.
-ADVICE: Final[Mapping[str, str]] = {
-    # uvicorn
-    "--loop": _UVLOOP,
-    "--ws": _PROTOCOLS,
-    "--lifespan": "not needed: the application's lifespan is run if it has one",
-    "--reload-delay": "not needed: changes are noticed at once, by the kernel's word",
+#: Errors for flags that mean nothing here; those of one text together, of uvicorn, gunicorn, hypercorn and Daphne.
+_ADVICE: Final = {
+    "--loop -k --worker-class --asgi-loop": (
+        "not needed: ifserver always uses asyncio on uvloop, and runs WSGI applications in threads (--threads)"
+    ),
+    "--ws --protocol --uwsgi-allow-from --http-parser": _PROTOCOLS,
+    "--lifespan --asgi-lifespan": "not needed: the application's lifespan is run if it has one",
+    "--reload-delay --reload-engine": "not needed: changes are noticed at once, by the kernel's word",
     "--reset-contextvars": "not needed: each request has a context of its own",
-    "--http2": _NO_HTTP2,
+    (
+        "--http2 --http-protocols --http2-cleartext --http2-max-concurrent-streams "
+        "--http2-initial-window-size --http2-max-frame-size --http2-max-header-list-size --quic-bind"
+    ): ("HTTP/2 and HTTP/3 are not spoken; let a proxy in front do that"),
     "--ws-max-queue": "not needed: each direction of a WebSocket has a window of 256 KiB",
     "--limit-concurrency": (
         "--max-connections limits connections; --concurrency limits requests at a time, and more than that wait"
     ),
     "--backlog": "not needed: it is 2048",
     "--no-access-log": "not needed: there is no access log unless --access-log names one",
-    "--no-proxy-headers": _IS_DEFAULT,
-    "--log-config": _OWN_LOGGERS,
+    "--no-proxy-headers --date-header": "not needed: that is how it is by default",
+    "--log-config --logger-class --log-config-json": (
+        "the application configures its own logging; ours are the loggers ifserver and twisted"
+    ),
     "--use-colors": "the log has no colours",
     "--no-use-colors": "not needed: the log has no colours",
     "--header": "the application, or a proxy in front, sets headers of responses",
-    "--date-header": _IS_DEFAULT,
     "--no-date-header": "the Date header is always sent",
     "--no-server-header": "--no-server-name is the flag for that",
-    "--ssl-keyfile-password": "the key must not be encrypted",
-    "--ssl-version": _TLS,
-    "--ssl-ciphers": _TLS,
-    "--ssl-cert-reqs": _CLIENT_CERTIFICATES,
-    "--ssl-ca-certs": _CLIENT_CERTIFICATES,
-    # gunicorn
-    "--reload-engine": "not needed: changes are noticed at once, by the kernel's word",
+    "--ssl-keyfile-password --keyfile-password": "the key must not be encrypted",
+    "--ssl-version --ssl-ciphers --do-handshake-on-connect --suppress-ragged-eofs --ciphers": (
+        "not needed: TLS 1.2 and 1.3 with safe ciphers are spoken, and nothing else"
+    ),
+    "--ssl-cert-reqs --ssl-ca-certs --ca-certs --cert-reqs --verify-mode": (
+        "clients' certificates are not asked for; let a proxy in front do that"
+    ),
     "--reload-extra-file": "--reload-include GLOB watches other files as well",
     "--spew": "not there: use a debugger or a profiler in the application",
-    "-k": _UVLOOP,
-    "--worker-class": _UVLOOP,
     "--worker-connections": "--concurrency limits requests of a worker at a time, --max-connections connections",
     "--worker-tmp-dir": "not needed: workers report to their supervisor through shared memory",
     "--timeout": "--response-timeout limits the wait for a response, --stall-timeout how long a worker may be stuck",
-    "--preload": "not there: each worker imports the application itself, so that SIGHUP brings new code",
-    "--preload-app": "not there: each worker imports the application itself, so that SIGHUP brings new code",
+    "--preload --preload-app": "not there: each worker imports the application itself, so that SIGHUP brings new code",
     "--check-config": "'ifserver settings' checks and shows the settings, 'ifserver check' asks Redis",
     "--print-config": "'ifserver settings' shows the settings",
     "--chdir": "--app-dir names the folder of the application",
     "--pythonpath": "--app-dir names the folder of the application; or set PYTHONPATH",
-    "-c": _CONFIG,
+    "-c": "--config FILE names a file of settings, in TOML",
     "--env": "set variables before the command, or with --env-file FILE",
-    "--error-logfile": _LOG_FILE,
-    "--log-file": _LOG_FILE,
-    "--capture-output": "not needed: what the application prints goes to our own standard output",
-    "-R": "not needed: what the application prints goes to our own standard output",
-    "--enable-stdio-inheritance": "not needed: what the application prints goes to our own standard output",
-    "--disable-redirect-access-to-syslog": _NO_SYSLOG,
-    "--log-syslog": _NO_SYSLOG,
-    "--log-syslog-to": _NO_SYSLOG,
-    "--log-syslog-prefix": _NO_SYSLOG,
-    "--log-syslog-facility": _NO_SYSLOG,
+    "--error-logfile --log-file --error-log": (
+        "the log goes to standard error, or with --log-to journal to systemd; redirect it with 2>FILE"
+    ),
+    "--capture-output -R --enable-stdio-inheritance": (
+        "not needed: what the application prints goes to our own standard output"
+    ),
+    ("--disable-redirect-access-to-syslog --log-syslog --log-syslog-to --log-syslog-prefix --log-syslog-facility"): (
+        "--log-to journal logs to systemd's journal; there is no syslog"
+    ),
     "--access-logformat": "--access-log-format is common, combined or json",
-    "--logger-class": _OWN_LOGGERS,
-    "--log-config-json": _OWN_LOGGERS,
-    "--statsd-host": "--admin HOST:PORT has metrics for Prometheus",
-    "--statsd-prefix": "--admin HOST:PORT has metrics for Prometheus",
-    "--dogstatsd-tags": "--admin HOST:PORT has metrics for Prometheus",
-    "--enable-backlog-metric": "--admin HOST:PORT has metrics for Prometheus",
+    "--statsd-host --statsd-prefix --dogstatsd-tags --enable-backlog-metric": (
+        "--admin HOST:PORT has metrics for Prometheus"
+    ),
     "--reuse-port": "'ifserver serve --listen-processes N' runs several servers on one address",
-    "--limit-request-line": _HEADER_BYTES,
-    "--limit-request-field_size": _HEADER_BYTES,
-    "--limit-request-field-size": _HEADER_BYTES,
-    "--permit-obsolete-folding": _STRICT,
-    "--strip-header-spaces": _STRICT,
-    "--permit-unconventional-http-method": _STRICT,
-    "--permit-unconventional-http-version": _STRICT,
-    "--casefold-http-method": _STRICT,
+    "--limit-request-line --limit-request-field_size --limit-request-field-size": (
+        "--max-header-bytes limits the request line and all headers together"
+    ),
+    (
+        "--permit-obsolete-folding --strip-header-spaces --permit-unconventional-http-method "
+        "--permit-unconventional-http-version --casefold-http-method"
+    ): ("not there: requests that two parsers might read differently are refused"),
     "--forwarder-headers": "SCRIPT_NAME is set by --root-path alone",
-    "--no-sendfile": _SENDFILE,
-    "--sendfile": _SENDFILE,
-    "--paste": "name the application as MODULE:ATTRIBUTE",
-    "--paste-global": "name the application as MODULE:ATTRIBUTE",
-    "--paster": "name the application as MODULE:ATTRIBUTE",
-    "--protocol": _PROTOCOLS,
-    "--uwsgi-allow-from": _PROTOCOLS,
-    "--http-parser": _PROTOCOLS,
-    "--http-protocols": _NO_HTTP2,
-    "--http2-cleartext": _NO_HTTP2,
-    "--http2-max-concurrent-streams": _NO_HTTP2,
-    "--http2-initial-window-size": _NO_HTTP2,
-    "--http2-max-frame-size": _NO_HTTP2,
-    "--http2-max-header-list-size": _NO_HTTP2,
-    "--asgi-loop": _UVLOOP,
-    "--asgi-lifespan": "not needed: the application's lifespan is run if it has one",
-    "--asgi-disconnect-grace-period": "not needed: nothing is killed when its client leaves",
-    "--dirty-app": _DIRTY,
-    "--dirty-workers": _DIRTY,
-    "--dirty-timeout": _DIRTY,
-    "--dirty-threads": _DIRTY,
-    "--dirty-graceful-timeout": _DIRTY,
-    "--control-socket": _CONTROL,
-    "--control-socket-mode": _CONTROL,
-    "--no-control-socket": _CONTROL,
-    "--daemon": _DAEMON,
-    "-D": _DAEMON,
-    "--pid": _DAEMON,
-    "--user": _DAEMON,
-    "--group": _DAEMON,
-    "-g": _DAEMON,
-    "--initgroups": _DAEMON,
-    "-n": _DAEMON,
-    "--name": _DAEMON,
-    "-m": _MODE,
-    "--umask": _MODE,
-    "--ca-certs": _CLIENT_CERTIFICATES,
-    "--do-handshake-on-connect": _TLS,
-    "--suppress-ragged-eofs": _TLS,
-    "--cert-reqs": _CLIENT_CERTIFICATES,
-    "--ciphers": _TLS,
-    # hypercorn
+    "--no-sendfile --sendfile": "not needed: files are sent with sendfile where that is possible",
+    "--paste --paste-global --paster": "name the application as MODULE:ATTRIBUTE",
+    "--asgi-disconnect-grace-period --application-close-timeout": (
+        "not needed: nothing is killed when its client leaves"
+    ),
+    "--dirty-app --dirty-workers --dirty-timeout --dirty-threads --dirty-graceful-timeout": (
+        "not there: use a task queue, or a second 'ifserver run' with an application of its own"
+    ),
+    "--control-socket --control-socket-mode --no-control-socket": (
+        "not there: --admin HOST:PORT has the live view and metrics, and 'ifserver status' shows them"
+    ),
+    "--daemon -D --pid --user --group -g --initgroups -n --name": (
+        "let systemd, a container or another process manager do that (the documentation has a page on systemd)"
+    ),
+    "-m --umask": "--unix-mode sets the permissions of the Unix socket; a process manager sets the umask",
     "--debug": "not there: -v 2 shows more",
-    "--error-log": _LOG_FILE,
-    "--quic-bind": _NO_HTTP2,
     "--insecure-bind": "-e tcp:PORT listens without TLS beside --port with --certfile",
-    "--verify-mode": _CLIENT_CERTIFICATES,
-    "--keyfile-password": "the key must not be encrypted",
     "--read-timeout": "--header-timeout and --body-timeout limit the wait for a request",
-    # Daphne
     "--log-fmt": "--log-format is human or json",
-    "--proxy-headers-host": "X-Forwarded-For and Forwarded are read, and no others; --proxy-headers is enough",
-    "--proxy-headers-port": "X-Forwarded-For and Forwarded are read, and no others; --proxy-headers is enough",
-    "--application-close-timeout": "not needed: nothing is killed when its client leaves",
+    "--proxy-headers-host --proxy-headers-port": (
+        "X-Forwarded-For and Forwarded are read, and no others; --proxy-headers is enough"
+    ),
     "--websocket-max-frame-size": "--max-websocket-message-bytes limits messages, and so their frames",
 }
+ADVICE: Final[Mapping[str, str]] = {flag: text for flags, text in _ADVICE.items() for flag in flags.split()}
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)

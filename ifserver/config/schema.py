@@ -2,11 +2,11 @@
 
 ::
 
-    max_body_bytes: Annotated[Bytes | None, "Body of one request; 413 beyond. none: unlimited."] = 1024 * MIB
+    max_body_bytes: Annotated[Bytes | None, "Body of one request; 413 beyond. none: unlimited.", LIVE] = 1024 * MIB
 
 The text is the setting's description, wherever one is shown: its first sentence must do for ``--help``. The unit is the
-end of the name (``_s``, ``_bytes``), limits are ``msgspec.Meta`` in the type. ``Meta(extra={"secret": True})`` marks a
-password.
+end of the name (``_s``, ``_bytes``), limits are ``msgspec.Meta`` in the type. The notes `flag`, `check` and `LIVE`, and
+the types below, add the rest.
 """
 
 from __future__ import annotations
@@ -14,17 +14,49 @@ from __future__ import annotations
 import enum
 import functools
 import types
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from msgspec import NODEFAULT, Meta, Struct, structs
 
 from ifserver.errors import ConfigurationError
 
-__all__ = ["Kind", "Setting", "Settings", "section_of", "settings_of"]
+#: Notes that a server takes a new value over while it runs, without a restart.
+LIVE: Final = Meta(extra={"live": True})
+
+Seconds: TypeAlias = Annotated[float, Meta(ge=0)]
+#: A wait that cannot be nothing.
+SomeSeconds: TypeAlias = Annotated[float, Meta(ge=0.001)]
+Bytes: TypeAlias = Annotated[int, Meta(ge=0)]
+SomeBytes: TypeAlias = Annotated[int, Meta(ge=1)]
+#: How many.
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+#: These may have commas in them.
+Texts: TypeAlias = Annotated[tuple[str, ...], Meta(extra={"separator": None})]
+#: A password.
+Secret: TypeAlias = Annotated[str, Meta(extra={"secret": True})]
+
+
+def flag(*names: str, value: str = "", common: bool = False, minus_one_is_none: bool = False) -> Meta:
+    """A note about a setting's flag.
+
+    Args:
+        names: further names, beside the one that follows from the setting's.
+        value: what the help calls its value, where the kind is not enough.
+        common: whether ``--help`` shows it; ``--help-all`` shows all.
+        minus_one_is_none: whether -1 means ``none``, as it does for Daphne's ``--websocket_timeout``.
+    """
+    notes: dict[str, Any] = {"aliases": names, "value": value, "common": common, "minus_one_is_none": minus_one_is_none}
+    return Meta(extra={name: each for name, each in notes.items() if each})
+
+
+def check(problem: Callable[[str], str], tidied: Callable[[str], str] | None = None) -> Meta:
+    """A note about a setting's texts: what finds the problem of one, and what makes of one the form that is kept."""
+    return Meta(extra={"problem": problem, "tidied": tidied})
 
 
 class Kind(enum.Enum):
-    """What a setting holds; the value says so to people."""
+    """What a setting holds; the value is for people."""
 
     SWITCH = "true or false"
     NUMBER = "a whole number"
@@ -39,6 +71,12 @@ class Kind(enum.Enum):
     CLUSTERS = "clusters, each with a list of URLs"
     VARIABLES = "a table of texts"
 
+
+#: What the notes of a setting may set, and the defaults.
+_NOTES: Final[dict[str, Any]] = {
+    "separator": ",", "secret": False, "live": False, "aliases": (), "value": "", "common": False,
+    "minus_one_is_none": False, "problem": None, "tidied": None,
+}  # fmt: skip
 
 #: Settings that hold several values, which one flag each may add.
 _LISTS: Final = frozenset({Kind.TEXTS, Kind.NUMBERS, Kind.CLUSTERS})
@@ -63,8 +101,19 @@ class Setting(Struct, frozen=True, kw_only=True):
     choices: tuple[Any, ...]
     #: What separates the values of a list in a variable and a flag; None: white space in a variable, nothing in a flag.
     separator: str | None
-    #: Whether nobody is shown its value. It has no flag: every user of the machine can read command lines.
+    #: Whether its value is never shown. It has no flag: every user of the machine can read command lines.
     secret: bool
+    #: What `LIVE` and `flag` note.
+    live: bool
+    aliases: tuple[str, ...]
+    value: str
+    common: bool
+    minus_one_is_none: bool
+    #: What `check` notes.
+    problem: Callable[[str], str] | None
+    tidied: Callable[[str], str] | None
+    #: Whether another section has a setting of that name. Then the flag begins with the section.
+    shared: bool = False
 
     @property
     def path(self) -> str:
@@ -80,6 +129,19 @@ class Setting(Struct, frozen=True, kw_only=True):
     def stem(self) -> str:
         """Its name without the unit of a time, as flags have it."""
         return self.name.removesuffix("_s").replace("_", "-")
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of its own flag, in any command; none of a secret. A switch has ``--no-...`` as well.
+
+        ``--keep-alive-timeout`` for ``front.keep_alive_timeout_s``; ``--front-drain-timeout`` where the workers have a
+        setting of the same name.
+        """
+        if self.secret:
+            return ()
+        own = f"--{self.section}-{self.stem}" if self.shared else f"--{self.stem}"
+        short = (name for name in self.aliases if not name.startswith("--"))
+        return tuple(dict.fromkeys((*short, own, *self.aliases)))
 
     @property
     def required(self) -> bool:
@@ -108,6 +170,16 @@ class Setting(Struct, frozen=True, kw_only=True):
         if self.choices and value not in self.choices:
             *others, last = map(str, self.choices)
             raise ConfigurationError(f"{self.path}: must be {', '.join(others)} or {last}, got {value!r}")
+        if self.problem is not None:
+            for text in value if self.many else (value,):
+                if problem := self.problem(text):
+                    raise ConfigurationError(f"{self.path}: {'' if self.secret else f'{text!r}: '}{problem}")
+
+    def tidy(self, value: Any) -> Any:
+        """`value` in the form that is kept."""
+        if self.tidied is None or value is None:
+            return value
+        return tuple(map(self.tidied, value)) if self.many else self.tidied(value)
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,8 +223,7 @@ def settings_of(struct: type[Settings]) -> dict[str, Setting]:
                 least=next((meta.ge for meta in metas if meta.ge is not None), None),
                 most=next((meta.le for meta in metas if meta.le is not None), None),
                 choices=get_args(inner) if get_origin(inner) is Literal else (),
-                separator=extra.get("separator", ","),
-                secret=extra.get("secret", False),
+                **_NOTES | extra,
             )
     return found
 

@@ -91,10 +91,10 @@ async def members(group: str, tags: bool = False) -> Members:
     not for each message. Members are WebSockets and responses, not people: one person may have several. A resumable
     WebSocket is a member while it looks for its next worker. Who joins or leaves meanwhile may be counted or not. A
     server that does not answer within 2 s, or that cannot be reached, is missing from the answer, and a warning in the
-    log says how many are.
+    log has how many are.
 
     Args:
-        tags: whether to say which members there are, with the tags that the application gave when it added them.
+        tags: whether to list the members, with the tags that the application gave when it added them.
 
     Returns:
         `count`, the number of members; and `streams`, with `tags` a list of all of them: the `stream` and the `tag` of

@@ -22,12 +22,10 @@ from ifserver.errors import ConfigurationError
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.groups import Groups
 
-__all__ = ["Link", "current", "work_with"]
-
 #: How long the thread may take to end, in seconds.
 _END_S: Final = 1.0
 
-#: What is said where no command of ours has given any.
+#: The error where no command of ours has given any.
 _NO_NODES: Final = (
     "this process is no worker of ifserver, and there are no nodes in its settings: name them in ifserver.toml "
     "([clusters]) or in IFSERVER_LAYER_CLUSTERS. The broker of `ifserver run` can be reached by its own workers only: "
@@ -129,13 +127,12 @@ def _begun(layer: LayerSettings | None) -> Link:
     """A loop in a thread of its own, and connections to all nodes of `layer`, or else of the settings.
 
     Raises:
-        ConfigurationError: there are none, or what the settings say cannot be.
+        ConfigurationError: there are none, or a setting cannot be.
     """
     from ifserver import channels
     from ifserver.config import sources
     from ifserver.process.reactor import MonotonicReactor, standing_in
-    from ifserver.services.lifecycle import Runtime
-    from ifserver.services.nodes import clusters_of, connect
+    from ifserver.services.service import Runtime, clusters_of, connect
 
     if layer is None:
         configuration = sources.configuration(os.environ)
@@ -148,7 +145,7 @@ def _begun(layer: LayerSettings | None) -> Link:
         with standing_in(reactor):
             clusters = clusters_of(Runtime(reactor, loop), layer, channels.new_process_name())
     except BaseException:
-        loop.close()  # whoever has mended the settings calls again
+        loop.close()  # another call may find corrected settings
         raise
     thread = threading.Thread(target=loop.run_forever, name="ifserver-groups", daemon=True)
     thread.start()

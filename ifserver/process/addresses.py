@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ifserver.config.pools import PoolSettings
-from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
+from ifserver.config.configuration import CommandSettings
+from ifserver.config.settings import ListenSettings
 from ifserver.errors import ConfigurationError
 from ifserver.net import sockets
 from ifserver.net.sockets import UnixFile
@@ -64,15 +64,11 @@ class ServerLaunch(_WithSockets, frozen=True, kw_only=True, forbid_unknown_field
 
     #: Process id of its parent, with which it ends.
     parent: int
-    #: The command line, by which it reads its settings anew.
+    #: The command line, by which it reads its settings again.
     words: tuple[str, ...]
-    listen: ListenSettings
-    front: FrontSettings
-    layer: LayerSettings
-    pools: tuple[PoolSettings, ...] = ()
+    settings: CommandSettings
     #: Where it reports how it does (`ifserver.process.servers.Report`).
     report_fd: int
-    log: LogSettings
     #: Whether the sockets are a predecessor's as well, for a while.
     taken_over: bool
 

@@ -137,14 +137,7 @@ class Child:
     @property
     def ending(self) -> str:
         """How it has ended, for people: ``exit code 1`` or ``SIGKILL``."""
-        if self.status is None:
-            return "still running"
-        if self.status >= 0:
-            return f"exit code {self.status}"
-        try:
-            return signal.Signals(-self.status).name
-        except ValueError:
-            return f"signal {-self.status}"
+        return ending_of(self.status)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal. Does nothing once it has ended."""
@@ -196,6 +189,18 @@ class Child:
         # Both refer to what refers to this object.
         ended, self._ready, self._ended, self._poll = self._ended, _nothing, _nothing, _no_status
         ended()
+
+
+def ending_of(status: int | None) -> str:
+    """What a status means, for people."""
+    if status is None:
+        return "still running"
+    if status >= 0:
+        return f"exit code {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
 
 
 def _no_status() -> int | None:

@@ -1,4 +1,4 @@
-"""``ifserver check``: asks every node, and says in a table, or as JSON, what it has found, there and of applications.
+"""``ifserver check``: asks every node, loads the applications, and shows what it has found in a table, or as JSON.
 
 The exit code is 1 when something would not work, and 0 when there are warnings only. Nothing that is written has a
 password in it.
@@ -7,6 +7,8 @@ password in it.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -15,17 +17,20 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
-from ifserver.config.node_urls import NodeSettings
-from ifserver.config.settings import LayerSettings
-from ifserver.layers.redis.check import SKEW_S, Report, examine
+from ifserver.config.pools import PoolSettings, PoolWorkers, hidden_by, workers_of
+from ifserver.errors import ConfigurationError
 from ifserver.net.endpoints import StreamClientEndpoint
-from ifserver.services.lifecycle import Runtime, Service
+from ifserver.process import children
+from ifserver.services.service import Runtime, Service
 
 if TYPE_CHECKING:
-    from ifserver.services.check_pools import PoolReport
+    from ifserver.config.node_urls import NodeSettings
+    from ifserver.config.settings import LayerSettings, WorkerSettings
+    from ifserver.layers.redis.check import Report
 
-__all__ = ["CheckService", "as_json", "as_table", "compare"]
 
+#: More than an error, which is one line (`ifserver.worker.application`).
+_REPORT_BYTES: Final = 4096
 _MIB: Final = 1024 * 1024
 _HEAD: Final = (
     "NODE", "WHERE", "VERSION", "ROLE", "LATENCY", "CLOCK", "MEMORY", "EVICTION", "PERSISTENCE", "CLIENTS", "RIGHTS",
@@ -33,6 +38,103 @@ _HEAD: Final = (
 _SENTINEL_HEAD: Final = ("NODE", "SENTINEL", "PRIMARY", "FAILOVERS", "QUORUM", "SENTINELS", "REPLICAS")
 _POOL_HEAD: Final = ("POOL", "APPLICATION", "INTERFACE", "TAKES")
 _UNKNOWN: Final = "-"
+
+
+# The applications.
+
+
+class Finding(msgspec.Struct):
+    """Something that operators should know of a pool."""
+
+    level: str
+    text: str
+
+
+class PoolReport(msgspec.Struct, kw_only=True):
+    """What was found out about a pool."""
+
+    #: Empty: there are no pools.
+    pool: str
+    application: str
+    #: ``asgi`` or ``wsgi``; empty: it could not be loaded.
+    interface: str = ""
+    takes: str
+    findings: list[Finding] = msgspec.field(default_factory=list)
+
+    @property
+    def fit(self) -> bool:
+        """Whether its workers would run."""
+        return not any(finding.level == "problem" for finding in self.findings)
+
+
+def examine_pools(pools: Sequence[PoolSettings], worker: WorkerSettings) -> list[PoolReport]:
+    """Load the application of each pool, or the only one where there are no pools.
+
+    Each is imported in a process of its own, with the environment of its pool, as its workers will. It forks, so there
+    must be no other thread and no loop.
+    """
+    reports = []
+    workers = workers_of(pools, worker)
+    if not pools:
+        [each] = workers
+        interface, problem = _load(each)
+        findings = [Finding("problem", problem)] if problem else []
+        application = each.settings.application
+        return [
+            PoolReport(pool="", application=application, interface=interface, takes="everything", findings=findings)
+        ]
+    for pool, each in zip(pools, workers, strict=True):
+        interface, problem = _load(each)
+        report = PoolReport(
+            pool=pool.name, application=pool.application, interface=interface, takes=pool.rules or "everything"
+        )
+        if problem:
+            report.findings.append(Finding("problem", problem))
+        of = next((other for other in pools if other.name == pool.canary_of), pool)
+        if interface == "wsgi" and "websocket" in of.protocols:
+            why = "it is WSGI: the handshake of a WebSocket gets there as a GET request, and any answer denies it"
+            report.findings.append(Finding("note", f'{why}; protocols = ["http"] leaves WebSockets to other pools'))
+        before = hidden_by(pool, pools)
+        if before is not None:
+            report.findings.append(Finding("warning", f"it gets nothing: pool {before} is before it, and takes all"))
+        reports.append(report)
+    return reports
+
+
+def _load(workers: PoolWorkers) -> tuple[str, str]:
+    """The interface of an application, and why it cannot be loaded; one of them is empty."""
+    # Only here: sites that have no application on this machine do without what workers need.
+    from ifserver.worker.application import load_for
+    from ifserver.worker.wsgi import interface_of
+
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if not pid:
+        os.close(reading)
+        # What is printed while it is imported must not get between our own output, which may be JSON.
+        os.dup2(2, 1)
+        children.die_with_parent(parent)
+        os.environ.update(workers.environment)
+        try:
+            result = interface_of(workers.settings, load_for(workers.settings)), ""
+        except ConfigurationError as error:
+            result = "", str(error)
+        os.write(writing, msgspec.msgpack.encode(result)[:_REPORT_BYTES])
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        data = file.read1(_REPORT_BYTES)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if not data:
+        return "", f"application {workers.settings.application!r}: the process that imported it has ended ({status})"
+    found: tuple[str, str] = msgspec.msgpack.decode(data, type=tuple[str, str])
+    return found
+
+
+# The nodes.
 
 
 class CheckService(Service):
@@ -67,26 +169,30 @@ class CheckService(Service):
         """Nothing is left to be ended."""
 
     async def _examine(self, layer: LayerSettings, node: NodeSettings) -> Report:
+        # Only here: the client of Redis imports the reactor, which must have been installed.
+        from ifserver.layers.redis.check import Report, examine
+
         if node.kind != "redis":
-            return await self._knock(node)
+            return await self._check_listening(
+                node, Report(node=node.name, where=node.where, version="embedded", role="primary")
+            )
         names = [each.name for cluster in layer.clusters for each in cluster.nodes]
         asking = examine(node, layer.prefix, self.runtime.reactor, time.time, self.runtime.loop, names)
         return await self.runtime.future(Deferred.fromCoroutine(asking))
 
-    async def _knock(self, node: NodeSettings) -> Report:
+    async def _check_listening(self, node: NodeSettings, report: Report) -> Report:
         """Of an embedded broker, whether it listens."""
-        report = Report(node=node.name, where=node.where, version="embedded", role="primary")
         endpoint = StreamClientEndpoint(self.runtime.loop, path=node.path)
         try:
-            await self.runtime.future(endpoint.connect(Factory.forProtocol(_Knock)))
+            await self.runtime.future(endpoint.connect(Factory.forProtocol(_Closing)))
         except Exception as error:  # whatever the endpoint makes of it
             report.role = ""
             report.add("problem", f"cannot connect: {error}")
         return report
 
 
-class _Knock(Protocol):
-    """Goes away as soon as it was let in."""
+class _Closing(Protocol):
+    """Closes the connection at once."""
 
     def connectionMade(self) -> None:
         assert self.transport is not None
@@ -95,6 +201,8 @@ class _Knock(Protocol):
 
 def compare(reports: Sequence[Report]) -> None:
     """Add what shows only when nodes are seen together."""
+    from ifserver.layers.redis.check import SKEW_S
+
     clocks = sorted((report.skew_ms, report.node) for report in reports if report.skew_ms is not None)
     if clocks and clocks[-1][0] - clocks[0][0] > SKEW_S * 1000:
         (least, slow), (most, fast) = clocks[0], clocks[-1]
@@ -117,7 +225,7 @@ def as_json(reports: Sequence[Report], pools: Sequence[PoolReport] = ()) -> str:
 
 
 def as_table(reports: Sequence[Report], pools: Sequence[PoolReport] = ()) -> str:
-    """A line for each node, one for each Sentinel and each pool, and below them what is to be said: problems first."""
+    """A line for each node, one for each Sentinel and each pool, and below them the findings: problems first."""
     tables = [_aligned([_HEAD, *map(_row, reports)])] if reports else []
     sentinels = [
         (
@@ -144,8 +252,8 @@ def as_table(reports: Sequence[Report], pools: Sequence[PoolReport] = ()) -> str
         if finding.level == level
     ]
     if not reports:
-        said = "no cluster is configured, so that no node was checked; ifserver run needs none"
-        lines.append(("note:", "nodes:", said))
+        text = "no cluster is configured, so that no node was checked; ifserver run needs none"
+        lines.append(("note:", "nodes:", text))
     tables.append(_aligned(lines) + _verdict(reports, pools))
     return "\n".join(tables)
 

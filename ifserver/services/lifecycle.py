@@ -13,124 +13,54 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple, TypeVar
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred
+import uvloop
 
-from ifserver.config.rereading import Reading, describe_changes
-from ifserver.config.settings import LogSettings
+from ifserver.config.configuration import CommandSettings, describe_changes
 from ifserver.errors import ConfigurationError, IfserverError
 from ifserver.logs import events
 from ifserver.logs.events import Mark
-from ifserver.process import children
+from ifserver.process import children, own_process, reactor
 from ifserver.process.children import Child
-from ifserver.process.systemd import Herald
+from ifserver.process.systemd import Herald, Manager, Notifier, counted
+from ifserver.services.service import Runtime, Service
 
-__all__ = ["Control", "Lifecycle", "Runtime", "Service", "failed"]
-
-#: What tells a process to end; the last one is for servers whose parent hears Ctrl-C in their place.
+#: What ends a process; the last one is for servers whose parent gets Ctrl-C in their place.
 _ENDS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
 #: Of two SIGTERMs that come so close together, in seconds, the second is no order of its own: a manager or timeout(1)
-#: that tells every process of a group, and this one as well.
+#: that signals every process of a group, and this one as well.
 _SAME_S: Final = 0.5
 #: How long a successor may take until it is ready.
 _SUCCESSOR_S: Final = 90.0
+#: Nobody manages this process.
+_UNMANAGED: Final = Manager()
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-
-
-class Runtime(NamedTuple):
-    """What everything runs on: Twisted's asyncio reactor, and the loop below it."""
-
-    reactor: Any
-    loop: asyncio.AbstractEventLoop
-
-    def future(self, deferred: Deferred[_T]) -> asyncio.Future[_T]:
-        """`deferred` for a coroutine of asyncio's."""
-        return deferred.asFuture(self.loop)
-
-
-class Service(ABC):
-    """Something that runs from `start` to `stop`."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        #: Has the exit status once the service has ended by itself.
-        self.ended: asyncio.Future[int] = runtime.loop.create_future()
-        #: Is done once it does what it is there for.
-        self.got_ready: asyncio.Future[None] = runtime.loop.create_future()
-        #: Whether its end has begun.
-        self.ending = False
-        #: Whether somebody at a terminal waits for the end, which must not take long then.
-        self.quick = False
-        #: Whether a successor has taken over the listening sockets.
-        self.succeeded = False
-
-    @property
-    def ready(self) -> bool:
-        """Whether it does what it is there for, and will go on doing so."""
-        return self.got_ready.done() and not self.ending
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Begin. May be cancelled; `stop` follows in any case.
-
-        Raises:
-            IfserverError: it cannot be; `ConfigurationError` if that is the operator's affair.
-        """
-
-    @abstractmethod
-    async def stop(self) -> None:
-        """End in order: what is under way is finished, within the timeouts of the settings."""
-
-    @abstractmethod
-    def stop_now(self) -> None:
-        """Let the `stop` that is under way wait for nobody."""
-
-    def is_ready(self) -> None:
-        """From now on it does what it is there for."""
-        if not self.got_ready.done():
-            self.got_ready.set_result(None)
-
-    def well(self) -> bool:
-        """Whether it can do what it is there for. Where that is watched, it is restarted if it cannot for long."""
-        return True
-
-    def counts(self) -> dict[str, int]:
-        """How many there are of what, for people."""
-        return {}
-
-    def reload(self, new: Reading) -> Collection[str]:
-        """The operator has asked for new settings, or for new code; the paths of the settings that take effect."""
-        return ()
-
-    def reopen_logs(self) -> None:
-        """Files that are written to have been moved away: go on in new ones."""
-        return
 
 
 class Control(NamedTuple):
     """What may be done to a service while it runs."""
 
     #: The settings that hold.
-    settings: Reading = MappingProxyType({})
+    settings: CommandSettings = CommandSettings()
     #: Reads them anew; raises `ConfigurationError`. None: signals do nothing but end it.
-    reread: Callable[[], Reading] | None = None
-    #: Says as much in the log as ``log.verbosity`` says.
+    reread: Callable[[], CommandSettings] | None = None
+    #: Sets how much is logged, by ``log.verbosity``.
     log_at: Callable[[int], None] = lambda verbosity: None
-    #: Starts a successor, of which is told that it is ready and that it has ended; raises `IfserverError` or `OSError`.
+    #: Starts a successor; its arguments are called when that is ready, and when it has ended. Raises `IfserverError` or
+    #: `OSError`.
     succeed: Callable[[Callable[[], None], Callable[[], None]], Child] | None = None
-    #: The pipe by which a successor tells its predecessor that it is ready.
+    #: The pipe by which a successor reports to its predecessor that it is ready.
     ready_fd: int | None = None
-    #: Whether it was started by another process of ours, which tells it when to end.
+    #: Whether it was started by another process of ours, which ends it.
     is_child: bool = False
     #: Whether it is one of several servers.
     is_member: bool = False
@@ -183,12 +113,12 @@ class Lifecycle:
             self._service.stop_now()
 
     def _log_end(self, text: str, number: signal.Signals, level: int = logging.INFO) -> None:
-        """Children are told by their parent, which has logged it for all."""
+        """The parent of children has logged it for all."""
         name = "Ctrl-C" if number == signal.SIGINT and self._has_terminal else number.name
         events.report(_log, logging.DEBUG if self._control.is_child else level, Mark.STOPPING, text, name)
 
     def request_reload(self, number: signal.Signals) -> None:
-        """SIGHUP: read the settings anew; but if the terminal is gone from which we were started, end."""
+        """SIGHUP: read the settings anew; but if the terminal is closed from which we were started, end."""
         if self._has_terminal and not has_terminal():
             self.request_stop(number)
             return
@@ -201,17 +131,15 @@ class Lifecycle:
             new = reread()
         except ConfigurationError as error:
             text = "%s: the settings stay as they are: %s"
-            if "worker" in self._settings:
+            if self._settings.worker is not None:
                 text = "%s: the settings stay as they are, and the workers are not replaced: %s"
             events.report(_log, logging.ERROR, Mark.DEPLOY_FAILED, text, number.name, error)
         else:
             live = {"log.verbosity", *self._service.reload(new)}
             texts = describe_changes(self._control.settings, self._settings, new, live)
             changed, self._settings = new != self._settings, new
-            log = new.get("log")
-            if isinstance(log, LogSettings):
-                self._control.log_at(log.verbosity)
-            # Children are told what their parent is told, who says it for all.
+            self._control.log_at(new.log.verbosity)
+            # A parent logs it for all.
             level = logging.DEBUG if self._control.is_child else logging.INFO
             for text in texts:
                 if changed:
@@ -249,7 +177,7 @@ class Lifecycle:
         self._successor_timer = self._runtime.reactor.callLater(_SUCCESSOR_S, self._successor_too_slow)
 
     def successor_took_over(self, number: signal.Signals) -> None:
-        """SIGUSR2 to one of several servers: its parent has a successor, who has servers of its own."""
+        """SIGUSR2 to one of several servers: its parent has a successor, with servers of its own."""
         if not self._stop_requested.is_set():
             events.report(_log, logging.INFO, Mark.TAKEOVER, "%s: others take over: stopping", number.name)
             self._service.succeeded = True
@@ -345,7 +273,56 @@ def has_terminal() -> bool:
 
 
 def failed(error: IfserverError) -> int:
-    """Tell people in one line; the exit code."""
+    """Print the error in one line; the exit code."""
     with contextlib.suppress(OSError):
         print(f"ifserver: error: {error}", file=sys.stderr)
     return 2 if isinstance(error, ConfigurationError) else 3
+
+
+def run(
+    build: Callable[[Runtime], Service], control: Callable[[Runtime], Control], manager: Manager = _UNMANAGED
+) -> int:
+    """Install the reactor, and run what `build` makes until it ends by itself or by a signal; the exit code."""
+    interrupts = own_process.keep_interrupts()
+    keeps_freed = own_process.keep_freed(os.environ)
+    # What imports have made stays. Each look for garbage among it would take 30 ms, Python's own at the end included.
+    gc.freeze()
+    gc.enable()
+    runtime = install_reactor()
+    if keeps_freed:
+        own_process.give_back(runtime.reactor)
+    service = build(runtime)
+    herald = Herald(
+        Notifier(manager.address),
+        runtime.reactor,
+        manager.watchdog_s,
+        lambda: counted(service.counts()),
+        service.well,
+        lambda: time.monotonic_ns() // 1000,
+    )
+    controlled = control(runtime)
+    lifecycle = Lifecycle(service, runtime, herald, controlled)
+    handlers = lifecycle.handlers()
+    for number, handler in handlers.items():
+        # Who has us started by nohup, or in the background of a script, wants these two to do nothing. The others are
+        # not left to them: our own parent may need them.
+        if number not in (signal.SIGHUP, signal.SIGINT) or signal.getsignal(number) is not signal.SIG_IGN:
+            runtime.loop.add_signal_handler(number, handler, number)
+        elif number == signal.SIGHUP and not controlled.is_child:
+            _log.info("SIGHUP will be ignored, because it was when this process was started: nohup does that")
+    runtime.loop.call_soon(lifecycle.begin)
+    if interrupts:
+        runtime.loop.call_soon(lifecycle.request_stop, signal.SIGINT)
+    runtime.reactor.run(installSignalHandlers=False)
+    for number in (*handlers, signal.SIGINT):
+        # Python's own end puts the default handlers back, by which a late signal would spoil the exit code.
+        signal.signal(number, signal.SIG_IGN)
+    return lifecycle.status
+
+
+def install_reactor() -> Runtime:
+    """Install the reactor, before anything imports it."""
+    loop = uvloop.new_event_loop()
+    # For applications that ask for the loop while they are imported.
+    asyncio.set_event_loop(loop)
+    return Runtime(reactor.install(loop), loop)

@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from ifserver import __version__
+from ifserver.config.checks import parse_address
+from ifserver.config.configuration import CommandSettings, live_paths, updated
 from ifserver.config.pools import all_of
-from ifserver.config.rereading import LIVE, Reading, pools_of, updated
-from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
-from ifserver.config.settings_checks import parse_address
+from ifserver.config.settings import FrontSettings
 from ifserver.errors import ConfigurationError
 from ifserver.net import sockets
 from ifserver.net.tls import Certificate
@@ -28,10 +29,8 @@ from ifserver.process import addresses, children
 from ifserver.process.addresses import ServerLaunch
 from ifserver.process.children import Child
 from ifserver.process.servers import REPORT_S, Report, Servers
-from ifserver.services.lifecycle import Runtime, Service
 from ifserver.services.server import Listening, ServeService
-
-__all__ = ["MemberService", "MultiServerService"]
+from ifserver.services.service import Runtime, Service
 
 #: Longer than any `Report`.
 _REPORT_BYTES: Final = 256
@@ -47,7 +46,7 @@ class MultiServerService(Service):
     """
 
     def __init__(
-        self, runtime: Runtime, count: int, settings: Reading, listening: Listening, words: Sequence[str]
+        self, runtime: Runtime, count: int, settings: CommandSettings, listening: Listening, words: Sequence[str]
     ) -> None:
         super().__init__(runtime)
         if listening.descriptions:
@@ -59,20 +58,11 @@ class MultiServerService(Service):
         self._listening = listening
         self._groups = addresses.by_address(listening.sockets)
         self._words = tuple(words)
-        self._take(settings)
-        if _admin_port(self._front) + count > 65_536:
-            raise ConfigurationError(f"front.admin: {count} servers need as many ports, got {self._front.admin}")
+        self._settings = settings
+        if _admin_port(settings.front) + count > 65_536:
+            raise ConfigurationError(f"front.admin: {count} servers need as many ports, got {settings.front.admin}")
         self._no_delay = asyncio.Event()
         self._servers = Servers(count, self._start_server, runtime.reactor, self._all_ready, self._failed)
-
-    def _take(self, settings: Reading) -> None:
-        listen, front, layer, log = (settings[name] for name in ("listen", "front", "layer", "log"))
-        assert isinstance(listen, ListenSettings)
-        assert isinstance(front, FrontSettings)
-        assert isinstance(layer, LayerSettings)
-        assert isinstance(log, LogSettings)
-        self._listen, self._front, self._layer, self._log = listen, front, layer, log
-        self._pools = pools_of(settings)
 
     async def start(self) -> None:
         scheme = "http:" if self._listening.certificate is None else "https:"
@@ -82,12 +72,12 @@ class MultiServerService(Service):
 
     async def stop(self) -> None:
         self.ending = True
-        front, number = self._front, signal.SIGQUIT if self.quick else signal.SIGTERM
+        front, number = self._settings.front, signal.SIGQUIT if self.quick else signal.SIGTERM
         if self.succeeded:
             number = signal.SIGUSR2
         patience_s = front.shutdown_delay_s + front.drain_timeout_s
         stopped = self.runtime.future(self._servers.stop(number, patience_s))
-        # They listen for so long; then nobody does, and who connects must not be kept waiting.
+        # They listen for so long; then nobody does, and new clients must not be kept waiting.
         if front.shutdown_delay_s and not self.quick and not self.succeeded:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._no_delay.wait(), front.shutdown_delay_s)
@@ -111,15 +101,12 @@ class MultiServerService(Service):
             "connections": report.connections, "streams": report.streams, "servers": self._servers.serving()
         }  # fmt: skip
 
-    def reload(self, new: Reading) -> Collection[str]:
+    def reload(self, new: CommandSettings) -> Collection[str]:
         """Each reads its settings itself; these are for those that are started later."""
-        front, log = new["front"], new["log"]
-        assert isinstance(front, FrontSettings)
-        assert isinstance(log, LogSettings)
-        self._front, self._log = updated("front", self._front, front), log
-        before, self._pools = self._pools, pools_of(new)
+        old = self._settings
+        self._settings = structs.replace(old, front=updated(old.front, new.front), log=new.log, pools=new.pools)
         self._servers.forward(signal.SIGHUP)
-        return {*LIVE, *all_of((*before, *self._pools))}
+        return {*live_paths(), *all_of((*old.pools, *new.pools))}
 
     def reopen_logs(self) -> None:
         self._servers.forward(signal.SIGUSR1)
@@ -153,12 +140,8 @@ class MultiServerService(Service):
                 sockets=tuple(sock.fileno() for sock in addresses.share(self._groups, number, self._count)),
                 parent=os.getpid(),
                 words=self._words,
-                listen=self._listen,
-                front=_front_of(self._front, number),
-                layer=self._layer,
-                pools=self._pools,
+                settings=structs.replace(self._settings, front=_front_of(self._settings.front, number)),
                 report_fd=theirs.fileno(),
-                log=self._log,
                 taken_over=self._listening.taken_over,
             )
             child = addresses.start_server(launch, loop, ready, has_ended)
@@ -178,9 +161,7 @@ def _front_of(front: FrontSettings, number: int) -> FrontSettings:
     if front.admin is None or not port:
         return front
     host, _ = parse_address(front.admin)
-    return msgspec.structs.replace(
-        front, admin=f"[{host}]:{port + number}" if ":" in host else f"{host}:{port + number}"
-    )
+    return structs.replace(front, admin=f"[{host}]:{port + number}" if ":" in host else f"{host}:{port + number}")
 
 
 def _admin_port(front: FrontSettings) -> int:
@@ -191,13 +172,13 @@ class MemberService(ServeService):
     """One of several servers. Reports to its parent."""
 
     def __init__(self, runtime: Runtime, launch: ServerLaunch) -> None:
-        certfile, keyfile = launch.listen.certfile, launch.listen.keyfile
+        listen = launch.settings.listen
         listening = Listening(
             [sockets.inherit(fd) for fd in launch.sockets],
             taken_over=launch.taken_over,
-            certificate=None if certfile is None else Certificate(certfile, keyfile),
+            certificate=None if listen.certfile is None else Certificate(listen.certfile, listen.keyfile),
         )
-        super().__init__(runtime, launch.front, launch.layer, listening, launch.pools)
+        super().__init__(runtime, launch.settings, listening)
         self._ready_fd = launch.ready_fd
         self._reports = socket.socket(fileno=launch.report_fd)
         self._reports.setblocking(False)
@@ -217,6 +198,6 @@ class MemberService(ServeService):
     def _report(self) -> None:
         self._timer = self.runtime.loop.call_later(REPORT_S, self._report)
         counts = self.counts()
-        # A parent that does not read them does not need them either; one that is gone takes us along.
+        # A parent that does not read them does not need them either; with one that has ended this process ends.
         with contextlib.suppress(OSError):
             self._reports.send(msgspec.msgpack.encode(Report(counts["connections"], counts["streams"])))

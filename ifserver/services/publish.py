@@ -1,4 +1,4 @@
-"""``ifserver publish`` over nodes: connects to them, publishes once, and says how many processes have got it."""
+"""``ifserver publish`` over nodes: connects to them, publishes once, and prints how many processes have got it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from ifserver import channels
 from ifserver.config.settings import LayerSettings
 from ifserver.errors import NodeError, PushInDoubt
 from ifserver.observe.publication import Publication, reached
-from ifserver.services.lifecycle import Runtime, Service
-from ifserver.services.nodes import clusters_of, connect
-
-__all__ = ["PublishService"]
+from ifserver.services.service import Runtime, Service, clusters_of, connect
 
 #: How long the nodes may take to publish, in seconds.
 _PUBLISH_S: Final = 5.0
@@ -37,7 +34,7 @@ class PublishService(Service):
             publishing = self._clusters.groups.publish(self._group, **self._publication._asdict())
             processes = await asyncio.wait_for(self.runtime.future(publishing), _PUBLISH_S)
         except (NodeError, TimeoutError) as error:
-            print(f"ifserver: error: {_told(error)}", file=sys.stderr)
+            print(f"ifserver: error: {_outcome(error)}", file=sys.stderr)
             self.ended.set_result(1)
             return
         for node in self._clusters.nodes.values():
@@ -54,7 +51,7 @@ class PublishService(Service):
         """Nothing is waited for."""
 
 
-def _told(error: Exception) -> str:
+def _outcome(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"it may have been published, or not: no answer within {_PUBLISH_S:g} s"
     return (

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Final
 
+from msgspec import structs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 
+from ifserver.config.configuration import CommandSettings
 from ifserver.config.node_urls import ClusterSettings, NodeSettings
-from ifserver.config.pools import PoolSettings, PoolWorkers
-from ifserver.config.rereading import Reading, pools_of, rules_of
-from ifserver.config.settings import FrontSettings, LayerSettings, LogSettings
+from ifserver.config.pools import rules_of, workers_of
+from ifserver.config.settings import LayerSettings
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.broker import LocalBroker
 from ifserver.layers.embedded.client import LocalNode
@@ -24,15 +25,13 @@ from ifserver.metrics import Counters
 from ifserver.net import sockets
 from ifserver.net.endpoints import SocketEndpoint, StreamClientEndpoint
 from ifserver.process.supervisor import Spawn
-from ifserver.services.lifecycle import Runtime
 from ifserver.services.server import Listening, ServeService
+from ifserver.services.service import Runtime
 from ifserver.services.supervisor import SupervisorService
-
-__all__ = ["RunService"]
 
 #: Name of the cluster, and of its only node, which is in the memory of this process.
 _EMBEDDED: Final = "local"
-#: Name of the broker of a predecessor, and how long it may take to tell what it was ordered, in seconds.
+#: Name of the broker of a predecessor, and how long it may take to report its orders, in seconds.
 _PREDECESSOR: Final = "predecessor"
 _LEARN_S: Final = 2.0
 #: What workers get at least after Ctrl-C, where that is more than what clients are given.
@@ -42,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Predecessor(LocalNode):
-    """The broker of our predecessor. Its end is nothing to wonder at."""
+    """The broker of our predecessor. Its end is expected."""
 
     def unusable(self, broker: Any, why: str) -> None:
         self.stop()
@@ -55,7 +54,6 @@ class RunService(ServeService):
     The supervisor talks to the broker as the workers do, and as if it were a process of its own.
 
     Args:
-        workers: what the workers of each pool run.
         spawn: starts a worker.
     """
 
@@ -64,21 +62,20 @@ class RunService(ServeService):
     def __init__(
         self,
         runtime: Runtime,
-        front: FrontSettings,
-        workers: Sequence[PoolWorkers],
+        settings: CommandSettings,
         listening: Listening,
-        log: LogSettings,
         spawn: Spawn,
-        pools: Sequence[PoolSettings] = (),
     ) -> None:
-        self._reloads = workers[0].settings.reload
-        super().__init__(runtime, front, _layer("memory"), listening, pools)
+        assert settings.worker is not None
+        self._reloads = settings.worker.reload
+        super().__init__(runtime, structs.replace(settings, layer=_layer("memory")), listening)
         self._broker_port: IListeningPort | None = None
         self._predecessor: _Predecessor | None = None
         #: Where workers, and a successor, reach the broker.
         self.broker_path = f"@ifserver-{self.process}"
         layer = _layer("local", path=self.broker_path)
-        self._supervisor = SupervisorService(runtime, layer, workers, log, spawn, is_alone=False)
+        workers = workers_of(settings.pools, settings.worker)
+        self._supervisor = SupervisorService(runtime, layer, workers, settings.log, spawn, is_alone=False)
         #: By itself it ends only if the application cannot be loaded.
         self.ended = self._supervisor.ended
 
@@ -98,7 +95,7 @@ class RunService(ServeService):
 
     async def start(self) -> None:
         await self.prepare()
-        await self._hear_predecessor()
+        await self._join_predecessor()
         taken_over = self._listening.taken_over
         if not taken_over:
             await self.listen()
@@ -113,7 +110,7 @@ class RunService(ServeService):
         _log.info("ready: requests are answered")
         self.is_ready()
 
-    async def _hear_predecessor(self) -> None:
+    async def _join_predecessor(self) -> None:
         """Learn what our predecessor was ordered, and what one of us is ordered as long as it is there."""
         path = self._listening.predecessor
         if not path:
@@ -158,19 +155,18 @@ class RunService(ServeService):
     def counts(self) -> dict[str, int]:
         return {**super().counts(), **self._supervisor.counts()}
 
-    def reload(self, new: Reading) -> Collection[str]:
+    def reload(self, new: CommandSettings) -> Collection[str]:
         """Beside the settings that can change, the workers load the application anew."""
         self._supervisor.reload(new)
         return super().reload(new)
 
-    def _reroute(self, new: Reading) -> Collection[str]:
-        """A pool that is new has no workers, and one that is gone has them: then all stays as it is."""
-        pools = pools_of(new)
-        if {pool.name for pool in pools} != {pool.name for pool in self._pools}:
+    def _reroute(self, new: CommandSettings) -> Collection[str]:
+        """A pool that is new has no workers, and one that was removed has them: then all stays as it is."""
+        if {pool.name for pool in new.pools} != {pool.name for pool in self._pools}:
             return ()
-        self._route(pools)
-        self._tell_of_weights()
-        return rules_of(new)
+        self._route(new.pools)
+        self._log_ordered_weights()
+        return rules_of(new.pools)
 
 
 def _layer(kind: str, path: str | None = None) -> LayerSettings:

@@ -26,9 +26,8 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 
 from ifserver import __version__, channels
 from ifserver.clock import LoopLag
+from ifserver.config.configuration import CommandSettings, live_paths, updated
 from ifserver.config.pools import DEFAULT, PoolSettings, all_of
-from ifserver.config.rereading import LIVE, Reading, pools_of, updated
-from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.front.access_log import open_log
 from ifserver.front.exchanges.routing import Router
@@ -43,10 +42,7 @@ from ifserver.net.tls import Certificate
 from ifserver.observe import import_tracing
 from ifserver.observe.admin import Admin
 from ifserver.observe.admin.subject import ServerSubject
-from ifserver.services.lifecycle import Runtime, Service
-from ifserver.services.nodes import clusters_of
-
-__all__ = ["Listening", "Runtime", "ServeService", "Service"]
+from ifserver.services.service import Runtime, Service, clusters_of
 
 #: How long clients are not listened to while the home node is not connected, or it is not known what operators have
 #: ordered, in seconds.
@@ -85,18 +81,17 @@ class ServeService(Service):
     def __init__(
         self,
         runtime: Runtime,
-        front: FrontSettings,
-        layer: LayerSettings,
+        settings: CommandSettings,
         listening: Listening,
-        pools: Sequence[PoolSettings] = (),
     ) -> None:
         super().__init__(runtime)
-        self._front = front
+        assert settings.layer is not None
+        self._front = front = settings.front
         self._listening = listening
         self._described = [_described(runtime, text) for text in listening.descriptions]
         self._ports: list[IListeningPort] = []
         self.process = channels.new_process_name()
-        self._layer = layer
+        self._layer = settings.layer
         #: The end must not wait for `front.shutdown_delay_s`.
         self._no_delay = asyncio.Event()
         #: Whether there are no workers, and will be none: requests that wait for one are answered at once at the end.
@@ -117,7 +112,7 @@ class ServeService(Service):
             Files(front.file_roots, self.has_supervisor, disk, self._clusters.counters),
             tracing,
         )
-        self._route(pools)
+        self._route(settings.pools)
         subject = ServerSubject(self.server, self._is_listening, parent=self.has_supervisor)
         self._admin_starting: asyncio.Task[None] | None = None
         self._admin = Admin(subject, runtime.reactor, runtime.loop, front.admin, front.admin_hosts, front.admin_token)
@@ -147,8 +142,8 @@ class ServeService(Service):
         self._clusters.start()
         knows = self.runtime.future(self.server.start())
         self._lag.start()
-        # Whoever connects meanwhile waits in the kernel's queue, and need not be told that no node is there, nor gets
-        # what an operator does not want him to have.
+        # Clients that connect meanwhile wait in the kernel's queue. They need no answer that no node is there, and get
+        # nothing that an operator does not want them to have.
         ready = self.runtime.future(self._clusters.home.ready())
         await asyncio.wait((ready, knows), timeout=_CONNECT_S)
         ready.cancel()
@@ -213,7 +208,7 @@ class ServeService(Service):
         await self.runtime.future(Deferred.fromCoroutine(self.server.drain(self.quick)))
 
     async def _end(self) -> None:
-        """What is left when clients and workers are gone. Until now it could be seen how they went."""
+        """What is left when clients and workers have left. Until now the admin endpoint has shown it."""
         self._lag.stop()
         if self._admin_starting is not None:
             self._admin_starting.cancel()
@@ -232,10 +227,8 @@ class ServeService(Service):
         statistics = self.server.statistics()
         return {name: statistics[name] for name in ("connections", "streams")}
 
-    def reload(self, new: Reading) -> Collection[str]:
-        front = new["front"]
-        assert isinstance(front, FrontSettings)
-        self._front = updated("front", self._front, front)
+    def reload(self, new: CommandSettings) -> Collection[str]:
+        self._front = updated(self._front, new.front)
         self._allow_files()
         kept = self.server.change(self._front)
         if self._listening.certificate is not None:
@@ -243,19 +236,19 @@ class ServeService(Service):
                 self._listening.certificate.reload()
             except ConfigurationError as error:
                 _log.error("%s; the old certificate is kept", error)
-        return {*LIVE, *self._reroute(new)} - kept
+        return {*live_paths(), *self._reroute(new)} - kept
 
-    def _reroute(self, new: Reading) -> Collection[str]:
+    def _reroute(self, new: CommandSettings) -> Collection[str]:
         """Take the pools over; the paths of their settings that take effect. The workers are elsewhere."""
-        before, pools = self._pools, pools_of(new)
+        before, pools = self._pools, new.pools
         self._route(pools)
-        self._tell_of_weights()
+        self._log_ordered_weights()
         return all_of((*before, *pools))
 
-    def _tell_of_weights(self) -> None:
-        """Say which weights those of new settings do not replace."""
+    def _log_ordered_weights(self) -> None:
+        """Log which weights those of new settings do not replace."""
         for of in self.server.exchanges.weights:
-            _log.info("pool %s: the weights that were ordered go on (ifserver pool --reset: as the settings say)", of)
+            _log.info("pool %s: the weights that were ordered go on (ifserver pool --reset: those of the settings)", of)
 
     def _route(self, pools: Sequence[PoolSettings]) -> None:
         self._pools = pools
@@ -281,7 +274,7 @@ class ServeService(Service):
             await self._admin.start()
 
     async def _start_admin_later(self) -> None:
-        """The predecessor has the address until it is told that we are ready."""
+        """The predecessor has the address until it knows that we are ready."""
         for attempt in range(_ADMIN_ATTEMPTS):
             try:
                 await self._admin.start()
@@ -317,7 +310,7 @@ class ServeService(Service):
                 await self.runtime.future(stopping)
 
     async def _flush(self) -> None:
-        """Wait for the nodes to take what workers still have to be told, a little while."""
+        """Wait a little while for the nodes to take what is still to be sent to workers."""
         for _ in range(100):
             if not self._clusters.waiting():
                 return

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 
 from ifserver import __version__, channels
 from ifserver.clock import LoopLag
+from ifserver.config.configuration import CommandSettings
 from ifserver.config.pools import PoolWorkers
-from ifserver.config.rereading import Reading
 from ifserver.config.settings import LayerSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.layers.heartbeat import Heartbeat
@@ -23,10 +23,7 @@ from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.process.reload import Reloader, Wanted
 from ifserver.process.supervisor import Spawn, Supervisor
 from ifserver.process.workers import Pool
-from ifserver.services.lifecycle import Runtime, Service
-from ifserver.services.nodes import clusters_of
-
-__all__ = ["SupervisorService"]
+from ifserver.services.service import Runtime, Service, clusters_of
 
 #: Settings of workers that mean nothing without `reload`.
 _FOR_RELOAD: Final = ("reload_dirs", "reload_include", "reload_exclude")
@@ -35,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 class SupervisorService(Service):
-    """The worker processes, and whoever watches over them.
+    """The worker processes, and what watches over them.
 
     It ends by itself, with a `ConfigurationError`, if the first workers cannot load the application.
 
     Args:
         pools: what there is to run (`ifserver.process.supervisor.Supervisor`).
         spawn: starts a worker.
-        is_alone: whether this is all that its process does, so that nobody else speaks for it.
+        is_alone: whether this is all that its process does, so that nothing else reports for it.
     """
 
     def __init__(
@@ -84,7 +81,7 @@ class SupervisorService(Service):
             _nobody,
             self.supervisor.workers.reads,
         )
-        #: What the beats said last of what the children read.
+        #: What the last beat reported that the children read.
         self._reads: Sequence[str] = ()
         self._subject = SupervisorSubject(
             self.supervisor, self._clusters, self._heartbeat, clock, time.time, reports_counts=not is_alone
@@ -135,7 +132,7 @@ class SupervisorService(Service):
         self.supervisor.stop_now()
 
     def _beat(self) -> bytes:
-        """What its beats say: the children that live, and facts for people."""
+        """What its beats report: the children that live, and facts for people."""
         return with_facts(self.supervisor.workers.living(), self._subject.encoded_facts())
 
     def _readers_changed(self) -> None:
@@ -148,7 +145,7 @@ class SupervisorService(Service):
     def counts(self) -> dict[str, int]:
         return {"workers": self.supervisor.statistics()["workers_ready"]}
 
-    def reload(self, new: Reading) -> Collection[str]:
+    def reload(self, new: CommandSettings) -> Collection[str]:
         self.supervisor.replace()
         return ()
 

@@ -1,29 +1,37 @@
 """Composition root of one worker process: settings in, a running worker out.
 
-A module of its own: a worker loads nothing that only its supervisor (`ifserver.services.supervisor`) or a server needs.
+A worker is forked (`ifserver.process.fork_server`). So what forks imports this module first: all that a worker needs is
+imported with it, once, and its memory is shared. What only a server or a supervisor needs is not imported here, and
+workers do not have it.
 """
 
+from __future__ import annotations
+
+import logging
 import os
 import time
 
-from ifserver import channels
+from ifserver import channels, logs
 from ifserver.clock import LoopLag
+from ifserver.errors import ConfigurationError
+from ifserver.groups.link import work_with
 from ifserver.metrics import Counters
 from ifserver.observe import import_tracing
 from ifserver.process import children
 from ifserver.process.children import Launch
-from ifserver.services.lifecycle import Runtime, Service
-from ifserver.services.nodes import clusters_of
-from ifserver.worker.application import ASGIApplication, Receive, Scope, Send
+from ifserver.services import lifecycle
+from ifserver.services.lifecycle import Control
+from ifserver.services.service import Runtime, Service, clusters_of, import_nodes
+from ifserver.worker.application import ASGIApplication, Receive, Scope, Send, load_for
 from ifserver.worker.application_failure import is_expected
 from ifserver.worker.asgi_stream import running
 from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.load_error_page import LoadErrorPage
 from ifserver.worker.supervisor_watch import SupervisorWatch
 from ifserver.worker.worker import Worker
-from ifserver.worker.wsgi import WSGIAdapter, adapted
+from ifserver.worker.wsgi import WSGIAdapter, adapted, interface_of
 
-__all__ = ["WorkerService"]
+_log = logging.getLogger(__name__)
 
 
 class WorkerService(Service):
@@ -78,7 +86,7 @@ class WorkerService(Service):
         await self.runtime.future(self.clusters.stop())
 
     def stop_now(self) -> None:
-        # Whoever asks twice has the supervisor, which kills.
+        # The supervisor kills what does not end.
         os._exit(0)
 
     def _note(self) -> None:
@@ -87,6 +95,40 @@ class WorkerService(Service):
         self._counters.set("streams_held", holds["streams"])
         self._counters.set("streams_unanswered", holds["unanswered"])
         self._counters.set("slots_free", max(0, holds["free"]))
+
+
+def work(launch: Launch) -> int:
+    """Be a worker; the exit code."""
+    logs.configure(launch.log, python_warnings=False)
+
+    def build(runtime: Runtime) -> Service:
+        application: ASGIApplication
+        os.environ.update(launch.environment)
+        if launch.worker.tracing:
+            import_tracing("worker.tracing")
+        # While there are no threads of the application, which may import the same (`ifserver.net.lean_imports`).
+        import_nodes(launch.layer)
+        try:
+            application = load_for(launch.worker)
+        except ConfigurationError as error:
+            if not launch.worker.reload:
+                raise
+            application = LoadErrorPage.not_loaded(error)
+        else:
+            children.report_loaded(launch.ready_fd, interface_of(launch.worker, application))
+        logs.enable()
+        service = WorkerService(runtime, launch, application)
+        work_with(runtime.loop, service.clusters, launch.layer)
+        return service
+
+    try:
+        return lifecycle.run(build, lambda runtime: Control(is_child=True))
+    except ConfigurationError as error:
+        children.report_failure(launch.ready_fd, str(error))
+        if not launch.first:
+            # The application was found when its supervisor started, so the whole traceback is worth having.
+            _log.error("%s", error, exc_info=error.__cause__)
+        return 2
 
 
 def _traced(application: ASGIApplication, pool: str) -> ASGIApplication:

@@ -1,4 +1,4 @@
-"""What a test says, in the words of a command line: the application by its name, and settings as variables."""
+"""What a test gives, as a command line would: the application by its name, and settings as variables."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, Final
 
-from ifserver.config import flags
-from ifserver.config.command_line import FILE
-from ifserver.config.configuration import CONFIG_VARIABLE, SECTIONS, all_settings
+from ifserver.config.command_line import flags_of
+from ifserver.config.configuration import CONFIG_VARIABLE, FILE
 from ifserver.config.schema import Kind, Setting
+from ifserver.config.settings import SECTIONS, all_settings
 from ifserver.config.values import NONE
-
-__all__ = ["name_of", "variables", "without_settings"]
 
 #: Settings that a server under test has of its own.
 _TAKEN: Final[Mapping[str, str]] = {
@@ -28,7 +26,7 @@ _TAKEN: Final[Mapping[str, str]] = {
 
 
 def variables(given: Mapping[str, Any]) -> dict[str, str]:
-    """The variables of the environment that say what settings as keywords say.
+    """The variables of the environment that stand for settings given as keywords.
 
     A keyword is a flag of ``ifserver run`` with underscores (``queue_timeout``, ``workers``), the name of a setting
     (``queue_timeout_s``), or that with its section (``worker_drain_timeout_s``). A list is a list or a tuple.
@@ -55,7 +53,7 @@ def _by_keyword() -> dict[str, tuple[Setting, ...]]:
     found: dict[str, tuple[Setting, ...]] = {}
     # The second has those of the channel layer as well.
     for command in ("run", "serve"):
-        for flag in flags.flags_of(command):
+        for flag in flags_of(command):
             for name in flag.names:
                 if name.startswith("--"):
                     found.setdefault(name[2:].replace("-", "_"), flag.settings)
@@ -69,7 +67,7 @@ def _by_keyword() -> dict[str, tuple[Setting, ...]]:
 
 
 def _text(setting: Setting, value: Any) -> str:
-    """The text of a variable. What it cannot be, the server says when it starts."""
+    """The text of a variable. What it cannot be, the server finds when it starts."""
     if value is None:
         return NONE
     if isinstance(value, bool):
@@ -80,8 +78,8 @@ def _text(setting: Setting, value: Any) -> str:
 
 
 def without_settings(environ: Mapping[str, str], cwd: str) -> dict[str, str]:
-    """An environment without the settings of ifserver that it has: those of a production on this machine, say. Nor is a
-    file with settings read that is in the folder `cwd`."""
+    """`environ` without the settings of ifserver that are in it, for example those of a production on this machine. A
+    file with settings in the folder `cwd` is not read either."""
     sections = tuple(f"IFSERVER_{section}_".upper() for section in SECTIONS)
     rest = {name: value for name, value in environ.items() if not name.startswith(sections) and name != "PORT"}
     rest.pop(CONFIG_VARIABLE, None)

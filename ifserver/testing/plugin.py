@@ -42,7 +42,7 @@ def ifserver_server() -> Iterator[ServerFactory]:
 @pytest.fixture(scope="session")
 def ifserver_server_factory() -> Iterator[ServerFactory]:
     """As ``ifserver_server``, for fixtures of a wider scope. The servers end with the session, or where a ``with``
-    block says so."""
+    block ends."""
     yield from _factory()
 
 
@@ -86,7 +86,7 @@ def ifserver_live_server(transactional_db: None, _ifserver_site: Server) -> Serv
     return _ifserver_site
 
 
-# What servers have written, beside a test that fails, whoever has started them.
+# What servers have written, beside a test that fails.
 
 
 def _servers() -> list[Server]:
@@ -103,7 +103,7 @@ def pytest_runtest_logstart() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(call: pytest.CallInfo[Any]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """It has failed: show what was written meanwhile, but for what its error has told already."""
+    """It has failed: show what was written meanwhile, but for what its error shows already."""
     report = yield
     for server in _servers() if report.failed else []:
         text = server.settled_output(server.written_before)

@@ -19,8 +19,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-__all__ = ["Output", "Process", "ServerError", "import_path", "workers_of"]
-
 #: What is kept of the output at least, in characters. A test that needs more should not read it there.
 _KEPT_CHARACTERS: Final = 16 * 1024 * 1024
 #: How its workers are listed.
@@ -28,7 +26,7 @@ _WORKER: Final = "ifserver child worker"
 
 
 class ServerError(RuntimeError):
-    """A server under test cannot start, has ended by itself, or does not do in time what it was told."""
+    """A server under test cannot start, has ended by itself, or does not do in time what it should."""
 
 
 class Output:
@@ -83,7 +81,7 @@ class Process:
         pass_fds: Sequence[int] = (),
     ) -> None:
         self._output = output
-        # It says that it is ready as it says it to systemd, whatever it is told to log (sd_notify(3)).
+        # It reports that it is ready as to systemd, however much it logs (sd_notify(3)).
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             self._notified.bind("")  # any free name in the abstract namespace (unix(7), autobind)
@@ -150,7 +148,7 @@ class Process:
         while (left_s := end - time.monotonic()) > 0:
             ready = {fd for fd, _ in poll.poll(left_s * 1000)}
             if self._notified.fileno() in ready:
-                # What follows is never read: it would be told in the log if nobody held the socket.
+                # What follows is never read: it would be logged if nobody held the socket.
                 if b"READY=1" in self._notified.recv(4096).splitlines():
                     return True
             elif self._pidfd in ready:

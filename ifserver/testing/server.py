@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
@@ -24,15 +23,15 @@ __all__ = ["SERVERS", "Server", "ServerError"]
 _TIMEOUT_S: Final = 60.0
 #: How long what is under way may take when a server ends, in seconds; then it is cut. Nobody waits for it any more.
 _PATIENCE_S: Final = 5.0
-#: How often is looked for what is not told, in seconds.
+#: How often is looked for what is not notified, in seconds.
 _LOOK_S: Final = 0.02
-#: How long nothing is written when a process has written all that it has to say, in seconds.
+#: How long nothing is written when a process has written everything, in seconds.
 _SETTLED_S: Final = 0.1
-#: What a supervisor says of new workers that do not get ready.
+#: What a supervisor logs of new workers that do not get ready.
 _NOT_REPLACED: Final = "the old workers go on"
-#: What is said of a Redis that does not answer; clients would get 503.
+#: What is logged about a Redis that does not answer; clients would get 503.
 _UNREACHABLE: Final = "trying again"
-#: How the line begins in which the command says why it ends.
+#: How the line begins in which the command prints why it ends.
 _ERROR: Final = "ifserver: error: "
 
 #: The servers that were started here and are still known to somebody. The pytest plugin shows what they write.
@@ -47,15 +46,15 @@ class Server:
             httpx.get(f"{server.url}/")
 
     Without `redis` it is ``ifserver run``, with the broker in its memory. Otherwise it is ``ifserver serve`` and
-    ``ifserver worker``. One worker runs, unless the setting ``workers`` says how many.
+    ``ifserver worker``. One worker runs, unless the setting ``workers`` has another number.
 
     The processes import what this one can import. They get its environment, but for the variables of ifserver's
-    settings, and read no ``ifserver.toml``: what a test needs, it says. They end with this process, however that ends.
+    settings, and read no ``ifserver.toml``: what a test needs, it gives. They end with this process, however that ends.
 
     Args:
         application: ASGI 3 or WSGI: ``module:attribute``, or an object that a module has as an attribute.
         redis: the URL of a Redis; or of several, which make up one cluster. Other servers there are not disturbed:
-            each has a prefix of its own, unless the setting ``prefix`` says which.
+            each has a prefix of its own, unless the setting ``prefix`` is given.
         host: where to listen.
         port: 0: any that is free.
         environment: variables that are added to those of this process; None: that one is removed.
@@ -253,8 +252,7 @@ class Server:
             raise ServerError(f"ifserver has ended by itself ({_ending(statuses[0])}):\n{self.output}")
 
     def kill(self) -> None:
-        """End it with SIGKILL, and its workers with it: no connection is closed in good order. Does nothing if it does
-        not run."""
+        """End it with SIGKILL, and its workers with it: connections are cut. Does nothing if it does not run."""
         for process in self._processes:
             process.signal(signal.SIGKILL)
         while self._processes:
@@ -299,10 +297,10 @@ class Server:
             ServerError: new ones do not get ready, or old ones do not end in time.
         """
         __tracebackhide__ = True
-        end, said, old = time.monotonic() + self._timeout_s, self.written, self.workers
+        end, written, old = time.monotonic() + self._timeout_s, self.written, self.workers
         self._running()[-1].signal(signal.SIGHUP)
         while set(old).intersection(self.workers):
-            if _NOT_REPLACED in self.output_since(said):
+            if _NOT_REPLACED in self.output_since(written):
                 raise ServerError(f"the workers were not replaced:\n{self.output}")
             self._look_again(end, "the old workers have not ended")
 
@@ -317,15 +315,15 @@ class Server:
 
     def _check_nodes(self, end: float) -> None:
         __tracebackhide__ = True
-        said = Output()
-        check = Process(["check"], self._environment, said, cwd=self._cwd)
+        output = Output()
+        check = Process(["check"], self._environment, output, cwd=self._cwd)
         try:
             check.wait_ready(end)  # it ends by itself
             status = check.status
         finally:
             check.close()
         if status != 0:
-            raise ServerError(f"ifserver cannot start: the Redis is not fit for use\n\n{said.text()}")
+            raise ServerError(f"ifserver cannot start: the Redis is not fit for use\n\n{output.text()}")
 
     def _not_ready(self, process: Process) -> ServerError:
         status = process.status
@@ -333,13 +331,12 @@ class Server:
         self._processes.remove(process)
         if status is None:
             return ServerError(f"ifserver was not ready within {self._timeout_s:g} s:\n{self.output}")
-        said = [line for line in self.output.splitlines() if line.startswith(_ERROR)]
-        why = said[-1].removeprefix(_ERROR) if said else _ending(status)
+        errors = [line for line in self.output.splitlines() if line.startswith(_ERROR)]
+        why = errors[-1].removeprefix(_ERROR) if errors else _ending(status)
         return ServerError(f"ifserver cannot start: {why}\n\nWhat it has written:\n{self.output}")
 
 
 def _ending(status: int | None) -> str:
-    if status is not None and status < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-status).name
-    return f"exit code {status}"
+    from ifserver.process.children import ending_of  # with what starts processes, only here
+
+    return ending_of(status)

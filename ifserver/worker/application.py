@@ -17,9 +17,9 @@ from traceback import walk_tb
 from typing import Any, Final, TypeAlias
 
 import ifserver
+from ifserver.config.checks import parse_application
 from ifserver.config.env_file import parse_env
 from ifserver.config.settings import WorkerSettings
-from ifserver.config.settings_checks import parse_application
 from ifserver.errors import ConfigurationError
 
 __all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "import_failed", "load", "load_for"]

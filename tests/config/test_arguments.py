@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from ifserver.config import arguments as a
 from ifserver.config.node_urls import NodeSettings
+from ifserver.config.pools import PoolWorkers, workers_of
 from ifserver.config.settings import FrontSettings, ListenSettings, WorkerSettings
 from ifserver.errors import ConfigurationError
 
@@ -26,20 +28,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def front(*flags: str, command: tuple[str, ...] = RUN) -> FrontSettings:
-    return a.front_settings(a.parse([*command, *flags]))
+    return a.command_settings(a.parse([*command, *flags])).front
 
 
 def worker(*flags: str) -> WorkerSettings:
-    return a.worker_settings(a.parse([*RUN, *flags]))
+    return a.command_settings(a.parse([*RUN, *flags])).worker
 
 
 def bind(*flags: str) -> ListenSettings:
-    return a.bind_of(a.parse([*RUN, *flags]))
+    return a.command_settings(a.parse([*RUN, *flags])).listen
 
 
 def nodes(*clusters: str) -> list[NodeSettings]:
     given = a.parse(["serve", *(word for cluster in clusters for word in ("--cluster", cluster))])
-    return [node for cluster in a.layer_settings(given).clusters for node in cluster.nodes]
+    return [node for cluster in a.command_settings(given).layer.clusters for node in cluster.nodes]
 
 
 @pytest.mark.parametrize("command", [RUN, SERVE])
@@ -163,9 +165,9 @@ def test_app_dir_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_worker_command_has_both_kinds_of_flags() -> None:
     given = a.parse(["worker", "m:a", "--cluster", "b=redis://h", "--cluster", "c=redis://i", "--home", "c", "-v", "2"])
-    assert a.layer_settings(given).home_cluster.name == "c"
-    assert a.worker_settings(given).application == "m:a"
-    assert given.verbosity == 2
+    assert a.command_settings(given).layer.home_cluster.name == "c"
+    assert a.command_settings(given).worker.application == "m:a"
+    assert a.command_settings(given).log.verbosity == 2
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,10 @@ def test_a_node_is_shown_without_its_password() -> None:
 def test_the_plain_flag_means_every_section_that_has_the_setting() -> None:
     flags = ("--worker-drain-timeout", "4", "--drain-timeout", "3")
     given = a.parse([*RUN, *flags])
-    assert (a.front_settings(given).drain_timeout_s, a.worker_settings(given).drain_timeout_s) == (3.0, 4.0)
+    assert (a.command_settings(given).front.drain_timeout_s, a.command_settings(given).worker.drain_timeout_s) == (
+        3.0,
+        4.0,
+    )
 
 
 def test_the_last_flag_wins_and_switches_can_be_turned_both_ways() -> None:
@@ -232,7 +237,7 @@ def test_the_last_flag_wins_and_switches_can_be_turned_both_ways() -> None:
     "words", [("m:a", "-p", "0"), ("-p", "0", "m:a"), ("--reload", "m:a", "-p", "0"), ("--application", "m:a")]
 )
 def test_the_application_may_stand_anywhere(words: tuple[str, ...]) -> None:
-    assert a.worker_settings(a.parse(["run", *words])).application == "m:a"
+    assert a.command_settings(a.parse(["run", *words])).worker.application == "m:a"
 
 
 @pytest.mark.parametrize("flag", ["--timeout", "--work", "--ver", "--http-time"])
@@ -316,7 +321,7 @@ def test_no_file_an_empty_one_and_one_from_windows(folder: Path, text: str) -> N
     assert a.parse(RUN).configuration.file is None
     (folder / "ifserver.toml").write_text(text, encoding="utf-8")
     given = a.parse(RUN)
-    assert (given.configuration.file, given.verbosity) == ("ifserver.toml", 2 if text else 1)
+    assert (given.configuration.file, a.command_settings(given).log.verbosity) == ("ifserver.toml", 2 if text else 1)
 
 
 def test_a_file_that_is_named(folder: Path) -> None:
@@ -365,28 +370,28 @@ home = "west"
 """
     )
     run, serve, worker = (a.parse([command]) for command in ("run", "serve", "worker"))
-    assert a.front_settings(run) == a.front_settings(serve) == FrontSettings(max_headers=3)
-    assert a.layer_settings(serve) == a.layer_settings(worker)
-    assert a.layer_settings(serve).home_cluster.name == "west"
-    assert a.worker_settings(run) == a.worker_settings(worker)
-    assert a.worker_settings(a.parse(["run", "n:b"])).application == "n:b"
+    assert a.command_settings(run).front == a.command_settings(serve).front == FrontSettings(max_headers=3)
+    assert a.command_settings(serve).layer == a.command_settings(worker).layer
+    assert a.command_settings(serve).layer.home_cluster.name == "west"
+    assert a.command_settings(run).worker == a.command_settings(worker).worker
+    assert a.command_settings(a.parse(["run", "n:b"])).worker.application == "n:b"
 
 
 def test_clusters_of_a_flag_stand_instead_of_those_of_the_file(folder: Path) -> None:
     (folder / "ifserver.toml").write_text('[clusters]\neast = "redis://a"')
-    assert [cluster.name for cluster in a.layer_settings(a.parse(["serve"])).clusters] == ["east"]
+    assert [cluster.name for cluster in a.command_settings(a.parse(["serve"])).layer.clusters] == ["east"]
     assert [node.name for node in nodes("main=redis://x")] == ["main"]
 
 
 def test_a_password_of_the_environment() -> None:
-    [cluster] = a.layer_settings(a.parse(SERVE), {"IFSERVER_REDIS_PASSWORD": "geheim"}).clusters
+    [cluster] = a.command_settings(a.parse(SERVE), {"IFSERVER_REDIS_PASSWORD": "geheim"}).layer.clusters
     assert cluster.nodes[0].password == "geheim"
 
 
 def test_port_of_the_environment() -> None:
     environ = {"PORT": "5000"}
-    assert a.bind_of(a.parse(RUN, environ)).tcp == ("0.0.0.0", 5000)
-    assert a.bind_of(a.parse([*RUN, "-p", "1"], environ)).tcp == ("127.0.0.1", 1)
+    assert a.command_settings(a.parse(RUN, environ)).listen.tcp == ("0.0.0.0", 5000)
+    assert a.command_settings(a.parse([*RUN, "-p", "1"], environ)).listen.tcp == ("127.0.0.1", 1)
     assert a.parse(["worker", "m:a"], {"PORT": "not ours"}).configuration.of("listen.port") == (None, "default")
 
 
@@ -396,23 +401,31 @@ def test_a_folder_of_the_file_that_does_not_exist(folder: Path) -> None:
         worker()
 
 
+def workers(given: argparse.Namespace) -> list[PoolWorkers]:
+    """What the workers of each pool run."""
+    settings = a.command_settings(given)
+    assert settings.worker is not None
+    return workers_of(settings.pools, settings.worker, settings.worker.pools)
+
+
 def test_pools_of_the_commands(folder: Path) -> None:
     (folder / "ifserver.toml").write_text('[pools.api]\napplication = "c:d"\nprocesses = 2\n')
     run = a.parse(["run", "m:a", "--http", "m:w", "--workers", "1"])
-    assert [pool.name for pool in a.pools(run)] == ["api", "http", "default"]
-    found = [(each.pool, each.settings.application, each.settings.processes) for each in a.pool_workers(run)]
+    assert [pool.name for pool in a.command_settings(run).pools] == ["api", "http", "default"]
+    found = [(each.pool, each.settings.application, each.settings.processes) for each in workers(run)]
     assert found == [("api", "c:d", 2), ("http", "m:w", 1), ("default", "m:a", 1)]
-    assert [each.pool for each in a.pool_workers(a.parse(["worker", "m:a", "--pool", "default"]))] == ["default"]
-    assert [each.pool for each in a.pool_workers(a.parse(["worker", "--pool", "api"]))] == ["api"]
-    assert [pool.name for pool in a.pools(a.parse(["serve"]))] == ["api"]
+    clusters = ("--cluster", "b=redis://h")
+    assert [each.pool for each in workers(a.parse(["worker", "m:a", "--pool", "default", *clusters]))] == ["default"]
+    assert [each.pool for each in workers(a.parse(["worker", "--pool", "api", *clusters]))] == ["api"]
+    assert [pool.name for pool in a.command_settings(a.parse(["serve", *clusters])).pools] == ["api"]
     with pytest.raises(ConfigurationError, match=r"^--pool: worker\.pools: no pool is named 'x', there are: api$"):
-        a.pool_workers(a.parse(["worker", "--pool", "x"]))
+        a.command_settings(a.parse(["worker", "--pool", "x"]))
 
 
 def test_without_pools_there_is_one_that_has_no_name() -> None:
     given = a.parse(["run", "m:a"])
-    assert a.pools(given) == ()
-    assert [(each.pool, each.settings) for each in a.pool_workers(given)] == [("", a.worker_settings(given))]
+    assert a.command_settings(given).pools == ()
+    assert [(each.pool, each.settings) for each in workers(given)] == [("", a.command_settings(given).worker)]
 
 
 @pytest.mark.parametrize("word", ["auto", "h11", "httptools"])

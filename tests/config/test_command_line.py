@@ -1,4 +1,4 @@
-"""The parser of the command line and its help, without the settings that are made of it."""
+"""The parser of the command line and its help: every setting but secrets has a flag, and no flag means two things."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from ifserver.config import flags
-from ifserver.config.command_line import VIEWERS, make_parser, names_of
+from ifserver.config import command_line, other_servers
+from ifserver.config.command_line import COMMANDS, VIEWERS, make_parser, names_of
+from ifserver.config.settings import SECTIONS, all_settings
 
 
 def parse(*words: str) -> argparse.Namespace:
@@ -51,14 +52,14 @@ def test_what_is_wrong_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -
     )
 
 
-@pytest.mark.parametrize("command", flags.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_common_flags_and_on_demand_all_of_them(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     brief, whole = help_of(command, False, capsys), help_of(command, True, capsys)
-    for flag in flags.flags_of(command):
+    for flag in command_line.flags_of(command):
         # A switch is shown by the one of its two names that changes something.
-        names = {*flag.names, *(flags.switched_off(name) for name in flag.names if name.startswith("--"))}
+        names = {*flag.names, *(command_line.switched_off(name) for name in flag.names if name.startswith("--"))}
         assert any(name in whole for name in names), flag.names
-        if any(setting.path in flags.COMMON for setting in flag.settings):
+        if any(setting.common for setting in flag.settings):
             assert any(name in brief for name in names), flag.names
     assert len(brief) < len(whole)
 
@@ -67,5 +68,63 @@ def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse("--help")
     listed = capsys.readouterr().out
-    assert {*flags.COMMANDS, *VIEWERS, "completion"} == set(re.findall(r"^ {4}(\w+)", listed, re.MULTILINE))
-    assert all("--config" not in names_of(name) for name in flags.COMMANDS), "which is no setting"
+    assert {*COMMANDS, *VIEWERS, "completion"} == set(re.findall(r"^ {4}(\w+)", listed, re.MULTILINE))
+    assert all("--config" not in names_of(name) for name in COMMANDS), "which is no setting"
+
+
+def flag(name: str, command: str) -> list[str]:
+    """The paths that a flag of a command sets."""
+    [found] = [each for each in command_line.flags_of(command) if name in each.names]
+    return [setting.path for setting in found.settings]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_setting_of_a_command_has_a_flag_and_no_name_is_used_twice(command: str) -> None:
+    sections = COMMANDS[command].sections
+    found = list(command_line.flags_of(command))
+    own = [each.settings[0].path for each in found if len(each.settings) == 1]
+    without = {"listen.processes", "worker.admin", "worker.admin_hosts", "worker.pools"} if command == "run" else set()
+    assert sorted(own) == sorted(
+        path
+        for path, setting in all_settings().items()
+        if setting.section in sections and path not in without and not setting.secret
+    )
+    others = list(command_line.others_of(command))
+    names = [name for each in (*found, *others) for name in each.names] + [
+        each.name for each in command_line.SHORTHANDS
+    ]
+    names += other_servers.ADVICE
+    assert len(names) == len(set(names))
+
+
+def test_the_settings_command_has_all_sections() -> None:
+    assert set(COMMANDS["settings"].sections) == set(SECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "paths"),
+    [
+        ("--keep-alive-timeout", "serve", ["front.keep_alive_timeout_s"]),
+        ("--http-timeout", "run", ["front.response_timeout_s"]),
+        ("--max-body-bytes", "run", ["front.max_body_bytes"]),
+        ("--processes", "run", ["worker.processes"]),
+        ("--drain-timeout", "serve", ["front.drain_timeout_s"]),
+        ("--drain-timeout", "worker", ["worker.drain_timeout_s"]),
+        ("--drain-timeout", "run", ["front.drain_timeout_s", "worker.drain_timeout_s"]),
+        ("--front-drain-timeout", "run", ["front.drain_timeout_s"]),
+        ("--worker-drain-timeout", "worker", ["worker.drain_timeout_s"]),
+    ],
+)
+def test_what_a_flag_means(name: str, command: str, paths: list[str]) -> None:
+    assert flag(name, command) == paths
+
+
+def test_tables_name_settings_that_exist() -> None:
+    paths = {each.path for each in command_line.SHORTHANDS}
+    paths |= {path for command in COMMANDS.values() for path in command.without}
+    paths |= {path for paths in other_servers.NAMES for path in paths}
+    assert paths <= set(all_settings())
+
+
+def test_what_help_shows_is_short() -> None:
+    assert {path for path, each in all_settings().items() if each.common and len(each.summary) > 120} == set()

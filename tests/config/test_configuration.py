@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 from msgspec import NODEFAULT, structs
 
 from ifserver.config.configuration import (
     DEFAULT,
-    SECTIONS,
+    CommandSettings,
     Configuration,
     Given,
-    all_settings,
-    from_environment,
+    describe_changes,
+    differences,
+    given_text,
+    live_paths,
     located,
     unknown,
-    with_port,
+    updated,
 )
-from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, WorkerSettings
+from ifserver.config.pools import PoolSettings, rules_of
+from ifserver.config.settings import (
+    SECTIONS,
+    FrontSettings,
+    LayerSettings,
+    ListenSettings,
+    WorkerSettings,
+    all_settings,
+)
 from ifserver.errors import ConfigurationError
 
 CLUSTERS = {"layer.clusters": Given((Given("a=redis://h", "f:2"), Given("b=redis://i,redis://j", "f:3")), "f:1")}
@@ -26,15 +34,6 @@ CLUSTERS = {"layer.clusters": Given((Given("a=redis://h", "f:2"), Given("b=redis
 
 def configuration(**given: object) -> Configuration:
     return Configuration({path.replace("__", "."): Given(value, f"f:{path}") for path, value in given.items()})
-
-
-def refused(environ: Mapping[str, str]) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        from_environment(environ)
-    return str(caught.value)
-
-
-# The settings.
 
 
 def test_every_field_of_every_section_is_a_setting_with_a_variable_of_its_own() -> None:
@@ -76,12 +75,16 @@ def test_what_was_given_holds() -> None:
             FrontSettings(trusted_proxies=("::2",), proxy_protocol_networks=("::2",)),
         ),
         ({"front__trusted_proxies": ()}, FrontSettings()),
-        ({"front__allowed_origins": ("https://A",)}, FrontSettings(allowed_origins=("https://a",))),
-        ({"front__root_path": "/app/"}, FrontSettings(root_path="/app")),
     ],
 )
 def test_one_setting_may_follow_from_another(given: dict[str, object], found: FrontSettings) -> None:
     assert configuration(**given).make(FrontSettings) == found
+
+
+def test_some_texts_are_kept_in_another_form() -> None:
+    settings = all_settings()
+    assert given_text(settings["front.allowed_origins"], "https://A", "f:1").value == ("https://a",)
+    assert given_text(settings["front.root_path"], "/app/", "f:1").value == "/app"
 
 
 def test_what_follows_says_from_what() -> None:
@@ -107,8 +110,8 @@ def test_for_development_one_worker_runs_and_an_edit_closes_no_websocket() -> No
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"front__root_path": "x"}, "f:front__root_path: front.root_path: must begin with '/', got 'x'"),
-        ({"front__trusted_proxies": ("x",)}, "f:front__trusted_proxies: front.trusted_proxies: 'x' does not appear"),
+        ({"front__root_path": "x"}, "f:front__root_path: front.root_path: 'x': must begin with '/'"),
+        ({"front__trusted_proxies": ("x",)}, "f:front__trusted_proxies: front.trusted_proxies: 'x': does not appear"),
     ],
 )
 def test_an_error_of_a_section_names_the_place(given: dict[str, object], said: str) -> None:
@@ -118,7 +121,7 @@ def test_an_error_of_a_section_names_the_place(given: dict[str, object], said: s
 
 
 def test_so_does_one_of_the_application() -> None:
-    with pytest.raises(ConfigurationError, match=r"^f:worker__application: worker.application 'x': expected MODULE"):
+    with pytest.raises(ConfigurationError, match=r"^f:worker__application: worker.application: 'x': expected MODULE"):
         configuration(worker__application="x").make(WorkerSettings)
 
 
@@ -181,118 +184,65 @@ def test_a_home_that_does_not_exist() -> None:
         Configuration({**CLUSTERS, "layer.home": Given("c", "f:9")}).layer({})
 
 
-# The environment.
-
-
-def test_variables() -> None:
-    environ = {
-        "IFSERVER_FRONT_MAX_BODY_BYTES": "64KiB",
-        "IFSERVER_LISTEN_FD": "3,4",
-        "IFSERVER_LAYER_CLUSTERS": "a=redis://x,redis://y b=redis://z",
-        "HOME": "/",
-    }
-    assert from_environment(environ) == {
-        "front.max_body_bytes": Given(65_536, "IFSERVER_FRONT_MAX_BODY_BYTES"),
-        "listen.fd": Given((3, 4), "IFSERVER_LISTEN_FD"),
-        "layer.clusters": Given(
-            (
-                Given("a=redis://x,redis://y", "IFSERVER_LAYER_CLUSTERS"),
-                Given("b=redis://z", "IFSERVER_LAYER_CLUSTERS"),
-            ),
-            "IFSERVER_LAYER_CLUSTERS",
-        ),
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("IFSERVER_FRONT_MAX_HEADERS", ""),
-        ("IFSERVER_CONFIG", "x.toml"),
-        ("IFSERVER_REDIS_PASSWORD", "geheim"),
-        ("IFSERVER_REDIS_USERNAME_EAST_1", "me"),
-        # A Kubernetes service that is called "ifserver", "ifserver-listen" or "ifserver-web".
-        ("IFSERVER_SERVICE_HOST", "10.0.0.1"),
-        ("IFSERVER_SERVICE_PORT", "80"),
-        ("IFSERVER_SERVICE_PORT_HTTP", "80"),
-        ("IFSERVER_PORT", "tcp://10.0.0.1:80"),
-        ("IFSERVER_PORT_80_TCP", "tcp://10.0.0.1:80"),
-        ("IFSERVER_PORT_80_TCP_ADDR", "10.0.0.1"),
-        ("IFSERVER_PORT_80_TCP_PORT", "80"),
-        ("IFSERVER_LISTEN_PORT", "tcp://10.0.0.1:80"),
-        ("IFSERVER_WEB_SERVICE_HOST", "10.0.0.1"),
-        ("ifserver_front_x", "1"),
-    ],
-)
-def test_variables_that_say_nothing_here(name: str, text: str) -> None:
-    assert from_environment({name: text}) == {}
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("IFSERVER_FRONT_MAX_HEADER", "1", "unknown; did you mean IFSERVER_FRONT_MAX_HEADERS?"),
-        ("IFSERVER_MAX_BODY_BYTES", "1", "unknown; did you mean IFSERVER_FRONT_MAX_BODY_BYTES?"),
-        ("IFSERVER_FRONT_FROB", "1", "unknown"),
-        ("IFSERVER_CONFG", "1", "unknown; did you mean IFSERVER_CONFIG?"),
-        ("IFSERVER_PORT", "80", "unknown; did you mean IFSERVER_LISTEN_PORT?"),
-        ("IFSERVER_FRONT_MAX_HEADERS", "0", "front.max_headers: must be at least 1, got 0"),
-        ("IFSERVER_FRONT_MAX_HEADERS", "x", "front.max_headers: expected a whole number, got 'x'"),
-        ("IFSERVER_LISTEN_PORT", "65536", "listen.port: must be at most 65535, got 65536"),
-        ("IFSERVER_FRONT_ROOT_PATH", "/\udcff", "front.root_path: not UTF-8: '/\\udcff'"),
-        ("IFSERVER_FRONT_ADMIN_TOKEN", "geheim\udcff", "front.admin_token: not UTF-8"),
-    ],
-)
-def test_a_variable_that_cannot_be(name: str, text: str, said: str) -> None:
-    assert refused({name: text}) == f"{name}: {said}"
-
-
 def test_nothing_is_like_it() -> None:
     assert unknown("xyz", ["abc"]) == "xyz: unknown"
     assert unknown("front.frob", ["front.file_roots"]) == "front.frob: unknown", "what is alike is the section"
     assert unknown("x\nz", ["abc"]) == r"'x\nz': unknown", "errors fit one line"
 
 
-# PORT.
+# Settings that are read again.
 
 
-@pytest.mark.parametrize(
-    ("given", "tcp"),
-    [
-        ({}, ("0.0.0.0", 5000)),
-        ({"listen.host": "::1"}, ("::1", 5000)),
-        ({"listen.port": 80}, ("127.0.0.1", 80)),
-        ({"listen.unix": "/x"}, None),
-        ({"listen.fd": (3,)}, None),
-        ({"listen.endpoints": ("tcp:1",)}, None),
-    ],
-)
-def test_port_counts_where_nothing_more_specific_is_given(
-    given: dict[str, object], tcp: tuple[str, int] | None
-) -> None:
-    found = with_port({path: Given(value, "f:1") for path, value in given.items()}, {"PORT": "5000"})
-    assert Configuration(found).make(ListenSettings).tcp == tcp
+def test_differences() -> None:
+    old = CommandSettings(front=FrontSettings(max_headers=3), listen=ListenSettings(port=1))
+    assert differences(old, old) == []
+    new = CommandSettings(front=FrontSettings(max_headers=4, root_path="/a"), listen=ListenSettings(port=2))
+    assert differences(old, new) == ["listen.port", "front.max_headers", "front.root_path"]
+    assert differences(CommandSettings(), CommandSettings(worker=WorkerSettings(application="a:b"))) == ["worker"]
 
 
-def test_where_the_address_came_from() -> None:
-    found = Configuration(with_port({}, {"PORT": "5000"}))
-    assert (found.of("listen.host"), found.of("listen.port")) == (Given("0.0.0.0", "PORT"), Given(5000, "PORT"))
-
-
-@pytest.mark.parametrize("environ", [{}, {"PORT": ""}])
-def test_without_port(environ: dict[str, str]) -> None:
-    assert with_port({}, environ) == {}
-
-
-def test_no_port() -> None:
-    with pytest.raises(ConfigurationError, match=r"^PORT: listen.port: expected a whole number, got 'http'$"):
-        with_port({}, {"PORT": "http"})
-
-
-def test_made_structs_have_what_their_types_say() -> None:
-    """A duration is a float, also from a text, so that children get what a struct's decoder takes."""
-    made = Configuration(
-        from_environment({"IFSERVER_FRONT_QUEUE_TIMEOUT_S": "2m", "IFSERVER_FRONT_RETRY_AFTER_S": "3"})
+def test_what_is_told() -> None:
+    first = CommandSettings(front=FrontSettings(max_headers=3), listen=ListenSettings(port=1))
+    second = CommandSettings(front=FrontSettings(max_headers=4, root_path="/a"), listen=ListenSettings(port=1))
+    third = CommandSettings(front=FrontSettings(max_headers=4, root_path="/b"), listen=ListenSettings(port=2))
+    live = {"front.max_headers", "front.root_path"}
+    assert describe_changes(first, first, first, live) == ["no setting has changed"]
+    assert describe_changes(first, first, second, live) == [
+        "changed, for what begins now: front.max_headers, front.root_path"
+    ]
+    assert describe_changes(first, second, third, live) == [
+        "changed, for what begins now: front.root_path",
+        "changed, but a restart is needed for: listen.port",
+    ]
+    assert describe_changes(first, third, third, live) == ["changed, but a restart is needed for: listen.port"], (
+        "it still is"
     )
-    front = structs.asdict(made.make(FrontSettings))
-    assert (type(front["queue_timeout_s"]), type(front["retry_after_s"])) == (float, int)
+    assert describe_changes(first, third, first, live) == [
+        "changed, for what begins now: front.max_headers, front.root_path"
+    ]
+
+
+def test_what_needs_a_restart_stays_as_it_is() -> None:
+    old, new = FrontSettings(max_headers=3, access_log="a"), FrontSettings(max_headers=4, access_log="b")
+    assert updated(old, new) == FrontSettings(max_headers=4, access_log="a")
+
+
+def test_pools() -> None:
+    one = PoolSettings(name="one", application="a:b", paths=("/a",))
+    other = PoolSettings(name="other", application="a:b")
+    old = CommandSettings(pools=(one,))
+    new = CommandSettings(pools=(structs.replace(one, paths=("/b",), processes=3), other))
+    assert differences(old, new) == ["pools.one.paths", "pools.one.processes", "pools.other"]
+    assert differences(new, old)[-1] == "pools.other"
+    assert describe_changes(old, old, new, rules_of(new.pools)) == [
+        "changed, for what begins now: pools.one.paths",
+        "changed, but a restart is needed for: pools.one.processes, pools.other",
+    ]
+
+
+def test_what_could_not_be_taken_over_has_not_changed_and_needs_no_restart() -> None:
+    old = CommandSettings()
+    new = CommandSettings(front=FrontSettings(file_roots=("/no",), max_headers=4))
+    assert describe_changes(old, old, new, live_paths() - {"front.file_roots"}) == [
+        "changed, for what begins now: front.max_headers"
+    ]

@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ifserver.config import flags, manual
-from ifserver.config.configuration import Configuration, Given, all_settings
+from ifserver.config import manual
+from ifserver.config.configuration import Configuration, Given
 from ifserver.config.pools import settings_of_pool
 from ifserver.config.schema import Kind
-from ifserver.config.settings import FrontSettings
-from ifserver.config.settings_file import from_file
+from ifserver.config.settings import FrontSettings, all_settings
+from ifserver.config.sources import from_file
 from ifserver.errors import ConfigurationError
 
 PAGE = Path(__file__).parents[2] / "docs/reference/settings.rst"
@@ -133,18 +133,3 @@ def test_each_setting_is_explained_above_its_line() -> None:
             [paragraph, *_] = [each for each in paragraphs if re.search(rf"(?m)^#{setting.name} = ", each)]
             assert paragraph.startswith("# ")
     assert max(map(len, manual.example().splitlines())) <= 120
-
-
-# The documentation.
-
-
-def test_the_page_of_the_settings_is_in_step() -> None:
-    assert PAGE.read_text(encoding="utf-8") == manual.rst(), "ifserver settings --rst > docs/reference/settings.rst"
-
-
-def test_the_page_names_every_setting_variable_and_flag() -> None:
-    text = manual.rst()
-    for setting in all_settings().values():
-        assert f"``{setting.variable}``" in text
-        for name in flags.names_of(setting):
-            assert f"``{name}``" in text or f"``{flags.switched_off(name)}``" in text

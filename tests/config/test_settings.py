@@ -123,12 +123,12 @@ def test_settings_are_frozen_and_know_their_names() -> None:
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"root_path": "app"}, "front.root_path: must begin with '/', got 'app'"),
-        ({"server_header": ""}, "front.server_header: not a header value: ''"),
-        ({"server_header": "a\r\nb: c"}, r"front.server_header: not a header value: 'a\r\nb: c'"),
-        ({"server_header": "ä"}, "front.server_header: not a header value: 'ä'"),
-        ({"server_header": " a"}, "front.server_header: not a header value: ' a'"),
-        ({"trusted_proxies": ("::1", "10.0.0.1/8")}, "front.trusted_proxies: 10.0.0.1/8 has host bits set"),
+        ({"root_path": "app"}, "front.root_path: 'app': must begin with '/'"),
+        ({"server_header": ""}, "front.server_header: '': not a header's value"),
+        ({"server_header": "a\r\nb: c"}, r"front.server_header: 'a\r\nb: c': not a header's value"),
+        ({"server_header": "ä"}, "front.server_header: 'ä': not a header's value"),
+        ({"server_header": " a"}, "front.server_header: ' a': not a header's value"),
+        ({"trusted_proxies": ("::1", "10.0.0.1/8")}, "front.trusted_proxies: '10.0.0.1/8': has host bits set"),
     ],
 )
 def test_what_the_front_cannot_be(settings: dict[str, Any], error: str) -> None:
@@ -165,7 +165,7 @@ def test_home_is_the_first_cluster_or_the_one_that_is_named() -> None:
 
 def test_what_is_no_application_is_refused() -> None:
     assert worker(application="my.site:app").application == "my.site:app"
-    with pytest.raises(ConfigurationError, match=r"^worker\.application 'a': expected MODULE:ATTRIBUTE"):
+    with pytest.raises(ConfigurationError, match=r"^worker\.application: 'a': expected MODULE:ATTRIBUTE"):
         worker(application="a")
 
 

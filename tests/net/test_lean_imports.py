@@ -53,7 +53,7 @@ def test_servers_and_workers_import_no_tls_of_twisted_s() -> None:
 
 def test_commands_import_no_http_client_of_python_s() -> None:
     loaded = run(
-        "import types\nsys.modules['ifserver.commands.run'] = types.SimpleNamespace(main=lambda given: 0)\n"
+        "import types\nsys.modules['ifserver.commands.processes'] = types.SimpleNamespace(run=lambda given: 0)\n"
         "ifserver.cli.main(['run', 'app:app'])\n"
         "import ifserver.services.run, ifserver.services.worker\nprint(json.dumps([*sys.modules]))",
         start="import json, sys, ifserver.cli\n",

@@ -68,10 +68,10 @@ before, was = classes(), state()
 
 IMPORT = """
 from ifserver import cli, logs
-from ifserver.commands import running
 from ifserver.config.settings import LogSettings
+from ifserver.services import lifecycle
 logs.configure(LogSettings(), python_warnings=False)
-running.install_reactor()
+lifecycle.install_reactor()
 import ifserver.worker.application, ifserver.services.worker
 """
 

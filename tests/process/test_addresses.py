@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ifserver.config.configuration import CommandSettings
 from ifserver.config.node_urls import parse_cluster
-from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
+from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings
 from ifserver.errors import ConfigurationError
 from ifserver.process import addresses
 from ifserver.process.addresses import Handover, ServerLaunch, opened
@@ -273,8 +274,8 @@ from ifserver.net import sockets
 from ifserver.process import addresses, children
 launch = addresses.become_server(int(sys.argv[1]))
 assert launch.parent == os.getppid()
-assert launch.front.max_headers == 7
-assert launch.layer.clusters[0].nodes[0].password == "geheim"
+assert launch.settings.front.max_headers == 7
+assert launch.settings.layer.clusters[0].nodes[0].password == "geheim"
 assert "geheim" not in open("/proc/self/cmdline").read() + open("/proc/self/environ").read()
 assert sockets.inherit(launch.sockets[0]).getsockname()
 os.kill(os.getpid(), signal.SIGINT)
@@ -301,9 +302,11 @@ def test_a_server_is_told_all(sock: socket.socket, tmp_path: Path, monkeypatch: 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         launch = ServerLaunch(
             sockets=(sock.fileno(),), parent=os.getpid(), words=(),
-            listen=ListenSettings(), front=FrontSettings(max_headers=7),
-            layer=LayerSettings(clusters=(parse_cluster("east=redis://user:geheim@localhost/3"),)),
-            report_fd=theirs.fileno(), log=LogSettings(), taken_over=False,
+            settings=CommandSettings(
+                front=FrontSettings(max_headers=7),
+                layer=LayerSettings(clusters=(parse_cluster("east=redis://user:geheim@localhost/3"),)),
+            ),
+            report_fd=theirs.fileno(), taken_over=False,
         )  # fmt: skip
         child = addresses.start_server(launch, loop, lambda: ready.set_result(None), lambda: ended.set_result(None))
         theirs.close()

@@ -63,7 +63,7 @@ def test_it_ends_quietly_and_with_success(module: str, tmp_path: Path) -> None:
 
 
 def test_a_command_that_is_no_service_ends_too(tmp_path: Path) -> None:
-    for module, words in (("msgspec", ["settings"]), ("ifserver.config.manual", ["settings"])):
+    for module, words in (("msgspec", ["settings"]), ("ifserver.config.arguments", ["settings"])):
         done = interrupted(module, *words, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
 

@@ -14,11 +14,12 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from ifserver.config.rereading import Reading
+from ifserver.config.configuration import CommandSettings
 from ifserver.config.settings import FrontSettings, LogSettings, WorkerSettings
 from ifserver.errors import ConfigurationError, NodeError
 from ifserver.services import lifecycle
-from ifserver.services.lifecycle import Control, Lifecycle, Runtime, Service
+from ifserver.services.lifecycle import Control, Lifecycle
+from ifserver.services.service import Runtime, Service
 
 T = TypeVar("T")
 LOOP: asyncio.AbstractEventLoop = reactor._asyncioEventloop  # type: ignore[attr-defined]
@@ -106,7 +107,7 @@ class FakeService(Service):
         self.said.append("stop now")
         self.may_stop.set()
 
-    def reload(self, new: Reading) -> Collection[str]:
+    def reload(self, new: CommandSettings) -> Collection[str]:
         self.said.append("reload")
         return ("front.max_headers",)
 
@@ -117,12 +118,14 @@ class FakeService(Service):
 class Stage:
     """A life, and everything around it."""
 
-    def __init__(self, settings: Reading | None = None, is_child: bool = False, ready_fd: int | None = None) -> None:
+    def __init__(
+        self, settings: CommandSettings | None = None, is_child: bool = False, ready_fd: int | None = None
+    ) -> None:
         self.reactor, self.herald = FakeReactor(), FakeHerald()
         runtime = Runtime(self.reactor, LOOP)
         self.service = FakeService(runtime)
-        self.settings: Reading = settings or {"front": FrontSettings(), "log": LogSettings()}
-        self.read: Reading | ConfigurationError = self.settings
+        self.settings: CommandSettings = settings or CommandSettings()
+        self.read: CommandSettings | ConfigurationError = self.settings
         self.levels: list[int] = []
         self.successors: list[FakeChild] = []
         self.no_successor: Exception | None = None
@@ -131,7 +134,7 @@ class Stage:
         )  # fmt: skip
         self.lifecycle = Lifecycle(self.service, runtime, self.herald, self.control)  # type: ignore[arg-type]
 
-    def _reread(self) -> Reading:
+    def _reread(self) -> CommandSettings:
         if isinstance(self.read, ConfigurationError):
             raise self.read
         return self.read
@@ -311,7 +314,7 @@ async def test_settings_are_read_anew(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         stage = Stage()
         await stage.begin()
-        stage.read = {"front": FrontSettings(max_headers=7, access_log="x"), "log": LogSettings(verbosity=2)}
+        stage.read = CommandSettings(front=FrontSettings(max_headers=7, access_log="x"), log=LogSettings(verbosity=2))
         stage.signal(signal.SIGHUP)
         assert stage.service.said == ["reload"]
         assert stage.levels == [2]
@@ -348,7 +351,7 @@ async def test_settings_that_cannot_be_change_nothing(caplog: pytest.LogCaptureF
 @pytest_twisted.ensureDeferred
 async def test_that_workers_are_not_replaced_is_said_where_there_are_any(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        stage = Stage({"front": FrontSettings(), "worker": WorkerSettings(application="a:b"), "log": LogSettings()})
+        stage = Stage(CommandSettings(worker=WorkerSettings(application="a:b")))
         await stage.begin()
         stage.read = ConfigurationError("ifserver.toml:2: what is this?")
         stage.signal(signal.SIGHUP)

@@ -7,32 +7,32 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import pytest
 import pytest_twisted
+from msgspec import structs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from ifserver.config.configuration import CommandSettings
 from ifserver.config.node_urls import parse_cluster
-from ifserver.config.settings import FrontSettings, LayerSettings, ListenSettings, LogSettings
+from ifserver.config.settings import FrontSettings, LayerSettings, LogSettings
 from ifserver.errors import ConfigurationError
 from ifserver.process import addresses
 from ifserver.process.addresses import ServerLaunch
 from ifserver.process.servers import Report
 from ifserver.services import multi_server
-from ifserver.services.lifecycle import Runtime
 from ifserver.services.multi_server import MemberService, MultiServerService
 from ifserver.services.server import Listening
+from ifserver.services.service import Runtime
 
 T = TypeVar("T")
 
 RUNTIME = Runtime(reactor, reactor._asyncioEventloop)  # type: ignore[attr-defined]
 LAYER = LayerSettings(clusters=(parse_cluster("none=redis+unix:///nowhere"),))
-SETTINGS: dict[str, Any] = {
-    "listen": ListenSettings(), "front": FrontSettings(), "layer": LAYER, "log": LogSettings(),
-}  # fmt: skip
+SETTINGS = CommandSettings(layer=LAYER)
 
 
 def done(what: Awaitable[T]) -> Deferred[T]:
@@ -68,7 +68,7 @@ class Stage:
         monkeypatch.setattr(addresses, "start_server", self._start)
         with socket.create_server(("127.0.0.1", 0)) as sock:
             self.sockets = [socket.socket(fileno=os.dup(sock.fileno()))]
-        self.settings: dict[str, Any] = {**SETTINGS, "front": front or FrontSettings()}
+        self.settings = structs.replace(SETTINGS, front=front or FrontSettings())
         self.service = MultiServerService(RUNTIME, count, self.settings, Listening(self.sockets), ["serve", "-p", "0"])
 
     def _start(
@@ -84,9 +84,9 @@ async def test_what_each_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         stage = Stage(monkeypatch, front=FrontSettings(admin="127.0.0.1:9100"))
         await stage.service.start()
         first, second = (child.launch for child in stage.children)
-        assert (first.front.admin, second.front.admin) == ("127.0.0.1:9100", "127.0.0.1:9101")
+        assert (first.settings.front.admin, second.settings.front.admin) == ("127.0.0.1:9100", "127.0.0.1:9101")
         assert first.sockets == second.sockets == (stage.sockets[0].fileno(),)
-        assert (first.parent, first.words, first.log, first.layer) == (
+        assert (first.parent, first.words, first.settings.log, first.settings.layer) == (
             os.getpid(), ("serve", "-p", "0"), LogSettings(), LAYER,
         )  # fmt: skip
         await stage.service.stop()
@@ -128,12 +128,15 @@ async def test_signals_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         for child in stage.children:
             child.ready()
         stage.service.reopen_logs()
-        new = {**stage.settings, "front": FrontSettings(max_headers=7), "log": LogSettings(verbosity=2)}
+        new = structs.replace(stage.settings, front=FrontSettings(max_headers=7), log=LogSettings(verbosity=2))
         assert "front.max_headers" in stage.service.reload(new)
         assert stage.children[0].signals == stage.children[1].signals == [signal.SIGUSR1, signal.SIGHUP]
         launch = stage.service._start_server(0, lambda: None, lambda report: None, lambda: None)
         assert stage.children[-1] is launch  # type: ignore[comparison-overlap]
-        assert (stage.children[-1].launch.front.max_headers, stage.children[-1].launch.log.verbosity) == (7, 2)
+        assert (
+            stage.children[-1].launch.settings.front.max_headers,
+            stage.children[-1].launch.settings.log.verbosity,
+        ) == (7, 2)
         stage.children[-1].signal(signal.SIGTERM)
         stage.service.quick = True
         await stage.service.stop()
@@ -163,7 +166,7 @@ async def test_the_end_waits_as_its_servers_do(monkeypatch: pytest.MonkeyPatch) 
 def test_what_cannot_be_shared() -> None:
     with pytest.raises(ConfigurationError, match=r"^--endpoint 'tcp:0': cannot be shared by several processes"):
         MultiServerService(RUNTIME, 2, SETTINGS, Listening(descriptions=["tcp:0"]), [])
-    settings: dict[str, Any] = {**SETTINGS, "front": FrontSettings(admin="127.0.0.1:65534")}
+    settings = structs.replace(SETTINGS, front=FrontSettings(admin="127.0.0.1:65534"))
     with pytest.raises(
         ConfigurationError, match=r"^front\.admin: 3 servers need as many ports, got 127\.0\.0\.1:65534"
     ):
@@ -192,8 +195,7 @@ async def test_a_member_reports() -> None:
         read_end, write_end = os.pipe()
         launch = ServerLaunch(
             sockets=(sock.fileno(),), parent=os.getpid(), words=(),
-            listen=ListenSettings(), front=FrontSettings(), layer=LAYER,
-            report_fd=theirs.detach(), log=LogSettings(), taken_over=False, ready_fd=write_end,
+            settings=SETTINGS, report_fd=theirs.detach(), taken_over=False, ready_fd=write_end,
         )  # fmt: skip
         sock.detach()
         member = MemberService(RUNTIME, launch)

@@ -13,9 +13,9 @@ from ifserver.config.node_urls import parse_cluster
 from ifserver.config.settings import LayerSettings
 from ifserver.errors import NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.observe.publication import Publication
-from ifserver.services import nodes, publish
-from ifserver.services.lifecycle import Runtime
+from ifserver.services import publish, service
 from ifserver.services.publish import PublishService
+from ifserver.services.service import Runtime
 from tests.fresh_loop import run
 
 LAYER = LayerSettings(clusters=(parse_cluster("main=redis://a,redis://b", {}),))
@@ -54,7 +54,7 @@ class Clusters:
 def published(clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     """The exit status, and what was printed."""
     monkeypatch.setattr(publish, "clusters_of", lambda runtime, layer, process: clusters)
-    monkeypatch.setattr(nodes, "_CONNECT_S", 0.01)
+    monkeypatch.setattr(service, "_CONNECT_S", 0.01)
     monkeypatch.setattr(publish, "_PUBLISH_S", 0.01)
     out = io.StringIO()
 

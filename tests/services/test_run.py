@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from ifserver.config.pools import PoolWorkers
-from ifserver.config.settings import FrontSettings, LogSettings, WorkerSettings
+from ifserver.config.configuration import CommandSettings
+from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.net import sockets
 from ifserver.net.endpoints import unix_address
@@ -54,10 +54,8 @@ class Stage:
 
     def __init__(self, listening: Listening | None = None, workers: int = 1, **settings: Any) -> None:
         self.workers: list[FakeWorker] = []
-        worker = PoolWorkers(settings=WorkerSettings(application="a:b", processes=workers, **settings))
-        self.service = RunService(
-            RUNTIME, FrontSettings(), [worker], listening or Listening(), LogSettings(), self._spawn
-        )
+        worker = WorkerSettings(application="a:b", processes=workers, **settings)
+        self.service = RunService(RUNTIME, CommandSettings(worker=worker), listening or Listening(), self._spawn)
         self._wanted = workers
 
     def _spawn(self, launch: Launch, loop: object, ready: Callable[[], None], ended: Callable[[], None]) -> Any:

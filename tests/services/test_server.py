@@ -16,11 +16,13 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from ifserver.config.configuration import CommandSettings
 from ifserver.config.node_urls import ClusterSettings, NodeSettings, parse_cluster
 from ifserver.config.settings import FrontSettings, LayerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.net import sockets
-from ifserver.services.server import Listening, Runtime, ServeService
+from ifserver.services.server import Listening, ServeService
+from ifserver.services.service import Runtime
 
 T = TypeVar("T")
 
@@ -34,7 +36,7 @@ def done(what: Awaitable[T]) -> Deferred[T]:
 
 
 def server(listening: Listening, layer: LayerSettings = NOWHERE, front: FrontSettings | None = None) -> ServeService:
-    return ServeService(RUNTIME, front or FrontSettings(), layer, listening)
+    return ServeService(RUNTIME, CommandSettings(front=front or FrontSettings(), layer=layer), listening)
 
 
 def is_open(path: Path) -> bool:
@@ -159,7 +161,7 @@ async def test_new_settings(tmp_path: Path) -> None:
     service = serving(tmp_path, max_headers=20)
     await done(service.start())
     new = FrontSettings(max_headers=7, proxy_protocol=True)
-    live = service.reload({"front": new})
+    live = service.reload(CommandSettings(front=new))
     assert "front.max_headers" in live
     assert "front.proxy_protocol" not in live
     assert (service.server.settings.max_headers, service.server.settings.proxy_protocol) == (7, False)
@@ -170,7 +172,7 @@ async def test_new_settings(tmp_path: Path) -> None:
 async def test_a_folder_for_files_that_is_gone_is_no_change(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     service = serving(tmp_path, file_roots=(str(tmp_path),))
     await done(service.start())
-    live = service.reload({"front": FrontSettings(file_roots=(str(tmp_path / "no"),), max_headers=7)})
+    live = service.reload(CommandSettings(front=FrontSettings(file_roots=(str(tmp_path / "no"),), max_headers=7)))
     assert "front.max_headers" in live
     assert "front.file_roots" not in live
     assert "No such file or directory; the roots before are kept" in caplog.text

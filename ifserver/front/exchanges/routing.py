@@ -1,5 +1,5 @@
-"""For which pool a request is: the first one whose rules it fits (`ifserver.config.pools`), or a canary of that
-(`ifserver.config.canaries`). Pure, but for chance. A server without pools has no `Router`, and asks nothing.
+"""For which pool a request is: the first one whose rules it fits, or a canary of that (`ifserver.config.pools`). Pure,
+but for chance. A server without pools has no `Router`, and asks nothing.
 
 Every client has a position, one of `POSITIONS` on a line, and keeps it. A pool with weight 5 of 100 has a twentieth of
 the line. A canary's part begins at a point of its own and grows from there, so that with more weight it gets more
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ifserver import channels
 from ifserver import headers as h
-from ifserver.config.canaries import weights_of
 from ifserver.config.networks import plain_address
+from ifserver.config.pools import weights_of
 
 if TYPE_CHECKING:
     from ifserver.config.pools import PoolSettings

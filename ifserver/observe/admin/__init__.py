@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 
-from ifserver.config.settings_checks import parse_address
+from ifserver.config.checks import parse_address
 from ifserver.net import sockets
 from ifserver.net.endpoints import SocketEndpoint
 

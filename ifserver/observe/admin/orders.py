@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from ifserver import channels
-from ifserver.config.canaries import shared_out
+from ifserver.config.pools import shared_out
 from ifserver.layers import operator_order_gossip as gossip
 from ifserver.layers.operator_orders import GREATEST_WEIGHT, LONGEST_PAUSE_S, Pause, Weights
 from ifserver.observe.admin.survey import agreed, side_by_side

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from ifserver.config.settings_checks import parse_address
+from ifserver.config.checks import parse_address
 from ifserver.errors import ConfigurationError
 from ifserver.observe.publication import Publication, written
 from ifserver.status import Paused, Pools, Status, decode_status

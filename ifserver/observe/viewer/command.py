@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 
 from ifserver.config import arguments, command_line
-from ifserver.config.quantities import parse_duration
+from ifserver.config.values import parse_duration
 from ifserver.errors import ConfigurationError
 from ifserver.observe.viewer import tables, top
 from ifserver.observe.viewer.client import Client

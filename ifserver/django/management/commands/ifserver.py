@@ -14,8 +14,7 @@ from django.core.management.base import BaseCommand, CommandError, SystemCheckEr
 from django.db import connections
 
 from ifserver.config import arguments
-from ifserver.config.command_line import VIEWERS
-from ifserver.config.flags import COMMANDS
+from ifserver.config.command_line import COMMANDS, VIEWERS
 from ifserver.config.sources import PROJECT_VARIABLE, encode_project
 from ifserver.django import checks, launch
 from ifserver.django.launch import application_of

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from ifserver.commands import publish
+from ifserver.cli import main
+from ifserver.commands import one_shot
+from ifserver.commands.one_shot import SCRIPTS
 from ifserver.config import arguments
+from ifserver.config.command_line import SHELLS
 from ifserver.errors import ConfigurationError
 from ifserver.observe.publication import Publication, parse
 from tests.observe.viewer.test_client import Endpoint
@@ -37,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str, environ: dict[str, str] | None = None) -> int:
-    return publish.main(arguments.parse(["publish", *words], TOKEN if environ is None else environ))
+    return one_shot.publish(arguments.parse(["publish", *words], TOKEN if environ is None else environ))
 
 
 def sent(endpoint: Endpoint, *words: str) -> Publication:
@@ -110,7 +115,7 @@ def test_one_kind_at_a_time(words: tuple[str, ...], capsys: pytest.CaptureFixtur
 
 
 def test_standard_input_has_a_limit(monkeypatch: pytest.MonkeyPatch, endpoint: Endpoint) -> None:
-    monkeypatch.setattr(publish, "_MAX_BYTES", 3)
+    monkeypatch.setattr(one_shot, "_MAX_BYTES", 3)
     monkeypatch.setattr(sys, "stdin", Input(b"four"))
     with pytest.raises(ConfigurationError, match="longer than"):
         run("news", "--admin", endpoint.url)
@@ -132,7 +137,7 @@ def test_clusters_go_before_an_endpoint_that_the_settings_name(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Any] = []
-    monkeypatch.setattr("ifserver.commands.running.run_command", lambda build: ran.append(build) or 0)
+    monkeypatch.setattr("ifserver.commands.one_shot._run", lambda build: ran.append(build) or 0)
     environ = TOKEN | {"IFSERVER_FRONT_ADMIN": endpoint.url, "IFSERVER_LAYER_CLUSTERS": "a=redis://127.0.0.1:1"}
     assert run("news", "x", environ={**environ, "IFSERVER_FRONT_ADMIN": "127.0.0.1:1"}) == 0
     assert len(ran) == 1
@@ -171,9 +176,9 @@ def test_no_endpoint_is_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_over_http_it_imports_neither_a_reactor_nor_what_workers_need() -> None:
     code = (
-        "import sys; from ifserver.commands import publish; from ifserver.config import arguments;"
+        "import sys; from ifserver.commands import one_shot; from ifserver.config import arguments;"
         "given = arguments.parse(['publish', 'g', 'x', '--admin', '127.0.0.1:1'], {'IFSERVER_FRONT_ADMIN_TOKEN': 't'});"
-        "publish.main(given);"
+        "one_shot.publish(given);"
         "print(*sorted(sys.modules))"
     )
     done = subprocess.run(
@@ -190,3 +195,92 @@ def test_over_http_it_imports_neither_a_reactor_nor_what_workers_need() -> None:
         "twisted.internet.asyncio",
     )
     assert {name for name in modules if name.startswith(unwanted)} == {"ifserver.worker.event_checks"}
+
+
+# ``ifserver completion``.
+
+
+ROOT = Path(__file__).parents[2]
+#: What stands on the command line -> some of what is offered then, and the most that may be.
+OFFERED = {
+    ("ser",): ({"serve"}, 1),
+    ("run", "--por"): ({"--port"}, 1),
+    ("run", "hello:app", "--log-format", ""): ({"human", "json", "short"}, 3),
+    ("completion", ""): ({"bash", "zsh", "fish"}, 3),
+    ("pause", "--"): ({"--admin", "--for", "--help"}, 10),
+    ("worker", "--clu"): ({"--cluster", "--clusters"}, 2),
+    ("serve", "--certfile", "setup.c"): ({"setup.cfg"}, 1),
+}
+#: Types the line $3 in a zsh that has the scripts in $1, and presses Tab. What is offered is not inserted, but written
+#: into a file in $2.
+ZSH = r"""
+zmodload zsh/zpty
+zpty shell zsh -f -i
+tell() { zpty -w shell "$1" }
+tell 'PS1=; unsetopt beep; fpath=('${(q)1}' $fpath); autoload -U compinit; compinit -u -D'
+tell 'compadd() {
+  [[ ${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]] && { builtin compadd "$@"; return }
+  local -a found; builtin compadd -A found "$@"; print -rl -- $found >> '${(q)2}'/offered
+}'
+tell 'tab() { zle complete-word; : > '${(q)2}'/done }; zle -N tab; bindkey "^I" tab'
+zpty -w -n shell "$3"$'\t'
+while [[ ! -e $2/done ]]; do zpty -rt shell ignored || sleep 0.05; done
+cat $2/offered
+"""
+
+
+def shown(command: list[str]) -> set[str]:
+    # In the project's folder, which has the files that are offered.
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    return set(done.stdout.split("\n")) - {""}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_it_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    assert capsys.readouterr().out == SCRIPTS[shell].read_text("utf-8")
+
+
+@pytest.mark.parametrize("words", [[], ["tcsh"], ["bash", "zsh"]])
+def test_what_is_wrong_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["completion", *words])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", OFFERED, ids=" ".join)
+def test_bash(words: tuple[str, ...]) -> None:
+    line = ["ifserver", *words]
+    script = f"""
+        source {shlex.quote(str(SCRIPTS["bash"]))}
+        COMP_WORDS=({shlex.join(line)}) COMP_CWORD={len(line) - 1}
+        _shtab_ifserver 2> /dev/null  # it is called by the shell alone, and complains
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    expected, most = OFFERED[words]
+    found = shown(["bash", "--norc", "-c", script])
+    assert expected <= found
+    assert len(found) <= most
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not here")
+@pytest.mark.parametrize("words", OFFERED, ids=" ".join)
+def test_fish(words: tuple[str, ...]) -> None:
+    line = " ".join(("ifserver", *words))
+    script = f"source {shlex.quote(str(SCRIPTS['fish']))}; complete --do-complete {shlex.quote(line)}"
+    expected, most = OFFERED[words]
+    found = {each.partition("\t")[0] for each in shown(["fish", "--no-config", "-c", script])}
+    assert expected <= found
+    assert len(found) <= most
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not here")
+@pytest.mark.parametrize("words", OFFERED, ids=" ".join)
+def test_zsh(words: tuple[str, ...], tmp_path: Path) -> None:
+    line = " ".join(("ifserver", *words))
+    expected, most = OFFERED[words]
+    found = shown(["zsh", "-f", "-c", ZSH, "zsh", str(SCRIPTS["zsh"].parent), str(tmp_path), line])
+    assert expected <= found
+    assert len(found) <= most

@@ -15,7 +15,7 @@ from ifserver.errors import ConfigurationError
 from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.redis.node import RedisNode
 from ifserver.layers.subscriptions import FormerNames
-from ifserver.services.nodes import clusters_of, node_of
+from ifserver.services.service import clusters_of, node_of
 
 
 class FakeLoop:
