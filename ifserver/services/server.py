@@ -22,7 +22,7 @@ from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 
 from ifserver import __version__, channels
 from ifserver.clock import LoopLag
@@ -72,6 +72,69 @@ class Listening(NamedTuple):
     predecessor: str = ""
 
 
+class _Listener:
+    """What `Listening` names, while clients are accepted there by `server`."""
+
+    def __init__(self, runtime: Runtime, listening: Listening, proxy_protocol: bool) -> None:
+        self._runtime = runtime
+        self._listening = listening
+        self._proxy_protocol = proxy_protocol
+        self._described = [_described(runtime, text) for text in listening.descriptions]
+        self.ports: list[IListeningPort] = []
+
+    async def start_described(self, server: InterfaceServer) -> None:
+        """Listen on the endpoints.
+
+        Raises:
+            ConfigurationError: an address cannot be had.
+        """
+        for (endpoint, announced), description in zip(self._described, self._listening.descriptions, strict=True):
+            await self._listen(endpoint, server.announced if announced else server, description)
+
+    async def start_bound(self, server: InterfaceServer) -> list[str]:
+        """Listen on the sockets; the URLs where clients find them.
+
+        Raises:
+            ConfigurationError: an address cannot be had.
+        """
+        urls = []
+        for sock in self._listening.sockets:
+            endpoint, url = self._bound(sock)
+            await self._listen(endpoint, server.announced if self._proxy_protocol else server, url)
+            urls.append(url)
+        return urls
+
+    def _bound(self, sock: socket.socket) -> tuple[SocketEndpoint, str]:
+        """How a socket is listened to, and where clients find it."""
+        url, certificate = sockets.url_of(sock), self._listening.certificate
+        if certificate is None or sock.family == socket.AF_UNIX:
+            return SocketEndpoint(self._runtime.loop, sock), url
+        if self._proxy_protocol:
+            raise ConfigurationError(
+                "front.proxy_protocol: it comes before TLS, so that what speaks it must also end TLS: not with certfile"
+            )
+        endpoint = SocketEndpoint(self._runtime.loop, sock, transport=certificate.transport)
+        return endpoint, url.replace("http:", "https:", 1)
+
+    async def _listen(self, endpoint: IStreamServerEndpoint, factory: IProtocolFactory, where: str) -> None:
+        try:
+            self.ports.append(await self._runtime.future(endpoint.listen(factory)))
+        except Exception as error:  # endpoints of plugins raise what they like
+            await self.stop()
+            raise ConfigurationError(f"cannot listen on {where}: {_reason(error)}") from error
+
+    async def stop(self, succeeded: bool = False) -> None:
+        """Listen no more. The files of the sockets are a successor's if there is one."""
+        # First, while they are certainly ours: from the next line on another server may take their place.
+        for file in () if succeeded else self._listening.files:
+            file.remove()
+        ports, self.ports = self.ports, []
+        for port in ports:
+            stopping = port.stopListening()
+            if isinstance(stopping, Deferred):
+                await self._runtime.future(stopping)
+
+
 class ServeService(Service):
     """An interface server."""
 
@@ -88,8 +151,7 @@ class ServeService(Service):
         assert settings.layer is not None
         self._front = front = settings.front
         self._listening = listening
-        self._described = [_described(runtime, text) for text in listening.descriptions]
-        self._ports: list[IListeningPort] = []
+        self._listener = _Listener(runtime, listening, front.proxy_protocol)
         self.process = channels.new_process_name()
         self._layer = settings.layer
         #: The end must not wait for `front.shutdown_delay_s`.
@@ -113,7 +175,9 @@ class ServeService(Service):
             tracing,
         )
         self._route(settings.pools)
-        subject = ServerSubject(self.server, self._is_listening, parent=self.has_supervisor)
+        subject = ServerSubject(
+            self.server, lambda: bool(self._listener.ports) and not self.ending, parent=self.has_supervisor
+        )
         self._admin_starting: asyncio.Task[None] | None = None
         self._admin = Admin(subject, runtime.reactor, runtime.loop, front.admin, front.admin_hosts, front.admin_token)
         self._lag = LoopLag(runtime.reactor, self._clusters.counters.late)
@@ -134,11 +198,10 @@ class ServeService(Service):
         Raises:
             ConfigurationError: an address cannot be had.
         """
-        self._allow_files()
+        _allow_files(self._front.max_connections)
         # Before anything is started, for these addresses are not ours yet.
         await self._start_admin()
-        for endpoint, description in zip(self._described, self._listening.descriptions, strict=True):
-            await self._listen(endpoint, description)
+        await self._listener.start_described(self.server)
         self._clusters.start()
         knows = self.runtime.future(self.server.start())
         self._lag.start()
@@ -154,11 +217,7 @@ class ServeService(Service):
         Raises:
             ConfigurationError: an address cannot be had.
         """
-        where = dict.fromkeys(self._listening.descriptions)
-        for sock in self._listening.sockets:
-            endpoint, url = self._bound(sock)
-            await self._listen((endpoint, self._front.proxy_protocol), url)
-            where[url] = None
+        where = dict.fromkeys((*self._listening.descriptions, *await self._listener.start_bound(self.server)))
         text = "ifserver %s, process %s, listening on %s"
         mark = events.Mark.TAKEOVER if self._listening.taken_over else events.Mark.STARTED
         events.report(_log, logging.INFO, mark, text, __version__, self.process, ", ".join(where))
@@ -173,21 +232,9 @@ class ServeService(Service):
             home = ", home" if cluster is self._layer.home_cluster else ""
             _log.info("cluster %s%s: %s", cluster.name, home, ", ".join(map(str, cluster.nodes)))
 
-    def _bound(self, sock: socket.socket) -> tuple[SocketEndpoint, str]:
-        """How a socket is listened to, and where clients find it."""
-        url, certificate = sockets.url_of(sock), self._listening.certificate
-        if certificate is None or sock.family == socket.AF_UNIX:
-            return SocketEndpoint(self.runtime.loop, sock), url
-        if self._front.proxy_protocol:
-            raise ConfigurationError(
-                "front.proxy_protocol: it comes before TLS, so that what speaks it must also end TLS: not with certfile"
-            )
-        endpoint = SocketEndpoint(self.runtime.loop, sock, transport=certificate.transport)
-        return endpoint, url.replace("http:", "https:", 1)
-
     async def stop(self) -> None:
         await self._drain()
-        await self._flush()
+        await _flush(self._clusters)
         await self._end()
 
     async def _drain(self) -> None:
@@ -200,7 +247,7 @@ class ServeService(Service):
                 await asyncio.wait_for(self._no_delay.wait(), delay_s)
         if self.succeeded:
             await self._admin.stop()  # the successor waits for its address
-        await self._stop_listening()
+        await self._listener.stop(self.succeeded)
         # What has been accepted in this turn of the loop gets its protocol in the next.
         await asyncio.sleep(0)
         if self._workerless:
@@ -221,7 +268,7 @@ class ServeService(Service):
         self.server.drain_now()
 
     def well(self) -> bool:
-        return bool(self._ports) or not self.ready
+        return bool(self._listener.ports) or not self.ready
 
     def counts(self) -> dict[str, int]:
         statistics = self.server.statistics()
@@ -229,7 +276,7 @@ class ServeService(Service):
 
     def reload(self, new: CommandSettings) -> Collection[str]:
         self._front = updated(self._front, new.front)
-        self._allow_files()
+        _allow_files(self._front.max_connections)
         kept = self.server.change(self._front)
         if self._listening.certificate is not None:
             try:
@@ -257,16 +304,6 @@ class ServeService(Service):
     def reopen_logs(self) -> None:
         self.server.access_log.reopen()
 
-    def _is_listening(self) -> bool:
-        """Whether clients should come."""
-        return bool(self._ports) and not self.ending
-
-    def _allow_files(self) -> None:
-        wanted = self._front.max_connections
-        files = sockets.allow_open_files(wanted + _OTHER_FILES)
-        if files < wanted:
-            _log.warning("max_connections is %d, but no more than %d files may be open", wanted, files)
-
     async def _start_admin(self) -> None:
         if self._listening.taken_over:
             self._admin_starting = asyncio.create_task(self._start_admin_later())
@@ -285,36 +322,19 @@ class ServeService(Service):
                 return
             await asyncio.sleep(_ADMIN_PAUSE_S)
 
-    async def _listen(self, described: tuple[IStreamServerEndpoint, bool], where: str) -> None:
-        """Listen on an endpoint, of which is known whether clients are announced there by the PROXY protocol.
 
-        Raises:
-            ConfigurationError: its address cannot be had.
-        """
-        endpoint, announced = described
-        factory = self.server.announced if announced else self.server
-        try:
-            self._ports.append(await self.runtime.future(endpoint.listen(factory)))
-        except Exception as error:  # endpoints of plugins raise what they like
-            await self._stop_listening()
-            raise ConfigurationError(f"cannot listen on {where}: {_reason(error)}") from error
+def _allow_files(wanted: int) -> None:
+    files = sockets.allow_open_files(wanted + _OTHER_FILES)
+    if files < wanted:
+        _log.warning("max_connections is %d, but no more than %d files may be open", wanted, files)
 
-    async def _stop_listening(self) -> None:
-        # First, while they are certainly ours: from the next line on another server may take their place.
-        for file in () if self.succeeded else self._listening.files:
-            file.remove()
-        ports, self._ports = self._ports, []
-        for port in ports:
-            stopping = port.stopListening()
-            if isinstance(stopping, Deferred):
-                await self.runtime.future(stopping)
 
-    async def _flush(self) -> None:
-        """Wait a little while for the nodes to take what is still to be sent to workers."""
-        for _ in range(100):
-            if not self._clusters.waiting():
-                return
-            await asyncio.sleep(0.01)
+async def _flush(clusters: Clusters) -> None:
+    """Wait a little while for the nodes to take what is still to be sent to workers."""
+    for _ in range(100):
+        if not clusters.waiting():
+            return
+        await asyncio.sleep(0.01)
 
 
 def _described(runtime: Runtime, description: str) -> tuple[IStreamServerEndpoint, bool]:

@@ -228,9 +228,10 @@ class Server:
             # Nobody else listens there now, so that clients are refused as soon as the server has ended.
             for process in self._processes:
                 if not process.wait_ready(end):
-                    raise self._not_ready(process)
+                    self._processes.remove(process)
+                    raise _not_ready(process, self._output, self._timeout_s)
             if _UNREACHABLE in self.output:
-                self._check_nodes(end)
+                _check_nodes(self._environment, self._cwd, end)
         except BaseException:
             self.kill()
             raise
@@ -274,20 +275,14 @@ class Server:
         __tracebackhide__ = True
         end = time.monotonic() + self._timeout_s
         while not (before := self.workers):
-            self._look_again(end, "no worker runs")
+            _look_again(self, end, "no worker runs")
         killed = before[0] if pid is None else pid
         if killed not in before:
             raise ServerError(f"process {killed} is no worker; these are: {before}")
         os.kill(killed, signal.SIGKILL)
         while not set(self.workers).difference(before):
-            self._look_again(end, f"no other worker has taken the place of {killed}")
+            _look_again(self, end, f"no other worker has taken the place of {killed}")
         return killed
-
-    def _look_again(self, end: float, what: str) -> None:
-        __tracebackhide__ = True
-        if time.monotonic() > end:
-            raise ServerError(f"{what}, after {self._timeout_s:g} s:\n{self.output}")
-        time.sleep(_LOOK_S)
 
     def restart_workers(self) -> None:
         """Replace all workers, as a deploy does (SIGHUP): each old one ends when a new one is ready. Returns when all
@@ -302,7 +297,7 @@ class Server:
         while set(old).intersection(self.workers):
             if _NOT_REPLACED in self.output_since(written):
                 raise ServerError(f"the workers were not replaced:\n{self.output}")
-            self._look_again(end, "the old workers have not ended")
+            _look_again(self, end, "the old workers have not ended")
 
     def _running(self) -> list[Process]:
         __tracebackhide__ = True
@@ -313,27 +308,36 @@ class Server:
                 raise ServerError(f"ifserver has ended by itself ({_ending(process.status)}):\n{self.output}")
         return self._processes
 
-    def _check_nodes(self, end: float) -> None:
-        __tracebackhide__ = True
-        output = Output()
-        check = Process(["check"], self._environment, output, cwd=self._cwd)
-        try:
-            check.wait_ready(end)  # it ends by itself
-            status = check.status
-        finally:
-            check.close()
-        if status != 0:
-            raise ServerError(f"ifserver cannot start: the Redis is not fit for use\n\n{output.text()}")
 
-    def _not_ready(self, process: Process) -> ServerError:
-        status = process.status
-        process.close()  # its output is whole then
-        self._processes.remove(process)
-        if status is None:
-            return ServerError(f"ifserver was not ready within {self._timeout_s:g} s:\n{self.output}")
-        errors = [line for line in self.output.splitlines() if line.startswith(_ERROR)]
-        why = errors[-1].removeprefix(_ERROR) if errors else _ending(status)
-        return ServerError(f"ifserver cannot start: {why}\n\nWhat it has written:\n{self.output}")
+def _look_again(server: Server, end: float, what: str) -> None:
+    __tracebackhide__ = True
+    if time.monotonic() > end:
+        raise ServerError(f"{what}, after {server._timeout_s:g} s:\n{server.output}")
+    time.sleep(_LOOK_S)
+
+
+def _check_nodes(environment: Mapping[str, str], cwd: str, end: float) -> None:
+    __tracebackhide__ = True
+    output = Output()
+    check = Process(["check"], environment, output, cwd=cwd)
+    try:
+        check.wait_ready(end)  # it ends by itself
+        status = check.status
+    finally:
+        check.close()
+    if status != 0:
+        raise ServerError(f"ifserver cannot start: the Redis is not fit for use\n\n{output.text()}")
+
+
+def _not_ready(process: Process, output: Output, timeout_s: float) -> ServerError:
+    status = process.status
+    process.close()  # its output is whole then
+    text = output.text()
+    if status is None:
+        return ServerError(f"ifserver was not ready within {timeout_s:g} s:\n{text}")
+    errors = [line for line in text.splitlines() if line.startswith(_ERROR)]
+    why = errors[-1].removeprefix(_ERROR) if errors else _ending(status)
+    return ServerError(f"ifserver cannot start: {why}\n\nWhat it has written:\n{text}")
 
 
 def _ending(status: int | None) -> str:

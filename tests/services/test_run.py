@@ -79,12 +79,12 @@ async def test_it_is_ready_when_its_workers_are(tmp_path: Path, taken_over: bool
         stage = Stage(Listening([sock], files=[file], taken_over=taken_over), workers=3)
         service, start = stage.service, await stage.starting()
         # Before that clients wait; but those of a predecessor are better off with that one.
-        assert bool(service._ports) != taken_over
+        assert bool(service._listener.ports) != taken_over
         for ready, worker in enumerate(stage.workers):
             assert (service.ready, service.counts()["workers"]) == (False, ready)
             worker.ready()
         await start
-        assert service._ports
+        assert service._listener.ports
         assert (service.ready, service.counts()["workers"]) == (True, 3)
         await service.stop()
         assert all(worker.status == 0 for worker in stage.workers)

@@ -150,7 +150,7 @@ async def test_an_end_that_needs_no_delay(tmp_path: Path, why: str) -> None:
 async def test_one_that_listens_no_more_is_not_well(tmp_path: Path) -> None:
     service = serving(tmp_path)
     await done(service.start())
-    await done(service._stop_listening())
+    await done(service._listener.stop())
     assert not service.well()
     await done(service.stop())
     assert service.well(), "it ends, and must not be killed for that"
