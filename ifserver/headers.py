@@ -15,6 +15,7 @@ from ifserver.messages import Headers
 __all__ = [
     "LENGTH_DIGITS",
     "OURS_IN_HANDSHAKE",
+    "bad_field",
     "bad_in_value",
     "find",
     "is_token",
@@ -71,6 +72,12 @@ def is_token(name: bytes) -> bool:
 def is_value(value: bytes) -> bool:
     """Whether `value` may be a header's value: no CR, LF, NUL or other control but the tab (RFC 9110 5.5)."""
     return bad_in_value(value) is None
+
+
+def bad_field(name: bytes, value: bytes) -> str:
+    """What is wrong with a header field, for the log: without its value, which may be a cookie."""
+    bad = next((f"{byte:#04x} at {i}" for i, byte in enumerate(value) if not is_value(bytes([byte]))), "nothing wrong")
+    return f"not a header field: {name[:80]!r} with a value of {len(value)} bytes and {bad} in it"
 
 
 def length(value: bytes) -> int | None:

@@ -34,10 +34,10 @@ from ifserver.config.networks import parse_networks
 from ifserver.errors import ChannelNameError, UndecodableError
 from ifserver.front.access_log import Entry, as_combined, as_json
 from ifserver.front.exchanges.routing import Positions
-from ifserver.front.http1.websocket_handshake import websocket_problem
 from ifserver.front.incoming_request import BadRequest, Incoming, identify, parse_target, stamp
 from ifserver.front.proxy_protocol import BadProxyHeader, parse_header
 from ifserver.front.websocket import deflate
+from ifserver.front.websocket.opening import websocket_problem
 from ifserver.layers import operator_orders
 from ifserver.layers.embedded import frames as embedded
 from ifserver.layers.heartbeat_value import facts_of, names_of

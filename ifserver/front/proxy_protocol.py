@@ -1,8 +1,9 @@
-"""The PROXY protocol, versions 1 and 2, by which a proxy that only passes bytes on announces its client.
+"""Who has connected: as the transport has it, or as a proxy announces it that only passes bytes on, by the PROXY
+protocol, versions 1 and 2.
 
 "The specification" is HAProxy's ``doc/proxy-protocol.txt``. Not by twisted.protocols.haproxy: that refuses a header
-which arrives in two pieces, raises on addresses and ports that are none, sets no time limit, believes everybody, and
-tells the address of the proxy until the header is there, which is when a protocol asks.
+which arrives in two pieces, raises on addresses and ports that are none, sets no time limit, trusts everybody, and
+reports the address of the proxy until the header is there, which is when a protocol asks.
 """
 
 from __future__ import annotations
@@ -11,23 +12,32 @@ import ipaddress
 import logging
 import re
 import struct
-from typing import Any, Final
-from typing import Protocol as Interface
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, ISSLTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ifserver.clock import Clock
 from ifserver.config.networks import parse_networks, plain_address
-from ifserver.front import interface
-from ifserver.front.addresses import ProxyHeader
 from ifserver.front.deadlines import Deadlines
 from ifserver.net.endpoints import Address, LoopTransport
 
-__all__ = ["Announced", "AnnouncedFactory", "BadProxyHeader", "parse_header"]
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from ifserver.clock import Clock
+    from ifserver.front.server import InterfaceServer
+
+__all__ = [
+    "Addresses",
+    "Announced",
+    "AnnouncedFactory",
+    "BadProxyHeader",
+    "ProxyHeader",
+    "addresses_of",
+    "parse_header",
+]
 
 _BEGIN_V1: Final = b"PROXY "
 #: The specification, 2.1: the longest line that there is, CRLF included.
@@ -47,6 +57,22 @@ _CLIENT_SSL: Final = 1
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
 _log = logging.getLogger(__name__)
+
+
+#: Scheme, client and server of a connection: ``http`` or ``https``; None: it has no such address.
+Addresses: TypeAlias = tuple[str, tuple[str, int] | None, tuple[str, int | None] | None]
+
+
+class ProxyHeader(NamedTuple):
+    """What a proxy announces of a connection."""
+
+    #: Both of its ends at the proxy; None: those of the connection itself.
+    client: Address | None
+    server: Address | None
+    #: Whether the client speaks TLS with the proxy.
+    tls: bool
+    #: Bytes of the header.
+    length: int
 
 
 class BadProxyHeader(Exception):
@@ -166,14 +192,32 @@ def _tells_of_tls(data: bytes) -> bool:
     return tls
 
 
-class Server(interface.Server, Interface):
-    """Whose connections proxies announce."""
+def addresses_of(transport: Any, announced: ProxyHeader | None) -> Addresses:
+    """The addresses of a connection.
 
-    def build(self, address: IAddress | None, announced: ProxyHeader | None) -> Protocol:
-        """The protocol of a connection from `address`, and what a proxy has announced of it."""
+    Args:
+        announced: what a proxy has announced of it before its first byte; None: nothing.
+    """
+    client, server, tls = transport.getPeer(), transport.getHost(), ISSLTransport.providedBy(transport)
+    if announced is not None:
+        client, server, tls = announced.client or client, announced.server or server, announced.tls or tls
+    return "https" if tls else "http", _tcp_address(client), _host_address(server)
 
-    def acceptableProtocols(self) -> list[bytes]:
-        """What TLS clients may choose from (ALPN)."""
+
+def _tcp_address(address: Any) -> tuple[str, int] | None:
+    host = getattr(address, "host", None)
+    return None if host is None else (host, address.port)
+
+
+def _host_address(address: Any) -> tuple[str, int | None] | None:
+    host = getattr(address, "host", None)
+    if host is not None:
+        return host, address.port
+    name = getattr(address, "name", None)
+    if name is None:
+        return None
+    # What is no UTF-8 could not be sent on.
+    return (name.decode(errors="backslashreplace") if isinstance(name, bytes) else name), None
 
 
 class Announced(Protocol):
@@ -242,7 +286,7 @@ class AnnouncedFactory(Factory):
 
     noisy = False
 
-    def __init__(self, server: Server, clock: Clock) -> None:
+    def __init__(self, server: InterfaceServer, clock: Clock) -> None:
         self.server = server
         settings = server.settings
         self._networks = parse_networks(settings.proxy_protocol_networks, "front.proxy_protocol_networks")
@@ -260,7 +304,7 @@ class AnnouncedFactory(Factory):
     def waits(self, connection: Announced) -> str | None:
         """`connection` is open; what is wrong with it."""
         host = getattr(connection.transport.getPeer(), "host", None)
-        # The specification, 5: whoever may connect could say that it is anybody.
+        # The specification, 5: anybody that may connect could claim to be anybody.
         if host is not None and host not in self._networks:
             return f"{host} is no proxy that is trusted"
         if self.server.draining or len(self._waiting) >= self.server.settings.max_connections:

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-from ifserver.clock import WallClock
-from ifserver.config.settings import FrontSettings
-from ifserver.front.access_log import AccessLog
-from ifserver.front.addresses import ProxyHeader
 from ifserver.front.connection_limits import ConnectionLimits
+from ifserver.front.deadlines import SlowClients
 from ifserver.front.drain import Drain
-from ifserver.front.exchanges.exchanges import Exchanges, Tracing
+from ifserver.front.exchanges.exchanges import Exchanges
 from ifserver.front.files import Disk, Files
 from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.http1.shared_services import Http1
-from ifserver.front.interface import Connection
+from ifserver.front.http1.shared import Http1
 from ifserver.front.proxy_protocol import AnnouncedFactory
-from ifserver.front.slow_clients import SlowClients
 from ifserver.front.websocket.opening import WebSockets
-from ifserver.layers.clusters import Clusters
 
-__all__ = ["InterfaceServer"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.defer import Deferred
+
+    from ifserver.clock import WallClock
+    from ifserver.config.settings import FrontSettings
+    from ifserver.front.access_log import AccessLog
+    from ifserver.front.connection_limits import Key
+    from ifserver.front.exchanges.exchanges import Tracing
+    from ifserver.front.proxy_protocol import ProxyHeader
+    from ifserver.layers.clusters import Clusters
+
+__all__ = ["Connection", "InterfaceServer"]
+
+
+class Connection(Hashable, Interface):
+    """A client's connection. `Http1Connection`, `WebSocketConnection`, and further kinds."""
+
+    #: ``http`` or ``websocket``, for metrics.
+    kind: str
+    #: Connections with the same key are counted together (`ifserver.front.connection_limits`).
+    key: Key
+    transport: Any
+
+    def shut_down(self) -> None:
+        """Close the connection when what is in progress has ended."""
+
+    def abort(self) -> None:
+        """Cut it."""
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -34,9 +57,9 @@ class InterfaceServer(Factory):
     """Builds the protocol of each connection, and holds what they have in common.
 
     Args:
-        reactor: tells how time goes by, and calls later.
-        wall: tells the time of day, for Date and the access log.
-        facts: what the beats of this server tell people (`ifserver.status.Facts`).
+        reactor: measures time, and calls later.
+        wall: the time of day, for Date and the access log.
+        facts: what the beats of this server show people (`ifserver.status.Facts`).
         files: opens the files that it sends by itself; None: those below ``front.file_roots``.
         tracing: makes spans; None: it is off.
     """
@@ -61,13 +84,13 @@ class InterfaceServer(Factory):
         files = files or Files(settings.file_roots, False, Disk(clusters.soon), counters)
         #: Streams, and all that concerns the channel layer.
         self.exchanges = Exchanges(settings, clusters, reactor, wall, files, tracing, facts)
-        #: From the beginning of the end: responses that begin now say that the connection ends with them.
+        #: From the beginning of the end: responses that begin now announce that the connection ends with them.
         self.draining = False
         self.admission = ConnectionLimits(settings, reactor, counters)
         #: The deadlines of clients that do not read what was written.
         self.slow_clients = SlowClients(reactor, settings.write_timeout_s, counters)
         self.websockets = WebSockets(self, reactor)
-        self.http1 = Http1(self, reactor, wall, clusters.soon, self.websockets)
+        self.http1 = Http1(self, reactor, wall, clusters.soon)
         #: Builds the protocols of connections that proxies announce.
         self.announced = AnnouncedFactory(self, reactor)
         #: The connections that are open.
@@ -96,7 +119,7 @@ class InterfaceServer(Factory):
         return self.exchanges.start()
 
     async def drain(self, quick: bool = False) -> None:
-        """End in order: no connection is kept alive for long, what is under way is answered for ``drain_timeout_s``,
+        """End: no connection is kept alive for long, what is under way is answered for ``drain_timeout_s``,
         WebSockets are closed one after the other, and the inbox is read until all is answered. The caller has stopped
         listening.
 
@@ -104,7 +127,7 @@ class InterfaceServer(Factory):
             quick: somebody waits for it.
         """
         self.draining = True
-        await self._drain.say(self.settings, quick)
+        await self._drain.begin(self.settings, quick)
         self._drain.stop()
         await self.exchanges.stop(quick)
         self.http1.stop()
@@ -117,7 +140,7 @@ class InterfaceServer(Factory):
         """Wait no longer for what is under way."""
         self._drain.cut()
 
-    # What connections need (`ifserver.front.interface.Server`).
+    # What connections need.
 
     def acceptableProtocols(self) -> list[bytes]:
         """What TLS clients may choose from (ALPN). With nothing to choose from, handshakes that offer a choice fail."""
@@ -134,10 +157,12 @@ class InterfaceServer(Factory):
         return Http1Connection(self.http1, key, announced)
 
     def connected(self, connection: Connection) -> None:
+        """`connection` is open."""
         self.connections.add(connection)
         self.admission.enter(connection.key)
 
     def disconnected(self, connection: Connection) -> None:
+        """`connection` is lost, or has become another."""
         self.connections.discard(connection)
         self.admission.leave(connection.key)
         self.slow_clients.end(connection)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from ifserver import channels
-from ifserver.front.addresses import ProxyHeader
 from ifserver.front.http1.connection import Http1Connection
-from ifserver.front.proxy_protocol import BadProxyHeader, parse_header
+from ifserver.front.proxy_protocol import BadProxyHeader, ProxyHeader, parse_header
 from ifserver.net.endpoints import LoopTransport
 from tests.front.fakes import BINARY, GET, HANDSHAKE, FakeLoopTransport, FakeTransport, World, frame
 

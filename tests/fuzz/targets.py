@@ -130,8 +130,8 @@ def http(random: Random) -> None:
 
 def _held(client: f.FakeTransport) -> int:
     connection: Any = client.protocol
-    parser = connection._parser
-    held = sum(len(each.body) for each in connection._waiting) + len(connection.read_pacing.unparsed)
+    parser = connection.parser
+    held = sum(len(each.body) for each in connection.waiting) + len(connection.read_pacing.unparsed)
     held += len(parser._line) + len(parser._tail) + len(parser._target) + len(parser.early or b"")
     held += len(parser._chunks._line) if parser._chunks is not None else 0
     return held + sum(len(name) + len(value) for name, value in parser._headers)

@@ -16,10 +16,10 @@ from ifserver.state_machines.http import HttpStream
 from ifserver.state_machines.websocket import WebSocketStream
 
 if TYPE_CHECKING:
-    from ifserver.front.addresses import Addresses
     from ifserver.front.deadlines import Deadlines
     from ifserver.front.exchanges.carry_out import HttpClient
     from ifserver.front.exchanges.exchanges import Exchanges
+    from ifserver.front.proxy_protocol import Addresses
     from ifserver.state_machines.effects import Waiting
     from ifserver.state_machines.stream import Stream
 

@@ -1,8 +1,8 @@
 """Bodies in chunks: decodes the chunked transfer coding (RFC 9112 7.1) strictly. Pure.
 
 llhttp parses the heads of requests, but no bodies in chunks. In these it refuses white space that must be accepted,
-waits for chunks of up to 2^64 bytes, and lets a trailer field decide about the connection. It also does not tell where
-such a body ends, so the next request line could not be checked.
+waits for chunks of up to 2^64 bytes, and lets a trailer field decide about the connection. It also does not report
+where such a body ends, so the next request line could not be checked.
 
 This makes no second parser that could disagree with the first: llhttp gets the bytes up to the empty line of the head,
 this module gets the bytes from there to the end of the trailers, and neither sees what the other has read.
@@ -11,11 +11,14 @@ this module gets the bytes from there to the end of the trailers, and neither se
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ifserver.config.settings import FrontSettings
-from ifserver.front.incoming_request import BadRequest, Incoming
+from ifserver.front.incoming_request import BadRequest
 from ifserver.headers import is_token
+
+if TYPE_CHECKING:
+    from ifserver.config.settings import FrontSettings
+    from ifserver.front.incoming_request import Incoming
 
 __all__ = ["ChunkedBody"]
 

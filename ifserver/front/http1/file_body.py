@@ -14,12 +14,18 @@ off the loop.
 from __future__ import annotations
 
 import errno
+import logging
 import os
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from ifserver.clock import Soon
-from ifserver.front.files import Disk, File, read_cached
+from ifserver.front.files import read_cached
+from ifserver.front.http1.connection_states import Event
 from ifserver.net.sendfile import Outlet
+
+if TYPE_CHECKING:
+    from ifserver import messages as m
+    from ifserver.front.files import File
+    from ifserver.front.http1.response import Http1Response
 
 __all__ = ["PART_BYTES", "FileBody"]
 
@@ -30,40 +36,23 @@ PART_BYTES: Final = 256 * 1024
 PIECE_BYTES: Final = 64 * 1024
 
 
-class Owner(Protocol):
-    """The response that a file is the body of."""
-
-    transport: Any
-    #: The client does not take what it is sent.
-    write_paused: bool
-
-    def file_sent(self, count: int) -> None:
-        """So many bytes of the file are on their way."""
-
-    def file_waits(self, full: bool) -> None:
-        """Whether something is due to the client that it does not take."""
-
-    def file_ended(self, why: str) -> None:
-        """All of it was sent; or `why` it could not be, and the client is there."""
-
-    def file_lost(self) -> None:
-        """The client is gone."""
+_log = logging.getLogger(__name__)
 
 
 class FileBody:
-    """Sends `count` bytes of `file` from `offset` on, and closes it; `start` begins.
+    """The body of `response`, which is in `file`, as `message` has it. `start` sends it; then the file is closed.
 
     Args:
-        soon: calls at the end of this turn of the loop.
+        channel: of its stream, for the log.
     """
 
-    def __init__(self, owner: Owner, file: File, offset: int, count: int, disk: Disk, soon: Soon) -> None:
-        self._owner = owner
+    def __init__(self, response: Http1Response, file: File, message: m.ResponseFile, channel: str) -> None:
+        self._response = response
         self._file = file
-        self._offset = offset
-        self._left = count
-        self._disk = disk
-        self._soon = soon
+        self._offset = message.offset
+        self._left = message.count
+        self._named = channel, message.path
+        self._disk = response.http1.server.exchanges.files.disk
         self._head = b""
         self._outlet: Outlet | None = None
         #: The part of the file up to here can be sent without waiting for a disk.
@@ -76,9 +65,9 @@ class FileBody:
 
     def start(self, head: bytes) -> None:
         """Send `head`, and then the file."""
-        outlet = self._outlet = Outlet.of(self._owner.transport)
+        outlet = self._outlet = Outlet.of(self._response.transport)
         if outlet is None:
-            self._owner.transport.write(head)
+            self._response.transport.write(head)
             self._copy()
         else:
             self._head = head
@@ -97,9 +86,17 @@ class FileBody:
             # A thread may read it still. Whatever has its number by then, what was read is not used.
             self._file.close()
 
-    def _end(self, why: str = "") -> None:
+    def _end(self) -> None:
+        """All of it was sent."""
         self.stop()
-        self._owner.file_ended(why)
+        self._response.file = None
+        self._response.finish()
+
+    def _fail(self, why: str) -> None:
+        """It cannot be sent, and the client is there."""
+        self.stop()
+        _log.error("%s: cutting the connection: the file %r cannot be sent: %s", *self._named, why)
+        self._response.connection.handle(Event.INVALID)
 
     def _leave_outlet(self) -> None:
         outlet, self._outlet = self._outlet, None
@@ -110,13 +107,13 @@ class FileBody:
     def _watch(self) -> None:
         """From now on, the connection is cut when its client gets nothing for too long (``write_timeout``)."""
         if not self._waits:
-            self._waits = True
-            self._owner.file_waits(True)
+            self._waits = self._response.write_paused = True
+            self._response.http1.server.slow_clients.begin(self._response.connection)
 
     def _watch_not(self) -> None:
         if self._waits:
-            self._waits = False
-            self._owner.file_waits(False)
+            self._waits = self._response.write_paused = False
+            self._response.http1.server.slow_clients.end(self._response.connection)
 
     # By sendfile.
 
@@ -160,18 +157,19 @@ class FileBody:
             self._leave_outlet()
             self._copy()
         elif error.errno in (errno.EIO, errno.ESTALE):
-            self._end(str(error))
+            self._fail(str(error))
         else:
-            self._owner.file_lost()
+            self._response.connection.abort()  # the client has left
 
     def _is_sent(self, count: int) -> bool:
         """So much has been sent. Returns whether more must follow."""
         if not count:
-            self._end("it was truncated while being sent")
+            self._fail("it was truncated while being sent")
             return False
         self._offset += count
         self._left -= count
-        self._owner.file_sent(count)
+        self._response.sent_bytes += count
+        self._response.http1.tally.http_bytes_out += count
         if not self._left:
             self._end()
         return bool(self._left)
@@ -186,14 +184,14 @@ class FileBody:
         try:
             self._disk.do(lambda: os.pread(fd, part, offset), self._fetched)
         except OSError as error:
-            self._end(str(error))
+            self._fail(str(error))
 
     def _fetched(self, data: bytes | OSError) -> None:
         self._is_due = False
         if self._is_over:
             return
         if isinstance(data, OSError):
-            self._end(str(data))
+            self._fail(str(data))
         elif self._outlet is None:
             self._watch_not()
             if self._write(data):
@@ -211,12 +209,12 @@ class FileBody:
         """Write pieces as long as the transport takes them, as much as a part in one turn."""
         self._is_due = False
         for _ in range(PART_BYTES // PIECE_BYTES):
-            if self._is_over or self._owner.write_paused:
+            if self._is_over or self._response.write_paused:
                 return
             try:
                 data = read_cached(self._file.fd, min(self._left, PIECE_BYTES), self._offset)
             except OSError as error:
-                self._end(str(error))
+                self._fail(str(error))
                 return
             if data is None:
                 self._fetch(PIECE_BYTES)
@@ -224,10 +222,10 @@ class FileBody:
             if not self._write(data):
                 return
         self._is_due = True
-        self._soon(self._copy)
+        self._response.http1.soon(self._copy)
 
     def _write(self, data: bytes) -> bool:
         """Write a piece. Returns whether more must follow."""
         if data:
-            self._owner.transport.write(data)
+            self._response.transport.write(data)
         return self._is_sent(len(data))

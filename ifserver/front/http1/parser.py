@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from ifserver.config.settings import FrontSettings
+from ifserver import headers as h
 from ifserver.front.http1.chunked import ChunkedBody
-from ifserver.front.http1.websocket_handshake import is_websocket_upgrade
 from ifserver.front.incoming_request import BadRequest, Incoming, Refused, examine
-from ifserver.messages import Headers
 
-__all__ = ["RequestParser"]
+if TYPE_CHECKING:
+    from ifserver.config.settings import FrontSettings
+    from ifserver.messages import Headers
+
+__all__ = ["RequestParser", "is_websocket_upgrade"]
 
 # A number, since bytes are searched for it much faster than for bytes.
 _SPACE: Final = ord(" ")
@@ -35,7 +37,7 @@ _EMPTY_LINE: Final = b"\r\n\r\n"
 _MAX_EMPTY_LINES: Final = 4
 #: An empty body in chunks. It tells llhttp that a body which it has not seen has ended.
 _NO_CHUNKS: Final = b"0\r\n\r\n"
-#: What llhttp says of versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
+#: llhttp's errors for versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
 _OTHER_VERSION: Final = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
 
 #: What llhttp raises where it does not go on: at an error, or where another protocol may begin.
@@ -242,7 +244,7 @@ class RequestParser:
             self._feed(rest)
 
     def _check_head(self) -> None:
-        """Is it too large, as far as it has come? All bytes count: of a field llhttp tells when it has ended."""
+        """Is it too large, as far as it has come? All bytes count: llhttp reports a field when it has ended."""
         if len(self._headers) > self._max_headers or self._head_bytes > self._max_header_bytes:
             self.refusal = self.refusal or BadRequest(431, "too many or too large header fields")
 
@@ -324,7 +326,7 @@ class RequestParser:
         """Go on as if no other protocol had been offered (RFC 9110 7.8).
 
         llhttp has left the body unread, and cannot be told to read it: so another one is shown a head that is like the
-        one before in what tells where the body ends, and whether the connection does, and in nothing else.
+        one before in what defines where the body ends, and whether the connection does, and in nothing else.
         """
         incoming = self._declined
         if incoming is None:
@@ -338,6 +340,16 @@ class RequestParser:
         self._parser = httptools.HttpRequestParser(self)
         self._target, self._headers = b"", []
         self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+
+
+def is_websocket_upgrade(incoming: Incoming) -> bool:
+    """Whether the client asks for a WebSocket, rightly or not (RFC 6455 4.1).
+
+    What is offered in HTTP/1.0 must be ignored (RFC 9110 7.8).
+    """
+    if not incoming.upgrade or incoming.method != "GET" or incoming.http_version != "1.1":
+        return False
+    return b"websocket" in (item.lower() for item in h.list_items(incoming.headers, b"upgrade"))
 
 
 def _refusal(error: httptools.HttpParserError, line: bytes) -> BadRequest:

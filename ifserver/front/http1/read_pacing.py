@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from ifserver.front.http1.connection_states import State
-from ifserver.front.http1.parser import RequestParser
-from ifserver.front.http1.shared_services import Http1, Waiting
-from ifserver.front.incoming_request import Incoming
+
+if TYPE_CHECKING:
+    from ifserver.front.http1.connection import Http1Connection
 
 __all__ = ["HALF_CLOSED", "HANDSHAKE", "PIECES", "PIPELINE", "SLICE", "STREAM", "TURN", "ReadPacing"]
 
-# Why a connection is not read; plain bits, since they are turned for every request.
+# Why a connection is not read; plain bits, since they change with every request.
 #: The stream has more than it can send on.
 STREAM: Final = 1
 #: A pipelined request waits.
@@ -30,27 +30,13 @@ SLICE: Final = 16 * 1024
 PIECES: Final = 1000
 
 
-class Reader(Waiting, Protocol):
-    """The connection whose input this is."""
-
-    def parse(self, data: bytes) -> None:
-        """Parse the next bytes; of more than a slice, as many as are due now."""
-
-
 class ReadPacing:
-    """Takes what a client sends, and leaves the rest in the kernel's buffers.
+    """Takes what the client of `connection` sends, and leaves the rest in the kernel's buffers."""
 
-    Args:
-        waiting: the requests that have arrived and wait for their turn.
-    """
+    __slots__ = ("_connection", "_turn_due", "reasons", "unparsed")
 
-    __slots__ = ("_connection", "_http1", "_parser", "_turn_due", "_waiting", "reasons", "unparsed")
-
-    def __init__(self, connection: Reader, http1: Http1, parser: RequestParser, waiting: list[Incoming]) -> None:
+    def __init__(self, connection: Http1Connection) -> None:
         self._connection = connection
-        self._http1 = http1
-        self._parser = parser
-        self._waiting = waiting
         #: Why nothing is read; 0: it is.
         self.reasons = 0
         #: What has been read and is not parsed yet, since requests wait, or other connections.
@@ -68,20 +54,26 @@ class ReadPacing:
         if self.reasons:
             self.reasons &= ~why
             if not self.reasons:
-                connection, bodies_due = self._connection, self._http1.bodies_due
+                connection = self._connection
+                bodies_due = connection.http1.bodies_due
                 connection.transport.resumeProducing()
                 if connection in bodies_due:
                     bodies_due.add(connection)  # until now the client had no chance
 
     def feed(self, data: bytes) -> None:
         """Parse what is longer than a slice, until it is enough; the rest is `unparsed` then."""
-        parser, connection, max_pipelined = self._parser, self._connection, self._http1.server.settings.max_pipelined
+        connection = self._connection
+        parser, waiting = connection.parser, connection.waiting
+        max_pipelined = connection.server.settings.max_pipelined
         for start in range(0, len(data), SLICE):
             incoming = parser.incoming
-            enough = len(self._waiting) >= max_pipelined  # it goes on when one of them has begun
+            enough = len(waiting) >= max_pipelined  # it goes on when one of them has begun
             if not enough and start and incoming is not None and len(incoming.body) >= PIECES:
                 enough = True
-                self._wait_for_turn()
+                if not self._turn_due:
+                    self._turn_due = True
+                    self.pause(TURN)
+                    connection.http1.soon(self._go_on)
             if enough:
                 self.unparsed = data[start:]
                 return
@@ -92,16 +84,11 @@ class ReadPacing:
                 parser.early += data[start + SLICE :]
                 return
 
-    def _wait_for_turn(self) -> None:
-        if not self._turn_due:
-            self._turn_due = True
-            self.pause(TURN)
-            self._http1.soon(self._go_on)
-
     def _go_on(self) -> None:
         """It is this connection's turn again."""
         self._turn_due = False
-        if self._connection.state is State.CLOSED or self._parser.refusal is not None:
+        connection = self._connection
+        if connection.state is State.CLOSED or connection.parser.refusal is not None:
             return
         self.parse_rest()
         if not self._turn_due:
@@ -116,5 +103,5 @@ class ReadPacing:
 
     def resume_behind_pipeline(self) -> None:
         """Read again if no request waits: what comes now may be the rest of the present one."""
-        if not self._waiting and not self.unparsed:
+        if not self._connection.waiting and not self.unparsed:
             self.resume(PIPELINE)

@@ -11,10 +11,10 @@ from msgspec import Struct
 from ifserver import headers as h
 from ifserver.clock import WallClock
 from ifserver.front.incoming_request import REQUEST_ID
-from ifserver.headers import bad_in_value
+from ifserver.headers import bad_field, bad_in_value
 from ifserver.messages import Headers
 
-__all__ = ["BadResponse", "Framing", "HeadWriter", "bad_field", "plain_answer", "reason_phrase", "server_timing"]
+__all__ = ["BadResponse", "Framing", "HeadWriter", "plain_answer", "reason_phrase", "server_timing"]
 
 _STATUS_LINES: Final[dict[int, bytes]] = {}
 
@@ -23,16 +23,8 @@ class BadResponse(Exception):
     """A response that cannot be sent as it is."""
 
 
-def bad_field(name: bytes, value: bytes) -> str:
-    """What is wrong with a header field, for the log: without its value, which may be a cookie."""
-    bad = next(
-        (f"{byte:#04x} at {i}" for i, byte in enumerate(value) if not h.is_value(bytes([byte]))), "nothing wrong"
-    )
-    return f"not a header field: {name[:80]!r} with a value of {len(value)} bytes and {bad} in it"
-
-
 class Framing(Struct, eq=False, gc=False):
-    """How the end of one response's body is told (RFC 9112 6.3)."""
+    """How the end of one response's body is marked (RFC 9112 6.3)."""
 
     #: HEAD, 204, 205, 304: nothing follows the head, whatever its fields say.
     no_body: bool
@@ -44,13 +36,27 @@ class Framing(Struct, eq=False, gc=False):
 
     @property
     def ends_with_connection(self) -> bool:
-        """Whether nothing but the end of the connection tells the end of the body."""
+        """Whether nothing but the end of the connection marks the end of the body."""
         return not self.no_body and not self.chunked and self.remaining is None
 
     @property
     def spent(self) -> bool:
         """Whether the client has all that the head has promised: it takes the response for complete."""
         return self.no_body or self.remaining == 0
+
+    def framed(self, body: bytes) -> bytes:
+        """A piece of the body as it is sent.
+
+        Raises:
+            BadResponse: it is more than Content-Length promised.
+        """
+        if self.chunked:
+            return b"%x\r\n%b\r\n" % (len(body), body)
+        if self.remaining is not None:
+            if len(body) > self.remaining:
+                raise BadResponse("the body is longer than its Content-Length")
+            self.remaining -= len(body)
+        return body
 
 
 def reason_phrase(status: int) -> str:
@@ -84,7 +90,7 @@ def server_timing(queue_s: float | None, until_start_s: float) -> bytes:
 
 #: Names of fields that are remembered.
 _MAX_NAMES: Final = 1000
-#: Names of fields that tell how the response ends, and of those in whose place ours would be written.
+#: Names of fields that define how the response ends, and of those in whose place ours would be written.
 _OF_FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _IN_PLACE_OF_OURS: Final = frozenset({b"date", b"server", REQUEST_ID})
 _LENGTH_START: Final = b"\r\ncontent-length: "
@@ -92,7 +98,7 @@ _REQUEST_ID_START: Final = b"\r\n" + REQUEST_ID + b": "
 
 
 class HeadWriter:
-    """Writes heads; `wall` tells the time for Date, `server_header` is what Server says.
+    """Writes heads; `wall` has the time for Date, `server_header` is the value of Server.
 
     Each line is written behind the end of the one before.
     """
@@ -123,7 +129,7 @@ class HeadWriter:
         Args:
             whole_body: bytes of the body if all of it is there; None if more will come.
             keep_alive: whether the client, and we, would keep the connection.
-            request_id: what X-Request-ID says unless the application says it; empty: nothing.
+            request_id: the value of X-Request-ID unless the application sends one; empty: none.
             more_lines: fields of ours, each behind the end of the line before.
 
         Raises:
@@ -133,7 +139,7 @@ class HeadWriter:
         framing = Framing(method == "HEAD" or status in (204, 205, 304), not keep_alive)
         head = [_STATUS_LINES.get(status) or _status_line(status)]
         starts = self._starts
-        # What Content-Length should say, where it may be sent.
+        # What Content-Length should be, where it may be sent.
         whole_length = None if whole_body is None or status in (204, 205) else b"%d" % whole_body
         has_date = has_server = False
         for name, value in headers:
@@ -205,7 +211,7 @@ class HeadWriter:
 
 
 def _framing_line(framing: Framing, status: int, name: bytes, value: bytes) -> bytes:
-    """Note what one of the application's fields says of the framing; its line, empty if it is not sent."""
+    """Note what one of the application's fields means for the framing; its line, empty if it is not sent."""
     if name == b"content-length":
         length = h.length(value)
         if length is None:
@@ -213,7 +219,7 @@ def _framing_line(framing: Framing, status: int, name: bytes, value: bytes) -> b
         if framing.remaining is not None:
             raise BadResponse("two Content-Lengths")
         framing.remaining = length
-        # RFC 9110 8.6: with 204 a server MUST NOT send it. With 205 it says 0, whatever the application says.
+        # RFC 9110 8.6: with 204 a server MUST NOT send it. With 205 it is 0, whatever the application sends.
         return b"" if status in (204, 205) else _LENGTH_START + value
     if name == b"connection":
         framing.close = framing.close or b"close" in value.lower()
@@ -222,7 +228,7 @@ def _framing_line(framing: Framing, status: int, name: bytes, value: bytes) -> b
 
 
 def _frame(framing: Framing, head: list[bytes], whole_body: int | None, http_version: str) -> None:
-    """Choose how the end of the body is told, where the application has not (RFC 9112 6.1 to 6.3)."""
+    """Choose how the end of the body is marked, where the application has not (RFC 9112 6.1 to 6.3)."""
     if framing.remaining is not None:
         if whole_body is not None and whole_body != framing.remaining:
             raise BadResponse(f"Content-Length is {framing.remaining}, the body has {whole_body} bytes")

@@ -18,7 +18,6 @@ from ifserver.flow_control import message_bytes
 from ifserver.front.access_log import Entry, closed
 from ifserver.front.connection_limits import Key
 from ifserver.front.incoming_request import Incoming
-from ifserver.front.interface import Server
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.net import sockets
@@ -27,6 +26,7 @@ from ifserver.state_machines.effects import ClientFailed, ClientLeft, Flushed, M
 if TYPE_CHECKING:
     from ifserver.front.exchanges.carry_out import EventHandler
     from ifserver.front.exchanges.exchange import Exchange
+    from ifserver.front.server import InterfaceServer
 
 __all__ = ["WebSocketConnection"]
 
@@ -58,7 +58,7 @@ class WebSocketConnection(Frames):
 
     def __init__(
         self,
-        server: Server,
+        server: InterfaceServer,
         exchange: Exchange,
         incoming: Incoming,
         accept: m.WebSocketAccept,

@@ -1,30 +1,73 @@
-"""How the WebSockets of a server are opened, and when they have to end."""
+"""How WebSockets are opened: what the client may ask in its handshake (RFC 6455 4.2), what the application may answer,
+and when they have to end.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import base64
+import binascii
+from typing import TYPE_CHECKING, Final
 
-from ifserver import messages as m
-from ifserver.clock import Clock
-from ifserver.config.settings import FrontSettings
-from ifserver.front.access_log import Entry
+from ifserver import headers as h
 from ifserver.front.deadlines import Deadlines
-from ifserver.front.incoming_request import Incoming
-from ifserver.front.interface import Connection, Server
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ifserver import messages as m
+    from ifserver.clock import Clock
+    from ifserver.config.settings import FrontSettings
+    from ifserver.front.access_log import Entry
+    from ifserver.front.exchanges.exchange import Exchange
+    from ifserver.front.incoming_request import Incoming
+    from ifserver.front.server import Connection, InterfaceServer
     from ifserver.front.websocket.connection import WebSocketConnection
 
-if TYPE_CHECKING:
-    from ifserver.front.exchanges.exchange import Exchange
+__all__ = ["WebSockets", "problem_of_accept", "websocket_problem"]
 
-__all__ = ["WebSockets"]
+#: RFC 6455 4.2.1: a key is 16 bytes in base64.
+_KEY_BYTES: Final = 16
+
+
+def websocket_problem(incoming: Incoming, allowed_origins: Sequence[str] = ()) -> tuple[int, str] | None:
+    """What is wrong with a WebSocket handshake: the status to answer and why; None if it is right (RFC 6455 4.2.1)."""
+    # RFC 6455 4.2.1: one value, 13. Another one beside it may be what the client means.
+    if h.values(incoming.headers, b"sec-websocket-version") != [b"13"]:
+        return 426, "only version 13 of the WebSocket protocol is spoken here"
+    keys = h.values(incoming.headers, b"sec-websocket-key")
+    try:
+        valid = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES
+    except binascii.Error:
+        valid = False
+    if not valid:
+        return 400, "not a Sec-WebSocket-Key"
+    origins = h.values(incoming.headers, b"origin")
+    if allowed_origins and origins and (len(origins) > 1 or origins[0].decode("latin-1") not in allowed_origins):
+        return 403, "pages of this origin may not open WebSockets"  # RFC 6455 4.2.2
+    return None
+
+
+def problem_of_accept(message: m.WebSocketAccept) -> str | None:
+    """What is wrong with the answer to a handshake; None: nothing, so that it can be written as it is."""
+    subprotocol = message.subprotocol or ""
+    try:
+        subprotocol_fits = h.is_value(subprotocol.encode("latin-1"))
+    except UnicodeEncodeError:
+        subprotocol_fits = False
+    if not subprotocol_fits:
+        return f"not a subprotocol: {subprotocol[:80]!r}"
+    for name, value in message.headers:
+        if not h.is_token(name) or not h.is_value(value):
+            return h.bad_field(name, value)
+        if name.lower() in h.OURS_IN_HANDSHAKE:
+            return f"{name!r} is not for the application to set"
+    return None
 
 
 class WebSockets:
-    """Opens the WebSockets of `server`."""
+    """Opens the WebSockets of `server`, and ends those that are open for too long."""
 
-    def __init__(self, server: Server, clock: Clock) -> None:
+    def __init__(self, server: InterfaceServer, clock: Clock) -> None:
         self._server = server
         self._clock = clock
         #: Ends them; empty while websocket_timeout_s is none.
@@ -35,7 +78,7 @@ class WebSockets:
         self._protocol: type[WebSocketConnection] | None = None
 
     def change(self, settings: FrontSettings) -> None:
-        """Open them as `settings` say from now on; a longest life has its new length also for those that are open."""
+        """Open them with `settings` from now on; a longest life has its new length also for those that are open."""
         self._protocol = None
         if settings.websocket_timeout_s is None:
             self.lifetimes.take_all()
@@ -52,8 +95,8 @@ class WebSockets:
         return websocket
 
     def protocol(self) -> type[WebSocketConnection]:
-        """The protocol of WebSockets. What speaks it takes 50 ms of CPU and 6 MB to import, so that is done
-        when the first one is accepted; or before, by whoever calls this."""
+        """The protocol of WebSockets. Importing autobahn takes 50 ms of CPU and 6 MB, so that is done when the first
+        one is accepted, or before, by a caller that knows that one will be."""
         if self._protocol is None:
             from ifserver.front.websocket.connection import WebSocketConnection
             from ifserver.front.websocket.frames import configured

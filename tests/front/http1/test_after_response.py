@@ -232,7 +232,7 @@ def test_many_on_one_connection_leave_nothing_behind() -> None:
     for job in jobs[::2]:
         job.body(b"", more_body=False)
     world.settle()
-    assert len(client.protocol._afterwards) == 5
+    assert len(client.protocol.afterwards) == 5
     client.leave()
     assert [len(of(m.Disconnect, job.heard())) for job in jobs] == [0, 1] * 5
     world.assert_empty()

@@ -10,7 +10,7 @@ from twisted.internet.address import UNIXAddress
 
 from ifserver import messages as m
 from ifserver.flow_control import WINDOW
-from ifserver.front.http1.unread_body import SILENCE_S
+from ifserver.front.http1.shared import SILENCE_S
 from tests.front.fakes import GET, WORKER, FakeTransport, World, of, split_response
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -128,8 +128,8 @@ def test_a_flood_of_pipelined_requests_is_not_parsed_before_its_time() -> None:
     connection = client.protocol
     most = 0
     for _ in range(5000):
-        most = max(most, len(connection._waiting))
-        assert not client.reading or not connection._waiting
+        most = max(most, len(connection.waiting))
+        assert not client.reading or not connection.waiting
         world.worker.job().respond()
     world.settle()
     assert client.received().count(b"200 OK") == 5000
@@ -217,7 +217,7 @@ def test_a_client_waits_while_its_body_is_unclaimed_and_while_the_window_is_shut
     job = world.worker.job()
     while client.reading:
         client.send(b"x" * 10_000)
-    held = client.protocol._response.exchange.stream.pending_units
+    held = client.protocol.response.exchange.stream.pending_units
     assert 64 * KIB <= held < 80 * KIB
     client.send(b"y" * 500_000)
     assert client.unread() == 500_000

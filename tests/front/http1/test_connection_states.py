@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ifserver.front.http1.connection import Http1Connection
 from ifserver.front.http1.connection_states import TABLE, Effect, Event, State
 from tests.front.fakes import World
 
@@ -158,7 +157,6 @@ def test_each_state_can_be_reached_and_each_effect_happens() -> None:
     assert reached == set(State)
     happening = {each for row in TABLE.values() for _, effects in row.values() for each in effects}
     assert happening == set(Effect)
-    assert all(hasattr(Http1Connection, "_" + each.name.lower()) for each in Effect)
 
 
 def test_nothing_follows_the_end() -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from ifserver import messages as m
-from ifserver.front.http1.unread_body import SILENCE_S
+from ifserver.front.http1.shared import SILENCE_S
 from tests.front.fakes import Job, World, of
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"

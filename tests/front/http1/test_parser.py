@@ -14,7 +14,7 @@ from ifserver import channels
 from ifserver import messages as m
 from ifserver.config.settings import FrontSettings
 from ifserver.front.http1.parser import RequestParser
-from ifserver.front.http1.unread_body import SILENCE_S
+from ifserver.front.http1.shared import SILENCE_S
 from ifserver.front.incoming_request import Incoming
 from tests.front.fakes import GET, FakeTransport, Job, World, of, split_response
 

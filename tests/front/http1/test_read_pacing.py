@@ -143,7 +143,7 @@ def test_many_small_requests_are_parsed_a_slice_at_a_time() -> None:
     client = world.client(GET * (READ_BYTES // len(GET)))
     most = world.server.settings.max_pipelined + SLICE // len(GET) + 1
     for _ in range(READ_BYTES // len(GET)):
-        assert len(client.protocol._waiting) <= most
+        assert len(client.protocol.waiting) <= most
         world.worker.job().respond()
     world.settle()
     assert client.received().count(b"200 OK") == READ_BYTES // len(GET)

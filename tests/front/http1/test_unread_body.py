@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import directlyProvides
 
-from ifserver.front.http1.unread_body import DISCARD_BYTES, SILENCE_S, TOTAL_S
+from ifserver.front.http1.shared import DISCARD_BYTES, SILENCE_S, TOTAL_S
 from tests.front.fakes import GET, World, split_response
 from tests.front.http1.test_connection import CHUNKED, chunk, post
 

@@ -6,8 +6,9 @@ import base64
 
 import pytest
 
-from ifserver.front.http1.websocket_handshake import is_websocket_upgrade, websocket_problem
+from ifserver.front.http1.parser import is_websocket_upgrade
 from ifserver.front.incoming_request import Incoming
+from ifserver.front.websocket.opening import websocket_problem
 
 KEY = (b"sec-websocket-key", base64.b64encode(bytes(16)))
 VERSION = (b"sec-websocket-version", b"13")
