@@ -112,7 +112,12 @@ class RequestParser:
     def _goes_on(self, data: bytes) -> bool:
         """Whether `data` is nothing but more of the request line. What has come of that is not looked at again, since
         it may come byte by byte."""
-        if b"\r" in data or b"\n" in data or (self._line.find(b" ", 0, 32) < 0 and not _METHOD.match(data)):
+        if (
+            b"\r" in data
+            or b"\n" in data
+            or self._line.endswith(b"\r")
+            or (self._line.find(b" ", 0, 32) < 0 and not _METHOD.match(data))
+        ):
             return False
         self._line += data
         self._limit_line(self._line)

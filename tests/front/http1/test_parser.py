@@ -490,6 +490,12 @@ def test_empty_lines_before_each_request_are_ignored_and_do_not_add_up(size: int
     assert parser.refusal.status == 400
 
 
+def test_a_cr_within_a_request_line_is_refused_when_it_ends_a_piece() -> None:
+    """Two parsers that disagree on where the line ends are a hole (RFC 9112 2.2)."""
+    client = World().client(b"GET /a\r", b"b HTTP/1.1")
+    assert client.received().startswith(b"HTTP/1.1 400 ")
+
+
 def test_many_empty_lines_are_refused_at_once() -> None:
     world = World()
     client = world.client(b"\r\n" * 1_000_000)
