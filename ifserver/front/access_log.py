@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     sent_bytes: int
     #: Since its head had come.
     duration_s: float
-    #: Of that, until a worker claimed it; None: nobody has before there was the whole response.
+    #: Of that, until a worker claimed it; None: none has before there was the whole response.
     queue_s: float | None
     #: Its reply channel's process and stream; empty: it was refused before it had one.
     stream: str
@@ -63,7 +63,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Closed(Protocol):
-    """A WebSocket that is over, as autobahn tells it."""
+    """A WebSocket that is over, as autobahn has it."""
 
     wasClean: bool
     closedByMe: bool
@@ -78,9 +78,9 @@ class Closed(Protocol):
 
 
 def closed(entry: Entry, at: float, open_s: float, websocket: Closed) -> Entry:
-    """The entry of an accepted handshake, now that the WebSocket is over: with the code of whoever began to close it.
+    """The entry of an accepted handshake, now that the WebSocket is over: with the code of the side that closed first.
 
-    1005: it gave none. 1006: nobody has closed it (RFC 6455 7.4.1).
+    1005: it gave none. 1006: neither side has closed it (RFC 6455 7.4.1).
 
     Args:
         at: the time of day, in seconds since the epoch.
@@ -95,7 +95,7 @@ def closed(entry: Entry, at: float, open_s: float, websocket: Closed) -> Entry:
 class AccessLog(Protocol):
     """Where requests are written down when they have ended."""
 
-    #: False: nobody reads it, so that nothing need be prepared.
+    #: False: it is not read, so that nothing need be prepared.
     enabled: bool
 
     def change(self, style: Format, queries: bool) -> None:

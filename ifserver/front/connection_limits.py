@@ -31,8 +31,8 @@ _MAX_TURNED_AWAY: Final = 256
 #: So many files are left for what is no client's connection, or an eighth of all if that is less: for workers, nodes,
 #: logs, files that are sent, and 100 connections of operators.
 _SPARE_FILES: Final = 128
-#: A log that grew with an attack would be another one: the reason is told so often at most, in seconds.
-_TELL_S: Final = 60.0
+#: A log that grew with an attack would be another one: the reason is logged so often at most, in seconds.
+_LOG_PERIOD_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +49,12 @@ class ConnectionLimits:
         self._counters = counters
         self.change(settings)
         self._by_key: dict[str | int, int] = {}
-        self._told: dict[str, float] = {}
+        self._reported_at: dict[str, float] = {}
         self.turned_away: set[TurnedAway] = set()
         self.lingering = Deadlines(clock, _LINGER_S, TurnedAway.abort)
 
     def change(self, settings: FrontSettings) -> None:
-        """From now on the limits are those of `settings`. Whoever is there already stays."""
+        """From now on the limits are those of `settings`. Connections that are there already stay."""
         self._settings = settings
         self._uncounted = parse_networks((*settings.trusted_proxies, *settings.uncounted_networks), "front")
 
@@ -77,10 +77,10 @@ class ConnectionLimits:
         """Whether one more is too many, where there are so many `connections` in all."""
         settings = self._settings
         if connections >= settings.max_connections:
-            self._tell("all", f"there are {connections} connections (max_connections)")
+            self._report("all", f"there are {connections} connections (max_connections)")
             return True
         if key is not None and self._by_key.get(key, 0) >= settings.max_connections_per_client:
-            self._tell(
+            self._report(
                 "client",
                 f"a client has {self._by_key[key]} connections (max_connections_per_client; if it is a proxy that "
                 "speaks for others, name it in --trusted-proxies)",
@@ -91,13 +91,13 @@ class ConnectionLimits:
     def lacks_files(self) -> bool:
         """Whether so many files and sockets are open that there is no room for one more client.
 
-        Seen before there is none left: the kernel would accept nobody then, without a word to us, and we could reach
-        neither nodes nor workers.
+        Seen before there is none left: the kernel would accept no connection then, without a word to us, and we could
+        reach neither nodes nor workers.
         """
         left, limit = sockets.files_left()
         if left > min(_SPARE_FILES, limit // 8):
             return False
-        self._tell(
+        self._report(
             "files",
             f"this process may have no more than {limit} files and sockets open, and {left} are left (raise the limit, "
             "LimitNOFILE= of systemd or ulimit -n, or lower max_connections)",
@@ -129,11 +129,11 @@ class ConnectionLimits:
             each.abort()
         self.lingering.stop()
 
-    def _tell(self, label: str, why: str) -> None:
+    def _report(self, label: str, why: str) -> None:
         self._counters.add("connections_refused", label=label)
         now = self._clock.seconds()
-        if now - self._told.get(label, -_TELL_S) >= _TELL_S:
-            self._told[label] = now
+        if now - self._reported_at.get(label, -_LOG_PERIOD_S) >= _LOG_PERIOD_S:
+            self._reported_at[label] = now
             events.report(_log, logging.WARNING, events.Mark.TURNED_AWAY, "turning clients away with 503: %s", why)
 
 

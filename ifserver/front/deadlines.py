@@ -97,7 +97,7 @@ class SlowClients:
     within twice that.
 
     Each look compares what the client's kernel has acknowledged with what it had at the look before. Buffers cannot
-    tell that: megabytes are taken from them in one go. The first look comes a second late: by then most have taken what
+    show that: megabytes are taken from them in one go. The first look comes a second late: by then most have taken what
     there was, and the kernel need not be asked. Of a Unix socket's peer, which is a proxy that has limits of its own,
     any byte will do.
     """

@@ -25,7 +25,7 @@ __all__ = ["Drain", "DrainPlan", "Spread"]
 _QUICK_S: Final = 5.0
 #: A connection without a request is kept for so long, in seconds: the next one may be on its way, and would be lost.
 _IDLE_S: Final = 0.5
-#: More than ten a second need not be gentler: a few clients are gone within a second.
+#: More than ten a second need not be gentler: a few clients are closed within a second.
 _APART_S: Final = 0.1
 #: Closing is done in steps of this length at least.
 _STEP_S: Final = 0.02
@@ -94,7 +94,7 @@ class Spread(Generic[_T]):
 
 
 class Drain:
-    """Ends the connections of one server as `DrainPlan` says.
+    """Ends the connections of one server as `DrainPlan` has it.
 
     Args:
         connections: those that are open, now and later: the server's own set.

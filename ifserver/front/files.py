@@ -1,7 +1,7 @@
-"""Files that the server sends by itself: which it may, and opening them so that nobody can slip in another.
+"""Files that the server sends by itself: which it may, and opening them so that no other can be slipped in.
 
-A worker names a file without symbolic links in its path, and tells which one it has opened. The path is opened from a
-root that an operator has given, and must not leave it: no ``..``, and no symbolic link, whoever puts one there at the
+A worker names a file without symbolic links in its path, and reports which one it has opened. The path is opened from a
+root that an operator has given, and must not leave it: no ``..``, and no symbolic link, even if one is put there at the
 last moment. The kernel sees to that (openat2(2), since Linux 5.6); where it cannot, each folder is opened from the one
 before. What is open in the end must be what the worker had.
 
@@ -34,7 +34,7 @@ __all__ = ["MAX_FILES", "Disk", "File", "Files", "read_cached"]
 MAX_FILES: Final = 1000
 #: Threads that wait for disks. A few, as a disk does a few things at a time.
 _THREADS: Final = 4
-#: If none of them has finished anything for so long, in seconds, their disk may be gone, as those of networks are.
+#: If none of them has finished anything for so long, in seconds, their disk may be lost, as those of networks are.
 _HANGS_S: Final = 1.0
 
 #: <linux/openat2.h>
@@ -43,12 +43,12 @@ _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH, _CACHED = 0x02, 0x04, 0x08, 0x20
 #: A FIFO must not make anybody wait, nor a terminal become ours.
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-#: What a kernel says that does not know openat2, or a sandbox that does not allow it.
+#: The error of a kernel that does not know openat2, or a sandbox that does not allow it.
 _NO_OPENAT2: Final = (errno.ENOSYS, errno.EPERM, errno.EINVAL)
 
 _T = TypeVar("_T")
 _Soon: TypeAlias = Callable[..., object]
-_Say: TypeAlias = Callable[[FileOpened | FileRefused], object]
+_Report: TypeAlias = Callable[[FileOpened | FileRefused], object]
 
 _log = logging.getLogger(__name__)
 _syscall: Final = ctypes.CDLL(None, use_errno=True).syscall
@@ -91,7 +91,7 @@ def _walk(folder: int, path: bytes) -> int:
 class Disk:
     """Does what may have to wait for a disk, in threads that are started when they are needed.
 
-    They are daemons: a network's disk that is gone must not keep the server from ending.
+    They are daemons: a network's disk that is lost must not keep the server from ending.
 
     Args:
         soon: runs a function on the loop, soon (``call_soon_threadsafe``).
@@ -133,7 +133,7 @@ class Disk:
         self._queue.put((what, then))
 
     def stop(self) -> None:
-        """End the threads. What is under way is done, and nobody hears of it."""
+        """End the threads. What is under way is done, and not reported."""
         self._stopped = True
         for _ in range(self._threads):
             self._queue.put(None)
@@ -154,13 +154,13 @@ class Disk:
         self._busy -= 1
         self._free_at = self._seconds()
         if self._stopped and type(result) is int:
-            os.close(result)  # a file that nobody waits for any more
+            os.close(result)  # a file that nothing waits for any more
         elif not self._stopped:
             then(result)
 
 
 def read_cached(fd: int, size: int, offset: int) -> bytes | None:
-    """Up to `size` bytes of a file, as far as they are in the kernel's cache; None: the first are not, or nobody knows.
+    """Up to `size` bytes of a file, as far as they are in the kernel's cache; None: the first are not, or may not be.
 
     Raises:
         OSError: it cannot be read.
@@ -169,7 +169,7 @@ def read_cached(fd: int, size: int, offset: int) -> bytes | None:
     try:
         count = os.preadv(fd, (buffer,), offset, os.RWF_NOWAIT)
     except OSError as error:
-        # Some file systems cannot tell: those of networks are among them, and tmpfs.
+        # Some file systems do not know: those of networks are among them, and tmpfs.
         if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
             return None
         raise
@@ -200,7 +200,7 @@ class Files:
         roots: folders below which files may be sent.
         workers_here: the workers run on this machine, and see all files that we see: without roots, any may be sent.
             Elsewhere none may, and workers may see the same file through another mount, so that the number of its
-            device says nothing.
+            device means nothing.
 
     Raises:
         ConfigurationError: a root is no folder that can be opened.
@@ -259,28 +259,28 @@ class Files:
         """A `File` is closed."""
         self._open -= 1
 
-    def open(self, message: ResponseFile, say: _Say) -> None:
-        """Open the file of `message`, and say what has come of it, at once or later."""
+    def open(self, message: ResponseFile, report: _Report) -> None:
+        """Open the file of `message`, and report what has come of it, at once or later."""
         path = message.path
         root = next((each for each in self._roots if path.startswith(each[0])), None)
         if root is None or self._open >= MAX_FILES or b"\0" in path:
-            self._refuse(message, say)
+            self._refuse(message, report)
             return
         prefix, folder = root
         below = path[len(prefix) :].lstrip(b"/")
         if self._has_openat2:
             try:
-                self._look(message, say, _openat2(folder, below, _CACHED))
+                self._look(message, report, _openat2(folder, below, _CACHED))
                 return
             except OSError as error:
                 if error.errno in _NO_OPENAT2:
                     self._has_openat2 = False
                 elif error.errno != errno.EAGAIN:
-                    self._refuse(message, say)
+                    self._refuse(message, report)
                     return
         if self.disk.hangs:
-            # Whoever waits now would wait for the others' disk. The worker has the file open.
-            self._refuse(message, say)
+            # What waits now would wait for the others' disk. The worker has the file open.
+            self._refuse(message, report)
             return
         has_openat2 = self._has_openat2
         # Of its own, since the roots may change meanwhile.
@@ -297,9 +297,9 @@ class Files:
         def opened(result: int | OSError) -> None:
             self._open -= 1
             if isinstance(result, OSError):
-                self._refuse(message, say)
+                self._refuse(message, report)
             else:
-                self._look(message, say, result)
+                self._look(message, report, result)
 
         try:
             self.disk.do(open_slowly, opened)
@@ -307,7 +307,7 @@ class Files:
             os.close(folder)
             opened(error)
 
-    def _look(self, message: ResponseFile, say: _Say, fd: int) -> None:
+    def _look(self, message: ResponseFile, report: _Report, fd: int) -> None:
         """Whether this is the file that the worker had."""
         found = os.fstat(fd)
         if (
@@ -320,11 +320,11 @@ class Files:
         ):
             self._open += 1
             self._counters.add("files_sent")
-            say(FileOpened(message, File(self, fd)))
+            report(FileOpened(message, File(self, fd)))
         else:
             os.close(fd)
-            self._refuse(message, say)
+            self._refuse(message, report)
 
-    def _refuse(self, message: ResponseFile, say: _Say) -> None:
+    def _refuse(self, message: ResponseFile, report: _Report) -> None:
         self._counters.add("files_declined")
-        say(FileRefused(message))
+        report(FileRefused(message))

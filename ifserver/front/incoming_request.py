@@ -23,9 +23,9 @@ __all__ = [
     "stamp",
 ]
 
-#: The header by which a request's id is told.
+#: The header that carries a request's id.
 REQUEST_ID: Final = b"x-request-id"
-#: The header by which it is told when a request came.
+#: The header with the time at which a request came.
 REQUEST_START: Final = b"x-request-start"
 #: As proxies write it: microseconds, milliseconds or (nginx's ``t=${msec}``) seconds since the epoch.
 _TIME: Final = re.compile(rb"(?:t=)?[0-9]{1,20}(?:\.[0-9]{1,9})?\Z")
@@ -42,7 +42,7 @@ _HOST: Final = re.compile(
 _CLOSE: Final = re.compile(rb"(?:\A|,)[ \t]*close[ \t]*(?:,|\Z)", re.IGNORECASE)
 #: Where the authority of an absolute-form ends (RFC 3986 3.2).
 _END_OF_AUTHORITY: Final = re.compile(rb"[/?#]")
-#: The ports that need not be said (RFC 9110 4.2.1, 4.2.2).
+#: The ports that need not be sent (RFC 9110 4.2.1, 4.2.2).
 _DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
 #: The fields that are looked at one by one.
 _TELLING: Final = frozenset({b"host", b"connection", b"content-length", b"transfer-encoding", b"expect"})
@@ -53,7 +53,7 @@ _AUTHORITY: Final = re.compile(rb"[^/?#]+")
 
 
 class BadRequest(Exception):
-    """The request is refused with `status`, and the connection closed; the text says why."""
+    """The request is refused with `status`, and the connection closed; the text is the reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -101,11 +101,11 @@ class Incoming:
         self.headers = headers
         self.keep_alive = keep_alive
         self.upgrade = False
-        #: Pieces of the body that nobody has taken yet, and the bytes that have arrived in all.
+        #: Pieces of the body that have not been taken yet, and the bytes that have arrived in all.
         self.body: list[bytes] = []
         self.body_bytes = 0
         self.complete = False
-        #: How the end of the body is told; neither: there is no body (RFC 9112 6.3).
+        #: How the end of the body is marked; neither: there is no body (RFC 9112 6.3).
         self.chunked = False
         self.content_length: int | None = None
         self.expects_continue = False
@@ -116,7 +116,7 @@ class Incoming:
 
     @property
     def left_bytes(self) -> int | None:
-        """How much of the body has not arrived; None: nobody knows (chunks)."""
+        """How much of the body has not arrived; None: that is not known (chunks)."""
         return None if self.content_length is None else self.content_length - self.body_bytes
 
     def take_body(self) -> bytes:
@@ -221,7 +221,7 @@ def examine(incoming: Incoming, settings: FrontSettings, known_host: bytes) -> b
 
 def _treat_underscores(incoming: Incoming, how: str) -> None:
     # RFC 3875 4.1.18: in a CGI-like environment (WSGI's too) `X_User` and `X-User` have the same name, so that a client
-    # could say what a proxy removes from its requests, or sets.
+    # could send what a proxy removes from its requests, or sets.
     if how == "refuse":
         raise BadRequest(400, "a header name with '_'")
     if how == "drop":
@@ -240,7 +240,7 @@ def _check_coding(value: bytes, version: str, incoming: Incoming) -> None:
 def _take_host_of_target(incoming: Incoming) -> None:
     """RFC 9112 3.2.2: of a request in absolute-form a server MUST ignore Host, and use the host of the target.
 
-    Where the two disagree, somebody else may have gone by the other one.
+    Where the two disagree, another server may have used the other one.
     """
     scheme, _, rest = incoming.target.partition(b"://")
     authority = _END_OF_AUTHORITY.split(rest, 1)[0]
@@ -254,7 +254,7 @@ def _take_host_of_target(incoming: Incoming) -> None:
 
 
 def _normal(authority: bytes, scheme: bytes) -> bytes:
-    """`authority` in lower case and without a port that need not be said (RFC 9110 4.2.3)."""
+    """`authority` in lower case and without a port that need not be sent (RFC 9110 4.2.3)."""
     authority = authority.lower()
     host, colon, port = authority.rpartition(b":")
     if colon and port in (b"", _DEFAULT_PORTS[scheme.lower()]):

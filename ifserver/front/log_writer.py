@@ -58,7 +58,7 @@ class StandardOutput:
             try:
                 written = os.write(self._file, rest)
             except BlockingIOError:
-                # Whoever shares it with us has made it so, and it is not for us to change.
+                # A process that shares it with us has made it so, and it is not for us to change.
                 select.select([], [self._file], [])
                 continue
             self._torn = rest[written - 1] != _NEWLINE
@@ -113,7 +113,7 @@ def _opened(path: str) -> int:
 class LogWriter:
     """Takes lines, and has them written soon. The thread begins with the first line.
 
-    Nothing here ever waits, but `close`. What is not taken is told once, and counted until it is taken again.
+    Nothing here ever waits, but `close`. What is not taken is logged once, and counted until it is taken again.
     """
 
     def __init__(self, output: Output) -> None:
@@ -126,8 +126,8 @@ class LogWriter:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._failing = self._full = False
-        # Lines, by the thread that loses them; and how many of all were told of.
-        self._dropped_lines = self._failed_lines = self._told_lost = 0
+        # Lines, by the thread that loses them; and how many of all were reported.
+        self._dropped_lines = self._failed_lines = self._reported_lost = 0
 
     def put(self, line: bytes) -> None:
         """Write `line`, which has its end."""
@@ -236,5 +236,5 @@ class LogWriter:
         # A full one has drained when these were all, or nearly.
         if self._failing or (self._full and len(self._waiting) < _BATCH):
             self._failing = self._full = False
-            lost, self._told_lost = self._lost - self._told_lost, self._lost
+            lost, self._reported_lost = self._lost - self._reported_lost, self._lost
             _log.warning("the access log is written again; lines that were lost: %d", lost)

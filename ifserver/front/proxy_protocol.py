@@ -46,7 +46,7 @@ _MAX_V1_BYTES: Final = 107
 _FAMILIES_V1: Final = {b"TCP4": 4, b"TCP6": 6}
 _BEGIN_V2: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED_V2_BYTES: Final = 16
-#: Addresses, and what proxies like to add to them: an AWS endpoint, the name in a TLS certificate. 64 KiB may be said.
+#: Addresses, and what proxies like to add to them: an AWS endpoint, the name in a TLS certificate. 64 KiB are allowed.
 _MAX_V2_BYTES: Final = 4096
 _LOCAL: Final = 0x20
 _PROXY: Final = 0x21
@@ -145,7 +145,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
         return ProxyHeader(None, None, False, length)  # 2.2: by the proxy itself; what follows is ignored
     rest = data[_FIXED_V2_BYTES:length]
     client, server, used = _addresses_v2(family, rest)
-    return ProxyHeader(client, server, _tells_of_tls(rest[used:]), length)
+    return ProxyHeader(client, server, _has_tls(rest[used:]), length)
 
 
 def _addresses_v2(family: int, data: bytes) -> tuple[Address | None, Address | None, int]:
@@ -177,8 +177,8 @@ def _unix(path: bytes) -> UNIXAddress:
     return UNIXAddress(path or None)
 
 
-def _tells_of_tls(data: bytes) -> bool:
-    """What the rest of a header, type-length-value triples, says of the client's TLS."""
+def _has_tls(data: bytes) -> bool:
+    """What the rest of a header, type-length-value triples, has on the client's TLS."""
     tls = False
     while data:
         if len(data) < 3:

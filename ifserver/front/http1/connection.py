@@ -111,7 +111,7 @@ class Http1Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.websocket is None:
-            self.handle(Event.GONE)
+            self.handle(Event.LOST)
         else:
             self.websocket.connectionLost(reason)
 
@@ -271,7 +271,7 @@ def _pass_on(connection: Http1Connection, piece: bytes) -> None:
         connection.http1.bodies_due.add(connection)
         exchange.handle(BodyReceived(piece, True))
     elif piece and response.file is not None:
-        # Nobody wants it any more. The rest must wait if it is too much: closing would cut the file off.
+        # It is of no use any more. The rest must wait if it is too much: closing would cut the file off.
         connection.http1.bodies_due.add(connection)
         connection.discarded_bytes += len(piece)
         if connection.discarded_bytes > DISCARD_BYTES:
@@ -369,7 +369,7 @@ _EFFECTS: Final[Mapping[Effect, Callable[[Http1Connection, Any], None]]] = {
     Effect.REFUSE: _refuse,
     Effect.DROP_TAIL: _drop_tail,
     Effect.AWAIT_LAST: endings.await_last,
-    Effect.TELL_ANSWERED: endings.tell_answered,
+    Effect.NOTIFY_ANSWERED: endings.notify_answered,
     Effect.GO_ON: endings.go_on,
     Effect.LOOK_IF_ANSWERED: endings.look_if_answered,
     Effect.LOOK_IF_TAKEN: endings.look_if_taken,

@@ -14,7 +14,7 @@
 
 One request is answered at a time; those that come meanwhile wait. The table decides about all of them, and about how
 the connection ends. It does not need to know why the socket is not read (`read_pacing`), whether the client takes what
-it is sent (`response`), and what has come of the next request (`parser`): where it matters, an event tells.
+it is sent (`response`), and what has come of the next request (`parser`): where it matters, there is an event.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class Event(_Word):
     WRITTEN_LAST = "the same, and the connection ends with it"
     UNTAKEN = "the same, and the client does not take it yet"
     TAKEN = "the client takes again what it is sent"
-    INVALID = "the worker has said what cannot be sent"
+    INVALID = "the worker has sent what cannot be sent on"
     ACCEPTED = "the application has accepted the WebSocket"
     UNUSED = "nothing has come of a next request for too long"
     CUT = "the connection must end at once"
-    GONE = "it has ended"
+    LOST = "it has ended"
 
 
 class Effect(_Word):
@@ -82,28 +82,28 @@ class Effect(_Word):
     START = "offer the request"
     QUEUE = "keep it until the one before has been answered"
     NEXT = "go on with what waits, or wait for a request"
-    CONTINUE = "tell the client to send its body"
+    CONTINUE = "ask the client to send its body"
     PASS_ON = "hand the piece to the stream"
     PASS_ON_LAST = "hand the last one to it"
     DISCARD_REST = "read on, but for nothing"
     DISCARD = "throw the piece away"
-    END_WRITING = "tell the client that nothing follows"
+    END_WRITING = "close our sending side: nothing follows"
     COUNT_REFUSAL = "count what was refused"
     REFUSE = "count and answer it"
     DROP_TAIL = "forget the last request that waits, if it will not be complete"
     AWAIT_LAST = "let the connection end behind the last response, if the client is still there"
-    TELL_ANSWERED = "tell the stream"
+    NOTIFY_ANSWERED = "notify the stream"
     GO_ON = "let the stream go on alone"
-    LOOK_IF_ANSWERED = "say `ANSWERED` if it has happened before"
-    LOOK_IF_TAKEN = "say `WRITTEN` or `WRITTEN_LAST`, now or at `TAKEN`"
-    LEAVE = "tell the stream that its client has left"
+    LOOK_IF_ANSWERED = "`ANSWERED` if it has happened before"
+    LOOK_IF_TAKEN = "`WRITTEN` or `WRITTEN_LAST`, now or at `TAKEN`"
+    LEAVE = "notify the stream that its client has left"
     BREAK_OFF = "the same, and write the access log"
     ANSWER_502 = "answer 502 in the server's own name"
     UPGRADE = "make a WebSocket of the connection"
     CLOSE = "close it behind what was written"
     SEND_AWAY = "the same, and the streams that go on alone need not know"
     ABORT = "cut it"
-    FORGET = "tell whoever is concerned that it has ended"
+    FORGET = "notify the exchanges and the server that it has ended"
 
 
 #: The next state, and what is done then, in this order.
@@ -158,8 +158,8 @@ _RULES: Final[tuple[tuple[_S | tuple[_S, ...], _E | tuple[_E, ...], _S | None, t
     (_S.UPLOADING, _E.BEGUN, _S.OVERLAPPING, ()),
     (_S.UPGRADING, _E.BEGUN, _S.DENYING, ()),
     (_S.UPGRADING, _E.ACCEPTED, _S.CLOSED, (_F.UPGRADE,)),
-    (_S.RESPONDING, _E.ANSWERED, None, (_F.TELL_ANSWERED, _F.GO_ON)),
-    (_S.OVERLAPPING, _E.ANSWERED, None, (_F.TELL_ANSWERED,)),
+    (_S.RESPONDING, _E.ANSWERED, None, (_F.NOTIFY_ANSWERED, _F.GO_ON)),
+    (_S.OVERLAPPING, _E.ANSWERED, None, (_F.NOTIFY_ANSWERED,)),
     (_S.DENYING, _E.ANSWERED, None, ()),  # no request waits for its end
     (_BUSY, _E.WRITTEN, _S.IDLE, (_F.NEXT,)),
     ((_S.PENDING, _S.RESPONDING), _E.UNTAKEN, _S.FLUSHING, ()),
@@ -176,7 +176,7 @@ _RULES: Final[tuple[tuple[_S | tuple[_S, ...], _E | tuple[_E, ...], _S | None, t
     ((_S.IDLE, _S.UPLOADING, _S.UPGRADING, _S.DENYING, *_REST), _E.HALF_CLOSED, _S.CLOSED, (_F.CLOSE,)),
     (_S.IDLE, _E.UNUSED, _S.CLOSED, (_F.CLOSE,)),
     (tuple(_S), _E.CUT, _S.CLOSED, (_F.ABORT,)),
-    (tuple(_S), _E.GONE, _S.CLOSED, (_F.FORGET,)),
+    (tuple(_S), _E.LOST, _S.CLOSED, (_F.FORGET,)),
     # What makes no difference.
     (tuple(each for each in _S if each is not _S.FLUSHING), _E.TAKEN, None, ()),
     (tuple(each for each in _S if each is not _S.IDLE), _E.UNUSED, None, ()),

@@ -29,7 +29,7 @@ def look_if_answered(connection: Http1Connection, detail: object) -> None:
         connection.handle(Event.ANSWERED)
 
 
-def tell_answered(connection: Http1Connection, detail: object) -> None:
+def notify_answered(connection: Http1Connection, detail: object) -> None:
     exchange = connection.response.exchange
     if exchange is not None:
         exchange.handle(Answered())
@@ -101,7 +101,7 @@ def end_writing(connection: Http1Connection, detail: object) -> None:
     # A connection that is closed while its client still sends is reset, and the client might never see its answer
     # (RFC 9112 9.6).
     transport, framing = connection.transport, connection.response.framing
-    # TLS has no half-closed connections here; there the length, or the last chunk, tells that nothing follows.
+    # TLS has no half-closed connections here; there the length, or the last chunk, shows that nothing follows.
     half_close = None if ISSLTransport.providedBy(transport) else getattr(transport, "loseWriteConnection", None)
     if half_close is not None:
         half_close()

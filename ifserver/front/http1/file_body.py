@@ -32,7 +32,7 @@ __all__ = ["PART_BYTES", "FileBody"]
 #: What one client is sent in one turn of the loop. More than its socket takes at a time, as a rule; copying it takes
 #: less than 0.1 ms.
 PART_BYTES: Final = 256 * 1024
-#: What is read in one piece where it is copied: a transport that holds more than this says that it is full.
+#: What is read in one piece where it is copied: a transport that holds more than this is full.
 PIECE_BYTES: Final = 64 * 1024
 
 
@@ -142,7 +142,7 @@ class FileBody:
         outlet.wait(self._send)
 
     def _cached_part(self) -> int:
-        """How many bytes can be sent now without waiting for a disk, as far as can be told."""
+        """How many bytes can be sent now without waiting for a disk, as far as is known."""
         if self._cached_to <= self._offset:
             fd, part = self._file.fd, min(self._left, PART_BYTES)
             # (A file that is shorter by now has nothing to wait for: that is an empty read.)
@@ -179,7 +179,7 @@ class FileBody:
     def _fetch(self, part: int) -> None:
         fd, offset, part = self._file.fd, self._offset, min(self._left, part)
         self._is_due = True
-        # A disk may be gone for good, as those of networks are.
+        # A disk may be lost for good, as those of networks are.
         self._watch()
         try:
             self._disk.do(lambda: os.pread(fd, part, offset), self._fetched)
@@ -197,7 +197,7 @@ class FileBody:
             if self._write(data):
                 self._copy()
         elif data:
-            # Not asked for again: where the kernel cannot tell, or has no room for it, that would never end.
+            # Not asked for again: where the kernel does not know, or has no room for it, that would never end.
             self._cached_to = self._offset + len(data)
             self._send()
         else:

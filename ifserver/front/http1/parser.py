@@ -28,14 +28,14 @@ _SPACE: Final = ord(" ")
 #: A method, or the begin of one (RFC 9110 9.1).
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: |\Z)")
 #: What a log shows of a request line that llhttp does not take. Anything else may be the rest of a body that was longer
-#: than its client has said, and nobody's to read.
+#: than its client has announced, and is not to be read.
 _LINE: Final = re.compile(rb"([A-Z-]{1,20}) ([!-~]{0,1000})[!-~]*(?: +HTTP/([0-9.]{1,9})\Z)?")
 #: Ends every head (RFC 9112 2.1).
 _EMPTY_LINE: Final = b"\r\n\r\n"
 #: Empty lines that are ignored before a request. RFC 9112 2.2 asks for at least one, since some clients send one behind
 #: a body; without a limit, a client could keep the server busy with nothing else.
 _MAX_EMPTY_LINES: Final = 4
-#: An empty body in chunks. It tells llhttp that a body which it has not seen has ended.
+#: An empty body in chunks. It shows llhttp that a body which it has not seen has ended.
 _NO_CHUNKS: Final = b"0\r\n\r\n"
 #: llhttp's errors for versions other than 1.0 and 1.1; the preface of HTTP/2 without prior knowledge is one of them.
 _OTHER_VERSION: Final = frozenset({"Invalid HTTP version", "Pause on PRI/Upgrade"})
@@ -85,7 +85,7 @@ class RequestParser:
         self._empty_lines = 0
 
     def feed(self, data: bytes) -> None:
-        """Parse the next bytes. `refusal` and `early` tell whether that was the last.
+        """Parse the next bytes. `refusal` and `early` show whether that was the last.
 
         llhttp is fed so that a message only ever begins where a piece does: how it begins is looked at here.
         """
@@ -136,7 +136,7 @@ class RequestParser:
         self._chunks = self._declined = self.incoming = self.early = None
 
     def refused(self) -> Refused:
-        """What the log can say of the request that is refused."""
+        """What the log can show of the request that is refused."""
         incoming = self.incoming
         if incoming is not None:
             return Refused(incoming.method, incoming.target, incoming.http_version, incoming.headers)
@@ -330,7 +330,7 @@ class RequestParser:
     def _decline(self) -> None:
         """Go on as if no other protocol had been offered (RFC 9110 7.8).
 
-        llhttp has left the body unread, and cannot be told to read it: so another one is shown a head that is like the
+        llhttp has left the body unread, and cannot be made to read it: so another one is shown a head that is like the
         one before in what defines where the body ends, and whether the connection does, and in nothing else.
         """
         incoming = self._declined

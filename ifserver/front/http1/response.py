@@ -288,7 +288,7 @@ def _head(
     """The head of the response, and how its body is framed.
 
     Args:
-        length: of the body, in bytes; None: nobody knows yet.
+        length: of the body, in bytes; None: that is not known yet.
         more: the application may still read the request's body.
 
     Raises:

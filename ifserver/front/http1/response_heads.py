@@ -26,7 +26,7 @@ class BadResponse(Exception):
 class Framing(Struct, eq=False, gc=False):
     """How the end of one response's body is marked (RFC 9112 6.3)."""
 
-    #: HEAD, 204, 205, 304: nothing follows the head, whatever its fields say.
+    #: HEAD, 204, 205, 304: nothing follows the head, whatever is in its fields.
     no_body: bool
     #: The connection ends behind this response.
     close: bool = False

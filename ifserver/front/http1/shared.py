@@ -20,7 +20,7 @@ __all__ = ["DISCARD_BYTES", "SILENCE_S", "TOTAL_S", "Http1", "progress_of"]
 # The rest of a request's body whose response is complete is read and thrown away (RFC 9112 9.3, 9.6).
 #: How much is read so that the connection can be kept. Most clients send the whole body before they look at the
 #: response, so reading it costs them nothing, and closing costs them their next request. Common uploads (photos,
-#: documents) are smaller than this; of more, the client is told to stop.
+#: documents) are smaller than this; of more, the client is made to stop.
 DISCARD_BYTES: Final = 16 * 1024 * 1024
 #: A client that sends nothing for so long is closed, and so is one that has been sending for `TOTAL_S`; in seconds.
 #: The same as nginx's ``lingering_timeout`` and ``lingering_time``.

@@ -51,7 +51,7 @@ class WebSocketConnection(Frames):
     kind = "websocket"
     #: As whose connection it is counted.
     key: Key = None
-    # What the client has done wrong, as close code and text, while that is not told it.
+    # What the client has done wrong, as close code and text, until that is sent to it.
     _failure: tuple[int, str] | None = None
     # Why the connection was lost, while what was read before is still being parsed.
     _lost: Failure | None = None
@@ -67,7 +67,7 @@ class WebSocketConnection(Frames):
         super().__init__()
         self._server = server
         self._tally = server.exchanges.tally
-        #: What the access log will say of it, and since when it is open.
+        #: Its entry for the access log, and since when it is open.
         self._entry, self._since = entry, server.exchanges.clock.seconds()
         self._exchange: EventHandler | None = exchange
         self._handshake = (incoming, accept)
@@ -161,7 +161,7 @@ class WebSocketConnection(Frames):
         if self._failure is not None:
             code, reason = self._failure
         elif self.failedByMe:
-            # What the client did wrong says more than what it answered to that.
+            # What the client did wrong explains more than what it answered to that.
             mine: Any = self.localCloseReason
             code, reason = self.localCloseCode, mine.decode("utf-8")
         elif not wasClean:
@@ -181,15 +181,15 @@ class WebSocketConnection(Frames):
             self._lost = reason
             self.write_frame = None
         else:
-            self._tell_loss(reason)
+            self._report_loss(reason)
 
     def turn_over(self) -> None:
         if self._lost is None:
             super().turn_over()
         else:
-            self._tell_loss(self._lost)
+            self._report_loss(self._lost)
 
-    def _tell_loss(self, reason: Failure) -> None:
+    def _report_loss(self, reason: Failure) -> None:
         self.forget_timers()
         self._connectionLost(reason)  # type: ignore[arg-type]
 
@@ -234,14 +234,14 @@ class WebSocketConnection(Frames):
             self.resume_reading()  # the client's answer must be seen
 
     def fail(self) -> None:
-        """Begin the closing handshake with what the client has done wrong, if that has not been told."""
+        """Begin the closing handshake with what the client has done wrong, if that has not been sent."""
         failure, self._failure = self._failure, None
         if failure is not None:
             self.state = self.STATE_OPEN
             super()._fail_connection(*failure)
 
     def abort(self) -> None:
-        """Cut the connection; `onClose` tells."""
+        """Cut the connection; `onClose` follows."""
         self.write_frame = None
         self.transport.abortConnection()
 
@@ -276,4 +276,4 @@ class WebSocketConnection(Frames):
                 self._exchange.handle(Flushed(length))
 
     def stopProducing(self) -> None:
-        """The connection is lost; `onClose` tells."""
+        """The connection is lost; `onClose` follows."""

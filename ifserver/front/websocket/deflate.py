@@ -27,7 +27,7 @@ _EMPTY: Final = b"\x00"
 _MAX_WINDOW_BITS: Final = 15
 _MIN_WINDOW_BITS: Final = 9
 #: Messages from this size on are compressed at zlib's fastest level: a MiB of JSON takes 8 ms instead of 18, in which
-#: nobody else is served, and becomes 4.5 times smaller instead of 5.5.
+#: no other client is served, and becomes 4.5 times smaller instead of 5.5.
 _LARGE_BYTES: Final = 256 * 1024
 #: Final blocks in one message. Each ends a stream of zlib's and begins another, and an empty one has two bytes.
 _MAX_FINAL_BLOCKS: Final = 1000
@@ -58,7 +58,7 @@ class Agreement(NamedTuple):
     server_takeover: bool
     client_window_bits: int
     client_takeover: bool
-    #: The ``Sec-WebSocket-Extensions`` that tells the client so.
+    #: The ``Sec-WebSocket-Extensions`` that announces it to the client.
     answer: bytes
 
 
@@ -113,7 +113,7 @@ def _accepted(offer: dict[str, int | None], window_bits: int) -> Agreement:
     wanted = offer.get("server_max_window_bits")
     if wanted is not None:
         server_bits = min(wanted, window_bits)
-        # Where it has not asked, nothing need be said: any client can read what a smaller window has made.
+        # Where it has not asked, nothing need be announced: any client can read what a smaller window has made.
         answer.append(f"server_max_window_bits={server_bits}")
     client_bits = _MAX_WINDOW_BITS
     if "client_max_window_bits" in offer:
@@ -195,7 +195,7 @@ class Decompressor:
         self._recent = b""
         #: Bytes that may still come of this message, and one more, by which it is seen to be too large.
         self._room = 0
-        #: Blocks of this message that said they were the last.
+        #: Blocks of this message that were marked as the last.
         self.final_blocks = 0
         #: Whether nothing has come behind a final block.
         self._at_start = False
@@ -212,7 +212,7 @@ class Decompressor:
 
         Raises:
             CorruptMessage: it is no compressed data.
-            MessageTooLarge: there is more than may be, or an absurd number of blocks that say they are the last.
+            MessageTooLarge: there is more than may be, or an absurd number of blocks that are marked as the last.
         """
         pieces = []
         while data:
@@ -231,7 +231,7 @@ class Decompressor:
             self._at_start = inflater.eof
             if not self._at_start:
                 break
-            # RFC 7692 7.2.3.4: a block that says it is the last one ends nothing but zlib's stream.
+            # RFC 7692 7.2.3.4: a block that is marked as the last one ends nothing but zlib's stream.
             self.final_blocks += 1
             if self.final_blocks > _MAX_FINAL_BLOCKS:
                 raise MessageTooLarge

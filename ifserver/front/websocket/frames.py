@@ -41,7 +41,7 @@ _WHOLE_TEXT: Final = WHOLE | TEXT
 _WHOLE_BINARY: Final = WHOLE | BINARY
 #: MASK, in the second byte.
 _MASKED: Final = 0x80
-#: The longest payload whose length is told in one byte.
+#: The longest payload whose length fits in one byte.
 _SHORT_BYTES: Final = 125
 #: What stands before such a payload: two bytes and the mask.
 _SHORT_HEAD_BYTES: Final = 6
@@ -64,7 +64,7 @@ for _name in ("pformat", "hltype", "hlval"):
 
 
 class _QuietLog:
-    """autobahn formats a text for each message that it logs; nobody reads them, and they cost a third of an echo."""
+    """autobahn formats a text for each message that it logs; they are not read, and they cost a third of an echo."""
 
     def debug(self, *args: Any, **kwargs: Any) -> None:
         """Nothing."""
@@ -72,15 +72,15 @@ class _QuietLog:
     info = warn = error = trace = debug
 
 
-class _Nobody:
-    """Stands where autobahn has a Deferred for whoever waits for a WebSocket to open or close. Fired with the WebSocket
-    itself, that would be garbage in a cycle."""
+class _NoWaiter:
+    """Stands where autobahn has a Deferred for those that wait for a WebSocket to open or close. Fired with the
+    WebSocket itself, that would be garbage in a cycle."""
 
     def callback(self, result: object) -> None:
         """Nothing."""
 
 
-_NOBODY: Final = _Nobody()
+_NO_WAITER: Final = _NoWaiter()
 
 
 class _Timers:
@@ -163,7 +163,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     compression: bool
     window_bits: int
     memory_level: int
-    # autobahn's, whose types are not told or too narrow.
+    # autobahn's, whose types are missing or too narrow.
     autoPingTimeout: float
     autoPingInterval: float | None
     autoPingTimeoutCall: Any
@@ -175,8 +175,8 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     _state: int
     transport: Any
     #: Writes a frame, if nothing else is to be done for that: the WebSocket is open and does not compress, and its
-    #: client takes what is written. None: it is not so. Whoever ends the transport, or hears of its end, forgets this:
-    #: it may be a method of the loop's own transport, which raises then.
+    #: client takes what is written. None: it is not so. What ends the transport, or is notified of its end, forgets
+    #: this: it may be a method of the loop's own transport, which raises then.
     write_frame: Callable[[bytes], None] | None
     #: Whether the client takes nothing at present.
     write_paused: bool
@@ -184,7 +184,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     _transport_details: Any
     peer: Any
 
-    # autobahn asks for it to tell drafts from RFC 6455.
+    # autobahn asks for it to distinguish drafts from RFC 6455.
     websocket_version = 13
 
     _fragments = 0
@@ -200,7 +200,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
 
     def begin(self, headers: Headers) -> bytes | None:
         """The WebSocket is open. Of what the client offers in the `headers` of its handshake, compression is taken;
-        returned is the Sec-WebSocket-Extensions that tells the client so, or None."""
+        returned is the Sec-WebSocket-Extensions that announces it to the client, or None."""
         self.peer = ""
         self._connectionMade()
         agreement = deflate.agree(headers, self.window_bits) if self.compression else None
@@ -214,7 +214,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
             self.autoPingPendingCall = self.call_later(self.autoPingInterval, self._sendAutoPing)
         # What an open WebSocket has no use for; a queue of what is sent in pieces, which ours never is, has 760 bytes.
         self.send_queue: Any = ()
-        self.is_open = self.is_closed = _NOBODY
+        self.is_open = self.is_closed = _NO_WAITER
         del self._transport_details
         return None if agreement is None else agreement.answer
 
@@ -239,7 +239,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
         return timer
 
     def set_valid_events(self, valid_events: object = None) -> None:
-        """Nobody listens to what autobahn calls events."""
+        """Nothing listens to what autobahn calls events."""
 
     # What the client sends.
 
@@ -297,7 +297,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
             # RFC 6455 10.4 has frames that are too many under the same limit as bytes that are too many: 1009.
             self._max_message_size_exceeded(self._fragments, self.max_fragments, "too many frames")
         elif not self._isMessageCompressed:
-            # The frames of a compressed message do not say what it comes to.
+            # The frames of a compressed message do not show what it comes to.
             self.message_data_total_length += length
             if self.message_data_total_length > self.max_message_bytes:
                 self._too_large()

@@ -17,7 +17,7 @@ WHOLE: Final = 0x80
 COMPRESSED: Final = 0x40
 #: Larger messages are sent uncompressed: compressing one would block the event loop for more than 30 ms.
 MAX_COMPRESSED_BYTES: Final = 4 * 1024 * 1024
-#: The longest payload whose length is told in one byte.
+#: The longest payload whose length fits in one byte.
 _SHORT_BYTES: Final = 125
 
 

@@ -51,7 +51,7 @@ OUTCOMES: dict[State, dict[str, str]] = {
         "REFUSED": "RESPONDING DROP_TAIL",
         "TOO_LARGE": "RESPONDING DROP_TAIL",
         "HALF_CLOSED": "RESPONDING DROP_TAIL AWAIT_LAST",
-        "ANSWERED": "RESPONDING TELL_ANSWERED GO_ON",
+        "ANSWERED": "RESPONDING NOTIFY_ANSWERED GO_ON",
         "WRITTEN": "IDLE NEXT",
         "WRITTEN_LAST": "CLOSED SEND_AWAY",
         "UNTAKEN": "FLUSHING",
@@ -63,7 +63,7 @@ OUTCOMES: dict[State, dict[str, str]] = {
         "REFUSED": "CLOSED COUNT_REFUSAL BREAK_OFF ABORT",
         "TOO_LARGE": "CLOSED COUNT_REFUSAL BREAK_OFF ABORT",
         "HALF_CLOSED": "CLOSED ABORT",
-        "ANSWERED": "OVERLAPPING TELL_ANSWERED",
+        "ANSWERED": "OVERLAPPING NOTIFY_ANSWERED",
         "WRITTEN": "DISCARDING DISCARD_REST",
         "WRITTEN_LAST": "LINGERING DISCARD_REST END_WRITING",
         "UNTAKEN": "DISCARDING DISCARD_REST",
@@ -127,7 +127,7 @@ NOTHING: dict[State, str] = {
     State.CLOSED: "REQUEST HANDSHAKE LAST_PIECE REFUSED TOO_LARGE TOO_MUCH EXPIRED HALF_CLOSED BEGUN ANSWERED ACCEPTED"
     " WRITTEN WRITTEN_LAST UNTAKEN",
 }
-ALWAYS = {"CUT": "CLOSED ABORT", "GONE": "CLOSED FORGET"}
+ALWAYS = {"CUT": "CLOSED ABORT", "LOST": "CLOSED FORGET"}
 #: States in which the client has been sent a part of a response.
 BEGUN = State.RESPONDING, State.OVERLAPPING, State.DENYING
 
@@ -167,14 +167,14 @@ def test_a_connection_ends_in_one_way() -> None:
     ways = {Effect.CLOSE, Effect.SEND_AWAY, Effect.ABORT, Effect.UPGRADE, Effect.FORGET}
     for state, row in TABLE.items():
         for event, (after, effects) in row.items():
-            ended = after is State.CLOSED and (state is not State.CLOSED or event in (Event.CUT, Event.GONE))
+            ended = after is State.CLOSED and (state is not State.CLOSED or event in (Event.CUT, Event.LOST))
             assert len(ways.intersection(effects)) == ended, (state, event)
 
 
 @pytest.mark.parametrize("state", [State.RESPONDING, State.OVERLAPPING])
 def test_a_response_that_is_not_complete_never_looks_whole(state: State) -> None:
     for event, (after, effects) in TABLE[state].items():
-        if after is State.CLOSED and event not in (Event.WRITTEN_LAST, Event.GONE):
+        if after is State.CLOSED and event not in (Event.WRITTEN_LAST, Event.LOST):
             assert Effect.ABORT in effects, event
 
 
