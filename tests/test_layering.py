@@ -209,7 +209,7 @@ def test_the_whole_package_is_read() -> None:
     )
     targets = {(each.importer, each.target) for each in imports_of(modules)}
     assert ("state_machines.http", "state_machines.stream") in targets
-    assert ("front.websocket.connection", "headers") in targets
+    assert ("front.websocket.opening", "headers") in targets
     assert ("front.http1.parser", "httptools") in targets
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,12 +10,10 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ifserver import headers as h
 from ifserver import messages as m
 from ifserver.flow_control import message_bytes
 from ifserver.front.access_log import Entry, closed
 from ifserver.front.connection_limits import Key
-from ifserver.front.incoming_request import Incoming
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames
 from ifserver.front.websocket.prepared import Prepared
 from ifserver.net import sockets
@@ -27,11 +23,10 @@ if TYPE_CHECKING:
     from ifserver.front.exchanges.carry_out import EventHandler
     from ifserver.front.exchanges.exchange import Exchange
     from ifserver.front.server import InterfaceServer
+    from ifserver.front.websocket.deflate import Agreement
 
 __all__ = ["WebSocketConnection"]
 
-#: RFC 6455 1.3.
-_ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #: RFC 6455 7.4.1: no code was given; the server goes away; an unexpected condition.
 _NO_STATUS: Final = 1005
 _GOING_AWAY: Final = 1001
@@ -46,7 +41,13 @@ _log = logging.getLogger(__name__)
 
 @implementer(IPushProducer)
 class WebSocketConnection(Frames):
-    """One client's WebSocket, from the accepted handshake on."""
+    """One client's WebSocket, from the accepted handshake on.
+
+    Args:
+        answer: the bytes that complete the handshake.
+        agreement: how messages are compressed; None: they are not.
+        entry: for the access log, at the end; None: there is no log.
+    """
 
     kind = "websocket"
     #: As whose connection it is counted.
@@ -60,49 +61,32 @@ class WebSocketConnection(Frames):
         self,
         server: InterfaceServer,
         exchange: Exchange,
-        incoming: Incoming,
-        accept: m.WebSocketAccept,
+        answer: bytes,
+        agreement: Agreement | None,
         entry: Entry | None,
     ) -> None:
         super().__init__()
         self._server = server
         self._tally = server.exchanges.tally
-        #: Its entry for the access log, and since when it is open.
+        # Since when it is open.
         self._entry, self._since = entry, server.exchanges.clock.seconds()
         self._exchange: EventHandler | None = exchange
-        self._handshake = (incoming, accept)
+        self._opening = answer, agreement
         self._unflushed: list[int] = []
 
     # Opening.
 
     def connectionMade(self) -> None:
-        incoming, accept = self._handshake
-        del self._handshake
-        extensions = self.begin(incoming.headers)
-        self.sendData(self._head(incoming, accept, extensions))
+        answer, agreement = self._opening
+        del self._opening
+        self.begin(agreement)
+        self.sendData(answer)
         self._server.connected(self)
         self.transport.registerProducer(self, True)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self._tally.websocket_bytes_out += len(data)
         self.transport.write(data)
-
-    def _head(self, incoming: Incoming, accept: m.WebSocketAccept, extensions: bytes | None) -> bytes:
-        """The answer to the handshake (RFC 6455 4.2.2)."""
-        key = h.find(incoming.headers, b"sec-websocket-key") or b""
-        digest = base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID).digest())
-        lines = [
-            b"HTTP/1.1 101 Switching Protocols",
-            b"upgrade: websocket",
-            b"connection: Upgrade",
-            b"sec-websocket-accept: " + digest,
-        ]
-        if accept.subprotocol is not None:
-            lines.append(b"sec-websocket-protocol: " + accept.subprotocol.encode("latin-1"))
-        if extensions is not None:
-            lines.append(b"sec-websocket-extensions: " + extensions)
-        lines += [name + b": " + value for name, value in accept.headers]
-        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     # What the client sends.
 

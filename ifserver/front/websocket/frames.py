@@ -23,7 +23,6 @@ from ifserver.front.websocket.prepared import (
     Prepared,
     head_of,
 )
-from ifserver.messages import Headers
 from ifserver.net.lean_imports import not_importable, stand_ins
 
 # Without TLS of Twisted's, WAMP, clients and colours: a third of the CPU, and 14 MB less.
@@ -118,8 +117,6 @@ def configured(protocol: type[_P], settings: FrontSettings, clock: Any) -> type[
         "max_short_bytes": min(_SHORT_BYTES, settings.max_websocket_message_bytes),
         "max_message_bytes": settings.max_websocket_message_bytes,
         "max_fragments": settings.max_websocket_fragments,
-        "compression": settings.websocket_compression,
-        "window_bits": settings.websocket_compression_window_bits,
         "memory_level": settings.websocket_compression_memory_level,
         "__module__": protocol.__module__,
     }
@@ -159,9 +156,7 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
     max_short_bytes: int
     max_message_bytes: int
     max_fragments: int
-    #: Whether to compress, and how.
-    compression: bool
-    window_bits: int
+    #: Of compressors.
     memory_level: int
     # autobahn's, whose types are missing or too narrow.
     autoPingTimeout: float
@@ -198,12 +193,10 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
         self.write_paused = False
         super().__init__()
 
-    def begin(self, headers: Headers) -> bytes | None:
-        """The WebSocket is open. Of what the client offers in the `headers` of its handshake, compression is taken;
-        returned is the Sec-WebSocket-Extensions that announces it to the client, or None."""
+    def begin(self, agreement: deflate.Agreement | None) -> None:
+        """The WebSocket is open. Messages are compressed as the `agreement` has it; None: they are not."""
         self.peer = ""
         self._connectionMade()
-        agreement = deflate.agree(headers, self.window_bits) if self.compression else None
         if agreement is not None:
             self._perMessageCompress = _Compression(agreement, self.memory_level, self.max_message_bytes)
         # What autobahn does at the end of a handshake.
@@ -216,7 +209,6 @@ class Frames(Inflow, WebSocketServerProtocol, ABC):
         self.send_queue: Any = ()
         self.is_open = self.is_closed = _NO_WAITER
         del self._transport_details
-        return None if agreement is None else agreement.answer
 
     @property
     def state(self) -> int:

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from typing import TYPE_CHECKING, Final
 
 from ifserver import headers as h
 from ifserver.front.deadlines import Deadlines
+from ifserver.front.websocket import deflate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,8 @@ __all__ = ["WebSockets", "problem_of_accept", "websocket_problem"]
 
 #: RFC 6455 4.2.1: a key is 16 bytes in base64.
 _KEY_BYTES: Final = 16
+#: RFC 6455 1.3.
+_ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def websocket_problem(incoming: Incoming, allowed_origins: Sequence[str] = ()) -> tuple[int, str] | None:
@@ -64,6 +68,24 @@ def problem_of_accept(message: m.WebSocketAccept) -> str | None:
     return None
 
 
+def _answer(incoming: Incoming, accept: m.WebSocketAccept, agreement: deflate.Agreement | None) -> bytes:
+    """The bytes of the answer to the handshake (RFC 6455 4.2.2)."""
+    key = h.find(incoming.headers, b"sec-websocket-key") or b""
+    digest = base64.b64encode(hashlib.sha1(key + _ACCEPT_GUID).digest())
+    lines = [
+        b"HTTP/1.1 101 Switching Protocols",
+        b"upgrade: websocket",
+        b"connection: Upgrade",
+        b"sec-websocket-accept: " + digest,
+    ]
+    if accept.subprotocol is not None:
+        lines.append(b"sec-websocket-protocol: " + accept.subprotocol.encode("latin-1"))
+    if agreement is not None:
+        lines.append(b"sec-websocket-extensions: " + agreement.answer)
+    lines += [name + b": " + value for name, value in accept.headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
 class WebSockets:
     """Opens the WebSockets of `server`, and ends those that are open for too long."""
 
@@ -89,8 +111,13 @@ class WebSockets:
         self, exchange: Exchange, incoming: Incoming, accept: m.WebSocketAccept, entry: Entry | None
     ) -> WebSocketConnection:
         """The connection of a WebSocket that the application has accepted; `entry` will be logged at its end."""
-        websocket = self.protocol()(self._server, exchange, incoming, accept, entry)
-        if self._server.settings.websocket_timeout_s is not None:
+        settings = self._server.settings
+        agreement = None
+        if settings.websocket_compression:
+            agreement = deflate.agree(incoming.headers, settings.websocket_compression_window_bits)
+        answer = _answer(incoming, accept, agreement)
+        websocket = self.protocol()(self._server, exchange, answer, agreement, entry)
+        if settings.websocket_timeout_s is not None:
             self.lifetimes.add(websocket)
         return websocket
 

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from ifserver.config.settings import FrontSettings
+from ifserver.front.websocket import deflate
 from ifserver.front.websocket import frames as module
 from ifserver.front.websocket.frames import BINARY, TEXT, Frames, configured
 from tests.front.fakes import CLOSE, CONTINUATION, PING, PONG, Frame, frame, frames
@@ -34,10 +35,12 @@ class Recorder(Frames):
 class Stage:
     def __init__(self, headers: list[tuple[bytes, bytes]] | None = None, **limits: Any) -> None:
         self.clock = Clock()
-        self.frames = configured(Recorder, FrontSettings(**limits), self.clock)()
+        settings = FrontSettings(**limits)
+        self.frames = configured(Recorder, settings, self.clock)()
         self._transport = self.frames.transport = StringTransport()
         self._transport.registerProducer(self.frames, True)
-        self.extensions = self.frames.begin(headers or [])
+        self.agreement = deflate.agree(headers or [], settings.websocket_compression_window_bits)
+        self.frames.begin(self.agreement)
 
     def send(self, *pieces: bytes) -> list[str | bytes | None]:
         for piece in pieces:
@@ -87,7 +90,7 @@ def test_what_is_refused(pieces: list[bytes], code: int, reason: str) -> None:
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_a_message_is_sent_in_one_frame(opcode: int, size: int) -> None:
     stage = Stage()
-    assert stage.extensions is None
+    assert stage.agreement is None
     stage.frames.send_whole(opcode, b"x" * size)
     assert frames(stage.sent()) == [Frame(opcode, b"x" * size)]
 
@@ -136,7 +139,7 @@ def test_nothing_is_written_directly_behind_an_answer_that_closes(sent: bytes) -
 
 def test_a_compressor_that_is_idle_for_two_looks_is_dropped_and_its_timer_with_the_connection() -> None:
     stage = Stage(DEFLATE, ping_interval_s=0)
-    assert stage.extensions is not None
+    assert stage.agreement is not None
     stage.frames.send_whole(TEXT, b"hello")
     compressor = stage.frames._perMessageCompress.compressor
     stage.clock.advance(module._IDLE_S)
