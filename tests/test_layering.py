@@ -18,8 +18,8 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
     "pure": (
         0,
         (
-            "__init__", "channels", "clock", "errors", "flow_control", "headers", "messages", "metrics", "status",
-            "config.*", "layers.liveness", "layers.periodic", "state_machines.*", "worker_ledger",
+            "__init__", "asgi_events", "channels", "clock", "errors", "flow_control", "headers", "messages", "metrics",
+            "status", "config.*", "layers.liveness", "layers.periodic", "state_machines.*", "worker_ledger",
         ),
     ),
     "net": (1, ("net.*",)),

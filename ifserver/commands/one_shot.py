@@ -165,7 +165,7 @@ def _publication(given: argparse.Namespace) -> Publication:
 
 
 def _close(text: str) -> tuple[int, str]:
-    from ifserver.worker.event_checks import checked_close
+    from ifserver.asgi_events import checked_close
 
     code, _, reason = text.partition(":")
     try:

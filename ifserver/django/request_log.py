@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from ifserver.worker.application import ASGIApplication, Event, Receive, Scope, Send
+from ifserver.asgi_events import ASGIApplication, Event, Receive, Scope, Send
 
 __all__ = ["log_asgi", "log_wsgi"]
 

@@ -7,8 +7,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from channels.exceptions import MessageTooLarge
 
+from ifserver.asgi_events import as_bytes, checked_close, checked_text
 from ifserver.messages import Broadcast
-from ifserver.worker.event_checks import as_bytes, checked_close, checked_text
 
 __all__ = [
     "UNDECODABLE",

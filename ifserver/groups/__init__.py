@@ -21,11 +21,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from ifserver import channels
+from ifserver.asgi_events import as_bytes, checked_close, checked_text
 from ifserver.errors import ApplicationError
 from ifserver.groups.link import current
 from ifserver.layers.groups import Groups
 from ifserver.layers.membership import Member, Members
-from ifserver.worker.event_checks import as_bytes, checked_close, checked_text
 
 __all__ = ["Member", "Members", "get_members", "members", "publish", "send"]
 

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from ifserver.asgi_events import checked_close
 from ifserver.errors import ApplicationError
-from ifserver.worker.event_checks import checked_close
 
 __all__ = ["Publication", "parse", "reached", "written"]
 

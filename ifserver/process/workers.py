@@ -283,7 +283,7 @@ class Workers:
         found: set[str] = set()
         for worker in self._living:
             if worker.ready and worker.timer is None:
-                # Workers that show an error take no open WebSockets (`ifserver.worker.load_error_page`).
+                # Workers that show an error take no open WebSockets (`ifserver.worker.application`).
                 names = channels.REQUEST_CHANNELS if worker.child.error is None else channels.REQUEST_CHANNELS[:-1]
                 found.update(channels.of_pool(worker.pool.name, name) for name in names)
         return tuple(name for pool in self._pools for name in channels.of_all(pool.name) if name in found)

@@ -12,6 +12,7 @@ import os
 import time
 
 from ifserver import channels, logs
+from ifserver.asgi_events import ASGIApplication, Receive, Scope, Send
 from ifserver.clock import LoopLag
 from ifserver.errors import ConfigurationError
 from ifserver.groups.link import work_with
@@ -22,12 +23,11 @@ from ifserver.process.children import Launch
 from ifserver.services import lifecycle
 from ifserver.services.lifecycle import Control
 from ifserver.services.service import Runtime, Service, clusters_of, import_nodes
-from ifserver.worker.application import ASGIApplication, Receive, Scope, Send, load_for
+from ifserver.worker.application import LoadErrorPage, load_for
 from ifserver.worker.application_failure import is_expected
 from ifserver.worker.asgi_stream import running
 from ifserver.worker.lifespan import StartupFailed
-from ifserver.worker.load_error_page import LoadErrorPage
-from ifserver.worker.supervisor_watch import SupervisorWatch
+from ifserver.worker.pull import SupervisorWatch
 from ifserver.worker.worker import Worker
 from ifserver.worker.wsgi import WSGIAdapter, adapted, interface_of
 

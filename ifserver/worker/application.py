@@ -1,34 +1,31 @@
 """Finding the application: ``module:attribute`` to something that can be called, or one line that says why not.
 
-It may also be a factory: something that is called without arguments, and returns the application.
+It may also be a factory: something that is called without arguments, and returns the application. For development there
+is `LoadErrorPage`, which shows why there is no application.
 """
 
 from __future__ import annotations
 
 import contextlib
+import html
 import importlib
 import inspect
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from traceback import walk_tb
-from typing import Any, Final, TypeAlias
+from traceback import FrameSummary, StackSummary, TracebackException, walk_tb
+from typing import Any, Final
 
 import ifserver
+from ifserver import headers
+from ifserver.asgi_events import ASGIApplication, Receive, Scope, Send
 from ifserver.config.checks import parse_application
 from ifserver.config.env_file import parse_env
 from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ConfigurationError
 
-__all__ = ["ASGIApplication", "Event", "Receive", "Scope", "Send", "import_failed", "load", "load_for"]
-
-Scope: TypeAlias = dict[str, Any]
-Event: TypeAlias = dict[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Event]]
-Send: TypeAlias = Callable[[Event], Awaitable[None]]
-ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["LoadErrorPage", "import_failed", "load", "load_for"]
 
 #: Longer texts of exceptions are cut: the whole answer must fit a line, and a pipe's buffer.
 _TEXT_CHARACTERS = 400
@@ -38,6 +35,27 @@ _ARGUMENTS: Final = {"asgi": (3,), "wsgi": (2,), "auto": (3, 2)}
 #: What others have written: beginnings of files' names, and folders. Their lines say little of what is to be mended.
 _FOREIGN: Final = (f"{Path(os.__file__).parent}/", f"{Path(ifserver.__file__).parent}/", "<")
 _INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
+
+#: The longest text of an error that a page shows. The end says most, so the rest is cut.
+_PAGE_CHARACTERS: Final = 16_384
+_HINT: Final = "The application is loaded again as soon as a watched file changes (--reload)."
+_PAGE: Final = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }}
+pre {{ background: #f4f4f4; border-left: 4px solid #c00; overflow-x: auto; padding: 1rem; font-size: 14px; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<pre>{text}</pre>
+<p>{hint}</p>
+</body>
+</html>
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -234,3 +252,72 @@ def _where(error: BaseException) -> str:
 def _one_line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _TEXT_CHARACTERS else f"{line[:_TEXT_CHARACTERS]}..."
+
+
+class LoadErrorPage:
+    """What a worker runs instead of an application that cannot be loaded: it answers with status 500 and the error.
+
+    Browsers get a page, others plain text.
+
+    Args:
+        title: what has failed, in one line.
+        text: the error in full, as people read it: with its traceback.
+    """
+
+    def __init__(self, title: str, text: str) -> None:
+        self.title = title
+        self.text = text if len(text) <= _PAGE_CHARACTERS else f"[...]{text[-_PAGE_CHARACTERS:]}"
+
+    @classmethod
+    def not_loaded(cls, error: BaseException) -> LoadErrorPage:
+        """For what `load` has raised."""
+        cause = error.__cause__
+        return cls(
+            "The application cannot be loaded", str(error) if cause is None else f"{error}\n\n{_traceback(cause)}"
+        )
+
+    @classmethod
+    def not_started(cls, error: BaseException) -> LoadErrorPage:
+        """For an application whose lifespan says that it cannot start."""
+        return cls("The application's startup failed", str(error).strip())
+
+    def __str__(self) -> str:
+        separator = "\n" if "\n" in self.text else " "
+        return f"{self.title}:{separator}{self.text}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return
+        is_http = scope["type"] == "http"
+        as_page = is_http and any(b"text/html" in value for value in headers.values(scope["headers"], b"accept"))
+        kind = "html" if as_page else "plain"
+        body = self._page() if as_page else f"{self.title}\n\n{self.text}\n\n{_HINT}\n"
+        prefix = "http.response" if is_http else "websocket.http.response"
+        fields = [(b"content-type", f"text/{kind}; charset=utf-8".encode()), (b"cache-control", b"no-store")]
+        await send({"type": f"{prefix}.start", "status": 500, "headers": fields})
+        await send({"type": f"{prefix}.body", "body": body.encode("utf-8", "backslashreplace")})
+
+    def _page(self) -> str:
+        title, text, hint = map(html.escape, (self.title, self.text, _HINT))
+        return _PAGE.format(title=title, text=text, hint=hint)
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback, without the frames of those who imported the application: they are ours and Python's."""
+    report = TracebackException.from_exception(error)
+    rest: list[TracebackException | None] = [report]
+    while rest:
+        each = rest.pop()
+        if each is not None:
+            frames = [frame for frame in each.stack if not _is_import(frame)]
+            # None: there is no traceback to be shown.
+            each.stack = StackSummary.from_list(frames) if frames else None  # type: ignore[assignment]
+            rest += (each.__cause__, each.__context__)
+    return "".join(report.format()).rstrip()
+
+
+def _is_import(frame: FrameSummary) -> bool:
+    return frame.filename.startswith("<frozen importlib") or frame.filename in (
+        __file__,
+        importlib.__file__,
+    )

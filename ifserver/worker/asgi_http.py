@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from ifserver.asgi_events import Event, Scope
 from ifserver.errors import ApplicationError
 from ifserver.messages import (
     EVENTS_STOPPED,
@@ -15,7 +16,6 @@ from ifserver.messages import (
     ToApplication,
 )
 from ifserver.worker import groups
-from ifserver.worker.application import Event, Scope
 from ifserver.worker.application_failure import AnsweringStream
 from ifserver.worker.asgi_stream import Host
 from ifserver.worker.files import COMPRESSED, PATHSEND, open_source

@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
+from ifserver.asgi_events import ASGIApplication, Event, Scope
 from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.flow_control import MESSAGE_OVERHEAD, ReceiveWindow, SendWindow
 from ifserver.layers.groups import Groups
@@ -38,7 +39,6 @@ from ifserver.messages import (
     Window,
     encode,
 )
-from ifserver.worker.application import ASGIApplication, Event, Scope
 from ifserver.worker.log_labels import request_id_of, shown
 from ifserver.worker.stream_phases import DONE, LOST, OVER, SILENT, Phase
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
+from ifserver.asgi_events import Event, Scope, checked_close, checked_headers, checked_message, checked_text
 from ifserver.errors import ApplicationError
 from ifserver.flow_control import WINDOW
 from ifserver.headers import OURS_IN_HANDSHAKE
@@ -21,10 +22,8 @@ from ifserver.messages import (
     WebSocketSend,
 )
 from ifserver.worker import groups
-from ifserver.worker.application import Event, Scope
 from ifserver.worker.application_failure import AnsweringStream
 from ifserver.worker.asgi_stream import Host
-from ifserver.worker.event_checks import checked_close, checked_headers, checked_message, checked_text
 from ifserver.worker.response import Response
 from ifserver.worker.stream_phases import ANSWERING, DONE, HELD, LOST, OPEN, OVER, SILENT
 

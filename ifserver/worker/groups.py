@@ -6,11 +6,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ifserver import channels
+from ifserver.asgi_events import Event, as_bytes, checked_close, checked_text
 from ifserver.errors import ApplicationError, ChannelNameError
 from ifserver.messages import GroupLeave
-from ifserver.worker.application import Event
 from ifserver.worker.asgi_stream import Stream
-from ifserver.worker.event_checks import as_bytes, checked_close, checked_text
 
 __all__ = ["ADD", "DISCARD", "EVENTS", "SEND", "say"]
 

@@ -7,12 +7,11 @@ import enum
 import logging
 from typing import Any
 
+from ifserver.asgi_events import ASGIApplication, Event
 from ifserver.clock import Clock
 from ifserver.errors import ApplicationError, IfserverError
-from ifserver.worker.application import ASGIApplication, Event
-from ifserver.worker.limited_waits import within
 
-__all__ = ["Lifespan", "StartupFailed"]
+__all__ = ["Lifespan", "StartupFailed", "pause", "within"]
 
 _log = logging.getLogger(__name__)
 
@@ -150,3 +149,34 @@ class Lifespan:
         self._state = after
         if not self._answered.done():
             self._answered.set_result(None)
+
+
+async def pause(clock: Clock, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    """Wait for `seconds`, by the clock that was given: asyncio's own timeouts read the loop's."""
+    over: asyncio.Future[None] = loop.create_future()
+    timer = clock.callLater(seconds, _fire, over)
+    try:
+        await over
+    finally:
+        if timer.active():
+            timer.cancel()
+
+
+async def within(clock: Clock, loop: asyncio.AbstractEventLoop, seconds: float, what: asyncio.Future[Any]) -> bool:
+    """Whether `what` is done (or has failed, or was cancelled) before `seconds` have passed. Never cancels it."""
+    if what.done() or seconds <= 0:
+        return what.done()
+    over: asyncio.Future[None] = loop.create_future()
+    timer = clock.callLater(seconds, _fire, over)
+    try:
+        await asyncio.wait((what, over), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if timer.active():
+            timer.cancel()
+        over.cancel()
+    return what.done()
+
+
+def _fire(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

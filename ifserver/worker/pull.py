@@ -23,8 +23,9 @@ from ifserver.errors import NodeRefused, NodeUnreachable, UndecodableError
 from ifserver.layers.node import Node, Pulled
 from ifserver.messages import ToWorkers, decode_request
 from ifserver.metrics import Counters
+from ifserver.worker_ledger import Ledger
 
-__all__ = ["Puller", "Taker"]
+__all__ = ["Puller", "SupervisorWatch", "Taker"]
 
 #: How long a request may have lain unread before it is given back and not begun, in seconds: a server offers once more
 #: what was taken and not claimed for 1.5 s (`ifserver.front.exchanges.unclaimed_offers`), and a blocked worker claims
@@ -49,6 +50,9 @@ TURNS: Final = 64
 #: First pause after a node has refused, or has failed twice in a row, and the longest.
 RETRY_S: Final = 0.05
 RETRY_MAX_S: Final = 1.0
+#: How often this process shows its supervisor that its loop turns; and how long the supervisor's beat may stand still.
+TURN_S: Final = 0.25
+_STILL_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -354,3 +358,42 @@ class Puller:
     def _rest(self, source: _Source) -> None:
         self.resting.append(source)
         self.read_resting()
+
+
+class SupervisorWatch:
+    """Shows this process to its supervisor and watches the supervisor's beat, from `start` to `stop`."""
+
+    def __init__(self, shared: Ledger, puller: Puller, clock: Clock) -> None:
+        self._shared = shared
+        self._puller = puller
+        self._clock = clock
+        self._beats = -1
+        self._beaten_at = clock.seconds()
+        self._holding = False
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._tick()
+
+    def stop(self) -> None:
+        """Say nothing more."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = self._clock.callLater(TURN_S, self._tick)
+        self._shared.turn()
+        self._puller.turned()
+        now, beats = self._clock.seconds(), self._shared.beats
+        # It counts: where it is we who stood still, it has beaten meanwhile.
+        if beats != self._beats:
+            self._beats, self._beaten_at = beats, now
+            if self._holding:
+                self._holding = False
+                _log.info("the supervisor responds again: taking requests again")
+                self._puller.resume()
+        elif not self._holding and now - self._beaten_at >= _STILL_S:
+            self._holding = True
+            _log.warning("the supervisor does not respond: taking no requests until it does")
+            self._puller.hold()

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ifserver.asgi_events import BODYLESS_STATUSES, Event, as_bytes, checked_headers
 from ifserver.errors import ApplicationError
 from ifserver.flow_control import PIECE_BYTES, WINDOW
 from ifserver.headers import find, values
 from ifserver.messages import ResponseBody, ResponseFile, ResponseStart
-from ifserver.worker.application import Event
 from ifserver.worker.asgi_stream import Stream
-from ifserver.worker.event_checks import BODYLESS_STATUSES, as_bytes, checked_headers
 from ifserver.worker.files import PATHSEND, Source, open_source, read
 from ifserver.worker.stream_phases import ANSWERING, DONE, OVER
 

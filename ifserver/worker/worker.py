@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ifserver import channels
+from ifserver.asgi_events import ASGIApplication
 from ifserver.clock import Clock
 from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ChannelNameError
@@ -16,16 +17,14 @@ from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
 from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
 from ifserver.metrics import DELIVERED, STREAMS_CLOSED, STREAMS_OPENED
-from ifserver.worker.application import ASGIApplication
+from ifserver.worker.application import LoadErrorPage
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.asgi_websocket import WebSocketStream
 from ifserver.worker.claims import Claims
 from ifserver.worker.held_response_heads import HeldResponseHeads
 from ifserver.worker.inbox import Inbox
-from ifserver.worker.lifespan import Lifespan
-from ifserver.worker.limited_waits import pause, within
-from ifserver.worker.load_error_page import LoadErrorPage
+from ifserver.worker.lifespan import Lifespan, pause, within
 from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
 from ifserver.worker.stream_phases import HELD, LOST, OVER

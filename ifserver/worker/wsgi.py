@@ -13,8 +13,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ifserver.asgi_events import ASGIApplication, Receive, Scope, Send
 from ifserver.config.settings import WorkerSettings
-from ifserver.worker.application import ASGIApplication, Receive, Scope, Send
 from ifserver.worker.files import EXTENTS
 from ifserver.worker.wsgi_threads import Threads
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeAlias
 
+from ifserver.asgi_events import as_bytes
 from ifserver.errors import ApplicationError
-from ifserver.worker.event_checks import as_bytes
 from ifserver.worker.response import Response
 from ifserver.worker.wsgi_environ import Environ, FileWrapper
 

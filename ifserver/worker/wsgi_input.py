@@ -10,8 +10,8 @@ from collections.abc import Callable
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Final
 
+from ifserver.asgi_events import Receive
 from ifserver.errors import ClientDisconnected
-from ifserver.worker.application import Receive
 
 __all__ = ["Input", "whole_body"]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from ifserver.asgi_events import ASGIApplication
 from ifserver.flow_control import MESSAGE_OVERHEAD
 from ifserver.messages import (
     Disconnect,
@@ -23,7 +24,6 @@ from ifserver.messages import (
     decode_request,
     encode,
 )
-from ifserver.worker.application import ASGIApplication
 from ifserver.worker.asgi_http import HttpStream
 from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.asgi_websocket import WebSocketStream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 
@@ -16,7 +17,8 @@ from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.node import Limits, Pulled
 from ifserver.messages import ToWorkers, encode
 from ifserver.metrics import Counters
-from ifserver.worker.pull import RETRY_MAX_S, RETRY_S, ROUND_WAIT_S, WAIT_S, Puller
+from ifserver.worker.pull import RETRY_MAX_S, RETRY_S, ROUND_WAIT_S, TURN_S, WAIT_S, Puller, SupervisorWatch
+from ifserver.worker_ledger import Ledger
 from tests.worker.stage import http_request
 
 LIMITS = Limits(1000, 600.0)
@@ -666,3 +668,116 @@ def test_what_comes_well_after_the_loop_stood_still_is_begun() -> None:
     stage.puller.turned()
     stage.push(0, "a")
     assert (stage.taken, stage.unread) == (["a"], [])
+
+
+class Holdable:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.turns = 0
+
+    def hold(self) -> None:
+        self.told.append("hold")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+    def turned(self) -> None:
+        self.turns += 1
+
+
+class Watched:
+    """A watch, and the memory that it shares with a supervisor, which the test plays."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        memory = bytearray(Ledger.size(1))
+        self.supervisor, self.ours = Ledger(memory, 1), Ledger(memory, 1)
+        self.worker = Holdable()
+        self.watch = SupervisorWatch(self.ours, self.worker, self.clock)
+
+    def run(self, seconds: float, beating: bool = True) -> None:
+        for _ in range(round(seconds / 0.25)):
+            if beating:
+                self.supervisor.beat()
+            self.clock.advance(0.25)
+
+
+def test_it_says_that_the_loop_turns() -> None:
+    stage = Watched()
+    stage.watch.start()
+    assert stage.supervisor.turns == 1
+    for turns in range(2, 6):
+        stage.clock.advance(TURN_S)
+        assert stage.supervisor.turns == stage.worker.turns == turns
+    stage.watch.stop()
+    stage.clock.advance(10)
+    assert stage.supervisor.turns == 5
+    assert stage.clock.getDelayedCalls() == []
+
+
+def test_while_the_supervisor_beats_nothing_happens() -> None:
+    stage = Watched()
+    stage.watch.start()
+    stage.run(60)
+    assert stage.worker.told == []
+
+
+def test_a_supervisor_that_stands_still_for_a_second_holds_the_worker_until_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    stage = Watched()
+    stage.watch.start()
+    stage.run(5)
+    stage.run(0.75, beating=False)
+    assert stage.worker.told == []
+    stage.run(0.25, beating=False)
+    assert stage.worker.told == ["hold"]
+    stage.run(10, beating=False)
+    assert stage.worker.told == ["hold"]
+    stage.run(0.25)
+    assert stage.worker.told == ["hold", "resume"]
+    stage.run(5)
+    assert stage.worker.told == ["hold", "resume"]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.INFO]
+
+
+def test_one_that_never_beats_at_all_is_noticed() -> None:
+    stage = Watched()
+    stage.watch.start()
+    stage.run(1, beating=False)
+    assert stage.worker.told == ["hold"]
+
+
+def test_a_worker_that_stood_still_itself_sees_that_the_supervisor_did_not() -> None:
+    stage = Watched()
+    stage.watch.start()
+    stage.run(1)
+    stage.supervisor.beat()
+    stage.clock.advance(10)
+    assert stage.worker.told == []
+
+
+def test_a_worker_that_stood_still_does_not_forget_that_its_supervisor_stands_still() -> None:
+    stage = Watched()
+    stage.watch.start()
+    stage.run(1)
+    stage.run(2, beating=False)
+    stage.clock.advance(5)
+    stage.run(5, beating=False)
+    assert stage.worker.told == ["hold"]
+
+
+def test_both_stood_still_and_the_worker_wakes_first() -> None:
+    stage = Watched()
+    stage.watch.start()
+    stage.run(1)
+    stage.clock.advance(5)
+    stage.run(0.25)
+    assert stage.worker.told == ["hold", "resume"]
+
+
+def test_stopping_what_was_not_started() -> None:
+    Watched().watch.stop()

@@ -12,6 +12,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from ifserver import channels
+from ifserver.asgi_events import ASGIApplication
 from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ConfigurationError
 from ifserver.layers.clusters import Clusters
@@ -37,11 +38,10 @@ from ifserver.messages import (
     encode,
 )
 from ifserver.metrics import Counters
-from ifserver.worker.application import ASGIApplication
+from ifserver.worker.application import LoadErrorPage
 from ifserver.worker.claims import GRACE_S as CLAIM_GRACE_S
 from ifserver.worker.held_response_heads import GRACE_S
 from ifserver.worker.lifespan import StartupFailed
-from ifserver.worker.load_error_page import LoadErrorPage
 from ifserver.worker.worker import Worker
 from ifserver.worker_ledger import Ledger
 from tests.process.test_children import run

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifserver.errors import ApplicationError
-from ifserver.worker import event_checks
-from ifserver.worker.event_checks import (
+from ifserver import asgi_events
+from ifserver.asgi_events import (
     as_bytes,
     checked_close,
     checked_headers,
     checked_message,
     checked_text,
 )
+from ifserver.errors import ApplicationError
 
 
 class Text(str):
@@ -54,10 +54,10 @@ def test_a_header_that_passes_is_one_line_and_what_does_not_raises(name: bytes, 
 
 
 def test_names_that_are_made_up_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_checks, "_names", {})
+    monkeypatch.setattr(asgi_events, "_names", {})
     for number in range(1500):
         checked_headers("k", [(b"X-%d" % number, b"")])
-    assert len(event_checks._names) == 1000
+    assert len(asgi_events._names) == 1000
     assert checked_headers("k", [(b"X-1400", b"")])[0] == [(b"x-1400", b"")]
 
 

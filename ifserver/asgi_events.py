@@ -1,9 +1,9 @@
-"""What an application may send: checks of the values in its events, each with the rule it keeps. Pure."""
+"""ASGI's types, and what an application may send: checks of the values in its events, each with the rule it keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, TypeAlias
 
 from ifserver.errors import ApplicationError
 from ifserver.headers import LENGTH_DIGITS, bad_in_value, is_token, is_value
@@ -11,12 +11,23 @@ from ifserver.messages import Headers
 
 __all__ = [
     "BODYLESS_STATUSES",
+    "ASGIApplication",
+    "Event",
+    "Receive",
+    "Scope",
+    "Send",
     "as_bytes",
     "checked_close",
     "checked_headers",
     "checked_message",
     "checked_text",
 ]
+
+Scope: TypeAlias = dict[str, Any]
+Event: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+ASGIApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: RFC 9110 6.4.1 and 15.3.6: a response with one of these has no content. So has one to HEAD.
 BODYLESS_STATUSES: Final = frozenset({204, 205, 304})
