@@ -204,9 +204,7 @@ def test_every_module_imports_only_what_its_storey_may() -> None:
 
 def test_the_whole_package_is_read() -> None:
     modules = package()
-    assert {"errors", "state_machines.http", "layers.redis.node", "front.http1.parser", "worker.asgi_stream"} <= set(
-        modules
-    )
+    assert {"errors", "state_machines.http", "layers.redis.node", "front.http1.parser", "worker.stream"} <= set(modules)
     targets = {(each.importer, each.target) for each in imports_of(modules)}
     assert ("state_machines.http", "state_machines.stream") in targets
     assert ("front.websocket.opening", "headers") in targets
@@ -228,7 +226,7 @@ HOUSE = {
     "layers.__init__": "",
     "layers.node": "",
     "front.exchange": "",
-    "worker.asgi_stream": "",
+    "worker.stream": "",
     "services.server": "",
     "observe.page": "",
 }
@@ -248,11 +246,11 @@ HOUSE = {
         ("layers.node", "from ..front import exchange", "layers imports front.exchange"),
         (
             "front.exchange",
-            "from ifserver.worker import asgi_stream",
-            "front imports worker.asgi_stream, which is of worker",
+            "from ifserver.worker import stream",
+            "front imports worker.stream, which is of worker",
         ),
         (
-            "worker.asgi_stream",
+            "worker.stream",
             "if t.TYPE_CHECKING:\n    from ifserver.front import exchange",
             "worker imports front.exchange",
         ),

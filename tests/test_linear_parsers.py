@@ -44,7 +44,7 @@ from ifserver.layers.heartbeat_value import facts_of, names_of
 from ifserver.observe import publication
 from ifserver.observe.tracing import context_in
 from ifserver.status import decode_facts
-from ifserver.worker.wsgi_environ import environ_of
+from ifserver.worker.wsgi_call import environ_of
 from tests.front import fakes as f
 from tests.observe.admin.stage import Stage
 from tests.worker.stage import http_request

@@ -38,9 +38,8 @@ from ifserver.errors import ApplicationError, ClientDisconnected, NodeError, Nod
 from ifserver.groups.link import Link
 from ifserver.messages import Broadcast
 from ifserver.worker.asgi_http import HttpStream
-from ifserver.worker.asgi_stream import Stream
-from ifserver.worker.groups import ADD, DISCARD, say
-from ifserver.worker.stream_phases import OVER
+from ifserver.worker.groups import ADD, DISCARD, carry_out
+from ifserver.worker.stream import OVER, Stream
 
 __all__ = ["Channel", "Hub", "Rules", "hub_of"]
 
@@ -84,7 +83,12 @@ class Channel:
     def is_of_another_attempt(self, stream: Stream | None) -> bool:
         """Whether `stream` is an earlier attempt of the stream that has the channel: it goes on in this process."""
         owner = self.owner
-        return stream is not None and owner is not None and owner is not stream and owner.identity == stream.identity
+        return (
+            stream is not None
+            and owner is not None
+            and owner is not stream
+            and owner.link.identity == stream.link.identity
+        )
 
 
 class Hub:
@@ -149,7 +153,7 @@ class Hub:
             name = f"{prefix}.{self.link.clusters.process}!{secrets.token_hex(8)}"
         else:
             # Another worker that goes on with the stream comes to the same names.
-            name = f"{prefix}.{stream.identity}!{len(self._streams.get(stream, ()))}"
+            name = f"{prefix}.{stream.link.identity}!{len(self._streams.get(stream, ()))}"
         rules.require_valid_channel_name(name)
         capacity, expiry_s = rules.limits(name)
         expired = partial(self.drops.add, f"channel {name}", EXPIRED)
@@ -228,7 +232,7 @@ class Hub:
             if joining is not None and owner is not None:
                 await asyncio.wait([joining])
                 if not self._is_written(owner, group):
-                    await say(owner, {"type": DISCARD, "group": group})
+                    await carry_out(owner, {"type": DISCARD, "group": group})
 
     async def publish(self, group: str, what: dict[str, Any]) -> None:
         """Send to `group` what `Groups.publish` takes."""
@@ -309,7 +313,7 @@ class Hub:
 
         async def join() -> None:
             try:
-                await say(stream, event)
+                await carry_out(stream, event)
             except (ApplicationError, ClientDisconnected):
                 # If it has ended meanwhile, that is all there is to say.
                 if stream.phase not in OVER:
@@ -368,7 +372,7 @@ class Hub:
         dropped = 0
         for channel in self._unwritten.get(group, {}).values():
             owner = channel.owner
-            if owner is not None and (owner.identity == broadcast.exclude or owner.phase in OVER):
+            if owner is not None and (owner.link.identity == broadcast.exclude or owner.phase in OVER):
                 continue
             is_http = isinstance(owner, HttpStream)
             if is_http not in packed:

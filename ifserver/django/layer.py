@@ -19,8 +19,7 @@ from ifserver.django.queues import QueueClosed
 from ifserver.django.wire import for_servers, pack, unpack
 from ifserver.errors import ConfigurationError
 from ifserver.groups.link import current
-from ifserver.worker.asgi_stream import Stream, running
-from ifserver.worker.stream_phases import OVER
+from ifserver.worker.stream import OVER, Stream, running
 
 __all__ = ["ChannelLayer"]
 

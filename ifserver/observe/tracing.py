@@ -41,7 +41,7 @@ from ifserver.messages import Headers
 
 if TYPE_CHECKING:
     from ifserver.front.access_log import AccessLog, Entry, Format
-    from ifserver.worker.asgi_stream import Stream
+    from ifserver.worker.stream import Stream
 
 __all__ = ["Tracer", "Tracing", "context_in", "put_context"]
 
@@ -263,10 +263,10 @@ class Tracer:
             "messaging.operation.name": "process",
             "messaging.operation.type": "process",
             "messaging.destination.name": channel,
-            "messaging.message.id": stream.identity,
+            "messaging.message.id": stream.link.identity,
         }
-        if stream.attempt:
-            attributes["ifserver.attempt"] = stream.attempt
+        if stream.link.attempt:
+            attributes["ifserver.attempt"] = stream.link.attempt
         span = self._tracer.start_span(f"process {channel}", client, SpanKind.CONSUMER, attributes)
         # With what else the client's context holds: baggage.
         token = current.attach(client)

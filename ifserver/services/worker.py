@@ -24,10 +24,9 @@ from ifserver.services import lifecycle
 from ifserver.services.lifecycle import Control
 from ifserver.services.service import Runtime, Service, clusters_of, import_nodes
 from ifserver.worker.application import LoadErrorPage, load_for
-from ifserver.worker.application_failure import is_expected
-from ifserver.worker.asgi_stream import running
 from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.pull import SupervisorWatch
+from ifserver.worker.stream import is_expected, running
 from ifserver.worker.worker import Worker
 from ifserver.worker.wsgi import WSGIAdapter, adapted, interface_of
 

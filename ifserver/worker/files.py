@@ -4,8 +4,6 @@ and WSGI's ``wsgi.file_wrapper``.
 Middleware that compresses, such as Starlette's, leaves a file alone that is sent by its path. So the extension is only
 offered where the path of the request says that compressing gains nothing (`COMPRESSED`).
 
-And the temporary files in which responses of WSGI applications wait for slow clients (`Overflow`).
-
 The worker opens the file, as the application would, and asks the server to send it. The server finds it by its path,
 and must have the same one. Where it cannot, the worker reads and sends the file that it has open
 (`ifserver.worker.response`), so clients see no difference.
@@ -20,23 +18,12 @@ import os
 import re
 import stat
 import tempfile
-import threading
 from typing import Any, Final
 
 from ifserver.errors import ApplicationError
 from ifserver.messages import Headers, ResponseFile
 
-__all__ = [
-    "COMPRESSED",
-    "EXTENTS",
-    "EXTENT_BYTES",
-    "PATHSEND",
-    "Overflow",
-    "Source",
-    "open_source",
-    "read",
-    "source_of",
-]
+__all__ = ["COMPRESSED", "PATHSEND", "Source", "open_source", "read", "source_of"]
 
 #: The extension's event: https://asgi.readthedocs.io/en/latest/extensions.html#path-send
 PATHSEND: Final = "http.response.pathsend"
@@ -52,11 +39,6 @@ COMPRESSED: Final = frozenset({
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 #: Reading from these reads the file under them, and nothing else.
 _PLAIN: Final = (io.FileIO, io.BufferedReader, io.BufferedRandom)
-#: All responses of a process may have so many extents in temporary files, of so many bytes each; so 1 GiB, and no more
-#: files than this.
-EXTENTS: Final = 256
-EXTENT_BYTES: Final = 4 * 1024 * 1024
-
 #: RFC 9110 14.4. No file is longer than a number of so many digits.
 _CONTENT_RANGE: Final = re.compile(rb"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)", re.IGNORECASE)
 
@@ -114,86 +96,13 @@ class Source:
         os.close(self.fd)
 
 
-class Overflow:
-    """What waits for the client of one response, in a temporary file without a name. A thread puts, the loop takes.
-
-    Args:
-        extents: those of all responses that are free.
-    """
-
-    __slots__ = ("_begin", "_extents", "_fd", "_own", "_put", "_taken")
-
-    def __init__(self, extents: threading.Semaphore) -> None:
-        self._extents = extents
-        self._own = 0
-        self._fd = -1
-        #: Bytes that were put and taken in all; and of them, how many before the first that is in the file.
-        self._put = self._taken = self._begin = 0
-
-    @property
-    def due(self) -> int:
-        """How many bytes can be taken."""
-        return self._put - self._taken
-
-    def put(self, data: bytes | memoryview) -> None:
-        """Put up to `EXTENT_BYTES`.
-
-        Raises:
-            OSError: there is no room for it.
-        """
-        if not self.due:
-            self._begin = self._put  # what was there has been taken: its place is free
-        offset = self._put - self._begin
-        if offset + len(data) > self._own * EXTENT_BYTES:
-            self._grow()
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(self._fd, rest, offset)
-            rest, offset = rest[written:], offset + written
-        self._put += len(data)
-
-    def take(self, size: int) -> bytes:
-        """The next `size` bytes, all of which are due.
-
-        In the loop, as they were written a short while ago, and are in the kernel's cache as a rule.
-
-        Raises:
-            OSError: they cannot be read.
-        """
-        data = os.pread(self._fd, size, self._taken - self._begin)
-        if len(data) < size:
-            raise OSError(errno.EIO, "a temporary file is shorter than what was written to it")
-        self._taken += size
-        return data
-
-    def close(self) -> None:
-        """Give its room to others. No thread may be putting."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        if self._own:
-            self._extents.release(self._own)
-            self._own = 0
-
-    def _grow(self) -> None:
-        if self._fd < 0:
-            with tempfile.TemporaryFile(buffering=0) as file:
-                self._fd = os.dup(file.fileno())
-        disk = os.fstatvfs(self._fd)
-        if disk.f_bavail * 10 < disk.f_blocks:
-            raise OSError(errno.ENOSPC, f"less than a tenth of the disk under {tempfile.gettempdir()} is free")
-        if not self._extents.acquire(blocking=False):
-            raise OSError(errno.EDQUOT, "responses for slow clients take all the room for temporary files")
-        self._own += 1
-
-
 def open_source(what: str, path: Any) -> Source:
     """The whole file at `path`.
 
     In the loop, and not in a thread: for a file that an application has just looked up the kernel needs microseconds.
 
     Raises:
-        ApplicationError: there is none that can be read; `what` says who has named it.
+        ApplicationError: there is none that can be read; `what` names who has named it.
     """
     try:
         fd = os.open(path, _FLAGS)

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ifserver import channels
 from ifserver.asgi_events import Event, as_bytes, checked_close, checked_text
 from ifserver.errors import ApplicationError, ChannelNameError
-from ifserver.messages import GroupLeave
-from ifserver.worker.asgi_stream import Stream
+from ifserver.messages import GroupJoin, GroupLeave
+from ifserver.worker.stream import unexpected
 
-__all__ = ["ADD", "DISCARD", "EVENTS", "SEND", "say"]
+if TYPE_CHECKING:
+    from ifserver.worker.stream import Stream
+
+__all__ = ["ADD", "DISCARD", "EVENTS", "SEND", "PendingJoin", "carry_out", "take_gap"]
 
 ADD: Final = "ifserver.group.add"
 DISCARD: Final = "ifserver.group.discard"
@@ -23,11 +26,22 @@ EVENTS: Final = (ADD, DISCARD, SEND)
 _MAX_TAG: Final = 200
 
 
-async def say(stream: Stream, event: Event) -> None:
+class PendingJoin:
+    """A `GroupJoin` that the server has not answered yet."""
+
+    __slots__ = ("error", "group")
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        #: The answer: why the stream is no member, empty if it is; None: it has not come.
+        self.error: str | None = None
+
+
+async def carry_out(stream: Stream, event: Event) -> None:
     """Do what `event`, one of `EVENTS`, asks for.
 
-    ``add`` returns once the stream hears all that is sent to the group. ``discard`` and ``send`` may also come when the
-    client has left.
+    ``add`` returns once the stream receives all that is sent to the group. ``discard`` and ``send`` may also come when
+    the client has left.
 
     Raises:
         ApplicationError: the event is wrong, or comes too early.
@@ -39,13 +53,14 @@ async def say(stream: Stream, event: Event) -> None:
     if kind == ADD:
         await _add(stream, event, group)
     elif kind == DISCARD:
-        if stream.may_be_member:
-            stream.tell(GroupLeave(stream.identity, stream.attempt, stream.worker, stream.sent, group), None)
+        if stream.phase in stream.MEMBER_PHASES:
+            link = stream.link
+            link.send(GroupLeave(link.identity, link.attempt, link.worker, link.sent, group), None)
     else:
         text, data, close = _checked_payload(event)
         exclude = _checked_exclude(stream, event.get("exclude"))
-        publishing = stream.groups.publish(group, text=text, data=data, close=close, exclude=exclude)
-        await publishing.asFuture(stream.loop)
+        publishing = stream.host.groups.publish(group, text=text, data=data, close=close, exclude=exclude)
+        await publishing.asFuture(stream.host.loop)
 
 
 async def _add(stream: Stream, event: Event, group: str) -> None:
@@ -53,13 +68,16 @@ async def _add(stream: Stream, event: Event, group: str) -> None:
     if len(tag) > _MAX_TAG:
         raise ApplicationError(f"{ADD}: a tag may have {_MAX_TAG} characters, got {len(tag)}")
     if not stream.is_open_for_groups(event):
-        raise stream.refusal(event)
+        raise unexpected(stream, event)
     stream.send_head()  # a response is a member from its beginning on
-    join = stream.join(group, bool(event.get("gaps")), tag)
+    link, join = stream.link, PendingJoin(group)
+    stream.joins = [*(stream.joins or ()), join]
+    gaps = bool(event.get("gaps"))
+    link.send(GroupJoin(link.identity, link.attempt, link.worker, link.sent, group, gaps, tag), None)
     while join.error is None:
         await stream.wait()
         if not stream.is_open_for_groups(event):
-            raise stream.refusal(event)
+            raise unexpected(stream, event)
     if join.error:
         raise ApplicationError(f"{ADD}: group {group!r}: {join.error}")
 
@@ -91,7 +109,15 @@ def _checked_exclude(stream: Stream, exclude: Any) -> str:
     if not exclude:
         return ""
     if exclude is True:
-        return stream.identity
+        return stream.link.identity
     if not isinstance(exclude, str):
         raise ApplicationError(f"{SEND}: exclude must be True, or the 'stream' of a scope, got {exclude!r}")
     return channels.plain(exclude)
+
+
+def take_gap(stream: Stream) -> Event:
+    """What ``receive()`` returns about broadcasts that were lost."""
+    assert stream.gaps is not None
+    gap, *rest = stream.gaps
+    stream.gaps = rest or None
+    return {"type": "ifserver.group.gap", "group": gap.group, "count": gap.count}

@@ -28,7 +28,7 @@ from ifserver.worker_ledger import Ledger
 __all__ = ["Puller", "SupervisorWatch", "Taker"]
 
 #: How long a request may have lain unread before it is given back and not begun, in seconds: a server offers once more
-#: what was taken and not claimed for 1.5 s (`ifserver.front.exchanges.unclaimed_offers`), and a blocked worker claims
+#: what was taken and not claimed for 1.5 s (`ifserver.front.exchanges.offers`), and a blocked worker claims
 #: within 0.8 s.
 LATE_S: Final = 0.5
 #: How long a read waits for a message, and with it how long the end of a worker may be held up by one.

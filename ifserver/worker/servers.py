@@ -1,25 +1,31 @@
-"""The interface servers whose streams this process holds: what they and we tell each other once a second."""
+"""The interface servers whose streams this process holds: their messages, and the reports that both sides exchange
+once a second."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 from ifserver import channels
 from ifserver.clock import Clock, Timer
+from ifserver.layers.accounting import Accounting
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Watched
+from ifserver.layers.inbox_delivery import InboxDelivery
 from ifserver.layers.reconciliation import SYNC_S, Account, Correspondent, epoch_of
-from ifserver.messages import Release, Sync, SyncEntry, encode
-from ifserver.worker.asgi_stream import Stream
-from ifserver.worker.stream_phases import LOST
+from ifserver.messages import SERVER_LOST, Release, Sync, SyncEntry, ToApplication, Window, decode_for_worker, encode
+from ifserver.metrics import Counters
+from ifserver.worker.stream import LOST, Stream
+from ifserver.worker_ledger import Ledger
 
-__all__ = ["Servers"]
+__all__ = ["Inbox", "Servers"]
+
+_Message: TypeAlias = ToApplication | Window | Sync | Release
 
 #: The reason of a `Release` for a stream that is not held here.
 _GONE: Final = "gone"
-#: Nodes that are not configured here, of which is complained.
+#: Nodes that are not configured here, which are logged.
 _MOST_UNKNOWN: Final = 100
 
 _log = logging.getLogger(__name__)
@@ -32,7 +38,7 @@ class _Server(Correspondent):
 
     def __init__(self, now: float, epoch: str | None) -> None:
         super().__init__(now, epoch)
-        #: For this second: whether it is told of everything, or (None) of nothing; and what it is told, by the inbox of
+        #: For this second: whether everything is reported to it, or (None) nothing; and the report, by the inbox of
         #: ours that the streams name: an old stream keeps it for a while when we have moved.
         self.everything: bool | None = None
         self.due: dict[str, list[SyncEntry]] = {}
@@ -43,34 +49,76 @@ class _Server(Correspondent):
         self.everything = self.begin(now, epoch)
 
 
+class Inbox:
+    """Hands what interface servers send to this process to `streams`, which has them by their identity.
+
+    Args:
+        synced: is given what servers report of all the streams that they share with this process.
+    """
+
+    def __init__(
+        self, streams: Mapping[str, Stream], synced: Callable[[Sync], None], accounting: Accounting, counters: Counters
+    ) -> None:
+        self._streams = streams
+        self._synced = synced
+        #: Called with messages that have come, as `ifserver.layers.inbox_home.Resident` says.
+        self.deliver = InboxDelivery(decode_for_worker, self._hand_on, _sender, accounting, counters).deliver
+
+    def _hand_on(self, message: _Message, inbox: str) -> str | None:
+        """Hand a message to its stream. Returns why it was dropped, or None."""
+        if isinstance(message, Sync):
+            self._synced(message)
+            return None
+        stream = self._streams.get(message.stream)
+        if stream is None or stream.link.attempt != message.attempt:
+            # Usual for a stream that has just ended here, and for an attempt that another worker has by now. It does
+            # not show where its server is; the server's next `Sync` does, and is answered.
+            return "gone"
+        if isinstance(message, Window):
+            stream.consumed(message.consumed)
+        elif isinstance(message, Release):
+            stream.lose()
+        else:
+            return stream.arrived(message)
+        return None
+
+
+def _sender(message: _Message) -> str:
+    """The server that has sent a message: its process, or its inbox."""
+    return message.sender if isinstance(message, Sync) else message.stream.partition(".")[0]
+
+
 class Servers:
-    """All of them, from `start` to `stop`.
+    """All of them, from `start` to `stop`. A `ifserver.layers.inbox_home.Resident`.
 
     Args:
         streams: what this process holds, by identity.
+        ledger: names the inbox for new streams to the supervisor.
         supervisor: the process that watches over this one.
-        lost: is called for a server that must be dead.
     """
 
     def __init__(
         self,
         clusters: Clusters,
         streams: Mapping[str, Stream],
+        ledger: Ledger,
         supervisor: str,
-        lost: Callable[[str], None],
+        counters: Counters,
         clock: Clock,
     ) -> None:
         self._clusters = clusters
         self._streams = streams
         self._supervisor = supervisor
-        self._lost = lost
+        self._ledger = ledger
+        ledger.inbox = clusters.home.inbox
         self._clock = clock
+        self._inbox = Inbox(streams, self.synced, clusters.accounting, counters)
         self._accounts: dict[Stream, Account] = {}
         #: By their inboxes.
         self._servers: dict[str, _Server] = {}
-        #: How often each of them has moved, by its process, as far as it was heard.
+        #: How often each of them has moved, by its process, as far as is known.
         self._moves: dict[str, int] = {}
-        #: Nodes that are not configured here, of which was complained.
+        #: Nodes that are not configured here, which were logged.
         self._unknown: set[str] = set()
         self._timer: Timer | None = None
 
@@ -78,11 +126,11 @@ class Servers:
         return len(self._servers)
 
     def start(self) -> None:
-        """Begin to tell."""
+        """Begin to report."""
         self._timer = self._clock.callLater(SYNC_S, self._tick)
 
     def stop(self) -> None:
-        """Tell no more."""
+        """Report no more."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
@@ -94,51 +142,82 @@ class Servers:
             watched.setdefault(channels.node_of(inbox), {})[process] = process
         return watched
 
-    def hear(self, sync: Sync) -> None:
-        """A server tells how far its streams are."""
+    # From the servers.
+
+    def deliver(self, inbox: str, payloads: list[bytes]) -> None:
+        """Messages have come."""
+        self._inbox.deliver(inbox, payloads)
+        # The applications that have waited for these messages go on first, and what they send leaves in the same turn.
+        self._clusters.flush_soon()
+
+    def synced(self, sync: Sync) -> None:
+        """A server reports how far its streams are."""
         node = channels.node_of(sync.sender)
         if node not in self._clusters.nodes:
-            self._complain(node)
+            self._log_unknown(node)
             return
         process = channels.process_of(sync.sender)
-        # What was said before it moved may have waited for its node, and come after what it has said since.
+        # What it sent before it moved may have waited for its node, and come after what it has sent since.
         is_late = sync.moves < self._moves.get(process, 0)
         if sync.moves and not is_late:
             self._moves[process] = sync.moves
         more_waits = not is_late and self._clusters.follow(sync.sender)
         for entry in sync.entries:
             stream = self._streams.get(entry.stream)
-            if stream is not None and stream.attempt < entry.attempt:
-                stream.let_go()
+            if stream is not None and stream.link.attempt < entry.attempt:
+                stream.lose()
                 stream = None
             if stream is None and more_waits:
                 continue  # it may have ended here, and its last messages wait for the node where the server was
-            if stream is None or (stream.attempt == entry.attempt and stream.phase is LOST):
-                # Where the application still runs we have let go of it as well, and the server has not heard it.
+            if stream is None or (stream.link.attempt == entry.attempt and stream.phase is LOST):
+                # Where the application still runs we have released it as well, and the server does not know.
                 release = Release(entry.stream, entry.attempt, self._clusters.home.inbox, _GONE)
                 self._clusters.send(sync.sender, encode(release))
-            elif stream.attempt == entry.attempt:
+            elif stream.link.attempt == entry.attempt:
                 if not is_late:
                     self._follow(stream, sync.sender)
-                if stream.compare(entry.sent):
+                if entry.sent > stream.link.received:
+                    # The messages before this will never come.
+                    stream.link.received = entry.sent
+                    stream.release("gap")
+                else:
                     stream.consumed(entry.consumed)
 
-    def tell_everything(self) -> None:
-        """Tell all servers of all that we share with them at the next opportunity, as what we are called now."""
+    def lose(self, process: str) -> None:
+        """The interface server `process` is dead. One that was only frozen releases its streams when it wakes."""
+        for stream in list(self._streams.values()):
+            if channels.process_of(stream.link.server) == process:
+                stream.release(SERVER_LOST)
+
+    # This process's inbox.
+
+    def moved(self) -> None:
+        """New streams name another inbox from now on."""
+        self._ledger.inbox = self._clusters.home.inbox
+
+    def names(self, inbox: str) -> bool:
+        """Whether any stream names this inbox."""
+        return any(stream.link.worker == inbox for stream in self._streams.values())
+
+    def readdress(self, inbox: str) -> None:
+        """The node of this inbox is gone: the streams that name it name the present one from now on."""
+        for stream in self._streams.values():
+            if stream.link.worker == inbox:
+                stream.link.worker = self._clusters.home.inbox
         for server in self._servers.values():
             server.tell_everything()
 
-    def _complain(self, node: str) -> None:
-        """A server cannot be told anything where it receives now: its streams go on with its old address."""
+    def _log_unknown(self, node: str) -> None:
+        """Nothing can be sent to a server where it receives now: its streams go on with its old address."""
         if node not in self._unknown and len(self._unknown) < _MOST_UNKNOWN:
             self._unknown.add(node)
             _log.error("a server receives on node %r, which is not configured here", node)
 
     def _follow(self, stream: Stream, sender: str) -> None:
-        """The server says at which inbox it is answered, about a stream of its own."""
-        old = stream.server
+        """The server reports at which inbox it is answered, about a stream of its own."""
+        old = stream.link.server
         if old != sender and channels.process_of(old) == channels.process_of(sender):
-            stream.server = sender
+            stream.link.server = sender
             self._clusters.redirect(old, sender)
             server = self._servers.get(sender)
             if server is None:
@@ -154,16 +233,20 @@ class Servers:
         for stream in self._streams.values():
             if stream.phase is LOST:
                 continue
+            link = stream.link
             account = self._accounts[stream] = accounts.get(stream) or Account(now)
-            server = self._servers.get(stream.server)
+            server = self._servers.get(link.server)
             if server is None:
-                epoch = epoch_of(self._clusters, stream.server)
-                server = self._servers[stream.server] = servers.get(stream.server) or _Server(now, epoch)
+                epoch = epoch_of(self._clusters, link.server)
+                server = self._servers[link.server] = servers.get(link.server) or _Server(now, epoch)
                 server.turn(now, epoch)
             everything = server.everything
-            if everything is not None and account.is_due(now, *stream.account, everything or stream.waits):
-                server.due.setdefault(stream.worker, []).append(
-                    SyncEntry(stream.identity, stream.attempt, account.sent, account.consumed)
+            # One that waits for credit is reported every second.
+            if everything is not None and account.is_due(
+                now, link.sent, link.window.consumed, everything or not link.credit.open
+            ):
+                server.due.setdefault(link.worker, []).append(
+                    SyncEntry(link.identity, link.attempt, account.sent, account.consumed)
                 )
         if self._moves:
             present = {channels.process_of(inbox) for inbox in self._servers}
@@ -175,7 +258,7 @@ class Servers:
             process = channels.process_of(inbox)
             if process not in present:
                 _log.warning("server %s is presumed dead: its node is gone, and it receives on no other", process)
-                self._lost(process)
+                self.lose(process)
                 del self._servers[inbox]
         self._clusters.forget_missing()
         for named, server in self._servers.items():

@@ -15,21 +15,18 @@ from ifserver.errors import ChannelNameError
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat import Heartbeat
 from ifserver.layers.liveness import SUPERVISOR_LIFE_S
-from ifserver.messages import SERVER_LOST, STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
+from ifserver.messages import STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
 from ifserver.metrics import DELIVERED, STREAMS_CLOSED, STREAMS_OPENED
 from ifserver.worker.application import LoadErrorPage
 from ifserver.worker.asgi_http import HttpStream
-from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.asgi_websocket import WebSocketStream
 from ifserver.worker.claims import Claims
-from ifserver.worker.held_response_heads import HeldResponseHeads
-from ifserver.worker.inbox import Inbox
 from ifserver.worker.lifespan import Lifespan, pause, within
 from ifserver.worker.pull import Puller
 from ifserver.worker.servers import Servers
-from ifserver.worker.stream_phases import HELD, LOST, OVER
+from ifserver.worker.stream import LOST, Stream
 from ifserver.worker.wsgi import WSGIAdapter
-from ifserver.worker.wsgi_environ import as_get
+from ifserver.worker.wsgi_call import as_get
 from ifserver.worker.wsgi_stream import ThreadedStream
 from ifserver.worker_ledger import Ledger, LedgerFull
 
@@ -40,7 +37,7 @@ CANCEL_S: Final = 1.0
 #: How long nodes may take, at the end, to take what is still to be sent; and to end the last reads.
 FLUSH_S: Final = 2.0
 FLUSH_EVERY_S: Final = 0.005
-#: How often is looked whether what waits for a node that is gone can be sent elsewhere by now, in seconds.
+#: How often to look whether what waits for a lost node can be sent elsewhere by now, in seconds.
 FOLLOW_EVERY_S: Final = 0.05
 
 _log = logging.getLogger(__name__)
@@ -72,7 +69,7 @@ class Worker:
         self.application = application
         self.supervisor = supervisor
         self.loop = loop
-        self.inbox = ledger.inbox = clusters.home.inbox
+        self.home = clusters.home
         self.send: Callable[[str, bytes, Callable[[], None] | None], None] = clusters.send
         self.max_websocket_message_bytes = settings.max_websocket_message_bytes
         self.file_header = None if settings.file_header is None else settings.file_header.lower().encode()
@@ -94,12 +91,11 @@ class Worker:
         self._running = self.unanswered = self._awaiting = self._entries = 0
         self._draining = False
         self._idle: asyncio.Future[None] | None = None
-        self._servers = Servers(clusters, self._streams, supervisor, self.lose, clock)
+        servers = self._servers = Servers(clusters, self._streams, ledger, supervisor, clusters.counters, clock)
         # Nobody looks for its beats, which are the supervisor's affair. But where it asks for servers, it beats first.
-        self._heartbeat = Heartbeat(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, self._servers.watched, self.lose)
-        self._heads = HeldResponseHeads(clock)
+        self._heartbeat = Heartbeat(clusters, list, clock, SUPERVISOR_LIFE_S, bytes, servers.watched, servers.lose)
         self._claims = Claims(clock, self._claimed)
-        self._inbox = Inbox(self._streams, self._servers.hear, clusters.accounting, clusters.counters)
+        self.hold_head = self._claims.hold_head
         *names, urgent = (channels.of_pool(pool, name) for name in channels.REQUEST_CHANNELS)
         if isinstance(application, LoadErrorPage):
             # Open WebSockets wait for a worker that runs the application.
@@ -119,7 +115,7 @@ class Worker:
         )
 
     async def start(self) -> None:
-        """Start the application, then begin to receive. Does not if it is told to stop meanwhile.
+        """Start the application, then begin to receive. Does not if it has to stop meanwhile.
 
         Raises:
             StartupFailed: the application says that it cannot.
@@ -127,7 +123,7 @@ class Worker:
         await self._lifespan.startup()
         if self._draining:
             return
-        self._clusters.home.start(self)
+        self.home.start(self._servers)
         self._servers.start()
         self._heartbeat.start()
         self.puller.start()
@@ -140,23 +136,22 @@ class Worker:
         pulls = self.puller.stop().asFuture(self.loop)
         for stream in list(self._streams.values()):
             stream.drain()
-        if not await self._within(max(drain_s, FLUSH_S), pulls):
+        if not await within(self._clock, self.loop, max(drain_s, FLUSH_S), pulls):
             _log.error("a node has not answered the last read: stopping without it")
         await self._wait_until_idle(end - self._clock.seconds())
         if [stream for stream in list(self._streams.values()) if stream.drained()]:
             await self._wait_until_idle(CANCEL_S)
         await self._cancel_all()
-        # Servers whose nodes are gone say where they receive now.
+        # Servers whose nodes are lost report where they receive now.
         while self._clusters.may_follow and self._clock.seconds() < end:
             await pause(self._clock, self.loop, FOLLOW_EVERY_S)
-        # No stream is left that could be told anything.
+        # No stream is left that anything could be for.
         self._servers.stop()
         self._heartbeat.stop()
-        self._heads.stop()
         self._claims.stop()
-        unread = self._clusters.home.stop().asFuture(self.loop)
+        unread = self.home.stop().asFuture(self.loop)
         await self._lifespan.shutdown(self._settings.shutdown_timeout_s)
-        await self._within(FLUSH_S, unread)
+        await within(self._clock, self.loop, FLUSH_S, unread)
         await self._flush()
 
     def free(self) -> int:
@@ -169,35 +164,6 @@ class Worker:
         held = self._running if self._running > self._entries else self._entries
         return min(settings.concurrency - self.unanswered + self._awaiting, settings.max_streams - held)
 
-    def lose(self, process: str) -> None:
-        """The interface server `process` is dead. One that was only frozen lets go of its streams when it wakes."""
-        for stream in list(self._streams.values()):
-            if channels.process_of(stream.server) == process:
-                stream.release(SERVER_LOST)
-
-    # A `ifserver.layers.inbox_home.Resident`.
-
-    def deliver(self, inbox: str, payloads: list[bytes]) -> None:
-        """Messages have come."""
-        self._inbox.deliver(inbox, payloads)
-        # The applications that have waited for these messages go on first, and what they send leaves in the same turn.
-        self._clusters.flush_soon()
-
-    def moved(self) -> None:
-        """New streams name another inbox from now on."""
-        self.inbox = self._ledger.inbox = self._clusters.home.inbox
-
-    def names(self, inbox: str) -> bool:
-        """Whether any stream names this inbox."""
-        return any(stream.worker == inbox for stream in self._streams.values())
-
-    def readdress(self, inbox: str) -> None:
-        """The node of this inbox is gone: the streams that name it name the present one from now on."""
-        for stream in self._streams.values():
-            if stream.worker == inbox:
-                stream.worker = self.inbox
-        self._servers.tell_everything()
-
     def statistics(self) -> dict[str, int]:
         """Counts, for logs and metrics."""
         return {
@@ -208,7 +174,7 @@ class Worker:
             "reads": self.puller.reads,
         }
 
-    # What streams tell.
+    # What happens to streams.
 
     def began(self) -> None:
         """A stream has begun to answer."""
@@ -216,27 +182,25 @@ class Worker:
         if self.puller.resting:
             self.puller.read_resting()
 
-    def awaits_client(self) -> None:
+    def awaits_client(self, stream: Stream) -> None:
         """A stream waits for more of its request's body: others can have its slot."""
+        stream.awaits_client = True
         self._awaiting += 1
         if self.puller.resting:
             self.puller.read_resting()
 
-    def goes_on(self) -> None:
+    def goes_on(self, stream: Stream) -> None:
         """A stream that waited for its client needs its slot again."""
+        stream.awaits_client = False
         self._awaiting -= 1
-
-    def held(self, stream: Stream) -> None:
-        """A stream holds the start of a response, whose body has not come in the same step."""
-        self._heads.add(stream)
 
     def ended(self, stream: Stream) -> None:
         """The application's coroutine has returned or raised."""
         self._running -= 1
         if not stream.answering:
             self.unanswered -= 1
-        if self._streams.get(stream.identity) is stream:
-            del self._streams[stream.identity]
+        if self._streams.get(stream.link.identity) is stream:
+            del self._streams[stream.link.identity]
         else:
             self._superseded.discard(stream)
         self._counters.cells[STREAMS_CLOSED[stream.KIND]] += 1
@@ -245,7 +209,7 @@ class Worker:
         if self._idle is not None and not self._running and not self._idle.done():
             self._idle.set_result(None)
 
-    def told(self, slot: int) -> None:
+    def clear(self, slot: int) -> None:
         """The server knows of the end of the stream that has this slot of the ledger; or what it was sent was dropped,
         and it will ask: the slot must not be lost with it."""
         if slot < 0:
@@ -259,8 +223,8 @@ class Worker:
 
     def open(self, requests: list[ToWorkers]) -> None:
         """Begin what one read has brought."""
-        # What is taken now must say where its server finds us.
-        home = self._clusters.home
+        # What is taken now must name where its server finds us.
+        home = self.home
         if home.silent or not home.node.connected:
             home.ensure()
         fresh = []
@@ -277,7 +241,7 @@ class Worker:
         if fresh:
             self._counters.cells[DELIVERED] += len(fresh)
             # Runs after the first step of each new task. What they have sent leaves in one flush, before the next read.
-            self.loop.call_soon(self._claim, fresh, [stream.server for stream in fresh])
+            self.loop.call_soon(self._claims.look, fresh, [stream.link.server for stream in fresh])
             self._clusters.flush_soon()
 
     def expired(self, requests: list[ToWorkers]) -> None:
@@ -290,11 +254,11 @@ class Worker:
         count = f"{len(requests)} request{' goes' if len(requests) == 1 else 's go'}"
         _log.warning("the event loop was blocked (slow code in a coroutine?): %s back to the queue", count)
         self._counters.add("messages_dropped", len(requests), "withdrawn")
-        self._clusters.home.ensure()
+        self.home.ensure()
         for request in requests:
             _, server, identity = channels.split(request.reply_channel)
             try:
-                self._clusters.send(server, encode(Release(identity, request.attempt, self.inbox, UNREAD)))
+                self._clusters.send(server, encode(Release(identity, request.attempt, self.home.inbox, UNREAD)))
             except ChannelNameError as error:
                 _log.error("a request cannot be given back: %s", error)
             else:
@@ -309,12 +273,12 @@ class Worker:
             return None
         earlier = self._streams.get(identity)
         if earlier is not None:
-            if earlier.attempt >= request.attempt:
+            if earlier.link.attempt >= request.attempt:
                 self._counters.add("messages_dropped", label="gone")
                 self._accounting.pulled([server])
                 return None
-            # The server has offered it again, to us: it listens to the earlier attempt no longer.
-            earlier.let_go()
+            # The server has offered it again, to us: nothing that the earlier attempt sends is for anybody.
+            earlier.lose()
             self._superseded.add(self._streams.pop(identity))
         try:
             slot = self._ledger.enter(channel, request.attempt)
@@ -340,24 +304,6 @@ class Worker:
             stream.start()
         return stream
 
-    def _claim(self, fresh: list[Stream], servers: list[str]) -> None:
-        """Claim those of the new streams that were not answered in whole by their first step."""
-        claims = 0
-        known = []
-        for stream, server in zip(fresh, servers, strict=True):
-            phase = stream.phase
-            if phase not in OVER:
-                stream.begun = True
-                if phase is HELD:
-                    self._heads.add(stream)
-                if stream.may_be_claimed_late:
-                    self._claims.add(stream, server)
-                    continue
-                stream.claim()
-                claims += 1
-            known.append(server)
-        self._claimed(known, claims)
-
     def _claimed(self, servers: list[str], claims: int) -> None:
         """From here on these servers know who has their requests; for some that took a claim."""
         if claims:
@@ -366,14 +312,10 @@ class Worker:
 
     # The end.
 
-    async def _within(self, seconds: float, what: asyncio.Future[None]) -> bool:
-        return await within(self._clock, self.loop, seconds, what)
-
-    async def _wait_until_idle(self, seconds: float) -> bool:
-        if not self._running:
-            return True
-        self._idle = self.loop.create_future()
-        return await self._within(seconds, self._idle)
+    async def _wait_until_idle(self, seconds: float) -> None:
+        if self._running:
+            self._idle = self.loop.create_future()
+            await within(self._clock, self.loop, seconds, self._idle)
 
     async def _cancel_all(self) -> None:
         left = [*self._streams.values(), *self._superseded]

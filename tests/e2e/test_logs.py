@@ -171,7 +171,7 @@ def test_the_log_as_json_in_every_process() -> None:
         server.said("the application has raised")
     lines = [json.loads(line) for line in server.output.splitlines()]
     [error] = [line for line in lines if line["level"] == "error"]
-    assert error["logger"] == "ifserver.worker.application_failure"
+    assert error["logger"] == "ifserver.worker.stream"
     assert error["request_id"] == "theirs-3"
     assert error["stream"].startswith("!local.")
     assert error["exception"].endswith("RuntimeError: before the start")

@@ -317,7 +317,7 @@ def test_that_a_client_has_left_is_none(spans: Spans) -> None:
             raise ClientDisconnected("gone")
 
         play = await Play.begin(http_request(headers=HEADERS), _traced(application, ""))
-        play.stream.let_go()
+        play.stream.lose()
         await turns()
 
     run(main)

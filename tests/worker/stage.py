@@ -25,8 +25,8 @@ from ifserver.messages import (
     encode,
 )
 from ifserver.worker.asgi_http import HttpStream
-from ifserver.worker.asgi_stream import Stream
 from ifserver.worker.asgi_websocket import WebSocketStream
+from ifserver.worker.stream import Stream
 
 SERVER = "!east.0123456789"
 CHANNEL = f"{SERVER}.1f"
@@ -103,10 +103,16 @@ class FakeGroups:
         return succeed(1)
 
 
+class Home:
+    """Where the worker receives."""
+
+    inbox = WORKER
+
+
 class FakeHost:
     """A worker with one stream. Keeps what the stream sends, decoded as the server would."""
 
-    inbox = WORKER
+    home = Home()
     supervisor = SUPERVISOR
     max_websocket_message_bytes = MAX_MESSAGE_BYTES
     file_header: bytes | None = None
@@ -122,7 +128,7 @@ class FakeHost:
         self.groups = FakeGroups()
         self.holding: list[Stream] = []
         self.has_ended = 0
-        self.slots_told: list[int] = []
+        self.slots_cleared: list[int] = []
 
     def send(self, inbox: str, payload: bytes, taken: Callable[[], None] | None = None) -> None:
         assert inbox == SERVER
@@ -133,20 +139,22 @@ class FakeHost:
     def began(self) -> None:
         self.begun += 1
 
-    def awaits_client(self) -> None:
+    def awaits_client(self, stream: Stream) -> None:
+        stream.awaits_client = True
         self.awaiting += 1
 
-    def goes_on(self) -> None:
+    def goes_on(self, stream: Stream) -> None:
+        stream.awaits_client = False
         self.awaiting -= 1
 
-    def held(self, stream: Stream) -> None:
+    def hold_head(self, stream: Stream) -> None:
         self.holding.append(stream)
 
     def ended(self, stream: Stream) -> None:
         self.has_ended += 1
 
-    def told(self, slot: int) -> None:
-        self.slots_told.append(slot)
+    def clear(self, slot: int) -> None:
+        self.slots_cleared.append(slot)
 
 
 class Play:
@@ -169,7 +177,7 @@ class Play:
     async def begin(cls, request: ToWorkers, application: ASGIApplication | None = None) -> Play:
         """A play whose application has had its first turn."""
         play = cls(request, application)
-        play.stream.task = play.host.loop.create_task(play.stream.run())
+        play.stream.start()
         await turns(1)
         return play
 
@@ -201,7 +209,7 @@ class Play:
 
     # The server.
 
-    def hear(self, message: Any) -> str | None:
+    def receive_message(self, message: Any) -> str | None:
         return self.stream.arrived(decode_for_worker(encode(message)))  # type: ignore[arg-type]
 
     def _next(self) -> int:
@@ -209,19 +217,19 @@ class Play:
         return self._seq - 1
 
     def body(self, body: bytes, more: bool) -> str | None:
-        return self.hear(RequestBody(STREAM, 0, self._next(), body, more))
+        return self.receive_message(RequestBody(STREAM, 0, self._next(), body, more))
 
     def message(self, text: str | None = None, data: bytes | None = None) -> str | None:
-        return self.hear(WebSocketReceive(STREAM, 0, self._next(), text, data))
+        return self.receive_message(WebSocketReceive(STREAM, 0, self._next(), text, data))
 
     def joined(self, group: str, error: str = "") -> str | None:
-        return self.hear(GroupJoined(STREAM, 0, self._next(), group, error))
+        return self.receive_message(GroupJoined(STREAM, 0, self._next(), group, error))
 
     def gap(self, group: str, count: int | None) -> str | None:
-        return self.hear(GroupGap(STREAM, 0, self._next(), group, count))
+        return self.receive_message(GroupGap(STREAM, 0, self._next(), group, count))
 
     def leave(self, code: int = 0, reason: str = "", answerable: bool = False) -> str | None:
-        return self.hear(Disconnect(STREAM, 0, self._next(), code, reason, answerable))
+        return self.receive_message(Disconnect(STREAM, 0, self._next(), code, reason, answerable))
 
     def let_everything_through(self) -> None:
         """As a server that has written all to its client."""

@@ -20,7 +20,8 @@ from django.core.files.base import ContentFile
 from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.flow_control import PIECE_BYTES
 from ifserver.messages import FileDeclined, FileTaken, Release, ResponseBody, ResponseFile, ResponseStart
-from ifserver.worker.files import EXTENT_BYTES, Overflow, Source, source_of
+from ifserver.worker.files import Source, source_of
+from ifserver.worker.wsgi_bodies import EXTENT_BYTES, Overflow
 from tests.fresh_loop import run
 from tests.worker.stage import SLOT, STREAM, WORKER, Play, http_request, turns
 
@@ -98,10 +99,10 @@ def test_a_file_is_offered_and_taken(file: Path) -> None:
         sending, message = await offered(one, pathsend(str(file)))
         assert message == offer(file, headers=[(b"content-length", b"%d" % SIZE), (b"x-a", b"b")])
         assert one.host.begun == 0
-        assert one.hear(FileTaken(STREAM, 0, 0)) is None
+        assert one.receive_message(FileTaken(STREAM, 0, 0)) is None
         await sending
         assert one.host.begun == 1
-        assert one.host.slots_told == [SLOT]
+        assert one.host.slots_cleared == [SLOT]
         assert await one.receive() == {"type": "http.disconnect"}
         with pytest.raises(ApplicationError, match="complete"):
             await one.send({"type": "http.response.body"})
@@ -115,8 +116,8 @@ def test_one_that_is_declined_is_sent_from_here(file: Path) -> None:
         await one.send(start())
         sending, message = await offered(one, pathsend(file))
         # What the server has declined has cost one number, and nothing of the window.
-        assert one.stream.credit.sent == 0
-        assert one.hear(FileDeclined(STREAM, 0, 0)) is None
+        assert one.stream.link.credit.sent == 0
+        assert one.receive_message(FileDeclined(STREAM, 0, 0)) is None
         await sending
         sent = one.take_sent()
         assert [each.seq for each in sent] == list(range(1, len(sent) + 1))
@@ -172,7 +173,7 @@ def test_of_a_file_that_has_grown_as_much_is_sent_as_was_told(file: Path) -> Non
         await one.send(start(content_length=str(SIZE - 5)))
         sending, message = await offered(one, pathsend(str(file)))
         assert message.count == SIZE - 5
-        one.hear(FileDeclined(STREAM, 0, 0))
+        one.receive_message(FileDeclined(STREAM, 0, 0))
         await sending
         assert whole(one.take_sent())[1] == CONTENT[:-5]
 
@@ -194,7 +195,7 @@ def test_one_that_becomes_shorter_while_it_is_sent_cuts_the_response(file: Path)
         await one.send(start())
         sending, _ = await offered(one, pathsend(str(file)))
         os.truncate(file, PIECE_BYTES + 1)
-        one.hear(FileDeclined(STREAM, 0, 0))
+        one.receive_message(FileDeclined(STREAM, 0, 0))
         with pytest.raises(ApplicationError, match="was truncated while being sent"):
             await sending
         assert isinstance(one.take_sent()[-1], Release)
@@ -339,7 +340,7 @@ def test_a_header_names_the_file(file: Path) -> None:
         assert one.sent == []
         sending, message = await offered(one, {"type": "http.response.body", "body": b"red"})
         assert message == offer(file, headers=[(b"content-type", b"text/x"), (b"content-length", b"%d" % SIZE)])
-        one.hear(FileTaken(STREAM, 0, 0))
+        one.receive_message(FileTaken(STREAM, 0, 0))
         await sending
 
     play(act, b"x-sendfile")
@@ -383,7 +384,7 @@ def test_a_header_with_a_range_is_that_part_of_the_file(file: Path, method: str,
             return
         sending, message = await offered(one, end)
         assert (message.status, message.headers, message.offset, message.count) == (206, fields, 9, 100_000)
-        one.hear(FileDeclined(STREAM, 0, 0))
+        one.receive_message(FileDeclined(STREAM, 0, 0))
         await sending
         assert whole(one.take_sent(), 206) == (dict(fields), CONTENT[9:100_009])
 

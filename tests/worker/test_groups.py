@@ -68,7 +68,7 @@ def test_several_tasks_may_join_at_a_time() -> None:
         for name in ("a", "a", "b"):
             one.joined(name)
         await asyncio.gather(*adding)
-        assert one.stream._joins is None
+        assert one.stream.joins is None
 
     play(act)
 
@@ -284,7 +284,7 @@ def test_the_answer_to_a_join_that_was_cancelled_is_not_the_next_one_s() -> None
         one.joined("news", "no rights")
         with pytest.raises(ApplicationError, match="no rights"):
             await adding
-        assert one.stream._joins is None
+        assert one.stream.joins is None
 
     play(act)
 

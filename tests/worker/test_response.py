@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ifserver.errors import ApplicationError
-from ifserver.worker.response import Response
-from ifserver.worker.stream_phases import HELD
+from ifserver.worker.response import Response, send_body
+from ifserver.worker.stream import HELD
 from tests.process.test_children import run
 from tests.worker.stage import Play, http_request
 
@@ -17,7 +17,7 @@ from tests.worker.stage import Play, http_request
 def started(status: Any) -> tuple[Play, Response]:
     """A stream whose application has started a response."""
     play = Play(http_request())
-    response = Response(play.stream, {"type": "k", "status": status}, None)
+    response = play.stream.response = Response(play.stream, {"type": "k", "status": status}, None)
     play.stream.phase = HELD
     return play, response
 
@@ -41,7 +41,7 @@ def test_a_response_without_content(status: int) -> None:
     async def main() -> None:
         play, response = started(status)
         assert response.has_everything == (status != 200)
-        await response.send({"type": "k", "body": b"some"})
+        await send_body(play.stream, {"type": "k", "body": b"some"})
         assert [start.body for start in play.sent] == [b"some" if status == 200 else b""]
 
     run(main)

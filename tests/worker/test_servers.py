@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from ifserver import channels
 from ifserver.errors import ClientDisconnected
 from ifserver.flow_control import PIECE_BYTES
+from ifserver.layers.accounting import Accounting
 from ifserver.layers.node import Pulled, Pushed
 from ifserver.layers.reconciliation import SYNC_ENTRIES
 from ifserver.messages import (
@@ -23,15 +25,17 @@ from ifserver.messages import (
     Sync,
     SyncEntry,
     WebSocketReceive,
+    Window,
     decode_for_server,
     encode,
     is_counted,
 )
-from tests.worker.stage import SERVER, SUPERVISOR, WORKER, http_request, turns, units, websocket_connect
+from ifserver.metrics import Counters
+from ifserver.worker.servers import Inbox
+from tests.worker.stage import SERVER, STREAM, SUPERVISOR, WORKER, http_request, turns, units, websocket_connect
 from tests.worker.test_worker import BODY, START, Stage, get, played
 
 OTHER_SERVER = "!west.9876543210"
-STREAM = "0123456789.1f"
 
 
 class Application:
@@ -613,7 +617,7 @@ def test_what_is_under_way_to_another_address_of_a_server_keeps_no_ended_stream_
         await turns()
         # The worker may receive on either node.
         told = Sync(SERVER, "", [SyncEntry("0123456789.2", 0, 0, 0)])
-        stage.worker.deliver(stage.clusters.home.inbox, [encode(told)])
+        stage.worker._servers.deliver(stage.clusters.home.inbox, [encode(told)])
         await turns()
         assert answers(stage) == [Release("0123456789.2", 0, stage.clusters.home.inbox, "gone")]
         pushing.callback(Pushed(1, 1))
@@ -645,9 +649,131 @@ def test_a_response_that_is_complete_has_no_server_to_lose() -> None:
         stage.ask(get("/background"))
         await run(stage, 2)
         assert [type(each) for each in answers(stage)] == [ResponseStart]
-        stage.worker.lose("0123456789")
+        stage.worker._servers.lose("0123456789")
         await turns()
         assert answers(stage) == []
         stage.worker.application.lingering.pop().set_result(None)  # type: ignore[attr-defined]
 
     played(act, application=Application())
+
+
+class FakeStream:
+    """Notes what it hears."""
+
+    def __init__(self, attempt: int = 0) -> None:
+        self.link = self
+        self.attempt = attempt
+        self.heard: list[Any] = []
+        self.answer: str | None = None
+
+    def arrived(self, message: Any) -> str | None:
+        if self.answer == "raise":
+            raise ValueError("a defect")
+        self.heard.append(message)
+        return self.answer
+
+    def consumed(self, total: int) -> None:
+        self.heard.append(("consumed", total))
+
+    def lose(self) -> None:
+        self.heard.append("lose")
+
+
+class InboxStage:
+    """An inbox, and a stream that it knows."""
+
+    def __init__(self) -> None:
+        self.stream = FakeStream()
+        self.streams: dict[str, Any] = {STREAM: self.stream}
+        self.counters = Counters()
+        self.syncs: list[Sync] = []
+        self.accounting = Accounting(self, lambda: WORKER, lambda: True, Clock(), self.counters)
+        self.inbox = Inbox(self.streams, self.syncs.append, self.accounting, self.counters)
+
+    def send_uncounted(self, inbox: str, message: Message, taken: Any) -> None:
+        """Nobody hears it here."""
+
+    def ahead(self, inbox: str) -> int:
+        return 0
+
+    def push(self, *messages: Any) -> None:
+        self.inbox.deliver(WORKER, [m if isinstance(m, bytes) else encode(m) for m in messages])
+
+    def counted(self) -> dict[str, int]:
+        return self.counters.statistics()
+
+
+def piece_of_body(seq: int = 0, attempt: int = 0, stream: str = STREAM) -> RequestBody:
+    return RequestBody(stream, attempt, seq, b"x", True)
+
+
+def test_messages_go_to_their_stream_in_order() -> None:
+    stage = InboxStage()
+    leaving = Disconnect(STREAM, 0, 2, 1000, "")
+    stage.push(piece_of_body(0))
+    stage.push(piece_of_body(1), leaving)
+    assert stage.stream.heard == [piece_of_body(0), piece_of_body(1), leaving]
+    assert stage.counted() == {"messages_delivered": 3}
+
+
+def test_windows_and_releases() -> None:
+    stage = InboxStage()
+    stage.push(Window(STREAM, 0, WORKER, 700), Release(STREAM, 0, WORKER, "gone"))
+    assert stage.stream.heard == [("consumed", 700), "lose"]
+
+
+def test_what_is_for_no_stream_or_for_another_attempt_is_gone() -> None:
+    stage = InboxStage()
+    stage.push(
+        piece_of_body(stream="0123456789.2"),
+        piece_of_body(attempt=1),
+        Window(STREAM, 1, WORKER, 1),
+        Release(STREAM, 2, WORKER, ""),
+        Window("0123456789.2", 0, WORKER, 1),
+    )
+    assert stage.stream.heard == []
+    assert stage.counted() == {"messages_dropped{gone}": 5}
+
+
+def test_a_second_copy_is_counted_apart() -> None:
+    stage = InboxStage()
+    stage.stream.answer = "repeated"
+    stage.push(piece_of_body(), piece_of_body())
+    assert stage.counted() == {"messages_repeated": 2}
+
+
+def test_why_a_stream_drops_a_message_is_counted() -> None:
+    stage = InboxStage()
+    stage.stream.answer = "gap"
+    stage.push(piece_of_body(), piece_of_body())
+    assert stage.counted() == {"messages_dropped{gap}": 2}
+
+
+def test_what_servers_say_of_all_streams_is_handed_on() -> None:
+    stage = InboxStage()
+    sync = Sync("!east.0123456789", "", [SyncEntry(STREAM, 0, 4, 900)])
+    stage.push(sync)
+    assert stage.syncs == [sync]
+    assert stage.counted() == {"messages_delivered": 1}
+
+
+def test_what_does_not_decode_is_dropped_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    stage = InboxStage()
+    stage.push(b"nonsense", b"", piece_of_body())
+    stage.push(b"\x01\xc0")
+    assert stage.stream.heard == [piece_of_body()]
+    assert stage.counted() == {"messages_delivered": 1, "messages_dropped{undecodable}": 3}
+    assert [record.getMessage() for record in caplog.records] == [
+        "dropped a message to !east.k3v9x2aq7m that cannot be decoded; further ones are only counted: "
+        "format version 6e, expected 01"
+    ]
+
+
+def test_a_defect_of_ours_concerns_its_own_stream(caplog: pytest.LogCaptureFixture) -> None:
+    stage = InboxStage()
+    other = FakeStream()
+    stage.streams["0123456789.2"] = other
+    stage.stream.answer = "raise"
+    stage.push(piece_of_body(), piece_of_body(stream="0123456789.2"))
+    assert len(other.heard) == 1
+    assert "ValueError: a defect" in caplog.text

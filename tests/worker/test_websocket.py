@@ -364,7 +364,7 @@ def test_how_the_client_has_left_is_told_each_time_behind_what_it_has_said(
 
     one = play_open(act)
     assert one.sent == []
-    assert one.host.slots_told == [SLOT]
+    assert one.host.slots_cleared == [SLOT]
 
 
 def test_a_client_that_has_broken_the_protocol_is_answered_until_the_application_knows() -> None:
@@ -380,7 +380,7 @@ def test_a_client_that_has_broken_the_protocol_is_answered_until_the_application
         assert await one.receive() == disconnected(1002, "RSV")
         assert one.take_sent() == [Release(STREAM, 0, WORKER, "the application knows", units(1, 1))]
         one.host.untaken.pop()()
-        assert one.host.slots_told == [SLOT]
+        assert one.host.slots_cleared == [SLOT]
         with pytest.raises(ClientDisconnected):
             await one.send(text("too late"))
         assert await one.receive() == disconnected(1002, "RSV")
@@ -411,7 +411,7 @@ def test_other_ends_of_one_whose_client_has_broken_the_protocol(end: str) -> Non
             assert await one.receive() == disconnected(4000)
         elif end == "is lost":
             # Its last words have taken too long.
-            one.stream.let_go()
+            one.stream.lose()
             with pytest.raises(ClientDisconnected):
                 await one.send(text("a"))
             assert (await one.receive())["text"] == "a"
@@ -429,7 +429,7 @@ def test_other_ends_of_one_whose_client_has_broken_the_protocol(end: str) -> Non
 
 def test_a_server_that_is_lost_is_1006() -> None:
     async def act(one: Play) -> None:
-        one.stream.let_go()
+        one.stream.lose()
         assert await one.receive() == disconnected(1006)
 
     play_open(act)
@@ -647,9 +647,9 @@ def test_close_with_its_code_and_reason(event: dict[str, Any], code: int, reason
 
     one = play_open(act)
     assert one.sent == [closed(code, reason)]
-    assert one.host.slots_told == []
+    assert one.host.slots_cleared == []
     one.host.untaken.pop()()
-    assert one.host.slots_told == [SLOT]
+    assert one.host.slots_cleared == [SLOT]
 
 
 def test_a_receive_that_waits_ends_with_the_close_of_another_task() -> None:
@@ -701,8 +701,8 @@ def test_every_send_raises_an_oserror_once_the_client_has_left(
 def test_a_message_that_is_repeated_is_dropped_and_a_gap_breaks_the_stream() -> None:
     async def act(one: Play) -> None:
         one.message("a")
-        assert one.hear(WebSocketReceive(STREAM, 0, 0, "a", None)) == "repeated"
-        assert one.hear(WebSocketReceive(STREAM, 0, 2, "c", None)) == "gap"
+        assert one.receive_message(WebSocketReceive(STREAM, 0, 0, "a", None)) == "repeated"
+        assert one.receive_message(WebSocketReceive(STREAM, 0, 2, "c", None)) == "gap"
         assert (await one.receive())["text"] == "a"
         assert await one.receive() == disconnected(1006)
 
@@ -711,7 +711,7 @@ def test_a_message_that_is_repeated_is_dropped_and_a_gap_breaks_the_stream() -> 
 
 def test_a_message_of_the_wrong_kind_breaks_the_stream() -> None:
     async def act(one: Play) -> None:
-        one.hear(RequestBody(STREAM, 0, 0, b"", False))
+        one.receive_message(RequestBody(STREAM, 0, 0, b"", False))
 
     assert play_open(act).sent == [Release(STREAM, 0, WORKER, "wrong kind", 0)]
 

@@ -39,8 +39,8 @@ from ifserver.messages import (
 )
 from ifserver.metrics import Counters
 from ifserver.worker.application import LoadErrorPage
-from ifserver.worker.claims import GRACE_S as CLAIM_GRACE_S
-from ifserver.worker.held_response_heads import GRACE_S
+from ifserver.worker.claims import CLAIM_GRACE_S
+from ifserver.worker.claims import HEAD_GRACE_S as GRACE_S
 from ifserver.worker.lifespan import StartupFailed
 from ifserver.worker.worker import Worker
 from ifserver.worker_ledger import Ledger
@@ -421,7 +421,7 @@ def test_a_response_in_one_step_needs_no_timer() -> None:
         stage.ask(get("/fast"))
         await turns()
         assert kinds(stage.heard()) == [ResponseStart]
-        assert stage.worker._heads._timer is None
+        assert stage.worker._claims._heads._timer is None
 
     played(act)
 
@@ -791,7 +791,7 @@ def test_a_server_that_is_lost_takes_its_streams_with_it() -> None:
         stage.connect("1")
         stage.node.push(channels.WEBSOCKET_CONNECT, [encode(websocket_connect(reply_channel=other))])
         await turns()
-        stage.worker.lose("0123456789")
+        stage.worker._servers.lose("0123456789")
         await turns()
         assert stage.application.events == ["disconnect 1006"]
         assert stage.ledger == [(other, 0)]
@@ -842,7 +842,7 @@ def test_what_has_lain_unread_while_the_loop_stood_still_is_given_back(caplog: p
         stage.clock.rightNow += 0.6
         stage.ask(get("/fast"))
         await turns()
-        assert stage.heard() == [Release("0123456789.1f", 0, stage.worker.inbox, UNREAD)]
+        assert stage.heard() == [Release("0123456789.1f", 0, stage.worker.home.inbox, UNREAD)]
         assert (stage.application.paths, stage.ledger) == ([], [])
         assert stage.count("messages_dropped", "withdrawn") == 1
         assert "1 request goes back to the queue" in caplog.text

@@ -19,10 +19,11 @@ from msgspec.structs import replace
 from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ApplicationError, ClientDisconnected
 from ifserver.messages import Claim, Disconnect, Release, RequestBody, ResponseBody, ResponseStart, Window
-from ifserver.worker.claims import GRACE_S
-from ifserver.worker.wsgi import WSGIAdapter, adapted, is_wsgi
-from ifserver.worker.wsgi_environ import as_get, environ_of
+from ifserver.worker.claims import CLAIM_GRACE_S as GRACE_S
+from ifserver.worker.wsgi import Threads, WSGIAdapter, adapted, is_wsgi
+from ifserver.worker.wsgi_call import as_get, environ_of
 from ifserver.worker.wsgi_stream import ThreadedStream
+from tests.fresh_loop import run as run_afresh
 from tests.process.test_children import run
 from tests.worker.stage import SERVER, SLOT, STREAM, FakeHost, http_request, turns, websocket_connect
 from tests.worker.test_worker import Stage, get, kinds, played, problems
@@ -95,7 +96,7 @@ def serve(application: Any, *bodies: bytes | None, request: Any = REQUEST) -> Ca
     Raises what the application is logged to have raised.
     """
     errors = Errors()
-    log = logging.getLogger("ifserver.worker.application_failure")
+    log = logging.getLogger("ifserver.worker.stream")
 
     async def main() -> Call:
         first, *rest = bodies or (b"",)
@@ -400,7 +401,7 @@ def impatient(result: Callable[[], Iterable[bytes]], extents: int) -> WSGIAdapte
 async def take_all(call: Call) -> None:
     """The client takes what there is."""
     while not call.host.has_ended:
-        call.stream.consumed(call.stream.credit.sent)
+        call.stream.consumed(call.stream.link.credit.sent)
         await asyncio.sleep(0.001)
     assert call.answer()[2] == b"".join(PIECES)
 
@@ -428,7 +429,7 @@ def test_a_thread_waits_where_files_have_no_room(extents: int, caplog: pytest.Lo
         call = Call(adapter)
         await until(lambda: problems(caplog))
         await turns()
-        assert call.stream._made < 500_000 + extents * 4_200_000  # type: ignore[attr-defined]
+        assert call.stream.output.made < 500_000 + extents * 4_200_000  # type: ignore[attr-defined]
         assert not call.host.begun
         await take_all(call)
         assert [adapter.extents.acquire(blocking=False) for _ in range(2)] == [extents == 1, False]
@@ -462,7 +463,7 @@ def test_the_room_of_a_file_is_given_back_once_the_application_has_returned(how:
     async def main() -> None:
         adapter = impatient(pieces, 2)
         call = Call(adapter)
-        await until(lambda: call.stream._made == sum(map(len, PIECES)))  # type: ignore[attr-defined]
+        await until(lambda: call.stream.output.made == sum(map(len, PIECES)))  # type: ignore[attr-defined]
         if how == "client":
             call.say(None)
         else:
@@ -481,10 +482,10 @@ def test_a_thread_waits_for_a_client_before_it_uses_a_file() -> None:
         adapter = impatient(lambda: iter(PIECES), 2)
         adapter.patience_s = 3600.0
         call = Call(adapter)
-        await until(lambda: call.stream._room)  # type: ignore[attr-defined]
-        assert call.stream._made <= 8 * 65_536, "what is unsent is bounded"  # type: ignore[attr-defined]
+        await until(lambda: call.stream.output.room)  # type: ignore[attr-defined]
+        assert call.stream.output.made <= 8 * 65_536, "what is unsent is bounded"  # type: ignore[attr-defined]
         await take_all(call)
-        assert call.stream._overflow is None  # type: ignore[attr-defined]
+        assert call.stream.output.overflow is None  # type: ignore[attr-defined]
 
     run(main)
 
@@ -494,7 +495,7 @@ def test_a_client_that_leaves_wakes_the_thread() -> None:
         adapter = impatient(lambda: [b"".join(PIECES)], 2)
         adapter.patience_s = 3600.0
         call = Call(adapter)
-        await until(lambda: call.stream._room)  # type: ignore[attr-defined]
+        await until(lambda: call.stream.output.room)  # type: ignore[attr-defined]
         call.say(None)
         await call.ended()
 
@@ -639,7 +640,7 @@ def test_a_file_that_is_named_in_a_header_is_sent_in_place_of_the_body(exists: b
         headers = [("X-Sendfile", str(tmp_path / "file")), ("Content-Length", "7")]
         call = Call(answering(lambda: [b"nothing"], *headers))
         while not call.host.has_ended:
-            call.stream.consumed(call.stream.credit.sent)
+            call.stream.consumed(call.stream.link.credit.sent)
             await asyncio.sleep(0.001)
         return call
 
@@ -675,7 +676,7 @@ def test_a_request_is_in_one_thread_from_its_start_to_its_end() -> None:
         calls = [Call(application) for _ in range(2)]
         for call in calls:
             while not call.host.has_ended:
-                call.stream.consumed(call.stream.credit.sent)
+                call.stream.consumed(call.stream.link.credit.sent)
                 await asyncio.sleep(0.001)
 
     run(main)
@@ -812,7 +813,7 @@ def test_many_at_a_time_use_as_many_threads_as_there_are() -> None:
 # A thread is a slot, in a worker.
 
 
-class Threads:
+class Waiters:
     """A WSGI application whose requests to ``/wait`` hold their threads, in the middle of the response, until `go`."""
 
     def __init__(self) -> None:
@@ -848,7 +849,7 @@ async def heard(stage: Stage, count: int) -> list[Any]:
 
 
 def test_a_thread_that_sends_a_response_which_has_begun_holds_its_slot() -> None:
-    threads = Threads()
+    threads = Waiters()
 
     async def act(stage: Stage) -> None:
         stage.ask(*(get("/wait", name) for name in "12"), *(get("/", name) for name in "34"))
@@ -875,14 +876,14 @@ def test_what_close_raises_does_not_cut_a_response_that_is_whole() -> None:
             raise ZeroDivisionError
 
     errors = Errors()
-    log = logging.getLogger("ifserver.worker.application_failure")
+    log = logging.getLogger("ifserver.worker.stream")
 
     async def main() -> Call:
         call = Call(answering(Result, ("Content-Length", str(1_000_000))))
         await until(lambda: call.stream._returned)
         assert not call.host.has_ended, "most of it waits for the client"
         while not call.host.has_ended:
-            call.stream.consumed(call.stream.credit.sent)
+            call.stream.consumed(call.stream.link.credit.sent)
             await turns()
         return call
 
@@ -896,7 +897,7 @@ def test_what_close_raises_does_not_cut_a_response_that_is_whole() -> None:
 
 
 def test_a_client_that_leaves_does_not_free_the_thread() -> None:
-    threads = Threads()
+    threads = Waiters()
 
     async def act(stage: Stage) -> None:
         stage.ask(get("/wait", "1"), get("/wait", "2"))
@@ -912,7 +913,7 @@ def test_a_client_that_leaves_does_not_free_the_thread() -> None:
 
 
 def test_an_upload_holds_no_thread_before_all_of_it_has_come_and_then_one_to_the_end() -> None:
-    threads = Threads()
+    threads = Waiters()
 
     async def act(stage: Stage) -> None:
         stage.ask(*(get("/upload", str(number), more_body=True) for number in range(5)))
@@ -1012,3 +1013,136 @@ def test_where_no_thread_can_be_started_it_is_500(
     call = serve(lambda environ, start_response: [], *([b"ab", b"c"] if more else [b"abc"]))
     assert call.answer()[0] == 500
     assert "answering 500: no thread can be started: can't start new thread" in caplog.text
+
+
+class Work:
+    """A job that tells its thread, and may wait for others."""
+
+    def __init__(self, threads: Threads, loop: asyncio.AbstractEventLoop, barrier: threading.Barrier | None) -> None:
+        self._threads, self._loop, self._barrier = threads, loop, barrier
+        self.thread: threading.Thread | None = None
+        self.seen: asyncio.Future[None] = loop.create_future()
+
+    def work(self) -> None:
+        if self._barrier is not None:
+            self._barrier.wait(120)
+        self.thread = threading.current_thread()
+        self._threads.notify(self, self._loop)
+
+    def look(self) -> None:
+        if not self.seen.done():
+            self.seen.set_result(None)
+
+
+async def done(threads: Threads, count: int, barrier: threading.Barrier | None = None) -> set[threading.Thread | None]:
+    """Have so many jobs done. Returns the threads that have done them."""
+    loop = asyncio.get_running_loop()
+    jobs = [Work(threads, loop, barrier) for _ in range(count)]
+    for job in jobs:
+        threads.submit(job)
+    await asyncio.wait_for(asyncio.gather(*(job.seen for job in jobs)), 120)
+    return {job.thread for job in jobs}
+
+
+def test_jobs_that_wait_for_each_other_have_as_many_threads_as_they_need() -> None:
+    async def main() -> None:
+        threads = Threads(5)
+        for _ in range(20):
+            assert len(await done(threads, 5, threading.Barrier(5))) == 5
+        threads.stop()
+
+    run_afresh(main)
+
+
+def test_many_jobs_are_done_by_few_threads_and_none_is_forgotten() -> None:
+    async def main() -> None:
+        threads = Threads(3)
+        used = set()
+        for count in [1, 2, 3, 50, 1, 1000] * 10:
+            used |= await done(threads, count)
+        assert len(used) <= 3
+        assert {thread.name for thread in used if thread} <= {"wsgi_1", "wsgi_2", "wsgi_3"}
+        threads.stop()
+
+    run_afresh(main)
+
+
+def test_jobs_one_after_the_other_are_all_done_by_the_same_thread() -> None:
+    async def main() -> None:
+        threads = Threads(8)
+        first = await done(threads, 1)
+        for _ in range(20):
+            await asyncio.sleep(0.002)  # the thread goes to sleep meanwhile
+            assert await done(threads, 1) == first
+        threads.stop()
+
+    run_afresh(main)
+
+
+def test_threads_that_are_stopped_end_when_they_have_done_their_jobs() -> None:
+    async def main() -> None:
+        threads = Threads(4)
+        used = await done(threads, 4, threading.Barrier(4))
+        gate = threading.Barrier(2)
+        last = Work(threads, asyncio.get_running_loop(), gate)
+        forgotten = Work(threads, asyncio.get_running_loop(), None)
+        threads.submit(last)
+        while not gate.n_waiting:
+            await asyncio.sleep(0.001)
+        threads.stop()
+        threads.submit(forgotten)
+        gate.wait(120)
+        await asyncio.wait_for(last.seen, 120)
+        end = time.monotonic() + 120
+        while any(thread is not None and thread.is_alive() for thread in used):
+            assert time.monotonic() < end
+            await asyncio.sleep(0.001)
+
+    run_afresh(main)
+
+
+def test_what_is_told_to_a_loop_that_is_closed_is_lost() -> None:
+    threads = Threads(1)
+    loop = asyncio.new_event_loop()
+    job = Work(threads, loop, None)
+    loop.close()
+    job.work()
+    assert not job.seen.done()
+
+
+def test_where_no_thread_can_be_started_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    starts = threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        threads = Threads(4)
+        monkeypatch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(Work(threads, loop, None))
+        monkeypatch.setattr(threading.Thread, "start", starts)
+        barrier = threading.Barrier(2)
+        first = Work(threads, loop, barrier)
+        threads.submit(first)
+        while not barrier.n_waiting:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(threading.Thread, "start", fails)
+        others = [Work(threads, loop, None) for _ in range(3)]
+        for each in others:
+            threads.submit(each)
+        barrier.wait(120)
+        await asyncio.wait_for(asyncio.gather(*(each.seen for each in (first, *others))), 120)
+        assert {each.thread for each in others} == {first.thread}
+        assert [record.getMessage() for record in caplog.records] == [
+            "cannot start one more of 4 threads, 1 go on: can't start new thread"
+        ]
+        # And when there is room again.
+        monkeypatch.setattr(threading.Thread, "start", starts)
+        assert len(await done(threads, 4, threading.Barrier(4))) == 4
+        threads.stop()
+
+    run_afresh(main)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from ifserver.errors import ApplicationError
 from ifserver.flow_control import PIECE_BYTES
 from ifserver.messages import STOPPED, Disconnect, FileDeclined, FileTaken, Release, ResponseFile
-from ifserver.worker.wsgi_environ import FileWrapper
+from ifserver.worker.wsgi_call import FileWrapper
 from ifserver.worker.wsgi_stream import ThreadedStream
 from tests.fresh_loop import run
 from tests.worker.stage import SLOT, STREAM, WORKER, FakeHost, http_request, turns
@@ -93,7 +93,7 @@ def test_a_file_is_offered_and_taken(file: Path) -> None:
     site = Site(lambda: file.open("rb"))
     call = play(site, FileTaken(STREAM, 0, 0))
     assert call.host.sent == [offer(file, SENT, LENGTH)]
-    assert call.host.slots_told == [SLOT]
+    assert call.host.slots_cleared == [SLOT]
     assert site.is_closed
 
 
@@ -257,7 +257,7 @@ def test_a_file_that_is_handed_over_when_nobody_waits_any_more_is_closed(file: P
         loop = asyncio.get_running_loop()
         with pytest.MonkeyPatch.context() as patch:
             ended = threading.Event()
-            check = ThreadedStream._check_client
+            check = ThreadedStream.check_client
 
             def check_and_lose(stream: ThreadedStream) -> None:
                 check(stream)
@@ -265,7 +265,7 @@ def test_a_file_that_is_handed_over_when_nobody_waits_any_more_is_closed(file: P
                 loop.call_soon_threadsafe(ended.set)
                 assert ended.wait(60)
 
-            patch.setattr(ThreadedStream, "_check_client", check_and_lose)
+            patch.setattr(ThreadedStream, "check_client", check_and_lose)
             call = Call(site, REQUEST)
             await until(lambda: site.is_closed and call.stream._returned)
             await turns()
