@@ -1,4 +1,4 @@
-"""Finding the application: ``module:attribute`` to something that can be called, or one line that says why not.
+"""Finding the application: ``module:attribute`` to something that can be called, or one line with the reason why not.
 
 It may also be a factory: something that is called without arguments, and returns the application. For development there
 is `LoadErrorPage`, which shows why there is no application.
@@ -32,11 +32,11 @@ _TEXT_CHARACTERS = 400
 #: How many arguments an application takes, by ``worker.interface``.
 _ARGUMENTS: Final = {"asgi": (3,), "wsgi": (2,), "auto": (3, 2)}
 
-#: What others have written: beginnings of files' names, and folders. Their lines say little of what is to be mended.
+#: What others have written: beginnings of files' names, and folders. Their lines help little.
 _FOREIGN: Final = (f"{Path(os.__file__).parent}/", f"{Path(ifserver.__file__).parent}/", "<")
 _INSTALLED: Final = frozenset(("site-packages", "dist-packages"))
 
-#: The longest text of an error that a page shows. The end says most, so the rest is cut.
+#: The longest text of an error that a page shows. The end matters most, so the rest is cut.
 _PAGE_CHARACTERS: Final = 16_384
 _HINT: Final = "The application is loaded again as soon as a watched file changes (--reload)."
 _PAGE: Final = """<!DOCTYPE html>
@@ -86,7 +86,7 @@ def load_for(settings: WorkerSettings) -> ASGIApplication:
 def load(application: str, app_dir: str, interface: str = "auto", factory: bool = False) -> ASGIApplication:
     """Import the application that ``module:attribute`` names, with the folder `app_dir` first on ``sys.path``.
 
-    ``module:attribute()`` says that it is a factory, as gunicorn has it.
+    ``module:attribute()`` marks a factory, as gunicorn has it.
 
     Args:
         interface: ``worker.interface``.
@@ -132,7 +132,7 @@ def _made(application: str, found: Any, interface: str, factory: bool) -> Any:
     try:
         made = found()
     except ConfigurationError:
-        raise  # it is one of ours (`ifserver.django.serving`), and says it all
+        raise  # it is one of ours (`ifserver.django.serving`), and complete
     except BaseException as error:  # it may even exit
         raise import_failed(f"application {application!r}", error) from error
     if not factory:
@@ -226,7 +226,7 @@ def _enter(app_dir: str) -> str:
 
 
 def import_failed(subject: str, error: BaseException) -> ConfigurationError:
-    """What is said, in one line, of something whose import has raised `error`, which is to be its cause."""
+    """The error, in one line, for something whose import has raised `error`, which is to be its cause."""
     text = _one_line(str(error))
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return ConfigurationError(f"{subject}: {what} ({_where(error)})")
@@ -278,7 +278,7 @@ class LoadErrorPage:
 
     @classmethod
     def not_started(cls, error: BaseException) -> LoadErrorPage:
-        """For an application whose lifespan says that it cannot start."""
+        """For an application whose lifespan has failed to start."""
         return cls("The application's startup failed", str(error).strip())
 
     def __str__(self) -> str:

@@ -109,7 +109,7 @@ class HttpStream(Stream):
         """Wait for the client. Meanwhile the slot is free for others, or clients that send slowly could take them all.
 
         It does not matter which of the application's tasks waits here: Starlette's ``BaseHTTPMiddleware`` always has
-        another one receive. If the others work meanwhile, nobody can tell. ``max_streams`` bounds them all.
+        another one receive. Whether the others work meanwhile cannot be seen. ``max_streams`` bounds them all.
         """
         if not (self.awaits_client or self.answering):
             self.host.awaits_client(self)

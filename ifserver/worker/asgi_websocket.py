@@ -251,7 +251,7 @@ async def _accept(stream: WebSocketStream, event: Event) -> None:
     headers, _ = checked_headers(kind, event.get("headers") or ())
     for name, _ in headers:
         if name in OURS_IN_HANDSHAKE:
-            instead = "give 'subprotocol'" if name == b"sec-websocket-protocol" else "the server says it"
+            instead = "give 'subprotocol'" if name == b"sec-websocket-protocol" else "the server sends it"
             raise ApplicationError(f"{kind}: headers must not hold {name.decode()}; {instead}")
     subprotocol = event.get("subprotocol")
     if subprotocol is not None:

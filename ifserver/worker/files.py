@@ -2,7 +2,7 @@
 and WSGI's ``wsgi.file_wrapper``.
 
 Middleware that compresses, such as Starlette's, leaves a file alone that is sent by its path. So the extension is only
-offered where the path of the request says that compressing gains nothing (`COMPRESSED`).
+offered where the path of the request shows that compressing gains nothing (`COMPRESSED`).
 
 The worker opens the file, as the application would, and asks the server to send it. The server finds it by its path,
 and must have the same one. Where it cannot, the worker reads and sends the file that it has open
@@ -146,7 +146,7 @@ async def read(loop: asyncio.AbstractEventLoop, source: Source, size: int) -> by
     try:
         count = os.preadv(fd, (buffer,), offset, os.RWF_NOWAIT)
     except OSError as error:
-        # File systems of networks cannot tell, for example.
+        # Network file systems do not support it, for example.
         if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
             raise
         data = await loop.run_in_executor(None, os.pread, fd, size, offset)

@@ -25,7 +25,7 @@ class _State(enum.Enum):
     STARTING = enum.auto()
     STARTED = enum.auto()
     STOPPING = enum.auto()
-    #: Nothing more is said to the application: it has said its last word, has failed, or supports no lifespan.
+    #: No more events: the application has sent its last one, has failed, or supports no lifespan.
     OVER = enum.auto()
 
 
@@ -54,22 +54,22 @@ class Lifespan:
         self._failure: str | None = None
 
     async def startup(self) -> None:
-        """Tell the application to start, and wait until it has. There is no limit: it may rightly load for minutes.
+        """Start the application, and wait until it has started. There is no limit: it may rightly load for minutes.
 
         An application that raises on the scope, or returns, without an answer supports no lifespan, which is fine.
 
         Raises:
-            StartupFailed: it says that it cannot.
+            StartupFailed: it has sent that it cannot.
         """
         self._state = _State.STARTING
         self._task = self._loop.create_task(self._run())
         await self._answered
         if self._failure is not None:
             await self._end(0.0)
-            raise StartupFailed(self._failure or "the application's startup failed; it did not say why")
+            raise StartupFailed(self._failure or "the application's startup failed; it gave no reason")
 
     async def shutdown(self, timeout_s: float) -> None:
-        """Tell the application to end, and wait until it has, `timeout_s` at most. What goes wrong is logged.
+        """End the application, and wait until it has ended, `timeout_s` at most. What goes wrong is logged.
 
         One that is still starting is cancelled; `startup` then returns.
         """
@@ -85,7 +85,7 @@ class Lifespan:
         if not await within(self._clock, self._loop, timeout_s, self._answered):
             _log.error("the application's shutdown has taken longer than %g s; it is cancelled", timeout_s)
         elif self._failure is not None:
-            _log.error("the application's shutdown failed:\n%s", self._failure or "it did not say why")
+            _log.error("the application's shutdown failed:\n%s", self._failure or "it gave no reason")
         await self._end(end - self._clock.seconds())
 
     async def _end(self, timeout_s: float) -> None:
@@ -117,7 +117,7 @@ class Lifespan:
 
     def _raised(self, error: BaseException) -> None:
         # lifespan.rst, "Scope": "If an exception is raised [...] the server must continue but not send any lifespan
-        # events." Whoever has asked for its startup event does know the protocol, so its error is worth a line.
+        # events." One that has received its startup event does know the protocol, so its error is worth a line.
         if self._state is _State.STARTING and not self._startup_received:
             _log.debug("the application supports no lifespan: %r", error)
         elif self._state is _State.STARTING:

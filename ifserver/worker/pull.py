@@ -134,11 +134,11 @@ class Puller:
         self._cpu_s = cpu_s
         self._soon = soon
         self._counters = counters
-        #: Nodes that wait for a free slot. Whoever frees one looks here, and calls `read_resting` if there are any.
+        #: Nodes that wait for a free slot. When one is freed, `read_resting` is called if there are any.
         self.resting: deque[_Source] = deque()
         #: Nodes whose read has ended in this turn.
         self._returned: list[_Source] = []
-        #: The mean time of a first turn and of sending what was said there, in seconds; and the share of requests that
+        #: The mean time of a first turn and of sending its messages, in seconds; and the share of requests that
         #: were not answered in it.
         self._turn_s = 0.0
         self._left = 1.0
@@ -262,7 +262,7 @@ class Puller:
                 late.setdefault(request.reply_channel.partition(".")[0], []).append(request)
             else:
                 requests.append(request)
-        # What seems to be too late counts as asked for until its node has said what time it is there.
+        # What seems to be too late counts as asked for until the time of its node is known.
         self.reads += len(late)
         self.asked += sum(map(len, late.values()))
         if requests and taken_at - source.begun_at > LATE_S and self._stood_still(source, taken_at):
@@ -274,7 +274,7 @@ class Puller:
             self._taken += len(requests)
             self._open(requests)
         for each in late.values():
-            self._least_clock_of(each[0].reply_channel).addCallback(self._told_the_time, each)
+            self._least_clock_of(each[0].reply_channel).addCallback(self._time_known, each)
 
     def _stood_still(self, source: _Source, now: float) -> bool:
         """Whether what the last read of `source` has brought may have lain there, since the loop stood still."""
@@ -288,7 +288,7 @@ class Puller:
             # A bug of ours must not end the reading of a node.
             _log.exception("requests of %s and others could not be handled", requests[0].reply_channel)
 
-    def _told_the_time(self, now: float, requests: list[ToWorkers]) -> None:
+    def _time_known(self, now: float, requests: list[ToWorkers]) -> None:
         """Drop those of `requests` that are too late, now that it is known (`ifserver.layers.redis.clock`)."""
         self.reads -= 1
         self.asked -= len(requests)
@@ -331,7 +331,7 @@ class Puller:
             _log.error("reading node %s failed:\n%s", source.node.name, failure.getTraceback())
             self._later(source)
         elif self._running:
-            # The node itself says in the log that it is unreachable.
+            # The node itself logs that it is unreachable.
             source.ready = source.node.ready()
             source.ready.addCallbacks(self._ready, self._not_ready, (source,), errbackArgs=(source,))
         self._look_whether_stopped()
@@ -377,7 +377,7 @@ class SupervisorWatch:
         self._tick()
 
     def stop(self) -> None:
-        """Say nothing more."""
+        """End."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 

@@ -1,7 +1,7 @@
 """Sending a response: that of an HTTP exchange, or the one that denies a WebSocket handshake.
 
 The start is held until the first of the body is there, so that a small response is one message. Where the body does not
-follow soon (`ifserver.worker.claims`), as that of an event source that has nothing to tell yet, the start
+follow soon (`ifserver.worker.claims`), as that of an event source that has nothing to send yet, the start
 leaves without it. Bodies are cut into pieces, each of which waits for credit.
 """
 
@@ -70,7 +70,7 @@ class Response:
 
     @property
     def has_length(self) -> bool:
-        """Whether its body ends where the application has said, or there is none."""
+        """Whether its body ends where the application has set it, or there is none."""
         return self.bodyless or self.remaining is not None
 
     @property
@@ -100,7 +100,7 @@ class Response:
         """Send a file as the body, or the rest of it, and close it.
 
         Raises:
-            ApplicationError: it is shorter than Content-Length says, or becomes so meanwhile; or cannot be read.
+            ApplicationError: it is shorter than its Content-Length, or becomes so meanwhile; or cannot be read.
             ClientDisconnected: the client has left.
         """
         try:

@@ -61,7 +61,7 @@ class Inbox:
     ) -> None:
         self._streams = streams
         self._synced = synced
-        #: Called with messages that have come, as `ifserver.layers.inbox_home.Resident` says.
+        #: Called with messages that have come, as `ifserver.layers.inbox_home` does it.
         self.deliver = InboxDelivery(decode_for_worker, self._hand_on, _sender, accounting, counters).deliver
 
     def _hand_on(self, message: _Message, inbox: str) -> str | None:
@@ -200,7 +200,7 @@ class Servers:
         return any(stream.link.worker == inbox for stream in self._streams.values())
 
     def readdress(self, inbox: str) -> None:
-        """The node of this inbox is gone: the streams that name it name the present one from now on."""
+        """The node of this inbox is lost: the streams that name it name the present one from now on."""
         for stream in self._streams.values():
             if stream.link.worker == inbox:
                 stream.link.worker = self._clusters.home.inbox

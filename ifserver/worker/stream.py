@@ -2,7 +2,7 @@
 
 `Link` is the stream as its server knows it: a sequence of messages in each direction, the windows, the claim and the
 entry in the ledger. `Stream` is what both kinds have in common towards the application, and `HttpStream` and
-`WebSocketStream` know what ASGI says about each.
+`WebSocketStream` know what ASGI demands of each.
 
 A stream is in one `Phase` at a time::
 

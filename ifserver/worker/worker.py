@@ -118,7 +118,7 @@ class Worker:
         """Start the application, then begin to receive. Does not if it has to stop meanwhile.
 
         Raises:
-            StartupFailed: the application says that it cannot.
+            StartupFailed: the application has sent that it cannot.
         """
         await self._lifespan.startup()
         if self._draining:

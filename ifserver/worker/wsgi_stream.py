@@ -40,7 +40,7 @@ class ThreadedStream(HttpStream):
 
     So it counts as `answering` only from then on: a worker all of whose threads are busy takes no more requests.
 
-    What the thread sets it sets before it tells the loop, and the loop only reads it.
+    What the thread sets it sets before it notifies the loop, and the loop only reads it.
     """
 
     __slots__ = (

@@ -123,7 +123,7 @@ def test_a_startup_that_failed_raises_with_the_message(message: str | None) -> N
             await receive()  # never ends by itself
 
     async def act(stage: Stage) -> None:
-        with pytest.raises(StartupFailed, match="no database" if message is not None else "did not say why"):
+        with pytest.raises(StartupFailed, match="no database" if message is not None else "gave no reason"):
             await stage.lifespan.startup()
         await stage.lifespan.shutdown(1.0)
 
@@ -219,7 +219,7 @@ def test_an_exception_between_is_logged_and_no_event_follows(caplog: pytest.LogC
     ("event", "expected"),
     [
         ({"type": "lifespan.shutdown.failed", "message": "still open"}, "shutdown failed:\nstill open"),
-        ({"type": "lifespan.shutdown.failed"}, "shutdown failed:\nit did not say why"),
+        ({"type": "lifespan.shutdown.failed"}, "shutdown failed:\nit gave no reason"),
     ],
 )
 def test_a_shutdown_that_failed_is_logged(
