@@ -7,7 +7,6 @@ one, goes through its queue, from any thread.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import secrets
 import time
@@ -18,10 +17,9 @@ from threading import RLock
 from typing import Any, Final, Protocol, TypeVar
 
 from ifserver.django import wire
-from ifserver.django.drops import EXPIRED, FULL, LOST, UNDECODABLE, Drops
 from ifserver.django.normal import NormalChannels
-from ifserver.django.queues import Queue
-from ifserver.django.subscriptions import Subscriptions
+from ifserver.django.queues import EXPIRED, FULL, LOST, UNDECODABLE, Drops, Queue
+from ifserver.django.subscriptions import Changes, Subscriptions
 from ifserver.django.wire import (
     Change,
     Changed,
@@ -34,7 +32,7 @@ from ifserver.django.wire import (
     pack,
     subject_of,
 )
-from ifserver.errors import ApplicationError, ClientDisconnected, NodeError, NodeRefused
+from ifserver.errors import ApplicationError, ClientDisconnected, NodeError
 from ifserver.groups.link import Link
 from ifserver.messages import Broadcast
 from ifserver.worker.asgi_http import HttpStream
@@ -43,8 +41,6 @@ from ifserver.worker.stream import OVER, Stream
 
 __all__ = ["Channel", "Hub", "Rules", "hub_of"]
 
-#: How long another process may take to add its channel to a group, in seconds.
-_CHANGE_S: Final = 5.0
 #: How many channels of no stream are looked at for each that is made: some may still be used, and there are no more.
 _LOOK_AT: Final = 4
 #: Larger than any message.
@@ -55,7 +51,7 @@ _T = TypeVar("_T")
 
 
 class Rules(Protocol):
-    """What a layer says of channels."""
+    """What a layer demands of channels."""
 
     #: How long a channel of no stream is kept that nobody receives from, in seconds.
     group_expiry: float
@@ -99,9 +95,10 @@ class Hub:
         self._clock = clock
         self._lock = RLock()
         self.drops = Drops(link.loop, link.clusters.counters)
-        self.normal = NormalChannels(link, self._lock, clock, self.drops)
         self._subscriptions = Subscriptions(link.loop, link.groups, self)
-        self._channels: dict[str, Channel] = {}
+        self.normal = NormalChannels(link, self._lock, clock, self.drops, self._subscriptions)
+        #: Those of this process, by their names. May be read in any thread.
+        self.channels: dict[str, Channel] = {}
         #: Those of no stream, about in the order of their last use.
         self._free: dict[Channel, None] = {}
         #: The channels of each stream, in the order in which they were made.
@@ -109,12 +106,7 @@ class Hub:
         #: The members of each group, by their names; and those of them to whom no server writes what is for servers.
         self._groups: dict[str, dict[str, Channel]] = {}
         self._unwritten: dict[str, dict[str, Channel]] = {}
-        #: Normal channels that are members of a group, with capacity and expiry.
-        self._normal_members: dict[str, dict[str, tuple[int, float]]] = {}
-        #: What other processes were asked for.
-        self._asked: dict[int, asyncio.Future[str]] = {}
-        self._ids = itertools.count()
-        self._hears_replies = False
+        self._changes = Changes(link, self._subscriptions)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def on_loop(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -126,22 +118,16 @@ class Hub:
     def statistics(self) -> dict[str, int]:
         """Counts, for tests and people."""
         return {
-            "channels": len(self._channels),
+            "channels": len(self.channels),
             "streams": len(self._streams),
-            "groups": len(self._groups) + len(self._normal_members),
+            "groups": len(self._groups) + len(self.normal.members),
             "subscriptions": len(self._subscriptions),
         }
-
-    # From any thread.
-
-    def channel(self, name: str) -> Channel | None:
-        """A channel of this process."""
-        return self._channels.get(name)
 
     # On the link's loop.
 
     async def new_channel(self, prefix: str, stream: Stream | None, rules: Rules) -> str:
-        """Make a channel that hears all that is sent to it from then on.
+        """Make a channel that receives all that is sent to it from then on.
 
         Args:
             prefix: what its name begins with.
@@ -158,16 +144,19 @@ class Hub:
         capacity, expiry_s = rules.limits(name)
         expired = partial(self.drops.add, f"channel {name}", EXPIRED)
         queue = Queue(self._lock, capacity, expiry_s, self._clock, expired)
-        channel = self._channels[name] = Channel(name, queue, stream)
+        channel = self.channels[name] = Channel(name, queue, stream)
         if stream is None:
             self._end_unused(queue.used_at - rules.group_expiry)
             self._free[channel] = None
         else:
             if stream not in self._streams:
                 self._streams[stream] = []
-                if stream.at_end is None:
-                    stream.at_end = []
-                stream.at_end.append(partial(self._end_stream, stream))
+
+                def end_all(stream: Stream = stream) -> None:
+                    for each in self._streams.pop(stream):
+                        self._end(each)
+
+                stream.at_end = [*(stream.at_end or ()), end_all]
             self._streams[stream].append(channel)
         try:
             await asyncio.shield(self._subscriptions.hold(subject_of(name)))
@@ -184,20 +173,11 @@ class Hub:
     async def add(self, group: str, name: str, limits: tuple[int, float]) -> None:
         """Make a channel a member of `group`, wherever it is; its `limits` matter if it is a normal one."""
         if "!" not in name:
-            members = self._normal_members.setdefault(group, {})
-            if name in members:
-                await asyncio.shield(self._subscriptions.ready(group))
-                return
-            members[name] = limits
-            try:
-                await asyncio.shield(self._subscriptions.hold(group))
-            except NodeError:
-                await self.discard(group, name)
-                raise
+            await self.normal.join(group, name, limits)
             return
-        channel = self._channels.get(name)
+        channel = self.channels.get(name)
         if channel is None:
-            await self._change_elsewhere(name, group, True)
+            await self._changes.ask(name, group, True)
             return
         if group in channel.groups:
             joining = channel.groups[group]
@@ -220,18 +200,18 @@ class Hub:
     async def discard(self, group: str, name: str) -> None:
         """Let a channel be no member of `group` any more, wherever it is."""
         if "!" not in name:
-            if name in self._normal_members.get(group, ()):
-                self._drop_normal(group, name)
+            self.normal.leave(group, name)
             return
-        channel = self._channels.get(name)
+        channel = self.channels.get(name)
         if channel is None:
-            await self._change_elsewhere(name, group, False)
+            await self._changes.ask(name, group, False)
         elif group in channel.groups:
             joining, owner = channel.groups[group], channel.owner
             self._drop(channel, group)
             if joining is not None and owner is not None:
                 await asyncio.wait([joining])
-                if not self._is_written(owner, group):
+                # Unless another channel of the stream needs the server's membership.
+                if all(other.groups.get(group) is None for other in self._streams.get(owner, ())):
                     await carry_out(owner, {"type": DISCARD, "group": group})
 
     async def publish(self, group: str, what: dict[str, Any]) -> None:
@@ -240,19 +220,19 @@ class Hub:
 
     async def flush(self) -> None:
         """Empty all queues of this process, and leave all groups."""
-        for channel in list(self._channels.values()):
+        for channel in list(self.channels.values()):
             channel.queue.clear()
             for group in list(channel.groups):
                 await self.discard(group, channel.name)
-        self._drop_all_normal()
+        self.normal.leave_all()
         await self.normal.flush()
 
     async def close(self) -> None:
         """End what no stream will end."""
         for channel in list(self._free):
             self._end(channel)
-        self._drop_all_normal()
-        self.drops.tell()
+        self.normal.leave_all()
+        self.drops.log()
 
     def _drop(self, channel: Channel, group: str) -> None:
         if group not in channel.groups:
@@ -266,26 +246,14 @@ class Hub:
                     del groups[group]
         self._subscriptions.drop(group)
 
-    def _drop_normal(self, group: str, name: str) -> None:
-        members = self._normal_members[group]
-        del members[name]
-        if not members:
-            del self._normal_members[group]
-        self._subscriptions.drop(group)
-
-    def _drop_all_normal(self) -> None:
-        for group, members in list(self._normal_members.items()):
-            for name in list(members):
-                self._drop_normal(group, name)
-
     def _end(self, channel: Channel) -> None:
         if channel.queue.is_closed:
             return
         channel.queue.close()
         for group in list(channel.groups):
             self._drop(channel, group)
-        if self._channels.get(channel.name) is channel:
-            del self._channels[channel.name]
+        if self.channels.get(channel.name) is channel:
+            del self.channels[channel.name]
         self._free.pop(channel, None)
         self._subscriptions.drop(subject_of(channel.name))
 
@@ -297,10 +265,6 @@ class Hub:
                 self._end(channel)
             else:
                 self._free[channel] = None
-
-    def _end_stream(self, stream: Stream) -> None:
-        for channel in self._streams.pop(stream):
-            self._end(channel)
 
     def _join_at_server(self, channel: Channel, group: str) -> asyncio.Task[None] | None:
         """Let the server write to the channel's stream what is for servers. None: it cannot."""
@@ -315,7 +279,7 @@ class Hub:
             try:
                 await carry_out(stream, event)
             except (ApplicationError, ClientDisconnected):
-                # If it has ended meanwhile, that is all there is to say.
+                # If it has ended meanwhile, there is nothing to log.
                 if stream.phase not in OVER:
                     self._drop(channel, group)
                     raise
@@ -325,19 +289,12 @@ class Hub:
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.link.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
+        # Whatever waits for it gets the error; nothing may wait any more.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waits is told; nobody may wait any more
-
-    def _is_written(self, stream: Stream, group: str) -> bool:
-        """Whether a channel of `stream` needs the server's membership."""
-        return any(channel.groups.get(group) is not None for channel in self._streams.get(stream, ()))
-
-    # What `Groups` hears.
+    # What `Groups` receives.
 
     def heard(self, group: str, broadcast: Broadcast) -> None:
         """Something was sent to a group, or to a channel."""
@@ -347,26 +304,22 @@ class Hub:
         message, dropped = broadcast.message, 0
         members = self._groups.get(group)
         if message is None:
-            dropped = self._heard_for_servers(group, broadcast)
+            dropped = self._put_for_servers(group, broadcast)
         elif members is not None:
             for channel in members.values():
                 if not channel.queue.put(message):
                     dropped += 1
         if dropped:
             self.drops.add(f"group {group}", FULL, dropped)
-        normal = self._normal_members.get(group)
-        if normal is not None:
-            if message is None:
-                message = pack(as_message(broadcast, False), _NO_LIMIT)
-            for name, limits in normal.items():
-                self.normal.push_for_group(group, name, message, *limits)
+        if group in self.normal.members:
+            self.normal.push_to_members(group, message or pack(as_message(broadcast, False), _NO_LIMIT))
 
     def gap(self, group: str, missed: int | None) -> None:
         """Something was lost."""
         whose = f"channels {group[1:]}!*" if group.startswith("!") else f"group {group}"
         self.drops.add(whose, LOST, missed)
 
-    def _heard_for_servers(self, group: str, broadcast: Broadcast) -> int:
+    def _put_for_servers(self, group: str, broadcast: Broadcast) -> int:
         """Give it to the members to whom no server writes it. How many had no room for it."""
         packed: dict[bool, bytes] = {}
         dropped = 0
@@ -387,49 +340,18 @@ class Hub:
             self.drops.add(f"channels {subject[1:]}!*", UNDECODABLE)
             return
         if isinstance(letter, Sent):
-            channel = self._channels.get(f"{subject[1:]}!{letter.local}")
+            channel = self.channels.get(f"{subject[1:]}!{letter.local}")
             # If it is not here, it has ended, or another channel of this prefix is.
             if channel is not None and not channel.queue.put(letter.message):
                 self.drops.add(f"channel {channel.name}", FULL)
         elif isinstance(letter, Change):
             self._start(self._change(f"{subject[1:]}!{letter.local}", letter))
         else:
-            asked = self._asked.get(letter.id)
-            if asked is not None and not asked.done():
-                asked.set_result(letter.error)
-
-    # Channels of other processes.
-
-    async def _change_elsewhere(self, name: str, group: str, joins: bool) -> None:
-        """Ask the process that has the channel, if there is one, and wait until it has done it."""
-        reply = f"!reply.{self.link.clusters.process}"
-        if not self._hears_replies:
-            try:
-                await asyncio.shield(self._subscriptions.hold(reply))
-            except NodeError:
-                self._subscriptions.drop(reply)
-                raise
-            self._hears_replies = True
-        id = next(self._ids)
-        asked = self._asked[id] = self.link.loop.create_future()
-        try:
-            change = encode(Change(local_part(name), group, joins, reply, id))
-            there = await self.link.groups.publish(subject_of(name), message=change).asFuture(self.link.loop)
-            if not there:
-                return
-            async with asyncio.timeout(_CHANGE_S):
-                error = await asked
-        except TimeoutError:
-            what = "added to" if joins else "discarded from"
-            raise TimeoutError(f"channel {name} was not {what} group {group}: its process does not answer") from None
-        finally:
-            del self._asked[id]
-        if error:
-            raise NodeRefused(f"channel {name}, group {group}: {error}")
+            self._changes.answered(letter)
 
     async def _change(self, name: str, change: Change) -> None:
         error = ""
-        if name in self._channels:
+        if name in self.channels:
             try:
                 await (self.add(change.group, name, (0, 0.0)) if change.joins else self.discard(change.group, name))
             except Exception as raised:
@@ -439,7 +361,7 @@ class Hub:
                 self.link.loop
             )
         except NodeError as unsent:
-            _log.warning("channel %s: whoever has changed its groups cannot be told: %s", name, unsent)
+            _log.warning("channel %s: the process that has changed its groups cannot be answered: %s", name, unsent)
 
 
 _hubs: dict[Link, Hub] = {}

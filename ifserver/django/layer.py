@@ -11,11 +11,10 @@ from channels.layers import BaseChannelLayer
 
 from ifserver.channels import plain
 from ifserver.django import wire
-from ifserver.django.drops import UNDECODABLE
 from ifserver.django.hub import Hub, hub_of
 from ifserver.django.layer_options import UNUSED, mistakes
 from ifserver.django.old_connections import share_closing
-from ifserver.django.queues import QueueClosed
+from ifserver.django.queues import UNDECODABLE, QueueClosed
 from ifserver.django.wire import for_servers, pack, unpack
 from ifserver.errors import ConfigurationError
 from ifserver.groups.link import current
@@ -124,7 +123,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
         if "!" not in channel:
             await hub.on_loop(self._send_to_normal(hub, channel, packed))
             return
-        own = hub.channel(channel)
+        own = hub.channels.get(channel)
         if own is None or (own.owner is not None and own.owner.phase in OVER):
             # Not here; or its stream is over here, and may go on elsewhere.
             await hub.on_loop(hub.send(channel, packed))
@@ -138,11 +137,11 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
             ValueError: it is a specific channel that this process has not, or no longer.
         """
         hub = self._hub()
-        if hub.channel(channel) is None:  # (those that there are have passed)
+        if hub.channels.get(channel) is None:  # (those that there are have passed)
             self.require_valid_channel_name(channel, receive=True)
             channel = plain(channel)
         while True:
-            own = hub.channel(channel)
+            own = hub.channels.get(channel)
             if own is None:
                 self.require_valid_channel_name(channel, receive=True)
                 if "!" in channel:

@@ -1,7 +1,8 @@
-"""Normal channels: kept by a node of the home cluster, and received by whoever is first (``runworker``)."""
+"""Normal channels: kept by a node of the home cluster, and received by the first who asks (``runworker``)."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from threading import RLock
 from typing import Final
@@ -11,8 +12,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from ifserver.django import wire
-from ifserver.django.drops import EXPIRED, UNDECODABLE, UNTAKEN, Drops
-from ifserver.django.queues import Queue
+from ifserver.django.queues import EXPIRED, UNDECODABLE, UNTAKEN, Drops, Queue
+from ifserver.django.subscriptions import Subscriptions
 from ifserver.django.wire import Kept, decode_kept, encode
 from ifserver.errors import NodeError
 from ifserver.groups.link import Link
@@ -51,11 +52,16 @@ class _Channel:
 class NormalChannels:
     """The normal channels, as this process uses them."""
 
-    def __init__(self, link: Link, lock: RLock, clock: Callable[[], float], drops: Drops) -> None:
+    def __init__(
+        self, link: Link, lock: RLock, clock: Callable[[], float], drops: Drops, subscriptions: Subscriptions
+    ) -> None:
         self._link = link
         self._lock = lock
         self._clock = clock
         self._drops = drops
+        self._subscriptions = subscriptions
+        #: The members of each group, with capacity and expiry.
+        self.members: dict[str, dict[str, tuple[int, float]]] = {}
         self._channels: dict[str, _Channel] = {}
         #: Those that were used here, for `flush`. Bounded.
         self._used: dict[str, None] = {}
@@ -69,8 +75,35 @@ class NormalChannels:
         payload = encode(Kept(node.clock() + expiry_s, message))
         return node.push(_key(name), [payload], Limits(capacity, expiry_s * _LONGER))
 
-    def push_for_group(self, group: str, name: str, message: bytes, capacity: int, expiry_s: float) -> None:
-        """The same for a channel that is a member of `group`; there is nobody to hear of a failure."""
+    async def join(self, group: str, name: str, limits: tuple[int, float]) -> None:
+        """Make a channel a member of `group`."""
+        members = self.members.setdefault(group, {})
+        if name in members:
+            await asyncio.shield(self._subscriptions.ready(group))
+            return
+        members[name] = limits
+        try:
+            await asyncio.shield(self._subscriptions.hold(group))
+        except NodeError:
+            self.leave(group, name)
+            raise
+
+    def leave(self, group: str, name: str) -> None:
+        """Let a channel be no member of `group` any more. It need not be one."""
+        members = self.members.get(group, {})
+        if members.pop(name, None) is not None:
+            if not members:
+                del self.members[group]
+            self._subscriptions.drop(group)
+
+    def leave_all(self) -> None:
+        """Leave all groups."""
+        for group, members in list(self.members.items()):
+            for name in list(members):
+                self.leave(group, name)
+
+    def push_to_members(self, group: str, message: bytes) -> None:
+        """Let nodes keep `message` for the members of `group`. A failure is logged: nothing waits for it."""
 
         def done(pushed: Pushed) -> None:
             if not pushed.taken:
@@ -80,7 +113,8 @@ class NormalChannels:
             failure.trap(NodeError)
             self._drops.add(f"group {group}", UNTAKEN)
 
-        self.push(name, message, capacity, expiry_s).addCallbacks(done, failed)
+        for name, limits in self.members[group].items():
+            self.push(name, message, *limits).addCallbacks(done, failed)
 
     async def receive(self, name: str) -> bytes:
         """The next message. Safe to cancel: one that has been taken for it waits for the next receiver here."""
@@ -165,7 +199,7 @@ class NormalChannels:
 
     def _keep(self, payloads: list[bytes], node: Node, channel: _Channel) -> None:
         with self._lock:
-            # Those who waited may have gone, and others come.
+            # Other receivers may wait by now.
             channel = self._channels.setdefault(channel.name, channel)
             now = node.clock()
             for payload in payloads:

@@ -1,13 +1,39 @@
-"""What waits in this process for whoever receives it: bounded, and taken from any thread and any event loop."""
+"""What waits in this process for a receiver, bounded, and taken from any thread and event loop; and what is dropped."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from threading import RLock
+from typing import Final
 
-__all__ = ["Queue", "QueueClosed"]
+from ifserver.metrics import Counters
+
+__all__ = ["EXPIRED", "FULL", "LOST", "UNDECODABLE", "UNTAKEN", "Drops", "Queue", "QueueClosed"]
+
+FULL: Final = "full"
+EXPIRED: Final = "expired"
+LOST: Final = "lost"
+UNDECODABLE: Final = "undecodable"
+UNTAKEN: Final = "untaken"
+_WORDS: Final = {
+    FULL: "found a full queue (capacity)",
+    EXPIRED: "expired before anybody received them",
+    LOST: "got lost on the way to this process",
+    UNDECODABLE: "could not be decoded",
+    UNTAKEN: "found no node to take them",
+}
+#: How long more of the same is waited for after the first, in seconds.
+_WAIT_S: Final = 0.25
+#: How many names are counted at a time; the others together.
+_MAX_NAMES: Final = 1000
+#: How many of them are logged at a time, for each reason.
+_MAX_LINES: Final = 10
+
+_log = logging.getLogger(__name__)
 
 
 class QueueClosed(Exception):
@@ -24,8 +50,8 @@ class Queue:
         lock: guards the queue; several may share one.
         capacity: how many messages wait at most.
         expiry_s: how long a message waits at most, in seconds.
-        clock: tells the time in seconds.
-        expired: is told how many messages have waited for too long.
+        clock: the time in seconds.
+        expired: is called with the number of messages that have waited for too long.
     """
 
     __slots__ = ("_clock", "_expired", "_lock", "_messages", "_waiters", "capacity", "expiry_s", "is_closed", "used_at")
@@ -152,3 +178,50 @@ class Queue:
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+class Drops:
+    """Counts what is dropped, from any thread; logged on `loop`, once for each burst."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters) -> None:
+        self._loop = loop
+        self._counters = counters
+        self._lock = threading.Lock()
+        #: By whose messages they were and why: how many, and whether there may have been more.
+        self._unlogged: dict[tuple[str, str], tuple[int, bool]] = {}
+
+    def add(self, whose: str, why: str, count: int | None = 1) -> None:
+        """`count` messages of a group or channel were dropped; None: nobody knows how many."""
+        with self._lock:
+            first = not self._unlogged
+            key = whose, why
+            if key not in self._unlogged and len(self._unlogged) >= _MAX_NAMES:
+                key = "others", why
+            before, more = self._unlogged.get(key, (0, False))
+            self._unlogged[key] = before + (count or 0), more or count is None
+        if first:
+            try:
+                self._loop.call_soon_threadsafe(self._loop.call_later, _WAIT_S, self.log)
+            except RuntimeError:
+                self.log()  # the loop is closed
+
+    def log(self) -> None:
+        """Log all that has not been logged."""
+        with self._lock:
+            unlogged, self._unlogged = self._unlogged, {}
+        by_reason: dict[str, list[str]] = {}
+        for (whose, why), (count, more) in unlogged.items():
+            self._counters.add("channel_layer_drops", count or 1, label=why)
+            by_reason.setdefault(why, []).append(f"{whose}: {_number(count, more)} {_WORDS[why]}")
+        for lines in by_reason.values():
+            # A node that was away for a while concerns all groups.
+            for line in lines[:_MAX_LINES]:
+                _log.warning("%s", line)
+            if len(lines) > _MAX_LINES:
+                _log.warning("... and so for %d more groups or channels", len(lines) - _MAX_LINES)
+
+
+def _number(count: int, more: bool) -> str:
+    if more and not count:
+        return "an unknown number of messages"
+    return f"{count} or more messages" if more else f"{count} message{'s' * (count != 1)}"

@@ -559,7 +559,7 @@ def test_channels_of_no_stream_end_when_nobody_uses_them(run: Run, machine: Mach
         await comes(layer, used)
         await layer.new_channel()
         hub = hub_of(machine.link)
-        assert [hub.channel(name) is None for name in (unused, used, awaited)] == [True, False, False]
+        assert [hub.channels.get(name) is None for name in (unused, used, awaited)] == [True, False, False]
         assert hub.statistics() == {"channels": 3, "streams": 0, "groups": 0, "subscriptions": 1}
         receiving.cancel()
         await layer.close()
@@ -700,7 +700,7 @@ def test_what_cannot_be_read_is_told(run: Run, machine: Machine, caplog: pytest.
     async def act() -> str:
         layer = ChannelLayer()
         name = await layer.new_channel()
-        channel = hub_of(machine.link).channel(name)
+        channel = hub_of(machine.link).channels.get(name)
         assert channel is not None
         channel.queue.put(b"\xc1")
         await layer.send(name, {"type": "x"})
@@ -896,7 +896,7 @@ def test_another_process_that_cannot_add_its_channel_says_so(run: Run, machine: 
 
 
 def test_another_process_that_does_not_answer(run: Run, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ifserver.django.hub._CHANGE_S", SHORT_S)
+    monkeypatch.setattr("ifserver.django.subscriptions._CHANGE_S", SHORT_S)
 
     async def act() -> None:
         here, there = ChannelLayer(), LayerOf(machine.process())
