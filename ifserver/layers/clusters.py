@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -19,7 +18,7 @@ from ifserver.layers.free_workers import FreeWorkers
 from ifserver.layers.groups import Groups
 from ifserver.layers.inbox_home import UNREACHABLE_S, InboxHome
 from ifserver.layers.membership import Membership
-from ifserver.layers.node import Node, Pushed
+from ifserver.layers.node import Node, Pushed, Refusal
 from ifserver.layers.node_outages import NodeOutages, cluster_of
 from ifserver.layers.outbox import Outbox
 from ifserver.layers.periodic import Periodic
@@ -30,7 +29,7 @@ from ifserver.logs.events import Mark
 from ifserver.messages import Message, encode
 from ifserver.metrics import SENT, Counters
 
-__all__ = ["Clusters", "Offering", "Refusal"]
+__all__ = ["Clusters", "Offering"]
 
 #: No nodes.
 _NONE: Final[frozenset[str]] = frozenset()
@@ -48,15 +47,6 @@ _ALONE: Final = {
 _MARKS: Final = {"full": Mark.QUEUE_FULL, "behind": Mark.BEHIND}
 
 _log = logging.getLogger(__name__)
-
-
-class Refusal(enum.Enum):
-    """Why an offer was not taken."""
-
-    FULL = "full"
-    UNREACHABLE = "unreachable"
-    #: The connection broke before the answer: somebody may have it.
-    IN_DOUBT = "in doubt"
 
 
 class Offering(Protocol):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from twisted.python.failure import Failure
 
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
-from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat_value import names_of
 from ifserver.layers.liveness import BEAT_S, BEATS_BETWEEN_QUESTIONS, LivenessWatch
 from ifserver.layers.node import Node
 from ifserver.logs import events
 from ifserver.metrics import LAG_BOUNDS_S, Histogram
+
+if TYPE_CHECKING:
+    from ifserver.layers.clusters import Clusters
 
 __all__ = ["Heartbeat", "Watched"]
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 
 from ifserver import channels
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError
-from ifserver.layers.clusters import Clusters
 from ifserver.layers.node import Node
 from ifserver.messages import is_counted
+
+if TYPE_CHECKING:
+    from ifserver.layers.clusters import Clusters
 
 __all__ = ["InboxCleanup"]
 

@@ -5,18 +5,21 @@ Every kind of node passes ``tests/layers/conformance``; that suite is the specif
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from ifserver import channels
 from ifserver.clock import Clock, Soon
-from ifserver.config.settings import LayerSettings
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable, PushInDoubt
+
+if TYPE_CHECKING:
+    from ifserver.config.settings import LayerSettings
 
 __all__ = [
     "MAX_BATCH_BYTES",
@@ -29,6 +32,7 @@ __all__ = [
     "Pushed",
     "Queue",
     "Reading",
+    "Refusal",
     "Subscriber",
     "check",
     "check_group",
@@ -65,6 +69,15 @@ class Pulled(NamedTuple):
 
     channel: str
     payloads: list[bytes]
+
+
+class Refusal(enum.Enum):
+    """Why an offer was not taken."""
+
+    FULL = "full"
+    UNREACHABLE = "unreachable"
+    #: The connection broke before the answer: somebody may have it.
+    IN_DOUBT = "in doubt"
 
 
 class Queue(NamedTuple):

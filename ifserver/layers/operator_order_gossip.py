@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct
 from twisted.internet.defer import Deferred
@@ -19,11 +19,13 @@ from twisted.internet.defer import Deferred
 from ifserver.channels import new_process_name
 from ifserver.clock import Timer, WallClock
 from ifserver.errors import NodeError, UndecodableError
-from ifserver.layers.clusters import Clusters
 from ifserver.layers.groups import Groups
 from ifserver.layers.membership import Question
 from ifserver.layers.operator_orders import Board, Fact, Here, Order, Said, encode, read, read_here
 from ifserver.messages import Broadcast
+
+if TYPE_CHECKING:
+    from ifserver.layers.clusters import Clusters
 
 __all__ = ["GROUP", "Found", "Obedient", "OperatorOrderGossip", "ask", "order"]
 

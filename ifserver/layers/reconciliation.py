@@ -6,14 +6,16 @@ So whatever was lost between them is noticed (see docs/explanation/architecture.
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError
-from ifserver.layers.clusters import Clusters
 from ifserver.messages import Sync, SyncEntry, encode
+
+if TYPE_CHECKING:
+    from ifserver.layers.clusters import Clusters
 
 __all__ = ["EVERYTHING_S", "SYNC_ENTRIES", "SYNC_S", "Account", "Correspondent", "epoch_of"]
 

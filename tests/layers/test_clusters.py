@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 
 from ifserver import channels, status
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
-from ifserver.layers.clusters import Clusters, Refusal
+from ifserver.layers.clusters import Clusters
 from ifserver.layers.heartbeat_value import with_facts
-from ifserver.layers.node import Node, Pushed
+from ifserver.layers.node import Node, Pushed, Refusal
 from ifserver.layers.placement import Policy
 from ifserver.metrics import Counters
 from tests.layers.fakes import FakeTurn, ToldNode

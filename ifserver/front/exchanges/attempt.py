@@ -13,7 +13,7 @@ from msgspec import Struct
 from ifserver import messages as m
 from ifserver.errors import NodeError
 from ifserver.front.deadlines import Deadlines
-from ifserver.layers.clusters import Refusal
+from ifserver.layers.node import Node, Refusal
 from ifserver.state_machines.effects import ClaimTimedOut, Withdrawn
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ifserver.front.exchanges.exchanges import Exchanges
     from ifserver.front.exchanges.offers import OfferList
     from ifserver.layers.accounting import Accounting
-    from ifserver.layers.node import Node
     from ifserver.metrics import Counters
 
 __all__ = ["Attempt", "UnresolvedAttempts"]

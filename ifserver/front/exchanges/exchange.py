@@ -14,7 +14,7 @@ from ifserver import messages as m
 from ifserver.errors import TransitionError
 from ifserver.front.exchanges.attempt import Attempt
 from ifserver.front.exchanges.carry_out import EFFECTS
-from ifserver.layers.clusters import Refusal
+from ifserver.layers.node import Refusal
 from ifserver.metrics import STREAMS_CLOSED
 from ifserver.state_machines.effects import Dropped, Effects, OfferRefused, TimedOut, Waiting
 from ifserver.state_machines.http import HttpStream
