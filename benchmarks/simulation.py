@@ -19,8 +19,8 @@ from msgspec import Struct
 
 from benchmarks.placers import Placer, Placing, make_placer
 from benchmarks.queues import Agenda, Node, Process, Request
-from ifserver.layers.liveness import BEAT_S
-from ifserver.layers.worker_presence import ASK_S, FRESH_S
+from ifserver.layers.presence import BEAT_S
+from ifserver.layers.workers import ASK_S, FRESH_S
 
 __all__ = ["Figures", "Plan", "Workload", "percentile", "simulate"]
 

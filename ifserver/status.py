@@ -1,12 +1,13 @@
 """What processes report of themselves, and what people are shown of all of them. Pure.
 
-A beat carries the `Facts` of its process, behind the names of its children (`ifserver.layers.heartbeat`). An admin
+A beat carries the `Facts` of its process, behind the names of its children (`with_facts`). An admin
 endpoint puts those of all processes together with what the nodes report and with its own streams: the `Status`, which
 ``ifserver status``, ``ifserver top`` and the page show. Times of day are seconds since the epoch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -35,6 +36,10 @@ __all__ = [
     "decode_status",
     "encode",
     "encode_status",
+    "facts_of",
+    "names_of",
+    "value_of",
+    "with_facts",
 ]
 
 Kind: TypeAlias = Literal["server", "supervisor"]
@@ -288,3 +293,30 @@ def decode_status(text: bytes) -> Status:
         ValueError: it is none.
     """
     return _decode_status(text)
+
+
+#: What separates the names in the value of a beat.
+_SEPARATOR: Final = b","
+#: Behind it follow facts for people. Who looks for names reads no further.
+_FACTS: Final = b"\n"
+
+
+def value_of(processes: Sequence[str]) -> bytes:
+    """The value of the beat of a supervisor that has these living children."""
+    return _SEPARATOR.join(process.encode() for process in processes)
+
+
+def with_facts(value: bytes, facts: bytes) -> bytes:
+    """The value of a beat that reports `Facts` as well."""
+    return value + _FACTS + facts if facts else value
+
+
+def names_of(value: bytes) -> set[str]:
+    """The living children that the value of a beat names."""
+    names = value.partition(_FACTS)[0]
+    return {name.decode("ascii", "replace") for name in names.split(_SEPARATOR) if name}
+
+
+def facts_of(value: bytes) -> bytes:
+    """The facts in the value of a beat; empty where it has none."""
+    return value.partition(_FACTS)[2]

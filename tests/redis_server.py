@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from ifserver.layers.inbox_reader import WAIT_S
+from ifserver.layers.inbox import WAIT_S
 
 if TYPE_CHECKING:
     from tests.certificates import Certificates

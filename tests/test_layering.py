@@ -19,7 +19,7 @@ STOREYS: dict[str, tuple[int, tuple[str, ...]]] = {
         0,
         (
             "__init__", "asgi_events", "channels", "clock", "errors", "flow_control", "headers", "messages", "metrics",
-            "status", "config.*", "layers.liveness", "layers.periodic", "state_machines.*", "worker_ledger",
+            "status", "config.*", "state_machines.*", "worker_ledger",
         ),
     ),
     "net": (1, ("net.*",)),

@@ -40,10 +40,9 @@ from ifserver.front.websocket import deflate
 from ifserver.front.websocket.opening import websocket_problem
 from ifserver.layers import operator_orders
 from ifserver.layers.embedded import frames as embedded
-from ifserver.layers.heartbeat_value import facts_of, names_of
 from ifserver.observe import publication
 from ifserver.observe.tracing import context_in
-from ifserver.status import decode_facts
+from ifserver.status import decode_facts, facts_of, names_of
 from ifserver.worker.wsgi_call import environ_of
 from tests.front import fakes as f
 from tests.observe.admin.stage import Stage

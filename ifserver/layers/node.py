@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_BATCH_BYTES",
     "MAX_PAYLOAD_BYTES",
+    "UNREACHABLE_S",
     "Limits",
     "Node",
     "OptionalCalls",
@@ -42,6 +43,9 @@ __all__ = [
 MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
 #: The largest batch, payloads only; half of the 1 GiB of one command at which Redis closes the connection.
 MAX_BATCH_BYTES: Final = 512 * 1024 * 1024
+
+#: How long a node may give no sign of life before it is taken for unreachable, in seconds.
+UNREACHABLE_S: Final = 1.0
 
 #: How publishes are counted that have failed (`Node.publishes`).
 _UNPUBLISHED: Final[dict[type[NodeError], str]] = {
@@ -233,6 +237,10 @@ class Node(OptionalCalls, ABC):
     @abstractmethod
     def unreachable_s(self) -> float:
         """How long there has been no connection, or no answer to what was asked, in seconds; 0: all is well."""
+
+    def is_reachable(self) -> bool:
+        """Whether it is connected, and gives signs of life."""
+        return self.connected and self.unreachable_s() < UNREACHABLE_S
 
     @abstractmethod
     def start(self) -> None:

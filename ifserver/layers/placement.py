@@ -120,6 +120,10 @@ class Placement:
         """The nodes where `channel` is unread."""
         return self._unread.get(channel, _NONE)
 
+    def cluster_of(self, name: str) -> frozenset[str]:
+        """The nodes of the cluster of `name`."""
+        return frozenset(self._clusters[name])
+
     def idle_nodes(self) -> frozenset[str]:
         """The nodes where nobody reads anything, while somebody reads another one."""
         known = {name: read for name, read in self._read.items() if read is not None}

@@ -1,4 +1,4 @@
-"""One connection to a node that is kept: made, and made again when it is lost, without flooding the node or the log."""
+"""What is tried again and again: one connection that is kept, and periodic work."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.logs import events
 
-__all__ = ["Link", "Pauses", "Troubles"]
+__all__ = ["CATCH_UP_S", "Link", "Pauses", "Periodic", "Troubles"]
+
+_log = logging.getLogger(__name__)
+
 
 #: How long the end of a connection waits for what is still to be written to a peer that does not read.
 _CLOSE_S: Final = 1.0
 #: Distinct messages that are remembered as logged; a peer that makes up new ones gets the log to itself no longer.
 _MAX_TROUBLES: Final = 20
-
-_log = logging.getLogger(__name__)
 
 
 class Pauses(NamedTuple):
@@ -260,3 +261,53 @@ class _Factory(Factory):
         if self.watched is watched:
             self.watched = None
             self._tell_lost()
+
+
+#: How long a process that comes late has to read what has arrived, in seconds.
+CATCH_UP_S: Final = 0.1
+
+
+class Periodic:
+    """Looks every `every_s` seconds, and a moment later where it would come late itself.
+
+    Late is a whole round or more. It puts off one look and never two in succession, so a loop that is always late looks
+    all the same.
+
+    Args:
+        look: returns whether to go on.
+    """
+
+    def __init__(self, clock: Clock, every_s: float, look: Callable[[], bool]) -> None:
+        self._clock = clock
+        self._every_s = every_s
+        self._look = look
+        self._timer: Timer | None = None
+        self.running = False
+
+    def start(self) -> None:
+        """Begin, with the first look in `every_s` seconds; nothing if it has begun."""
+        if not self.running:
+            self.running = True
+            self._later()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self.running = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _later(self) -> None:
+        self._timer = self._clock.callLater(self._every_s, self._due, self._clock.seconds() + self._every_s)
+
+    def _due(self, due: float) -> None:
+        if self._clock.seconds() - due >= self._every_s:
+            self._timer = self._clock.callLater(CATCH_UP_S, self._round)
+        else:
+            self._round()
+
+    def _round(self) -> None:
+        # First, so that whatever goes wrong with this look, it goes on.
+        self._later()
+        if not self._look():
+            self.stop()

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from ifserver import channels
 from ifserver.errors import ChannelNameError
-from ifserver.layers.heartbeat_value import value_of
 from ifserver.logs import events
 from ifserver.messages import Claim, encode
 from ifserver.metrics import STREAMS_OPENED, Counters, total
+from ifserver.status import value_of
 
 if TYPE_CHECKING:
     from ifserver.clock import Clock, Timer

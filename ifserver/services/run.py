@@ -87,7 +87,7 @@ class RunService(ServeService):
         clusters = Clusters(self.process, nodes, _EMBEDDED, runtime.reactor, runtime.loop.call_soon, Counters())
         if self._reloads:
             # They wait for new code whenever a file is saved.
-            clusters.log_waiting_at = logging.INFO
+            clusters.choice.log_waiting_at = logging.INFO
         return clusters
 
     def _log_clusters(self) -> None:

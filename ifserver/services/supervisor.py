@@ -13,10 +13,8 @@ from ifserver.config.configuration import CommandSettings
 from ifserver.config.pools import PoolWorkers
 from ifserver.config.settings import LayerSettings, LogSettings
 from ifserver.errors import ConfigurationError
-from ifserver.layers.heartbeat import Heartbeat
-from ifserver.layers.heartbeat_value import with_facts
-from ifserver.layers.inbox_cleanup import InboxCleanup
-from ifserver.layers.liveness import SUPERVISOR_LIFE_S
+from ifserver.layers.inbox import InboxCleanup
+from ifserver.layers.presence import SUPERVISOR_LIFE_S, Heartbeat
 from ifserver.logs import events
 from ifserver.observe.admin import Admin
 from ifserver.observe.admin.subject import SupervisorSubject
@@ -24,6 +22,7 @@ from ifserver.process.reload import Reloader, Wanted
 from ifserver.process.supervisor import Spawn, Supervisor
 from ifserver.process.workers import Pool
 from ifserver.services.service import Runtime, Service, clusters_of
+from ifserver.status import with_facts
 
 #: Settings of workers that mean nothing without `reload`.
 _FOR_RELOAD: Final = ("reload_dirs", "reload_include", "reload_exclude")

@@ -9,11 +9,9 @@ from typing import Final, TypeAlias
 
 from ifserver import channels
 from ifserver.clock import Clock, Timer
-from ifserver.layers.accounting import Accounting
+from ifserver.layers.accounting import SYNC_S, Account, Accounting, Correspondent, InboxDelivery, epoch_of
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Watched
-from ifserver.layers.inbox_delivery import InboxDelivery
-from ifserver.layers.reconciliation import SYNC_S, Account, Correspondent, epoch_of
+from ifserver.layers.presence import Watched
 from ifserver.messages import SERVER_LOST, Release, Sync, SyncEntry, ToApplication, Window, decode_for_worker, encode
 from ifserver.metrics import Counters
 from ifserver.worker.stream import LOST, Stream
@@ -61,7 +59,7 @@ class Inbox:
     ) -> None:
         self._streams = streams
         self._synced = synced
-        #: Called with messages that have come, as `ifserver.layers.inbox_home` does it.
+        #: Called with messages that have come, as `ifserver.layers.inbox` does it.
         self.deliver = InboxDelivery(decode_for_worker, self._hand_on, _sender, accounting, counters).deliver
 
     def _hand_on(self, message: _Message, inbox: str) -> str | None:
@@ -89,7 +87,7 @@ def _sender(message: _Message) -> str:
 
 
 class Servers:
-    """All of them, from `start` to `stop`. A `ifserver.layers.inbox_home.Resident`.
+    """All of them, from `start` to `stop`. A `ifserver.layers.inbox.Resident`.
 
     Args:
         streams: what this process holds, by identity.

@@ -13,8 +13,7 @@ from ifserver.clock import Clock
 from ifserver.config.settings import WorkerSettings
 from ifserver.errors import ChannelNameError
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Heartbeat
-from ifserver.layers.liveness import SUPERVISOR_LIFE_S
+from ifserver.layers.presence import SUPERVISOR_LIFE_S, Heartbeat
 from ifserver.messages import STOPPED, UNREAD, HttpRequest, Release, ToWorkers, encode
 from ifserver.metrics import DELIVERED, STREAMS_CLOSED, STREAMS_OPENED
 from ifserver.worker.application import LoadErrorPage

@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from ifserver.layers.inbox_reader import WAIT_S
+from ifserver.layers.inbox import WAIT_S
 from ifserver.layers.redis.connection import ANSWER_S
 from tests.e2e.running import APPS, LIMIT_S, Gate, Running, eventually, frozen
 from tests.e2e.wire import Cut, Wire, close_of

@@ -30,11 +30,11 @@ from ifserver.front.server import InterfaceServer
 from ifserver.front.websocket.connection import WebSocketConnection
 from ifserver.layers.clusters import Clusters
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.heartbeat_value import value_of
-from ifserver.layers.inbox_home import Place
+from ifserver.layers.inbox import Place
 from ifserver.layers.node import Limits, Node
 from ifserver.metrics import Counters
 from ifserver.observe import import_tracing
+from ifserver.status import value_of
 
 _Kind = TypeVar("_Kind", bound=m.Message)
 

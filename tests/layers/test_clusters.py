@@ -14,10 +14,10 @@ from twisted.internet.task import Clock
 from ifserver import channels, status
 from ifserver.errors import ChannelNameError, NodeRefused, NodeUnreachable, PushInDoubt
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat_value import with_facts
 from ifserver.layers.node import Node, Pushed, Refusal
 from ifserver.layers.placement import Policy
 from ifserver.metrics import Counters
+from ifserver.status import with_facts
 from tests.layers.fakes import FakeTurn, ToldNode
 
 PROCESS = "0123456789"
@@ -275,7 +275,7 @@ def test_an_unwell_node_gets_one_request_now_and_then() -> None:
         probes += place.offer(b"x") is place.east[0]
     # After a growing pause of 0.7 to 1.3 s at most.
     assert 3 <= probes <= 7
-    place.clusters.claimed(place.east[0], "http.request")
+    place.clusters.choice.claimed(place.east[0], "http.request")
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
 
 
@@ -309,40 +309,40 @@ def test_before_any_worker_has_come_that_requests_wait_is_no_warning(caplog: pyt
     alone = Place(home=1, away=0)
     (node,) = alone.east
     for _ in range(2):
-        alone.clusters.behind(node, "http.request")
+        alone.clusters.choice.behind(node, "http.request")
     assert caplog.messages == ["waiting for the first worker: requests wait until it is ready"]
-    alone.clusters.claimed(node, "http.request")
-    alone.clusters.behind(node, "http.request")
-    alone.clusters.claimed(node, "http.request")
+    alone.clusters.choice.claimed(node, "http.request")
+    alone.clusters.choice.behind(node, "http.request")
+    alone.clusters.choice.claimed(node, "http.request")
     assert caplog.messages[1:] == [
         "requests are taken in time again",
         "requests have waited for more than 1 s: all workers are busy, or gone",
         "requests are taken in time again",
     ]
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING", "INFO"]
-    alone.clusters.log_waiting_at = logging.INFO
-    alone.clusters.behind(node, "http.request")
+    alone.clusters.choice.log_waiting_at = logging.INFO
+    alone.clusters.choice.behind(node, "http.request")
     assert caplog.records[-1].levelname == "INFO"
     caplog.clear()
     place = Place(home=2, away=0)
-    place.clusters.behind(place.east[0], "http.request")
+    place.clusters.choice.behind(place.east[0], "http.request")
     assert caplog.messages == ["waiting for the first worker on node east-1: requests wait until it is ready"]
-    place.clusters.claimed(place.east[1], "http.request")
-    place.clusters.claimed(place.east[0], "http.request")
-    place.clusters.behind(place.east[0], "http.request")
+    place.clusters.choice.claimed(place.east[1], "http.request")
+    place.clusters.choice.claimed(place.east[0], "http.request")
+    place.clusters.choice.behind(place.east[0], "http.request")
     assert caplog.messages[-1] == "node east-1 is behind: requests are offered elsewhere"
 
 
 def test_home_comes_first_as_long_as_one_of_its_nodes_is_well() -> None:
     place = Place(home=2, away=2)
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
-    assert place.clusters.behind(place.east[0], "http.request")
+    assert place.clusters.choice.behind(place.east[0], "http.request")
     assert {place.offer(b"x").name for _ in range(20)} == {"east-2"}
-    assert place.clusters.behind(place.east[1], "http.request")
+    assert place.clusters.choice.behind(place.east[1], "http.request")
     assert {place.offer(b"x").name for _ in range(50)} == {"west-1", "west-2"}
     # There is too much for all: the last one would only be idle.
-    assert place.clusters.behind(place.west[0], "http.request")
-    assert not place.clusters.behind(place.west[1], "http.request")
+    assert place.clusters.choice.behind(place.west[0], "http.request")
+    assert not place.clusters.choice.behind(place.west[1], "http.request")
     assert {place.offer(b"x").name for _ in range(50)} == {"west-2"}
     # With nobody well, home is as good as any.
     place.west[1].connected = False
@@ -354,15 +354,15 @@ def test_a_pool_whose_workers_are_too_slow_is_no_affair_of_the_others(caplog: py
     caplog.set_level(logging.INFO)
     reports = "http.request.reports"
     place = Place(home=2, away=0)
-    place.clusters.claimed(place.east[0], "http.request")
-    assert place.clusters.behind(place.east[0], reports)
+    place.clusters.choice.claimed(place.east[0], "http.request")
+    assert place.clusters.choice.behind(place.east[0], reports)
     assert {place.offer(b"x", reports).name for _ in range(20)} == {"east-2"}
     assert {place.offer(b"x", "websocket.connect.reports").name for _ in range(20)} == {"east-2"}, "the same workers"
     assert {place.offer(b"x").name for _ in range(50)} == {"east-1", "east-2"}
     # What others claim says nothing of them.
-    place.clusters.claimed(place.east[0], "http.request")
+    place.clusters.choice.claimed(place.east[0], "http.request")
     assert {place.offer(b"x", reports).name for _ in range(20)} == {"east-2"}
-    place.clusters.claimed(place.east[0], reports)
+    place.clusters.choice.claimed(place.east[0], reports)
     assert {place.offer(b"x", reports).name for _ in range(50)} == {"east-1", "east-2"}
     assert caplog.messages == [
         "node east-1 is behind: requests of pool reports are offered elsewhere",
@@ -374,7 +374,7 @@ def test_a_node_that_is_silent_is_so_for_all_pools(caplog: pytest.LogCaptureFixt
     place = Place(home=2, away=0)
     for channel in ("http.request", "http.request.reports"):
         place.offer(b"x", channel)
-    place.clusters._silent(place.east[0])
+    place.clusters.choice.unwell(place.east[0], "silent")
     for channel in ("http.request", "http.request.reports"):
         assert {place.offer(b"x", channel).name for _ in range(20)} == {"east-2"}
     assert caplog.messages == ["node east-1 is silent: requests are offered elsewhere"]
@@ -383,7 +383,7 @@ def test_a_node_that_is_silent_is_so_for_all_pools(caplog: pytest.LogCaptureFixt
 def test_a_cluster_that_is_behind_as_a_whole_is_not_crowded_on_its_last_nodes() -> None:
     place = Place(home=4, away=0)
     for node in place.east:
-        place.clusters.behind(node, "http.request")
+        place.clusters.choice.behind(node, "http.request")
     assert {place.offer(b"x").name for _ in range(50)} == {"east-3", "east-4"}
 
 
@@ -401,9 +401,9 @@ def test_what_was_told_of_a_queue_is_forgotten_when_nothing_of_ours_stands_there
     lengths = {"east-1": 50, "west-1": 3}
     assert {place.pushed_to(lengths), place.pushed_to(lengths)} == set(lengths)
     assert place.pushed_to(lengths) == "west-1"
-    place.clusters.emptied(place.east[0], "websocket.connect")
+    place.clusters.choice.emptied(place.east[0], "websocket.connect")
     assert place.pushed_to(lengths) == "west-1"
-    place.clusters.emptied(place.east[0], "http.request")
+    place.clusters.choice.emptied(place.east[0], "http.request")
     assert place.pushed_to(lengths) == "east-1"
 
 
@@ -504,24 +504,24 @@ def read_by(place: Place, **channels: str | None) -> None:
     readers = {
         name.replace("_", "-"): None if read is None else frozenset(read.split()) for name, read in channels.items()
     }
-    place.clusters._read(readers)
+    place.clusters.choice._readers_changed(readers)
 
 
 def test_nodes_that_nobody_reads_are_offered_nothing_while_another_is_read(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     place = Place(home=2, away=1)
     changed: list[str] = []
-    place.clusters.unread_changed = lambda: changed.append("!")
+    place.clusters.choice.unread_changed = lambda: changed.append("!")
     east, west = place.east[0], place.west[0]
     read_by(place, east_1="", east_2="", west_1="http.request")
     assert {place.offer(b"x").name for _ in range(20)} == {"west-1"}
-    assert place.clusters.is_unread(east, "http.request")
-    assert not place.clusters.is_unread(west, "http.request")
-    assert not place.clusters.is_unread(east, "websocket.connect")
-    assert place.clusters.has_better(east, "http.request")
-    assert not place.clusters.has_better(west, "http.request")
-    assert not place.clusters.behind(east, "http.request"), "it is taken back anyway"
-    assert place.clusters.spill_from(west, "http.request", frozenset({"west-1"})) is None
+    assert place.clusters.choice.is_unread(east, "http.request")
+    assert not place.clusters.choice.is_unread(west, "http.request")
+    assert not place.clusters.choice.is_unread(east, "websocket.connect")
+    assert place.clusters.choice.has_better(east, "http.request")
+    assert not place.clusters.choice.has_better(west, "http.request")
+    assert not place.clusters.choice.behind(east, "http.request"), "it is taken back anyway"
+    assert place.clusters.choice.not_again_on(west, "http.request", frozenset({"west-1"})) is None
     read_by(place, east_1="http.request", east_2="http.request")
     assert {place.offer(b"x").name for _ in range(20)} == {"east-1", "east-2"}
     read_by(place, east_1="")
@@ -542,18 +542,18 @@ def test_where_nobody_reads_anywhere_a_request_waits_and_no_node_is_behind(caplo
     east, west = place.east[0], place.west[0]
     read_by(place, east_1="", west_1="")
     for node in (east, west, east):
-        assert not place.clusters.behind(node, "http.request")
+        assert not place.clusters.choice.behind(node, "http.request")
     assert place.offer(b"x") is east
     assert caplog.messages == ["waiting for the first worker: requests wait until it is ready"]
-    place.clusters.claimed(west, "http.request")
+    place.clusters.choice.claimed(west, "http.request")
     read_by(place, west_1="http.request")
     read_by(place, west_1="")
     caplog.clear()
     for _ in range(2):
-        place.clusters.behind(east, "http.request")
+        place.clusters.choice.behind(east, "http.request")
     assert caplog.messages == ["no worker reads http.request on any node: requests wait until one does"]
     read_by(place, west_1=None)
-    assert place.clusters.behind(east, "http.request"), "somebody may read the other one"
+    assert place.clusters.choice.behind(east, "http.request"), "somebody may read the other one"
 
 
 def test_what_a_full_node_refuses_is_not_left_where_nobody_reads() -> None:
@@ -581,17 +581,17 @@ def test_where_no_node_is_well_those_with_free_workers_are_found() -> None:
     place = Place(home=1, away=1)
     east, west = place.east[0], place.west[0]
     for node in (east, west):
-        assert place.clusters.behind(node, "http.request") is (node is east)
-    assert place.clusters.spill_from(east, "http.request", frozenset({"east-1"})) is None
-    assert not place.clusters.workers_are_free_beside(east, "http.request")
+        assert place.clusters.choice.behind(node, "http.request") is (node is east)
+    assert place.clusters.choice.not_again_on(east, "http.request", frozenset({"east-1"})) is None
+    assert not place.clusters.choice.workers_are_free_beside(east, "http.request")
     facts = status.Facts(
         process="s", kind="supervisor", host="h", pid=1, version="1", node="west-1", started_at=0.0,
         children=(status.Child(pid=2, ready=True, free=1),),
     )  # fmt: skip
     west.census = lambda: succeed({"s": with_facts(b"", status.encode(facts))})  # type: ignore[method-assign]
     place.clock.advance(1.0)
-    place.clusters.behind(east, "http.request")
-    assert place.clusters.behind(east, "http.request"), "a better one is known now"
-    assert place.clusters.spill_from(east, "http.request", frozenset({"east-1"})) == {"east-1"}
-    assert place.clusters.workers_are_free_beside(east, "http.request")
-    assert not place.clusters.workers_are_free_beside(west, "http.request")
+    place.clusters.choice.behind(east, "http.request")
+    assert place.clusters.choice.behind(east, "http.request"), "a better one is known now"
+    assert place.clusters.choice.not_again_on(east, "http.request", frozenset({"east-1"})) == {"east-1"}
+    assert place.clusters.choice.workers_are_free_beside(east, "http.request")
+    assert not place.clusters.choice.workers_are_free_beside(west, "http.request")

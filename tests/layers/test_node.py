@@ -7,8 +7,8 @@ from twisted.internet.task import Clock
 
 from ifserver.errors import ChannelNameError, NodeRefused
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.free_workers import FreeWorkers
 from ifserver.layers.node import OptionalCalls
+from ifserver.layers.workers import FreeWorkers
 from tests.layers.helpers import ROOMY, async_test, error_of
 
 

@@ -19,12 +19,12 @@ from ifserver.config.node_urls import parse_cluster
 from ifserver.config.pools import PoolWorkers
 from ifserver.config.settings import LayerSettings, LogSettings, WorkerSettings
 from ifserver.errors import ChannelNameError
-from ifserver.layers.heartbeat_value import names_of
 from ifserver.messages import Claim, Release, decode_for_server
 from ifserver.metrics import Counters
 from ifserver.process import children
 from ifserver.process.children import Launch
 from ifserver.process.supervisor import Supervisor
+from ifserver.status import names_of
 from tests.process.test_children import child_pids, code, open_fds, run
 
 LAYER = LayerSettings(clusters=(parse_cluster("east=local:x"),))

@@ -12,13 +12,11 @@ from twisted.internet.task import Clock
 from ifserver import channels
 from ifserver.errors import ClientDisconnected
 from ifserver.flow_control import PIECE_BYTES
-from ifserver.layers.accounting import Accounting
+from ifserver.layers.accounting import SYNC_ENTRIES, Accounting
 from ifserver.layers.node import Pulled, Pushed
-from ifserver.layers.reconciliation import SYNC_ENTRIES
 from ifserver.messages import (
     Claim,
     Disconnect,
-    Message,
     Release,
     RequestBody,
     ResponseStart,
@@ -687,14 +685,9 @@ class InboxStage:
         self.streams: dict[str, Any] = {STREAM: self.stream}
         self.counters = Counters()
         self.syncs: list[Sync] = []
-        self.accounting = Accounting(self, lambda: WORKER, lambda: True, Clock(), self.counters)
+        clusters: Any = None  # no receipt is sent
+        self.accounting = Accounting(clusters, Clock(), self.counters)
         self.inbox = Inbox(self.streams, self.syncs.append, self.accounting, self.counters)
-
-    def send_uncounted(self, inbox: str, message: Message, taken: Any) -> None:
-        """Nobody hears it here."""
-
-    def ahead(self, inbox: str) -> int:
-        return 0
 
     def push(self, *messages: Any) -> None:
         self.inbox.deliver(WORKER, [m if isinstance(m, bytes) else encode(m) for m in messages])

@@ -1091,7 +1091,7 @@ def test_the_end_waits_until_the_node_has_all() -> None:
 def test_the_end_waits_until_a_server_whose_node_is_gone_says_where_it_is(
     follows: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("ifserver.layers.inbox_home.random.choice", lambda nodes: nodes[-1])
+    monkeypatch.setattr("ifserver.layers.inbox.random.choice", lambda nodes: nodes[-1])
 
     async def main() -> None:
         stage = Stage(nodes=2)

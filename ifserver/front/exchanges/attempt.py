@@ -141,8 +141,8 @@ class Attempt(Struct, eq=False):
         if node is None:
             return
         stood = self.stood | {node.name}
-        excluded = None if node.name in self.stood else clusters.spill_from(node, self.channel, stood)
-        if excluded is None and clusters.workers_are_free_beside(node, self.channel):
+        excluded = None if node.name in self.stood else clusters.choice.not_again_on(node, self.channel, stood)
+        if excluded is None and clusters.choice.workers_are_free_beside(node, self.channel):
             stood = excluded = frozenset({node.name})
         if excluded is not None:
             self.stood = stood
@@ -178,7 +178,7 @@ class Attempt(Struct, eq=False):
             # Meanwhile it was taken back for good, and that has found nothing.
             self._report(Withdrawn(True))
         elif is_same and self.exchange is not None and self.exchange.is_unclaimed:
-            self.offer(shared.clusters.except_for(excluded))
+            self.offer(shared.clusters.choice.except_for(excluded))
 
     # For the accounting.
 

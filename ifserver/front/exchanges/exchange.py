@@ -179,7 +179,7 @@ class Exchange:
                 if by_claim:
                     self.claimed_at = now
                 if shared.offers.claimed(attempt) and attempt.node is not None:
-                    shared.clusters.claimed(attempt.node, attempt.channel)
+                    shared.clusters.choice.claimed(attempt.node, attempt.channel)
                 if self.resumes:
                     shared.resumptions.left(self)
             elif worker is not None and channels.process_of(worker) == channels.process_of(before):

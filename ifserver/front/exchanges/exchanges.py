@@ -21,12 +21,11 @@ from ifserver.front.exchanges.replies import WorkerReplies, Workers
 from ifserver.front.exchanges.resumption import ResumptionQueue
 from ifserver.front.exchanges.routing import Positions
 from ifserver.front.request_metrics import RequestMetrics
-from ifserver.layers.heartbeat import Heartbeat
-from ifserver.layers.heartbeat_value import with_facts
-from ifserver.layers.liveness import SERVER_LIFE_S
 from ifserver.layers.operator_order_gossip import OperatorOrderGossip
+from ifserver.layers.presence import SERVER_LIFE_S, Heartbeat
 from ifserver.logs.repeats import MergedLogLines
 from ifserver.state_machines.effects import TimedOut, Waiting
+from ifserver.status import with_facts
 
 if TYPE_CHECKING:
     from ifserver import messages as m
@@ -98,8 +97,8 @@ class Exchanges:
         #: The log of what happens to many streams at once.
         self.merged_log = MergedLogLines(clock)
         self.workers = Workers(clusters, clock)
-        self.offers = UnclaimedOffers(clock, clusters)
-        clusters.unread_changed = self.offers.move
+        self.offers = UnclaimedOffers(clock, clusters.choice)
+        clusters.choice.unread_changed = self.offers.move
         self.resumptions = ResumptionQueue(clusters, clock)
         self.broker_wait = BrokerWait(clusters, clock, settings.broker_wait_s)
         self.pauses = Pauses(self, clock, settings.pause_timeout_s)
@@ -174,7 +173,7 @@ class Exchanges:
         (`OperatorOrderGossip.start`)."""
         self.clusters.home.start(self._replies)
         self.heartbeat.start()
-        self.clusters.readership.start()
+        self.clusters.choice.readership.start()
         return self.control.start()
 
     async def stop(self, quick: bool) -> None:
@@ -190,7 +189,7 @@ class Exchanges:
         await self.clusters.home.stop()
         self.heartbeat.stop()
         self.workers.stop()
-        self.clusters.readership.stop()
+        self.clusters.choice.readership.stop()
         self.offers.stop()
         self.unresolved.stop()
         self.broker_wait.stop()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ifserver.front.exchanges.attempt import Attempt
     from ifserver.front.exchanges.exchange import Exchange
     from ifserver.layers.clusters import Clusters
+    from ifserver.layers.dispatch import NodeChoice
     from ifserver.layers.node import Node
 
 __all__ = ["BrokerWait", "OfferList", "UnclaimedOffers"]
@@ -102,7 +103,7 @@ class OfferList:
 class UnclaimedOffers:
     """All offers of this server that are not claimed. `nodes` knows which lists are read, and which nodes are well."""
 
-    def __init__(self, clock: Clock, nodes: Clusters) -> None:
+    def __init__(self, clock: Clock, nodes: NodeChoice) -> None:
         self._clock = clock
         self._nodes = nodes
         self._lists: dict[tuple[str, str], OfferList] = {}

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from ifserver import channels
 from ifserver import messages as m
 from ifserver.errors import ChannelNameError
-from ifserver.layers.inbox_delivery import InboxDelivery
-from ifserver.layers.reconciliation import SYNC_S, Account, Correspondent, epoch_of
+from ifserver.layers.accounting import SYNC_S, Account, Correspondent, InboxDelivery, epoch_of
 
 if TYPE_CHECKING:
     from ifserver.clock import Clock, Timer
     from ifserver.front.exchanges.attempt import UnresolvedAttempts
     from ifserver.front.exchanges.exchange import Exchange
     from ifserver.layers.clusters import Clusters
-    from ifserver.layers.heartbeat import Watched
+    from ifserver.layers.presence import Watched
 
 __all__ = ["WorkerProcess", "WorkerReplies", "Workers"]
 
@@ -52,7 +51,7 @@ def _sender(message: Any) -> str:
 class WorkerReplies:
     """Hands each message to its exchange, and the address of this server to those that name it.
 
-    A `ifserver.layers.inbox_home.Resident`.
+    A `ifserver.layers.inbox.Resident`.
 
     Args:
         registry: the exchanges that are open, by the identities of their streams.

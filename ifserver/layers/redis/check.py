@@ -17,13 +17,12 @@ from msgspec import Struct
 from ifserver.clock import Clock, WallClock
 from ifserver.config.node_urls import NodeSettings, written
 from ifserver.errors import ConfigurationError, NodeError, NodeRefused, NodeUnreachable
-from ifserver.layers.heartbeat_value import facts_of
 from ifserver.layers.redis import rights
 from ifserver.layers.redis.client import Client, connect
 from ifserver.layers.redis.connection import Named
 from ifserver.layers.redis.endpoints import RedisEndpoints
 from ifserver.layers.redis.sentinel import ask
-from ifserver.status import decode_facts
+from ifserver.status import decode_facts, facts_of
 
 __all__ = ["SKEW_S", "Finding", "Report", "SentinelReport", "examine"]
 

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from ifserver.front.request_metrics import RequestMetrics
     from ifserver.front.server import InterfaceServer
     from ifserver.layers.clusters import Clusters
-    from ifserver.layers.heartbeat import Heartbeat
     from ifserver.layers.operator_order_gossip import OperatorOrderGossip
+    from ifserver.layers.presence import Heartbeat
     from ifserver.process.supervisor import Supervisor
     from ifserver.process.workers import Worker
 

@@ -11,10 +11,9 @@ from twisted.python.failure import Failure
 
 from ifserver import channels
 from ifserver.errors import IfserverError, NodeError
-from ifserver.layers.heartbeat_value import facts_of
 from ifserver.messages import decode_request
 from ifserver.metrics import quantile
-from ifserver.status import ClusterStatus, Facts, NodeStatus, PoolStatus, QueueStatus, decode_facts
+from ifserver.status import ClusterStatus, Facts, NodeStatus, PoolStatus, QueueStatus, decode_facts, facts_of
 
 if TYPE_CHECKING:
     from ifserver.layers.clusters import Clusters

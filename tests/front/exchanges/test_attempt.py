@@ -53,7 +53,7 @@ class Slow(MemoryNode):
 def world() -> World:
     """A world with two nodes, of which the first is chosen, and slow."""
     world = World(node=Slow, others=("other",), queue_timeout_s=30.0)
-    world.clusters._placements[channels.HTTP_REQUEST].told("other", channels.HTTP_REQUEST, 5)
+    world.clusters.choice.placements[channels.HTTP_REQUEST].told("other", channels.HTTP_REQUEST, 5)
     slow(world).is_slow = True
     return world
 
@@ -169,7 +169,7 @@ def test_a_request_that_somebody_may_have_is_not_moved(world: World) -> None:
 def test_on_a_node_that_is_gone_only_what_must_not_run_twice_is_left(request_: bytes, again: bool) -> None:
     world = World(others=("other",))
     [other] = world.others
-    world.clusters._placements[channels.HTTP_REQUEST].told(world.node.name, channels.HTTP_REQUEST, 5)
+    world.clusters.choice.placements[channels.HTTP_REQUEST].told(world.node.name, channels.HTTP_REQUEST, 5)
     client = world.client(request_)
     assert other.statistics()["messages"] == 1
     other.stop()
@@ -270,7 +270,7 @@ def counted(place: World) -> dict[str, int]:
 def state(place: World, requests: int, inbox: str = f"!{NODE}.{SERVER}") -> None:
     """The worker tells how many requests it has pulled; none of its messages was lost."""
     place.settle()
-    messages = place.clusters.accounting.incoming[inbox].of(channels.process_of(WORKER)).count
+    messages = place.clusters.accounting.incoming[inbox][channels.process_of(WORKER)].count
     place.worker.push(m.Receipt(inbox, WORKER, (0, 0), (messages, requests), None, False))
     place.settle()
 

@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred
 
 from ifserver import channels
 from ifserver import messages as m
+from ifserver.layers.accounting import SYNC_ENTRIES
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.heartbeat_value import value_of
 from ifserver.layers.node import Pushed
-from ifserver.layers.reconciliation import SYNC_ENTRIES
+from ifserver.status import value_of
 from tests.front.fakes import (
     CLOSE,
     GET,

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 from twisted.internet.address import IPv4Address
 
 from ifserver import channels
-from ifserver.layers.heartbeat_value import value_of, with_facts
 from ifserver.observe.admin.endpoint import AdminFactory
 from ifserver.observe.admin.subject import ServerSubject
-from ifserver.status import Child, Facts, encode
+from ifserver.status import Child, Facts, encode, value_of, with_facts
 from tests.front.fakes import SUPERVISOR, WORKER, FakeTransport, World, split_response
 
 __all__ = ["Answer", "Stage", "supervisor_facts"]

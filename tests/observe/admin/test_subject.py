@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from ifserver import channels
 from ifserver.layers.clusters import Clusters
-from ifserver.layers.heartbeat import Heartbeat
+from ifserver.layers.presence import Heartbeat
 from ifserver.metrics import Counters
 from ifserver.observe.admin.subject import SupervisorSubject
 from ifserver.observe.admin.survey import Survey, Surveyor

@@ -10,11 +10,10 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from ifserver import channels
 from ifserver.errors import NodeRefused
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.heartbeat_value import with_facts
 from ifserver.layers.node import Queue
 from ifserver.layers.operator_orders import Here, PoolHere
 from ifserver.observe.admin.survey import ANSWER_S, Survey, Surveyor, agreed, side_by_side
-from ifserver.status import Child, Facts, QueueStatus, encode
+from ifserver.status import Child, Facts, QueueStatus, encode, with_facts
 from tests.front.fakes import GET, HANDSHAKE, SERVER
 from tests.observe.admin.stage import Stage, supervisor_facts
 

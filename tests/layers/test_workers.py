@@ -1,4 +1,4 @@
-"""Who reads where, by what nodes answer: in time, late, and not at all."""
+"""Which nodes have workers: who reads where, and who is free."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import logging
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
+from ifserver import status
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
 from ifserver.layers.embedded.node import MemoryNode
-from ifserver.layers.node import Limits, Reading
-from ifserver.layers.worker_presence import ASK_S, FRESH_S, WorkerPresence
+from ifserver.layers.node import Limits, Node, Reading
+from ifserver.layers.workers import ASK_S, FRESH_S, FreeWorkers, WorkerPresence
+from ifserver.status import with_facts
+from tests.layers.fakes import ToldNode
 
 LIMITS = Limits(100, 600.0)
 REQUEST, CONNECT = "http.request", "websocket.connect"
 
 
-class Node(MemoryNode):
+class SlowNode(MemoryNode):
     """Answers late, or with an error, if it is told to."""
 
     def __init__(self, name: str, clock: Clock) -> None:
@@ -51,7 +54,7 @@ class Stage:
 
     def __init__(self, count: int = 2) -> None:
         self.clock = Clock()
-        self.east, self.west = self.nodes = [Node(name, self.clock) for name in ("east", "west")]
+        self.east, self.west = self.nodes = [SlowNode(name, self.clock) for name in ("east", "west")]
         self.told: list[dict[str, frozenset[str] | None]] = []
         self.readership = WorkerPresence(self.nodes[:count], self.clock, lambda new: self.told.append(dict(new)))
 
@@ -62,7 +65,7 @@ class Stage:
         told, self.told = self.told, []
         return {name: None if read is None else set(read) for each in told for name, read in each.items()}
 
-    def beat(self, node: Node, *reads: str, process: str = "ssssssssss") -> None:
+    def beat(self, node: SlowNode, *reads: str, process: str = "ssssssssss") -> None:
         node.beat(process, b"", 3.0, reads)
 
 
@@ -190,3 +193,100 @@ def test_with_one_node_there_is_nothing_to_ask_and_after_the_end_nothing_is_told
     stage.beat(stage.east, REQUEST)
     stage.east.answer()
     assert stage.news(2.0) == {}
+
+
+# Free workers.
+
+
+def beat(*children: status.Child) -> bytes:
+    facts = status.Facts(
+        process="s", kind="supervisor", host="h", pid=1, version="1", node="n", started_at=0.0, children=children
+    )
+    return with_facts(b"child", status.encode(facts))
+
+
+FREE = beat(status.Child(pid=1, ready=True, free=0), status.Child(pid=2, ready=True, free=3))
+BUSY = beat(status.Child(pid=1, ready=True, free=0), status.Child(pid=2, ready=False, free=3))
+
+
+class Asked(ToldNode):
+    """A node whose census the test decides."""
+
+    def __init__(self, name: str = "n") -> None:
+        super().__init__(name)
+        self.answers: list[Deferred[dict[str, bytes]]] = []
+        self.questions = 0
+
+    def census(self) -> Deferred[dict[str, bytes]]:
+        self.questions += 1
+        return self.answers.pop(0) if self.answers else succeed({})
+
+
+class Seeking:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.found: list[str] = []
+        self.node = Asked()
+        self.workers = FreeWorkers(self.clock, self._found)
+
+    def _found(self, node: Node, pool: str) -> None:
+        self.found.append(node.name)
+
+    def seek(self, answer: Deferred[dict[str, bytes]]) -> None:
+        self.node.answers.append(answer)
+        self.workers.seek([self.node], "default")
+
+
+def test_a_node_with_free_workers_is_found_and_that_holds_for_a_while() -> None:
+    stage = Seeking()
+    stage.seek(succeed({"a": BUSY, "b": FREE}))
+    assert stage.found == ["n"]
+    assert stage.workers.are_on("n", "default")
+    assert not stage.workers.are_on("another", "default")
+    stage.clock.advance(2.0)
+    assert not stage.workers.are_on("n", "default")
+
+
+def test_only_workers_of_the_pool_count() -> None:
+    stage = Seeking()
+    reports = status.Child(pid=1, ready=True, free=3, pool="reports")
+    stage.seek(succeed({"a": beat(reports)}))
+    assert stage.found == []
+    stage.node.answers.append(succeed({"a": beat(reports)}))
+    stage.workers.seek([stage.node], "reports")
+    assert stage.found == ["n"]
+    assert (stage.workers.are_on("n", "reports"), stage.workers.are_on("n", "default")) == (True, False)
+
+
+@pytest.mark.parametrize("value", [BUSY, b"child", b"", b"child\nno facts"], ids=["busy", "names", "empty", "other"])
+def test_others_do_not_count(value: bytes) -> None:
+    stage = Seeking()
+    stage.seek(succeed({"a": value}))
+    assert stage.found == []
+    assert not stage.workers.are_on("n", "default")
+
+
+def test_it_is_asked_once_a_second_and_only_who_is_there() -> None:
+    stage = Seeking()
+    for _ in range(10):
+        stage.workers.seek([stage.node], "default")
+        stage.clock.advance(0.25)
+    assert stage.node.questions == 3
+    stage.node.connected = False
+    stage.clock.advance(1.0)
+    stage.workers.seek([stage.node], "default")
+    assert stage.node.questions == 3
+
+
+def test_a_node_that_does_not_answer_is_asked_again_and_a_refusal_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Seeking()
+    for error in (NodeUnreachable("gone"), NodeRefused("NOPERM"), NodeRefused("NOPERM")):
+        stage.seek(fail(error))
+        stage.clock.advance(1.0)
+    assert len(caplog.messages) == 1
+    assert "node n" in caplog.text
+    assert "NOPERM" in caplog.text
+    stage.seek(succeed({"b": FREE}))
+    assert stage.found == ["n"]

@@ -1,10 +1,4 @@
-"""Where one process receives: its inbox on a node of its home cluster, and on another one when that node fails.
-
-When the node of the inbox has been unreachable for a second, or as soon as a stream needs an address, the process opens
-an inbox under the same name on another node of its home cluster, and names that for new streams (see
-docs/explanation/architecture.rst, Where a process receives). The old one is read for as long as streams name it. When
-its node has been gone for ``broker_grace_s``, they are given the new address, and what was lost shows as a gap.
-"""
+"""Where one process receives: its inbox on a node of its home cluster, and on another one when that node fails."""
 
 from __future__ import annotations
 
@@ -12,28 +6,31 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from ifserver import channels
-from ifserver.clock import Clock
-from ifserver.layers.inbox_reader import InboxReader
-from ifserver.layers.node import Node
-from ifserver.layers.periodic import Periodic
+from ifserver.clock import Clock, Timer
+from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
+from ifserver.layers.node import UNREACHABLE_S, Node
+from ifserver.layers.reconnection import Periodic
 from ifserver.logs import events
+from ifserver.messages import is_counted
 
-__all__ = ["UNREACHABLE_S", "InboxHome", "Place", "Resident"]
+if TYPE_CHECKING:
+    from ifserver.layers.clusters import Clusters
 
-#: How long a node may give no sign of life before it is taken for unreachable, in seconds.
-UNREACHABLE_S: Final = 1.0
+__all__ = ["InboxCleanup", "InboxHome", "InboxReader", "Place", "Resident"]
+
+_log = logging.getLogger(__name__)
+
+
 #: How often the nodes are looked at.
 _LOOK_S: Final = 0.25
 #: How often it is asked whether streams still name an old place, which means to look at all of them.
 _ASK_S: Final = 5.0
-
-_log = logging.getLogger(__name__)
 
 
 class Place:
@@ -202,7 +199,7 @@ class InboxHome:
         """Receive on another node, if one can be reached; whether one can."""
         old = self.places[0]
         others = [node for node in self._nodes if node is not old.node]
-        reachable = [node for node in others if node.connected and node.unreachable_s() < UNREACHABLE_S]
+        reachable = [node for node in others if node.is_reachable()]
         if not reachable:
             return False
         node = random.choice(reachable)
@@ -242,3 +239,132 @@ class InboxHome:
 
 def _cancelled(failure: Failure) -> None:
     failure.trap(CancelledError)
+
+
+#: Messages taken at once: enough to make the node's cost per message vanish, few enough to keep a turn short. The
+#: windows of their streams bound how much that can be.
+COUNT: Final = 200
+#: How long one read blocks, in seconds, and with it how long the end of this process may have to wait for.
+WAIT_S: Final = 1.0
+#: First pause after the node has refused or failed, and the longest.
+RETRY_S: Final = 0.05
+RETRY_MAX_S: Final = 1.0
+
+
+class InboxReader:
+    """Reads the channel `name` of `node`, and hands what comes to `deliver`, from `start` to `stop`."""
+
+    def __init__(self, node: Node, name: str, deliver: Callable[[list[bytes]], None], clock: Clock) -> None:
+        self._node = node
+        self._name = name
+        self._deliver = deliver
+        self._clock = clock
+        self._running = False
+        #: What is waited for between two reads, and may be cancelled.
+        self._between: Deferred[None] | None = None
+        self._reading: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._running = True
+        self._reading = Deferred.fromCoroutine(self._read())
+
+    def stop(self) -> Deferred[None]:
+        """Begin no further read. Fires when the outstanding one has ended; what it brings is delivered."""
+        self._running = False
+        if self._reading is None:
+            return succeed(None)
+        if self._between is not None:
+            self._between.cancel()
+        self._node.end_pulls()
+        return self._reading
+
+    async def _read(self) -> None:
+        failures = 0
+        while self._running:
+            try:
+                pulled = await self._node.pull((self._name,), COUNT, WAIT_S)
+            except NodeUnreachable:
+                failures += 1
+                await self._wait(self._node.ready())
+                if failures > 1:
+                    await self._pause(failures - 1)
+            except Exception as error:
+                failures += 1
+                expected = isinstance(error, NodeRefused)
+                _log.error(
+                    "node %s does not let us read %s: %s", self._node.name, self._name, error, exc_info=not expected
+                )
+                await self._pause(failures)
+            else:
+                failures = 0
+                if pulled is None:
+                    continue
+                try:
+                    self._deliver(pulled.payloads)
+                except Exception:
+                    # A bug of ours must not end the reading.
+                    _log.exception("messages from %s could not be handled", self._name)
+
+    async def _pause(self, failures: int) -> None:
+        if self._running:
+            seconds = min(RETRY_S * 2 ** min(failures - 1, 10), RETRY_MAX_S) * random.uniform(0.7, 1.3)
+            over: Deferred[None] = Deferred(lambda _: timer.cancel())
+            timer = self._clock.callLater(seconds, over.callback, None)
+            await self._wait(over)
+
+    async def _wait(self, event: Deferred[None]) -> None:
+        self._between = event
+        try:
+            if self._running:
+                await event
+        except CancelledError:
+            pass  # by `stop`
+        finally:
+            self._between = None
+
+
+#: When to look, in seconds after the end: those who were told of it by then send nothing more; the others have asked
+#: the node for it 10 s later.
+_LOOKS_S: Final = (1.0, 12.0)
+#: Messages taken at once.
+_COUNT: Final = 1000
+
+
+class InboxCleanup:
+    """Whatever was sent to processes that are no more."""
+
+    def __init__(self, clusters: Clusters, clock: Clock) -> None:
+        self._clusters = clusters
+        self._clock = clock
+        self._pending: dict[Timer, tuple[Node, str]] = {}
+
+    def ended(self, inbox: str) -> None:
+        """The process that received at `inbox` has ended, for certain."""
+        node = self._clusters.nodes.get(channels.node_of(inbox))
+        if node is not None:
+            for seconds in _LOOKS_S:
+                self._look_later(seconds, node, inbox)
+
+    async def stop(self) -> None:
+        """Look a last time, at once. What is sent still later expires."""
+        pending, self._pending = self._pending, {}
+        for timer in pending:
+            timer.cancel()
+        for node, inbox in set(pending.values()):
+            await self._empty(node, inbox)
+
+    def _look_later(self, seconds: float, node: Node, inbox: str) -> None:
+        def look() -> None:
+            del self._pending[timer]
+            Deferred.fromCoroutine(self._empty(node, inbox))
+
+        timer = self._clock.callLater(seconds, look)
+        self._pending[timer] = node, inbox
+
+    async def _empty(self, node: Node, inbox: str) -> None:
+        try:
+            while (pulled := await node.pull((inbox,), _COUNT, 0.0)) is not None:
+                self._clusters.counters.add("messages_dropped", sum(map(is_counted, pulled.payloads)), "gone")
+        except NodeError as error:
+            _log.info("the inbox %s of a process that has ended is left to expire: %s", inbox, error)

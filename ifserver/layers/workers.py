@@ -1,25 +1,25 @@
-"""Which request channels have living readers on which nodes, by what the beats of supervisors say.
-
-A request on a node that nobody reads would wait there, while workers have nothing to do elsewhere. So a server asks all
-nodes who reads, several times a second. One beat that comes late does not matter, and a supervisor whose readers change
-beats at once. (With a single node there is nothing to choose, and nobody asks.)
-"""
+"""Which nodes have workers: who reads which request channels, and who is free, by the heartbeats of supervisors."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from ifserver.channels import DEFAULT_POOL
 from ifserver.clock import Clock, Timer
 from ifserver.errors import NodeError, NodeRefused
 from ifserver.layers.node import Node, Reading
 from ifserver.logs import events
+from ifserver.status import decode_facts, facts_of
 
-__all__ = ["ASK_S", "FRESH_S", "Readers", "ReadersLog", "WorkerPresence"]
+__all__ = ["ASK_S", "FRESH_S", "FreeWorkers", "Readers", "ReadersLog", "WorkerPresence"]
+
+_log = logging.getLogger(__name__)
+
 
 #: How often each node is asked, in seconds.
 ASK_S: Final = 0.2
@@ -37,8 +37,6 @@ _SILENCE_S: Final = 1.0
 
 #: The request channels that are read on a node, by its name; None: they are not known.
 Readers: TypeAlias = Mapping[str, frozenset[str] | None]
-
-_log = logging.getLogger(__name__)
 
 
 class _Asked:
@@ -185,3 +183,68 @@ class ReadersLog:
             events.report(_log, logging.WARNING, events.Mark.NO_READER, text, channel)
         else:
             _log.info("waiting for the first worker: requests wait until it is ready")
+
+
+#: How often is asked, and how long an answer holds, in seconds.
+_ASK_S: Final = 1.0
+_HOLDS_S: Final = 2.0
+
+
+class FreeWorkers:
+    """Asks nodes for workers that would take a request now.
+
+    Args:
+        found: is told of each node that has some, and of which pool.
+    """
+
+    def __init__(self, clock: Clock, found: Callable[[Node, str], None]) -> None:
+        self._clock = clock
+        self._found = found
+        #: When may be asked again, for each pool.
+        self._ask_at: dict[str, float] = {}
+        #: When free workers were last seen, by the name of the node and the pool.
+        self._seen: dict[tuple[str, str], float] = {}
+        #: Nodes that have refused to answer, which is logged once.
+        self._refused: set[str] = set()
+
+    def seek(self, nodes: Iterable[Node], pool: str) -> None:
+        """Ask `nodes` for workers of a pool, unless they were asked less than a second ago."""
+        now = self._clock.seconds()
+        if now < self._ask_at.get(pool, 0.0):
+            return
+        self._ask_at[pool] = now + _ASK_S
+        for node in nodes:
+            if node.connected:
+                Deferred.fromCoroutine(self._ask(node, pool)).addErrback(_defect)
+
+    def are_on(self, name: str, pool: str) -> bool:
+        """Whether the node `name` had free workers of that pool just now."""
+        seen = self._seen.get((name, pool))
+        return seen is not None and self._clock.seconds() - seen < _HOLDS_S
+
+    async def _ask(self, node: Node, pool: str) -> None:
+        try:
+            values = await node.census()
+        except NodeError as error:
+            if isinstance(error, NodeRefused) and node.name not in self._refused:
+                self._refused.add(node.name)
+                _log.warning(
+                    "node %s does not say whether it has free workers: %s; see `ifserver check` for the rights it asks",
+                    node.name,
+                    error,
+                )
+            return
+        if any(_has_free_workers(value, pool) for value in values.values()):
+            self._seen[node.name, pool] = self._clock.seconds()
+            self._found(node, pool)
+
+
+def _has_free_workers(beat: bytes, pool: str) -> bool:
+    facts = decode_facts(facts_of(beat))
+    return facts is not None and any(
+        child.ready and child.free > 0 and (child.pool or DEFAULT_POOL) == pool for child in facts.children
+    )
+
+
+def _defect(failure: Failure) -> None:
+    _log.error("looking for free workers failed:\n%s", failure.getTraceback())
