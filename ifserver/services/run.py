@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Final
 
 from msgspec import structs
 from twisted.internet.defer import Deferred
@@ -40,14 +40,6 @@ _QUICK_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-class _Predecessor(LocalNode):
-    """The broker of our predecessor. Its end is expected."""
-
-    def unusable(self, broker: Any, why: str) -> None:
-        self.stop()
-        super().unusable(broker, why)
-
-
 class RunService(ServeService):
     """An interface server with the broker in its memory, and with the supervisor of the workers.
 
@@ -70,7 +62,7 @@ class RunService(ServeService):
         self._reloads = settings.worker.reload
         super().__init__(runtime, structs.replace(settings, layer=_layer("memory")), listening)
         self._broker_port: IListeningPort | None = None
-        self._predecessor: _Predecessor | None = None
+        self._predecessor: LocalNode | None = None
         #: Where workers, and a successor, reach the broker.
         self.broker_path = f"@ifserver-{self.process}"
         layer = _layer("local", path=self.broker_path)
@@ -116,7 +108,8 @@ class RunService(ServeService):
         if not path:
             return
         runtime, limits = self.runtime, Limits.of(self._layer)
-        node = _Predecessor(_PREDECESSOR, *limits, runtime.reactor, StreamClientEndpoint(runtime.loop, path=path))
+        endpoint = StreamClientEndpoint(runtime.loop, path=path)
+        node = LocalNode(_PREDECESSOR, *limits, runtime.reactor, endpoint, once=True)
         node.soon = runtime.loop.call_soon
         node.start()
         self._predecessor = node

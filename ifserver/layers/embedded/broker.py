@@ -22,6 +22,7 @@ from ifserver.errors import ChannelNameError, NodeError
 from ifserver.layers.embedded.frames import (
     CALLS,
     VERSION,
+    Answer,
     Brought,
     Call,
     EndPulls,
@@ -158,13 +159,13 @@ class _Client(Peer):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_pulls()
-        self._leave_groups()
+        self.unsubscribe(list(self._groups))
         self._broker.closed(self)
 
     def close(self) -> None:
         """Close the connection at once. Messages that come from now on are for others."""
         self._end_pulls()
-        self._leave_groups()
+        self.unsubscribe(list(self._groups))
         self.transport.abortConnection()
 
     def malformed(self, why: str) -> None:
@@ -184,7 +185,7 @@ class _Client(Peer):
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        """The connection is lost; `connectionLost` tells."""
+        """The connection is lost, which `connectionLost` handles."""
 
     def message_received(self, body: bytes | memoryview) -> None:
         ask = decode_ask(body)
@@ -230,11 +231,6 @@ class _Client(Peer):
         self.write_soon(data, self._node.soon)
         return True
 
-    def _leave_groups(self) -> None:
-        groups, self._groups = self._groups, set()
-        for group in groups:
-            self._broker.leave(self, group)
-
     def _push(self, ask: Push) -> None:
         payloads = self.whole(ask)
         if payloads is None:
@@ -243,7 +239,7 @@ class _Client(Peer):
                 raise Malformed(f"a push of more than {MAX_BATCH_BYTES} bytes")
             return
         self._pushing = 0
-        self._when(self._node.push(ask.channel, payloads, ask.limits), ask.id, self._pushed)
+        self._answer(self._node.push(ask.channel, payloads, ask.limits), ask.id, _taken)
 
     def _pull(self, ask: Pull) -> None:
         pulling = self._node.pull(ask.names, ask.count, ask.wait_s)
@@ -258,11 +254,11 @@ class _Client(Peer):
             pulling.cancel()
         return list(pulls)
 
-    def _when(self, deferred: Deferred[Any], id: int, answer: Callable[[Any, int], None]) -> None:
-        deferred.addCallbacks(answer, self._refuse, callbackArgs=(id,), errbackArgs=(id,))
+    def _answer(self, deferred: Deferred[Any], id: int, answer: Callable[[int, Any], Answer]) -> None:
+        deferred.addCallbacks(self._answered, self._refuse, (id, answer), errbackArgs=(id,))
 
-    def _pushed(self, result: Pushed, id: int) -> None:
-        self.transport.write(frame(Taken(id, result.taken, result.length)))
+    def _answered(self, value: Any, id: int, answer: Callable[[int, Any], Answer]) -> None:
+        self.transport.write(frame(answer(id, value)))
 
     def _pulled(self, result: Pulled | None, id: int) -> None:
         self.pulls.pop(id, None)
@@ -284,14 +280,19 @@ class _Client(Peer):
         if kind is None:
             raise Malformed(f"there is no call {ask.name!r}")
         call = getattr(self if kind.of_connection else self._node, ask.name)
-        self._when(call(*kind.decode_arguments(ask.arguments)), ask.id, self._called)
-
-    def _called(self, value: object, id: int) -> None:
-        self.transport.write(frame(Result(id, packed(value))))
+        self._answer(call(*kind.decode_arguments(ask.arguments)), ask.id, _result)
 
     def _refuse(self, failure: Failure, id: int) -> None:
         failure.trap(NodeError)
         self.transport.write(frame(Refused(id, failure.getErrorMessage())))
+
+
+def _taken(id: int, pushed: Pushed) -> Answer:
+    return Taken(id, pushed.taken, pushed.length)
+
+
+def _result(id: int, value: object) -> Answer:
+    return Result(id, packed(value))
 
 
 def _peer_uid(transport: Any) -> int | None:

@@ -67,59 +67,65 @@ class LocalNode(Node):
     """The embedded broker of another process, asked through `endpoint` (production: ``StreamClientEndpoint``).
 
     It is on the same machine, all of whose processes have the same monotonic clock: `lead_s` stays 0.
+
+    Args:
+        once: stop when the connection is lost, which is expected and not logged.
     """
 
     def __init__(
-        self, name: str, requests: Limits, inboxes: Limits, clock: Clock, endpoint: IStreamClientEndpoint
+        self,
+        name: str,
+        requests: Limits,
+        inboxes: Limits,
+        clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        once: bool = False,
     ) -> None:
         super().__init__(name, requests, inboxes, clock)
-        self._troubles = Troubles(name)
-        self._link = Link(endpoint, lambda: _Broker(self), clock, _PAUSES, self._troubles.add)
-        self._broker: _Broker | None = None
-        self._stopped = False
-        self._gone_at = clock.seconds()
-        self._ids = itertools.count(1)
+        self.once = once
+        self._connection = _Connection(self, endpoint, clock)
+        self._call = self._connection.call
         #: Messages that the broker says it has taken from here, and given.
         self.pushed = self.pulled = 0
         self._withdrawn = 0
-        #: What this process hears.
-        self.subscriptions = Subscriptions(self, clock, self._unreachable)
+        #: The groups of this process.
+        self.subscriptions = Subscriptions(self, clock, self._connection.error)
 
     def unreachable_s(self) -> float:
-        return 0.0 if self._broker is not None else self._clock.seconds() - self._gone_at
+        return self._connection.unreachable_s()
 
     def start(self) -> None:
-        self._link.start()
+        self._connection.link.start()
 
     def stop(self) -> Deferred[None]:
-        self._stopped = True
-        self._disconnect()
+        stopped = self._connection.stop()
         self.subscriptions.stop()
-        return self._link.stop()
+        return stopped
 
     def ready(self) -> Deferred[None]:
-        return Deferred() if self._stopped else self._link.ready()
+        return self._connection.link.ready()
 
     def push(self, channel: str, payloads: Sequence[bytes], limits: Limits | None = None) -> Deferred[Pushed]:
         check(channel)
-        id = next(self._ids)
+        id = next(self._connection.ids)
         *pieces, last = pieces_of(payloads)
         if pieces and sum(map(len, payloads)) > MAX_BATCH_BYTES:
             return fail(NodeRefused(f"node {self.name}: a batch of more than {MAX_BATCH_BYTES} bytes"))
         frames = [frame(Push(id, channel, list(piece), True)) for piece in pieces]
         frames.append(frame(Push(id, channel, list(last), False, limits)))
-        return self._ask(id, frames, PushInDoubt, Deferred())
+        return self._connection.ask(id, frames, PushInDoubt, Deferred())
 
     def pull(self, names: Sequence[str], count: int, wait_s: float) -> Deferred[Pulled | None]:
         for name in names:
             check(name)
-        id = next(self._ids)
-        return self._ask(id, [frame(Pull(id, list(names), count, wait_s))], NodeUnreachable, Pulling())
+        id = next(self._connection.ids)
+        return self._connection.ask(id, [frame(Pull(id, list(names), count, wait_s))], NodeUnreachable, Pulling())
 
     def end_pulls(self) -> None:
         # The broker ends those that still wait when it reads this; what it has sent before arrives before the end.
-        if self._broker is not None:
-            self._broker.transport.write(frame(EndPulls()))
+        broker = self._connection.broker
+        if broker is not None:
+            broker.transport.write(frame(EndPulls()))
 
     def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
         check(channel)
@@ -155,9 +161,10 @@ class LocalNode(Node):
         return self._call("look", channel)
 
     def statistics(self) -> dict[str, int]:
+        broker = self._connection.broker
         return {
             "connected": int(self.connected),
-            "waiting": len(self._broker.waiting) if self._broker is not None else 0,
+            "waiting": len(broker.waiting) if broker is not None else 0,
             "pushed": self.pushed,
             "pulled": self.pulled,
             "withdrawn": self._withdrawn,
@@ -166,12 +173,41 @@ class LocalNode(Node):
             **self.subscriptions.statistics(),
         }
 
-    def _call(self, name: str, *arguments: object, soon: bool = False) -> Deferred[Any]:
-        kind, id = CALLS[name], next(self._ids)
-        frames = [frame(Call(id, name, packed(arguments)))]
-        return self._ask(id, frames, kind.when_lost, Deferred(), kind.decode_result, soon)
+    def _count_withdrawn(self, was_there: bool) -> bool:
+        self._withdrawn += was_there
+        return was_there
 
-    def _ask(
+
+class _Connection:
+    """The connection of `node`, whenever there is one: calls over it, and what it means for the node."""
+
+    def __init__(self, node: LocalNode, endpoint: IStreamClientEndpoint, clock: Clock) -> None:
+        self._node = node
+        self._clock = clock
+        self._troubles = Troubles(node.name)
+        self.link = Link(endpoint, lambda: _Broker(node, self), clock, _PAUSES, self._troubles.add)
+        self.broker: _Broker | None = None
+        self._stopped = False
+        self._lost_at = clock.seconds()
+        self.ids = itertools.count(1)
+
+    def unreachable_s(self) -> float:
+        """See `Node.unreachable_s`."""
+        return 0.0 if self.broker is not None else self._clock.seconds() - self._lost_at
+
+    def stop(self) -> Deferred[None]:
+        """Disconnect for good; fires when the socket is closed."""
+        self._stopped = True
+        self._disconnect()
+        return self.link.stop()
+
+    def call(self, name: str, *arguments: object, soon: bool = False) -> Deferred[Any]:
+        """Call a method of the node at the other end (`CALLS`)."""
+        kind, id = CALLS[name], next(self.ids)
+        frames = [frame(Call(id, name, packed(arguments)))]
+        return self.ask(id, frames, kind.when_lost, Deferred(), kind.decode_result, soon)
+
+    def ask(
         self,
         id: int,
         frames: list[bytes],
@@ -180,60 +216,59 @@ class LocalNode(Node):
         decode: Callable[[Raw], Any] | None = None,
         soon: bool = False,
     ) -> Deferred[Any]:
-        broker = self._broker
+        """Send `frames`; `answer` fires with the answer to `id`, or fails with `when_lost`."""
+        broker = self.broker
         if broker is None:
-            return fail(self._unreachable())
+            return fail(self.error())
         for data in frames:
             if len(data) - HEADER_BYTES > MAX_FRAME_BYTES:
-                return fail(NodeRefused(f"node {self.name}: a payload is longer than {MAX_PAYLOAD_BYTES} bytes"))
+                return fail(NodeRefused(f"node {self._node.name}: a payload is longer than {MAX_PAYLOAD_BYTES} bytes"))
         broker.waiting[id] = (answer, when_lost, decode)
         for data in frames:
             if soon:
-                broker.write_soon(data, self.soon)
+                broker.write_soon(data, self._node.soon)
             else:
                 broker.transport.write(data)
         return answer
 
-    def _unreachable(self) -> NodeError:
-        return NodeUnreachable(f"node {self.name}: there is no connection")
-
-    # What the connection calls.
+    def error(self) -> NodeError:
+        """The error of what is asked while there is none."""
+        return NodeUnreachable(f"node {self._node.name}: there is no connection")
 
     def greeted(self, broker: _Broker, hello: Hello) -> None:
         """The connection can be used."""
         if self._stopped:
             return
-        if self.epoch not in (None, hello.epoch):
+        node = self._node
+        if node.epoch not in (None, hello.epoch):
             text = "node %s: it was restarted, what was queued there is lost"
-            events.report(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, self.name)
-        self.epoch = hello.epoch
-        self._broker = broker
-        self.connected = True
+            events.report(_log, logging.INFO, events.Mark.NODE_RESTARTED, text, node.name)
+        node.epoch = hello.epoch
+        self.broker = broker
+        node.connected = True
         self._troubles.over()
-        self._link.settle()
-        self.subscriptions.connected(_Wire(broker, self._call))
+        self.link.settle()
+        node.subscriptions.connected(_Wire(broker, self.call))
 
     def unusable(self, broker: _Broker, why: str) -> None:
         """The connection was lost, or is about to be closed."""
-        if broker is self._broker:
-            self.losses += 1
+        if self._node.once:
+            self._node.stop()
+        if broker is self.broker:
+            self._node.losses += 1
             if not self._stopped:
                 self._troubles.lost(f"connection lost: {why}")
             self._disconnect()
         elif not self._stopped and not broker.greeted:
             self._troubles.add(why)
 
-    def _count_withdrawn(self, was_there: bool) -> bool:
-        self._withdrawn += was_there
-        return was_there
-
     def _disconnect(self) -> None:
-        if self._broker is not None:
-            self._gone_at = self._clock.seconds()
-        self._broker = None
-        self.connected = False
-        self._link.unsettle()
-        self.subscriptions.lost()
+        if self.broker is not None:
+            self._lost_at = self._clock.seconds()
+        self.broker = None
+        self._node.connected = False
+        self.link.unsettle()
+        self._node.subscriptions.lost()
 
 
 class _Wire:
@@ -256,23 +291,24 @@ class _Wire:
 class _Broker(Peer):
     """The client's end of its connection."""
 
-    def __init__(self, node: LocalNode) -> None:
+    def __init__(self, node: LocalNode, connection: _Connection) -> None:
         super().__init__()
         self._node = node
+        self._connection = connection
         self.greeted = False
-        #: Who waits for the answer to what was asked with an id, what it is if the connection breaks first, and how its
-        #: value is decoded if it has one.
+        #: By the id of what was asked: what waits for the answer, what it is if the connection breaks first, and how
+        #: its value is decoded if it has one.
         self.waiting: dict[int, tuple[Deferred[Any], type[NodeError], Callable[[Raw], Any] | None]] = {}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         why = reason.getErrorMessage()
-        self._node.unusable(self, why if self.greeted else f"closed before its greeting ({why})")
+        self._connection.unusable(self, why if self.greeted else f"closed before its greeting ({why})")
         waiting, self.waiting = self.waiting, {}
         for answer, when_lost, _ in waiting.values():
             answer.errback(when_lost(f"node {self._node.name}: the connection broke before the answer: {why}"))
 
     def malformed(self, why: str) -> None:
-        self._node.unusable(self, f"it does not keep to the protocol: {why}")
+        self._connection.unusable(self, f"it does not keep to the protocol: {why}")
         self.transport.abortConnection()
 
     def message_received(self, body: bytes | memoryview) -> None:
@@ -308,7 +344,7 @@ class _Broker(Peer):
         if hello.version != VERSION:
             raise Malformed(f"it speaks version {hello.version}, not {VERSION}")
         self.greeted = True
-        self._node.greeted(self, hello)
+        self._connection.greeted(self, hello)
 
     def _waiting(self, id: int) -> Deferred[Any]:
         try:
