@@ -1,8 +1,8 @@
-"""Groups as one process sees them: it publishes on every node of every cluster, and hears on its home node.
+"""Groups as one process sees them: it publishes on every node of every cluster, and receives on its home node.
 
-Each broadcast has a number: its position among all that one process has published in one group. Whoever hears drops
-what comes a second time, and counts and tells what is missing. The lower 32 bits count from 0. The upper bits say which
-count it is: a publisher that has forgotten a group begins a new one, higher than all before.
+Each broadcast has a number: its position among all that one process has published in one group. A receiver drops what
+comes a second time, and counts and reports what is missing. The lower 32 bits count from 0. The upper bits number the
+counts: a publisher that has forgotten a group begins a new one, higher than all before.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _COUNT: Final = 1 << 32
 #: How long a publisher remembers a group at least, and how many of them. One that is forgotten costs nothing.
 _PUBLISHED_S: Final = 60.0
 _PUBLISHED_MOST: Final = 10_000
-#: The same of whoever hears, for each publisher: longer than the publisher may remember, which is twice as long.
-_HEARD_S: Final = 120.0
-_HEARD_MOST: Final = 50_000
+#: The same of receivers, for each publisher: longer than the publisher may remember, which is twice as long.
+_RECEIVED_S: Final = 120.0
+_RECEIVED_MOST: Final = 50_000
 #: What is published on a node that does not answer, before more is refused: it is kept in memory until it has left.
 _UNANSWERED_BYTES: Final = MAX_PAYLOAD_BYTES
 #: Lines in the log about what is lost are no closer than this, in seconds.
@@ -51,35 +51,35 @@ K = TypeVar("K")
 
 
 class Listener(Protocol):
-    """Whoever hears groups. What its methods raise is logged."""
+    """Receives what is published in groups. What its methods raise is logged."""
 
     def heard(self, group: str, broadcast: Broadcast) -> None:
         """This was published in `group`."""
 
     def gap(self, group: str, missed: int | None) -> None:
-        """So many broadcasts of one publisher did not come; None: something may have been lost. What is heard next was
+        """So many broadcasts of one publisher did not come; None: something may have been lost. What comes next was
         published behind that."""
 
 
 def _unanswered(group: str, answer_in: str, which: bool) -> None:
-    """There is nobody who could answer."""
+    """No process here can answer."""
 
 
 class _Group:
     """One group of this process."""
 
-    __slots__ = ("listeners", "waiting", "was_heard")
+    __slots__ = ("listeners", "waiting", "was_received")
 
     def __init__(self) -> None:
         #: Another tuple with every change, so that it can be gone through meanwhile: most often there is one, for good.
         self.listeners: tuple[Listener, ...] = ()
-        #: Whether it was heard before, at whatever node.
-        self.was_heard = False
-        #: Who waits until it is heard.
+        #: Whether it was received before, from any node.
+        self.was_received = False
+        #: What waits until it is received.
         self.waiting: tuple[Deferred[None], ...] = ()
 
     def end_waiting(self, failure: Failure | None = None) -> None:
-        """Tell those who wait."""
+        """Fire what waits."""
         if self.waiting:
             waiting, self.waiting = self.waiting, ()
             for each in waiting:
@@ -151,7 +151,7 @@ class Groups:
     Args:
         process: under this name its broadcasts are numbered, from the beginning: no two processes may have the same.
         nodes: of all clusters.
-        home: where this process hears.
+        home: where this process receives.
     """
 
     def __init__(self, process: str, nodes: Sequence[Node], home: Node, clock: Clock, counters: Counters) -> None:
@@ -167,23 +167,23 @@ class Groups:
         self._unanswered = dict.fromkeys(nodes, 0)
         #: The number that each group was last sent.
         self._numbers: _Recent[str] = _Recent(clock, _PUBLISHED_S, _PUBLISHED_MOST)
-        #: The groups that are heard here.
+        #: The groups that are received here.
         self._groups: dict[str, _Group] = {}
-        #: The number that was heard last of each publisher. The groups are those of `_groups`: what was heard before
-        #: this process left one says nothing.
-        self._heard: _Recent[tuple[_Group, str]] = _Recent(clock, _HEARD_S, _HEARD_MOST)
+        #: The number that came last of each publisher. The groups are those of `_groups`: what came before this process
+        #: left one means nothing.
+        self._received: _Recent[tuple[_Group, str]] = _Recent(clock, _RECEIVED_S, _RECEIVED_MOST)
         #: Former homes, whose subscriptions go on until those at the present one are there.
         self._former: dict[Node, None] = {}
         #: Until when nothing is logged, what is to be then, and the pause after a refusal.
         self._log_timer: Timer | None = None
         self._unlogged = 0
         self._retry_timer: Timer | None = None
-        self._undecodable_told = False
-        #: Answers who asks for the members of a group: in which group, and whether it is to say which they are.
+        self._undecodable_logged = False
+        #: Answers questions for the members of a group: in which group, and whether with their names.
         self.asked: Callable[[str, str, bool], None] = _unanswered
 
     def stop(self) -> None:
-        """Do nothing more by itself. What this process hears ends with the nodes."""
+        """Do nothing more by itself. What this process receives ends with the nodes."""
         for timer in (self._log_timer, self._retry_timer):
             if timer is not None and timer.active():
                 timer.cancel()
@@ -274,19 +274,19 @@ class Groups:
         errors = publishing.errors
         kind = next(kind for kind, _ in _FAILURES if any(isinstance(error, kind) for error in errors))
         if kind is not PushInDoubt and self._numbers.get(publishing.group) == publishing.number:
-            # Nobody has heard it, and nothing was sent behind it: no gap is to be seen where it was.
+            # No process has received it, and nothing was sent behind it: no gap is to be seen where it was.
             self._numbers.put(publishing.group, publishing.number - 1)
         publishing.result.errback(kind("; ".join(str(error) for error in errors)))
 
-    # Hearing.
+    # Receiving.
 
     def subscribe(self, group: str, listener: Listener) -> Deferred[None]:
-        """Let `listener` hear `group`; fires once everything that is published then is heard.
+        """Let `listener` receive from `group`; fires once everything that is published then is received.
 
         It waits while there is no connection to the home node, and follows a change of home. It may be cancelled; the
         subscription goes on.
 
-        Fails with `NodeRefused` if this process lacks the right to it, and then nobody hears the group; and with
+        Fails with `NodeRefused` if this process lacks the right to it, and then nobody receives the group; and with
         `NodeUnreachable` when the process stops.
 
         Raises:
@@ -299,12 +299,12 @@ class Groups:
             state.listeners += (listener,)
         waiting: Deferred[None] = Deferred()
         state.waiting += (waiting,)
-        # Also where others hear the group already: the node knows whether that holds just now.
+        # Also where others receive the group already: the node knows whether that holds just now.
         self._subscribe([group])
         return waiting
 
     def unsubscribe(self, group: str, listener: Listener) -> None:
-        """Let `listener` hear nothing more of `group`. Nothing happens if it does not hear it."""
+        """Let `listener` receive nothing more from `group`. Nothing happens if it receives nothing."""
         state = self._groups.get(group)
         if state is None or listener not in state.listeners:
             return
@@ -316,24 +316,21 @@ class Groups:
             state.end_waiting()
 
     def moved(self, node: Node) -> None:
-        """This process has its home on `node` from now on: its groups are heard there."""
+        """This process has its home on `node` from now on: its groups are received there."""
         if node is self._home:
             return
         self._former[self._home] = None
         self._former.pop(node, None)
         self._home = node
         if self._groups:
-            self._move()
+            self._subscribe()
         else:
             self._former.clear()
 
-    def _move(self) -> None:
-        """Subscribe at home to all that is heard elsewhere."""
-        self._subscribe(list(self._groups), moving=True)
-
-    def _subscribe(self, groups: list[str], moving: bool = False) -> None:
-        """Subscribe at home."""
-        node = self._home
+    def _subscribe(self, groups: list[str] | None = None) -> None:
+        """Subscribe at home; without `groups`, to all that is received elsewhere."""
+        node, moving = self._home, groups is None
+        groups = list(self._groups) if groups is None else groups
         about = (node, {group: self._groups[group] for group in groups}, moving)
         node.subscribe(groups).addCallbacks(self._subscribed, self._refused, about, errbackArgs=about)
 
@@ -343,9 +340,9 @@ class Groups:
         moved: list[str] = []
         for group, state in states.items():
             if self._groups.get(group) is state:
-                if moving and state.was_heard:
+                if moving and state.was_received:
                     moved.append(group)
-                state.was_heard = True
+                state.was_received = True
                 state.end_waiting()
         if moving:
             former, self._former = self._former, {}
@@ -364,15 +361,17 @@ class Groups:
                 continue
             if stopped:
                 state.end_waiting(failure)
-            elif state.was_heard:
+            elif state.was_received:
                 again = True
             else:
                 del self._groups[group]
                 state.end_waiting(failure)
         if again:
-            _log.error("node %s does not let us hear groups: %s; trying again", node.name, failure.getErrorMessage())
+            _log.error(
+                "node %s does not let us subscribe to groups: %s; trying again", node.name, failure.getErrorMessage()
+            )
             if self._retry_timer is None or not self._retry_timer.active():
-                self._retry_timer = self._clock.callLater(_RETRY_S, self._move)
+                self._retry_timer = self._clock.callLater(_RETRY_S, self._subscribe)
 
     # What the nodes call (`ifserver.layers.node.Subscriber`).
 
@@ -384,13 +383,13 @@ class Groups:
             broadcast = decode_broadcast(payload)
         except UndecodableError as error:
             self._counters.add("broadcasts_undecodable")
-            if not self._undecodable_told:
-                self._undecodable_told = True
+            if not self._undecodable_logged:
+                self._undecodable_logged = True
                 _log.error("a broadcast to group %s cannot be decoded: %s; further ones are only counted", group, error)
             return
         number = broadcast.number
         key = (state, broadcast.publisher)
-        last = self._heard.get(key)
+        last = self._received.get(key)
         if last is not None and number != last + 1:
             if number <= last:
                 self._counters.add("broadcasts_repeated")
@@ -399,8 +398,8 @@ class Groups:
             missed = number % _COUNT if number // _COUNT != last // _COUNT else number - last - 1
             if missed:
                 self._lost(group, missed)
-                self._tell(state, group, missed)
-        self._heard.put(key, number)
+                self._report_gap(state, group, missed)
+        self._received.put(key, number)
         self._cells[BROADCASTS_HEARD] += 1
         if broadcast.ask is not None:
             self._asked(group, *broadcast.ask)
@@ -429,9 +428,9 @@ class Groups:
             self._counters.add("groups_interrupted", len(public))
             _log.warning("broadcasts to %s may be lost: the node did not reach us for a while", _named(public))
         for group, state in states:
-            self._tell(state, group, None)
+            self._report_gap(state, group, None)
 
-    def _tell(self, state: _Group, group: str, missed: int | None) -> None:
+    def _report_gap(self, state: _Group, group: str, missed: int | None) -> None:
         listeners = state.listeners
         for listener in listeners:
             if state.listeners is listeners or listener in state.listeners:

@@ -107,7 +107,7 @@ def import_nodes(layer: LayerSettings) -> None:
     """Import what these nodes need. The reactor must have been installed."""
     if any(node.kind == "redis" for cluster in layer.clusters for node in cluster.nodes):
         # Only here: a process that has no Redis starts faster, and needs less memory, without it.
-        import ifserver.layers.redis.endpoints  # noqa: F401
+        import ifserver.layers.redis.node  # noqa: F401
 
 
 def clusters_of(runtime: Runtime, layer: LayerSettings, process: str, counters: Counters | None = None) -> Clusters:
@@ -142,7 +142,7 @@ async def connect(clusters: Clusters) -> None:
 def node_of(runtime: Runtime, layer: LayerSettings, node: NodeSettings, former: FormerNames) -> Node:
     limits = Limits.of(layer)
     if node.kind == "redis":
-        from ifserver.layers.redis.endpoints import redis_node  # as in `import_nodes`
+        from ifserver.layers.redis.node import redis_node  # as in `import_nodes`
 
         return redis_node(node, *limits, layer.prefix, runtime.reactor, runtime.loop, former)
     if node.kind == "local":

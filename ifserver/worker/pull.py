@@ -289,7 +289,7 @@ class Puller:
             _log.exception("requests of %s and others could not be handled", requests[0].reply_channel)
 
     def _time_known(self, now: float, requests: list[ToWorkers]) -> None:
-        """Drop those of `requests` that are too late, now that it is known (`ifserver.layers.redis.clock`)."""
+        """Drop those of `requests` that are too late, now that it is known (`ifserver.layers.redis.views`)."""
         self.reads -= 1
         self.asked -= len(requests)
         expired = [request for request in requests if now > request.deadline]

@@ -18,7 +18,7 @@ from ifserver.layers.embedded.broker import LocalBroker
 from ifserver.layers.embedded.client import LocalNode
 from ifserver.layers.embedded.node import MemoryNode
 from ifserver.layers.node import Node
-from ifserver.layers.redis.endpoints import redis_node
+from ifserver.layers.redis.node import redis_node
 from ifserver.net.endpoints import SocketEndpoint, StreamClientEndpoint, unix_address
 from tests.layers.helpers import LOOP, ROOMY, turn, within
 from tests.redis_server import RedisServer, SentinelServer

@@ -404,7 +404,7 @@ def test_what_was_published_while_nobody_heard_is_no_gap() -> None:
 
 
 def test_what_is_remembered_of_publishers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_HEARD_MOST", 50)
+    monkeypatch.setattr(module, "_RECEIVED_MOST", 50)
     place = Place()
     member = place.member("g")
     for i in range(1000):
@@ -563,7 +563,7 @@ def test_a_new_home_that_refuses_is_asked_again(caplog: pytest.LogCaptureFixture
     place.groups.moved(place.nodes[1])
     refused = outcome(place.groups.subscribe("h", member))
     assert [str(error) for error in refused] == ["no right"]
-    assert "node east-2 does not let us hear groups: no right; trying again" in caplog.text
+    assert "node east-2 does not let us subscribe to groups: no right; trying again" in caplog.text
     place.publish("g", "x")
     place.nodes[1].refuses = None
     place.clock.advance(5.0)

@@ -44,7 +44,7 @@ def printed(code: str) -> object:
 
 def test_servers_and_workers_import_no_tls_of_twisted_s() -> None:
     loaded = run(
-        "import ifserver.layers.redis.endpoints, ifserver.front.websocket.connection\nprint(json.dumps([*sys.modules]))"
+        "import ifserver.layers.redis.node, ifserver.front.websocket.connection\nprint(json.dumps([*sys.modules]))"
     )
     assert isinstance(loaded, list)
     left_out = {"OpenSSL", "cryptography", "click", "autobahn.twisted.wamp", "twisted.internet.endpoints"}
@@ -65,7 +65,7 @@ def test_commands_import_no_http_client_of_python_s() -> None:
 
 def test_whoever_uses_these_libraries_has_them_whole() -> None:
     found = run(
-        "import ifserver.layers.redis.endpoints, ifserver.front.websocket.connection\n"
+        "import ifserver.layers.redis.node, ifserver.front.websocket.connection\n"
         "import click, txredisapi\n"
         "from OpenSSL import SSL\n"
         "from twisted.python.compat import cookielib\n"

@@ -83,7 +83,7 @@ def run(code: str) -> Any:
 
 
 def test_a_worker_changes_nothing() -> None:
-    redis = "import ifserver.layers.redis.endpoints"
+    redis = "import ifserver.layers.redis.node"
     first, second = run(f"{LOOK}{IMPORT}first = changes()\n{redis}\nprint(json.dumps([first, changes()]))")
     assert first == second == []
 

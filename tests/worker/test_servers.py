@@ -17,6 +17,7 @@ from ifserver.layers.node import Pulled, Pushed
 from ifserver.messages import (
     Claim,
     Disconnect,
+    Message,
     Release,
     RequestBody,
     ResponseStart,

@@ -65,7 +65,7 @@ class LocalBroker(Factory):
         self.node = node
         node.relay = self
         self.connections: dict[_Client, None] = {}
-        #: Who has subscribed to each group.
+        #: The connections that have subscribed to each group.
         self._groups: dict[str, dict[_Client, None]] = {}
         #: What was published and dropped, since clients did not read.
         self._dropped = 0
@@ -255,10 +255,10 @@ class _Client(Peer):
         return list(pulls)
 
     def _answer(self, deferred: Deferred[Any], id: int, answer: Callable[[int, Any], Answer]) -> None:
-        deferred.addCallbacks(self._answered, self._refuse, (id, answer), errbackArgs=(id,))
+        def answered(value: Any) -> None:
+            self.transport.write(frame(answer(id, value)))
 
-    def _answered(self, value: Any, id: int, answer: Callable[[int, Any], Answer]) -> None:
-        self.transport.write(frame(answer(id, value)))
+        deferred.addCallbacks(answered, self._refuse, errbackArgs=(id,))
 
     def _pulled(self, result: Pulled | None, id: int) -> None:
         self.pulls.pop(id, None)

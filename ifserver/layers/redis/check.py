@@ -17,10 +17,9 @@ from msgspec import Struct
 from ifserver.clock import Clock, WallClock
 from ifserver.config.node_urls import NodeSettings, written
 from ifserver.errors import ConfigurationError, NodeError, NodeRefused, NodeUnreachable
-from ifserver.layers.redis import rights
-from ifserver.layers.redis.client import Client, connect
+from ifserver.layers.redis.client import GROUPS, MESSAGES, VIEWS, Client, connect, lacking, try_a_message
 from ifserver.layers.redis.connection import Named
-from ifserver.layers.redis.endpoints import RedisEndpoints
+from ifserver.layers.redis.node import RedisEndpoints
 from ifserver.layers.redis.sentinel import ask
 from ifserver.status import decode_facts, facts_of
 
@@ -41,7 +40,7 @@ _LEAST: Final[Mapping[str, tuple[int, ...]]] = {"redis": (7, 0), "valkey": (7, 2
 
 Level: TypeAlias = Literal["problem", "warning", "note"]
 #: How bad it is when rights for something are missing. Requests and replies do without views and groups.
-_LOST: Final[Mapping[str, Level]] = {rights.MESSAGES: "problem", rights.VIEWS: "warning", rights.GROUPS: "warning"}
+_LOST: Final[Mapping[str, Level]] = {MESSAGES: "problem", VIEWS: "warning", GROUPS: "warning"}
 
 
 class Finding(Struct, frozen=True):
@@ -327,11 +326,11 @@ class _Examination:
 
     async def _try_rights(self, client: Client) -> None:
         try:
-            await rights.try_a_message(client, self._prefix)
+            await try_a_message(client, self._prefix)
         except NodeRefused as error:
             if not str(error).startswith("NOPERM"):
                 self._report.add("problem", f"it takes no messages: {error}")
-        found = await rights.lacking(client, self._prefix, self._node.database)
+        found = await lacking(client, self._prefix, self._node.database)
         self._report.missing_rights = [right.name for right in found]
         for needed_for, level in _LOST.items():
             for why in dict.fromkeys(found.values()):

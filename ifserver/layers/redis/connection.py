@@ -22,7 +22,6 @@ from twisted.python.failure import Failure
 from ifserver.clock import Clock, Timer
 from ifserver.config.node_urls import SENTINEL_PASSWORD, Credentials
 from ifserver.errors import NodeError, NodeRefused, NodeUnreachable
-from ifserver.layers.redis.clock import lead_of
 from ifserver.net.lean_imports import is_lean, stand_ins
 from ifserver.net.standard_library import pickling_kept
 
@@ -133,6 +132,19 @@ class Server:
     def refused(self, reply: object) -> NodeRefused:
         """The error of what Redis has answered with `reply`."""
         return NodeRefused(self.clean(f"node {self.node}: {reply}"))
+
+
+def group_key(prefix: str, group: str, database: int = 0) -> bytes:
+    """The Pub/Sub channel of a group, whose database is in the name, since Pub/Sub knows no databases. That of database
+    0 has the name that 1.0.0 gives those of all databases. No epoch: nothing is kept that could come back."""
+    return f"{prefix}group@{database}:{group}".encode() if database else f"{prefix}group:{group}".encode()
+
+
+def lead_of(reply: Sequence[bytes], asked: float, now: float) -> float:
+    """The lead in seconds by an answer to ``TIME`` that was asked at `asked` and has come `now`, by our clock: wrong by
+    half of the time between at most."""
+    seconds, microseconds = map(int, reply)
+    return seconds + microseconds / 1e6 - (asked + now) / 2
 
 
 class Named(NamedTuple):
@@ -310,11 +322,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         """Use the connection no more; but what was asked already is not in doubt, for the answers are on their way."""
         self._close(why)
         self._leaving = True
-        self._timer = self._clock.callLater(_LEAVE_S, self._left)
-
-    def _left(self) -> None:
-        self._timer = None
-        self.transport.abortConnection()
+        self._timer = self._clock.callLater(_LEAVE_S, self.transport.abortConnection)
 
     def _described(self, reply: Any, result: None, about: None) -> None:
         if type(reply) is not bytes:
@@ -344,9 +352,9 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # txredisapi 
         self._when_looked(self, lead_of(reply, asked, self._clock.seconds()))
 
     def _close(self, why: str) -> None:
-        if self._timer is not None:
+        if self._timer is not None and self._timer.active():
             self._timer.cancel()
-            self._timer = None
+        self._timer = None
         if not self.closed:
             self.closed = True
             self._when_closed(self, why)

@@ -1,7 +1,7 @@
 """A Redis 7 or Valkey 7.2 as a node.
 
 One connection sends, and asks (`ifserver.layers.redis.views`); each pull that waits has a connection to itself
-(`ifserver.layers.redis.readers`), and one hears what is published in groups (`ifserver.layers.redis.subscriber`).
+(`ifserver.layers.redis.readers`), and one receives what is published in groups (`ifserver.layers.redis.subscriber`).
 
 Keys are prefix + epoch + ``:`` + channel. The epoch is the server's ``run_id``, new at every start: a Redis that loads
 a snapshot gives back messages that had been popped, under keys that nobody reads any more. Where Sentinels say which
@@ -10,7 +10,9 @@ Redis it is (`ifserver.layers.redis.sentinel`), their ``config-epoch`` belongs t
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -18,19 +20,24 @@ from twisted.internet.defer import Deferred, fail, gatherResults
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ifserver.clock import Clock, Timer
-from ifserver.errors import NodeRefused, PushInDoubt
+from ifserver.config.node_urls import Address, NodeSettings, written
+from ifserver.errors import ConfigurationError, NodeRefused, PushInDoubt
 from ifserver.layers.node import MAX_BATCH_BYTES, Limits, Pulled, Pushed, check
 from ifserver.layers.reconnection import Link
-from ifserver.layers.redis.connection import Connection, ErrorReply, Named, Server, pack, pack_with
-from ifserver.layers.redis.keys import Key
+from ifserver.layers.redis import sentinel
+from ifserver.layers.redis.connection import Connection, ErrorReply, Named, Server, group_key, pack_with
 from ifserver.layers.redis.readers import PAUSES, SENTINEL_PAUSES, Readers
 from ifserver.layers.redis.sentinel import Sentinels, named_by
-from ifserver.layers.redis.subscriber import GroupLink, group_key
-from ifserver.layers.redis.views import RedisViews, first_error
+from ifserver.layers.redis.subscriber import GroupLink
+from ifserver.layers.redis.views import Key, RedisViews, first_error
 from ifserver.layers.subscriptions import FormerNames, Subscriptions
 from ifserver.logs import events
+from ifserver.net.endpoints import StreamClientEndpoint, tls_context
 
-__all__ = ["RedisNode"]
+__all__ = ["RedisEndpoints", "RedisNode", "redis_node"]
+
+_log = logging.getLogger(__name__)
+
 
 #: How often the sending connection asks whether it still speaks with the same Redis (see
 #: docs/explanation/architecture.rst, Epochs).
@@ -39,7 +46,38 @@ _EPOCH_S: Final = 5.0
 _PLAIN_MESSAGES: Final = 1000
 _PLAIN_BYTES: Final = 4 * 1024 * 1024
 
-_log = logging.getLogger(__name__)
+
+class _Publisher:
+    """What is to be published at the end of this turn, with one write."""
+
+    def __init__(self, node: RedisNode, server: Server, answered: Callable[[Any, Any, Any], None]) -> None:
+        self._node = node
+        self._server = server
+        self._answered = answered
+        #: The connection that can be used.
+        self.connection: Connection | None = None
+        self._commands: list[bytes] = []
+        self._results: list[Deferred[int]] = []
+
+    def publish(self, key: bytes, payload: bytes) -> Deferred[int]:
+        """Fires with how many connections it was handed to."""
+        if self.connection is None:
+            return fail(self._server.unreachable())
+        result: Deferred[int] = Deferred()
+        self._commands.append(pack_with((b"PUBLISH", key), (payload,)))
+        self._results.append(result)
+        if len(self._results) == 1:
+            self._node.soon(self._send)
+        return result
+
+    def _send(self) -> None:
+        commands, self._commands = self._commands, []
+        results, self._results = self._results, []
+        if self.connection is not None:
+            self.connection.ask_all(commands, self._answered, results, PushInDoubt)
+            return
+        for result in results:
+            result.errback(self._server.unreachable())
 
 
 class RedisNode(RedisViews):
@@ -81,15 +119,11 @@ class RedisNode(RedisViews):
         self._subscriptions = Subscriptions(self, clock, self._server.unreachable)
         self._former = FormerNames() if former is None else former
         self._groups = GroupLink(self._server, clock, endpoint, self._subscriptions, self._look, pauses, self._former)
-        #: Who is alive, while it is asked which of them are of 1.0.0.
-        self._census: Any = None
-        #: What is to be published at the end of this turn, and who waits for that.
-        self._unpublished: list[bytes] = []
-        self._publishing: list[Deferred[int]] = []
+        self._publisher = _Publisher(self, self._server, self._answered)
         self._stopped = False
         #: Since when there is no connection, or the last one that there was gave no answer.
         self._gone_at = clock.seconds()
-        #: Who hears that the time to live of a list could not be set.
+        #: What is called when the time to live of a list could not be set.
         self._renewal = self._done_without, ("PEXPIRE",)
         self._pushed = self._withdrawn = self._scripts = 0
 
@@ -148,51 +182,31 @@ class RedisNode(RedisViews):
             return fail(self._server.unreachable())
         return self._readers.pull(names, count, wait_s)
 
-    def end_pulls(self) -> None:
-        """Does nothing: pulls end by their timeout.
-
-        ``CLIENT UNBLOCK`` that arrives before the read does nothing, closing the connection loses what Redis has just
-        popped for it, and both the command and the question for one's client id are rights that an application's user
-        should not have.
-        """
+    # There is no `end_pulls`, so pulls end by their timeout. ``CLIENT UNBLOCK`` that arrives before the read does
+    # nothing, closing the connection loses what Redis has just popped for it, and both the command and the question for
+    # one's client id are rights that an application's user should not have.
 
     def withdraw(self, channel: str, payload: bytes) -> Deferred[bool]:
-        connection = self._sending
-        if connection is None:
+        if self._sending is None:
             check(channel)
             return fail(self._server.unreachable())
-        result: Deferred[bool] = Deferred()
-        command = pack((b"LREM", self._keys[channel].key, 1, payload))
-        connection.ask(command, self._removed, result, None, PushInDoubt)
-        return result
+
+        def removed(count: int) -> bool:
+            self._withdrawn += count
+            return count > 0
+
+        return self._simple((b"LREM", self._keys[channel].key, 1, payload), PushInDoubt).addCallback(removed)
 
     def _publish(self, group: str, payload: bytes) -> Deferred[int]:
         prefix, database = self._server.prefix, self._server.database
-        publishing = self._publish_as(group_key(prefix, group, database), payload)
+        publishing = self._publisher.publish(group_key(prefix, group, database), payload)
         if not (database and self._former.in_use):
             return publishing
-        # Whoever hears both names drops what comes twice (`ifserver.layers.groups`).
-        both = gatherResults([publishing, self._publish_as(group_key(prefix, group), payload)], consumeErrors=True)
+        # Who has subscribed to both names drops what comes twice (`ifserver.layers.groups`).
+        both = gatherResults(
+            [publishing, self._publisher.publish(group_key(prefix, group), payload)], consumeErrors=True
+        )
         return both.addCallbacks(max, first_error)
-
-    def _publish_as(self, key: bytes, payload: bytes) -> Deferred[int]:
-        if self._sending is None:
-            return fail(self._server.unreachable())
-        result: Deferred[int] = Deferred()
-        self._unpublished.append(pack_with((b"PUBLISH", key), (payload,)))
-        self._publishing.append(result)
-        if len(self._publishing) == 1:
-            self.soon(self._send_published)
-        return result
-
-    def _send_published(self) -> None:
-        commands, self._unpublished = self._unpublished, []
-        results, self._publishing = self._publishing, []
-        if self._sending is not None:
-            self._sending.ask_all(commands, self._answered, results, PushInDoubt)
-            return
-        for result in results:
-            result.errback(self._server.unreachable())
 
     def subscribe(self, groups: Sequence[str]) -> Deferred[None]:
         subscribing = self._subscriptions.subscribe(groups)
@@ -247,13 +261,6 @@ class RedisNode(RedisViews):
             key.renew_at = self._clock.seconds() + key.renew_s
         result.callback(Pushed(taken, key.length))
 
-    def _removed(self, reply: Any, result: Deferred[bool], about: None) -> None:
-        if isinstance(reply, ErrorReply):
-            self._refuse(reply, result)
-            return
-        self._withdrawn += reply
-        result.callback(reply > 0)
-
     # What the connections and the Sentinels call.
 
     def _build(self) -> Connection:
@@ -282,31 +289,15 @@ class RedisNode(RedisViews):
             self._epoch_timer.cancel()
         self._epoch_timer = self._clock.callLater(_EPOCH_S, connection.look)
         if self._server.database:
-            self._look_for_former_names(connection)
+            # Before that nothing is published or subscribed to, as it might be what concerns another database.
+            keys = self._alive(""), self._alive("groups")
+            self._groups.look_for_former_names(connection, keys, self.clock(), lambda: self._use(connection))
         else:
             self._use(connection)
 
-    def _look_for_former_names(self, connection: Connection) -> None:
-        """Look whether processes of 1.0.0 are alive, which say nothing of groups when they beat; then use `connection`.
-        Before that nothing is published or subscribed to, as it might be what concerns another database."""
-
-        def alive(reply: Any, result: None, about: None) -> None:
-            self._census = reply
-
-        def by_database(reply: Any, result: None, about: None) -> None:
-            # Where that may not be asked, all may be of 1.0.0.
-            known = type(self._census) is type(reply) is list
-            self._former.found(self.name, not known or not set(self._census) <= set(reply))
-            self._groups.looked_for_former_names(self._former.in_use)
-            self._use(connection)
-
-        now = self.clock()
-        connection.ask(pack((b"ZRANGEBYSCORE", self._alive(""), now, b"+inf")), alive, None)
-        connection.ask(pack((b"ZRANGEBYSCORE", self._alive("groups"), now, b"+inf")), by_database, None)
-
     def _use(self, connection: Connection) -> None:
         if self._sending is None and not (connection.closed or self._stopped):
-            self._sending = connection
+            self._sending = self._publisher.connection = connection
             self.connected = True
             self._troubles.over()
             self._link.settle()
@@ -325,7 +316,7 @@ class RedisNode(RedisViews):
         if self._sending is not None:
             silent_since = self._sending.silent_since
             self._gone_at = self._clock.seconds() if silent_since is None else silent_since
-        self._sending = None
+        self._sending = self._publisher.connection = None
         self.connected = False
         self._link.unsettle()
         # Others push meanwhile, and what was flying may have landed.
@@ -333,3 +324,92 @@ class RedisNode(RedisViews):
         if self._epoch_timer is not None and self._epoch_timer.active():
             self._epoch_timer.cancel()
         self._readers.give_back()
+
+
+#: How long a connection to Redis may take to be made, TLS included.
+_CONNECT_S: Final = 5.0
+
+
+class RedisEndpoints:
+    """Makes the endpoints of one node.
+
+    Raises:
+        ConfigurationError: a file for TLS cannot be used; the text names the node.
+    """
+
+    def __init__(self, node: NodeSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self._node = node
+        self._loop = loop
+        self._tls: ssl.SSLContext | None = None
+        if node.tls is not None:
+            try:
+                self._tls = tls_context(node.tls)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"node {node.name}: {error}") from error
+
+    def endpoint(self) -> StreamClientEndpoint:
+        """One to where the settings say that the Redis is."""
+        return StreamClientEndpoint(self._loop, self._node.address, self._node.path, _CONNECT_S, self._tls)
+
+    def primary(self, address: Address) -> StreamClientEndpoint:
+        """One to the primary that a Sentinel has named."""
+        return StreamClientEndpoint(self._loop, address, None, _CONNECT_S, self._tls)
+
+    def sentinels(self) -> list[sentinel.Place]:
+        """Those to the Sentinels; none if there are none."""
+        settings = self._node.sentinel
+        return [
+            sentinel.Place(
+                written(address), StreamClientEndpoint(self._loop, address, None, sentinel.ANSWER_S, self._tls)
+            )
+            for address in (settings.addresses if settings is not None else ())
+        ]
+
+    def login(self, prefix: str) -> Server:
+        """How the Redis is logged in to."""
+        node = self._node
+        return Server(node.name, prefix, node.username, node.password, node.database)
+
+    def sentinel_login(self) -> Server:
+        """How its Sentinels are logged in to."""
+        settings = self._node.sentinel
+        username, password = (settings.username, settings.password) if settings is not None else (None, None)
+        return Server(self._node.name, "", username, password, 0, is_sentinel=True)
+
+
+def redis_node(
+    node: NodeSettings,
+    requests: Limits,
+    inboxes: Limits,
+    prefix: str,
+    clock: Clock,
+    loop: asyncio.AbstractEventLoop,
+    former: FormerNames | None = None,
+) -> RedisNode:
+    """The node that `node` describes, not started.
+
+    Args:
+        former: as of a `RedisNode`.
+
+    Raises:
+        ConfigurationError: a file for TLS cannot be used.
+    """
+    places = RedisEndpoints(node, loop)
+    sentinels = None
+    if node.sentinel is not None:
+        sentinels = Sentinels(
+            node.name, node.sentinel.service, places.sentinels(), places.sentinel_login(), clock, places.primary
+        )
+    return RedisNode(
+        node.name,
+        requests,
+        inboxes,
+        clock,
+        places.endpoint if sentinels is None else sentinels.endpoint,
+        sentinels=sentinels,
+        prefix=prefix,
+        username=node.username,
+        password=node.password,
+        database=node.database,
+        former=former,
+    )

@@ -1,4 +1,4 @@
-"""The connection on which a Redis node hears what is published in groups (``SUBSCRIBE``).
+"""The connection on which a Redis node receives what is published in groups (``SUBSCRIBE``).
 
 Redis lets a connection that has subscribed do little else, so it is one of its own. It is made for the first group and
 kept from then on.
@@ -15,22 +15,16 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ifserver.clock import Clock, Timer
 from ifserver.layers.reconnection import Link, Pauses, Troubles
-from ifserver.layers.redis.connection import Connection, ErrorReply, Named, ProtocolError, Server, pack
+from ifserver.layers.redis.connection import Connection, ErrorReply, Named, ProtocolError, Server, group_key, pack
 from ifserver.layers.redis.sentinel import named_by
 from ifserver.layers.subscriptions import FormerNames, Subscriptions, batched
 
-__all__ = ["GroupConnection", "GroupLink", "group_key"]
+__all__ = ["GroupConnection", "GroupLink"]
 
 #: How often Redis is asked whether it is still there, while it has nothing to say.
 _PING_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
-
-
-def group_key(prefix: str, group: str, database: int = 0) -> bytes:
-    """The Pub/Sub channel of a group, whose database is in the name, since Pub/Sub knows no databases. That of database
-    0 has the name that 1.0.0 gives those of all databases. No epoch: nothing is kept that could come back."""
-    return f"{prefix}group@{database}:{group}".encode() if database else f"{prefix}group:{group}".encode()
 
 
 class _Command:
@@ -165,6 +159,7 @@ class GroupLink:
         self._losses = 0
         #: Whether groups are subscribed to under their former names as well; None: that is not known yet.
         self._both: bool | None = None if server.database else False
+        self._former = former
         former.followers.append(self._changed)
 
     def start(self) -> None:
@@ -187,13 +182,37 @@ class GroupLink:
         return self._link.stop()
 
     def epoch_is(self, epoch: str | None) -> None:
-        """The node has this epoch. Whoever publishes does so there, so a connection of another one is left."""
+        """The node has this epoch. Who publishes does so there, so a connection of another one is left."""
         self._epoch = epoch
         connection = self._connection
         if connection is not None and connection.epoch != epoch:
             connection.give_up("the node has another epoch by now")
 
-    def looked_for_former_names(self, both: bool) -> None:
+    def look_for_former_names(
+        self, connection: Connection, keys: tuple[bytes, bytes], now: float, done: Callable[[], None]
+    ) -> None:
+        """Look whether processes of 1.0.0 are alive, which do not report that they know groups by database.
+
+        Args:
+            keys: of who is alive, and of who knows groups by database.
+        """
+        census: Any = None
+
+        def alive(reply: Any, result: None, about: None) -> None:
+            nonlocal census
+            census = reply
+
+        def by_database(reply: Any, result: None, about: None) -> None:
+            # Where that may not be asked, all may be of 1.0.0.
+            known = type(census) is type(reply) is list
+            self._former.found(self._server.node, not known or not set(census) <= set(reply))
+            self.use_former_names(self._former.in_use)
+            done()
+
+        for key, answered in zip(keys, (alive, by_database), strict=True):
+            connection.ask(pack((b"ZRANGEBYSCORE", key, now, b"+inf")), answered, None)
+
+    def use_former_names(self, both: bool) -> None:
         """It is known whether groups are to be subscribed to under their former names as well."""
         first, self._both = self._both is None, both
         if self._connection is not None:
@@ -204,7 +223,7 @@ class GroupLink:
 
     def _changed(self, both: bool) -> None:
         if self._both is not None and self._server.database:
-            self.looked_for_former_names(both)
+            self.use_former_names(both)
 
     def leave_unless(self, named: Named) -> None:
         """Close the connection if it was not made to whom Sentinel names now."""

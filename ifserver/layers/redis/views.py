@@ -1,11 +1,11 @@
-"""What a Redis node can tell without taking anything: who is alive, what waits on a channel, and the time there.
+"""What is known of a Redis here, and what it can report without anything being taken: lists, who is alive, the time.
 
 All is asked on the connection that sends, in turn with the pushes: a beat is taken before what was sent behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, FirstError, fail, gatherResults, succeed
@@ -15,11 +15,152 @@ from ifserver.clock import Clock
 from ifserver.errors import NodeError, NodeUnreachable, PushInDoubt
 from ifserver.layers.node import Limits, Node, Queue, Reading, check
 from ifserver.layers.reconnection import Troubles
-from ifserver.layers.redis.clock import Leads, lead_of
-from ifserver.layers.redis.connection import Connection, ErrorReply, Server, pack
-from ifserver.layers.redis.keys import Keys
+from ifserver.layers.redis.connection import Connection, ErrorReply, Server, lead_of, pack, pack_with
 
-__all__ = ["RedisViews", "first_error"]
+__all__ = ["REMEMBERED_S", "Key", "Keys", "Leads", "RedisViews", "first_error"]
+
+
+#: How long a lead counts after it was last measured: longer than requests wait for a worker, with much to spare.
+REMEMBERED_S: Final = 600.0
+#: Leads that differ by less are one, or each would be remembered that a clock passes through while it is adjusted.
+_STEP_S: Final = 1.0
+
+
+class Leads:
+    """How far the clock of a Redis is ahead of ours, in seconds: now, and before. Pure.
+
+    Redis tells the time by the wall clock of its machine; it has no command for a clock that nobody sets. We measure
+    how far it is ahead of our own monotonic clock (its *lead*), and count on from there by our own clock. So the wall
+    clocks of servers and workers do not matter. But that of Redis may be set too, and then every process has the old
+    lead until it measures again: with each of its beats (0.5 s), or after 5 s. Suppose that it is set by an hour:
+
+    * Forward. A server that has the old lead sets a deadline which a worker with the new one takes for long past. So
+      a request is dropped only if it is too late by the smallest lead of the last ten minutes. A server cannot have
+      set its deadline by a smaller one: it measures again within seconds, and the request waits for ``queue_timeout``
+      at most.
+    * Back. A worker that has the old lead takes the deadline of a server with the new one for long past. So a worker
+      measures again before it drops anything.
+
+    For ten minutes after a step forward hardly any request is found to be too late. That does no harm: deadlines are
+    a backstop, for requests that their server could not take back because it is gone or could not reach the node.
+
+    One case is left: a worker that has connected after a step forward, and pulls what was offered before it, drops
+    that. Then the server offers it once more, or answers 504, as with any request that is lost.
+    """
+
+    __slots__ = ("_known", "now_s")
+
+    def __init__(self) -> None:
+        #: As it was measured last; 0: it never was.
+        self.now_s = 0.0
+        #: Each lead that differs from the one before, and when it was last measured; oldest first.
+        self._known: list[tuple[float, float]] = []
+
+    def measured(self, lead_s: float, now: float) -> None:
+        """Its lead is `lead_s` at `now`, by our clock."""
+        self.now_s = lead_s
+        known = self._known
+        if known and abs(known[-1][0] - lead_s) < _STEP_S:
+            lead_s = min(known.pop()[0], lead_s)
+        known.append((lead_s, now))
+        while known[0][1] < now - REMEMBERED_S:
+            del known[0]
+
+    def least_s(self, now: float) -> float:
+        """The smallest lead of the last ten minutes; the last one of all, where there is none so young."""
+        return min((lead_s for lead_s, at in self._known if at >= now - REMEMBERED_S), default=self.now_s)
+
+
+#: Appends what fits, in one step. An error of ``PEXPIRE`` comes third, since the messages are there by then. ``unpack``
+#: cannot pass more than some 8,000 values. Sent as a whole each time: Redis knows it by its hash, and ``EVALSHA`` of a
+#: script that was flushed would be repeated behind later pushes.
+_PUSH_SCRIPT: Final = b"""\
+local length = redis.call('LLEN', KEYS[1])
+local taken = math.max(0, math.min(#ARGV - 2, ARGV[1] - length))
+for i = 3, taken + 2, 1000 do
+length = redis.call('RPUSH', KEYS[1], unpack(ARGV, i, math.min(i + 999, taken + 2)))
+end
+if taken > 0 then
+local expires = redis.pcall('PEXPIRE', KEYS[1], ARGV[2])
+if type(expires) == 'table' then return {taken, length, expires.err} end
+end
+return {taken, length}"""
+
+#: Channels of which length and expiry are remembered. One that is forgotten costs its next push a script.
+_MAX_KEYS: Final = 10_000
+
+
+class Key:
+    """What is known of the list of one channel."""
+
+    __slots__ = (
+        "capacity",
+        "expiry_ms",
+        "flying",
+        "key",
+        "length",
+        "limits",
+        "pexpire",
+        "plain",
+        "renew_at",
+        "renew_s",
+        "was_empty",
+    )
+
+    def __init__(self, key: bytes, limits: Limits) -> None:
+        self.key = key
+        self.limits = limits
+        self.capacity = limits.capacity
+        #: Up to this length the list is appended to without a look at its capacity.
+        self.plain = limits.capacity * 3 // 4
+        #: The length last told. Not known is as good as full: others may have filled it.
+        self.length = limits.capacity
+        #: Messages in pushes that are under way.
+        self.flying = 0
+        self.expiry_ms = max(1, int(limits.expiry_s * 1000))
+        self.renew_s = limits.expiry_s / 3
+        #: Whether the last push found no list there, so that Redis made one, without a time to live. The next will find
+        #: none either, most likely: somebody waits for what comes.
+        self.was_empty = False
+        #: When a third of the time to live that was last set here has passed.
+        self.renew_at = 0.0
+        self.pexpire = pack((b"PEXPIRE", key, self.expiry_ms))
+
+    def push_what_fits(self, payloads: Sequence[bytes]) -> bytes:
+        """A packed command that appends what the capacity allows; it answers how many that was, and the length."""
+        return pack_with((b"EVAL", _PUSH_SCRIPT, 1, self.key, self.capacity, self.expiry_ms), payloads)
+
+
+class Keys(dict[str, Key]):
+    """What is known of the lists of the current epoch, by their channels' names; a name that is not there is checked.
+
+    Indexing is the whole way of a push to its key, without a call unless the channel is new.
+    """
+
+    def __init__(self, limits: Callable[[str], Limits]) -> None:
+        super().__init__()
+        self._limits = limits
+        #: What the keys begin with.
+        self.prefix = b""
+
+    def __missing__(self, channel: str) -> Key:
+        check(channel)
+        return self._add(channel, self._limits(channel))
+
+    def with_limits(self, channel: str, limits: Limits) -> Key:
+        """What is known of a channel that has limits of its own."""
+        key = self.get(channel)
+        if key is None or key.limits != limits:
+            check(channel)
+            key = self._add(channel, limits)
+        return key
+
+    def _add(self, channel: str, limits: Limits) -> Key:
+        while len(self) >= _MAX_KEYS:
+            del self[next(iter(self))]
+        key = self[channel] = Key(self.prefix + channel.encode(), limits)
+        return key
+
 
 #: Errors after which it is worth asking at once whether this is still a primary that serves.
 _NOT_NOW: Final = ("READONLY", "LOADING", "MASTERDOWN")

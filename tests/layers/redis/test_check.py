@@ -18,13 +18,13 @@ from twisted.internet.protocol import Factory, Protocol
 
 from ifserver.clock import WallClock
 from ifserver.config.node_urls import parse_cluster
-from ifserver.layers.redis import endpoints
+from ifserver.layers.redis import node as redis_module
 from ifserver.layers.redis.check import Finding, Report, SentinelReport, examine
 from ifserver.net.endpoints import SocketEndpoint
 from ifserver.status import Facts, encode
 from tests.certificates import Certificates
 from tests.layers.helpers import LOOP, async_test, eventually, within
-from tests.layers.redis.test_rights import NEEDED
+from tests.layers.redis.test_client import NEEDED
 from tests.redis_server import RedisServer, SentinelServer
 
 UNLIMITED = Finding("note", "no maxmemory: it may take all the memory of its machine")
@@ -174,7 +174,7 @@ async def test_tls_and_its_failures(place: Place) -> None:
 
 @async_test
 async def test_tls_where_there_is_none_and_none_where_there_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "_CONNECT_S", 0.2)
+    monkeypatch.setattr(redis_module, "_CONNECT_S", 0.2)
     with Certificates("localhost") as files:
         server = place.server(certificates=files)
         [problem] = problems(await place.examine(f"rediss://localhost:{server.port}?ca={files.path('ca.pem')}"))

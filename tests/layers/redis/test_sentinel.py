@@ -22,8 +22,7 @@ from ifserver.config.node_urls import parse_cluster
 from ifserver.errors import NodeError, NodeUnreachable
 from ifserver.layers.node import Pulled, Pushed
 from ifserver.layers.redis.connection import Named, Server
-from ifserver.layers.redis.endpoints import redis_node
-from ifserver.layers.redis.node import RedisNode
+from ifserver.layers.redis.node import RedisNode, redis_node
 from ifserver.layers.redis.sentinel import ANSWER_S, Place, Sentinels, named_by
 from tests.certificates import Certificates
 from tests.layers.fakes import FakeTransport

@@ -145,13 +145,13 @@ def test_groups_of_other_databases_have_other_names_and_both_while_others_know_t
     # Nothing is subscribed to before it is known under which names.
     fake.former.found("west", True)
     assert fake.asked() == []
-    fake.link.looked_for_former_names(True)
+    fake.link.use_former_names(True)
     assert fake.asked() == [[b"SUBSCRIBE", b"p:group@7:a", b"p:group:a"]]
     fake.former.found("west", False)
     assert fake.asked() == [[b"UNSUBSCRIBE", b"p:group:a"]]
     fake.subscribe("b")
     assert fake.asked() == [[b"SUBSCRIBE", b"p:group@7:b"]]
-    fake.link.looked_for_former_names(False)
+    fake.link.use_former_names(False)
     fake.former.found("east-1", True)
     assert fake.asked() == [[b"SUBSCRIBE", b"p:group:a", b"p:group:b"]]
     fake.former.found("west", True)

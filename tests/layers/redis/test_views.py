@@ -6,11 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import hiredis
 import pytest
 import pytest_twisted
 
-from ifserver.errors import NodeRefused
-from tests.layers.helpers import async_test, error_of, eventually, turn, within
+from ifserver.errors import ChannelNameError, NodeRefused
+from ifserver.layers.node import Limits
+from ifserver.layers.redis import views
+from ifserver.layers.redis.views import REMEMBERED_S, Keys, Leads, lead_of
+from tests.layers.helpers import INBOX, async_test, error_of, eventually, turn, within
 from tests.layers.redis.test_node import LONG_S, RIGHTS, Place
 from tests.stepped_clock import SteppedClock, build, missing
 
@@ -93,3 +97,103 @@ async def test_one_whose_beat_is_over_is_not_in_the_census(place: Place) -> None
     await node.beat("1111111111", b"x", LONG_S)
     server.command("DEL", "ifserver:alive:1111111111")
     assert await node.census() == {}
+
+
+# Lists.
+
+
+REQUESTS, INBOXES = Limits(100, 30.0), Limits(1000, 0.0001)
+
+
+def make_keys() -> Keys:
+    made = Keys(lambda channel: INBOXES if channel.startswith("!") else REQUESTS)
+    made.prefix = b"p:epoch:"
+    return made
+
+
+def test_a_new_channel_is_as_good_as_full() -> None:
+    key = make_keys()["r"]
+    assert (key.key, key.capacity, key.plain, key.length, key.flying) == (b"p:epoch:r", 100, 75, 100, 0)
+    assert (key.expiry_ms, key.renew_s, key.renew_at) == (30_000, 10.0, 0.0)
+    assert key.pexpire == hiredis.pack_command((b"PEXPIRE", b"p:epoch:r", 30_000))
+
+
+def test_each_kind_of_channel_has_its_limits_and_nothing_expires_at_once() -> None:
+    key = make_keys()[INBOX]
+    assert (key.capacity, key.expiry_ms) == (1000, 1)
+
+
+def test_a_channel_is_looked_up_once() -> None:
+    known = make_keys()
+    assert known["r"] is known["r"]
+
+
+def test_what_is_no_channel_is_not_remembered() -> None:
+    known = make_keys()
+    with pytest.raises(ChannelNameError):
+        known["no channel"]
+    assert known == {}
+
+
+def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_MAX_KEYS", 2)
+    known = make_keys()
+    for name in ("a", "b", "c"):
+        known[name]
+    assert list(known) == ["b", "c"]
+
+
+# The time.
+
+
+def test_a_lead_is_measured_in_the_middle_of_question_and_answer() -> None:
+    assert lead_of([b"1000", b"250000"], 9.0, 11.0) == 990.25
+
+
+def test_nothing_is_known_at_first() -> None:
+    leads = Leads()
+    assert (leads.now_s, leads.least_s(0.0)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("by", "least"), [(3600.0, 1000.0), (-3600.0, -2600.0)])
+def test_after_a_step_the_smaller_one_counts_as_long_as_it_is_remembered(by: float, least: float) -> None:
+    leads = Leads()
+    leads.measured(1000.0, 10.0)
+    leads.measured(1000.0, 50.0)
+    leads.measured(1000.0 + by, 55.0)
+    assert leads.now_s == 1000.0 + by
+    assert leads.least_s(50.0 + REMEMBERED_S) == least
+    leads.measured(1000.0 + by, 50.0 + REMEMBERED_S)
+    assert leads.least_s(50.0 + REMEMBERED_S) == least
+    assert leads.least_s(51.0 + REMEMBERED_S) == 1000.0 + by
+
+
+def test_a_lead_is_remembered_from_when_it_was_measured_last() -> None:
+    leads = Leads()
+    for at in range(0, 3 * int(REMEMBERED_S), 5):
+        leads.measured(1000.0, at)
+    leads.measured(2000.0, at + 5)
+    assert leads.least_s(at + REMEMBERED_S) == 1000.0
+
+
+def test_a_lead_that_creeps_is_one_and_the_least_of_it_counts() -> None:
+    leads = Leads()
+    for number in range(100):
+        leads.measured(1000.0 - number * 0.01, number)
+    assert leads.least_s(100.0) == leads.now_s == pytest.approx(999.01)
+    leads.measured(999.5, 101.0)
+    assert leads.now_s == 999.5
+    assert leads.least_s(101.0) == pytest.approx(999.01)
+
+
+def test_where_nothing_was_measured_for_long_the_last_one_counts() -> None:
+    leads = Leads()
+    leads.measured(1000.0, 0.0)
+    assert leads.least_s(10 * REMEMBERED_S) == 1000.0
+
+
+def test_steps_that_are_over_are_forgotten() -> None:
+    leads = Leads()
+    for at in range(10_000):
+        leads.measured(float(at % 2 * 3600), at)
+    assert len(leads._known) <= REMEMBERED_S + 1
