@@ -410,7 +410,7 @@ def test_what_is_remembered_of_publishers_is_bounded(monkeypatch: pytest.MonkeyP
     for i in range(1000):
         place.comes(7, publisher=f"{i:010}")
     assert len(member.events) == 1000
-    assert len(place.groups._heard._new) + len(place.groups._heard._old) <= 102
+    assert len(place.groups._received._new) + len(place.groups._received._old) <= 102
 
 
 def test_losses_are_logged_at_most_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
