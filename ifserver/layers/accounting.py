@@ -175,8 +175,8 @@ class Accounting:
         self._news: dict[_Outgoing, None] = {}
         #: What comes to the inboxes of this process.
         self.incoming = _Inboxes(clock)
-        #: Requests of ours that others have pulled without a report, or whose reports were all lost; and those that were
-        #: counted as lost, since no receipt of a process that has pulled them came in time.
+        #: Requests of ours that others have pulled without a report, or whose reports were all lost; and those counted
+        #: as lost, since no receipt of a process that has pulled them came in time.
         self.untold = self.presumed_lost = 0
         self._timer: Timer | None = None
         self._stopped = False
